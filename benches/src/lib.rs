@@ -1,0 +1,1 @@
+//! Shared parameter sets for the criterion targets.

@@ -1,0 +1,1 @@
+//! Functions to certified polynomials: minimax, Chebyshev, Goldschmidt and Newton schemes, evaluation plans.

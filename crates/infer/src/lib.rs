@@ -1,0 +1,1 @@
+//! Encrypted transformer inference: layouts, planner, encrypted layers, client and server.

@@ -1,0 +1,1 @@
+//! PowerSoftmax transformers in burn: training, range control, evaluation, export.

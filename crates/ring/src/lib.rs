@@ -1,0 +1,1 @@
+//! RNS polynomial arithmetic for lattice cryptography: fast negacyclic NTT, basis extension, samplers.
