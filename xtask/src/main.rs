@@ -1,2 +1,36 @@
-//! The project's own commands.
-fn main() {}
+//! The project's own commands: `cargo xtask <command>`. Each module is one command.
+
+mod bench;
+mod ci;
+mod cli;
+mod experiment;
+mod flags;
+mod machine;
+mod test;
+mod tidy;
+
+use flags::{Xtask, XtaskCmd};
+use xshell::Shell;
+
+fn main() -> anyhow::Result<()> {
+    let flags = Xtask::from_env_or_exit();
+    let sh = Shell::new()?;
+    sh.change_dir(root());
+    match flags.subcommand {
+        XtaskCmd::Demo(f) => cli::demo(&sh, &f),
+        XtaskCmd::Test(f) => test::run(&sh, &f),
+        XtaskCmd::Prop(f) => test::prop(&sh, &f),
+        XtaskCmd::Bench(f) => bench::run(&sh, &f),
+        XtaskCmd::Profile(f) => cli::profile(&sh, &f),
+        XtaskCmd::Experiment(f) => experiment::run(&sh, &f),
+        XtaskCmd::Train(f) => cli::train(&sh, &f),
+        XtaskCmd::Ci(_) => ci::run(&sh),
+        XtaskCmd::Tidy(_) => tidy::run(&sh),
+    }
+}
+
+/// The workspace root: xtask's manifest sits one level below it.
+fn root() -> std::path::PathBuf {
+    let manifest = std::path::Path::new(env!("CARGO_MANIFEST_DIR"));
+    manifest.parent().unwrap_or(manifest).to_path_buf()
+}

@@ -1,0 +1,146 @@
+//! `cargo xtask bench`: criterion groups, their results as one JSON list, and the public peers beside them.
+
+mod criterion;
+mod peers;
+
+use crate::flags::Bench;
+use anyhow::{Context, bail};
+use serde::Serialize;
+use std::collections::BTreeMap;
+use std::io::{BufRead, BufReader};
+use std::process::{Command, Stdio};
+use xshell::Shell;
+
+/// Every group with a criterion target, in the order of the layers.
+const GROUPS: [&str; 10] =
+    ["ntt", "ring", "keyswitch", "evaluator", "linear", "bootstrap", "approx", "layers", "inference", "train"];
+
+/// One benchmark's result, ours or a peer's.
+#[derive(Serialize, Debug, Clone)]
+pub(crate) struct Row {
+    /// `group/operation/degree[/variant]`.
+    pub(crate) id: String,
+    pub(crate) threads: usize,
+    pub(crate) params: String,
+    pub(crate) median_ns: f64,
+    pub(crate) min_ns: f64,
+    pub(crate) max_ns: f64,
+    pub(crate) samples: usize,
+    /// Null for ours, else name and version.
+    pub(crate) peer: Option<String>,
+    /// What is not a time: levels left, bits, bytes.
+    pub(crate) metrics: BTreeMap<String, serde_json::Value>,
+}
+
+/// Runs the groups, prints a table, writes the JSON.
+pub(crate) fn run(sh: &Shell, flags: &Bench) -> anyhow::Result<()> {
+    let groups: Vec<&str> = match flags.group.as_deref() {
+        Some(name) => match GROUPS.iter().find(|g| **g == name) {
+            Some(group) => vec![*group],
+            None => bail!("no bench group is called `{name}`: choose one of {}", GROUPS.join(" ")),
+        },
+        None => GROUPS.into_iter().filter(|g| *g != "train").collect(),
+    };
+    let threads = flags.threads.unwrap_or(1);
+    println!("machine: {}; threads: {threads}", crate::machine::describe());
+    let mut rows = Vec::new();
+    for group in groups {
+        let metrics = run_group(sh, flags, group, threads)?;
+        rows.extend(criterion::rows(&target_dir(sh), group, threads, &metrics)?);
+        if flags.peers {
+            rows.extend(peers::run(sh, group, threads)?);
+        }
+    }
+    if rows.is_empty() {
+        bail!("no benchmark matched");
+    }
+    print_table(&rows);
+    if let Some(file) = &flags.json {
+        let text = serde_json::to_string_pretty(&rows)?;
+        std::fs::write(file, text).with_context(|| format!("writing {}", file.display()))?;
+        println!("wrote {}", file.display());
+    }
+    Ok(())
+}
+
+/// `METRICS {"id":…, …}` lines that a bench body prints beside its times, by id.
+type Metrics = BTreeMap<String, BTreeMap<String, serde_json::Value>>;
+
+fn run_group(sh: &Shell, flags: &Bench, group: &str, threads: usize) -> anyhow::Result<Metrics> {
+    criterion::forget(&target_dir(sh), group)?;
+    let mut args: Vec<String> =
+        ["bench", "--locked", "-p", "cipherlm-benches", "--bench", group].map(String::from).to_vec();
+    if group == "train" {
+        args.extend(["--features".into(), "model".into()]);
+    }
+    args.push("--".into());
+    args.extend(flags.filter.clone());
+    for (option, value) in [("--save-baseline", &flags.save), ("--baseline", &flags.compare)] {
+        if let Some(value) = value {
+            args.extend([option.to_string(), value.clone()]);
+        }
+    }
+    let mut child = Command::new("cargo")
+        .args(&args)
+        .env("RAYON_NUM_THREADS", threads.to_string())
+        .current_dir(sh.current_dir())
+        .stdout(Stdio::piped())
+        .spawn()
+        .context("cargo could not be started")?;
+    let stdout = child.stdout.take().context("no output from cargo bench")?;
+    let mut metrics = Metrics::new();
+    for line in BufReader::new(stdout).lines() {
+        let line = line?;
+        match line.trim().strip_prefix("METRICS ") {
+            Some(json) => {
+                let mut values: BTreeMap<String, serde_json::Value> = serde_json::from_str(json)?;
+                if let Some(serde_json::Value::String(id)) = values.remove("id") {
+                    metrics.insert(id, values);
+                }
+            }
+            None => println!("{line}"),
+        }
+    }
+    if !child.wait()?.success() {
+        bail!("`cargo {}` failed", args.join(" "));
+    }
+    Ok(metrics)
+}
+
+fn target_dir(sh: &Shell) -> std::path::PathBuf {
+    std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| sh.current_dir().join("target"), Into::into)
+}
+
+fn print_table(rows: &[Row]) {
+    println!("\n{:<44} {:>7} {:>12} {:>12} {:>9}  peer", "id", "threads", "median", "min", "ratio");
+    for row in rows {
+        let ours = rows.iter().find(|r| r.peer.is_none() && r.id == row.id);
+        // How much of the peer's time we need.
+        let ratio = match (&row.peer, ours) {
+            (Some(_), Some(ours)) => format!("{:.3}", ours.median_ns / row.median_ns),
+            _ => String::new(),
+        };
+        println!(
+            "{:<44} {:>7} {:>12} {:>12} {:>9}  {}",
+            row.id,
+            row.threads,
+            human(row.median_ns),
+            human(row.min_ns),
+            ratio,
+            row.peer.as_deref().unwrap_or("")
+        );
+        for (name, value) in &row.metrics {
+            println!("{:<44}   {name} = {value}", "");
+        }
+    }
+    println!("ratio = our median / the peer's median in this run");
+}
+
+fn human(ns: f64) -> String {
+    match ns {
+        ns if ns < 1e3 => format!("{ns:.1} ns"),
+        ns if ns < 1e6 => format!("{:.2} us", ns / 1e3),
+        ns if ns < 1e9 => format!("{:.2} ms", ns / 1e6),
+        ns => format!("{:.3} s", ns / 1e9),
+    }
+}

@@ -1,0 +1,25 @@
+//! `cargo xtask experiment`: each writes a CSV, a plot and a paragraph.
+
+use crate::flags::Experiment;
+use anyhow::bail;
+use std::path::PathBuf;
+use xshell::{Shell, cmd};
+
+/// Runs the named experiment.
+pub(crate) fn run(sh: &Shell, flags: &Experiment) -> anyhow::Result<()> {
+    let out = std::path::absolute(flags.out.clone().unwrap_or_else(|| PathBuf::from("target/experiments")))?;
+    sh.create_dir(&out)?;
+    let quick = flags.quick.then_some("--quick");
+    match flags.name.as_str() {
+        "stability" => {
+            cmd!(sh, "cargo run --quiet --locked --release -p cipherlm --features train -- experiment stability --out {out} {quick...}").run()?;
+        }
+        "latency" | "length" => {
+            let name = &flags.name;
+            cmd!(sh, "cargo run --quiet --locked --release -p cipherlm -- experiment {name} --out {out} {quick...}")
+                .run()?;
+        }
+        other => bail!("no experiment is called `{other}`: choose stability, division, latency or length"),
+    }
+    Ok(())
+}

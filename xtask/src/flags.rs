@@ -1,0 +1,86 @@
+//! The command line of `cargo xtask`.
+
+use std::path::PathBuf;
+
+xflags::xflags! {
+    /// The project's own commands.
+    cmd xtask {
+        /// Runs the shipped model on a prompt under encryption at 128-bit parameters and checks the answer.
+        cmd demo {
+            /// The text to continue.
+            optional --prompt text: String
+            /// How many tokens to generate (default 1).
+            optional --tokens n: usize
+            /// Prompt length the plan is compiled for (default: the next of 16, 32, 64, 128).
+            optional --length l: usize
+            /// Where to write the result as JSON.
+            optional --json file: PathBuf
+            /// Where to write the report as a self-contained HTML page.
+            optional --html file: PathBuf
+        }
+        /// Runs the tests; the default tier needs no data, no network and under 10 minutes after the build.
+        cmd test {
+            /// Also the tests named `slow_*` (bootstraps on small insecure rings, longer training).
+            optional --slow
+            /// Also the tests named `slow_*` and `full_*` (N = 2^16, gigabytes of memory, one at a time).
+            optional --full
+            /// Leave out the crate that builds burn.
+            optional --no-model
+        }
+        /// Runs the property suites alone.
+        cmd prop {
+            /// Cases per property (default 32).
+            optional --cases n: u32
+            /// Seed of the case generator, to repeat a run.
+            optional --seed s: u64
+        }
+        /// Runs criterion groups: ntt ring keyswitch evaluator linear bootstrap approx layers inference train.
+        cmd bench {
+            /// The group; all of them but `train` when absent.
+            optional group: String
+            /// Worker threads (default 1).
+            optional --threads n: usize
+            /// Where to write the results as JSON.
+            optional --json file: PathBuf
+            /// Run the public peers side by side in the same run.
+            optional --peers
+            /// Only benchmarks whose id contains this.
+            optional --filter text: String
+            /// Save the run as a criterion baseline of this name.
+            optional --save name: String
+            /// Compare the run with a saved baseline.
+            optional --compare name: String
+        }
+        /// Shows where an encrypted forward pass spends its time.
+        cmd profile {
+            /// A folder with spec.json and weights (default: the shipped model).
+            optional --model name: String
+            /// Prompt length (default 128).
+            optional --length l: usize
+            /// Where to write the profile as JSON.
+            optional --json file: PathBuf
+            /// Where to write it as a self-contained HTML page.
+            optional --html file: PathBuf
+        }
+        /// Runs one of the experiments: stability, division, latency, length.
+        cmd experiment {
+            /// Which one.
+            required name: String
+            /// A grid of minutes instead of hours.
+            optional --quick
+            /// Output folder (default target/experiments).
+            optional --out dir: PathBuf
+        }
+        /// Trains a model from a configuration file; builds burn the first time.
+        cmd train {
+            /// The configuration file.
+            required config: PathBuf
+            /// Go on from the last checkpoint.
+            optional --resume
+        }
+        /// What CI runs.
+        cmd ci {}
+        /// Checks the invariants and house rules.
+        cmd tidy {}
+    }
+}

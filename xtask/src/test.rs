@@ -1,0 +1,141 @@
+//! `cargo xtask test` and `cargo xtask prop`: cargo's own runner, with one closing line of counts.
+
+use crate::flags::{Prop, Test};
+use anyhow::{Context, bail};
+use std::io::{BufRead, BufReader, Write};
+use std::process::{Command, Stdio};
+use std::time::Instant;
+use xshell::Shell;
+
+#[derive(Default, Clone, Copy)]
+struct Counts {
+    passed: u64,
+    failed: u64,
+    skipped: u64,
+}
+
+/// All tests of the requested tier.
+pub(crate) fn run(sh: &Shell, flags: &Test) -> anyhow::Result<()> {
+    let start = Instant::now();
+    let mut total = Counts::default();
+    let mut failures = Vec::new();
+    let mut step = |what: &str, args: &[&str]| -> anyhow::Result<()> {
+        println!("== {what}");
+        if !cargo_counted(sh, args, &[], &mut total)? {
+            failures.push(what.to_string());
+        }
+        Ok(())
+    };
+
+    step("libraries, binaries and doc examples", &["test", "--locked", "--no-fail-fast"])?;
+    step("examples at their default size", &["test", "--locked", "--no-fail-fast", "--examples"])?;
+    if !flags.no_model {
+        // The training crate runs in release: one optimised build of burn serves tests and training.
+        step("training crate", &["test", "--locked", "--no-fail-fast", "--release", "-p", "cipherlm-model"])?;
+    }
+    if flags.slow || flags.full {
+        step(
+            "slow tier",
+            &["test", "--locked", "--no-fail-fast", "--release", "--lib", "--tests", "--", "--ignored", "slow_"],
+        )?;
+    }
+    if flags.full {
+        // One at a time: each may hold several GiB.
+        step(
+            "full tier",
+            &[
+                "test",
+                "--locked",
+                "--no-fail-fast",
+                "--release",
+                "--lib",
+                "--tests",
+                "--",
+                "--ignored",
+                "full_",
+                "--test-threads=1",
+            ],
+        )?;
+    }
+    finish(total, &failures, start)
+}
+
+/// The property suites (`crates/*/tests/prop_*.rs`) alone.
+pub(crate) fn prop(sh: &Shell, flags: &Prop) -> anyhow::Result<()> {
+    let start = Instant::now();
+    let mut env = vec![("PROPTEST_CASES", flags.cases.unwrap_or(32).to_string())];
+    if let Some(seed) = flags.seed {
+        env.push(("PROPTEST_RNG_SEED", seed.to_string()));
+    }
+    let mut total = Counts::default();
+    let mut failures = Vec::new();
+    for (package, test) in property_suites(sh)? {
+        println!("== {package}: {test}");
+        if !cargo_counted(sh, &["test", "--locked", "--release", "-p", &package, "--test", &test], &env, &mut total)? {
+            failures.push(format!("{package}: {test}"));
+        }
+    }
+    finish(total, &failures, start)
+}
+
+/// Package and test target of every `prop_*.rs`, leaving out the crate that needs burn.
+fn property_suites(sh: &Shell) -> anyhow::Result<Vec<(String, String)>> {
+    let mut suites = Vec::new();
+    for crate_dir in sh.read_dir("crates")? {
+        let name = crate_dir.file_name().and_then(|n| n.to_str()).unwrap_or_default().to_string();
+        if name == "model" || !crate_dir.join("tests").exists() {
+            continue;
+        }
+        for file in sh.read_dir(crate_dir.join("tests"))? {
+            let stem = file.file_stem().and_then(|n| n.to_str()).unwrap_or_default();
+            if stem.starts_with("prop_") && file.extension().is_some_and(|e| e == "rs") {
+                suites.push((format!("cipherlm-{name}"), stem.to_string()));
+            }
+        }
+    }
+    Ok(suites)
+}
+
+/// Runs cargo, shows its output as it comes, and adds up the `test result:` lines. False when it failed.
+fn cargo_counted(sh: &Shell, args: &[&str], env: &[(&str, String)], total: &mut Counts) -> anyhow::Result<bool> {
+    let mut child = Command::new("cargo")
+        .args(args)
+        .envs(env.iter().map(|(k, v)| (*k, v)))
+        .current_dir(sh.current_dir())
+        .stdout(Stdio::piped())
+        .spawn()
+        .context("cargo could not be started")?;
+    let stdout = child.stdout.take().context("no output from cargo")?;
+    let mut out = std::io::stdout().lock();
+    for line in BufReader::new(stdout).lines() {
+        let line = line?;
+        if let Some(rest) = line.strip_prefix("test result:") {
+            let number = |label: &str| {
+                rest.split(';')
+                    .chain(rest.split(". "))
+                    .find_map(|part| part.trim().strip_suffix(label)?.trim().parse::<u64>().ok())
+            };
+            total.passed += number("passed").unwrap_or(0);
+            total.failed += number("failed").unwrap_or(0);
+            total.skipped += number("ignored").unwrap_or(0);
+        }
+        writeln!(out, "{line}")?;
+    }
+    Ok(child.wait()?.success())
+}
+
+fn finish(total: Counts, failures: &[String], start: Instant) -> anyhow::Result<()> {
+    println!("\ntests took {:.0} s on {}", start.elapsed().as_secs_f64(), crate::machine::describe());
+    for failure in failures {
+        println!("failed: {failure}");
+    }
+    let Counts { passed, failed, skipped } = total;
+    println!("{passed} passed, {failed} failed, {skipped} skipped");
+    if !failures.is_empty() {
+        bail!("{} of the test runs failed", failures.len());
+    }
+    if passed == 0 {
+        bail!("no test ran");
+    }
+    Ok(())
+}

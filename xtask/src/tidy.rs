@@ -1,0 +1,238 @@
+//! `cargo xtask tidy`: the invariants of `docs/architecture.md` and the house rules, as code.
+
+use anyhow::bail;
+use serde_json::Value;
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::{Path, PathBuf};
+use xshell::{Shell, cmd};
+
+/// Packages in a build of `cipherlm-ckks` alone (itself and ours included).
+const CKKS_PACKAGE_CEILING: usize = 60;
+/// Lines in a Rust file.
+const FILE_LINES: usize = 600;
+
+/// What each crate of ours may name as a dependency.
+const LAYERS: [(&str, &[&str]); 7] = [
+    ("cipherlm-ring", &[]),
+    ("cipherlm-approx", &[]),
+    ("cipherlm-ckks", &["cipherlm-ring", "cipherlm-approx"]),
+    ("cipherlm-spec", &["cipherlm-approx"]),
+    ("cipherlm-model", &["cipherlm-spec", "cipherlm-approx"]),
+    ("cipherlm-infer", &["cipherlm-ckks", "cipherlm-approx", "cipherlm-spec"]),
+    ("cipherlm", &["cipherlm-infer", "cipherlm-spec", "cipherlm-ckks", "cipherlm-model"]),
+];
+
+/// Runs every check and lists all violations.
+pub(crate) fn run(sh: &Shell) -> anyhow::Result<()> {
+    let metadata: Value =
+        serde_json::from_str(&cmd!(sh, "cargo metadata --locked --format-version 1").quiet().read()?)?;
+    let graph = Graph::new(&metadata);
+    let files = rust_files(sh)?;
+    let mut found = Vec::new();
+    layers(&metadata, &mut found);
+    burn_reach(&graph, &mut found);
+    package_ceiling(sh, &mut found)?;
+    unsafe_code(&files, &mut found)?;
+    file_sizes(&files, &mut found)?;
+    crate_files(sh, &mut found)?;
+    panics(&files, &mut found)?;
+    leaks(sh, &mut found)?;
+    doc_links(sh, &mut found)?;
+    if found.is_empty() {
+        println!("tidy: {} Rust files, no violations", files.len());
+        return Ok(());
+    }
+    for violation in &found {
+        eprintln!("tidy: {violation}");
+    }
+    bail!("{} violations of the house rules", found.len())
+}
+
+/// The resolved dependency graph, normal edges only.
+struct Graph {
+    names: BTreeMap<String, String>,
+    edges: BTreeMap<String, Vec<String>>,
+}
+
+impl Graph {
+    fn new(metadata: &Value) -> Self {
+        let text = |v: &Value| v.as_str().unwrap_or_default().to_string();
+        let list = |v: &Value| v.as_array().cloned().unwrap_or_default();
+        let names = list(&metadata["packages"]).iter().map(|p| (text(&p["id"]), text(&p["name"]))).collect();
+        let mut edges = BTreeMap::new();
+        for node in list(&metadata["resolve"]["nodes"]) {
+            let normal = list(&node["deps"])
+                .iter()
+                .filter(|dep| list(&dep["dep_kinds"]).iter().any(|k| k["kind"].is_null()))
+                .map(|dep| text(&dep["pkg"]))
+                .collect();
+            edges.insert(text(&node["id"]), normal);
+        }
+        Self { names, edges }
+    }
+
+    /// Names of everything `name` reaches.
+    fn reach(&self, name: &str) -> BTreeSet<&str> {
+        let mut stack: Vec<&String> = self.names.iter().filter(|(_, n)| *n == name).map(|(id, _)| id).collect();
+        let mut seen = BTreeSet::new();
+        while let Some(id) = stack.pop() {
+            if seen.insert(id) {
+                stack.extend(self.edges.get(id).into_iter().flatten());
+            }
+        }
+        seen.into_iter().filter_map(|id| self.names.get(id)).map(String::as_str).collect()
+    }
+}
+
+/// Each crate names only the layers below it.
+fn layers(metadata: &Value, found: &mut Vec<String>) {
+    for package in metadata["packages"].as_array().into_iter().flatten() {
+        let Some((name, allowed)) = LAYERS.iter().find(|(n, _)| package["name"] == *n) else { continue };
+        for dependency in package["dependencies"].as_array().into_iter().flatten() {
+            let target = dependency["name"].as_str().unwrap_or_default();
+            let ours = LAYERS.iter().any(|(n, _)| *n == target);
+            let dev = dependency["kind"] == "dev";
+            if ours && !dev && !allowed.contains(&target) {
+                found.push(format!("{name} depends on {target}; it may depend on {allowed:?}"));
+            }
+            if target == "burn" && *name != "cipherlm-model" {
+                found.push(format!("{name} depends on burn; only cipherlm-model may"));
+            }
+        }
+    }
+}
+
+/// Only `model`, and `cli` through its feature `train`, reaches burn.
+fn burn_reach(graph: &Graph, found: &mut Vec<String>) {
+    for (name, _) in LAYERS.iter().filter(|(n, _)| !["cipherlm-model", "cipherlm"].contains(n)) {
+        if graph.reach(name).contains("burn") {
+            found.push(format!("{name} reaches burn"));
+        }
+    }
+}
+
+fn package_ceiling(sh: &Shell, found: &mut Vec<String>) -> anyhow::Result<()> {
+    let tree = cmd!(sh, "cargo tree --locked -p cipherlm-ckks -e normal,build --prefix none --format")
+        .arg("{p}")
+        .quiet()
+        .read()?;
+    let packages: BTreeSet<&str> = tree.lines().map(|l| l.trim_end_matches(" (*)")).collect();
+    if packages.len() > CKKS_PACKAGE_CEILING {
+        found.push(format!("cipherlm-ckks builds {} packages; the ceiling is {CKKS_PACKAGE_CEILING}", packages.len()));
+    }
+    let cli =
+        cmd!(sh, "cargo tree --locked -p cipherlm -e normal,build --prefix none --format").arg("{p}").quiet().read()?;
+    if cli.lines().any(|l| l.starts_with("burn")) {
+        found.push("the everyday build of cipherlm reaches burn".into());
+    }
+    Ok(())
+}
+
+/// `unsafe` lives in `ring::kernel`; every other crate forbids it.
+fn unsafe_code(files: &[PathBuf], found: &mut Vec<String>) -> anyhow::Result<()> {
+    for file in files {
+        let in_kernel = file.starts_with("crates/ring/src/kernel");
+        let text = std::fs::read_to_string(file)?;
+        for (number, line) in text.lines().enumerate() {
+            let code = line.split("//").next().unwrap_or_default();
+            let word = |w: &str| code.split(|c: char| !c.is_alphanumeric() && c != '_').any(|t| t == w);
+            if word("unsafe") && !in_kernel && !file.starts_with("xtask") {
+                found.push(format!("{}:{}: unsafe outside ring::kernel", file.display(), number + 1));
+            }
+        }
+    }
+    for name in ["approx", "ckks", "spec", "model", "infer"] {
+        let root = Path::new("crates").join(name).join("src/lib.rs");
+        if let Ok(text) = std::fs::read_to_string(&root)
+            && !text.contains("#![forbid(unsafe_code)]")
+        {
+            found.push(format!("{}: #![forbid(unsafe_code)] is missing", root.display()));
+        }
+    }
+    Ok(())
+}
+
+fn file_sizes(files: &[PathBuf], found: &mut Vec<String>) -> anyhow::Result<()> {
+    for file in files {
+        let lines = std::fs::read_to_string(file)?.lines().count();
+        if lines > FILE_LINES {
+            found.push(format!("{}: {lines} lines; at most {FILE_LINES}: split it by concern", file.display()));
+        }
+    }
+    Ok(())
+}
+
+/// Each crate has a short README (its documentation's first page) and documents every public item.
+fn crate_files(sh: &Shell, found: &mut Vec<String>) -> anyhow::Result<()> {
+    for dir in sh.read_dir("crates")? {
+        let name = dir.file_name().and_then(|n| n.to_str()).unwrap_or_default().to_string();
+        match std::fs::read_to_string(dir.join("README.md")) {
+            Ok(text) if text.lines().count() <= 40 => {}
+            Ok(_) => found.push(format!("crates/{name}/README.md: keep it under 40 lines")),
+            Err(_) => found.push(format!("crates/{name}/README.md is missing")),
+        }
+        let manifest = std::fs::read_to_string(dir.join("Cargo.toml"))?;
+        if !manifest.contains("[lints]\nworkspace = true") && !manifest.contains("missing_docs") {
+            found.push(format!("crates/{name}/Cargo.toml: no lint table, so public items may go undocumented"));
+        }
+    }
+    Ok(())
+}
+
+/// No `unwrap`, `expect`, `panic!`, `todo!` in library code outside tests.
+fn panics(files: &[PathBuf], found: &mut Vec<String>) -> anyhow::Result<()> {
+    const BANNED: [&str; 5] = [".unwrap()", ".expect(", "panic!(", "todo!(", "unimplemented!("];
+    for file in files.iter().filter(|f| f.starts_with("crates") && f.components().any(|c| c.as_os_str() == "src")) {
+        let text = std::fs::read_to_string(file)?;
+        if file.file_name().is_some_and(|n| n == "tests.rs" || n == "testing.rs") {
+            continue;
+        }
+        for (number, line) in text.lines().enumerate() {
+            // Unit tests stand at the end of a file.
+            if line.trim() == "#[cfg(test)]" {
+                break;
+            }
+            let code = line.split("//").next().unwrap_or_default();
+            if let Some(word) = BANNED.iter().find(|w| code.contains(*w)) {
+                found.push(format!("{}:{}: {word} in library code: return a typed error", file.display(), number + 1));
+            }
+        }
+    }
+    Ok(())
+}
+
+/// No path of somebody's machine in a tracked file.
+fn leaks(sh: &Shell, found: &mut Vec<String>) -> anyhow::Result<()> {
+    let patterns = ["/ro".to_string() + "ot/", "/ho".to_string() + "me/", "/wo".to_string() + "rk/"];
+    for pattern in patterns {
+        let hits =
+            cmd!(sh, "git grep -nIF -e {pattern} -- . :!*.lock").quiet().ignore_status().ignore_stderr().read()?;
+        found.extend(hits.lines().map(|hit| format!("{hit}: a path of one machine")));
+    }
+    Ok(())
+}
+
+/// Every relative link in our Markdown leads to a file.
+fn doc_links(sh: &Shell, found: &mut Vec<String>) -> anyhow::Result<()> {
+    let list = cmd!(sh, "git ls-files --cached --others --exclude-standard *.md").quiet().read()?;
+    for file in list.lines().map(PathBuf::from).filter(|f| f.exists()) {
+        let text = std::fs::read_to_string(&file)?;
+        for link in text.split("](").skip(1).filter_map(|rest| rest.split(')').next()) {
+            let target = link.split('#').next().unwrap_or_default();
+            if target.is_empty() || target.contains("://") || target.starts_with("mailto:") {
+                continue;
+            }
+            if !file.parent().unwrap_or(Path::new("")).join(target).exists() {
+                found.push(format!("{}: dead link {link}", file.display()));
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Our Rust sources, relative to the root.
+fn rust_files(sh: &Shell) -> anyhow::Result<Vec<PathBuf>> {
+    let list = cmd!(sh, "git ls-files --cached --others --exclude-standard *.rs").quiet().read()?;
+    std::env::set_current_dir(sh.current_dir())?;
+    Ok(list.lines().map(PathBuf::from).filter(|f| f.exists()).collect())
+}
