@@ -1,0 +1,109 @@
+//! Slice-level kernels, chosen once per [`Ring`](crate::Ring) for the running CPU.
+//!
+//! Contract of every function in [`Kernel`]: operand slices of one call have equal length (the shortest decides);
+//! residues are integers held exactly in `f64`, canonical in `[0, q)` on entry and on exit. Canonical form makes all
+//! kernels agree bit for bit whatever order they compute in. This is the only module with `unsafe` code.
+#![allow(unsafe_code)]
+
+mod extend;
+mod ntt;
+mod scalar;
+
+pub use extend::ExtendTable;
+pub use ntt::{NttTable, eval_exponent};
+
+use crate::modulus::Modulus;
+
+/// A table of slice operations; all tables give identical results.
+///
+/// `m` is the modulus of all slices of a call.
+#[derive(Clone, Copy)]
+pub struct Kernel {
+    /// `"scalar"`, `"avx2"` or `"avx512"`.
+    pub name: &'static str,
+    /// Forward negacyclic NTT in place: coefficients to evaluations, in the order of [`eval_exponent`].
+    pub ntt_forward: fn(&NttTable, &mut [f64]),
+    /// Inverse NTT in place, scaled by a constant residue: `(table, values, constant)`; pass 1 for the plain inverse.
+    pub ntt_inverse: fn(&NttTable, &mut [f64], f64),
+    /// `a += b`.
+    pub add: fn(&Modulus, &mut [f64], &[f64]),
+    /// `a -= b`.
+    pub sub: fn(&Modulus, &mut [f64], &[f64]),
+    /// `a = -a`.
+    pub neg: fn(&Modulus, &mut [f64]),
+    /// `a *= b`.
+    pub mul: fn(&Modulus, &mut [f64], &[f64]),
+    /// `dst = a * b`.
+    pub mul_to: fn(&Modulus, &mut [f64], &[f64], &[f64]),
+    /// `acc += a * b`.
+    pub mul_add: fn(&Modulus, &mut [f64], &[f64], &[f64]),
+    /// `a *= w`, `w` a canonical residue.
+    pub mul_scalar: fn(&Modulus, &mut [f64], f64),
+    /// `acc += a * w`, `w` a canonical residue.
+    pub mul_scalar_add: fn(&Modulus, &mut [f64], &[f64], f64),
+    /// `dst = (a - dst) * w`, `w` a canonical residue: the last step of dividing by dropped primes.
+    pub rsub_mul_scalar: fn(&Modulus, &mut [f64], &[f64], f64),
+    /// Integer-valued `src` with `|x| < 2^52 q` to canonical residues: `dst = src mod q`.
+    pub reduce: fn(&Modulus, &mut [f64], &[f64]),
+    /// `dst[i] = src[index[i]]`.
+    pub permute: fn(&mut [f64], &[f64], &[u32]),
+    /// `acc[i] += src[index[i]] * b[i]`: `(m, acc, src, index, b)`.
+    pub permute_mul_add: fn(&Modulus, &mut [f64], &[f64], &[u32], &[f64]),
+    /// Centred basis extension of a block of coefficients: `(table, sources, destinations)`, one slice per prime.
+    pub extend: fn(&ExtendTable, &[&[f64]], &mut [&mut [f64]]),
+    /// `acc0 += sum_d digit_d * key0_d`, `acc1 += sum_d digit_d * key1_d`, the digits read through `index` if given.
+    pub inner_product2: InnerProduct2,
+}
+
+/// `(m, acc0, acc1, digits, key0, key1, index)`; see [`Kernel::inner_product2`].
+pub type InnerProduct2 = fn(&Modulus, &mut [f64], &mut [f64], &[&[f64]], &[&[f64]], &[&[f64]], Option<&[u32]>);
+
+impl std::fmt::Debug for Kernel {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Kernel({})", self.name)
+    }
+}
+
+impl Kernel {
+    /// The fastest kernel this CPU can run.
+    pub fn best() -> &'static Self {
+        Self::available().last().copied().unwrap_or(&scalar::PORTABLE)
+    }
+
+    /// The reference kernel: plain loops over [`Modulus::mul_f64`].
+    pub fn scalar() -> &'static Self {
+        scalar::kernel()
+    }
+
+    /// All kernels this CPU can run, slowest first; the first is [`Kernel::scalar`].
+    pub fn available() -> Vec<&'static Self> {
+        vec![scalar::kernel()]
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::prime::ntt_primes;
+
+    #[test]
+    fn ntt_evaluates_at_the_stated_powers_and_inverts() {
+        for log_n in 4..8 {
+            let n = 1 << log_n;
+            let m = Modulus::new(ntt_primes(n, 50, 1, &[]).unwrap()[0]).unwrap();
+            let table = NttTable::new(m, n).unwrap();
+            let input: Vec<f64> = (0..n as u64).map(|i| m.pow(3, 1000 + 7 * i) as f64).collect();
+            for kernel in Kernel::available() {
+                let mut a = input.clone();
+                (kernel.ntt_forward)(&table, &mut a);
+                for (index, &value) in a.iter().enumerate() {
+                    let x = m.pow(table.root(), eval_exponent(log_n, index) as u64);
+                    let naive = input.iter().rev().fold(0, |sum, &c| m.add(m.mul(sum, x), c as u64));
+                    assert_eq!(value, naive as f64, "{kernel:?} N = {n}, slot {index}");
+                }
+                (kernel.ntt_inverse)(&table, &mut a, 1.0);
+                assert_eq!(a, input, "{kernel:?} N = {n}");
+            }
+        }
+    }
+}
