@@ -1,1 +1,5 @@
+//! The `cipherlm` command.
+
+mod report;
+
 fn main() {}

@@ -1,0 +1,115 @@
+//! A few SVG elements, and the colour of each class.
+
+use std::collections::BTreeMap;
+use std::fmt::Write;
+
+/// Okabe and Ito's palette, safe for colour-blind readers on light and dark grounds.
+const PALETTE: [&str; 8] = ["#0072b2", "#e69f00", "#009e73", "#cc79a7", "#56b4e9", "#d55e00", "#b8a600", "#8c8c8c"];
+
+/// Gives every class a colour of its own, the same in all charts of a page: known classes first.
+pub(super) fn colours<'a>(classes: impl Iterator<Item = &'a str>) -> BTreeMap<String, &'static str> {
+    const KNOWN: [&str; 6] = [
+        "bootstrap",
+        "plaintext matmul",
+        "ciphertext matmul",
+        "PowerSoftmax",
+        "activation + norm",
+        "add, rescale, repack",
+    ];
+    let mut map: BTreeMap<String, &'static str> =
+        KNOWN.iter().zip(PALETTE).map(|(name, colour)| ((*name).to_string(), colour)).collect();
+    let mut next = KNOWN.len();
+    for class in classes {
+        map.entry(class.to_string()).or_insert_with(|| {
+            next += 1;
+            PALETTE[(next - 1) % PALETTE.len()]
+        });
+    }
+    map
+}
+
+/// A drawing of the given size in user units.
+pub(super) struct Svg {
+    body: String,
+    width: f64,
+    height: f64,
+}
+
+impl Svg {
+    pub(super) fn new(width: f64, height: f64) -> Self {
+        Self { body: String::new(), width, height }
+    }
+
+    /// A bar with a tooltip.
+    pub(super) fn bar(&mut self, (x, y, w, h): (f64, f64, f64, f64), colour: &str, tip: &str) {
+        let _ = write!(
+            self.body,
+            "<rect x=\"{x:.2}\" y=\"{y:.2}\" width=\"{:.2}\" height=\"{h:.2}\" fill=\"{colour}\" rx=\"1\"><title>{}</title></rect>",
+            w.max(0.6),
+            super::escape(tip)
+        );
+    }
+
+    pub(super) fn text(&mut self, x: f64, y: f64, anchor: &str, class: &str, text: &str) {
+        let _ = write!(
+            self.body,
+            "<text x=\"{x:.1}\" y=\"{y:.1}\" text-anchor=\"{anchor}\" class=\"{class}\">{}</text>",
+            super::escape(text)
+        );
+    }
+
+    pub(super) fn line(&mut self, (x1, y1): (f64, f64), (x2, y2): (f64, f64), class: &str) {
+        let _ =
+            write!(self.body, "<line x1=\"{x1:.1}\" y1=\"{y1:.1}\" x2=\"{x2:.1}\" y2=\"{y2:.1}\" class=\"{class}\"/>");
+    }
+
+    /// A polyline through the points, dashed when asked.
+    pub(super) fn path(&mut self, points: &[(f64, f64)], colour: &str, dashed: bool) {
+        let mut d = String::new();
+        for (x, y) in points {
+            let _ = write!(d, "{x:.1},{y:.1} ");
+        }
+        let dash = if dashed { " stroke-dasharray=\"5 4\"" } else { "" };
+        let _ = write!(
+            self.body,
+            "<polyline points=\"{}\" fill=\"none\" stroke=\"{colour}\" stroke-width=\"1.8\"{dash}/>",
+            d.trim_end()
+        );
+    }
+
+    pub(super) fn dot(&mut self, x: f64, y: f64, colour: &str) {
+        let _ = write!(self.body, "<circle cx=\"{x:.1}\" cy=\"{y:.1}\" r=\"3\" fill=\"{colour}\"/>");
+    }
+
+    /// The drawing, in a box that scrolls sideways on narrow screens.
+    pub(super) fn finish(self, label: &str) -> String {
+        format!(
+            "<div class=\"wide\"><svg viewBox=\"0 0 {:.0} {:.0}\" role=\"img\" aria-label=\"{}\">{}</svg></div>",
+            self.width,
+            self.height,
+            super::escape(label),
+            self.body
+        )
+    }
+}
+
+/// Round tick values from 0 to at least `max`.
+pub(super) fn ticks(max: f64) -> Vec<f64> {
+    if !max.is_finite() || max <= 0.0 {
+        return vec![0.0, 1.0];
+    }
+    let raw = max / 6.0;
+    let power = 10f64.powf(raw.log10().floor());
+    let step = [1.0, 2.0, 5.0, 10.0].into_iter().map(|m| m * power).find(|s| *s >= raw).unwrap_or(10.0 * power);
+    (0..=(max / step).ceil() as usize).map(|i| i as f64 * step).collect()
+}
+
+/// A legend in HTML.
+pub(super) fn legend<'a>(items: impl Iterator<Item = (&'a str, &'a str)>) -> String {
+    let mut html = String::from("<div class=\"legend\">");
+    for (name, colour) in items {
+        let _ = write!(html, "<span><i style=\"background:{colour}\"></i>{}</span>", super::escape(name));
+    }
+    html.push_str("</div>");
+    html
+}
