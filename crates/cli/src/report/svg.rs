@@ -6,7 +6,7 @@ use std::fmt::Write;
 /// Okabe and Ito's palette, safe for colour-blind readers on light and dark grounds.
 const PALETTE: [&str; 8] = ["#0072b2", "#e69f00", "#009e73", "#cc79a7", "#56b4e9", "#d55e00", "#b8a600", "#8c8c8c"];
 
-/// Gives every class a colour of its own, the same in all charts of a page: known classes first.
+/// Gives every class a colour of its own: known classes the same in all charts, others what is free.
 pub(super) fn colours<'a>(classes: impl Iterator<Item = &'a str>) -> BTreeMap<String, &'static str> {
     const KNOWN: [&str; 6] = [
         "bootstrap",
@@ -16,14 +16,20 @@ pub(super) fn colours<'a>(classes: impl Iterator<Item = &'a str>) -> BTreeMap<St
         "activation + norm",
         "add, rescale, repack",
     ];
-    let mut map: BTreeMap<String, &'static str> =
-        KNOWN.iter().zip(PALETTE).map(|(name, colour)| ((*name).to_string(), colour)).collect();
-    let mut next = KNOWN.len();
+    let mut map = BTreeMap::new();
+    let mut others = Vec::new();
     for class in classes {
-        map.entry(class.to_string()).or_insert_with(|| {
-            next += 1;
-            PALETTE[(next - 1) % PALETTE.len()]
-        });
+        match KNOWN.iter().position(|known| *known == class) {
+            Some(i) => {
+                map.insert(class.to_string(), PALETTE[i]);
+            }
+            None if !others.contains(&class) => others.push(class),
+            None => {}
+        }
+    }
+    for class in others {
+        let free = PALETTE.iter().rev().find(|colour| !map.values().any(|used| used == *colour));
+        map.insert(class.to_string(), free.unwrap_or(&PALETTE[PALETTE.len() - 1]));
     }
     map
 }
