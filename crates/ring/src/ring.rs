@@ -1,11 +1,209 @@
 //! The ring context: degree, prime pool, tables and buffers.
 
+use std::collections::HashMap;
+use std::hash::Hash;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use crate::arena::{PADDING, Pool};
 use crate::error::{Error, Result};
+use crate::extension::Extension;
+use crate::galois::Automorphism;
+use crate::kernel::{Kernel, NttTable};
+use crate::limbs::Limbs;
+use crate::mod_down::ModDown;
+use crate::modulus::Modulus;
 
 /// Smallest supported degree.
 pub const MIN_DEGREE: usize = 1 << 4;
 /// Largest supported degree.
 pub const MAX_DEGREE: usize = 1 << 17;
+
+/// `Z_q[X] / (X^N + 1)` for a pool of primes `q`; polynomials choose their limbs from the pool.
+///
+/// Holds the NTT tables, the kernel for this CPU, caches of automorphisms and basis conversions, and the free buffers.
+pub struct Ring {
+    id: u64,
+    degree: usize,
+    tables: Vec<NttTable>,
+    kernel: &'static Kernel,
+    pool: Arc<Pool>,
+    automorphisms: Cache<usize, Automorphism>,
+    extensions: Cache<(Limbs, Limbs), Extension>,
+    mod_downs: Cache<(Limbs, Limbs), ModDown>,
+}
+
+type Cache<K, V> = Mutex<HashMap<K, Arc<V>>>;
+
+impl Ring {
+    /// A ring of the given degree (a power of two, 2^4 to 2^17) over distinct primes `q < 2^50`, `q = 1 mod 2 * degree`.
+    pub fn new(degree: usize, primes: &[u64]) -> Result<Arc<Self>> {
+        Self::with_kernel(degree, primes, Kernel::best())
+    }
+
+    /// As [`Ring::new`], on a chosen kernel; results do not depend on it.
+    pub fn with_kernel(degree: usize, primes: &[u64], kernel: &'static Kernel) -> Result<Arc<Self>> {
+        log_degree(degree)?;
+        if primes.is_empty() {
+            return Err(Error::EmptyBasis { role: "ring" });
+        }
+        if primes.len() > usize::from(u16::MAX) {
+            return Err(Error::LimbOutOfRange { index: primes.len(), count: usize::from(u16::MAX) });
+        }
+        let mut sorted = primes.to_vec();
+        sorted.sort_unstable();
+        if let Some(w) = sorted.windows(2).find(|w| w[0] == w[1]) {
+            return Err(Error::Duplicate { value: w[0] });
+        }
+        static NEXT_ID: AtomicU64 = AtomicU64::new(0);
+        let tables = primes.iter().map(|&q| NttTable::new(Modulus::new(q)?, degree)).collect::<Result<_>>()?;
+        Ok(Arc::new(Self {
+            id: NEXT_ID.fetch_add(1, Ordering::Relaxed),
+            degree,
+            tables,
+            kernel,
+            pool: Pool::new(),
+            automorphisms: Cache::default(),
+            extensions: Cache::default(),
+            mod_downs: Cache::default(),
+        }))
+    }
+
+    /// `N`.
+    pub fn degree(&self) -> usize {
+        self.degree
+    }
+
+    /// `log2 N`.
+    pub fn log_degree(&self) -> u32 {
+        self.degree.trailing_zeros()
+    }
+
+    /// f64 between the starts of neighbouring limbs of one polynomial.
+    pub fn stride(&self) -> usize {
+        self.degree + PADDING
+    }
+
+    /// Number of primes in the pool.
+    pub fn prime_count(&self) -> usize {
+        self.tables.len()
+    }
+
+    /// The primes, by pool index.
+    pub fn primes(&self) -> impl ExactSizeIterator<Item = u64> + '_ {
+        self.tables.iter().map(|t| t.modulus().value())
+    }
+
+    /// The prime at a pool index.
+    pub fn prime(&self, index: usize) -> Result<u64> {
+        self.modulus(index).map(Modulus::value)
+    }
+
+    /// The modulus at a pool index.
+    pub fn modulus(&self, index: usize) -> Result<&Modulus> {
+        self.ntt_table(index).map(NttTable::modulus)
+    }
+
+    /// The NTT table at a pool index.
+    pub fn ntt_table(&self, index: usize) -> Result<&NttTable> {
+        self.tables.get(index).ok_or(Error::LimbOutOfRange { index, count: self.tables.len() })
+    }
+
+    /// The whole pool.
+    pub fn limbs(&self) -> Limbs {
+        Limbs::range(0..self.tables.len())
+    }
+
+    /// `log2` of the product of these primes.
+    pub fn log2(&self, limbs: &Limbs) -> Result<f64> {
+        limbs.iter().map(|i| self.modulus(i).map(Modulus::log2)).sum()
+    }
+
+    /// The slice kernels in use.
+    pub fn kernel(&self) -> &'static Kernel {
+        self.kernel
+    }
+
+    /// Which kernel was chosen: `"scalar"`, `"avx2"` or `"avx512"`.
+    pub fn kernel_name(&self) -> &'static str {
+        self.kernel.name
+    }
+
+    /// The automorphism `X -> X^element` (odd, below `2N`), built once.
+    pub fn automorphism(&self, element: usize) -> Result<Arc<Automorphism>> {
+        cached(&self.automorphisms, element, || Automorphism::new(self, element))
+    }
+
+    /// The centred basis extension between two disjoint sets of limbs, built once.
+    pub fn extension(&self, from: &Limbs, to: &Limbs) -> Result<Arc<Extension>> {
+        cached(&self.extensions, (from.clone(), to.clone()), || Extension::new(self, from, to))
+    }
+
+    /// The division by the product of `drop`, built once; rescaling is the case of one or a few chain primes.
+    pub fn mod_down(&self, keep: &Limbs, drop: &Limbs) -> Result<Arc<ModDown>> {
+        cached(&self.mod_downs, (keep.clone(), drop.clone()), || ModDown::new(self, keep, drop))
+    }
+
+    /// Sets how many bytes of freed polynomials are kept for reuse (1 GiB at first); secrets are wiped before that.
+    pub fn set_buffer_limit(&self, bytes: usize) {
+        self.pool.set_limit(bytes);
+    }
+
+    /// Bytes of freed polynomials now kept for reuse.
+    pub fn buffer_bytes(&self) -> usize {
+        self.pool.bytes()
+    }
+
+    pub(crate) fn id(&self) -> u64 {
+        self.id
+    }
+
+    pub(crate) fn pool(&self) -> &Arc<Pool> {
+        &self.pool
+    }
+
+    /// The table of a limb that is known to exist.
+    pub(crate) fn table(&self, index: usize) -> &NttTable {
+        &self.tables[index]
+    }
+
+    /// The modulus of a limb that is known to exist.
+    pub(crate) fn m(&self, index: usize) -> &Modulus {
+        self.tables[index].modulus()
+    }
+
+    /// Refuses empty sets and limbs beyond the pool.
+    pub(crate) fn check_limbs(&self, role: &'static str, limbs: &Limbs) -> Result<()> {
+        match limbs.iter().next_back() {
+            None => Err(Error::EmptyBasis { role }),
+            Some(index) if index >= self.tables.len() => Err(Error::LimbOutOfRange { index, count: self.tables.len() }),
+            Some(_) => Ok(()),
+        }
+    }
+
+    /// Whether elements of both can be combined: one ring, or two with equal degree and pool.
+    pub(crate) fn check_same(&self, other: &Self) -> Result<()> {
+        if self.id == other.id || (self.degree == other.degree && self.primes().eq(other.primes())) {
+            return Ok(());
+        }
+        Err(Error::RingMismatch {
+            left_degree: self.degree,
+            left_primes: self.prime_count(),
+            right_degree: other.degree,
+            right_primes: other.prime_count(),
+        })
+    }
+}
+
+impl std::fmt::Debug for Ring {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Ring")
+            .field("degree", &self.degree)
+            .field("primes", &self.primes().collect::<Vec<_>>())
+            .field("kernel", &self.kernel.name)
+            .finish()
+    }
+}
 
 /// `log2` of a supported degree.
 pub(crate) fn log_degree(degree: usize) -> Result<u32> {
@@ -14,4 +212,13 @@ pub(crate) fn log_degree(degree: usize) -> Result<u32> {
     } else {
         Err(Error::UnsupportedDegree { degree, min: MIN_DEGREE, max: MAX_DEGREE })
     }
+}
+
+fn cached<K: Eq + Hash, V>(cache: &Cache<K, V>, key: K, build: impl FnOnce() -> Result<V>) -> Result<Arc<V>> {
+    if let Some(found) = cache.lock().unwrap_or_else(PoisonError::into_inner).get(&key) {
+        return Ok(Arc::clone(found));
+    }
+    // Built outside the lock: two threads may both build, and the first to store wins.
+    let built = Arc::new(build()?);
+    Ok(Arc::clone(cache.lock().unwrap_or_else(PoisonError::into_inner).entry(key).or_insert(built)))
 }

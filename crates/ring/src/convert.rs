@@ -1,0 +1,215 @@
+//! Between residues and integers: `i64`, `i128`, `f64`, double-double and big integers.
+
+use std::sync::Arc;
+
+use num_bigint::{BigInt, BigUint, Sign};
+use num_traits::ToPrimitive;
+
+use crate::error::{Error, Result};
+use crate::limbs::Limbs;
+use crate::modulus::Modulus;
+use crate::par;
+use crate::poly::{Coeff, Poly, check_len};
+use crate::ring::Ring;
+
+/// An unevaluated sum `high + low` with `|low|` at most half a unit in the last place of `high`: about 106 bits.
+pub type DoubleDouble = (f64, f64);
+
+/// Coefficients handled together when rebuilding integers.
+const BLOCK: usize = 1024;
+
+impl Poly<Coeff> {
+    /// From `N` signed coefficients.
+    pub fn from_i64(ring: &Arc<Ring>, limbs: &Limbs, coefficients: &[i64]) -> Result<Self> {
+        Self::from_integers(ring, limbs, coefficients, |m, &x| {
+            x.rem_euclid(m.value() as i64) as f64 // q < 2^50
+        })
+    }
+
+    /// From `N` signed 128-bit coefficients.
+    pub fn from_i128(ring: &Arc<Ring>, limbs: &Limbs, coefficients: &[i128]) -> Result<Self> {
+        Self::from_integers(ring, limbs, coefficients, |m, &x| m.reduce_i128(x) as f64)
+    }
+
+    /// From `N` signed big integers.
+    pub fn from_bigint(ring: &Arc<Ring>, limbs: &Limbs, coefficients: &[BigInt]) -> Result<Self> {
+        Self::from_integers(ring, limbs, coefficients, |m, x| {
+            let r = (x.magnitude() % m.value()).to_u64().unwrap_or(0);
+            (if x.sign() == Sign::Minus { m.neg(r) } else { r }) as f64
+        })
+    }
+
+    /// From `N` real coefficients, each rounded to the nearest integer; exact for every `|x| < 2^52 q`, `q` the smallest prime.
+    pub fn from_f64(ring: &Arc<Ring>, limbs: &Limbs, coefficients: &[f64]) -> Result<Self> {
+        let mut poly = Self::scratch(ring, limbs)?;
+        check_len("coefficients", ring.degree(), coefficients.len())?;
+        check_range(ring, limbs, coefficients.iter().copied())?;
+        let rounded: Vec<f64> = coefficients.iter().map(|x| x.round_ties_even()).collect();
+        let reduce = ring.kernel().reduce;
+        poly.for_each_limb(|_, m, dst| reduce(m, dst, &rounded));
+        Ok(poly)
+    }
+
+    /// From `N` integers in double-double form, for scales beyond 2^53; both parts are rounded to integers.
+    pub fn from_double_double(ring: &Arc<Ring>, limbs: &Limbs, coefficients: &[DoubleDouble]) -> Result<Self> {
+        let mut poly = Self::scratch(ring, limbs)?;
+        check_len("coefficients", ring.degree(), coefficients.len())?;
+        check_range(ring, limbs, coefficients.iter().map(|x| x.0))?;
+        check_range(ring, limbs, coefficients.iter().map(|x| x.1))?;
+        // Rounding the low part last keeps |error| <= 1/2 when the high part is an integer, as it is beyond 2^53.
+        let (high, low): (Vec<f64>, Vec<f64>) = coefficients
+            .iter()
+            .map(|&(high, low)| {
+                let integer = high.round_ties_even();
+                (integer, ((high - integer) + low).round_ties_even())
+            })
+            .unzip();
+        let reduce = ring.kernel().reduce;
+        poly.for_each_limb(|_, m, dst| {
+            reduce(m, dst, &high);
+            for (d, &x) in dst.iter_mut().zip(&low) {
+                *d = m.add_f64(*d, m.reduce_f64(x));
+            }
+        });
+        Ok(poly)
+    }
+
+    fn from_integers<T: Sync>(
+        ring: &Arc<Ring>,
+        limbs: &Limbs,
+        coefficients: &[T],
+        residue: impl Fn(&Modulus, &T) -> f64 + Sync + Send,
+    ) -> Result<Self> {
+        let mut poly = Self::scratch(ring, limbs)?;
+        check_len("coefficients", ring.degree(), coefficients.len())?;
+        poly.for_each_limb(|_, m, dst| {
+            for (d, x) in dst.iter_mut().zip(coefficients) {
+                *d = residue(m, x);
+            }
+        });
+        Ok(poly)
+    }
+
+    /// The coefficients as integers in `(-Q/2, Q/2)`, `Q` the product of the limbs' primes: the exact reference.
+    pub fn to_bigint(&self) -> Vec<BigInt> {
+        let moduli: Vec<&Modulus> = self.limbs().iter().map(|i| self.ring().m(i)).collect();
+        let product: BigUint = moduli.iter().map(|m| BigUint::from(m.value())).product();
+        let lifts: Vec<BigUint> = moduli
+            .iter()
+            .map(|m| {
+                let cofactor = &product / m.value();
+                let residue = (&cofactor % m.value()).to_u64().unwrap_or(0);
+                cofactor * m.pow(residue, m.value() - 2)
+            })
+            .collect();
+        let limbs: Vec<&[f64]> = self.iter().map(|(_, limb)| limb).collect();
+        let mut integers = vec![BigInt::ZERO; self.ring().degree()];
+        let half = &product >> 1u32;
+        par::each(integers.len() * limbs.len(), integers.chunks_mut(BLOCK).enumerate(), |(block, out)| {
+            for (k, x) in out.iter_mut().enumerate() {
+                let position = block * BLOCK + k;
+                let sum: BigUint = lifts.iter().zip(&limbs).map(|(lift, limb)| lift * (limb[position] as u64)).sum();
+                let positive = sum % &product;
+                *x = if positive > half {
+                    BigInt::from(positive) - BigInt::from(product.clone())
+                } else {
+                    BigInt::from(positive)
+                };
+            }
+        });
+        integers
+    }
+
+    /// The centred coefficients to 53 bits: [`Poly::to_double_double`] rounded.
+    pub fn to_f64(&self) -> Vec<f64> {
+        self.to_double_double().into_iter().map(|(high, _)| high).collect()
+    }
+
+    /// The centred coefficients to about 104 bits, exact below 2^100; the fast way to decode.
+    ///
+    /// Costs `l^2 / 2` modular products a coefficient: first drop to the few limbs that hold the message.
+    pub fn to_double_double(&self) -> Vec<DoubleDouble> {
+        let garner = Garner::new(self);
+        let limbs: Vec<&[f64]> = self.iter().map(|(_, limb)| limb).collect();
+        let mut out = vec![(0.0, 0.0); self.ring().degree()];
+        par::each(out.len() * limbs.len(), out.chunks_mut(BLOCK).enumerate(), |(block, out)| {
+            let mut digits = vec![0i64; limbs.len()];
+            for (k, x) in out.iter_mut().enumerate() {
+                garner.digits(limbs.iter().map(|limb| limb[block * BLOCK + k] as u64), &mut digits);
+                *x = garner.evaluate(&digits);
+            }
+        });
+        out
+    }
+}
+
+/// Centred mixed-radix digits: `x = d_0 + q_0 (d_1 + q_1 (d_2 + …))`, `|d_i| < q_i / 2`.
+///
+/// Centred digits cover exactly `(-Q/2, Q/2)`, and the digits above a small `x` are zero, so `x` comes out to full
+/// relative precision.
+struct Garner {
+    moduli: Vec<Modulus>,
+    /// `q_j^-1 mod q_i` at `[i][j]`, `j < i`.
+    inverses: Vec<Vec<u64>>,
+}
+
+impl Garner {
+    fn new(poly: &Poly<Coeff>) -> Self {
+        let moduli: Vec<Modulus> = poly.limbs().iter().map(|i| *poly.ring().m(i)).collect();
+        let inverses = moduli
+            .iter()
+            .enumerate()
+            .map(|(i, m)| moduli[..i].iter().map(|below| m.pow(below.value(), m.value() - 2)).collect())
+            .collect();
+        Self { moduli, inverses }
+    }
+
+    fn digits(&self, residues: impl Iterator<Item = u64>, digits: &mut [i64]) {
+        for (i, residue) in residues.enumerate() {
+            let m = &self.moduli[i];
+            let mut t = residue;
+            for (&digit, &inverse) in digits[..i].iter().zip(&self.inverses[i]) {
+                let q = m.value();
+                let digit = digit.rem_euclid(q as i64) as u64;
+                t = m.mul(if t >= digit { t - digit } else { t + q - digit }, inverse);
+            }
+            digits[i] = if t > m.value() / 2 { t as i64 - m.value() as i64 } else { t as i64 };
+        }
+    }
+
+    fn evaluate(&self, digits: &[i64]) -> DoubleDouble {
+        let used = digits.iter().rposition(|&d| d != 0).map_or(0, |top| top + 1);
+        if used <= 2 {
+            // At most 100 bits.
+            let [low, high] = [0, 1].map(|i| digits.get(i).copied().map_or(0, i128::from));
+            let x = low + high * i128::from(self.moduli[0].value());
+            let rounded = x as f64;
+            return (rounded, (x - rounded as i128) as f64);
+        }
+        let mut sum = (0.0, 0.0);
+        for (m, &digit) in self.moduli.iter().zip(digits).take(used).rev() {
+            let high: f64 = sum.0 * m.float();
+            let low = sum.1 * m.float() + f64::mul_add(sum.0, m.float(), -high);
+            sum = two_sum(high, digit as f64);
+            sum = two_sum(sum.0, sum.1 + low);
+        }
+        sum
+    }
+}
+
+/// `a + b` and its rounding error (Knuth).
+fn two_sum(a: f64, b: f64) -> DoubleDouble {
+    let sum = a + b;
+    let b_part = sum - a;
+    (sum, (a - (sum - b_part)) + (b - b_part))
+}
+
+fn check_range(ring: &Ring, limbs: &Limbs, coefficients: impl Iterator<Item = f64>) -> Result<()> {
+    let smallest = limbs.iter().map(|i| ring.m(i).value()).min().unwrap_or(2);
+    let max_bits = 52 + smallest.ilog2();
+    let bound = f64::from(max_bits).exp2();
+    match coefficients.enumerate().find(|(_, x)| !(x.abs() < bound)) {
+        Some((position, value)) => Err(Error::CoefficientOutOfRange { position, value, max_bits }),
+        None => Ok(()),
+    }
+}

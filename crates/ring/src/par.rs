@@ -1,0 +1,36 @@
+//! The one place that talks to rayon.
+//!
+//! Work is cut by limb or by block of coefficients, never by thread, so results do not depend on the thread count.
+//! Calls use the current rayon pool; [`with_threads`] runs a closure in a pool of a given size.
+
+use rayon::prelude::*;
+
+/// Below this many residues a parallel region costs more than it saves.
+const MIN_PARALLEL: usize = 1 << 14;
+
+/// Number of threads that calls from here would use.
+pub fn threads() -> usize {
+    rayon::current_num_threads()
+}
+
+/// Runs `f` in a pool of `count` threads (at least one); in the current pool should the system refuse new threads.
+///
+/// ```
+/// assert_eq!(cipherlm_ring::par::with_threads(2, cipherlm_ring::par::threads), 2);
+/// ```
+pub fn with_threads<T: Send>(count: usize, f: impl FnOnce() -> T + Send) -> T {
+    match rayon::ThreadPoolBuilder::new().num_threads(count.max(1)).build() {
+        Ok(pool) => pool.install(f),
+        Err(_) => f(),
+    }
+}
+
+/// Calls `f` on every item, in parallel when `residues` (the size of the whole job) is worth it.
+pub fn each<T: Send>(residues: usize, items: impl Iterator<Item = T>, f: impl Fn(T) + Sync + Send) {
+    if residues < MIN_PARALLEL || threads() == 1 {
+        items.for_each(f);
+    } else {
+        let items: Vec<T> = items.collect();
+        items.into_par_iter().with_max_len(1).for_each(f);
+    }
+}

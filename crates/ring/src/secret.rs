@@ -1,0 +1,84 @@
+//! Containers that wipe themselves.
+
+use std::sync::Arc;
+
+use zeroize::{Zeroize, Zeroizing};
+
+use crate::error::Result;
+use crate::limbs::Limbs;
+use crate::poly::{Coeff, Domain, Eval, Poly, check_len};
+use crate::ring::Ring;
+
+/// A polynomial that is wiped before its memory goes back to the pool.
+///
+/// It cannot be cloned, printed or serialised; [`Secret::expose`] is the one way to the residues.
+pub struct Secret<D: Domain>(Poly<D>);
+
+impl<D: Domain> Secret<D> {
+    /// Takes charge of a polynomial.
+    pub fn new(poly: Poly<D>) -> Self {
+        Self(poly)
+    }
+
+    /// The polynomial. Copies made of it are the caller's to wrap again.
+    pub fn expose(&self) -> &Poly<D> {
+        &self.0
+    }
+
+    /// The polynomial, for changing it in place.
+    pub fn expose_mut(&mut self) -> &mut Poly<D> {
+        &mut self.0
+    }
+
+    /// The ring.
+    pub fn ring(&self) -> &Arc<Ring> {
+        self.0.ring()
+    }
+}
+
+impl Secret<Coeff> {
+    /// Coefficients to evaluations, in place.
+    pub fn into_eval(mut self) -> Secret<Eval> {
+        Secret(self.0.take().into_eval())
+    }
+}
+
+impl Secret<Eval> {
+    /// Evaluations to coefficients, in place.
+    pub fn into_coeff(mut self) -> Secret<Coeff> {
+        Secret(self.0.take().into_coeff())
+    }
+}
+
+impl<D: Domain> Drop for Secret<D> {
+    fn drop(&mut self) {
+        self.0.raw_mut().zeroize();
+    }
+}
+
+/// Small secret or error coefficients, wiped on drop.
+pub struct SmallCoeffs(Zeroizing<Vec<i8>>);
+
+impl SmallCoeffs {
+    pub(crate) fn new(coefficients: Zeroizing<Vec<i8>>) -> Self {
+        Self(coefficients)
+    }
+
+    /// The coefficients.
+    pub fn expose(&self) -> &[i8] {
+        &self.0
+    }
+
+    /// As residues over some limbs, in constant time; there must be `N` coefficients.
+    pub fn to_poly(&self, ring: &Arc<Ring>, limbs: &Limbs) -> Result<Secret<Coeff>> {
+        check_len("coefficients", ring.degree(), self.0.len())?;
+        let mut secret = Secret::new(Poly::scratch(ring, limbs)?);
+        secret.expose_mut().for_each_limb(|_, m, dst| {
+            for (d, &x) in dst.iter_mut().zip(self.0.iter()) {
+                // The sign bit selects q by a product: no branch on the secret.
+                *d = f64::from(x) + f64::from((x as u8) >> 7) * m.float();
+            }
+        });
+        Ok(secret)
+    }
+}
