@@ -1,0 +1,258 @@
+//! Certified ranges: seen on calibration text, widened by a margin, checked on held-out text.
+
+use serde::{Deserialize, Serialize};
+
+use crate::error::{Result, SpecError};
+use crate::forward::{Mode, Positions, Runner};
+use crate::function::Function;
+use crate::model::Model;
+use crate::scheme::Scheme;
+use crate::shape::{Attention, Eps, Kind, Shape};
+use crate::site::{Observed, Range, Site};
+
+/// Factors by which observed extremes are widened.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+pub struct Margins {
+    /// Upper end of the attention denominators (the heaviest tail by far).
+    pub denominator: f64,
+    /// Both ends of the variances.
+    pub variance: f64,
+    /// Inputs of activations.
+    pub activation: f64,
+    /// Magnitudes of everything else.
+    pub magnitude: f64,
+}
+
+impl Default for Margins {
+    fn default() -> Self {
+        Self { denominator: 3.0, variance: 1.3, activation: 1.15, magnitude: 1.5 }
+    }
+}
+
+/// Target errors of the polynomials.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+pub struct FitOptions {
+    /// Relative error of reciprocals.
+    pub reciprocal: f64,
+    /// Relative error of inverse square roots.
+    pub inv_sqrt: f64,
+    /// Absolute error of activations.
+    pub activation: f64,
+    /// Largest degree considered.
+    pub max_degree: usize,
+}
+
+impl Default for FitOptions {
+    fn default() -> Self {
+        Self { reciprocal: 1e-4, inv_sqrt: 1e-4, activation: 1e-3, max_degree: 255 }
+    }
+}
+
+/// What a pass over text found at one site.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct SiteReport {
+    /// The site.
+    pub site: String,
+    /// Its function.
+    pub function: Function,
+    /// What was seen.
+    pub observed: Observed,
+    /// Values outside the certified range.
+    pub violations: u64,
+}
+
+/// Runs windows of tokens through the model and reports every site.
+///
+/// # Errors
+/// Bad tokens, no window, or no polynomials in polynomial mode.
+pub fn survey(model: &Model, windows: &[Vec<u32>], mode: Mode) -> Result<Vec<SiteReport>> {
+    if windows.is_empty() {
+        return Err(SpecError::Empty);
+    }
+    let mut runner = Runner::new(model, mode)?;
+    for window in windows {
+        run(&mut runner, model.shape(), window)?;
+    }
+    let report = |(site, function, stats): (&str, Function, &crate::SiteStats)| SiteReport {
+        site: site.to_owned(),
+        function,
+        observed: stats.observed,
+        violations: stats.violations,
+    };
+    Ok(runner.stats().map(report).collect())
+}
+
+/// Freezes the denominator's constant for each (layer, head, row) at `max mean / ratio`, maxima from calibration windows and smoothed
+/// over two rows to each side, so that every row of every head shares the domain `[1, 1 + ratio * margin]`.
+///
+/// Rows that no window reaches take the constant of the last row that one did. The result is a new model without certified sites.
+///
+/// # Errors
+/// Bad windows, or attention other than PowerSoftmax.
+pub fn freeze_eps(model: &Model, windows: &[Vec<u32>], ratio: f64) -> Result<Model> {
+    let Attention::PowerSoftmax { p, c, .. } = model.shape().attention else {
+        return Err(SpecError::Unsupported { operation: "freezing eps", model: "attention without a denominator" });
+    };
+    if windows.is_empty() {
+        return Err(SpecError::Empty);
+    }
+    let mut runner = Runner::new(model, Mode::Exact)?.with_row_means();
+    for window in windows {
+        run(&mut runner, model.shape(), window)?;
+    }
+    let shape = Shape { attention: Attention::PowerSoftmax { p, c, eps: Eps::Frozen }, ..model.shape().clone() };
+    let mut weights = model.weights().clone();
+    let maxima = runner.row_means().unwrap_or_default();
+    for l in 0..shape.layers {
+        let rows = &maxima[l * shape.heads * shape.context..][..shape.heads * shape.context];
+        let eps = rows.chunks_exact(shape.context).flat_map(|head| smoothed(head, ratio)).collect();
+        weights.insert(format!("layers.{l}.attn.eps"), &[shape.heads, shape.context], eps)?;
+    }
+    model.with(shape, weights)
+}
+
+/// Certifies every site: ranges from `calibration` widened by the margins, then checked on `held_out`.
+///
+/// The model carries the sites afterwards, violations included; [`ensure_certified`] tells whether it may be used.
+///
+/// # Errors
+/// Bad windows; values that are not finite.
+pub fn certify(model: &mut Model, calibration: &[Vec<u32>], held_out: &[Vec<u32>], margins: &Margins) -> Result<()> {
+    let seen = survey(model, calibration, Mode::Exact)?;
+    let mut sites = Vec::with_capacity(seen.len());
+    for report in seen {
+        let (range, margin) = widen(model.shape(), &report, margins)?;
+        sites.push(Site {
+            name: report.site,
+            function: report.function,
+            range,
+            observed: report.observed,
+            margin,
+            violations: 0,
+            checked: 0,
+            scheme: None,
+        });
+    }
+    model.set_sites(sites.clone());
+    if !held_out.is_empty() {
+        for (site, report) in sites.iter_mut().zip(survey(model, held_out, Mode::Exact)?) {
+            site.violations = report.violations;
+            site.checked = report.observed.count;
+        }
+        model.set_sites(sites);
+    }
+    Ok(())
+}
+
+/// Refuses a model with uncertified or violated sites.
+///
+/// # Errors
+/// [`SpecError::NoScheme`] or [`SpecError::Violated`] naming the first such site.
+pub fn ensure_certified(model: &Model) -> Result<()> {
+    for (name, function) in model.shape().sites() {
+        let Some(site) = model.site(&name) else { return Err(SpecError::NoScheme { site: name }) };
+        if site.violations > 0 {
+            return Err(SpecError::Violated {
+                site: name,
+                violations: site.violations,
+                lo: site.range.lo,
+                hi: site.range.hi,
+                min: site.observed.min,
+                max: site.observed.max,
+            });
+        }
+        if function.is_nonlinear() && site.scheme.is_none() {
+            return Err(SpecError::NoScheme { site: name });
+        }
+    }
+    Ok(())
+}
+
+/// Fits a polynomial to every non-linear certified site.
+///
+/// # Errors
+/// [`SpecError::Fit`] when no degree up to the limit reaches the target; [`SpecError::NoScheme`] when the model is not certified.
+pub fn fit(model: &mut Model, options: &FitOptions) -> Result<()> {
+    let mut sites = model.spec().sites.clone();
+    if let (true, Some((first, _))) = (sites.is_empty(), model.shape().sites().first()) {
+        return Err(SpecError::NoScheme { site: first.clone() });
+    }
+    for site in sites.iter_mut().filter(|s| s.function.is_nonlinear()) {
+        let target = match site.function {
+            Function::Reciprocal => options.reciprocal,
+            Function::InvSqrt => options.inv_sqrt,
+            _ => options.activation,
+        };
+        site.scheme = Some(cheapest(site, target, options.max_degree)?);
+    }
+    model.set_sites(sites);
+    Ok(())
+}
+
+/// Smallest depth whose full degree reaches the target.
+fn cheapest(site: &Site, target: f64, max_degree: usize) -> Result<Scheme> {
+    let mut degree = 3;
+    let mut best = f64::INFINITY;
+    while degree <= max_degree {
+        let scheme = Scheme::interpolate(&site.name, site.function, site.range, degree)?;
+        if scheme.error <= target {
+            return Ok(scheme);
+        }
+        best = best.min(scheme.error);
+        degree = 2 * degree + 1;
+    }
+    let reason =
+        format!("degree {max_degree} reaches {best:.1e}, the target is {target:.1e}: control the range in training");
+    Err(SpecError::Fit { site: site.name.clone(), lo: site.range.lo, hi: site.range.hi, reason })
+}
+
+fn run(runner: &mut Runner<'_>, shape: &Shape, window: &[u32]) -> Result<()> {
+    match shape.kind {
+        Kind::Decoder => runner.forward(window, Positions::All).map(|_| ()),
+        Kind::Encoder { .. } => runner.classify(window, None).map(|_| ()),
+    }
+}
+
+fn smoothed(maxima: &[f64], ratio: f64) -> Vec<f64> {
+    let reached = maxima.iter().rposition(|&m| m > 0.0).unwrap_or(0);
+    let row = |i: usize| {
+        let i = i.min(reached);
+        let near = &maxima[i.saturating_sub(2)..(i + 3).min(reached + 1)];
+        let top = near.iter().copied().fold(0.0, f64::max);
+        if top > 0.0 { top / ratio } else { 1.0 / ratio }
+    };
+    (0..maxima.len()).map(row).collect()
+}
+
+fn widen(shape: &Shape, report: &SiteReport, margins: &Margins) -> Result<(Range, f64)> {
+    let Observed { min, max, count, not_finite } = report.observed;
+    if not_finite > 0 || count == 0 {
+        return Err(SpecError::Fit {
+            site: report.site.clone(),
+            lo: min,
+            hi: max,
+            reason: format!("{not_finite} of {count} calibration values are not finite"),
+        });
+    }
+    let symmetric = |factor: f64| {
+        let bound = (factor * min.abs().max(max.abs())).max(f64::MIN_POSITIVE);
+        (Range { lo: -bound, hi: bound }, factor)
+    };
+    Ok(match report.function {
+        Function::Identity => symmetric(margins.magnitude),
+        Function::Gelu | Function::Silu | Function::Tanh => symmetric(margins.activation),
+        Function::InvSqrt => {
+            let lo = (min / margins.variance).max(shape.norm_eps);
+            (Range { lo, hi: max * margins.variance }, margins.variance)
+        }
+        Function::Reciprocal => {
+            // An even power is never negative, so eps itself is a lower bound that needs no margin.
+            let floor = match shape.attention {
+                Attention::PowerSoftmax { eps: Eps::Absolute { value }, .. } => value,
+                Attention::PowerSoftmax { eps: Eps::Frozen, .. } => 1.0,
+                _ => min / margins.denominator,
+            };
+            (Range { lo: floor, hi: floor + margins.denominator * (max - floor).max(floor) }, margins.denominator)
+        }
+    })
+}

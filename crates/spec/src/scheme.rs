@@ -1,0 +1,69 @@
+//! Polynomials at the non-linear sites.
+
+use serde::{Deserialize, Serialize};
+
+use crate::error::{Result, SpecError};
+use crate::function::Function;
+use crate::site::Range;
+
+/// What replaces a function on its certified range.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Scheme {
+    /// Interval of the Chebyshev basis.
+    pub range: Range,
+    /// Chebyshev coefficients on `range`, degree ascending.
+    pub coefficients: Vec<f64>,
+    /// Largest error measured on a fine grid (relative for reciprocal and inverse square root, else absolute).
+    pub error: f64,
+}
+
+impl Scheme {
+    /// Interpolates at Chebyshev nodes.
+    ///
+    /// # Errors
+    /// [`SpecError::Fit`] for an empty or non-positive range.
+    pub fn interpolate(site: &str, function: Function, range: Range, degree: usize) -> Result<Self> {
+        let refuse =
+            |reason: &str| Err(SpecError::Fit { site: site.into(), lo: range.lo, hi: range.hi, reason: reason.into() });
+        if !(range.lo < range.hi && range.lo.is_finite() && range.hi.is_finite()) {
+            return refuse("the range is empty or not finite");
+        }
+        if matches!(function, Function::Reciprocal | Function::InvSqrt) && range.lo <= 0.0 {
+            return refuse("the range reaches zero");
+        }
+        let n = degree + 1;
+        let angle = |k: usize| std::f64::consts::PI * (k as f64 + 0.5) / n as f64;
+        let (mid, half) = (0.5 * (range.lo + range.hi), 0.5 * (range.hi - range.lo));
+        let values: Vec<f64> = (0..n).map(|k| function.eval(mid + half * angle(k).cos())).collect();
+        let coefficient = |j: usize| {
+            let sum: f64 = values.iter().enumerate().map(|(k, v)| v * (j as f64 * angle(k)).cos()).sum();
+            sum * if j == 0 { 1.0 } else { 2.0 } / n as f64
+        };
+        let mut out = Self { range, coefficients: (0..n).map(coefficient).collect(), error: 0.0 };
+        let relative = matches!(function, Function::Reciprocal | Function::InvSqrt);
+        let grid = 20 * n;
+        out.error = (0..=grid)
+            .map(|i| {
+                let x = mid + half * (std::f64::consts::PI * i as f64 / grid as f64).cos();
+                let exact = function.eval(x);
+                (out.eval(x) - exact).abs() / if relative { exact.abs() } else { 1.0 }
+            })
+            .fold(0.0, f64::max);
+        Ok(out)
+    }
+
+    /// Value at `x` (Clenshaw). Outside the range the polynomial is evaluated all the same, as it would be under encryption.
+    pub fn eval(&self, x: f64) -> f64 {
+        let t = (2.0 * x - self.range.lo - self.range.hi) / (self.range.hi - self.range.lo);
+        let (mut b1, mut b2) = (0.0, 0.0);
+        for &c in self.coefficients.iter().skip(1).rev() {
+            (b1, b2) = (2.0 * t * b1 - b2 + c, b1);
+        }
+        t * b1 - b2 + self.coefficients.first().copied().unwrap_or(0.0)
+    }
+
+    /// Degree.
+    pub fn degree(&self) -> usize {
+        self.coefficients.len().saturating_sub(1)
+    }
+}

@@ -1,0 +1,412 @@
+//! The shape of a transformer: sizes and choices, no numbers that were learned.
+
+use serde::{Deserialize, Serialize};
+
+use crate::error::{Result, SpecError};
+
+/// Sizes and architectural choices of a model.
+///
+/// All linear maps are stored `[in, out]` and act as `y = x W + b` on row vectors.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Shape {
+    /// Decoder (next-token model) or encoder (classifier).
+    pub kind: Kind,
+    /// Number of blocks.
+    pub layers: usize,
+    /// Width of the hidden state.
+    pub d_model: usize,
+    /// Attention heads.
+    pub heads: usize,
+    /// Features per head.
+    pub head_dim: usize,
+    /// Width of the feed-forward layer.
+    pub ffn: usize,
+    /// Vocabulary size.
+    pub vocab: usize,
+    /// Longest sequence.
+    pub context: usize,
+    /// Normalisation.
+    pub norm: Norm,
+    /// Constant under the square root of every normalisation.
+    pub norm_eps: f64,
+    /// Where the normalisations stand.
+    #[serde(default)]
+    pub placement: Placement,
+    /// Feed-forward activation.
+    pub activation: Activation,
+    /// Whether the feed-forward layer is gated: `(act(x G) * (x U)) D` instead of `act(x U) D`.
+    #[serde(default)]
+    pub gated: bool,
+    /// How the two branches of a block join the residual stream.
+    pub residual: Residual,
+    /// Rotary embedding, if any.
+    pub rotary: Option<Rotary>,
+    /// Learned absolute positions are added to the token embedding.
+    #[serde(default)]
+    pub positions: bool,
+    /// The embedding is normalised before the first block (BERT).
+    #[serde(default)]
+    pub embed_norm: bool,
+    /// The output head is the transposed token embedding.
+    pub tied_head: bool,
+    /// Linear maps inside the blocks carry a bias.
+    pub bias: bool,
+    /// The attention operator.
+    pub attention: Attention,
+}
+
+/// Decoder or encoder.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Kind {
+    /// Causal next-token model.
+    Decoder,
+    /// Bidirectional model with `tanh` pooling of the first position and a classifier.
+    Encoder {
+        /// Number of classes.
+        classes: usize,
+    },
+}
+
+/// Normalisation of the hidden state.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Norm {
+    /// `(x - mean) / sqrt(var + eps) * gain + bias`.
+    LayerNorm,
+    /// `x / sqrt(mean(x^2) + eps) * gain`.
+    RmsNorm,
+}
+
+/// Position of the normalisations in a block.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Placement {
+    /// On the input of each branch, and once more before the head (GPT).
+    #[default]
+    Pre,
+    /// On the sum after each branch, none before the head (BERT).
+    Post,
+}
+
+/// Feed-forward activation.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Activation {
+    /// `x Φ(x)`, with the error function.
+    Gelu,
+    /// `x / (1 + exp(-x))`.
+    Silu,
+}
+
+/// How a block adds its branches.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Residual {
+    /// `h += attn(norm1 h); h += ffn(norm2 h)`.
+    Sequential,
+    /// `h += attn(norm1 h) + ffn(norm2 h)` (GPT-NeoX).
+    Parallel,
+}
+
+/// Rotary position embedding on the first `dims` features of each head, in the "rotate half" convention: feature `j` and feature
+/// `j + dims/2` form a pair, turned by the angle `position * base^(-2j/dims)`.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+pub struct Rotary {
+    /// Rotated features per head, even.
+    pub dims: usize,
+    /// Base of the frequencies.
+    pub base: f64,
+}
+
+/// The attention operator. Scores are `x = q·k / sqrt(head_dim)`.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "kind", rename_all = "snake_case")]
+pub enum Attention {
+    /// `w_j = m_j (x_j + c)^p / n / (eps + mean)`, with `mean = sum_j m_j (x_j + c)^p / n` over the `n` keys that the 0/1 mask `m`
+    /// admits. Power-Softmax (arXiv 2410.09457) is `c = 0`.
+    PowerSoftmax {
+        /// Even power.
+        p: u32,
+        /// Public shift.
+        c: f64,
+        /// The constant in the denominator.
+        eps: Eps,
+    },
+    /// `exp`, normalised by the row sum. Has no polynomial form here.
+    Softmax,
+    /// `w_j = m_j gelu(x_j)`, without normalisation (the 2023 predecessor of Power-Softmax).
+    Pointwise {
+        /// Divide by the number of admitted keys.
+        mean: bool,
+    },
+}
+
+/// Form of the constant in the PowerSoftmax denominator.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "kind", rename_all = "snake_case")]
+pub enum Eps {
+    /// One constant against the row mean.
+    Absolute {
+        /// The constant.
+        value: f64,
+    },
+    /// `value * max_j |x_j + c|^p`, what "scale the row by its largest score and add a constant" amounts to. Not polynomial.
+    Relative {
+        /// The factor.
+        value: f64,
+    },
+    /// One constant for each layer, head and row, in the tensor `layers.{l}.attn.eps` of dimensions `[heads, context]`.
+    Frozen,
+}
+
+impl Shape {
+    /// Names accepted by [`Shape::preset`].
+    pub const PRESETS: [&'static str; 9] =
+        ["2x128", "4x256", "6x512", "pythia-70m", "pythia-410m", "pythia-1.4b", "pythia-2.8b", "bert-tiny", "test"];
+
+    /// A named shape, or `None`.
+    ///
+    /// `6x512` is the Pythia-70M body with a small vocabulary and context; `pythia-2.8b` is the 32-layer one.
+    pub fn preset(name: &str) -> Option<Self> {
+        let story = Self {
+            kind: Kind::Decoder,
+            layers: 2,
+            d_model: 128,
+            heads: 4,
+            head_dim: 32,
+            ffn: 512,
+            vocab: 512,
+            context: 128,
+            norm: Norm::LayerNorm,
+            norm_eps: 1e-5,
+            placement: Placement::Pre,
+            activation: Activation::Gelu,
+            gated: false,
+            residual: Residual::Sequential,
+            rotary: Some(Rotary { dims: 32, base: 10_000.0 }),
+            positions: false,
+            embed_norm: false,
+            tied_head: true,
+            bias: true,
+            attention: Attention::PowerSoftmax { p: 4, c: 3.0, eps: Eps::Frozen },
+        };
+        let pythia = |layers, d_model: usize, heads: usize, ffn| Self {
+            layers,
+            d_model,
+            heads,
+            head_dim: d_model / heads,
+            ffn,
+            vocab: 50_304,
+            context: 2_048,
+            residual: Residual::Parallel,
+            rotary: Some(Rotary { dims: d_model / heads / 4, base: 10_000.0 }),
+            tied_head: false,
+            ..story.clone()
+        };
+        Some(match name {
+            "2x128" => story,
+            "4x256" => Self { layers: 4, d_model: 256, heads: 8, ffn: 1024, vocab: 1024, ..story },
+            "6x512" => Self { vocab: 512, context: 128, ..pythia(6, 512, 8, 2048) },
+            "pythia-70m" => pythia(6, 512, 8, 2048),
+            "pythia-410m" => pythia(24, 1024, 16, 4096),
+            "pythia-1.4b" => pythia(24, 2048, 16, 8192),
+            "pythia-2.8b" => pythia(32, 2560, 32, 10_240),
+            "bert-tiny" => Self {
+                kind: Kind::Encoder { classes: 2 },
+                heads: 2,
+                head_dim: 64,
+                vocab: 30_522,
+                norm_eps: 1e-12,
+                placement: Placement::Post,
+                rotary: None,
+                positions: true,
+                embed_norm: true,
+                tied_head: false,
+                ..story
+            },
+            "test" => Self {
+                d_model: 16,
+                heads: 2,
+                head_dim: 8,
+                ffn: 32,
+                vocab: 32,
+                context: 16,
+                rotary: Some(Rotary { dims: 4, base: 10_000.0 }),
+                ..story
+            },
+            _ => return None,
+        })
+    }
+
+    /// Width of the concatenated heads.
+    pub fn attention_width(&self) -> usize {
+        self.heads * self.head_dim
+    }
+
+    /// Number of learned values.
+    pub fn parameters(&self) -> usize {
+        self.tensors()
+            .iter()
+            .filter(|(name, _)| !name.ends_with("attn.eps"))
+            .map(|(_, d)| d.iter().product::<usize>())
+            .sum()
+    }
+
+    /// Learned values outside the token embedding and the head.
+    pub fn body_parameters(&self) -> usize {
+        let outside = |name: &str| matches!(name, "embed.tokens" | "embed.positions") || name.starts_with("head.");
+        let all = self.tensors();
+        let body = all.iter().filter(|(name, _)| !outside(name) && !name.ends_with("attn.eps"));
+        body.map(|(_, d)| d.iter().product::<usize>()).sum()
+    }
+
+    /// Every tensor of a model of this shape, with its dimensions, in file order.
+    pub fn tensors(&self) -> Vec<(String, Vec<usize>)> {
+        let (d, a, f) = (self.d_model, self.attention_width(), self.ffn);
+        let mut out: Vec<(String, Vec<usize>)> = vec![("embed.tokens".into(), vec![self.vocab, d])];
+        if self.positions {
+            out.push(("embed.positions".into(), vec![self.context, d]));
+        }
+        if self.embed_norm {
+            self.push_norm(&mut out, "embed.norm");
+        }
+        for l in 0..self.layers {
+            let at = |part: &str| format!("layers.{l}.{part}");
+            self.push_norm(&mut out, &at("norm1"));
+            for part in ["q", "k", "v"] {
+                self.push_linear(&mut out, &at(&format!("attn.{part}")), d, a);
+            }
+            self.push_linear(&mut out, &at("attn.out"), a, d);
+            if let Attention::PowerSoftmax { eps: Eps::Frozen, .. } = self.attention {
+                out.push((at("attn.eps"), vec![self.heads, self.context]));
+            }
+            self.push_norm(&mut out, &at("norm2"));
+            if self.gated {
+                self.push_linear(&mut out, &at("ffn.gate"), d, f);
+            }
+            self.push_linear(&mut out, &at("ffn.up"), d, f);
+            self.push_linear(&mut out, &at("ffn.down"), f, d);
+        }
+        if self.placement == Placement::Pre {
+            self.push_norm(&mut out, "final_norm");
+        }
+        match self.kind {
+            Kind::Decoder if self.tied_head => {}
+            Kind::Decoder => out.push(("head.weight".into(), vec![d, self.vocab])),
+            Kind::Encoder { classes } => {
+                out.push(("pool.weight".into(), vec![d, d]));
+                out.push(("pool.bias".into(), vec![d]));
+                out.push(("classifier.weight".into(), vec![d, classes]));
+                out.push(("classifier.bias".into(), vec![classes]));
+            }
+        }
+        out
+    }
+
+    /// Checks that the fields agree with each other.
+    ///
+    /// # Errors
+    /// [`SpecError::Shape`] naming the field.
+    pub fn validate(&self) -> Result<()> {
+        let refuse = |field, value: String, reason| Err(SpecError::Shape { field, value, reason });
+        for (field, value) in [
+            ("layers", self.layers),
+            ("d_model", self.d_model),
+            ("heads", self.heads),
+            ("head_dim", self.head_dim),
+            ("ffn", self.ffn),
+            ("vocab", self.vocab),
+            ("context", self.context),
+        ] {
+            if value == 0 || value > 1 << 20 {
+                return refuse(field, value.to_string(), "must be between 1 and 2^20");
+            }
+        }
+        if !(self.norm_eps >= 0.0 && self.norm_eps < 1.0) {
+            return refuse("norm_eps", self.norm_eps.to_string(), "must be in [0, 1)");
+        }
+        if let Some(rotary) = self.rotary {
+            if rotary.dims == 0 || !rotary.dims.is_multiple_of(2) || rotary.dims > self.head_dim {
+                return refuse("rotary.dims", rotary.dims.to_string(), "must be even, positive and at most head_dim");
+            }
+            if !(rotary.base > 1.0 && rotary.base.is_finite()) {
+                return refuse("rotary.base", rotary.base.to_string(), "must be finite and above 1");
+            }
+        }
+        match self.attention {
+            Attention::PowerSoftmax { p, .. } if p == 0 || p % 2 == 1 || p > 64 => {
+                return refuse("attention.p", p.to_string(), "must be even, positive and at most 64");
+            }
+            Attention::PowerSoftmax { c, .. } if !c.is_finite() => {
+                return refuse("attention.c", c.to_string(), "must be finite");
+            }
+            Attention::PowerSoftmax { eps: Eps::Absolute { value } | Eps::Relative { value }, .. }
+                if !(value > 0.0 && value.is_finite()) =>
+            {
+                return refuse("attention.eps", value.to_string(), "must be positive and finite");
+            }
+            _ => {}
+        }
+        if self.placement == Placement::Post && self.residual == Residual::Parallel {
+            return refuse("residual", "parallel".into(), "post-norm blocks are sequential");
+        }
+        if matches!(self.kind, Kind::Encoder { classes: 0 }) {
+            return refuse("kind.classes", "0".into(), "must be positive");
+        }
+        Ok(())
+    }
+
+    fn push_norm(&self, out: &mut Vec<(String, Vec<usize>)>, name: &str) {
+        out.push((format!("{name}.gain"), vec![self.d_model]));
+        if self.norm == Norm::LayerNorm {
+            out.push((format!("{name}.bias"), vec![self.d_model]));
+        }
+    }
+
+    fn push_linear(&self, out: &mut Vec<(String, Vec<usize>)>, name: &str, rows: usize, cols: usize) {
+        out.push((format!("{name}.weight"), vec![rows, cols]));
+        if self.bias {
+            out.push((format!("{name}.bias"), vec![cols]));
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn published_parameter_counts() {
+        let count = |name: &str| Shape::preset(name).map(|s| s.parameters());
+        assert_eq!(count("2x128"), Some(462_336));
+        assert_eq!(count("pythia-70m"), Some(70_426_624));
+        assert_eq!(count("pythia-410m"), Some(405_334_016));
+        assert_eq!(count("pythia-1.4b"), Some(1_414_647_808));
+        assert_eq!(count("pythia-2.8b"), Some(2_775_208_960));
+        assert_eq!(Shape::preset("6x512").map(|s| s.body_parameters()), Some(18_915_328));
+        assert_eq!(count("nonsense"), None);
+    }
+
+    #[test]
+    fn every_preset_is_valid_and_round_trips() {
+        for name in Shape::PRESETS {
+            let shape = Shape::preset(name).unwrap();
+            shape.validate().unwrap();
+            let text = serde_json::to_string(&shape).unwrap();
+            assert_eq!(serde_json::from_str::<Shape>(&text).unwrap(), shape);
+        }
+    }
+
+    #[test]
+    fn contradictions_are_named() {
+        let mut shape = Shape::preset("test").unwrap();
+        shape.attention = Attention::PowerSoftmax { p: 3, c: 0.0, eps: Eps::Frozen };
+        let error = shape.validate().unwrap_err();
+        assert!(matches!(error, SpecError::Shape { field: "attention.p", .. }), "{error}");
+        let mut shape = Shape::preset("test").unwrap();
+        shape.rotary = Some(Rotary { dims: 9, base: 1e4 });
+        assert!(matches!(shape.validate(), Err(SpecError::Shape { field: "rotary.dims", .. })));
+    }
+}

@@ -1,0 +1,192 @@
+//! The reference forward pass: forms of attention, incremental decoding, files, certification.
+
+use cipherlm_spec::{
+    Attention, Eps, FitOptions, Kind, Margins, Mode, Model, Norm, Placement, Positions, Residual, Runner, Shape,
+    SpecError, certify, ensure_certified, fit, random, survey,
+};
+
+fn test_shape() -> Shape {
+    Shape::preset("test").unwrap()
+}
+
+/// One layer, one head of width 1, weights chosen so that scores and values can be done by hand.
+fn tiny(attention: Attention) -> Model {
+    let shape = Shape {
+        layers: 1,
+        d_model: 1,
+        heads: 1,
+        head_dim: 1,
+        ffn: 1,
+        vocab: 4,
+        context: 4,
+        norm: Norm::RmsNorm,
+        norm_eps: 0.0,
+        bias: false,
+        rotary: None,
+        attention,
+        ..test_shape()
+    };
+    let mut weights = random::weights_only("tiny", &shape, 0).unwrap().weights().clone();
+    let mut set = |name: &str, dims: &[usize], values: Vec<f64>| weights.insert(name, dims, values).unwrap();
+    set("embed.tokens", &[4, 1], vec![2.0, -1.0, 0.5, 1.0]);
+    // RMSNorm turns every row into its sign, times this gain.
+    set("layers.0.norm1.gain", &[1], vec![1.0]);
+    for (name, value) in [("attn.q", 2.0), ("attn.k", 1.0), ("attn.v", 3.0), ("attn.out", 1.0), ("ffn.up", 0.0)] {
+        set(&format!("layers.0.{name}.weight"), &[1, 1], vec![value]);
+    }
+    Model::new("tiny", shape, weights).unwrap()
+}
+
+#[test]
+fn power_softmax_by_hand() {
+    // Tokens 0 (sign +) and 1 (sign -): q = -2 in row 1, keys 1 and -1, so scores -2 and 2; values 3 and -3.
+    let mix = |attention| {
+        let model = tiny(attention);
+        let mut runner = Runner::new(&model, Mode::Exact).unwrap().with_taps();
+        runner.forward(&[0, 1], Positions::All).unwrap();
+        runner.tap("layers.0.attn.mix").unwrap().to_vec()
+    };
+    // c = 1: (-1)^4 = 1 and 3^4 = 81; mean 41; eps 2: (1*3 - 81*3)/2/43.
+    let got = mix(Attention::PowerSoftmax { p: 4, c: 1.0, eps: Eps::Absolute { value: 2.0 } });
+    assert!((got[1] - (-120.0 / 43.0)).abs() < 1e-12, "{got:?}");
+    // Row 0 sees itself alone: (2 + 1)^4 = 81, 81*3/83.
+    assert!((got[0] - 243.0 / 83.0).abs() < 1e-12);
+    // c = 0 keeps magnitudes only: both weights 16, values cancel.
+    let got = mix(Attention::PowerSoftmax { p: 4, c: 0.0, eps: Eps::Absolute { value: 2.0 } });
+    assert!(got[1].abs() < 1e-12);
+    // Relative eps 0.5: 0.5 * 81 against a mean of 41.
+    let got = mix(Attention::PowerSoftmax { p: 4, c: 1.0, eps: Eps::Relative { value: 0.5 } });
+    assert!((got[1] - (-120.0 / 81.5)).abs() < 1e-12);
+    // Frozen eps (1 in the generator) is an absolute eps of 1.
+    let got = mix(Attention::PowerSoftmax { p: 4, c: 1.0, eps: Eps::Frozen });
+    assert!((got[1] - (-120.0 / 42.0)).abs() < 1e-12);
+    // Softmax of -2 and 2.
+    let got = mix(Attention::Softmax);
+    assert!((got[1] - 3.0 * ((-2f64).exp() - 2f64.exp()) / ((-2f64).exp() + 2f64.exp())).abs() < 1e-12);
+}
+
+#[test]
+fn incremental_decoding_is_bit_identical() {
+    for residual in [Residual::Sequential, Residual::Parallel] {
+        let model = random::certified("t", &Shape { residual, ..test_shape() }, 3).unwrap();
+        let tokens = &random::windows(model.shape(), 12, 1, 9)[0];
+        for mode in [Mode::Exact, Mode::Polynomial] {
+            let whole = Runner::new(&model, mode).unwrap().forward(tokens, Positions::All).unwrap();
+            let mut runner = Runner::new(&model, mode).unwrap();
+            let mut steps = runner.append(&tokens[..5], Positions::All).unwrap();
+            for token in &tokens[5..] {
+                steps.extend(runner.append(&[*token], Positions::Last).unwrap());
+            }
+            assert_eq!(whole, steps);
+        }
+    }
+}
+
+#[test]
+fn polynomial_mode_follows_the_exact_one() {
+    let shapes = [
+        test_shape(),
+        Shape {
+            norm: Norm::RmsNorm,
+            bias: false,
+            gated: true,
+            activation: cipherlm_spec::Activation::Silu,
+            ..test_shape()
+        },
+        Shape { tied_head: false, residual: Residual::Parallel, ..test_shape() },
+    ];
+    for shape in shapes {
+        let model = random::certified("t", &shape, 5).unwrap();
+        ensure_certified(&model).unwrap();
+        let tokens = &random::windows(&shape, 16, 1, 11)[0];
+        let run = |mode| Runner::new(&model, mode).unwrap().forward(tokens, Positions::All).unwrap();
+        let worst = run(Mode::Exact)
+            .iter()
+            .flatten()
+            .zip(run(Mode::Polynomial).iter().flatten())
+            .fold(0.0f64, |m, (a, b)| m.max((a - b).abs()));
+        assert!(worst > 0.0 && worst < 0.02, "{worst}");
+    }
+}
+
+#[test]
+fn encoder_ignores_padding() {
+    let shape = Shape {
+        kind: Kind::Encoder { classes: 3 },
+        placement: Placement::Post,
+        rotary: None,
+        positions: true,
+        embed_norm: true,
+        tied_head: false,
+        ..test_shape()
+    };
+    let model = random::certified("e", &shape, 7).unwrap();
+    let mut runner = Runner::new(&model, Mode::Exact).unwrap();
+    let plain = runner.classify(&[1, 2, 3], None).unwrap();
+    let padded = runner.classify(&[1, 2, 3, 9, 9], Some(&[true, true, true, false, false])).unwrap();
+    assert_eq!(plain, padded);
+    assert_ne!(plain, runner.classify(&[1, 2, 3, 9, 9], None).unwrap());
+    assert!(matches!(runner.append(&[1], Positions::Last), Err(SpecError::Unsupported { .. })));
+    assert!(runner.classify(&[1, 2], Some(&[false, false])).is_err());
+}
+
+#[test]
+fn a_saved_model_computes_the_same_values() {
+    let dir = std::env::temp_dir().join(format!("cipherlm-spec-{}", std::process::id()));
+    let model = random::certified("saved", &test_shape(), 1).unwrap();
+    model.save(&dir).unwrap();
+    let again = Model::load(&dir).unwrap();
+    assert!(again == model);
+    // A weights file from another export is refused by hash.
+    random::weights_only("other", &test_shape(), 2).unwrap().save(&dir.join("other")).unwrap();
+    std::fs::copy(dir.join("other/weights.safetensors"), dir.join("weights.safetensors")).unwrap();
+    assert!(matches!(Model::load(&dir), Err(SpecError::WeightsHash { .. })));
+    std::fs::write(dir.join("model.json"), "{").unwrap();
+    assert!(matches!(Model::load(&dir), Err(SpecError::Malformed { .. })));
+    std::fs::remove_dir_all(&dir).unwrap();
+    assert!(matches!(Model::load(&dir), Err(SpecError::Io { .. })));
+}
+
+#[test]
+fn bad_weights_and_tokens_are_named() {
+    let model = random::weights_only("bad", &test_shape(), 1).unwrap();
+    let with = |name: &str, dims: &[usize], data: Vec<f64>| {
+        let mut weights = model.weights().clone();
+        weights.insert(name, dims, data).unwrap();
+        Model::new("bad", test_shape(), weights).unwrap_err()
+    };
+    assert!(matches!(with("final_norm.gain", &[3], vec![1.0; 3]), SpecError::TensorShape { .. }));
+    assert!(matches!(with("surplus", &[1], vec![1.0]), SpecError::UnknownTensor { .. }));
+    let mut values = vec![1.0; 16];
+    values[5] = f64::NAN;
+    assert!(matches!(with("final_norm.gain", &[16], values), SpecError::NotFinite { index: 5, .. }));
+    assert!(matches!(
+        Model::new("bad", test_shape(), cipherlm_spec::Weights::new()),
+        Err(SpecError::MissingTensor { .. })
+    ));
+    let mut runner = Runner::new(&model, Mode::Exact).unwrap();
+    assert!(matches!(runner.forward(&[], Positions::Last), Err(SpecError::Empty)));
+    assert!(matches!(runner.forward(&[32], Positions::Last), Err(SpecError::UnknownToken { token: 32, .. })));
+    assert!(matches!(
+        runner.forward(&[0; 17], Positions::Last),
+        Err(SpecError::ContextTooLong { length: 17, context: 16 })
+    ));
+    assert!(matches!(Runner::new(&model, Mode::Polynomial), Err(SpecError::NoScheme { .. })));
+}
+
+#[test]
+fn violations_are_counted_and_refused() {
+    let mut model = random::weights_only("v", &test_shape(), 1).unwrap();
+    let windows = random::windows(model.shape(), 16, 8, 4);
+    // Margins below 1 certify ranges that the calibration text itself leaves.
+    let tight = Margins { activation: 0.2, ..Margins::default() };
+    certify(&mut model, &windows[..4], &windows[4..], &tight).unwrap();
+    fit(&mut model, &FitOptions::default()).unwrap();
+    let error = ensure_certified(&model).unwrap_err();
+    assert!(matches!(&error, SpecError::Violated { site, .. } if site == "layers.0.ffn.activation"), "{error}");
+    let reports = survey(&model, &windows, Mode::Exact).unwrap();
+    assert!(reports.iter().any(|r| r.violations > 0 && r.site == "layers.0.ffn.activation"));
+    certify(&mut model, &windows[..4], &windows[4..], &Margins::default()).unwrap();
+    fit(&mut model, &FitOptions::default()).unwrap();
+    ensure_certified(&model).unwrap();
+}
