@@ -1,1 +1,4 @@
 //! RNS-CKKS homomorphic encryption with bootstrapping.
+
+pub mod linear;
+pub mod slots;
