@@ -208,7 +208,7 @@ fn check_range(ring: &Ring, limbs: &Limbs, coefficients: impl Iterator<Item = f6
     let smallest = limbs.iter().map(|i| ring.m(i).value()).min().unwrap_or(2);
     let max_bits = 52 + smallest.ilog2();
     let bound = f64::from(max_bits).exp2();
-    match coefficients.enumerate().find(|(_, x)| !(x.abs() < bound)) {
+    match coefficients.enumerate().find(|(_, x)| x.is_nan() || x.abs() >= bound) {
         Some((position, value)) => Err(Error::CoefficientOutOfRange { position, value, max_bits }),
         None => Ok(()),
     }

@@ -1,6 +1,6 @@
 //! The inner product of key switching.
 
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::galois::Automorphism;
 use crate::kernel::InnerProduct2;
 use crate::modulus::Modulus;
@@ -64,8 +64,13 @@ fn run(
         check_contains("accumulator", &limbs, "other accumulator", poly.limbs())?;
         check_contains("accumulator", poly.limbs(), "other accumulator", &limbs)?;
     }
+    let count = digits.first().map_or(0, |d| d.len());
+    if key.len() < count {
+        return Err(Error::LengthMismatch { what: "digits in the key", expected: count, found: key.len() });
+    }
+    let key = &key[..count];
     for digits in digits {
-        check_len("digits: the key has fewer digits", digits.len(), key.len().min(digits.len()))?;
+        check_len("digits of each operand", count, digits.len())?;
         for digit in *digits {
             ring.check_same(digit.ring())?;
             check_contains("accumulator", &limbs, "digit", digit.limbs())?;

@@ -18,6 +18,7 @@ use crate::modulus::Modulus;
 ///
 /// `m` is the modulus of all slices of a call.
 #[derive(Clone, Copy)]
+#[allow(clippy::type_complexity)] // The list of function types is the definition.
 pub struct Kernel {
     /// `"scalar"`, `"avx2"` or `"avx512"`.
     pub name: &'static str,

@@ -1,0 +1,144 @@
+//! Basis extension, mod_up, mod_down, rescale and the key-switch inner product against big integers.
+
+mod common;
+
+use cipherlm_ring::{
+    Automorphism, Coeff, Decomposition, Eval, Limbs, Poly, inner_product, inner_product_add, inner_product_many,
+};
+use common::{all_centred, centred, from_integers, mixed_ring, product, random, round_div};
+use num_bigint::BigInt;
+use proptest::prelude::*;
+
+/// Two disjoint non-empty sets of the eight limbs: `which` gives each limb to the first (1), the second (2) or neither.
+fn split(which: &[u8]) -> Option<(Limbs, Limbs)> {
+    let set = |side| Limbs::new((0..8).filter(|&i| which[i] == side)).unwrap();
+    let (a, b) = (set(1), set(2));
+    (!a.is_empty() && !b.is_empty()).then_some((a, b))
+}
+
+fn edge_values(q: &BigInt, n: usize) -> Vec<BigInt> {
+    let half: BigInt = q >> 1;
+    let edges = [BigInt::ZERO, 1.into(), (-1).into(), half.clone(), -&half, &half - 1, 1 - &half, &half / 3];
+    (0..n).map(|i| edges[i % edges.len()].clone()).collect()
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(48))]
+
+    #[test]
+    fn extension_is_exact_and_centred(which in prop::collection::vec(0u8..3, 8), log_n in 4u32..=7, seed: u64) {
+        let Some((from, to)) = split(&which) else { return Ok(()) };
+        let ring = mixed_ring(log_n);
+        let extension = ring.extension(&from, &to).unwrap();
+        let target = product(&ring, &to);
+        let x = random::<Coeff>(&ring, &from, seed);
+        prop_assert_eq!(extension.apply(&x).unwrap().to_bigint(), all_centred(&x.to_bigint(), &target));
+        // Where rounding is hardest: next to plus and minus half the modulus.
+        let edges = edge_values(&product(&ring, &from), ring.degree());
+        let x = from_integers(&ring, &from, &edges);
+        prop_assert_eq!(extension.apply(&x).unwrap().to_bigint(), all_centred(&edges, &target));
+    }
+
+    #[test]
+    fn mod_down_rounds_to_nearest(which in prop::collection::vec(0u8..3, 8), log_n in 4u32..=7, seed: u64) {
+        let Some((keep, drop)) = split(&which) else { return Ok(()) };
+        let ring = mixed_ring(log_n);
+        let all = keep.union(&drop);
+        let [q, p, qp] = [&keep, &drop, &all].map(|l| product(&ring, l));
+        let mod_down = ring.mod_down(&keep, &drop).unwrap();
+        // Random values, and values next to half-integers after the division.
+        let half: BigInt = &p >> 1;
+        let near = (0..ring.degree()).map(|i| centred(&((&half + i % 3) + &p * (i * i * 977)), &qp)).collect();
+        for integers in [random::<Coeff>(&ring, &all, seed).to_bigint(), near] {
+            let expected: Vec<BigInt> = integers.iter().map(|x| centred(&round_div(x, &p), &q)).collect();
+            let x = from_integers(&ring, &all, &integers);
+            prop_assert_eq!(mod_down.apply_coeff(&x).unwrap().to_bigint(), expected.clone());
+            let y = mod_down.apply(&x.into_eval()).unwrap();
+            prop_assert_eq!(y.limbs(), &keep);
+            prop_assert_eq!(y.into_coeff().to_bigint(), expected);
+        }
+    }
+
+    #[test]
+    fn fused_division_is_within_one_of_two_steps(log_n in 4u32..=7, seed: u64, rescaled in 1usize..3) {
+        let ring = mixed_ring(log_n);
+        let (chain, special) = (Limbs::range(0..6), Limbs::range(6..8));
+        let keep = chain.first(6 - rescaled);
+        let dropped = chain.last(rescaled);
+        let x = random::<Eval>(&ring, &ring.limbs(), seed);
+        let fused = ring.mod_down(&keep, &dropped.union(&special)).unwrap().apply(&x).unwrap();
+        let down = ring.mod_down(&chain, &special).unwrap().apply(&x).unwrap();
+        let mut apart = ring.mod_down(&keep, &dropped).unwrap().apply(&down).unwrap();
+        apart.sub_assign(&fused).unwrap();
+        prop_assert!(apart.into_coeff().to_f64().iter().all(|d| d.abs() <= 1.0));
+    }
+
+    #[test]
+    fn digits_recompose(level in 1usize..=6, log_n in 4u32..=7, seed: u64) {
+        let ring = mixed_ring(log_n);
+        let (chain, special) = (Limbs::range(0..level), Limbs::range(6..8));
+        let groups = [Limbs::range(0..2), Limbs::range(2..5), Limbs::range(5..6)];
+        let gadget = Decomposition::new(&ring, &chain, &groups, &special).unwrap();
+        let x = random::<Coeff>(&ring, &chain, seed);
+        let digits = gadget.decompose(&x.clone().into_eval()).unwrap();
+        prop_assert_eq!(digits.len(), gadget.len());
+        let (integers, qp) = (x.to_bigint(), product(&ring, gadget.limbs()));
+        for (digit, limbs) in digits.into_iter().zip(gadget.digit_limbs()) {
+            let small = product(&ring, limbs);
+            let expected: Vec<BigInt> = integers.iter().map(|x| centred(&centred(x, &small), &qp)).collect();
+            prop_assert_eq!(digit.into_coeff().to_bigint(), expected);
+        }
+    }
+
+    #[test]
+    fn inner_product_is_the_sum_of_products(
+        digits in 1usize..=5, log_n in 4u32..=12, seed: u64, rotate: bool, g: usize
+    ) {
+        let ring = mixed_ring(log_n);
+        let limbs = Limbs::new([0, 1, 4, 6]).unwrap();
+        let make = |i: usize| random::<Eval>(&ring, &ring.limbs(), seed ^ (i as u64) << 32);
+        let list: Vec<Poly<Eval>> = (0..digits).map(make).collect();
+        let others: Vec<Poly<Eval>> = (0..digits).map(|i| make(100 + i)).collect();
+        // One pair more than there are digits: keys for the top level serve lower ones.
+        let key: Vec<[Poly<Eval>; 2]> = (0..=digits).map(|i| [make(10 + 2 * i), make(11 + 2 * i)]).collect();
+        let automorphism = ring.automorphism((g % ring.degree()) * 2 + 1).unwrap();
+        let automorphism: Option<&Automorphism> = rotate.then_some(&automorphism);
+        let expected = |list: &[Poly<Eval>]| {
+            [0, 1].map(|half| {
+                let mut sum = Poly::zero(&ring, &limbs).unwrap();
+                for (digit, pair) in list.iter().zip(&key) {
+                    let digit = automorphism.map_or_else(|| digit.clone(), |a| digit.automorphism(a).unwrap());
+                    sum.mul_add_assign(&digit, &pair[half]).unwrap();
+                }
+                sum
+            })
+        };
+        let scratch = || [0, 1].map(|_| Poly::scratch(&ring, &limbs).unwrap());
+        let [mut a, mut b] = scratch();
+        inner_product([&mut a, &mut b], &list, &key, automorphism).unwrap();
+        prop_assert!([a.clone(), b.clone()] == expected(&list));
+        inner_product_add([&mut a, &mut b], &others, &key, automorphism).unwrap();
+        let [mut s, mut t] = expected(&list);
+        let [u, v] = expected(&others);
+        s.add_assign(&u).unwrap();
+        t.add_assign(&v).unwrap();
+        prop_assert!(a == s && b == t);
+        let ([mut a0, mut a1], [mut b0, mut b1]) = (scratch(), scratch());
+        inner_product_many(&mut [[&mut a0, &mut a1], [&mut b0, &mut b1]], &[&list, &others], &key, automorphism).unwrap();
+        prop_assert!([a0, a1] == expected(&list) && [b0, b1] == expected(&others));
+    }
+}
+
+#[test]
+fn one_prime_is_exact_for_every_residue() {
+    // A small prime lets us see all of them; several rounds fill a ring of 64 coefficients.
+    let ring = cipherlm_ring::Ring::new(64, &[257, 641, 769]).unwrap();
+    let (from, to) = (Limbs::range(0..1), Limbs::range(1..3));
+    let extension = ring.extension(&from, &to).unwrap();
+    for start in (0..257u64).step_by(64) {
+        let residues: Vec<u64> = (start..start + 64).map(|x| x % 257).collect();
+        let x = Poly::<Coeff>::from_residues(&ring, &from, &residues).unwrap();
+        let expected: Vec<f64> = residues.iter().map(|&x| if x > 128 { x as f64 - 257.0 } else { x as f64 }).collect();
+        assert_eq!(extension.apply(&x).unwrap().to_f64(), expected);
+    }
+}
