@@ -1,12 +1,20 @@
 //! Functions to certified polynomials: minimax, Chebyshev, Goldschmidt and Newton schemes, evaluation plans.
 
 pub mod chebyshev;
+pub mod cosine;
 mod error;
+mod float;
+mod function;
 mod interval;
 pub mod plan;
 mod polynomial;
+pub mod remez;
 
+pub use cosine::DiscreteCosine;
 pub use error::{Error, Result};
+pub use float::Float;
+pub use function::{Function, erf, erfc};
 pub use interval::{Interval, Violations};
 pub use plan::{Arith, Cost, Counter, EvalPlan, F64, Lanes, Sum};
 pub use polynomial::{Basis, Parity, Polynomial};
+pub use remez::{Minimax, Remez, Weight};
