@@ -1,0 +1,104 @@
+//! The command line of `cipherlm`.
+
+use clap::{Args, Parser, Subcommand};
+use std::path::PathBuf;
+
+/// Private inference with PowerSoftmax transformers under homomorphic encryption.
+#[derive(Parser)]
+#[command(version, about, arg_required_else_help = true)]
+pub(crate) struct Cli {
+    /// Print the result as JSON.
+    #[arg(long, global = true)]
+    pub(crate) json: bool,
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+#[derive(Subcommand)]
+pub(crate) enum Command {
+    /// Continue a prompt in the clear, with the exact functions or with the certified polynomials.
+    Generate(Generate),
+    /// Perplexity of a text: exact functions beside polynomials, and how often both pick the same token.
+    Eval(Eval),
+    /// Find ranges on calibration text, check them on held-out text, fit the polynomials, write the model.
+    Certify(Certify),
+    /// Say what one of our files or folders is.
+    Inspect(Inspect),
+    /// Print completions for a shell.
+    Completions(Completions),
+}
+
+#[derive(Args)]
+pub(crate) struct Generate {
+    /// Model folder.
+    #[arg(long)]
+    pub(crate) model: Option<PathBuf>,
+    /// The text to continue.
+    #[arg(long)]
+    pub(crate) prompt: String,
+    /// How many tokens.
+    #[arg(long, default_value_t = 32)]
+    pub(crate) tokens: usize,
+    /// 0 takes the most likely token; higher values sample.
+    #[arg(long, default_value_t = 0.0)]
+    pub(crate) temperature: f64,
+    /// Sample among this many of the most likely tokens.
+    #[arg(long, default_value_t = 40)]
+    pub(crate) top_k: usize,
+    /// Seed of the sampler.
+    #[arg(long, default_value_t = 1)]
+    pub(crate) seed: u64,
+    /// Use the exact functions instead of the polynomials.
+    #[arg(long)]
+    pub(crate) exact: bool,
+}
+
+#[derive(Args)]
+pub(crate) struct Eval {
+    /// Model folder.
+    #[arg(long)]
+    pub(crate) model: Option<PathBuf>,
+    /// Text to measure on.
+    #[arg(long)]
+    pub(crate) text: PathBuf,
+    /// Tokens a window (default: the model's context).
+    #[arg(long)]
+    pub(crate) window: Option<usize>,
+    /// Stop after this many windows.
+    #[arg(long, default_value_t = 64)]
+    pub(crate) windows: usize,
+}
+
+#[derive(Args)]
+pub(crate) struct Certify {
+    /// Model folder.
+    #[arg(long)]
+    pub(crate) model: Option<PathBuf>,
+    /// Text that the ranges are found on.
+    #[arg(long)]
+    pub(crate) calibration: PathBuf,
+    /// Text that they are checked on.
+    #[arg(long)]
+    pub(crate) held_out: PathBuf,
+    /// Windows of each text to use.
+    #[arg(long, default_value_t = 256)]
+    pub(crate) windows: usize,
+    /// Freeze the denominator's constant per layer, head and row at (largest mean) / RATIO first.
+    #[arg(long)]
+    pub(crate) freeze: Option<f64>,
+    /// Where to write the certified model (default: do not write).
+    #[arg(long)]
+    pub(crate) out: Option<PathBuf>,
+}
+
+#[derive(Args)]
+pub(crate) struct Inspect {
+    /// A model folder, or a key, ciphertext, plan or checkpoint file.
+    pub(crate) path: PathBuf,
+}
+
+#[derive(Args)]
+pub(crate) struct Completions {
+    /// Which shell.
+    pub(crate) shell: clap_complete::Shell,
+}
