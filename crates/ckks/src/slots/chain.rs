@@ -109,7 +109,7 @@ impl Chain {
 }
 
 /// The positive square root, to the precision of the type: one correction of the double root by half of its relative error.
-fn square_root(scale: Scale) -> Scale {
+pub(crate) fn square_root(scale: Scale) -> Scale {
     let root = Scale::new(scale.to_f64().sqrt());
     let (high, low) = (scale / root.square()).to_parts();
     let correction = ((high - 1.0) + low) / 2.0;

@@ -86,7 +86,7 @@ impl Clear {
         if have == 0 || !slots.is_multiple_of(have) {
             return Err(SlotError::Period { have, slots });
         }
-        if !scale.is_usable() || scale.log2() < 1.0 {
+        if !scale.is_usable() || scale.log2() < 0.0 {
             return Err(SlotError::ScaleTooSmall { operation, log2_scale: scale.log2() });
         }
         Ok(())

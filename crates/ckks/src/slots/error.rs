@@ -4,7 +4,7 @@ use super::Scale;
 use thiserror::Error;
 
 /// An operation that a machine refused. The machine's state is unchanged.
-#[derive(Debug, Error)]
+#[derive(Clone, Debug, PartialEq, Error)]
 #[non_exhaustive]
 pub enum SlotError {
     /// The operation needs more levels than the operand has left.

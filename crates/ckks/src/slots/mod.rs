@@ -21,13 +21,16 @@ mod error;
 mod log;
 mod plain;
 mod scale;
+mod types;
 
 pub use chain::Chain;
+pub(crate) use chain::square_root;
 pub use clear::{Clear, ClearVector};
 pub use error::SlotError;
 pub use log::{KeyUse, LabelGuard, OpKind, OpLog, OpRow, OpTotal};
 pub use plain::Plain;
 pub use scale::Scale;
+pub use types::{Combination, RefreshKind, RefreshProfile};
 
 use crate::linear::LinearTransform;
 use align::{align_pairs, meet, plain_scale, require_scale, settled};
@@ -36,35 +39,6 @@ use std::borrow::Cow;
 
 /// Result of a slot operation.
 pub type SlotResult<T> = Result<T, SlotError>;
-
-/// What a refresh may assume about its input.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-#[non_exhaustive]
-pub enum RefreshKind {
-    /// Any complex slots.
-    Full,
-    /// Real slots: half of the modular reductions.
-    Real,
-    /// Slots that repeat with this period (a power of two): smaller transforms.
-    Sparse(usize),
-    /// Real slots that repeat with this period.
-    SparseReal(usize),
-}
-
-/// What a refresh of one kind does, for the machines that do not perform it.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub struct RefreshProfile {
-    /// The kind described.
-    pub kind: RefreshKind,
-    /// Lowest level that the input may have.
-    pub input_level: usize,
-    /// Level of the output.
-    pub output_level: usize,
-    /// Largest |slot| that comes through at full precision.
-    pub range: f64,
-    /// Standard deviation of the error added to each slot (of the complex error, relative to slots of size one).
-    pub error: f64,
-}
 
 /// Arithmetic on vectors of complex slots with levels and scales.
 ///
@@ -186,6 +160,50 @@ pub trait Machine: Send + Sync {
         transform: &LinearTransform,
         plain_scale: Scale,
     ) -> SlotResult<Vec<Self::Vector>>;
+
+    /// [`Machine::linear_transform_at`] and the rescale of its results, in one division where the machine can.
+    ///
+    /// # Errors
+    /// Those of both.
+    fn linear_transform_rescale(
+        &self,
+        inputs: &[&Self::Vector],
+        transform: &LinearTransform,
+        plain_scale: Scale,
+    ) -> SlotResult<Vec<Self::Vector>> {
+        let products = self.linear_transform_at(inputs, transform, plain_scale)?;
+        products.iter().map(|product| self.rescale(product)).collect()
+    }
+
+    /// A weighted sum of products, vectors times plaintexts and a plaintext, with one relinearisation and one rescale.
+    ///
+    /// # Errors
+    /// If the sum is empty, vectors are at different levels, or terms do not meet at the scale of the sum.
+    fn combine(&self, sum: &Combination<'_, Self::Vector>) -> SlotResult<Self::Vector> {
+        let mut total = match sum.pairs.as_slice() {
+            [] => None,
+            pairs => {
+                let mut products = self.mul_sum_aligned(pairs)?;
+                if sum.weight != 1 {
+                    products = self.mul_plain_at(&products, &Plain::from(f64::from(sum.weight)), Scale::ONE)?;
+                }
+                Some(self.with_scale(&products, sum.scale)?)
+            }
+        };
+        for (vector, plain) in &sum.terms {
+            let term = self.mul_plain_at(vector, plain, sum.scale / self.scale(vector))?;
+            total = Some(match total {
+                Some(total) => self.add_aligned(&total, &term)?,
+                None => term,
+            });
+        }
+        let total = total.ok_or(SlotError::OperandCount { operation: "combine", have: 0, need: 1 })?;
+        let total = match &sum.constant {
+            Some(constant) => self.add_plain(&total, constant)?,
+            None => total,
+        };
+        self.rescale(&total)
+    }
 
     /// What a refresh of this kind needs and gives, `None` if this machine has none.
     fn refresh_profile(&self, kind: RefreshKind) -> Option<RefreshProfile>;
@@ -370,7 +388,11 @@ pub trait Machine: Send + Sync {
     /// # Errors
     /// As [`Machine::mul_sum_lazy`].
     fn mul_sum(&self, pairs: &[(&Self::Vector, &Self::Vector)]) -> SlotResult<Self::Vector> {
-        self.rescale(&self.mul_sum_lazy(pairs)?)
+        let aligned = align_pairs(self, pairs)?;
+        let pairs: Vec<_> = aligned.iter().map(|(left, right)| (left.as_ref(), right.as_ref())).collect();
+        let &(left, right) = pairs.first().ok_or(SlotError::OperandCount { operation: "mul", have: 0, need: 1 })?;
+        let scale = self.scale(left) * self.scale(right);
+        self.combine(&Combination { pairs, ..Combination::at(scale) })
     }
 
     /// Rotation to the left by `steps`.
@@ -447,8 +469,7 @@ pub trait Machine: Send + Sync {
         };
         let scale = plain_scale(self, "linear_transform", first)?;
         let operands: Vec<_> = operands.iter().collect();
-        let products = self.linear_transform_at(&operands, transform, scale)?;
-        products.iter().map(|product| self.rescale(product)).collect()
+        self.linear_transform_rescale(&operands, transform, scale)
     }
 
     /// A linear transform of one vector into one: canonical, one level down.
