@@ -93,6 +93,14 @@ pub enum Error {
         /// Its limbs.
         right: Limbs,
     },
+    /// A limb asked for by name that a polynomial does not have.
+    #[error("limb {index} was asked for, the polynomial has {limbs:?}")]
+    MissingLimb {
+        /// The pool index asked for.
+        index: usize,
+        /// The limbs there are.
+        limbs: Limbs,
+    },
     /// Two bases that must be disjoint share a prime.
     #[error("bases {left:?} and {right:?} must be disjoint")]
     LimbsOverlap {

@@ -233,12 +233,7 @@ impl<D: Domain> Poly<D> {
     }
 
     pub(crate) fn position(&self, index: usize) -> Result<usize> {
-        self.limbs.position(index).ok_or_else(|| Error::LimbsMismatch {
-            left_role: "the requested limb",
-            left: Limbs::range(index..index + 1),
-            right_role: "polynomial",
-            right: self.limbs.clone(),
-        })
+        self.limbs.position(index).ok_or_else(|| Error::MissingLimb { index, limbs: self.limbs.clone() })
     }
 
     /// All memory behind the polynomial, for wiping: padding and truncated limbs too.

@@ -2,6 +2,7 @@
 
 use crate::error::{Error, Result};
 use crate::modulus::Modulus;
+use crate::ring::log_degree;
 
 /// Slot `index` of a forward NTT of length `2^log_n` holds the value at `psi^e`; this returns the odd exponent `e < 2N`.
 ///
@@ -24,10 +25,9 @@ pub struct NttTable {
 impl NttTable {
     /// Builds the table for polynomials modulo `X^degree + 1`; needs `q = 1 mod 2 * degree`.
     pub fn new(modulus: Modulus, degree: usize) -> Result<Self> {
-        let q = modulus.value();
+        let (q, log_n) = (modulus.value(), log_degree(degree)?);
         let root = primitive_root(&modulus, degree).ok_or(Error::NotNttFriendly { modulus: q, degree })?;
         let root_inv = modulus.pow(root, 2 * degree as u64 - 1);
-        let log_n = degree.trailing_zeros();
         let degree_inv = modulus.pow(degree as u64, q - 2) as f64;
         let [forward, inverse] = [root, root_inv].map(|w| bit_reversed_powers(&modulus, w, log_n));
         Ok(Self { modulus, log_n, root, forward, inverse, degree_inv })

@@ -1,0 +1,235 @@
+//! Everything the crate refuses, and with which words.
+
+use std::sync::Arc;
+
+use cipherlm_ring::{
+    Automorphism, Coeff, Decomposition, Error, Eval, Extension, Limbs, ModDown, Modulus, NttTable, Poly, Ring, Seed,
+    Stream, inner_product, inner_product_many, ntt_primes, primes_near, sample,
+};
+
+fn ring(degree: usize) -> Arc<Ring> {
+    Ring::new(degree, &ntt_primes(degree, 30, 4, &[]).unwrap()).unwrap()
+}
+
+#[test]
+fn rings_and_primes() {
+    let q = ntt_primes(32, 30, 1, &[]).unwrap()[0];
+    for degree in [0, 1, 8, 17, 48, 1 << 18, usize::MAX] {
+        let refused = Some(Error::UnsupportedDegree { degree, min: 16, max: 1 << 17 });
+        assert_eq!(Ring::new(degree, &[q]).err(), refused);
+        assert_eq!(ntt_primes(degree, 30, 1, &[]).err(), refused);
+        assert_eq!(primes_near(degree, 30.0, 1, &[]).err(), refused);
+    }
+    assert_eq!(Ring::new(32, &[]).err(), Some(Error::EmptyBasis { role: "ring" }));
+    assert_eq!(Ring::new(32, &[q, q]).err(), Some(Error::Duplicate { value: q }));
+    for bad in [0, 1, 2, q + 2, 65 * 193] {
+        assert_eq!(Ring::new(32, &[bad]).err(), Some(Error::NotPrime { modulus: bad }));
+    }
+    for bad in [1 << 50, (1 << 61) - 1, u64::MAX] {
+        assert_eq!(Ring::new(32, &[bad]).err(), Some(Error::ModulusTooLarge { modulus: bad, max_bits: 50 }));
+        assert_eq!(Modulus::new(bad).err(), Some(Error::ModulusTooLarge { modulus: bad, max_bits: 50 }));
+    }
+    // 97 - 1 = 3 * 32: enough for degree 16, not for 32.
+    assert!(Ring::new(16, &[97]).is_ok());
+    assert_eq!(Ring::new(32, &[97]).err(), Some(Error::NotNttFriendly { modulus: 97, degree: 32 }));
+    let table = NttTable::new(Modulus::new(97).unwrap(), 24);
+    assert!(matches!(table.err(), Some(Error::UnsupportedDegree { degree: 24, .. })));
+    for bits in [0, 1, 51, u32::MAX] {
+        assert_eq!(ntt_primes(32, bits, 1, &[]).err(), Some(Error::PrimeBits { bits: f64::from(bits), max_bits: 50 }));
+    }
+    for log2 in [-1.0, 50.5, f64::INFINITY] {
+        assert!(matches!(primes_near(32, log2, 1, &[]).err(), Some(Error::PrimeBits { .. })), "{log2}");
+    }
+    assert!(matches!(primes_near(1 << 17, 20.0, 9, &[]).err(), Some(Error::PrimesExhausted { wanted: 9, .. })));
+    let ring = ring(32);
+    let outside = Some(Error::LimbOutOfRange { index: 4, count: 4 });
+    assert_eq!(ring.prime(4).err(), outside);
+    assert_eq!(ring.log2(&Limbs::range(2..5)).err(), outside);
+    for element in [0, 2, 64, 65, usize::MAX] {
+        assert_eq!(ring.automorphism(element).err(), Some(Error::NotAGaloisElement { element, degree: 32 }));
+    }
+}
+
+#[test]
+fn limb_sets() {
+    assert_eq!(Limbs::new([3, 1, 3]).err(), Some(Error::Duplicate { value: 3 }));
+    assert!(matches!(Limbs::new([1 << 16]).err(), Some(Error::LimbOutOfRange { index: 65536, .. })));
+    #[allow(clippy::reversed_empty_ranges)]
+    let reversed = Limbs::range(5..2);
+    assert!(reversed.is_empty());
+    assert_eq!(Limbs::range(0..3).first(9), Limbs::range(0..3));
+    assert_eq!(Limbs::range(0..3).last(9), Limbs::range(0..3));
+    assert!(!Limbs::range(0..3).contains(usize::MAX));
+}
+
+#[test]
+fn polynomials() {
+    let ring = ring(32);
+    let (low, high, empty) = (Limbs::range(0..2), Limbs::range(1..4), Limbs::range(0..0));
+    assert_eq!(Poly::<Coeff>::zero(&ring, &empty).err(), Some(Error::EmptyBasis { role: "polynomial" }));
+    let outside = Some(Error::LimbOutOfRange { index: 6, count: 4 });
+    assert_eq!(Poly::<Coeff>::zero(&ring, &Limbs::range(0..7)).err(), outside);
+
+    let mut a = Poly::<Eval>::zero(&ring, &low).unwrap();
+    let b = Poly::<Eval>::zero(&ring, &high).unwrap();
+    let mismatch = Error::LimbsMismatch {
+        left_role: "left side",
+        left: low.clone(),
+        right_role: "right side",
+        right: high.clone(),
+    };
+    assert_eq!(a.add_assign(&b).err(), Some(mismatch.clone()));
+    assert_eq!(mismatch.to_string(), "right side has limbs [1..=3] and lacks some of left side's [0, 1]");
+    assert_eq!(a.mul_assign(&b).err(), Some(mismatch.clone()));
+    assert_eq!(a.sub_assign(&b).err(), Some(mismatch));
+    assert!(matches!(a.mul_add_assign(&a.clone(), &b), Err(Error::LimbsMismatch { .. })));
+    assert!(matches!(Poly::mul(&a, &b), Err(Error::LimbsMismatch { .. })));
+    assert!(matches!(a.keep(&high), Err(Error::LimbsMismatch { .. })));
+    assert!(matches!(a.keep_assign(&high), Err(Error::LimbsMismatch { .. })));
+    assert!(matches!(a.keep_assign(&empty), Err(Error::EmptyBasis { .. })));
+    assert!(matches!(a.keep(&empty), Err(Error::EmptyBasis { .. })));
+    assert_eq!(a.limb(3).err(), Some(Error::MissingLimb { index: 3, limbs: low.clone() }));
+    assert!(matches!(a.limb_mut(usize::MAX), Err(Error::MissingLimb { index: usize::MAX, .. })));
+    assert!(matches!(a.to_coeff(&high), Err(Error::LimbsMismatch { .. })));
+    assert!(matches!(a.add_scaled_assign(&b, &high, &[1; 3]), Err(Error::LimbsMismatch { .. })));
+    let length = |expected, found| move |e: Error| matches!(e, Error::LengthMismatch { expected: x, found: y, .. } if x == expected && y == found);
+    assert!(a.scale_assign(&[1]).is_err_and(length(2, 1)));
+    assert!(a.add_constant_assign(&[1; 5]).is_err_and(length(2, 5)));
+    assert!(a.add_scaled_assign(&b, &Limbs::range(1..2), &[]).is_err_and(length(1, 0)));
+
+    let other = self::ring(64);
+    let stranger = Poly::<Eval>::zero(&other, &low).unwrap();
+    let mismatch = Error::RingMismatch { left_degree: 32, left_primes: 4, right_degree: 64, right_primes: 4 };
+    assert_eq!(a.add_assign(&stranger).err(), Some(mismatch.clone()));
+    assert_eq!(a.copy_from(&stranger).err(), Some(mismatch.clone()));
+    assert_eq!(a.mul_from(&stranger, &stranger).err(), Some(mismatch));
+    assert!(a != stranger);
+    let automorphism = other.automorphism(3).unwrap();
+    assert!(a.automorphism(&automorphism).is_err_and(length(32, 64)));
+    assert!(Poly::<Coeff>::zero(&ring, &low).unwrap().automorphism(&automorphism).is_err_and(length(32, 64)));
+}
+
+#[test]
+fn data_from_outside() {
+    let ring = ring(32);
+    let limbs = Limbs::range(0..2);
+    let q = ring.prime(1).unwrap();
+    let mut residues = vec![0u64; 64];
+    assert!(Poly::<Eval>::from_residues(&ring, &limbs, &residues).is_ok());
+    residues[32 + 5] = q;
+    let refused = Error::ResidueOutOfRange { limb: 1, position: 5, value: q as f64, modulus: q };
+    assert_eq!(Poly::<Eval>::from_residues(&ring, &limbs, &residues).err(), Some(refused));
+    assert!(Poly::<Eval>::from_residues(&ring, &limbs, &residues[1..]).is_err());
+    for bad in [-1.0, -0.0, 0.5, q as f64, f64::NAN, f64::INFINITY] {
+        let mut poly = Poly::<Coeff>::zero(&ring, &limbs).unwrap();
+        poly.check().unwrap();
+        poly.limb_mut(1).unwrap()[7] = bad;
+        assert!(matches!(poly.check(), Err(Error::ResidueOutOfRange { limb: 1, position: 7, .. })), "{bad}");
+    }
+    let mut reals = vec![0.0; 32];
+    for bad in [f64::NAN, f64::NEG_INFINITY, 1e300, 82f64.exp2()] {
+        reals[9] = bad;
+        let refused = Poly::from_f64(&ring, &limbs, &reals).err();
+        assert!(matches!(refused, Some(Error::CoefficientOutOfRange { position: 9, .. })), "{bad}: {refused:?}");
+        let pairs: Vec<(f64, f64)> = reals.iter().map(|&x| (0.0, x)).collect();
+        assert!(matches!(
+            Poly::from_double_double(&ring, &limbs, &pairs),
+            Err(Error::CoefficientOutOfRange { position: 9, .. })
+        ));
+    }
+    assert!(matches!(Poly::from_f64(&ring, &limbs, &[0.0; 31]), Err(Error::LengthMismatch { .. })));
+    assert!(matches!(Poly::from_i64(&ring, &limbs, &[0; 33]), Err(Error::LengthMismatch { .. })));
+    assert!(matches!(Poly::from_i128(&ring, &limbs, &[]), Err(Error::LengthMismatch { .. })));
+    assert!(matches!(Poly::from_bigint(&ring, &limbs, &[]), Err(Error::LengthMismatch { .. })));
+    // The extremes of the type are fine.
+    let extremes = vec![i64::MIN; 32];
+    let poly = Poly::from_i64(&ring, &ring.limbs(), &extremes).unwrap();
+    assert_eq!(poly.to_bigint()[0], i64::MIN.into());
+}
+
+#[test]
+fn basis_conversions() {
+    let ring = ring(32);
+    let (a, b, empty, outside) = (Limbs::range(0..2), Limbs::range(2..4), Limbs::range(0..0), Limbs::range(3..5));
+    let overlap = Error::LimbsOverlap { left: Limbs::range(0..3), right: b.clone() };
+    assert_eq!(Extension::new(&ring, &Limbs::range(0..3), &b).err(), Some(overlap));
+    assert_eq!(Extension::new(&ring, &empty, &b).err(), Some(Error::EmptyBasis { role: "source" }));
+    assert_eq!(Extension::new(&ring, &a, &empty).err(), Some(Error::EmptyBasis { role: "target" }));
+    assert_eq!(Extension::new(&ring, &a, &outside).err(), Some(Error::LimbOutOfRange { index: 4, count: 4 }));
+    assert!(matches!(ModDown::new(&ring, &a, &a), Err(Error::LimbsOverlap { .. })));
+    assert!(matches!(ModDown::new(&ring, &empty, &a), Err(Error::EmptyBasis { .. })));
+    assert!(matches!(ModDown::new(&ring, &a, &outside), Err(Error::LimbOutOfRange { .. })));
+
+    let short = Poly::<Eval>::zero(&ring, &a).unwrap();
+    assert!(matches!(ring.mod_down(&a, &b).unwrap().apply(&short), Err(Error::LimbsMismatch { .. })));
+    let coeff = short.clone().into_coeff();
+    assert!(matches!(ring.mod_down(&a, &b).unwrap().apply_coeff(&coeff), Err(Error::LimbsMismatch { .. })));
+    assert!(matches!(ring.extension(&b, &a).unwrap().apply(&coeff), Err(Error::LimbsMismatch { .. })));
+    let full = Poly::<Eval>::zero(&ring, &ring.limbs()).unwrap();
+    let mut wrong = Poly::<Eval>::zero(&ring, &b).unwrap();
+    assert!(matches!(ring.mod_down(&a, &b).unwrap().apply_into(&full, &mut wrong), Err(Error::LimbsMismatch { .. })));
+    // A table of one ring on polynomials of another.
+    let stranger = Ring::new(32, &ntt_primes(32, 40, 4, &[]).unwrap()).unwrap();
+    let poly = Poly::<Coeff>::zero(&stranger, &a).unwrap();
+    assert!(matches!(ring.extension(&a, &b).unwrap().apply(&poly), Err(Error::RingMismatch { .. })));
+    let full = Poly::<Eval>::zero(&stranger, &stranger.limbs()).unwrap();
+    assert!(matches!(ring.mod_down(&a, &b).unwrap().apply(&full), Err(Error::RingMismatch { .. })));
+
+    let new = |chain: &Limbs, digits: &[Limbs], special: &Limbs| Decomposition::new(&ring, chain, digits, special);
+    let p = Limbs::range(3..4);
+    assert!(matches!(new(&empty, std::slice::from_ref(&a), &p), Err(Error::EmptyBasis { .. })));
+    assert!(matches!(new(&Limbs::range(0..3), std::slice::from_ref(&a), &p), Err(Error::LimbsMismatch { .. })));
+    assert!(matches!(new(&a, &[a.clone(), a.clone()], &p), Err(Error::LimbsOverlap { .. })));
+    assert!(matches!(new(&a, std::slice::from_ref(&a), &a), Err(Error::LimbsOverlap { .. })));
+    assert!(matches!(new(&a, std::slice::from_ref(&a), &empty), Err(Error::EmptyBasis { .. })));
+    let gadget = new(&a, std::slice::from_ref(&a), &p).unwrap();
+    assert!(matches!(gadget.decompose(&wrong), Err(Error::LimbsMismatch { .. })));
+    assert!(matches!(gadget.decompose_into(&short, &mut []), Err(Error::LengthMismatch { .. })));
+    assert!(matches!(gadget.decompose_into(&short, &mut [wrong]), Err(Error::LimbsMismatch { .. })));
+}
+
+#[test]
+fn key_switching() {
+    let ring = ring(32);
+    let (all, low) = (ring.limbs(), Limbs::range(0..2));
+    let make = |limbs: &Limbs| Poly::<Eval>::zero(&ring, limbs).unwrap();
+    let key = [[make(&all), make(&all)]];
+    let ([mut a, mut b], digit) = ([make(&all), make(&all)], make(&all));
+    let two = [digit.clone(), digit.clone()];
+    let run = |a: &mut _, b: &mut _, digits: &[_], key: &[_], auto: Option<&Automorphism>| {
+        inner_product([a, b], digits, key, auto)
+    };
+    assert!(matches!(run(&mut a, &mut b, &two, &key, None), Err(Error::LengthMismatch { expected: 2, found: 1, .. })));
+    assert!(matches!(run(&mut a, &mut make(&low), &two[..1], &key, None), Err(Error::LimbsMismatch { .. })));
+    assert!(matches!(run(&mut a, &mut b, &[make(&low)], &key, None), Err(Error::LimbsMismatch { .. })));
+    let short = [[make(&all), make(&low)]];
+    assert!(matches!(run(&mut a, &mut b, &two[..1], &short, None), Err(Error::LimbsMismatch { .. })));
+    let other = self::ring(64);
+    let automorphism = other.automorphism(3).unwrap();
+    let refused = run(&mut a, &mut b, &two[..1], &key, Some(&automorphism));
+    assert!(matches!(refused, Err(Error::LengthMismatch { expected: 32, found: 64, .. })));
+    let strangers = [Poly::<Eval>::zero(&other, &other.limbs()).unwrap()];
+    assert!(matches!(run(&mut a, &mut b, &strangers, &key, None), Err(Error::RingMismatch { .. })));
+    let refused = inner_product_many(&mut [[&mut a, &mut b]], &[&two[..1], &two[..1]], &key, None);
+    assert!(matches!(refused, Err(Error::LengthMismatch { expected: 1, found: 2, .. })));
+    // Nothing to do is done.
+    assert_eq!(inner_product_many(&mut [], &[], &key, None), Ok(()));
+    assert_eq!(run(&mut a, &mut b, &[], &key, None), Ok(()));
+}
+
+#[test]
+fn samplers() {
+    let seed = Seed::from_bytes([0; 32]);
+    let mut stream = Stream::new(&seed, "bad", 0);
+    for weight in [0, 33] {
+        let refused = sample::ternary_weight(&mut stream, 32, weight).err();
+        assert_eq!(refused, Some(Error::BadWeight { weight, degree: 32 }));
+    }
+    assert!(matches!(sample::ternary_weight(&mut stream, 24, 3).err(), Some(Error::UnsupportedDegree { .. })));
+    let ring = ring(32);
+    let empty = Limbs::range(0..0);
+    assert!(matches!(sample::uniform::<Eval>(&ring, &empty, &seed, "a", 0), Err(Error::EmptyBasis { .. })));
+    let small = sample::ternary(&mut stream, 31);
+    assert!(matches!(small.to_poly(&ring, &ring.limbs()).err(), Some(Error::LengthMismatch { .. })));
+    assert!(sample::gaussian(&mut stream, 0).expose().is_empty());
+}

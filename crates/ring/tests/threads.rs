@@ -1,0 +1,62 @@
+//! Results are the same bits on one thread and on several, and wiped secrets leave nothing behind.
+
+mod common;
+
+use cipherlm_ring::{Coeff, Decomposition, Eval, Limbs, Poly, Ring, Secret, Seed, Stream, inner_product, par, sample};
+use common::{mixed_ring, random};
+
+/// A little of everything, large enough that parallel regions open.
+fn work() -> Vec<Poly<Eval>> {
+    let ring = mixed_ring(13);
+    let (chain, special) = (Limbs::range(0..6), Limbs::range(6..8));
+    let x = random::<Coeff>(&ring, &chain, 1).into_eval();
+    let groups = [Limbs::range(0..2), Limbs::range(2..4), Limbs::range(4..6)];
+    let digits = Decomposition::new(&ring, &chain, &groups, &special).unwrap().decompose(&x).unwrap();
+    let key: Vec<[Poly<Eval>; 2]> =
+        (0..3).map(|i| [2 * i + 10, 2 * i + 11].map(|s| random::<Eval>(&ring, &ring.limbs(), s))).collect();
+    let automorphism = ring.automorphism(25).unwrap();
+    let [mut a, mut b] = [0, 1].map(|_| Poly::zero(&ring, &ring.limbs()).unwrap());
+    inner_product([&mut a, &mut b], &digits, &key, Some(&automorphism)).unwrap();
+    let down = ring.mod_down(&chain.first(5), &special.union(&chain.last(1))).unwrap();
+    let mut c = down.apply(&a).unwrap();
+    c.mul_add_assign(&b, &x).unwrap();
+    let values = c.clone().into_coeff().to_double_double();
+    let (integers, floats): (Vec<f64>, Vec<f64>) = values.iter().map(|v| (v.0 % 1e9, v.1)).unzip();
+    assert!(floats.iter().any(|&x| x != 0.0));
+    let d = Poly::from_f64(&ring, &chain, &integers).unwrap().into_eval();
+    vec![a, b, c, d]
+}
+
+#[test]
+fn thread_count_does_not_change_results() {
+    let one = par::with_threads(1, work);
+    for threads in [2, 3] {
+        assert!(par::with_threads(threads, work) == one, "{threads} threads");
+    }
+}
+
+#[test]
+fn secrets_are_wiped_before_their_memory_is_reused() {
+    let ring: std::sync::Arc<Ring> = mixed_ring(8);
+    let limbs = ring.limbs();
+    let left_behind = |secret: bool| {
+        ring.set_buffer_limit(0);
+        ring.set_buffer_limit(1 << 30);
+        let mut stream = Stream::new(&Seed::from_bytes([1; 32]), "secret", 0);
+        let poly = sample::ternary(&mut stream, ring.degree()).to_poly(&ring, &limbs).unwrap().into_eval();
+        if secret {
+            // A truncated secret still owns the memory of the limbs that were cut off.
+            let mut copy = Secret::new(poly.expose().clone());
+            copy.expose_mut().keep_assign(&limbs.first(7)).unwrap();
+            drop(copy);
+        } else {
+            drop(poly.expose().clone());
+        }
+        // The pool hands back the last buffer given to it.
+        let reused = Poly::<Eval>::scratch(&ring, &limbs).unwrap();
+        assert!(ring.buffer_bytes() == 0, "the buffer came from the pool");
+        reused.iter().map(|(_, limb)| limb.iter().filter(|&&x| x != 0.0).count()).sum::<usize>()
+    };
+    assert!(left_behind(false) > 0, "an ordinary polynomial leaves its residues");
+    assert_eq!(left_behind(true), 0);
+}
