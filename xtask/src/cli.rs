@@ -16,6 +16,9 @@ pub(crate) fn demo(sh: &Shell, flags: &Demo) -> anyhow::Result<()> {
 
 /// The latency split, by operator and by primitive.
 pub(crate) fn profile(sh: &Shell, flags: &Profile) -> anyhow::Result<()> {
+    if let Some(group) = &flags.callgrind {
+        return crate::bench::callgrind(sh, group);
+    }
     let mut args: Vec<String> = vec!["profile".into()];
     push(&mut args, "--model", flags.model.as_ref());
     push(&mut args, "--length", flags.length.map(|n| n.to_string()).as_ref());

@@ -57,6 +57,8 @@ xflags::xflags! {
             optional --model name: String
             /// Prompt length (default 128).
             optional --length l: usize
+            /// Count the instructions of one bench group under valgrind instead: repeatable on a noisy machine.
+            optional --callgrind group: String
             /// Where to write the profile as JSON.
             optional --json file: PathBuf
             /// Where to write it as a self-contained HTML page.

@@ -10,10 +10,20 @@ mod test;
 mod tidy;
 
 use flags::{Xtask, XtaskCmd};
+use std::process::ExitCode;
 use xshell::Shell;
 
-fn main() -> anyhow::Result<()> {
-    let flags = Xtask::from_env_or_exit();
+fn main() -> ExitCode {
+    match run(Xtask::from_env_or_exit()) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("xtask: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(flags: Xtask) -> anyhow::Result<()> {
     let sh = Shell::new()?;
     sh.change_dir(root());
     match flags.subcommand {

@@ -141,12 +141,13 @@ fn unsafe_code(files: &[PathBuf], found: &mut Vec<String>) -> anyhow::Result<()>
             }
         }
     }
-    for name in ["approx", "ckks", "spec", "model", "infer"] {
-        let root = Path::new("crates").join(name).join("src/lib.rs");
-        if let Ok(text) = std::fs::read_to_string(&root)
-            && !text.contains("#![forbid(unsafe_code)]")
-        {
-            found.push(format!("{}: #![forbid(unsafe_code)] is missing", root.display()));
+    if !std::fs::read_to_string("Cargo.toml")?.contains("unsafe_code = \"forbid\"") {
+        found.push("Cargo.toml: the shared lint table must forbid unsafe_code".into());
+    }
+    for name in ["approx", "ckks", "spec", "model", "infer", "cli"] {
+        let manifest = Path::new("crates").join(name).join("Cargo.toml");
+        if !std::fs::read_to_string(&manifest)?.contains("[lints]\nworkspace = true") {
+            found.push(format!("{}: must take the shared lint table, which forbids unsafe code", manifest.display()));
         }
     }
     Ok(())

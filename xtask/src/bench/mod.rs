@@ -9,7 +9,7 @@ use serde::Serialize;
 use std::collections::BTreeMap;
 use std::io::{BufRead, BufReader};
 use std::process::{Command, Stdio};
-use xshell::Shell;
+use xshell::{Shell, cmd};
 
 /// Every group with a criterion target, in the order of the layers.
 const GROUPS: [&str; 10] =
@@ -60,6 +60,29 @@ pub(crate) fn run(sh: &Shell, flags: &Bench) -> anyhow::Result<()> {
         std::fs::write(file, text).with_context(|| format!("writing {}", file.display()))?;
         println!("wrote {}", file.display());
     }
+    Ok(())
+}
+
+/// Counts the instructions of a group's bodies, each run once, under valgrind's callgrind.
+pub(crate) fn callgrind(sh: &Shell, group: &str) -> anyhow::Result<()> {
+    if !GROUPS.contains(&group) {
+        bail!("no bench group is called `{group}`: choose one of {}", GROUPS.join(" "));
+    }
+    let built =
+        cmd!(sh, "cargo bench --locked -p cipherlm-benches --bench {group} --no-run --message-format=json").read()?;
+    let artifacts = built.lines().filter_map(|line| serde_json::from_str::<serde_json::Value>(line).ok());
+    let program = artifacts
+        .filter(|a| a["target"]["name"] == group)
+        .find_map(|a| a["executable"].as_str().map(String::from))
+        .context("cargo built no bench executable")?;
+    let out = target_dir(sh).join(format!("callgrind.{group}.out"));
+    let _threads = sh.push_env("RAYON_NUM_THREADS", "1");
+    cmd!(sh, "valgrind --tool=callgrind --callgrind-out-file={out} {program} --test").run()?;
+    println!(
+        "machine: {}; instructions above; details: callgrind_annotate {}",
+        crate::machine::describe(),
+        out.display()
+    );
     Ok(())
 }
 
