@@ -57,6 +57,30 @@ impl Extension {
         Ok(target)
     }
 
+    /// Raises `x` from the source limbs to source and target limbs (`mod_up`), in evaluations.
+    ///
+    /// Costs an inverse transform per source limb and a forward one per target limb.
+    pub fn mod_up(&self, x: &Poly<Eval>) -> Result<Poly<Eval>> {
+        let mut raised = Poly::scratch(x.ring(), &self.from.union(&self.to))?;
+        self.mod_up_into(x, &x.to_coeff(&self.from)?, &mut raised)?;
+        Ok(raised)
+    }
+
+    /// As [`Extension::mod_up`] when the coefficients of `x` are known already, overwriting those limbs of `raised`.
+    pub fn mod_up_into(&self, x: &Poly<Eval>, coeff: &Poly<Coeff>, raised: &mut Poly<Eval>) -> Result<()> {
+        x.ring().check_same(raised.ring())?;
+        check_contains("extension source", &self.from, "polynomial", x.limbs())?;
+        check_contains("extension source", &self.from, "raised polynomial", raised.limbs())?;
+        self.apply_raw(coeff, raised)?;
+        let (ring, forward) = (Arc::clone(x.ring()), x.ring().kernel().ntt_forward);
+        raised.for_each_limb(|index, _, limb| match x.limbs().position(index) {
+            Some(p) if self.from.contains(index) => limb.copy_from_slice(x.at(p)),
+            _ if self.to.contains(index) => forward(ring.table(index), limb),
+            _ => {}
+        });
+        Ok(())
+    }
+
     /// Extension into limbs of any domain: key switching writes coefficients where evaluations will stand.
     pub(crate) fn apply_raw<D: Domain>(&self, source: &Poly<Coeff>, target: &mut Poly<D>) -> Result<()> {
         check_ring(self.ring_id, &self.table, &self.from, &self.to, source.ring())?;
@@ -190,27 +214,9 @@ impl Decomposition {
             check_contains("raised limbs", &self.all, "target", target.limbs())?;
         }
         let coeff = x.to_coeff(&self.chain)?;
-        for ((digit, extension), target) in self.digits.iter().zip(raised) {
-            mod_up_into(extension, digit, x, &coeff, target)?;
+        for ((_, extension), target) in self.digits.iter().zip(raised) {
+            extension.mod_up_into(x, &coeff, target)?;
         }
         Ok(())
     }
-}
-
-/// Raises the limbs `digit` of `x` to those of `target`: copies the former, extends and transforms the rest.
-fn mod_up_into(
-    extension: &Extension,
-    digit: &Limbs,
-    x: &Poly<Eval>,
-    coeff: &Poly<Coeff>,
-    target: &mut Poly<Eval>,
-) -> Result<()> {
-    extension.apply_raw(coeff, target)?;
-    let (ring, forward) = (Arc::clone(x.ring()), x.ring().kernel().ntt_forward);
-    target.for_each_limb(|index, _, limb| match x.limbs().position(index) {
-        Some(p) if digit.contains(index) => limb.copy_from_slice(x.at(p)),
-        _ if extension.to.contains(index) => forward(ring.table(index), limb),
-        _ => {}
-    });
-    Ok(())
 }

@@ -25,6 +25,11 @@ pub fn with_threads<T: Send>(count: usize, f: impl FnOnce() -> T + Send) -> T {
     }
 }
 
+/// `f` of every item, in the order of the items, in parallel.
+pub fn map<T: Sync, R: Send>(items: &[T], f: impl Fn(&T) -> R + Sync + Send) -> Vec<R> {
+    items.par_iter().with_max_len(1).map(f).collect()
+}
+
 /// Calls `f` on every item, in parallel when `residues` (the size of the whole job) is worth it.
 pub fn each<T: Send>(residues: usize, items: impl Iterator<Item = T>, f: impl Fn(T) + Sync + Send) {
     if residues < MIN_PARALLEL || threads() == 1 {

@@ -13,6 +13,7 @@ use crate::kernel::{Kernel, NttTable};
 use crate::limbs::Limbs;
 use crate::mod_down::ModDown;
 use crate::modulus::Modulus;
+use crate::par;
 
 /// Smallest supported degree.
 pub const MIN_DEGREE: usize = 1 << 4;
@@ -56,7 +57,8 @@ impl Ring {
             return Err(Error::Duplicate { value: w[0] });
         }
         static NEXT_ID: AtomicU64 = AtomicU64::new(0);
-        let tables = primes.iter().map(|&q| NttTable::new(Modulus::new(q)?, degree)).collect::<Result<_>>()?;
+        let tables =
+            par::map(primes, |&q| NttTable::new(Modulus::new(q)?, degree)).into_iter().collect::<Result<_>>()?;
         Ok(Arc::new(Self {
             id: NEXT_ID.fetch_add(1, Ordering::Relaxed),
             degree,

@@ -49,7 +49,9 @@ impl Seed {
     /// An independent seed for one purpose; it does not give away `self`.
     pub fn derive(&self, label: &str, number: u64) -> Self {
         let mut seed = Self([0; 32]);
-        keyed("cipherlm-ring 2026 derived seed", self, label, number).fill(&mut seed.0);
+        let mut reader = keyed("cipherlm-ring 2026 derived seed", self, label, number);
+        reader.fill(&mut seed.0);
+        reader.zeroize();
         seed
     }
 }

@@ -33,6 +33,9 @@ proptest! {
         let target = product(&ring, &to);
         let x = random::<Coeff>(&ring, &from, seed);
         prop_assert_eq!(extension.apply(&x).unwrap().to_bigint(), all_centred(&x.to_bigint(), &target));
+        let raised = extension.mod_up(&x.clone().into_eval()).unwrap();
+        let all = product(&ring, raised.limbs());
+        prop_assert_eq!(raised.into_coeff().to_bigint(), all_centred(&x.to_bigint(), &all));
         // Where rounding is hardest: next to plus and minus half the modulus.
         let edges = edge_values(&product(&ring, &from), ring.degree());
         let x = from_integers(&ring, &from, &edges);

@@ -60,3 +60,18 @@ fn secrets_are_wiped_before_their_memory_is_reused() {
     assert!(left_behind(false) > 0, "an ordinary polynomial leaves its residues");
     assert_eq!(left_behind(true), 0);
 }
+
+#[test]
+fn repeated_work_reuses_its_buffers() {
+    let ring = mixed_ring(10);
+    let x = random::<Eval>(&ring, &ring.limbs(), 1);
+    let down = ring.mod_down(&Limbs::range(0..6), &Limbs::range(6..8)).unwrap();
+    let mut held = Vec::new();
+    for _ in 0..4 {
+        let y = down.apply(&x).unwrap();
+        drop(y.clone().into_coeff());
+        drop(y);
+        held.push(ring.buffer_bytes());
+    }
+    assert!(held[0] > 0 && held.iter().all(|&bytes| bytes == held[0]), "{held:?}");
+}
