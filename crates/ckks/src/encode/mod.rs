@@ -1,0 +1,105 @@
+//! Messages to plaintexts: complex slots to integer coefficients and back.
+
+mod fft;
+mod plaintext;
+
+use num_complex::Complex64;
+
+pub(crate) use fft::Embedding;
+pub use plaintext::{LiftedPlaintext, Plaintext};
+
+use crate::{Error, Params, Scale};
+
+/// Largest coefficient of a plaintext, in bits: beyond it a message is surely a mistake.
+const MAX_COEFFICIENT_BITS: f64 = 120.0;
+/// Bits of a coefficient that are stored; the rest is a power of two common to the plaintext.
+const MANTISSA_BITS: i32 = 62;
+
+impl Plaintext {
+    /// Encodes complex `values` into `slots` slots at `scale`; missing values are zero.
+    ///
+    /// A ciphertext of more slots sees the vector repeated with period `slots`, so a vector with a short period should be
+    /// encoded with `slots` equal to that period: it then stays in a subring and costs less space and time. The encoding
+    /// error of a slot is about `sqrt(slots / 6) / scale`.
+    ///
+    /// # Errors
+    /// [`Error::BadSlots`], [`Error::TooManyValues`], [`Error::NotFinite`], [`Error::BadScale`], or
+    /// [`Error::MessageOverflow`] for coefficients above 2^120.
+    pub fn encode(params: &Params, values: &[Complex64], slots: usize, scale: Scale) -> Result<Self, Error> {
+        params.check_slots(slots)?;
+        if values.len() > slots {
+            return Err(Error::TooManyValues { given: values.len(), slots });
+        }
+        if let Some(index) = values.iter().position(|v| !v.is_finite()) {
+            return Err(Error::NotFinite { index });
+        }
+        check_scale("encode", scale)?;
+        let coefficients = params.embedding(slots).coefficients(values, scale.to_f64());
+        quantise(params, &coefficients, slots, scale)
+    }
+
+    /// Encodes real `values`; see [`Plaintext::encode`].
+    ///
+    /// # Errors
+    /// As [`Plaintext::encode`].
+    pub fn encode_real(params: &Params, values: &[f64], slots: usize, scale: Scale) -> Result<Self, Error> {
+        let values: Vec<Complex64> = values.iter().map(|&v| Complex64::new(v, 0.0)).collect();
+        Self::encode(params, &values, slots, scale)
+    }
+
+    /// The vector with `value` in every slot (one slot, repeated).
+    ///
+    /// # Errors
+    /// As [`Plaintext::encode`].
+    pub fn constant(params: &Params, value: Complex64, scale: Scale) -> Result<Self, Error> {
+        Self::encode(params, &[value], 1, scale)
+    }
+
+    /// Encodes polynomial coefficients directly (`2 * slots` of them, of the subring), without the embedding: the message
+    /// is `coefficients * scale`, rounded. Bootstrapping and tests need this; messages do not.
+    ///
+    /// # Errors
+    /// As [`Plaintext::encode`]; the list must have `2 * slots` entries.
+    pub fn encode_coefficients(params: &Params, coefficients: &[f64], scale: Scale) -> Result<Self, Error> {
+        let slots = coefficients.len() / 2;
+        params.check_slots(slots)?;
+        if let Some(index) = coefficients.iter().position(|v| !v.is_finite()) {
+            return Err(Error::NotFinite { index });
+        }
+        check_scale("encode", scale)?;
+        let scaled: Vec<f64> = coefficients.iter().map(|c| c * scale.to_f64()).collect();
+        quantise(params, &scaled, slots, scale)
+    }
+
+    /// Slot values of the plaintext (public data: what was encoded, up to rounding).
+    pub fn decode(&self) -> Vec<Complex64> {
+        let coefficients: Vec<f64> = self.coefficients().collect();
+        self.params().embedding(self.slots()).values(&coefficients, 1.0 / self.scale().to_f64())
+    }
+}
+
+pub(crate) fn check_scale(operation: &'static str, scale: Scale) -> Result<(), Error> {
+    let log2 = if scale.is_usable() { scale.log2() } else { f64::NAN };
+    if (0.0..=MAX_COEFFICIENT_BITS).contains(&log2) {
+        return Ok(());
+    }
+    Err(Error::BadScale { operation, log2, min: 0.0, max: MAX_COEFFICIENT_BITS })
+}
+
+/// Rounds to integers, keeping 62 bits of the largest one.
+fn quantise(params: &Params, coefficients: &[f64], slots: usize, scale: Scale) -> Result<Plaintext, Error> {
+    let largest = coefficients.iter().fold(0.0f64, |a, c| a.max(c.abs()));
+    let log2 = largest.log2();
+    // An infinite or NaN coefficient (values near f64::MAX) must be refused as well.
+    if largest != 0.0 && !matches!(log2.partial_cmp(&MAX_COEFFICIENT_BITS), Some(std::cmp::Ordering::Less)) {
+        return Err(Error::MessageOverflow {
+            operation: "encode",
+            coefficient: log2,
+            modulus: MAX_COEFFICIENT_BITS,
+        });
+    }
+    let shift = (log2.max(0.0).ceil() as i32 + 1 - MANTISSA_BITS).max(0);
+    let down = 2f64.powi(-shift);
+    let integers = coefficients.iter().map(|c| (c * down).round_ties_even() as i64).collect();
+    Ok(Plaintext::from_integers(params.clone(), integers, shift as u32, slots, scale))
+}

@@ -1,0 +1,244 @@
+//! Plaintexts: integer coefficients kept compact, lifted to residues only where they are used.
+
+use cipherlm_ring::{Eval, Limbs, Poly};
+
+use crate::{Error, Params, Scale};
+
+/// An encoded message: integer coefficients of a polynomial in `X^(N / 2n)` for `n` slots, and a scale.
+///
+/// A plaintext has no level and no residues: 8 bytes a coefficient whatever the modulus, and `2n` coefficients for a
+/// vector of period `n`. [`Plaintext::lift`] makes the residues for the limbs of one use.
+#[derive(Clone)]
+pub struct Plaintext {
+    params: Params,
+    /// `2 * slots` integers; the coefficient is the integer times `2^shift`.
+    integers: Vec<i64>,
+    shift: u32,
+    slots: usize,
+    scale: Scale,
+}
+
+impl Plaintext {
+    pub(super) fn from_integers(params: Params, integers: Vec<i64>, shift: u32, slots: usize, scale: Scale) -> Self {
+        Self { params, integers, shift, slots, scale }
+    }
+
+    /// The parameter set it was encoded for.
+    pub fn params(&self) -> &Params {
+        &self.params
+    }
+
+    /// Number of slots, which is the period of the vector.
+    pub fn slots(&self) -> usize {
+        self.slots
+    }
+
+    /// Factor between message and coefficients.
+    pub fn scale(&self) -> Scale {
+        self.scale
+    }
+
+    /// Bytes it takes in memory.
+    pub fn bytes(&self) -> usize {
+        self.integers.len() * 8
+    }
+
+    /// log2 of the largest coefficient; negative infinity for the zero message.
+    pub fn log2_max(&self) -> f64 {
+        let largest = self.integers.iter().map(|c| c.unsigned_abs()).max().unwrap_or(0);
+        (largest as f64).log2() + f64::from(self.shift)
+    }
+
+    /// The `2 * slots` coefficients, to 53 bits.
+    pub(crate) fn coefficients(&self) -> impl Iterator<Item = f64> + '_ {
+        let factor = 2f64.powi(self.shift as i32);
+        self.integers.iter().map(move |&c| c as f64 * factor)
+    }
+
+    /// Residues of the plaintext on `limbs`, in evaluation form, ready to multiply with or add to many ciphertexts.
+    ///
+    /// # Errors
+    /// [`Error::MessageOverflow`] if a coefficient does not fit the modulus of these limbs.
+    pub fn lift(&self, limbs: &Limbs) -> Result<LiftedPlaintext, Error> {
+        let (coefficient, modulus) = (self.log2_max(), self.params.log2_of(limbs));
+        if coefficient >= modulus - 1.0 {
+            return Err(Error::MessageOverflow { operation: "lift", coefficient, modulus });
+        }
+        let data =
+            if self.slots == self.params.slots() { Data::Full(self.lift_full(limbs)?) } else { self.lift_subring(limbs)? };
+        Ok(LiftedPlaintext {
+            params: self.params.clone(),
+            limbs: limbs.clone(),
+            slots: self.slots,
+            scale: self.scale,
+            data,
+        })
+    }
+
+    /// Residues as a full polynomial.
+    pub(crate) fn lift_full(&self, limbs: &Limbs) -> Result<Poly<Eval>, Error> {
+        let ring = self.params.ring();
+        let poly = if self.integers.len() == ring.degree() {
+            Poly::from_i64(ring, limbs, &self.integers)?
+        } else {
+            let gap = ring.degree() / self.integers.len();
+            let mut spread = vec![0; ring.degree()];
+            spread.iter_mut().step_by(gap).zip(&self.integers).for_each(|(to, from)| *to = *from);
+            Poly::from_i64(ring, limbs, &spread)?
+        };
+        let mut poly = poly.into_eval();
+        if self.shift != 0 {
+            let factors: Vec<u64> = limbs.iter().map(|i| ring.modulus(i).pow(2, u64::from(self.shift))).collect();
+            poly.scale_assign(&factors)?;
+        }
+        Ok(poly)
+    }
+
+    fn lift_subring(&self, limbs: &Limbs) -> Result<Data, Error> {
+        let ring = self.params.ring();
+        let degree = self.integers.len();
+        let mut values = Vec::with_capacity(degree * limbs.len());
+        for limb in limbs.iter() {
+            let modulus = ring.modulus(limb);
+            let factor = modulus.pow(2, u64::from(self.shift));
+            let table = self.params.small_table(limb, degree)?;
+            let start = values.len();
+            values.extend(
+                self.integers.iter().map(|&c| modulus.mul(modulus.reduce_i128(i128::from(c)), factor) as f64),
+            );
+            (ring.kernel().ntt_forward)(&table, &mut values[start..]);
+        }
+        Ok(Data::Subring { degree, values })
+    }
+}
+
+/// Residues of a plaintext on some limbs; see [`Plaintext::lift`].
+///
+/// In evaluation order the residues of a subring plaintext are constant over runs of `N / 2n`, so only `2n` residues a
+/// limb are kept and products are scalar products over runs.
+#[derive(Clone)]
+pub struct LiftedPlaintext {
+    params: Params,
+    limbs: Limbs,
+    slots: usize,
+    scale: Scale,
+    data: Data,
+}
+
+#[derive(Clone)]
+enum Data {
+    Full(Poly<Eval>),
+    Subring { degree: usize, values: Vec<f64> },
+}
+
+/// Runs shorter than this are expanded to a whole limb first: the call per run would cost more.
+const MIN_RUN: usize = 64;
+
+impl LiftedPlaintext {
+    /// The parameter set it was encoded for.
+    pub fn params(&self) -> &Params {
+        &self.params
+    }
+
+    /// Limbs the residues exist on; operands may live on fewer.
+    pub fn limbs(&self) -> &Limbs {
+        &self.limbs
+    }
+
+    /// Number of slots of the plaintext.
+    pub fn slots(&self) -> usize {
+        self.slots
+    }
+
+    /// Scale of the plaintext.
+    pub fn scale(&self) -> Scale {
+        self.scale
+    }
+
+    /// Bytes it takes in memory.
+    pub fn bytes(&self) -> usize {
+        match &self.data {
+            Data::Full(poly) => poly.limbs().len() * self.params.degree() * 8,
+            Data::Subring { values, .. } => values.len() * 8,
+        }
+    }
+
+    /// `poly *= self`, limb by limb; every limb of `poly` must be lifted.
+    pub(crate) fn mul_assign(&self, poly: &mut Poly<Eval>) -> Result<(), Error> {
+        self.for_each_limb(poly, |kernel, m, to, _, value| match value {
+            Value::Limb(limb) => (kernel.mul)(m, to, limb),
+            Value::Scalar(w) => (kernel.mul_scalar)(m, to, w),
+        }, None)
+    }
+
+    /// `acc += poly * self`.
+    pub(crate) fn mul_add(&self, acc: &mut Poly<Eval>, poly: &Poly<Eval>) -> Result<(), Error> {
+        self.for_each_limb(acc, |kernel, m, to, from, value| match value {
+            Value::Limb(limb) => (kernel.mul_add)(m, to, from, limb),
+            Value::Scalar(w) => (kernel.mul_scalar_add)(m, to, from, w),
+        }, Some(poly))
+    }
+
+    /// `poly += self` (`-= self` if `negate`).
+    pub(crate) fn add_to(&self, poly: &mut Poly<Eval>, negate: bool) -> Result<(), Error> {
+        let degree = self.params.degree();
+        let mut scratch = Vec::new();
+        self.for_each_limb(poly, |kernel, m, to, _, value| {
+            let limb = match value {
+                Value::Limb(limb) => limb,
+                Value::Scalar(w) => {
+                    scratch.clear();
+                    scratch.resize(to.len().min(degree), w);
+                    &scratch
+                }
+            };
+            if negate { (kernel.sub)(m, to, limb) } else { (kernel.add)(m, to, limb) }
+        }, None)
+    }
+
+    fn for_each_limb(
+        &self,
+        to: &mut Poly<Eval>,
+        mut op: impl FnMut(&cipherlm_ring::Kernel, &cipherlm_ring::Modulus, &mut [f64], &[f64], Value<'_>),
+        from: Option<&Poly<Eval>>,
+    ) -> Result<(), Error> {
+        let ring = self.params.ring().clone();
+        let mut expanded = Vec::new();
+        for (position, limb) in to.limbs().clone().iter().enumerate() {
+            let source = self.limbs.position(limb).ok_or_else(|| self.missing(limb))?;
+            let input: &[f64] = match from {
+                Some(poly) => poly.limb(poly.limbs().position(limb).ok_or_else(|| self.missing(limb))?),
+                None => &[],
+            };
+            let part = |range: std::ops::Range<usize>| if input.is_empty() { input } else { &input[range] };
+            let output = to.limb_mut(position);
+            let (kernel, modulus) = (ring.kernel(), ring.modulus(limb));
+            match &self.data {
+                Data::Full(poly) => op(kernel, modulus, output, input, Value::Limb(poly.limb(source))),
+                Data::Subring { degree, values } => {
+                    let values = &values[source * degree..][..*degree];
+                    let run = ring.degree() / degree;
+                    if run >= MIN_RUN {
+                        for (i, (out, &w)) in output.chunks_exact_mut(run).zip(values).enumerate() {
+                            op(kernel, modulus, out, part(i * run..(i + 1) * run), Value::Scalar(w));
+                        }
+                    } else {
+                        expanded.clear();
+                        expanded.extend(values.iter().flat_map(|&w| std::iter::repeat_n(w, run)));
+                        op(kernel, modulus, output, input, Value::Limb(&expanded));
+                    }
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn missing(&self, limb: usize) -> Error {
+        Error::LevelOutOfRange { operation: "lifted plaintext", level: limb, max: self.limbs.len() }
+    }
+}
+
+enum Value<'a> {
+    Limb(&'a [f64]),
+    Scalar(f64),
+}

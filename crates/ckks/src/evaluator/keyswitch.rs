@@ -1,0 +1,135 @@
+//! Key switching: decomposition, inner product with a key, division by the special primes.
+
+use std::sync::{Arc, Mutex, PoisonError};
+
+use cipherlm_ring::{Decomposition, Eval, Limbs, Poly, inner_product};
+
+use super::Evaluator;
+use crate::keys::{EvaluationKeys, KeyPurpose, SwitchingKey};
+use crate::{Ciphertext, Error};
+
+/// A ciphertext whose second polynomial has been taken apart for key switching: rotations of it share that work.
+///
+/// Keys cut to different levels have different digits; each kind is computed when first needed and kept.
+pub struct Hoisted {
+    pub(super) ciphertext: Ciphertext,
+    digits: Mutex<Vec<(Arc<Decomposition>, Arc<Vec<Poly<Eval>>>)>>,
+}
+
+impl Hoisted {
+    /// The ciphertext.
+    pub fn ciphertext(&self) -> &Ciphertext {
+        &self.ciphertext
+    }
+
+    /// Digits of the second polynomial in the layout of `decomposition`.
+    pub(super) fn digits(&self, decomposition: &Arc<Decomposition>) -> Result<Arc<Vec<Poly<Eval>>>, Error> {
+        let same = |have: &Decomposition| {
+            have.limbs() == decomposition.limbs() && have.digit_limbs().eq(decomposition.digit_limbs())
+        };
+        let mut list = self.digits.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some((_, digits)) = list.iter().find(|(have, _)| same(have)) {
+            return Ok(digits.clone());
+        }
+        let digits = Arc::new(decomposition.decompose(&self.ciphertext.parts[1])?);
+        list.push((decomposition.clone(), digits.clone()));
+        Ok(digits)
+    }
+}
+
+impl<K: EvaluationKeys> Evaluator<K> {
+    /// Prepares rotations of `a`; see [`Hoisted`].
+    ///
+    /// # Errors
+    /// [`Error::NotLinear`], [`Error::ParamsMismatch`].
+    pub fn hoist(&self, a: &Ciphertext) -> Result<Hoisted, Error> {
+        self.check_linear("hoist", a)?;
+        Ok(Hoisted { ciphertext: a.clone(), digits: Mutex::new(Vec::new()) })
+    }
+
+    /// `a` under the secret of `key`, whose source must be the secret of `a`; level and scale stay.
+    ///
+    /// # Errors
+    /// [`Error::WrongKey`], [`Error::KeyMismatch`], [`Error::NotLinear`], [`Error::LevelOutOfRange`].
+    pub fn switch_key(&self, a: &Ciphertext, key: &SwitchingKey) -> Result<Ciphertext, Error> {
+        self.check_linear("switch_key", a)?;
+        self.check_key("switch_key", KeyPurpose::Switch(a.key_id), a, key)?;
+        let switched = self.switch_extended(&a.parts[1], a.level, key)?;
+        let [mut c0, c1] = self.mod_down_parts(&switched, a.level, key.shape().special)?;
+        c0.add_assign(&a.parts[0])?;
+        Ok(Ciphertext { parts: vec![c0, c1], key_id: key.key_id(), ..self.shell(a) })
+    }
+
+    /// The key for an operation on `a`, checked to fit it.
+    pub(super) fn key_for(
+        &self,
+        operation: &'static str,
+        purpose: KeyPurpose,
+        a: &Ciphertext,
+    ) -> Result<Arc<SwitchingKey>, Error> {
+        let key = self.keys.key(purpose, a.level)?;
+        self.check_key(operation, purpose, a, &key)?;
+        Ok(key)
+    }
+
+    fn check_key(
+        &self,
+        operation: &'static str,
+        purpose: KeyPurpose,
+        a: &Ciphertext,
+        key: &SwitchingKey,
+    ) -> Result<(), Error> {
+        self.params.check_same(operation, key.params())?;
+        if key.purpose() != purpose {
+            return Err(Error::WrongKey { operation, have: key.purpose(), need: purpose });
+        }
+        if !matches!(purpose, KeyPurpose::Switch(_)) && key.key_id() != a.key_id {
+            return Err(Error::KeyMismatch { operation, left: a.key_id, right: key.key_id() });
+        }
+        if key.shape().level < a.level {
+            return Err(Error::LevelOutOfRange { operation, level: a.level, max: key.shape().level });
+        }
+        Ok(())
+    }
+
+    /// Inner product of the digits of `x` with a key, over the limbs of `level` and the key's special primes.
+    pub(super) fn switch_extended(
+        &self,
+        x: &Poly<Eval>,
+        level: usize,
+        key: &SwitchingKey,
+    ) -> Result<[Poly<Eval>; 2], Error> {
+        let decomposition = self.params.decomposition(level, key.shape())?;
+        let digits = decomposition.decompose(x)?;
+        self.multiply_digits(&digits, decomposition.limbs(), key)
+    }
+
+    pub(super) fn multiply_digits(
+        &self,
+        digits: &[Poly<Eval>],
+        limbs: &Limbs,
+        key: &SwitchingKey,
+    ) -> Result<[Poly<Eval>; 2], Error> {
+        let ring = self.params.ring();
+        let [mut acc0, mut acc1] = [Poly::scratch(ring, limbs)?, Poly::scratch(ring, limbs)?];
+        inner_product([&mut acc0, &mut acc1], digits, &key.digits, None)?;
+        Ok([acc0, acc1])
+    }
+
+    /// Divides both halves by the special primes.
+    pub(super) fn mod_down_parts(
+        &self,
+        parts: &[Poly<Eval>; 2],
+        level: usize,
+        special: usize,
+    ) -> Result<[Poly<Eval>; 2], Error> {
+        let mod_down = self.params.ring().mod_down(self.params.limbs(level), &self.params.special_limbs(special))?;
+        Ok([mod_down.apply(&parts[0])?, mod_down.apply(&parts[1])?])
+    }
+
+    /// `acc += P x` on the limbs of `level`.
+    pub(super) fn add_times_p(&self, acc: &mut Poly<Eval>, x: &Poly<Eval>, level: usize, special: usize) -> Result<(), Error> {
+        let factors = self.params.special_residues(level, special)?;
+        Ok(acc.add_scaled_assign(x, self.params.limbs(level), &factors)?)
+    }
+}

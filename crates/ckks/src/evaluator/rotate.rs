@@ -1,0 +1,143 @@
+//! Rotations and conjugation: one at a time, hoisted, or one key for many ciphertexts.
+
+use std::sync::Arc;
+
+use cipherlm_ring::{Automorphism, Eval, Poly, inner_product_many};
+
+use super::{Evaluator, Hoisted};
+use crate::keys::{EvaluationKeys, GaloisElement, KeyPurpose};
+use crate::{Ciphertext, Error};
+
+/// Ciphertexts whose digits are in memory together when one key serves many.
+const SAME_KEY_BATCH: usize = 4;
+
+impl<K: EvaluationKeys> Evaluator<K> {
+    /// Rotates to the left by `steps`: slot `j` receives slot `j + steps`. Level and scale stay.
+    ///
+    /// # Errors
+    /// [`Error::MissingKey`], [`Error::NotLinear`], and mismatches between key and ciphertext.
+    pub fn rotate(&self, a: &Ciphertext, steps: i64) -> Result<Ciphertext, Error> {
+        self.automorphism(a, GaloisElement::rotation(&self.params, steps))
+    }
+
+    /// Complex conjugate of every slot. Level and scale stay.
+    ///
+    /// # Errors
+    /// As [`Evaluator::rotate`].
+    pub fn conjugate(&self, a: &Ciphertext) -> Result<Ciphertext, Error> {
+        self.automorphism(a, GaloisElement::conjugation(&self.params))
+    }
+
+    /// The automorphism `X -> X^g`, of which rotations and conjugation are cases.
+    ///
+    /// # Errors
+    /// As [`Evaluator::rotate`].
+    pub fn automorphism(&self, a: &Ciphertext, element: GaloisElement) -> Result<Ciphertext, Error> {
+        self.check_linear("rotate", a)?;
+        if element.is_identity() {
+            return Ok(a.clone());
+        }
+        let key = self.key_for("rotate", KeyPurpose::Galois(element), a)?;
+        let switched = self.switch_extended(&a.parts[1], a.level, &key)?;
+        self.finish_rotation(a, switched, key.shape().special, element)
+    }
+
+    /// Several rotations of one ciphertext, sharing its decomposition.
+    ///
+    /// # Errors
+    /// As [`Evaluator::rotate`].
+    pub fn rotate_many(&self, a: &Ciphertext, steps: &[i64]) -> Result<Vec<Ciphertext>, Error> {
+        let hoisted = self.hoist(a)?;
+        steps.iter().map(|&s| self.rotate_hoisted(&hoisted, GaloisElement::rotation(&self.params, s))).collect()
+    }
+
+    /// One automorphism of a hoisted ciphertext.
+    ///
+    /// # Errors
+    /// As [`Evaluator::rotate`].
+    pub fn rotate_hoisted(&self, hoisted: &Hoisted, element: GaloisElement) -> Result<Ciphertext, Error> {
+        let a = &hoisted.ciphertext;
+        self.check_linear("rotate_hoisted", a)?;
+        if element.is_identity() {
+            return Ok(a.clone());
+        }
+        let key = self.key_for("rotate_hoisted", KeyPurpose::Galois(element), a)?;
+        let decomposition = self.params.decomposition(a.level, key.shape())?;
+        let digits = hoisted.digits(&decomposition)?;
+        let switched = self.multiply_digits(&digits, decomposition.limbs(), &key)?;
+        self.finish_rotation(a, switched, key.shape().special, element)
+    }
+
+    /// The same automorphism of several ciphertexts of one level: the key is read from memory once per few of them.
+    ///
+    /// # Errors
+    /// As [`Evaluator::rotate`]; [`Error::LevelMismatch`] if the levels differ.
+    pub fn rotate_many_ciphertexts(&self, list: &[&Ciphertext], element: GaloisElement) -> Result<Vec<Ciphertext>, Error> {
+        let Some((first, _)) = list.split_first() else { return Ok(Vec::new()) };
+        for a in list {
+            self.check_linear("rotate_many_ciphertexts", a)?;
+            self.check_pair("rotate_many_ciphertexts", first, a)?;
+        }
+        if element.is_identity() {
+            return Ok(list.iter().map(|&a| a.clone()).collect());
+        }
+        let key = self.key_for("rotate_many_ciphertexts", KeyPurpose::Galois(element), first)?;
+        let decomposition = self.params.decomposition(first.level, key.shape())?;
+        let ring = self.params.ring();
+        let mut results = Vec::with_capacity(list.len());
+        for batch in list.chunks(SAME_KEY_BATCH) {
+            let digits: Vec<Vec<Poly<Eval>>> =
+                batch.iter().map(|a| decomposition.decompose(&a.parts[1])).collect::<Result<_, _>>()?;
+            let digits: Vec<&[Poly<Eval>]> = digits.iter().map(Vec::as_slice).collect();
+            let scratch = || Poly::<Eval>::scratch(ring, decomposition.limbs());
+            let mut switched: Vec<[Poly<Eval>; 2]> =
+                batch.iter().map(|_| Ok([scratch()?, scratch()?])).collect::<Result<_, Error>>()?;
+            let mut targets: Vec<[&mut Poly<Eval>; 2]> = switched.iter_mut().map(|[a, b]| [a, b]).collect();
+            inner_product_many(&mut targets, &digits, &key.digits, None)?;
+            for (a, switched) in batch.iter().zip(switched) {
+                results.push(self.finish_rotation(a, switched, key.shape().special, element)?);
+            }
+        }
+        Ok(results)
+    }
+
+    /// Sum over the `count` slots of every block of `count * stride` with stride `stride`: `count` must be a power of two.
+    /// Slot `j` of the result is the sum of slots `j + k * stride`, `k < count`; uses the rotations `stride * 2^k`.
+    ///
+    /// # Errors
+    /// As [`Evaluator::rotate`]; [`Error::BadSlots`] if `count` is not a power of two.
+    pub fn inner_sum(&self, a: &Ciphertext, stride: usize, count: usize) -> Result<Ciphertext, Error> {
+        self.params.check_slots(count)?;
+        let mut sum = a.clone();
+        for step in self.inner_sum_steps(stride, count) {
+            let rotated = self.rotate(&sum, step)?;
+            self.add_assign(&mut sum, &rotated)?;
+        }
+        Ok(sum)
+    }
+
+    /// The rotations that [`Evaluator::inner_sum`] uses.
+    pub fn inner_sum_steps(&self, stride: usize, count: usize) -> Vec<i64> {
+        (0..count.max(1).ilog2()).map(|k| (stride as i64) << k).collect()
+    }
+
+    /// From the inner product in the extended modulus to the rotated ciphertext.
+    fn finish_rotation(
+        &self,
+        a: &Ciphertext,
+        switched: [Poly<Eval>; 2],
+        special: usize,
+        element: GaloisElement,
+    ) -> Result<Ciphertext, Error> {
+        let automorphism = self.permutation(element)?;
+        let [mut c0, c1] = self.mod_down_parts(&switched, a.level, special)?;
+        drop(switched);
+        c0.add_assign(&a.parts[0])?;
+        let parts = vec![c0.automorphism(&automorphism)?, c1.automorphism(&automorphism)?];
+        Ok(Ciphertext { parts, ..self.shell(a) })
+    }
+
+    pub(super) fn permutation(&self, element: GaloisElement) -> Result<Arc<Automorphism>, Error> {
+        Ok(self.params.ring().automorphism(element.element())?)
+    }
+}

@@ -1,0 +1,136 @@
+//! What keys a circuit needs, and what they will cost, before any of them exists.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
+
+use super::{GaloisElement, KeyPurpose};
+use crate::params::KeyShape;
+use crate::{Error, Params};
+
+/// The relinearisation and Galois keys of a circuit, each with the highest level of its use.
+///
+/// ```
+/// use cipherlm_ckks::{KeyRequest, presets};
+/// let params = presets::insecure::small(1 << 10, 40.0, 3)?;
+/// let mut request = KeyRequest::new();
+/// request.relin(3).rotations(&params, [1, 2, 4], 2).conjugation(&params, 3);
+/// println!("{}", request.bill(&params)?); // printed before it is spent
+/// # Ok::<(), cipherlm_ckks::Error>(())
+/// ```
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct KeyRequest {
+    levels: BTreeMap<KeyPurpose, BTreeSet<usize>>,
+}
+
+impl KeyRequest {
+    /// No keys.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// A relinearisation key for ciphertexts up to `level`.
+    pub fn relin(&mut self, level: usize) -> &mut Self {
+        self.at_most(KeyPurpose::Relinearise, level)
+    }
+
+    /// A Galois key for ciphertexts up to `level`; the identity needs none.
+    pub fn galois(&mut self, element: GaloisElement, level: usize) -> &mut Self {
+        if element.is_identity() { self } else { self.at_most(KeyPurpose::Galois(element), level) }
+    }
+
+    /// Keys for several rotations up to `level`.
+    pub fn rotations(&mut self, params: &Params, steps: impl IntoIterator<Item = i64>, level: usize) -> &mut Self {
+        for step in steps {
+            self.galois(GaloisElement::rotation(params, step), level);
+        }
+        self
+    }
+
+    /// A conjugation key for ciphertexts up to `level`.
+    pub fn conjugation(&mut self, params: &Params, level: usize) -> &mut Self {
+        self.galois(GaloisElement::conjugation(params), level)
+    }
+
+    /// One more key of the same purpose, kept even if a key of a higher level could serve: smaller keys switch faster.
+    pub fn also(&mut self, purpose: KeyPurpose, level: usize) -> &mut Self {
+        self.levels.entry(purpose).or_default().insert(level);
+        self
+    }
+
+    /// Adds everything of another request.
+    pub fn merge(&mut self, other: &Self) -> &mut Self {
+        for (&purpose, levels) in &other.levels {
+            if levels.len() == 1 {
+                levels.iter().for_each(|&level| drop(self.at_most(purpose, level)));
+            } else {
+                levels.iter().for_each(|&level| drop(self.also(purpose, level)));
+            }
+        }
+        self
+    }
+
+    /// The keys: purpose and level of each.
+    pub fn iter(&self) -> impl Iterator<Item = (KeyPurpose, usize)> + '_ {
+        self.levels.iter().flat_map(|(&purpose, levels)| levels.iter().map(move |&level| (purpose, level)))
+    }
+
+    /// Number of keys.
+    pub fn len(&self) -> usize {
+        self.levels.values().map(BTreeSet::len).sum()
+    }
+
+    /// True if no key is needed.
+    pub fn is_empty(&self) -> bool {
+        self.levels.is_empty()
+    }
+
+    /// What the keys will take, stored and in memory.
+    ///
+    /// # Errors
+    /// [`Error::LevelOutOfRange`] or [`Error::BadKeyShape`] if a key cannot exist under these parameters.
+    pub fn bill(&self, params: &Params) -> Result<MemoryBill, Error> {
+        let mut bill = MemoryBill::default();
+        for (_, level) in self.iter() {
+            let shape = KeyShape::cheapest(params, level)?;
+            bill.keys += 1;
+            bill.stored_bytes += shape.stored_bytes(params);
+            bill.resident_bytes += shape.resident_bytes(params);
+        }
+        Ok(bill)
+    }
+
+    fn at_most(&mut self, purpose: KeyPurpose, level: usize) -> &mut Self {
+        let levels = self.levels.entry(purpose).or_default();
+        if levels.last().is_none_or(|&highest| highest < level) {
+            if levels.len() == 1 {
+                levels.clear();
+            }
+            levels.insert(level);
+        }
+        self
+    }
+}
+
+/// Bytes that a set of keys will take.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct MemoryBill {
+    /// Number of keys.
+    pub keys: usize,
+    /// Bytes in files: seeded and packed.
+    pub stored_bytes: u64,
+    /// Bytes in memory, ready for use.
+    pub resident_bytes: u64,
+}
+
+impl fmt::Display for MemoryBill {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mib = |bytes: u64| bytes as f64 / f64::from(1 << 20);
+        write!(
+            f,
+            "{} keys: {:.1} MiB stored, {:.1} MiB resident",
+            self.keys,
+            mib(self.stored_bytes),
+            mib(self.resident_bytes)
+        )
+    }
+}

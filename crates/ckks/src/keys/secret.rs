@@ -1,0 +1,163 @@
+//! Secret keys and everything generated from them.
+
+use cipherlm_ring::{Eval, Limbs, Poly};
+use rand::CryptoRng;
+use rayon::prelude::*;
+use zeroize::Zeroizing;
+
+use super::switching::{self, Purpose};
+use super::{KeyId, KeyPurpose, KeyRequest, KeySet, PublicKey, Seed, SwitchingKey, small_to_eval, ternary};
+use crate::params::{KeyShape, SecretDistribution};
+use crate::{Error, Params};
+
+/// A secret key. It is wiped on drop and can be neither printed, cloned nor serialised by derive.
+///
+/// Its public halves, error terms and identity come from one root seed by labelled one-way derivation, so that
+/// generating the same key twice gives the same bytes, and no two keys share a stream.
+pub struct SecretKey {
+    params: Params,
+    distribution: SecretDistribution,
+    root: Seed,
+    id: KeyId,
+    /// Over all limbs of the ring.
+    eval: Zeroizing<Poly<Eval>>,
+}
+
+impl SecretKey {
+    /// A fresh dense ternary secret.
+    ///
+    /// # Errors
+    /// [`Error::Ring`] only.
+    pub fn generate(params: &Params, rng: &mut impl CryptoRng) -> Result<Self, Error> {
+        Self::with_distribution(params, SecretDistribution::Ternary, Seed::draw(rng))
+    }
+
+    /// A fresh ephemeral secret with `weight` nonzero coefficients, for the encapsulation step of bootstrapping.
+    ///
+    /// It can only encrypt, and be the target of switching keys, at moduli that are 128-bit secure for this weight;
+    /// anything else is refused key by key.
+    ///
+    /// # Errors
+    /// [`Error::NoSecurityEstimate`] if there is no safe modulus at all for this weight (unless the parameters are
+    /// insecure anyway), [`Error::Ring`] if the weight exceeds the degree.
+    pub fn generate_sparse(params: &Params, weight: usize, rng: &mut impl CryptoRng) -> Result<Self, Error> {
+        let secret = SecretDistribution::Sparse { weight };
+        if !params.is_insecure() && crate::params::security_limit(params.degree(), secret).is_none() {
+            return Err(Error::NoSecurityEstimate { degree: params.degree(), secret });
+        }
+        Self::with_distribution(params, secret, Seed::draw(rng))
+    }
+
+    fn with_distribution(params: &Params, distribution: SecretDistribution, root: Seed) -> Result<Self, Error> {
+        let coefficients = ternary(params, distribution, &root.derive("secret", &[]))?;
+        let all = Limbs::range(0..params.limb_count(params.max_level()) + params.special_count());
+        let eval = Zeroizing::new(small_to_eval(params, &all, &coefficients)?);
+        let id = KeyId(root.derive_public("key id", params.hash().as_bytes()));
+        Ok(Self { params: params.clone(), distribution, root, id, eval })
+    }
+
+    /// The parameter set.
+    pub fn params(&self) -> &Params {
+        &self.params
+    }
+
+    /// The public identity of the key.
+    pub fn id(&self) -> KeyId {
+        self.id
+    }
+
+    /// How the coefficients were drawn.
+    pub fn distribution(&self) -> SecretDistribution {
+        self.distribution
+    }
+
+    /// The public encryption key.
+    ///
+    /// # Errors
+    /// [`Error::Insecure`] for a sparse secret whose security does not cover the whole chain.
+    pub fn public_key(&self) -> Result<PublicKey, Error> {
+        PublicKey::generate(self)
+    }
+
+    /// All keys of a request, each in its cheapest shape.
+    ///
+    /// # Errors
+    /// [`Error::LevelOutOfRange`], [`Error::BadKeyShape`], or [`Error::Insecure`] for a key above 128-bit security.
+    pub fn key_set(&self, request: &KeyRequest) -> Result<KeySet, Error> {
+        let mut set = KeySet::new();
+        for (purpose, level) in request.iter() {
+            set.insert(self.switching_key(purpose, KeyShape::cheapest(&self.params, level)?)?)?;
+        }
+        Ok(set)
+    }
+
+    /// One relinearisation or Galois key of a given shape.
+    ///
+    /// # Errors
+    /// As [`SecretKey::key_set`]; [`Error::WrongKey`] for [`KeyPurpose::Switch`], which needs the other secret.
+    pub fn switching_key(&self, purpose: KeyPurpose, shape: KeyShape) -> Result<SwitchingKey, Error> {
+        let purpose = match purpose {
+            KeyPurpose::Relinearise => Purpose::Relinearise,
+            KeyPurpose::Galois(element) => Purpose::Galois(element),
+            KeyPurpose::Switch(_) => {
+                return Err(Error::WrongKey {
+                    operation: "generate switching key",
+                    have: purpose,
+                    need: KeyPurpose::Relinearise,
+                });
+            }
+        };
+        switching::generate(self, purpose, shape)
+    }
+
+    /// The key that takes ciphertexts under `from` to ciphertexts under this secret.
+    ///
+    /// The key is a set of encryptions under *this* secret, so it is this secret's distribution that must be safe at the
+    /// modulus of `shape`: to switch to a sparse secret, ask for the lowest level and one special prime.
+    ///
+    /// # Errors
+    /// As [`SecretKey::key_set`]; [`Error::ParamsMismatch`] if the secrets have different parameters.
+    pub fn switching_key_from(&self, from: &Self, shape: KeyShape) -> Result<SwitchingKey, Error> {
+        self.params.check_same("switching key", &from.params)?;
+        switching::generate(self, Purpose::Switch(from), shape)
+    }
+
+    /// The secret in evaluation form over `limbs`.
+    pub(crate) fn eval(&self, limbs: &Limbs) -> Result<Zeroizing<Poly<Eval>>, Error> {
+        Ok(Zeroizing::new(self.eval.keep(limbs)?))
+    }
+
+    /// The secret in evaluation form over all limbs of the ring.
+    pub(crate) fn eval_all(&self) -> &Poly<Eval> {
+        &self.eval
+    }
+
+    pub(crate) fn root(&self) -> &Seed {
+        &self.root
+    }
+
+    /// Refuses an encryption under this secret at a modulus of `log_q` bits below 128-bit security.
+    pub(crate) fn check_modulus(&self, what: &'static str, log_q: f64) -> Result<(), Error> {
+        if self.params.is_insecure() {
+            return Ok(());
+        }
+        crate::params::check_security(what, self.params.degree(), self.distribution, log_q).map(drop)
+    }
+}
+
+impl KeySet {
+    /// Generates the keys of a request in parallel.
+    ///
+    /// # Errors
+    /// As [`SecretKey::key_set`].
+    pub fn generate_parallel(secret: &SecretKey, request: &KeyRequest) -> Result<Self, Error> {
+        let wanted: Vec<(KeyPurpose, usize)> = request.iter().collect();
+        let keys: Result<Vec<SwitchingKey>, Error> = wanted
+            .into_par_iter()
+            .map(|(purpose, level)| secret.switching_key(purpose, KeyShape::cheapest(secret.params(), level)?))
+            .collect();
+        let mut set = Self::new();
+        keys?.into_iter().try_for_each(|key| set.insert(key))?;
+        Ok(set)
+    }
+}

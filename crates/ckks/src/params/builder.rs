@@ -1,0 +1,199 @@
+//! From bit sizes to a checked parameter set.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex};
+
+use cipherlm_ring::{Limbs, Ring};
+
+use super::{Inner, Params, ParamsHash, SecretDistribution, SecurityReport, chain, check_security, gadget, security};
+use crate::{Error, Scale};
+
+/// Collects the sizes of a modulus chain, bottom first. See [`Params::builder`].
+///
+/// ```
+/// use cipherlm_ckks::Params;
+/// let params = Params::builder().degree(1 << 14).base(50.0).levels(45.0, 5).special(47, 3).build()?;
+/// assert_eq!(params.max_level(), 5);
+/// assert!(params.security().bits >= 128.0);
+/// # Ok::<(), cipherlm_ckks::Error>(())
+/// ```
+#[derive(Clone, Debug, PartialEq)]
+pub struct ParamsBuilder {
+    degree: usize,
+    base: f64,
+    levels: Vec<f64>,
+    special_bits: u32,
+    special: Special,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq)]
+enum Special {
+    Count(usize),
+    Digits(usize),
+}
+
+impl Default for ParamsBuilder {
+    fn default() -> Self {
+        Self { degree: 1 << 16, base: 50.0, levels: Vec::new(), special_bits: 50, special: Special::Digits(3) }
+    }
+}
+
+impl ParamsBuilder {
+    /// Ring degree N, a power of two; default 2^16.
+    pub fn degree(mut self, degree: usize) -> Self {
+        self.degree = degree;
+        self
+    }
+
+    /// Size in bits of the base modulus `q0` that is left at level 0; above 50 bits it is a pair of primes. Default 50.
+    pub fn base(mut self, bits: f64) -> Self {
+        self.base = bits;
+        self
+    }
+
+    /// Adds `count` levels of `bits` bits on top of those already there; above 50 bits a level is a pair of primes.
+    pub fn levels(mut self, bits: f64, count: usize) -> Self {
+        self.levels.extend(std::iter::repeat_n(bits, count));
+        self
+    }
+
+    /// `count` special primes just below 2^`bits`.
+    pub fn special(mut self, bits: u32, count: usize) -> Self {
+        self.special_bits = bits;
+        self.special = Special::Count(count);
+        self
+    }
+
+    /// As many special primes as it takes for a switching key of the highest level to have at most `count` digits.
+    /// Default 3.
+    pub fn digits(mut self, count: usize) -> Self {
+        self.special = Special::Digits(count);
+        self
+    }
+
+    /// Checks everything and chooses the primes.
+    ///
+    /// # Errors
+    /// [`Error::InvalidParams`] for sizes out of range, [`Error::Insecure`] or [`Error::NoSecurityEstimate`] when the whole
+    /// modulus is not known to be 128-bit secure with a dense ternary secret, [`Error::Ring`] if there are too few primes.
+    pub fn build(self) -> Result<Params, Error> {
+        let params = self.assemble()?;
+        let report = check_security("parameters", params.degree, SecretDistribution::Ternary, params.log_qp())?;
+        if report.is_warning() {
+            tracing::warn!(log_qp = report.log_qp, bits = report.bits, "parameters are within 4 bits of the 128-bit limit");
+        }
+        params.finish(report, false)
+    }
+
+    pub(super) fn build_insecure(self) -> Result<Params, Error> {
+        let params = self.assemble()?;
+        let log_qp = params.log_qp();
+        match check_security("parameters", params.degree, SecretDistribution::Ternary, log_qp) {
+            Ok(report) => params.finish(report, false),
+            Err(_) => {
+                let limit = security::security_limit(params.degree, SecretDistribution::Ternary);
+                let bits = limit.map_or(0.0, |l| security::estimate_bits(l, log_qp));
+                params.finish(SecurityReport { log_qp, limit, bits }, true)
+            }
+        }
+    }
+
+    fn assemble(self) -> Result<Assembled, Error> {
+        let group_bits: Vec<f64> = std::iter::once(self.base).chain(self.levels.iter().copied()).collect();
+        for &value in &group_bits {
+            if !(20.0..=100.0).contains(&value) {
+                return Err(Error::InvalidParams { field: "level bits", value, allowed: "20 to 100 bits a level" });
+            }
+        }
+        if group_bits.len() > 200 {
+            let value = group_bits.len() as f64;
+            return Err(Error::InvalidParams { field: "levels", value, allowed: "at most 200 levels" });
+        }
+        let bits = f64::from(self.special_bits);
+        if !(20..=50).contains(&self.special_bits) {
+            return Err(Error::InvalidParams { field: "special bits", value: bits, allowed: "20 to 50" });
+        }
+        let special_count = match self.special {
+            Special::Count(count) => count,
+            Special::Digits(digits) if digits >= 1 => {
+                let limbs = gadget::limb_sizes(&group_bits);
+                (1..=limbs.len() + 1)
+                    .find(|&count| gadget::digits_needed(&limbs, bits * count as f64) <= digits)
+                    .unwrap_or(limbs.len())
+            }
+            Special::Digits(_) => 0,
+        };
+        if !(1..=100).contains(&special_count) {
+            let value = special_count as f64;
+            return Err(Error::InvalidParams { field: "special primes", value, allowed: "1 to 100" });
+        }
+        let chain = chain::choose(self.degree, &group_bits, self.special_bits, special_count)?;
+        Ok(Assembled { degree: self.degree, group_bits, chain })
+    }
+}
+
+struct Assembled {
+    degree: usize,
+    group_bits: Vec<f64>,
+    chain: chain::Chain,
+}
+
+impl Assembled {
+    fn log_qp(&self) -> f64 {
+        self.chain.groups.iter().flatten().chain(&self.chain.special).map(|&q| (q as f64).log2()).sum()
+    }
+
+    fn finish(self, security: SecurityReport, insecure: bool) -> Result<Params, Error> {
+        let mut primes: Vec<u64> = Vec::new();
+        let mut groups = Vec::new();
+        for group in &self.chain.groups {
+            groups.push(primes.len()..primes.len() + group.len());
+            primes.extend(group);
+        }
+        let special = primes.len()..primes.len() + self.chain.special.len();
+        primes.extend(&self.chain.special);
+        let scales = default_scales(&self.group_bits, &self.chain.groups);
+        let mut text = format!("cipherlm-ckks 1; degree {}; groups", self.degree);
+        for (group, bits) in self.chain.groups.iter().zip(&self.group_bits) {
+            text += &format!(" {:016x}:{group:?}", bits.to_bits());
+        }
+        text += &format!("; special {:?}", self.chain.special);
+        let inner = Inner {
+            ring: Ring::new(self.degree, &primes)?,
+            q_limbs: groups.iter().map(|g| Limbs::range(0..g.end)).collect(),
+            groups,
+            group_bits: self.group_bits,
+            scales,
+            special,
+            logs: primes.iter().map(|&q| (q as f64).log2()).collect(),
+            security,
+            insecure,
+            hash: ParamsHash(*blake3::hash(text.as_bytes()).as_bytes()),
+            embeddings: Mutex::new(HashMap::new()),
+            extensions: Mutex::new(HashMap::new()),
+            mod_downs: Mutex::new(HashMap::new()),
+            small_tables: Mutex::new(HashMap::new()),
+        };
+        Ok(Params(Arc::new(inner)))
+    }
+}
+
+/// See [`Params::default_scale`].
+fn default_scales(bits: &[f64], groups: &[Vec<u64>]) -> Vec<Scale> {
+    let mut scales = vec![Scale::ONE; bits.len()];
+    let nominal = |bits: f64| Scale::new(bits.exp2());
+    for level in (0..bits.len()).rev() {
+        let above = level + 1;
+        let follows = above < bits.len() && (level == 0 || bits[above] == bits[level]);
+        scales[level] = if follows {
+            let factor = groups[above].iter().map(|&q| Scale::from_u64(q)).fold(Scale::ONE, |a, b| a * b);
+            scales[above].square() / factor
+        } else if level == 0 {
+            // No level to multiply on: leave 10 bits of room for the integer part.
+            nominal(bits[0] - 10.0)
+        } else {
+            nominal(bits[level])
+        };
+    }
+    scales
+}

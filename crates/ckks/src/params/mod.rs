@@ -1,0 +1,271 @@
+//! Parameters: an immutable, checked description of the modulus chain that travels with every object as a hash.
+
+mod builder;
+mod chain;
+mod gadget;
+pub mod presets;
+mod security;
+
+use std::collections::HashMap;
+use std::fmt;
+use std::ops::Range;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use cipherlm_ring::kernel::NttTable;
+use cipherlm_ring::{Extension, Limbs, ModDown, Ring};
+
+pub use builder::ParamsBuilder;
+pub use gadget::KeyShape;
+pub use security::{SecretDistribution, SecurityLimit, SecurityReport, check_security, security_limit};
+
+use crate::encode::Embedding;
+use crate::{Error, Scale};
+
+/// Blake3 hash of everything that defines a parameter set; carried by every serialised object.
+#[derive(Clone, Copy, PartialEq, Eq, Hash)]
+pub struct ParamsHash(pub(crate) [u8; 32]);
+
+impl ParamsHash {
+    /// The 32 bytes.
+    pub fn as_bytes(&self) -> &[u8; 32] {
+        &self.0
+    }
+}
+
+impl fmt::Display for ParamsHash {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0[..6].iter().try_for_each(|b| write!(f, "{b:02x}"))
+    }
+}
+
+impl fmt::Debug for ParamsHash {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "ParamsHash({self})")
+    }
+}
+
+/// A validated parameter set. Cloning is cheap; two sets are equal when their hashes are.
+///
+/// The chain is `q0 | group 1 | ... | group L` followed by the special primes used only inside key switching. A
+/// ciphertext at level `l` lives modulo `q0 * group 1 * ... * group l` and can be rescaled `l` times.
+#[derive(Clone)]
+pub struct Params(Arc<Inner>);
+
+struct Inner {
+    ring: Arc<Ring>,
+    /// Pool indices of the primes of each level's group.
+    groups: Vec<Range<usize>>,
+    group_bits: Vec<f64>,
+    scales: Vec<Scale>,
+    special: Range<usize>,
+    /// `log2` of each prime of the pool.
+    logs: Vec<f64>,
+    security: SecurityReport,
+    insecure: bool,
+    hash: ParamsHash,
+    q_limbs: Vec<Limbs>,
+    embeddings: Mutex<HashMap<usize, Arc<Embedding>>>,
+    extensions: Mutex<HashMap<(Limbs, Limbs), Arc<Extension>>>,
+    mod_downs: Mutex<HashMap<(Limbs, Limbs), Arc<ModDown>>>,
+    small_tables: Mutex<HashMap<(usize, usize), Arc<NttTable>>>,
+}
+
+impl Params {
+    /// Starts a parameter set; [`ParamsBuilder::build`] refuses anything below 128-bit security.
+    pub fn builder() -> ParamsBuilder {
+        ParamsBuilder::default()
+    }
+
+    /// Builds without the security check. **For tests only**: the result protects nothing, and says so wherever it
+    /// is reported ([`Params::is_insecure`]).
+    ///
+    /// # Errors
+    /// As [`ParamsBuilder::build`], except for [`Error::Insecure`] and [`Error::NoSecurityEstimate`].
+    pub fn insecure_for_tests(builder: ParamsBuilder) -> Result<Self, Error> {
+        builder.build_insecure()
+    }
+
+    /// Ring degree N.
+    pub fn degree(&self) -> usize {
+        self.0.ring.degree()
+    }
+
+    /// log2 of the ring degree.
+    pub fn log_degree(&self) -> u32 {
+        self.degree().trailing_zeros()
+    }
+
+    /// Number of complex slots of a full ciphertext, N/2.
+    pub fn slots(&self) -> usize {
+        self.degree() / 2
+    }
+
+    /// The highest level: how many rescales a fresh ciphertext allows.
+    pub fn max_level(&self) -> usize {
+        self.0.groups.len() - 1
+    }
+
+    /// The ring over all primes: the chain bottom first, then the special primes.
+    pub fn ring(&self) -> &Arc<Ring> {
+        &self.0.ring
+    }
+
+    /// Limbs of a ciphertext at `level` (at the highest level if `level` is above it).
+    pub fn limbs(&self, level: usize) -> &Limbs {
+        &self.0.q_limbs[level.min(self.max_level())]
+    }
+
+    /// Number of limbs of a ciphertext at `level`.
+    pub fn limb_count(&self, level: usize) -> usize {
+        self.limbs(level).len()
+    }
+
+    /// The first `count` special limbs.
+    pub fn special_limbs(&self, count: usize) -> Limbs {
+        let start = self.0.special.start;
+        Limbs::range(start..start + count.min(self.special_count()))
+    }
+
+    /// Number of special primes.
+    pub fn special_count(&self) -> usize {
+        self.0.special.len()
+    }
+
+    /// Limbs of a ciphertext at `level` together with the first `special` special limbs.
+    pub fn extended_limbs(&self, level: usize, special: usize) -> Limbs {
+        self.limbs(level).union(&self.special_limbs(special))
+    }
+
+    /// Limbs that a rescale from `level` drops (those of the group of that level).
+    pub fn group_limbs(&self, level: usize) -> Limbs {
+        Limbs::range(self.0.groups[level.min(self.max_level())].clone())
+    }
+
+    /// Nominal size in bits of the group that a rescale from `level` drops; for level 0, of the base `q0`.
+    pub fn group_bits(&self, level: usize) -> f64 {
+        self.0.group_bits[level.min(self.max_level())]
+    }
+
+    /// Exactly what a rescale from `level` divides by: the product of that level's primes.
+    pub fn rescale_factor(&self, level: usize) -> Scale {
+        let group = self.0.groups[level.min(self.max_level())].clone();
+        group.map(|i| Scale::from_u64(self.prime(i))).fold(Scale::ONE, |a, b| a * b)
+    }
+
+    /// The scale to encode at on `level`: within a run of equal groups, what squaring and rescaling from the level
+    /// above gives; at the top of a run, 2^bits of the group. At level 0, the scale arriving from level 1.
+    pub fn default_scale(&self, level: usize) -> Scale {
+        self.0.scales[level.min(self.max_level())]
+    }
+
+    /// log2 of the ciphertext modulus at `level`.
+    pub fn log_q(&self, level: usize) -> f64 {
+        self.log2_of(self.limbs(level))
+    }
+
+    /// log2 of the whole modulus, special primes included: the figure that security depends on.
+    pub fn log_qp(&self) -> f64 {
+        self.0.logs.iter().sum()
+    }
+
+    /// log2 of the product of some limbs.
+    pub fn log2_of(&self, limbs: &Limbs) -> f64 {
+        limbs.iter().map(|i| self.0.logs[i]).sum()
+    }
+
+    /// The prime of a limb.
+    pub fn prime(&self, limb: usize) -> u64 {
+        self.0.ring.prime(limb)
+    }
+
+    /// What the security check found.
+    pub fn security(&self) -> SecurityReport {
+        self.0.security
+    }
+
+    /// True for sets built by [`Params::insecure_for_tests`] that would not have passed the check.
+    pub fn is_insecure(&self) -> bool {
+        self.0.insecure
+    }
+
+    /// The hash that identifies the set.
+    pub fn hash(&self) -> ParamsHash {
+        self.0.hash
+    }
+
+    /// Refuses an object of another parameter set.
+    pub(crate) fn check_same(&self, operation: &'static str, other: &Self) -> Result<(), Error> {
+        if Arc::ptr_eq(&self.0, &other.0) || self.hash() == other.hash() {
+            return Ok(());
+        }
+        Err(Error::ParamsMismatch { operation, left: self.hash(), right: other.hash() })
+    }
+
+    /// Refuses a level above the chain.
+    pub(crate) fn check_level(&self, operation: &'static str, level: usize) -> Result<(), Error> {
+        if level > self.max_level() {
+            return Err(Error::LevelOutOfRange { operation, level, max: self.max_level() });
+        }
+        Ok(())
+    }
+
+    /// Refuses a slot count that is not a power of two up to N/2.
+    pub(crate) fn check_slots(&self, slots: usize) -> Result<(), Error> {
+        if !slots.is_power_of_two() || slots > self.slots() {
+            return Err(Error::BadSlots { slots, max: self.slots() });
+        }
+        Ok(())
+    }
+
+    pub(crate) fn embedding(&self, slots: usize) -> Arc<Embedding> {
+        cached(&self.0.embeddings, slots, || Ok(Embedding::new(slots))).unwrap_or_else(|_: Error| Embedding::new(slots).into())
+    }
+
+    pub(crate) fn extension(&self, from: &Limbs, to: &Limbs) -> Result<Arc<Extension>, Error> {
+        cached(&self.0.extensions, (from.clone(), to.clone()), || Ok(Extension::new(self.ring(), from, to)?))
+    }
+
+    pub(crate) fn mod_down(&self, keep: &Limbs, drop: &Limbs) -> Result<Arc<ModDown>, Error> {
+        cached(&self.0.mod_downs, (keep.clone(), drop.clone()), || Ok(ModDown::new(self.ring(), keep, drop)?))
+    }
+
+    /// NTT table of one prime for a subring degree.
+    pub(crate) fn small_table(&self, limb: usize, degree: usize) -> Result<Arc<NttTable>, Error> {
+        cached(&self.0.small_tables, (limb, degree), || Ok(NttTable::new(*self.ring().modulus(limb), degree)?))
+    }
+}
+
+impl PartialEq for Params {
+    fn eq(&self, other: &Self) -> bool {
+        self.hash() == other.hash()
+    }
+}
+
+impl Eq for Params {}
+
+impl fmt::Debug for Params {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Params")
+            .field("degree", &self.degree())
+            .field("group_bits", &self.0.group_bits)
+            .field("special", &self.special_count())
+            .field("log_qp", &self.log_qp())
+            .field("security_bits", &self.0.security.bits)
+            .field("insecure", &self.0.insecure)
+            .field("hash", &self.0.hash)
+            .finish()
+    }
+}
+
+/// Looks `key` up, building the value outside of the lock if it is missing.
+fn cached<K: Eq + std::hash::Hash, V>(
+    cache: &Mutex<HashMap<K, Arc<V>>>,
+    key: K,
+    build: impl FnOnce() -> Result<V, Error>,
+) -> Result<Arc<V>, Error> {
+    if let Some(value) = cache.lock().unwrap_or_else(PoisonError::into_inner).get(&key) {
+        return Ok(value.clone());
+    }
+    let value = Arc::new(build()?);
+    Ok(cache.lock().unwrap_or_else(PoisonError::into_inner).entry(key).or_insert(value).clone())
+}

@@ -1,0 +1,163 @@
+//! The security table: how much modulus a degree and a secret distribution can carry at 128 bits.
+//!
+//! Provenance, method and how to recompute it: `docs/parameters.md`.
+
+use std::fmt;
+
+use crate::Error;
+
+/// How the coefficients of a secret are drawn.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum SecretDistribution {
+    /// Uniform in {-1, 0, 1}. The distribution of every main secret.
+    Ternary,
+    /// Exactly `weight` coefficients are +-1. Only for ephemeral secrets at a small modulus.
+    Sparse {
+        /// Number of nonzero coefficients.
+        weight: usize,
+    },
+}
+
+impl fmt::Display for SecretDistribution {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Ternary => f.write_str("dense ternary"),
+            Self::Sparse { weight } => write!(f, "weight-{weight} ternary"),
+        }
+    }
+}
+
+/// The largest moduli, in bits, for one degree and distribution.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct SecurityLimit {
+    /// Estimated security is 128 bits here; more is refused.
+    pub hard: u32,
+    /// Estimated security is 132 bits here; more gives a warning.
+    pub soft: u32,
+}
+
+/// What the check of one modulus found.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct SecurityReport {
+    /// log2 of the modulus checked.
+    pub log_qp: f64,
+    /// The limits it was checked against; `None` for insecure test parameters without a table row.
+    pub limit: Option<SecurityLimit>,
+    /// Estimated classical security in bits (inverse proportion through the 128-bit row, within a bit near it).
+    pub bits: f64,
+}
+
+impl SecurityReport {
+    /// True if the modulus is accepted but leaves less than the recommended margin (132 bits).
+    pub fn is_warning(&self) -> bool {
+        self.limit.is_some_and(|l| self.log_qp > f64::from(l.soft))
+    }
+}
+
+/// Dense ternary, 2^12..2^17: modulus at 128.0 and at 132 bits.
+const DENSE: [(u32, SecurityLimit); 6] = [
+    (12, SecurityLimit { hard: 106, soft: 102 }),
+    (13, SecurityLimit { hard: 214, soft: 208 }),
+    (14, SecurityLimit { hard: 430, soft: 418 }),
+    (15, SecurityLimit { hard: 868, soft: 842 }),
+    (16, SecurityLimit { hard: 1746, soft: 1697 }),
+    (17, SecurityLimit { hard: 3522, soft: 3416 }),
+];
+
+/// Sparse ternary (weight at least the first entry), 2^13..2^17, under the rotated hybrid attack.
+/// Row 30 is extrapolated from row 32 by the square of the weight ratio, rounded down.
+const SPARSE: [(usize, [u32; 5]); 5] = [
+    (192, [186, 368, 736, 1475, 2979]),
+    (128, [167, 332, 666, 1345, 2721]),
+    (64, [112, 227, 464, 959, 1975]),
+    (32, [37, 76, 162, 345, 740]),
+    (30, [32, 66, 142, 303, 650]),
+];
+
+/// The table's row for `degree` and `secret`, or `None` if there is no estimate.
+pub fn security_limit(degree: usize, secret: SecretDistribution) -> Option<SecurityLimit> {
+    if !degree.is_power_of_two() {
+        return None;
+    }
+    let log_n = degree.trailing_zeros();
+    match secret {
+        SecretDistribution::Ternary => DENSE.iter().find(|(n, _)| *n == log_n).map(|(_, limit)| *limit),
+        SecretDistribution::Sparse { weight } => {
+            // Between two rows the smaller weight decides, so the answer errs on the safe side.
+            let column = usize::try_from(log_n.checked_sub(13)?).ok()?;
+            let (_, row) = SPARSE.iter().find(|(h, _)| weight >= *h)?;
+            let hard = *row.get(column)?;
+            Some(SecurityLimit { hard, soft: hard * 97 / 100 })
+        }
+    }
+}
+
+/// Refuses a modulus of `log_qp` bits below 128-bit security; `what` names the object in the error.
+pub fn check_security(
+    what: &'static str,
+    degree: usize,
+    secret: SecretDistribution,
+    log_qp: f64,
+) -> Result<SecurityReport, Error> {
+    let limit = security_limit(degree, secret).ok_or(Error::NoSecurityEstimate { degree, secret })?;
+    // Products of primes just below a power of two may round up to the limit itself: that is still at the limit.
+    if log_qp > f64::from(limit.hard) + 1e-6 {
+        return Err(Error::Insecure { what, degree, secret, log_qp, limit: limit.hard });
+    }
+    Ok(SecurityReport { log_qp, limit: Some(limit), bits: estimate_bits(limit, log_qp) })
+}
+
+/// Security in bits by inverse proportion to the modulus, through the 128-bit point of the row.
+pub(crate) fn estimate_bits(limit: SecurityLimit, log_qp: f64) -> f64 {
+    128.0 * f64::from(limit.hard) / log_qp
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_limit_is_accepted_and_one_bit_more_refused_on_every_row() {
+        for log_n in 12..=17u32 {
+            for secret in [
+                SecretDistribution::Ternary,
+                SecretDistribution::Sparse { weight: 192 },
+                SecretDistribution::Sparse { weight: 128 },
+                SecretDistribution::Sparse { weight: 64 },
+                SecretDistribution::Sparse { weight: 32 },
+                SecretDistribution::Sparse { weight: 30 },
+            ] {
+                let degree = 1usize << log_n;
+                let Some(limit) = security_limit(degree, secret) else {
+                    assert!(log_n == 12 && secret != SecretDistribution::Ternary);
+                    continue;
+                };
+                assert!(limit.soft < limit.hard);
+                assert!(check_security("test", degree, secret, f64::from(limit.hard)).is_ok());
+                let refused = check_security("test", degree, secret, f64::from(limit.hard) + 1.0);
+                let Err(Error::Insecure { degree: d, limit: l, log_qp, .. }) = refused else {
+                    panic!("{refused:?}")
+                };
+                assert_eq!((d, l, log_qp), (degree, limit.hard, f64::from(limit.hard) + 1.0));
+            }
+        }
+    }
+
+    #[test]
+    fn weights_between_rows_use_the_smaller_row_and_tiny_weights_have_none() {
+        let at = |weight| security_limit(1 << 16, SecretDistribution::Sparse { weight });
+        assert_eq!(at(48), at(32));
+        assert_eq!(at(191), at(128));
+        assert_eq!(at(4096), at(192));
+        assert_eq!(at(29), None);
+    }
+
+    #[test]
+    fn soft_rows_are_132_bits() {
+        for (log_n, limit) in DENSE {
+            let bits = estimate_bits(limit, f64::from(limit.soft));
+            assert!((131.0..133.5).contains(&bits), "2^{log_n}: {bits}");
+        }
+    }
+}
