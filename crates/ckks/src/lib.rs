@@ -1,5 +1,30 @@
 //! RNS-CKKS homomorphic encryption with bootstrapping.
 
+pub mod encode;
+mod ciphertext;
+mod encrypt;
+mod error;
+pub mod evaluator;
+pub mod keys;
 pub mod linear;
 pub mod polynomial;
+pub mod params;
+mod scale;
 pub mod slots;
+pub mod wire;
+
+pub use ciphertext::Ciphertext;
+pub use encode::{LiftedPlaintext, Plaintext};
+pub use encrypt::{DecodedSlots, Decrypted};
+pub use error::{Error, WireError};
+pub use evaluator::{Evaluator, ExtendedCiphertext, Hoisted};
+pub use keys::{
+    EvaluationKeys, GaloisElement, KeyId, KeyPurpose, KeyRequest, KeySet, MemoryBill, NoKeys, PublicKey, SecretKey,
+    SwitchingKey,
+};
+pub use num_complex::Complex64;
+pub use params::{KeyShape, Params, ParamsBuilder, ParamsHash, SecretDistribution, presets};
+pub use scale::Scale;
+
+/// The ring layer, for those who work below the level of slots.
+pub use cipherlm_ring as ring;

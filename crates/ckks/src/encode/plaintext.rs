@@ -1,6 +1,6 @@
 //! Plaintexts: integer coefficients kept compact, lifted to residues only where they are used.
 
-use cipherlm_ring::{Eval, Limbs, Poly};
+use cipherlm_ring::{Coeff, Eval, Kernel, Limbs, Modulus, Poly};
 
 use crate::{Error, Params, Scale};
 
@@ -79,17 +79,16 @@ impl Plaintext {
     pub(crate) fn lift_full(&self, limbs: &Limbs) -> Result<Poly<Eval>, Error> {
         let ring = self.params.ring();
         let poly = if self.integers.len() == ring.degree() {
-            Poly::from_i64(ring, limbs, &self.integers)?
+            Poly::<Coeff>::from_i64(ring, limbs, &self.integers)?
         } else {
             let gap = ring.degree() / self.integers.len();
             let mut spread = vec![0; ring.degree()];
             spread.iter_mut().step_by(gap).zip(&self.integers).for_each(|(to, from)| *to = *from);
-            Poly::from_i64(ring, limbs, &spread)?
+            Poly::<Coeff>::from_i64(ring, limbs, &spread)?
         };
         let mut poly = poly.into_eval();
         if self.shift != 0 {
-            let factors: Vec<u64> = limbs.iter().map(|i| ring.modulus(i).pow(2, u64::from(self.shift))).collect();
-            poly.scale_assign(&factors)?;
+            poly.scale_integer_assign(1 << self.shift);
         }
         Ok(poly)
     }
@@ -99,7 +98,7 @@ impl Plaintext {
         let degree = self.integers.len();
         let mut values = Vec::with_capacity(degree * limbs.len());
         for limb in limbs.iter() {
-            let modulus = ring.modulus(limb);
+            let modulus = ring.modulus(limb)?;
             let factor = modulus.pow(2, u64::from(self.shift));
             let table = self.params.small_table(limb, degree)?;
             let start = values.len();
@@ -163,73 +162,78 @@ impl LiftedPlaintext {
         }
     }
 
-    /// `poly *= self`, limb by limb; every limb of `poly` must be lifted.
-    pub(crate) fn mul_assign(&self, poly: &mut Poly<Eval>) -> Result<(), Error> {
-        self.for_each_limb(poly, |kernel, m, to, _, value| match value {
-            Value::Limb(limb) => (kernel.mul)(m, to, limb),
-            Value::Scalar(w) => (kernel.mul_scalar)(m, to, w),
-        }, None)
+    /// `poly * self`, on the limbs of `poly`; all of them must be lifted.
+    pub(crate) fn times(&self, poly: &Poly<Eval>) -> Result<Poly<Eval>, Error> {
+        let mut product = Poly::scratch(self.params.ring(), poly.limbs())?;
+        self.for_each_limb(&mut product, Some(poly), |kernel, m, to, from, value| match value {
+            Value::Limb(limb) => (kernel.mul_to)(m, to, from, limb),
+            Value::Scalar(w) => {
+                to.copy_from_slice(from);
+                (kernel.mul_scalar)(m, to, w);
+            }
+        })?;
+        Ok(product)
     }
 
-    /// `acc += poly * self`.
+    /// `acc += poly * self`, on the limbs of `acc`.
     pub(crate) fn mul_add(&self, acc: &mut Poly<Eval>, poly: &Poly<Eval>) -> Result<(), Error> {
-        self.for_each_limb(acc, |kernel, m, to, from, value| match value {
+        self.for_each_limb(acc, Some(poly), |kernel, m, to, from, value| match value {
             Value::Limb(limb) => (kernel.mul_add)(m, to, from, limb),
             Value::Scalar(w) => (kernel.mul_scalar_add)(m, to, from, w),
-        }, Some(poly))
+        })
     }
 
-    /// `poly += self` (`-= self` if `negate`).
+    /// `poly += self`, or `poly -= self`.
     pub(crate) fn add_to(&self, poly: &mut Poly<Eval>, negate: bool) -> Result<(), Error> {
-        let degree = self.params.degree();
-        let mut scratch = Vec::new();
-        self.for_each_limb(poly, |kernel, m, to, _, value| {
-            let limb = match value {
-                Value::Limb(limb) => limb,
-                Value::Scalar(w) => {
-                    scratch.clear();
-                    scratch.resize(to.len().min(degree), w);
-                    &scratch
-                }
-            };
-            if negate { (kernel.sub)(m, to, limb) } else { (kernel.add)(m, to, limb) }
-        }, None)
+        self.for_each_limb(poly, None, |kernel, m, to, _, value| match value {
+            Value::Limb(limb) if negate => (kernel.sub)(m, to, limb),
+            Value::Limb(limb) => (kernel.add)(m, to, limb),
+            Value::Scalar(w) => {
+                let w = if negate { m.sub_f64(0.0, w) } else { w };
+                to.iter_mut().for_each(|x| *x = m.add_f64(*x, w));
+            }
+        })
     }
 
+    /// Calls `op` on pieces of the limbs of `to`, with the same pieces of `from`, in parallel over limbs.
     fn for_each_limb(
         &self,
         to: &mut Poly<Eval>,
-        mut op: impl FnMut(&cipherlm_ring::Kernel, &cipherlm_ring::Modulus, &mut [f64], &[f64], Value<'_>),
         from: Option<&Poly<Eval>>,
+        op: impl Fn(&Kernel, &Modulus, &mut [f64], &[f64], Value<'_>) + Sync + Send,
     ) -> Result<(), Error> {
+        for limb in to.limbs().iter() {
+            if !self.limbs.contains(limb) || from.is_some_and(|p| !p.limbs().contains(limb)) {
+                return Err(self.missing(limb));
+            }
+        }
         let ring = self.params.ring().clone();
-        let mut expanded = Vec::new();
-        for (position, limb) in to.limbs().clone().iter().enumerate() {
-            let source = self.limbs.position(limb).ok_or_else(|| self.missing(limb))?;
-            let input: &[f64] = match from {
-                Some(poly) => poly.limb(poly.limbs().position(limb).ok_or_else(|| self.missing(limb))?),
-                None => &[],
-            };
-            let part = |range: std::ops::Range<usize>| if input.is_empty() { input } else { &input[range] };
-            let output = to.limb_mut(position);
-            let (kernel, modulus) = (ring.kernel(), ring.modulus(limb));
+        let kernel = ring.kernel();
+        to.for_each_limb(|index, modulus, output| {
+            let input = from.and_then(|p| p.limb(index).ok()).unwrap_or(&[]);
             match &self.data {
-                Data::Full(poly) => op(kernel, modulus, output, input, Value::Limb(poly.limb(source))),
+                Data::Full(poly) => {
+                    if let Ok(limb) = poly.limb(index) {
+                        op(kernel, modulus, output, input, Value::Limb(limb));
+                    }
+                }
                 Data::Subring { degree, values } => {
-                    let values = &values[source * degree..][..*degree];
-                    let run = ring.degree() / degree;
+                    let position = self.limbs.position(index).unwrap_or(0);
+                    let values = &values[position * degree..][..*degree];
+                    let run = output.len() / degree;
                     if run >= MIN_RUN {
                         for (i, (out, &w)) in output.chunks_exact_mut(run).zip(values).enumerate() {
-                            op(kernel, modulus, out, part(i * run..(i + 1) * run), Value::Scalar(w));
+                            let part = if input.is_empty() { input } else { &input[i * run..][..run] };
+                            op(kernel, modulus, out, part, Value::Scalar(w));
                         }
                     } else {
-                        expanded.clear();
-                        expanded.extend(values.iter().flat_map(|&w| std::iter::repeat_n(w, run)));
+                        let expanded: Vec<f64> =
+                            values.iter().flat_map(|&w| std::iter::repeat_n(w, run)).collect();
                         op(kernel, modulus, output, input, Value::Limb(&expanded));
                     }
                 }
             }
-        }
+        });
         Ok(())
     }
 

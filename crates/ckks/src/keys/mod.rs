@@ -3,7 +3,6 @@
 mod galois;
 mod public;
 mod request;
-mod sampling;
 mod secret;
 mod set;
 mod switching;
@@ -13,10 +12,10 @@ use std::fmt;
 pub use galois::GaloisElement;
 pub use public::PublicKey;
 pub use request::{KeyRequest, MemoryBill};
-pub(crate) use sampling::{Seed, errors, small_to_eval, ternary, uniform};
 pub use secret::SecretKey;
 pub use set::{EvaluationKeys, KeySet, NoKeys};
 pub use switching::SwitchingKey;
+pub(crate) use switching::public_half;
 
 /// Identifies a secret key without revealing it; every object made under the key carries it.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]

@@ -1,8 +1,8 @@
 //! The public encryption key.
 
-use cipherlm_ring::{Eval, Poly};
+use cipherlm_ring::{Eval, Poly, Secret, Seed, Stream, sample};
 
-use super::{KeyId, SecretKey, errors, small_to_eval, uniform};
+use super::{KeyId, SecretKey};
 use crate::{Error, Params};
 
 /// An encryption of zero at the highest level, from which anybody can encrypt.
@@ -22,13 +22,21 @@ impl PublicKey {
         let params = secret.params();
         secret.check_modulus("public key", params.log_q(params.max_level()))?;
         let limbs = params.limbs(params.max_level());
-        let seed = secret.root().derive_public("public key a", &[]);
-        let a = uniform(params, limbs, &seed)?;
-        let mut b = small_to_eval(params, limbs, &errors(params, &secret.root().derive("public key error", &[])))?;
-        let mut product = a.clone();
-        product.mul_assign(&*secret.eval(limbs)?)?;
-        b.sub_assign(&product)?;
+        let seed = *secret.root().derive("public key a", 0).expose();
+        let a = Self::public_half(params, &seed)?;
+        let errors = secret.root().derive("public key error", 0);
+        let error = sample::gaussian(&mut Stream::new(&errors, "error", 0), params.degree());
+        let mut b = error.to_poly(params.ring(), limbs)?.into_eval();
+        let product = Secret::new(Poly::mul(&a, secret.eval_all())?);
+        b.expose_mut().sub_assign(product.expose())?;
+        let b = b.expose().clone();
         Ok(Self { params: params.clone(), id: secret.id(), seed, b, a })
+    }
+
+    /// `a`, from its seed.
+    pub(crate) fn public_half(params: &Params, seed: &[u8; 32]) -> Result<Poly<Eval>, Error> {
+        let limbs = params.limbs(params.max_level());
+        Ok(sample::uniform(params.ring(), limbs, &Seed::from_bytes(*seed), "public key", 0)?)
     }
 
     /// The parameter set.

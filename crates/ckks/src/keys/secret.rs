@@ -1,12 +1,13 @@
 //! Secret keys and everything generated from them.
 
-use cipherlm_ring::{Eval, Limbs, Poly};
-use rand::CryptoRng;
+use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
+
+use cipherlm_ring::{Eval, Limbs, Poly, Secret, Seed, Stream, sample};
 use rayon::prelude::*;
-use zeroize::Zeroizing;
 
 use super::switching::{self, Purpose};
-use super::{KeyId, KeyPurpose, KeyRequest, KeySet, PublicKey, Seed, SwitchingKey, small_to_eval, ternary};
+use super::{KeyId, KeyPurpose, KeyRequest, KeySet, PublicKey, SwitchingKey};
 use crate::params::{KeyShape, SecretDistribution};
 use crate::{Error, Params};
 
@@ -20,16 +21,26 @@ pub struct SecretKey {
     root: Seed,
     id: KeyId,
     /// Over all limbs of the ring.
-    eval: Zeroizing<Poly<Eval>>,
+    eval: Secret<Eval>,
+    /// Flooded results released so far; see [`Decrypted::decode_flooded`](crate::Decrypted::decode_flooded).
+    pub(crate) released: Arc<AtomicU64>,
 }
 
 impl SecretKey {
-    /// A fresh dense ternary secret.
+    /// A fresh dense ternary secret from the operating system's randomness.
+    ///
+    /// # Errors
+    /// [`Error::Ring`] if there is no randomness.
+    pub fn generate(params: &Params) -> Result<Self, Error> {
+        Self::from_seed(params, Seed::random()?)
+    }
+
+    /// The dense ternary secret of a root seed: the way to store a secret key in 32 bytes, and to repeat a test.
     ///
     /// # Errors
     /// [`Error::Ring`] only.
-    pub fn generate(params: &Params, rng: &mut impl CryptoRng) -> Result<Self, Error> {
-        Self::with_distribution(params, SecretDistribution::Ternary, Seed::draw(rng))
+    pub fn from_seed(params: &Params, root: Seed) -> Result<Self, Error> {
+        Self::with_distribution(params, SecretDistribution::Ternary, root)
     }
 
     /// A fresh ephemeral secret with `weight` nonzero coefficients, for the encapsulation step of bootstrapping.
@@ -40,20 +51,33 @@ impl SecretKey {
     /// # Errors
     /// [`Error::NoSecurityEstimate`] if there is no safe modulus at all for this weight (unless the parameters are
     /// insecure anyway), [`Error::Ring`] if the weight exceeds the degree.
-    pub fn generate_sparse(params: &Params, weight: usize, rng: &mut impl CryptoRng) -> Result<Self, Error> {
+    pub fn generate_sparse(params: &Params, weight: usize) -> Result<Self, Error> {
+        Self::sparse_from_seed(params, weight, Seed::random()?)
+    }
+
+    /// The ephemeral secret of a root seed; see [`SecretKey::generate_sparse`].
+    ///
+    /// # Errors
+    /// As [`SecretKey::generate_sparse`].
+    pub fn sparse_from_seed(params: &Params, weight: usize, root: Seed) -> Result<Self, Error> {
         let secret = SecretDistribution::Sparse { weight };
         if !params.is_insecure() && crate::params::security_limit(params.degree(), secret).is_none() {
             return Err(Error::NoSecurityEstimate { degree: params.degree(), secret });
         }
-        Self::with_distribution(params, secret, Seed::draw(rng))
+        Self::with_distribution(params, secret, root)
     }
 
     fn with_distribution(params: &Params, distribution: SecretDistribution, root: Seed) -> Result<Self, Error> {
-        let coefficients = ternary(params, distribution, &root.derive("secret", &[]))?;
-        let all = Limbs::range(0..params.limb_count(params.max_level()) + params.special_count());
-        let eval = Zeroizing::new(small_to_eval(params, &all, &coefficients)?);
-        let id = KeyId(root.derive_public("key id", params.hash().as_bytes()));
-        Ok(Self { params: params.clone(), distribution, root, id, eval })
+        let mut stream = Stream::new(&root, "secret coefficients", 0);
+        let coefficients = match distribution {
+            SecretDistribution::Ternary => sample::ternary(&mut stream, params.degree()),
+            SecretDistribution::Sparse { weight } => sample::ternary_weight(&mut stream, params.degree(), weight)?,
+        };
+        let eval = coefficients.to_poly(params.ring(), &params.ring().limbs())?.into_eval();
+        let mut hasher = blake3::Hasher::new_derive_key("cipherlm-ckks 1 key id");
+        hasher.update(params.hash().as_bytes()).update(root.derive("key id", 0).expose());
+        let id = KeyId(*hasher.finalize().as_bytes());
+        Ok(Self { params: params.clone(), distribution, root, id, eval, released: Arc::default() })
     }
 
     /// The parameter set.
@@ -123,13 +147,13 @@ impl SecretKey {
     }
 
     /// The secret in evaluation form over `limbs`.
-    pub(crate) fn eval(&self, limbs: &Limbs) -> Result<Zeroizing<Poly<Eval>>, Error> {
-        Ok(Zeroizing::new(self.eval.keep(limbs)?))
+    pub(crate) fn eval(&self, limbs: &Limbs) -> Result<Secret<Eval>, Error> {
+        Ok(Secret::new(self.eval_all().keep(limbs)?))
     }
 
     /// The secret in evaluation form over all limbs of the ring.
     pub(crate) fn eval_all(&self) -> &Poly<Eval> {
-        &self.eval
+        self.eval.expose()
     }
 
     pub(crate) fn root(&self) -> &Seed {

@@ -1,8 +1,8 @@
 //! Switching keys: encryptions of multiples of one secret under another, one pair of polynomials per digit.
 
-use cipherlm_ring::{Eval, Limbs, Poly};
+use cipherlm_ring::{Eval, Limbs, Poly, Secret, Seed, Stream, sample};
 
-use super::{GaloisElement, KeyId, KeyPurpose, SecretKey, errors, small_to_eval, uniform};
+use super::{GaloisElement, KeyId, KeyPurpose, SecretKey};
 use crate::params::KeyShape;
 use crate::{Error, Params};
 
@@ -59,9 +59,7 @@ pub(super) enum Purpose<'a> {
 
 /// The public half of digit `j` of a key with this seed.
 pub(crate) fn public_half(params: &Params, limbs: &Limbs, seed: &[u8; 32], digit: usize) -> Result<Poly<Eval>, Error> {
-    let mut hasher = blake3::Hasher::new_derive_key("cipherlm-ckks 1 switching key digit");
-    hasher.update(seed).update(&(digit as u64).to_le_bytes());
-    uniform(params, limbs, hasher.finalize().as_bytes())
+    Ok(sample::uniform(params.ring(), limbs, &Seed::from_bytes(*seed), "switching key digit", digit as u64)?)
 }
 
 pub(super) fn generate(secret: &SecretKey, purpose: Purpose<'_>, shape: KeyShape) -> Result<SwitchingKey, Error> {
@@ -70,54 +68,43 @@ pub(super) fn generate(secret: &SecretKey, purpose: Purpose<'_>, shape: KeyShape
     shape.check_security(params, secret.distribution())?;
     let ring = params.ring();
     let limbs = params.extended_limbs(shape.level, shape.special);
-    let special = params.special_limbs(shape.special);
 
     let own = secret.eval(&limbs)?;
-    let mut source = own.clone();
-    let mut target = own;
-    let (kind, label) = match purpose {
+    let (kind, label, mut source, target) = match purpose {
         Purpose::Relinearise => {
-            let s = source.clone();
-            source.mul_assign(&s)?;
-            (KeyPurpose::Relinearise, "relinearise".to_owned())
+            let square = Secret::new(Poly::mul(own.expose(), own.expose())?);
+            (KeyPurpose::Relinearise, "relinearise".to_owned(), square, own)
         }
         Purpose::Galois(element) => {
             let inverse = ring.automorphism(element.inverse(params).element())?;
-            *target = target.automorphism(&inverse)?;
-            (KeyPurpose::Galois(element), format!("galois {}", element.element()))
+            let target = Secret::new(own.expose().automorphism(&inverse)?);
+            (KeyPurpose::Galois(element), format!("galois {}", element.element()), own, target)
         }
         Purpose::Switch(from) => {
-            *source = from.eval(&limbs)?.clone();
-            (KeyPurpose::Switch(from.id()), format!("switch {:?}", from.id().as_bytes()))
+            let label = format!("switch {:?}", from.id().as_bytes());
+            (KeyPurpose::Switch(from.id()), label, from.eval(&limbs)?, own)
         }
     };
+    // One label per key object: no two keys share a public half or an error.
     let label = format!("{label} level {} special {}", shape.level, shape.special);
-    let seed = secret.root().derive_public("switching key a", label.as_bytes());
-    let error_seed = secret.root().derive("switching key error", label.as_bytes());
+    let seed = *secret.root().derive(&format!("public half, {label}"), 0).expose();
+    let errors = secret.root().derive(&format!("error, {label}"), 0);
 
     // P s, the term that digit j carries on its own limbs.
-    let p_mod: Vec<u64> = limbs
-        .iter()
-        .map(|i| {
-            let m = ring.modulus(i);
-            special.iter().fold(1, |acc, j| m.mul(acc, m.reduce(ring.prime(j))))
-        })
-        .collect();
-    source.scale_assign(&p_mod)?;
-
+    source.expose_mut().scale_assign(&params.special_residues(&limbs, shape.special))?;
     let mut digits = Vec::new();
     for (j, range) in shape.digits(params).into_iter().enumerate() {
         let a = public_half(params, &limbs, &seed, j)?;
-        let errors = errors(params, &error_seed.derive("digit", &(j as u64).to_le_bytes()));
-        let mut b = small_to_eval(params, &limbs, &errors)?;
-        let mut product = a.clone();
-        product.mul_assign(&target)?;
-        b.sub_assign(&product)?;
+        let error = sample::gaussian(&mut Stream::new(&errors, "digit", j as u64), params.degree());
+        let mut b = error.to_poly(ring, &limbs)?.into_eval();
+        let product = Secret::new(Poly::mul(&a, target.expose())?);
+        b.expose_mut().sub_assign(product.expose())?;
         for limb in range {
-            // Limbs of the chain come first and in order, so the pool index is the position.
-            (ring.kernel().add)(ring.modulus(limb), b.limb_mut(limb), source.limb(limb));
+            let add = ring.kernel().add;
+            add(ring.modulus(limb)?, b.expose_mut().limb_mut(limb)?, source.expose().limb(limb)?);
         }
-        digits.push([b, a]);
+        // What `b` now holds is public; it is copied out because the wrapper wipes itself.
+        digits.push([b.expose().clone(), a]);
     }
     Ok(SwitchingKey { params: params.clone(), id: secret.id(), purpose: kind, shape, seed, digits })
 }

@@ -166,12 +166,12 @@ impl Assembled {
             scales,
             special,
             logs: primes.iter().map(|&q| (q as f64).log2()).collect(),
+            primes,
             security,
             insecure,
             hash: ParamsHash(*blake3::hash(text.as_bytes()).as_bytes()),
             embeddings: Mutex::new(HashMap::new()),
-            extensions: Mutex::new(HashMap::new()),
-            mod_downs: Mutex::new(HashMap::new()),
+            decompositions: Mutex::new(HashMap::new()),
             small_tables: Mutex::new(HashMap::new()),
         };
         Ok(Params(Arc::new(inner)))

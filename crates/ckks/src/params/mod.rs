@@ -11,8 +11,7 @@ use std::fmt;
 use std::ops::Range;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use cipherlm_ring::kernel::NttTable;
-use cipherlm_ring::{Extension, Limbs, ModDown, Ring};
+use cipherlm_ring::{Decomposition, Limbs, NttTable, Ring};
 
 pub use builder::ParamsBuilder;
 pub use gadget::KeyShape;
@@ -58,6 +57,7 @@ struct Inner {
     group_bits: Vec<f64>,
     scales: Vec<Scale>,
     special: Range<usize>,
+    primes: Vec<u64>,
     /// `log2` of each prime of the pool.
     logs: Vec<f64>,
     security: SecurityReport,
@@ -65,8 +65,7 @@ struct Inner {
     hash: ParamsHash,
     q_limbs: Vec<Limbs>,
     embeddings: Mutex<HashMap<usize, Arc<Embedding>>>,
-    extensions: Mutex<HashMap<(Limbs, Limbs), Arc<Extension>>>,
-    mod_downs: Mutex<HashMap<(Limbs, Limbs), Arc<ModDown>>>,
+    decompositions: Mutex<HashMap<(usize, KeyShape), Arc<Decomposition>>>,
     small_tables: Mutex<HashMap<(usize, usize), Arc<NttTable>>>,
 }
 
@@ -175,7 +174,7 @@ impl Params {
 
     /// The prime of a limb.
     pub fn prime(&self, limb: usize) -> u64 {
-        self.0.ring.prime(limb)
+        self.0.primes[limb]
     }
 
     /// What the security check found.
@@ -221,17 +220,27 @@ impl Params {
         cached(&self.0.embeddings, slots, || Ok(Embedding::new(slots))).unwrap_or_else(|_: Error| Embedding::new(slots).into())
     }
 
-    pub(crate) fn extension(&self, from: &Limbs, to: &Limbs) -> Result<Arc<Extension>, Error> {
-        cached(&self.0.extensions, (from.clone(), to.clone()), || Ok(Extension::new(self.ring(), from, to)?))
+    /// How a polynomial at `level` is cut into digits for a key of this shape.
+    pub(crate) fn decomposition(&self, level: usize, shape: KeyShape) -> Result<Arc<Decomposition>, Error> {
+        cached(&self.0.decompositions, (level, shape), || {
+            let digits: Vec<Limbs> = shape.digits(self).into_iter().map(Limbs::range).collect();
+            Ok(Decomposition::new(self.ring(), self.limbs(level), &digits, &self.special_limbs(shape.special))?)
+        })
     }
 
-    pub(crate) fn mod_down(&self, keep: &Limbs, drop: &Limbs) -> Result<Arc<ModDown>, Error> {
-        cached(&self.0.mod_downs, (keep.clone(), drop.clone()), || Ok(ModDown::new(self.ring(), keep, drop)?))
+    /// The product of the first `special` special primes modulo each prime of `limbs`.
+    pub(crate) fn special_residues(&self, limbs: &Limbs, special: usize) -> Vec<u64> {
+        let product = |i: usize| {
+            let q = u128::from(self.prime(i));
+            let p = self.special_limbs(special);
+            p.iter().fold(1u128, |acc, j| acc * u128::from(self.prime(j)) % q) as u64
+        };
+        limbs.iter().map(product).collect()
     }
 
     /// NTT table of one prime for a subring degree.
     pub(crate) fn small_table(&self, limb: usize, degree: usize) -> Result<Arc<NttTable>, Error> {
-        cached(&self.0.small_tables, (limb, degree), || Ok(NttTable::new(*self.ring().modulus(limb), degree)?))
+        cached(&self.0.small_tables, (limb, degree), || Ok(NttTable::new(*self.ring().modulus(limb)?, degree)?))
     }
 }
 
