@@ -172,9 +172,9 @@ impl Decrypted {
             return Err(Error::Sharing { asked: bits, allowed: 0.0, reason });
         }
         check_sharing(bits, sigma, 0.0)?;
-        let counted = self.released.fetch_update(Ordering::SeqCst, Ordering::SeqCst, |used| {
-            (used < u64::from(queries)).then_some(used + 1)
-        });
+        let counted = self
+            .released
+            .fetch_update(Ordering::SeqCst, Ordering::SeqCst, |used| (used < u64::from(queries)).then_some(used + 1));
         if counted.is_err() {
             let reason = "the number of results for which this key's flooding was sized is used up";
             return Err(Error::Sharing { asked: bits, allowed: 0.0, reason });
@@ -256,7 +256,11 @@ fn needed_limbs(params: &Params, ciphertext: &Ciphertext) -> Limbs {
 fn check_sharing(bits: f64, error: f64, margin: f64) -> Result<(), Error> {
     let allowed = -error.log2() - margin;
     let reason = "the error bound does not leave that many bits";
-    if error.is_finite() && error > 0.0 && bits <= allowed { Ok(()) } else { Err(Error::Sharing { asked: bits, allowed, reason }) }
+    if error.is_finite() && error > 0.0 && bits <= allowed {
+        Ok(())
+    } else {
+        Err(Error::Sharing { asked: bits, allowed, reason })
+    }
 }
 
 fn round_all(mut values: Vec<Complex64>, bits: f64) -> Vec<Complex64> {
@@ -274,4 +278,3 @@ fn gaussian_pair(stream: &mut Stream) -> (f64, f64) {
     let angle = 2.0 * std::f64::consts::PI * uniform();
     (radius * angle.cos(), radius * angle.sin())
 }
-

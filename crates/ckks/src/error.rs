@@ -42,7 +42,9 @@ pub enum Error {
     },
 
     /// The security table has no row for this degree and secret.
-    #[error("no security estimate for degree {degree} with a {secret} secret; supported: 2^12..2^17, dense or weight >= 30 from 2^13")]
+    #[error(
+        "no security estimate for degree {degree} with a {secret} secret; supported: 2^12..2^17, dense or weight >= 30 from 2^13"
+    )]
     NoSecurityEstimate {
         /// Ring degree N.
         degree: usize,
@@ -158,7 +160,9 @@ pub enum Error {
     },
 
     /// A message does not fit below the modulus.
-    #[error("{operation}: coefficients of 2^{coefficient:.1} do not fit a modulus of 2^{modulus:.1}; lower the scale or the values")]
+    #[error(
+        "{operation}: coefficients of 2^{coefficient:.1} do not fit a modulus of 2^{modulus:.1}; lower the scale or the values"
+    )]
     MessageOverflow {
         /// The operation refused.
         operation: &'static str,

@@ -1,7 +1,7 @@
 //! RNS-CKKS homomorphic encryption with bootstrapping.
 
-pub mod encode;
 mod ciphertext;
+pub mod encode;
 mod encrypt;
 mod error;
 pub mod evaluator;

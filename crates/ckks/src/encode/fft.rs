@@ -68,9 +68,8 @@ impl Embedding {
     /// The 2n real coefficients to slot values, times `factor`.
     pub(crate) fn values(&self, coefficients: &[f64], factor: f64) -> Vec<Complex64> {
         let n = self.slots;
-        let mut work: Vec<Complex64> = (0..n)
-            .map(|k| Complex64::new(coefficients[k], coefficients[k + n]) * factor * self.twist[k])
-            .collect();
+        let mut work: Vec<Complex64> =
+            (0..n).map(|k| Complex64::new(coefficients[k], coefficients[k + n]) * factor * self.twist[k]).collect();
         self.to_slots.process(&mut work);
         self.order.iter().map(|&t| work[t as usize]).collect()
     }

@@ -92,11 +92,7 @@ fn quantise(params: &Params, coefficients: &[f64], slots: usize, scale: Scale) -
     let log2 = largest.log2();
     // An infinite or NaN coefficient (values near f64::MAX) must be refused as well.
     if largest != 0.0 && !matches!(log2.partial_cmp(&MAX_COEFFICIENT_BITS), Some(std::cmp::Ordering::Less)) {
-        return Err(Error::MessageOverflow {
-            operation: "encode",
-            coefficient: log2,
-            modulus: MAX_COEFFICIENT_BITS,
-        });
+        return Err(Error::MessageOverflow { operation: "encode", coefficient: log2, modulus: MAX_COEFFICIENT_BITS });
     }
     let shift = (log2.max(0.0).ceil() as i32 + 1 - MANTISSA_BITS).max(0);
     let down = 2f64.powi(-shift);

@@ -64,8 +64,11 @@ impl Plaintext {
         if coefficient >= modulus - 1.0 {
             return Err(Error::MessageOverflow { operation: "lift", coefficient, modulus });
         }
-        let data =
-            if self.slots == self.params.slots() { Data::Full(self.lift_full(limbs)?) } else { self.lift_subring(limbs)? };
+        let data = if self.slots == self.params.slots() {
+            Data::Full(self.lift_full(limbs)?)
+        } else {
+            self.lift_subring(limbs)?
+        };
         Ok(LiftedPlaintext {
             params: self.params.clone(),
             limbs: limbs.clone(),
@@ -102,9 +105,8 @@ impl Plaintext {
             let factor = modulus.pow(2, u64::from(self.shift));
             let table = self.params.small_table(limb, degree)?;
             let start = values.len();
-            values.extend(
-                self.integers.iter().map(|&c| modulus.mul(modulus.reduce_i128(i128::from(c)), factor) as f64),
-            );
+            values
+                .extend(self.integers.iter().map(|&c| modulus.mul(modulus.reduce_i128(i128::from(c)), factor) as f64));
             (ring.kernel().ntt_forward)(&table, &mut values[start..]);
         }
         Ok(Data::Subring { degree, values })
@@ -227,8 +229,7 @@ impl LiftedPlaintext {
                             op(kernel, modulus, out, part, Value::Scalar(w));
                         }
                     } else {
-                        let expanded: Vec<f64> =
-                            values.iter().flat_map(|&w| std::iter::repeat_n(w, run)).collect();
+                        let expanded: Vec<f64> = values.iter().flat_map(|&w| std::iter::repeat_n(w, run)).collect();
                         op(kernel, modulus, output, input, Value::Limb(&expanded));
                     }
                 }

@@ -158,7 +158,12 @@ impl<K: EvaluationKeys> Evaluator<K> {
     /// # Errors
     /// As [`Evaluator::mul_lifted`]; [`Error::ScaleMismatch`], [`Error::LevelMismatch`]; [`Error::NotLinear`] if `a` has
     /// more parts than `acc`.
-    pub fn mul_lifted_add(&self, acc: &mut Ciphertext, a: &Ciphertext, plaintext: &LiftedPlaintext) -> Result<(), Error> {
+    pub fn mul_lifted_add(
+        &self,
+        acc: &mut Ciphertext,
+        a: &Ciphertext,
+        plaintext: &LiftedPlaintext,
+    ) -> Result<(), Error> {
         self.check_pair("mul_lifted_add", acc, a)?;
         self.params.check_same("mul_lifted_add", plaintext.params())?;
         check_scales("mul_lifted_add", acc.scale, a.scale * plaintext.scale())?;
@@ -266,7 +271,12 @@ impl<K: EvaluationKeys> Evaluator<K> {
     }
 
     /// Level and scale after a rescale.
-    pub(super) fn rescaled(&self, operation: &'static str, level: usize, scale: Scale) -> Result<(usize, Scale), Error> {
+    pub(super) fn rescaled(
+        &self,
+        operation: &'static str,
+        level: usize,
+        scale: Scale,
+    ) -> Result<(usize, Scale), Error> {
         let below = level.checked_sub(1).ok_or(Error::LevelExhausted { operation, have: 0, need: 1 })?;
         let scale = scale / self.params.rescale_factor(level);
         crate::encode::check_scale(operation, scale)?;

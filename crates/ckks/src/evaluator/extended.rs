@@ -100,7 +100,11 @@ impl<K: EvaluationKeys> Evaluator<K> {
     ///
     /// # Errors
     /// [`Error::ParamsMismatch`], [`Error::LevelMismatch`] for missing limbs.
-    pub fn mul_plain_qp(&self, a: &ExtendedCiphertext, plaintext: &LiftedPlaintext) -> Result<ExtendedCiphertext, Error> {
+    pub fn mul_plain_qp(
+        &self,
+        a: &ExtendedCiphertext,
+        plaintext: &LiftedPlaintext,
+    ) -> Result<ExtendedCiphertext, Error> {
         self.params.check_same("mul_plain_qp", &a.params)?;
         self.params.check_same("mul_plain_qp", plaintext.params())?;
         let parts = [plaintext.times(&a.parts[0])?, plaintext.times(&a.parts[1])?];

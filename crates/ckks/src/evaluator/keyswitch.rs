@@ -128,7 +128,13 @@ impl<K: EvaluationKeys> Evaluator<K> {
     }
 
     /// `acc += P x` on the limbs of `level`.
-    pub(super) fn add_times_p(&self, acc: &mut Poly<Eval>, x: &Poly<Eval>, level: usize, special: usize) -> Result<(), Error> {
+    pub(super) fn add_times_p(
+        &self,
+        acc: &mut Poly<Eval>,
+        x: &Poly<Eval>,
+        level: usize,
+        special: usize,
+    ) -> Result<(), Error> {
         let limbs = self.params.limbs(level);
         Ok(acc.add_scaled_assign(x, limbs, &self.params.special_residues(limbs, special))?)
     }

@@ -72,7 +72,11 @@ impl<K: EvaluationKeys> Evaluator<K> {
     ///
     /// # Errors
     /// As [`Evaluator::rotate`]; [`Error::LevelMismatch`] if the levels differ.
-    pub fn rotate_many_ciphertexts(&self, list: &[&Ciphertext], element: GaloisElement) -> Result<Vec<Ciphertext>, Error> {
+    pub fn rotate_many_ciphertexts(
+        &self,
+        list: &[&Ciphertext],
+        element: GaloisElement,
+    ) -> Result<Vec<Ciphertext>, Error> {
         let Some((first, _)) = list.split_first() else { return Ok(Vec::new()) };
         for a in list {
             self.check_linear("rotate_many_ciphertexts", a)?;

@@ -61,9 +61,13 @@ impl KeyRequest {
     pub fn merge(&mut self, other: &Self) -> &mut Self {
         for (&purpose, levels) in &other.levels {
             if levels.len() == 1 {
-                levels.iter().for_each(|&level| drop(self.at_most(purpose, level)));
+                for &level in levels {
+                    self.at_most(purpose, level);
+                }
             } else {
-                levels.iter().for_each(|&level| drop(self.also(purpose, level)));
+                for &level in levels {
+                    self.also(purpose, level);
+                }
             }
         }
         self

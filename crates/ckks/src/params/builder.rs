@@ -80,7 +80,11 @@ impl ParamsBuilder {
         let params = self.assemble()?;
         let report = check_security("parameters", params.degree, SecretDistribution::Ternary, params.log_qp())?;
         if report.is_warning() {
-            tracing::warn!(log_qp = report.log_qp, bits = report.bits, "parameters are within 4 bits of the 128-bit limit");
+            tracing::warn!(
+                log_qp = report.log_qp,
+                bits = report.bits,
+                "parameters are within 4 bits of the 128-bit limit"
+            );
         }
         params.finish(report, false)
     }

@@ -20,7 +20,12 @@ const MAX_PRIME_BITS: f64 = 50.0;
 /// A group of more than 50 bits is made of two primes of half its size. Levels are filled from the top: in a run of
 /// equal sizes the level below takes the prime nearest to `S^2 / 2^bits`, where `S` is the scale that a product arriving
 /// there would have, so that the scale of a chain of squarings stays within one prime gap of its nominal value.
-pub(super) fn choose(degree: usize, group_bits: &[f64], special_bits: u32, special_count: usize) -> Result<Chain, Error> {
+pub(super) fn choose(
+    degree: usize,
+    group_bits: &[f64],
+    special_bits: u32,
+    special_count: usize,
+) -> Result<Chain, Error> {
     let special = ntt_primes(degree, special_bits, special_count, &[])?;
     let mut taken = special.clone();
     let mut groups = vec![Vec::new(); group_bits.len()];

@@ -217,7 +217,8 @@ impl Params {
     }
 
     pub(crate) fn embedding(&self, slots: usize) -> Arc<Embedding> {
-        cached(&self.0.embeddings, slots, || Ok(Embedding::new(slots))).unwrap_or_else(|_: Error| Embedding::new(slots).into())
+        cached(&self.0.embeddings, slots, || Ok(Embedding::new(slots)))
+            .unwrap_or_else(|_: Error| Embedding::new(slots).into())
     }
 
     /// How a polynomial at `level` is cut into digits for a key of this shape.

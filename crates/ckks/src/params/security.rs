@@ -136,9 +136,7 @@ mod tests {
                 assert!(limit.soft < limit.hard);
                 assert!(check_security("test", degree, secret, f64::from(limit.hard)).is_ok());
                 let refused = check_security("test", degree, secret, f64::from(limit.hard) + 1.0);
-                let Err(Error::Insecure { degree: d, limit: l, log_qp, .. }) = refused else {
-                    panic!("{refused:?}")
-                };
+                let Err(Error::Insecure { degree: d, limit: l, log_qp, .. }) = refused else { panic!("{refused:?}") };
                 assert_eq!((d, l, log_qp), (degree, limit.hard, f64::from(limit.hard) + 1.0));
             }
         }
