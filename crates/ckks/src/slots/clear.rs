@@ -7,6 +7,7 @@ use super::{
 use crate::linear::LinearTransform;
 use num_complex::Complex64;
 use std::sync::Arc;
+use std::time::Duration;
 
 /// Slots in double precision, with the levels and scales that ciphertexts would have.
 ///
@@ -239,7 +240,7 @@ impl Machine for Clear {
     }
 
     fn rotate_many(&self, vector: &ClearVector, steps: &[i64]) -> SlotResult<Vec<ClearVector>> {
-        record_rotations(&self.log, vector.level, self.slots(), steps);
+        record_rotations(&self.log, vector.level, self.slots(), steps, Duration::ZERO);
         let rotate = |&steps: &i64| {
             let slots = vector.slots().map(|slots| Arc::new(rotated(slots, steps)));
             ClearVector { slots, ..vector.clone() }
@@ -302,7 +303,7 @@ impl Machine for Clear {
 }
 
 /// Records the primitives and keys of hoisted rotations of one vector.
-pub(super) fn record_rotations(log: &OpLog, level: usize, slots: usize, steps: &[i64]) {
+pub(super) fn record_rotations(log: &OpLog, level: usize, slots: usize, steps: &[i64], time: Duration) {
     let reduced = steps.iter().map(|steps| steps.rem_euclid(slots as i64) as usize).filter(|&steps| steps != 0);
     let mut count = 0;
     for steps in reduced {
@@ -310,10 +311,10 @@ pub(super) fn record_rotations(log: &OpLog, level: usize, slots: usize, steps: &
         count += 1;
     }
     if count == 1 {
-        log.record(OpKind::Rotate, level, 1);
+        log.record_timed(OpKind::Rotate, level, 1, time);
     } else if count > 1 {
         log.record(OpKind::ModUp, level, 1);
-        log.record(OpKind::KeyProduct, level, count);
+        log.record_timed(OpKind::KeyProduct, level, count, time);
         log.record(OpKind::ModDown, level, count);
     }
 }

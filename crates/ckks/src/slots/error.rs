@@ -139,4 +139,7 @@ pub enum SlotError {
         /// What is wrong.
         reason: String,
     },
+    /// The evaluator refused: a missing key, operands of different owners, a scale out of range.
+    #[error(transparent)]
+    Ciphertext(#[from] crate::Error),
 }

@@ -87,6 +87,12 @@ struct Inner {
     keys: BTreeMap<KeyUse, BTreeSet<usize>>,
 }
 
+impl Inner {
+    fn current(&self) -> Arc<str> {
+        self.labels.last().cloned().unwrap_or_else(|| Arc::from(""))
+    }
+}
+
 impl OpLog {
     /// An empty log.
     pub fn new() -> Self {
@@ -104,10 +110,17 @@ impl OpLog {
             return;
         }
         let mut inner = self.lock();
-        let label = inner.labels.last().cloned().unwrap_or_else(|| Arc::from(""));
+        let label = inner.current();
         let total = inner.totals.entry((label, kind, level)).or_default();
         total.count += count as u64;
         total.time += time;
+    }
+
+    /// Adds time to operations of `kind` without counting one more.
+    pub fn add_time(&self, kind: OpKind, level: usize, time: Duration) {
+        let mut inner = self.lock();
+        let label = inner.current();
+        inner.totals.entry((label, kind, level)).or_default().time += time;
     }
 
     /// Notes that a key is needed at `level`.

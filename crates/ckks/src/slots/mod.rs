@@ -17,19 +17,20 @@
 mod align;
 mod chain;
 mod clear;
+mod encrypted;
 mod error;
 mod log;
 mod plain;
-mod scale;
 mod types;
 
+pub use crate::Scale;
 pub use chain::Chain;
 pub(crate) use chain::square_root;
 pub use clear::{Clear, ClearVector};
+pub use encrypted::{Encrypted, EncryptedVector, Refresher};
 pub use error::SlotError;
 pub use log::{KeyUse, LabelGuard, OpKind, OpLog, OpRow, OpTotal};
 pub use plain::Plain;
-pub use scale::Scale;
 pub use types::{Combination, RefreshKind, RefreshProfile};
 
 use crate::linear::LinearTransform;

@@ -23,6 +23,9 @@ pub struct ExtendTable {
     pub matrix: Vec<f64>,
     /// `-Q mod p_j`.
     pub neg_q: Vec<f64>,
+    /// `matrix` and `neg_q` in `(-p_j/2, p_j/2)`.
+    pub(super) matrix_centred: Vec<f64>,
+    pub(super) neg_q_centred: Vec<f64>,
     cofactors: Vec<BigUint>,
     product: BigUint,
 }
@@ -36,9 +39,22 @@ impl ExtendTable {
         let product: BigUint = from.iter().map(|m| BigUint::from(m.value())).product();
         let cofactors: Vec<BigUint> = from.iter().map(|m| &product / m.value()).collect();
         let inv = from.iter().zip(&cofactors).map(|(m, c)| m.pow(rem(c, m), m.value() - 2) as f64).collect();
-        let matrix = to.iter().flat_map(|p| cofactors.iter().map(|c| rem(c, p) as f64)).collect();
-        let neg_q = to.iter().map(|p| p.neg(rem(&product, p)) as f64).collect();
-        Self { from: from.to_vec(), to: to.to_vec(), inv, matrix, neg_q, cofactors, product }
+        let matrix: Vec<f64> = to.iter().flat_map(|p| cofactors.iter().map(|c| rem(c, p) as f64)).collect();
+        let neg_q: Vec<f64> = to.iter().map(|p| p.neg(rem(&product, p)) as f64).collect();
+        let rows = to.iter().zip(matrix.chunks(from.len().max(1)));
+        let matrix_centred = rows.flat_map(|(p, row)| row.iter().map(|&c| centred(p, c))).collect();
+        let neg_q_centred = to.iter().zip(&neg_q).map(|(p, &c)| centred(p, c)).collect();
+        Self {
+            from: from.to_vec(),
+            to: to.to_vec(),
+            inv,
+            matrix,
+            neg_q,
+            matrix_centred,
+            neg_q_centred,
+            cofactors,
+            product,
+        }
     }
 
     /// `Q`, the product of the source primes.
@@ -54,6 +70,19 @@ impl ExtendTable {
         let v: BigUint = ((sum << 1u32) + &self.product) / (&self.product << 1u32);
         v.to_f64().unwrap_or(0.0)
     }
+
+    /// As [`Self::exact_v`], for centred digits.
+    #[cold]
+    pub(super) fn exact_centred_v(&self, y: impl Iterator<Item = f64> + Clone) -> f64 {
+        let lifted = y.clone().filter(|&y| y < 0.0).count() as f64;
+        let canonical = y.zip(&self.from).map(|(y, m)| if y < 0.0 { y + m.float() } else { y });
+        self.exact_v(canonical) - lifted
+    }
+}
+
+/// The representative of a canonical residue in `(-q/2, q/2)`.
+pub(super) fn centred(m: &Modulus, c: f64) -> f64 {
+    if c > m.float() / 2.0 { c - m.float() } else { c }
 }
 
 fn rem(a: &BigUint, m: &Modulus) -> u64 {

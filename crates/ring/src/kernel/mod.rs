@@ -5,9 +5,21 @@
 //! kernels agree bit for bit whatever order they compute in. This is the only module with `unsafe` code.
 #![allow(unsafe_code)]
 
+#[cfg(target_arch = "x86_64")]
+#[macro_use]
+mod table;
+
+#[cfg(target_arch = "x86_64")]
+mod avx2;
+#[cfg(target_arch = "x86_64")]
+mod avx512;
 mod extend;
 mod ntt;
 mod scalar;
+#[cfg(target_arch = "x86_64")]
+mod simd;
+#[cfg(test)]
+mod tests;
 
 pub use extend::ExtendTable;
 pub use ntt::{NttTable, eval_exponent};
@@ -49,12 +61,18 @@ pub struct Kernel {
     /// `dst[i] = src[index[i]]`.
     pub permute: fn(&mut [f64], &[f64], &[u32]),
     /// `acc[i] += src[index[i]] * b[i]`: `(m, acc, src, index, b)`.
-    pub permute_mul_add: fn(&Modulus, &mut [f64], &[f64], &[u32], &[f64]),
+    pub permute_mul_add: PermuteMulAdd,
     /// Centred basis extension of a block of coefficients: `(table, sources, destinations)`, one slice per prime.
-    pub extend: fn(&ExtendTable, &[&[f64]], &mut [&mut [f64]]),
+    pub extend: Extend,
     /// `acc0 += sum_d digit_d * key0_d`, `acc1 += sum_d digit_d * key1_d`, the digits read through `index` if given.
     pub inner_product2: InnerProduct2,
 }
+
+/// `(m, acc, src, index, b)`; see [`Kernel::permute_mul_add`].
+pub type PermuteMulAdd = fn(&Modulus, &mut [f64], &[f64], &[u32], &[f64]);
+
+/// `(table, sources, destinations)`; see [`Kernel::extend`].
+pub type Extend = fn(&ExtendTable, &[&[f64]], &mut [&mut [f64]]);
 
 /// `(m, acc0, acc1, digits, key0, key1, index)`; see [`Kernel::inner_product2`].
 pub type InnerProduct2 = fn(&Modulus, &mut [f64], &mut [f64], &[&[f64]], &[&[f64]], &[&[f64]], Option<&[u32]>);
@@ -78,33 +96,9 @@ impl Kernel {
 
     /// All kernels this CPU can run, slowest first; the first is [`Kernel::scalar`].
     pub fn available() -> Vec<&'static Self> {
-        vec![scalar::kernel()]
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::prime::ntt_primes;
-
-    #[test]
-    fn ntt_evaluates_at_the_stated_powers_and_inverts() {
-        for log_n in 4..8 {
-            let n = 1 << log_n;
-            let m = Modulus::new(ntt_primes(n, 50, 1, &[]).unwrap()[0]).unwrap();
-            let table = NttTable::new(m, n).unwrap();
-            let input: Vec<f64> = (0..n as u64).map(|i| m.pow(3, 1000 + 7 * i) as f64).collect();
-            for kernel in Kernel::available() {
-                let mut a = input.clone();
-                (kernel.ntt_forward)(&table, &mut a);
-                for (index, &value) in a.iter().enumerate() {
-                    let x = m.pow(table.root(), eval_exponent(log_n, index) as u64);
-                    let naive = input.iter().rev().fold(0, |sum, &c| m.add(m.mul(sum, x), c as u64));
-                    assert_eq!(value, naive as f64, "{kernel:?} N = {n}, slot {index}");
-                }
-                (kernel.ntt_inverse)(&table, &mut a, 1.0);
-                assert_eq!(a, input, "{kernel:?} N = {n}");
-            }
-        }
+        let mut kernels = vec![scalar::kernel()];
+        #[cfg(target_arch = "x86_64")]
+        kernels.extend([avx2::kernel(), avx512::kernel()].into_iter().flatten());
+        kernels
     }
 }

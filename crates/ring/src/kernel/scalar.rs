@@ -64,14 +64,15 @@ kernels! {
 
 mod body {
     use super::{ExtendTable, Modulus, NttTable};
+    use crate::kernel::ntt::transpose16;
 
-    /// Cooley-Tukey butterflies, natural order in, bit-reversed order out.
+    /// Cooley-Tukey butterflies, natural order in, bit-reversed order with transposed blocks of 16 out.
     #[inline(always)]
     pub(super) fn ntt_forward(t: &NttTable, a: &mut [f64]) {
-        let m = t.modulus;
+        let (m, [powers, _]) = (t.modulus, t.reference());
         let (mut half, mut groups) = (a.len() / 2, 1);
         while half != 0 {
-            for (block, &w) in a.chunks_exact_mut(2 * half).zip(&t.forward[groups..2 * groups]) {
+            for (block, &w) in a.chunks_exact_mut(2 * half).zip(&powers[groups..2 * groups]) {
                 let (low, high) = block.split_at_mut(half);
                 for (x, y) in low.iter_mut().zip(high) {
                     let u = m.mul_f64(*y, w);
@@ -81,15 +82,17 @@ mod body {
             half /= 2;
             groups *= 2;
         }
+        transpose_blocks(a);
     }
 
-    /// Gentleman-Sande butterflies, bit-reversed order in, natural order out.
+    /// Gentleman-Sande butterflies, the forward transform's order in, natural order out.
     #[inline(always)]
     pub(super) fn ntt_inverse(t: &NttTable, a: &mut [f64], constant: f64) {
-        let m = t.modulus;
+        let (m, [_, powers]) = (t.modulus, t.reference());
+        transpose_blocks(a);
         let (mut half, mut groups) = (1, a.len() / 2);
         while groups != 0 {
-            for (block, &w) in a.chunks_exact_mut(2 * half).zip(&t.inverse[groups..2 * groups]) {
+            for (block, &w) in a.chunks_exact_mut(2 * half).zip(&powers[groups..2 * groups]) {
                 let (low, high) = block.split_at_mut(half);
                 for (x, y) in low.iter_mut().zip(high) {
                     (*x, *y) = (m.add_f64(*x, *y), m.mul_f64(m.sub_f64(*x, *y), w));
@@ -99,6 +102,19 @@ mod body {
             groups /= 2;
         }
         mul_scalar(&m, a, m.mul_f64(t.degree_inv, constant));
+    }
+
+    /// Between bit-reversed order and that of `eval_exponent`.
+    #[inline(always)]
+    fn transpose_blocks(a: &mut [f64]) {
+        for block in a.chunks_exact_mut(16) {
+            for i in 0..16 {
+                let j = transpose16(i);
+                if i < j {
+                    block.swap(i, j);
+                }
+            }
+        }
     }
 
     #[inline(always)]

@@ -1,0 +1,124 @@
+//! The key-switch inner product: sums of products, reduced once.
+//!
+//! A running sum `high` that starts at a large constant takes `a b` rounded to a multiple of its last place; the exact
+//! remainder `a b - (new high - old high)` goes to a running sum `low`. Two multiply-adds and two additions a product,
+//! half of each kind, against seven operations with a reduction each.
+
+use super::pointwise::check_index;
+use super::{Field, Lanes};
+use crate::modulus::Modulus;
+
+/// Products per reduction: at most `2^102` together, so that `high` stays in `[2^102, 2^103]` with last place `2^50`.
+const CHUNK: usize = 4;
+const BASE: f64 = (1u128 << 102) as f64;
+
+/// # Safety
+/// The CPU must support the instructions of `V`.
+#[inline(always)]
+pub(in crate::kernel) unsafe fn inner_product2<V: Lanes>(
+    m: &Modulus,
+    acc0: &mut [f64],
+    acc1: &mut [f64],
+    digits: &[&[f64]],
+    key0: &[&[f64]],
+    key1: &[&[f64]],
+    index: Option<&[u32]>,
+) {
+    let terms = digits.len().min(key0.len()).min(key1.len());
+    if terms == 0 {
+        return;
+    }
+    let (digits, key0, key1) = (&digits[..terms], &key0[..terms], &key1[..terms]);
+    let keys = key0.iter().chain(key1);
+    let n = keys.map(|k| k.len()).chain([acc0.len(), acc1.len()]).min().unwrap_or(0);
+    let sources = digits.iter().map(|d| d.len()).min().unwrap_or(0);
+    let n = match index {
+        Some(index) => {
+            let n = n.min(index.len());
+            check_index(&index[..n], sources);
+            n
+        }
+        None => n.min(sources),
+    };
+    let whole = n - n % V::LANES;
+    for start in (0..terms).step_by(CHUNK) {
+        let chunk = Chunk {
+            digits: &digits[start..],
+            key0: &key0[start..],
+            key1: &key1[start..],
+            index: index.map_or(std::ptr::null(), |index| index.as_ptr()),
+            acc: [acc0.as_mut_ptr(), acc1.as_mut_ptr()],
+            n: whole,
+        };
+        // SAFETY: every slice has `whole` elements, digits as many as the indices reach.
+        unsafe {
+            match (terms - start, index.is_some()) {
+                (1, false) => chunk.run::<V, 1, false>(m),
+                (2, false) => chunk.run::<V, 2, false>(m),
+                (3, false) => chunk.run::<V, 3, false>(m),
+                (_, false) => chunk.run::<V, CHUNK, false>(m),
+                (1, true) => chunk.run::<V, 1, true>(m),
+                (2, true) => chunk.run::<V, 2, true>(m),
+                (3, true) => chunk.run::<V, 3, true>(m),
+                (_, true) => chunk.run::<V, CHUNK, true>(m),
+            }
+        }
+    }
+    for j in whole..n {
+        let from = index.map_or(j, |index| index[j] as usize);
+        for ((d, k0), k1) in digits.iter().zip(key0).zip(key1) {
+            acc0[j] = m.add_f64(acc0[j], m.mul_f64(d[from], k0[j]));
+            acc1[j] = m.add_f64(acc1[j], m.mul_f64(d[from], k1[j]));
+        }
+    }
+}
+
+/// Operands of one pass over up to [`CHUNK`] digits.
+struct Chunk<'a> {
+    digits: &'a [&'a [f64]],
+    key0: &'a [&'a [f64]],
+    key1: &'a [&'a [f64]],
+    index: *const u32,
+    acc: [*mut f64; 2],
+    n: usize,
+}
+
+impl Chunk<'_> {
+    /// # Safety
+    /// `D <= CHUNK` operands, each of `n` elements (digits as many as indices reach if `GATHER`); the CPU supports `V`.
+    #[inline(always)]
+    unsafe fn run<V: Lanes, const D: usize, const GATHER: bool>(&self, m: &Modulus) {
+        let digits: [*const f64; D] = std::array::from_fn(|d| self.digits[d].as_ptr());
+        let key0: [*const f64; D] = std::array::from_fn(|d| self.key0[d].as_ptr());
+        let key1: [*const f64; D] = std::array::from_fn(|d| self.key1[d].as_ptr());
+        // SAFETY: as promised by the caller.
+        unsafe {
+            let f = Field::<V>::new(m);
+            let base = V::splat(BASE);
+            for j in (0..self.n).step_by(V::LANES) {
+                let (mut high0, mut high1) = (base, base);
+                let (mut low0, mut low1) = (V::load(self.acc[0].add(j)), V::load(self.acc[1].add(j)));
+                for d in 0..D {
+                    let x = if GATHER { V::gather(digits[d], self.index.add(j)) } else { V::load(digits[d].add(j)) };
+                    (high0, low0) = accumulate(high0, low0, x, V::load(key0[d].add(j)));
+                    (high1, low1) = accumulate(high1, low1, x, V::load(key1[d].add(j)));
+                }
+                fold(f, high0.sub(base), low0).store(self.acc[0].add(j));
+                fold(f, high1.sub(base), low1).store(self.acc[1].add(j));
+            }
+        }
+    }
+}
+
+/// Adds `x y` to `high + low`.
+#[inline(always)]
+pub(super) fn accumulate<V: Lanes>(high: V, low: V, x: V, y: V) -> (V, V) {
+    let next = x.mul_add(y, high);
+    (next, x.mul_add(y, high.sub(next)).add(low))
+}
+
+/// `high + low` to canonical, for `high <= 4 q^2` (the rest of the division is at most 2) and `low <= 4`.
+#[inline(always)]
+pub(super) fn fold<V: Lanes>(f: Field<V>, high: V, low: V) -> V {
+    f.canonical(f.centre(high).add(low))
+}
