@@ -37,6 +37,8 @@ pub enum Function {
     Sign,
     /// 0 below 0, 1 above.
     Step,
+    /// max(x, 0).
+    Relu,
 }
 
 impl Function {
@@ -64,6 +66,7 @@ impl Function {
                 }
             }
             Self::Step => 0.5 + 0.5 * Self::Sign.eval(x),
+            Self::Relu => x.max(0.0),
         }
     }
 
@@ -81,6 +84,8 @@ impl Function {
             Self::Sigmoid => one.clone() / (one + (-x.clone()).exp()),
             Self::Exp => x.exp(),
             Self::Erf => float::erf(x),
+            Self::Relu if *x <= Float::ZERO => float::float(0.0, bits),
+            Self::Relu => x.clone(),
             Self::Sign | Self::Step => float::float(self.eval(float::to_f64(x)), bits),
         }
     }
@@ -124,6 +129,7 @@ impl fmt::Display for Function {
             Self::Erf => write!(f, "erf"),
             Self::Sign => write!(f, "sign"),
             Self::Step => write!(f, "step"),
+            Self::Relu => write!(f, "max(x, 0)"),
         }
     }
 }
@@ -172,6 +178,7 @@ mod tests {
             Function::Erf,
             Function::Sign,
             Function::Step,
+            Function::Relu,
         ];
         for f in functions {
             for i in 1..60 {

@@ -1,5 +1,6 @@
 //! Functions to certified polynomials: minimax, Chebyshev, Goldschmidt and Newton schemes, evaluation plans.
 
+pub mod certificate;
 pub mod chebyshev;
 pub mod cosine;
 mod error;
@@ -9,7 +10,9 @@ mod interval;
 pub mod plan;
 mod polynomial;
 pub mod remez;
+pub mod scheme;
 
+pub use certificate::{Certificate, Measure};
 pub use cosine::DiscreteCosine;
 pub use error::{Error, Result};
 pub use float::Float;
@@ -18,3 +21,4 @@ pub use interval::{Interval, Violations};
 pub use plan::{Arith, Cost, Counter, EvalPlan, F64, Lanes, Sum};
 pub use polynomial::{Basis, Parity, Polynomial};
 pub use remez::{Minimax, Remez, Weight};
+pub use scheme::{Circuit, Scheme};

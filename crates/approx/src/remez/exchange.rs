@@ -50,7 +50,11 @@ impl<'a> Problem<'a> {
     }
 
     pub(super) fn solve(&self, tolerance: f64, max_iterations: usize) -> Result<Minimax> {
-        let mut reference = self.first_reference();
+        let mut reference = self.first_reference(0.0);
+        if log2_abs(&self.level(&reference)?.error) < 48.0 - self.bits as f64 {
+            // A symmetric reference levels at zero when the symmetry of f does not match the number of points.
+            reference = self.first_reference(0.3);
+        }
         let (mut levelled, mut largest) = (0.0, f64::INFINITY);
         for iteration in 1..=max_iterations {
             let fit = self.level(&reference)?;
@@ -85,8 +89,9 @@ impl<'a> Problem<'a> {
         Err(Error::NotConverged { degree: self.degree, iterations: max_iterations, levelled, largest, reference })
     }
 
-    /// Chebyshev extrema of each interval, shared out by the weight of the interval under the arcsine law of the hull.
-    fn first_reference(&self) -> Vec<f64> {
+    /// Chebyshev extrema of each interval, shared out by the weight of the interval under the arcsine law of the hull;
+    /// inner points are moved by the given share of a step.
+    fn first_reference(&self, skew: f64) -> Vec<f64> {
         let total = self.count + 1;
         let angle = |x: f64| self.hull.to_unit(x).clamp(-1.0, 1.0).acos();
         let shares: Vec<f64> = self.domain.iter().map(|i| angle(i.lo()) - angle(i.hi())).collect();
@@ -106,7 +111,12 @@ impl<'a> Problem<'a> {
         let mut points = Vec::with_capacity(total);
         for (interval, &n) in self.domain.iter().zip(&counts) {
             for j in 0..n {
-                let u = if n == 1 { 0.0 } else { -crate::chebyshev::cos_pi(j, n - 1) };
+                let inner = j > 0 && j + 1 < n;
+                let u = match n {
+                    1 => 0.0,
+                    _ if inner && skew != 0.0 => -(std::f64::consts::PI * (j as f64 + skew) / (n - 1) as f64).cos(),
+                    _ => -crate::chebyshev::cos_pi(j, n - 1),
+                };
                 // Odd polynomials are 0 at 0 whatever their coefficients, so 0 cannot be a reference point.
                 let x = interval.from_unit(u).clamp(interval.lo(), interval.hi());
                 points.push(if self.parity == Parity::Odd && x == 0.0 { 1e-3 * interval.hi() / n as f64 } else { x });
