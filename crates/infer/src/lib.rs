@@ -1,1 +1,18 @@
 //! Encrypted transformer inference: layouts, planner, encrypted layers, client and server.
+
+mod cost;
+mod error;
+mod exec;
+mod fold;
+mod geometry;
+mod graph;
+mod placement;
+mod plan;
+mod run;
+
+pub use cost::CostModel;
+pub use error::{InferError, Result};
+pub use geometry::Geometry;
+pub use graph::Operator;
+pub use plan::{Options, Plan, Step, Target};
+pub use run::{Done, Observer, Progress};

@@ -1,0 +1,121 @@
+//! Typed errors of planning and running.
+
+use std::path::PathBuf;
+
+use cipherlm_ckks::slots::SlotError;
+use cipherlm_spec::SpecError;
+
+/// Anything that can be wrong with a plan, its inputs or its files.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum InferError {
+    /// The model is at fault.
+    #[error(transparent)]
+    Spec(#[from] SpecError),
+    /// A slot operation refused its operands.
+    #[error("{node}: {source}")]
+    Slots {
+        /// The step of the plan.
+        node: String,
+        /// What the machine said.
+        source: SlotError,
+    },
+    /// A model feature that has no encrypted form here.
+    #[error("{feature} has no encrypted form: {advice}")]
+    Unsupported {
+        /// The feature.
+        feature: &'static str,
+        /// What to do instead.
+        advice: &'static str,
+    },
+    /// The model does not fit the parameters.
+    #[error("{what}: {need} needed, {have} available; {advice}")]
+    DoesNotFit {
+        /// The resource.
+        what: &'static str,
+        /// How much is needed.
+        need: u64,
+        /// How much there is.
+        have: u64,
+        /// How to make it fit.
+        advice: &'static str,
+    },
+    /// No placement of refreshes keeps every step above level zero.
+    #[error(
+        "no placement of refreshes serves {node}: the chain has {top} levels after a refresh, the longest stretch needs {need}"
+    )]
+    NoPlacement {
+        /// The step where it fails.
+        node: String,
+        /// Levels after a refresh.
+        top: usize,
+        /// Levels needed.
+        need: usize,
+    },
+    /// The prompt is not one this plan can take.
+    #[error("the prompt has {length} tokens, this plan takes 1 to {capacity}: {advice}")]
+    Prompt {
+        /// Tokens given.
+        length: usize,
+        /// Tokens the plan was made for.
+        capacity: usize,
+        /// What to do.
+        advice: &'static str,
+    },
+    /// Two things that must belong together do not.
+    #[error("{what}: {found} does not belong to {expected}")]
+    Mismatch {
+        /// What was compared.
+        what: &'static str,
+        /// Identity expected.
+        expected: String,
+        /// Identity found.
+        found: String,
+    },
+    /// A polynomial could not be planned.
+    #[error("polynomial of `{site}`: {reason}")]
+    Polynomial {
+        /// The site.
+        site: String,
+        /// Why.
+        reason: String,
+    },
+    /// A file could not be read or written.
+    #[error("cannot access {}: {source}", path.display())]
+    Io {
+        /// The file.
+        path: PathBuf,
+        /// What the system said.
+        source: std::io::Error,
+    },
+    /// A file is not what it should be.
+    #[error("{what} is malformed: {reason}")]
+    Malformed {
+        /// The file or field.
+        what: String,
+        /// What is wrong.
+        reason: String,
+    },
+    /// The run was asked to stop between two steps; checkpoints hold what was done.
+    #[error("stopped before step {step} of {steps}; run again with the same checkpoint folder to go on")]
+    Stopped {
+        /// Steps done.
+        step: usize,
+        /// Steps in all.
+        steps: usize,
+    },
+}
+
+/// Result of this crate.
+pub type Result<T> = std::result::Result<T, InferError>;
+
+/// Attaches the name of a step to a slot error.
+pub(crate) trait At<T> {
+    fn at(self, node: &str) -> Result<T>;
+}
+
+impl<T> At<T> for std::result::Result<T, SlotError> {
+    fn at(self, node: &str) -> Result<T> {
+        self.map_err(|source| InferError::Slots { node: node.to_owned(), source })
+    }
+}

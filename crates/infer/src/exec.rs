@@ -1,0 +1,235 @@
+//! Carrying out one node on a machine.
+
+use cipherlm_ckks::polynomial;
+use cipherlm_ckks::slots::{Machine, Plain, RefreshKind, Scale, SlotResult};
+use cipherlm_spec::Attention;
+use num_complex::Complex64;
+
+use crate::error::{At, InferError, Result};
+use crate::fold::{Folded, Map};
+use crate::graph::{Node, Op};
+use crate::placement::RefreshChoice;
+
+/// The vectors of one node.
+pub(crate) type Value<M> = Vec<<M as Machine>::Vector>;
+
+/// Evaluates a node whose inputs are given (already sliced) so that every output is canonical at `level`.
+pub(crate) fn evaluate<M: Machine>(
+    machine: &M,
+    folded: &Folded,
+    node: &Node,
+    inputs: &[&[M::Vector]],
+    level: usize,
+) -> Result<Value<M>> {
+    let context = Context { machine, folded, node };
+    let first = inputs.first().copied().unwrap_or_default();
+    let second = inputs.get(1).copied().unwrap_or_default();
+    match &node.op {
+        Op::Input => Ok(vec![]),
+        Op::Variance { site } => context.variance(first, site, level),
+        Op::Poly { plan } => {
+            let apply = |x: &M::Vector| {
+                let mut values = polynomial::evaluate_all_to(machine, plan, x, level)?;
+                Ok(values.swap_remove(0))
+            };
+            first.iter().map(|x| apply(x).at(&node.name)).collect()
+        }
+        Op::Linear { map, bias } => context.linear(first, *map, *bias, level),
+        Op::Scaled { map } => context.scaled(first, second, *map, level),
+        Op::Spread { layer } => {
+            let transform = folded.spread(*layer)?;
+            let inputs: Vec<&M::Vector> = first.iter().collect();
+            machine.linear_transforms_to(&inputs, &transform, level).at(&node.name)
+        }
+        Op::Attend { layer } => context.attend(first, *layer, level),
+        Op::Mul => {
+            let multiply = |(a, b): (&M::Vector, &M::Vector)| {
+                let (a, b) = (lower(machine, a, level + 1)?, lower(machine, b, level + 1)?);
+                machine.mul(&a, &b)
+            };
+            first.iter().zip(second).map(|pair| multiply(pair).at(&node.name)).collect()
+        }
+        Op::Add => {
+            let sum =
+                |(a, b): (&M::Vector, &M::Vector)| machine.add(&lower(machine, a, level)?, &lower(machine, b, level)?);
+            first.iter().zip(second).map(|pair| sum(pair).at(&node.name)).collect()
+        }
+    }
+}
+
+/// Refreshes all vectors of a value to `level`, two by two as real and imaginary parts where the choice says so.
+pub(crate) fn refresh<M: Machine>(
+    machine: &M,
+    name: &str,
+    vectors: &[M::Vector],
+    choice: &RefreshChoice,
+    level: usize,
+) -> Result<Value<M>> {
+    let mut out = Vec::with_capacity(vectors.len());
+    for part in vectors.chunks(2) {
+        match (part, choice.pair) {
+            ([a, b], Some(kind)) => out.extend(refresh_pair(machine, [a, b], kind, level).at(name)?),
+            _ => {
+                for vector in part {
+                    out.push(machine.refresh(vector, choice.single, Some(level)).at(name)?);
+                }
+            }
+        }
+    }
+    Ok(out)
+}
+
+/// Like [`Machine::refresh_pair`], with any kind of complex refresh.
+fn refresh_pair<M: Machine>(
+    machine: &M,
+    [first, second]: [&M::Vector; 2],
+    kind: RefreshKind,
+    level: usize,
+) -> SlotResult<[M::Vector; 2]> {
+    if kind == RefreshKind::Full {
+        let (a, b) = machine.refresh_pair(first, second, Some(level))?;
+        return Ok([a, b]);
+    }
+    let pair = machine.add(first, &machine.mul_i(second)?)?;
+    // Half of the pair goes through, so that v + conj(v) is the real part itself.
+    let half = machine.with_scale(&pair, machine.scale(&pair) * Scale::from_log2(1))?;
+    let fresh = machine.refresh(&half, kind, Some(level))?;
+    let conjugate = machine.conjugate(&fresh)?;
+    let real = machine.add(&fresh, &conjugate)?;
+    let imaginary = machine.mul_i(&machine.sub(&conjugate, &fresh)?)?;
+    Ok([real, imaginary])
+}
+
+/// `vector` at `level`, canonical; unchanged if it is there.
+pub(crate) fn lower<M: Machine>(machine: &M, vector: &M::Vector, level: usize) -> SlotResult<M::Vector> {
+    if machine.level(vector) == level && machine.is_canonical(vector) {
+        return Ok(vector.clone());
+    }
+    machine.to_level(vector, level)
+}
+
+struct Context<'a, M> {
+    machine: &'a M,
+    folded: &'a Folded,
+    node: &'a Node,
+}
+
+impl<M: Machine> Context<'_, M> {
+    /// Sum of squares over the blocks, then over the features of a token, spread over all of them again.
+    fn variance(&self, hidden: &[M::Vector], site: &str, level: usize) -> Result<Value<M>> {
+        let (machine, g) = (self.machine, self.folded.geometry);
+        let range = self.folded.model.site(site).map(|s| s.range);
+        let range =
+            range.ok_or_else(|| InferError::Polynomial { site: site.into(), reason: "not certified".into() })?;
+        let (factor, constant) = self.folded.variance_constants(range);
+        let mut mask = vec![0.0; g.features];
+        mask[0] = factor;
+        let run = || {
+            let lowered: Vec<M::Vector> =
+                hidden.iter().map(|h| lower(machine, h, level + 2)).collect::<SlotResult<_>>()?;
+            let pairs: Vec<_> = lowered.iter().map(|h| (h, h)).collect();
+            let squares = machine.mul_sum(&pairs)?;
+            let sum = machine.rotate_sum(&squares, 1, g.features)?;
+            let first = machine.mul_plain(&sum, &Plain::real(mask))?;
+            let all = machine.rotate_sum(&first, -1, g.features)?;
+            machine.add_const(&all, Complex64::new(constant, 0.0))
+        };
+        Ok(vec![run().at(&self.node.name)?])
+    }
+
+    fn linear(&self, inputs: &[M::Vector], map: Map, bias: bool, level: usize) -> Result<Value<M>> {
+        let (transform, biases) = self.folded.transform(map)?;
+        let inputs: Vec<&M::Vector> = inputs.iter().collect();
+        let outputs = self.machine.linear_transforms_to(&inputs, &transform, level).at(&self.node.name)?;
+        if bias { self.add_plains(outputs, &biases) } else { Ok(outputs) }
+    }
+
+    fn scaled(&self, raw: &[M::Vector], inv: &[M::Vector], map: Map, level: usize) -> Result<Value<M>> {
+        let machine = self.machine;
+        let inv = inv
+            .first()
+            .ok_or_else(|| InferError::Malformed { what: self.node.name.clone(), reason: "no factor".into() })?;
+        let inv = lower(machine, inv, level + 1).at(&self.node.name)?;
+        let products = raw.iter().map(|x| {
+            let x = lower(machine, x, level + 1).at(&self.node.name)?;
+            machine.mul(&x, &inv).at(&self.node.name)
+        });
+        let products = products.collect::<Result<Vec<_>>>()?;
+        let affine = self.folded.affine(map)?;
+        self.add_plains(products, &self.folded.geometry.layout()?.every_token(&affine.bias))
+    }
+
+    fn add_plains(&self, vectors: Value<M>, plains: &[Plain]) -> Result<Value<M>> {
+        let add = |(vector, plain): (M::Vector, &Plain)| {
+            if plain.is_zero() { Ok(vector) } else { self.machine.add_plain(&vector, plain).at(&self.node.name) }
+        };
+        vectors.into_iter().zip(plains).map(add).collect()
+    }
+
+    fn attend(&self, spread: &[M::Vector], layer: usize, level: usize) -> Result<Value<M>> {
+        let (machine, g) = (self.machine, self.folded.geometry);
+        let Attention::PowerSoftmax { p, .. } = self.folded.shape().attention else {
+            return Err(InferError::Unsupported { feature: "this attention", advice: "use PowerSoftmax" });
+        };
+        let steps: Vec<i64> = (0..g.shifts()).map(|a| -(a as i64) * g.shift_stride()).collect();
+        // Product, mask and the power lie above the weights, which lie one above the output.
+        let key_level = level + 3 + crate::graph::power_depth(p);
+        let copies_stride = g.period() as i64;
+        let mut numerators = vec![];
+        let mut denominators = vec![];
+        for block in 0..g.blocks {
+            let part =
+                |index: usize, at: usize| lower(machine, &spread[index * g.blocks + block], at).at(&self.node.name);
+            let (query, key) = (part(0, key_level)?, part(1, key_level)?);
+            let value = part(2, level + 1)?;
+            let keys = machine.rotate_many(&key, &steps).at(&self.node.name)?;
+            let values = machine.rotate_many(&value, &steps).at(&self.node.name)?;
+            let mut weights = Vec::with_capacity(keys.len());
+            for (shift, key) in keys.iter().enumerate() {
+                let (mask, add) = self.folded.score_plains(layer, block, shift)?;
+                let run = || {
+                    let product = machine.mul(&query, key)?;
+                    let sum = machine.rotate_sum(&product, 1, g.head)?;
+                    let first = machine.add_plain(&machine.mul_plain(&sum, &mask)?, &add)?;
+                    let score = machine.rotate_sum(&first, -1, g.head)?;
+                    power(machine, &score, p)
+                };
+                weights.push(run().at(&self.node.name)?);
+            }
+            let run = || {
+                let pairs: Vec<_> = weights.iter().zip(&values).collect();
+                let numerator = machine.rotate_sum(&machine.mul_sum(&pairs)?, copies_stride, g.copies)?;
+                let sum = machine.add_many(&weights.iter().collect::<Vec<_>>())?;
+                let sum = machine.rotate_sum(&lower(machine, &sum, level)?, copies_stride, g.copies)?;
+                let offset = Complex64::new(self.folded.denominator_offset(layer), 0.0);
+                Ok((numerator, machine.add_const(&sum, offset)?))
+            };
+            let (numerator, denominator) = run().at(&self.node.name)?;
+            numerators.push(numerator);
+            denominators.push(denominator);
+        }
+        numerators.extend(denominators);
+        Ok(numerators)
+    }
+}
+
+/// `x^p` for p = 2, 4, 6, 8, 16.
+fn power<M: Machine>(machine: &M, x: &M::Vector, p: u32) -> SlotResult<M::Vector> {
+    let square = machine.square(x)?;
+    if p == 6 {
+        let fourth = machine.square(&square)?;
+        return machine.mul(&fourth, &square);
+    }
+    (1..p.trailing_zeros()).try_fold(square, |x, _| machine.square(&x))
+}
+
+/// The kind of refresh of a single vector, for reports.
+pub(crate) fn kind_name(kind: RefreshKind) -> String {
+    match kind {
+        RefreshKind::Full => "full".into(),
+        RefreshKind::Real => "real".into(),
+        RefreshKind::Sparse(n) => format!("sparse {n}"),
+        RefreshKind::SparseReal(n) => format!("real sparse {n}"),
+        _ => "refresh".into(),
+    }
+}

@@ -1,0 +1,438 @@
+//! Constants folded into weights: what the encrypted circuit multiplies by, derived from the model once.
+//!
+//! * The mean of a LayerNorm is linear: every map that writes into the residual stream is centred, so the stream has mean zero at
+//!   every token and the variance is a plain mean of squares.
+//! * Gains and biases of a normalisation go into the maps that read it.
+//! * `1/sqrt(head_dim)`, the number of keys and the frozen eps of each (head, row) go into the rotary plaintexts of the queries, so
+//!   that `(x + c)^p` comes out already divided by `n * eps`.
+
+use std::sync::Arc;
+
+use cipherlm_approx::{Interval, Polynomial};
+use cipherlm_ckks::linear::LinearTransform;
+use cipherlm_ckks::slots::Plain;
+use cipherlm_spec::{
+    Attention, Eps, Function, Kind, Model, Norm, Placement, Range, Residual, Shape, Site, SpecError, ensure_certified,
+};
+
+use crate::error::{At, InferError, Result};
+use crate::geometry::Geometry;
+
+/// A plain matrix with the bias that follows it.
+pub(crate) struct Affine {
+    /// `[in][out]`.
+    pub(crate) weights: Vec<Vec<f64>>,
+    /// One value per output column.
+    pub(crate) bias: Vec<f64>,
+}
+
+/// Names one linear map of the model.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(crate) enum Map {
+    /// Hidden state to queries, keys and values, side by side in whole blocks.
+    Qkv(usize),
+    /// Heads back to the hidden state.
+    Out(usize),
+    /// Hidden state to the feed-forward layer (gate first, if there is one).
+    Up(usize),
+    /// Feed-forward layer to the hidden state.
+    Down(usize),
+    /// Hidden state to the vocabulary.
+    Head,
+}
+
+/// What one unit of a slot stands for, chosen from the certified ranges so that every intermediate value stays within about one.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) struct Units {
+    /// Residual stream.
+    pub(crate) hidden: f64,
+    /// Logits.
+    pub(crate) logits: f64,
+    /// One entry per layer.
+    pub(crate) layers: Vec<LayerUnits>,
+    /// Before the head.
+    pub(crate) final_norm: Range,
+}
+
+/// Units inside one layer.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(crate) struct LayerUnits {
+    pub(crate) norm1: Range,
+    pub(crate) norm2: Range,
+    pub(crate) value: f64,
+    pub(crate) denominator: Range,
+    pub(crate) activation: f64,
+}
+
+impl Units {
+    fn new(model: &Model) -> Result<Self> {
+        let range = |name: &str| {
+            let site = model.site(name).ok_or_else(|| SpecError::NoScheme { site: name.to_owned() })?;
+            Ok::<Range, InferError>(site.range)
+        };
+        let shape = model.shape();
+        let mut hidden = range("embed")?.magnitude();
+        let mut layers = vec![];
+        for l in 0..shape.layers {
+            let at = |part: &str| range(&format!("layers.{l}.{part}"));
+            hidden = hidden.max(at("mid")?.magnitude()).max(at("hidden")?.magnitude());
+            layers.push(LayerUnits {
+                norm1: at("norm1")?,
+                norm2: at("norm2")?,
+                value: at("attn.v")?.magnitude(),
+                denominator: at("attn.reciprocal")?,
+                activation: at("ffn.activation")?.magnitude(),
+            });
+        }
+        Ok(Self { hidden, logits: range("logits")?.magnitude(), layers, final_norm: range("final_norm")? })
+    }
+}
+
+/// The model seen through its geometry.
+pub(crate) struct Folded {
+    pub(crate) model: Arc<Model>,
+    pub(crate) geometry: Geometry,
+    pub(crate) units: Units,
+}
+
+impl Folded {
+    /// Checks that the circuit can express the model.
+    pub(crate) fn new(model: Arc<Model>, geometry: Geometry) -> Result<Self> {
+        let refuse = |feature, advice| Err(InferError::Unsupported { feature, advice });
+        let shape = model.shape();
+        match shape.attention {
+            Attention::PowerSoftmax { p, .. } if !p.is_power_of_two() && p != 6 => {
+                return refuse("this power", "train with p = 2, 4, 6, 8 or 16");
+            }
+            Attention::PowerSoftmax { eps: Eps::Relative { .. }, .. } => {
+                return refuse("a relative eps", "freeze the eps of each head and row first");
+            }
+            Attention::PowerSoftmax { .. } => {}
+            _ => return refuse("attention without an even power", "train with PowerSoftmax attention"),
+        }
+        if shape.kind != Kind::Decoder || shape.placement != Placement::Pre {
+            return refuse("a post-norm encoder", "use a pre-norm decoder");
+        }
+        ensure_certified(&model)?;
+        let units = Units::new(&model)?;
+        Ok(Self { model, geometry, units })
+    }
+
+    pub(crate) fn shape(&self) -> &Shape {
+        self.model.shape()
+    }
+
+    /// The embedded rows as the client encrypts them: centred where the model normalises by LayerNorm, in units of the stream.
+    pub(crate) fn enter_stream(&self, rows: &mut [f64]) {
+        if self.shape().norm == Norm::LayerNorm {
+            rows.chunks_exact_mut(self.shape().d_model).for_each(centre);
+        }
+        rows.iter_mut().for_each(|x| *x /= self.units.hidden);
+    }
+
+    pub(crate) fn affine(&self, map: Map) -> Result<Affine> {
+        let shape = self.shape();
+        match map {
+            Map::Qkv(l) => self.qkv(l),
+            Map::Out(l) => {
+                let raw = self.linear(&format!("layers.{l}.attn.out"))?;
+                let mut weights = vec![vec![]; self.geometry.blocks * self.geometry.features];
+                for head in 0..shape.heads {
+                    for f in 0..shape.head_dim {
+                        weights[self.geometry.column(head, f)] = raw.weights[head * shape.head_dim + f].clone();
+                    }
+                }
+                weights.iter_mut().for_each(|row| row.resize(shape.d_model, 0.0));
+                let from = self.units.layers[l].value;
+                Ok(self.into_stream(Affine { weights, bias: raw.bias }, from))
+            }
+            Map::Up(l) => {
+                let units = self.units.layers[l];
+                let read = |part: &str, unit| {
+                    let raw = self.linear(&format!("layers.{l}.ffn.{part}"))?;
+                    self.after_norm(raw, &norm_name(l, 2), units.norm2, unit)
+                };
+                if !shape.gated {
+                    return read("up", units.activation);
+                }
+                let parts = vec![read("gate", units.activation)?, read("up", 1.0)?];
+                Ok(self.side_by_side(parts, self.geometry.ffn_blocks))
+            }
+            Map::Down(l) => {
+                let raw = self.linear(&format!("layers.{l}.ffn.down"))?;
+                Ok(self.into_stream(raw, self.units.layers[l].activation))
+            }
+            Map::Head => {
+                let raw = if shape.tied_head {
+                    let table = self.values("embed.tokens")?;
+                    let column = |i: usize| (0..shape.vocab).map(|t| table[t * shape.d_model + i]).collect();
+                    Affine { weights: (0..shape.d_model).map(column).collect(), bias: vec![0.0; shape.vocab] }
+                } else {
+                    self.linear("head")?
+                };
+                self.after_norm(raw, "final_norm", self.units.final_norm, self.units.logits)
+            }
+        }
+    }
+
+    /// The transform of a map and its bias, one plaintext per output block, in the token-major layout.
+    pub(crate) fn transform(&self, map: Map) -> Result<(LinearTransform, Vec<Plain>)> {
+        let affine = self.affine(map)?;
+        let layout = self.geometry.layout()?;
+        let transform = layout.matmul(&affine.weights).at("weights")?;
+        Ok((transform, layout.every_token(&affine.bias)))
+    }
+
+    /// Rotary embedding, folded score constants and the shift between copies, on queries, keys and values at once.
+    ///
+    /// Queries keep their token in every copy; copy `c` of the keys and values holds what stands `c` tokens earlier.
+    pub(crate) fn spread(&self, l: usize) -> Result<LinearTransform> {
+        let g = self.geometry;
+        let scale = self.query_scale(l)?;
+        let mut diagonals = vec![];
+        for block in 0..g.blocks {
+            self.rotary_diagonals(&mut diagonals, (block, block), 0, &|token, column| {
+                scale.get(column / g.head).map_or(0.0, |rows| rows[token])
+            });
+            for copy in 0..g.copies {
+                let key = g.blocks + block;
+                self.rotary_diagonals(&mut diagonals, (key, key), copy, &|_, _| 1.0);
+                let value = 2 * g.blocks + block;
+                let mask = copy_mask(&g, copy);
+                diagonals.push((value, value, -((copy * g.features) as i64), Plain::real(mask)));
+            }
+        }
+        LinearTransform::block(g.slots, 3 * g.blocks, 3 * g.blocks, diagonals).at("rotary")
+    }
+
+    /// For one shift: the mask over first features of heads, and the folded shift `c` under the same mask.
+    pub(crate) fn score_plains(&self, l: usize, block: usize, shift: usize) -> Result<(Plain, Plain)> {
+        let g = self.geometry;
+        let Attention::PowerSoftmax { c, .. } = self.shape().attention else {
+            return Err(InferError::Unsupported { feature: "this attention", advice: "use PowerSoftmax" });
+        };
+        let scale = self.query_scale(l)?;
+        let root = (self.shape().head_dim as f64).sqrt();
+        let (mut mask, mut add) = (vec![0.0; g.slots], vec![0.0; g.slots]);
+        for (slot, token, _) in self.admitted(shift) {
+            for local in 0..g.features / g.head {
+                let head = block * (g.features / g.head) + local;
+                if head < self.shape().heads {
+                    mask[slot + local * g.head] = 1.0;
+                    add[slot + local * g.head] = c * root * scale[head][token];
+                }
+            }
+        }
+        Ok((Plain::real(mask), Plain::real(add)))
+    }
+
+    /// First slot of each (copy, token) whose key is admitted at a shift, with query and key tokens; every pair once over all shifts.
+    fn admitted(&self, shift: usize) -> Vec<(usize, usize, usize)> {
+        let g = self.geometry;
+        let mut out = vec![];
+        for slot in (0..g.slots).step_by(g.features) {
+            let (_, token, _) = g.place(slot);
+            // Where the rotation takes the value from, and which token the spread put there.
+            let from = (slot as i64 - shift as i64 * g.shift_stride()).rem_euclid(g.slots as i64) as usize;
+            let (copy, position, _) = g.place(from);
+            let key = (position + g.tokens * g.copies - copy) % g.tokens;
+            let surplus = copy >= g.tokens;
+            if key <= token && !surplus {
+                out.push((slot, token, key));
+            }
+        }
+        out
+    }
+
+    /// `1 / (sqrt(head_dim) (n unit top)^(1/p))` by head and row, with `top` half the width of the denominator's range.
+    fn query_scale(&self, l: usize) -> Result<Vec<Vec<f64>>> {
+        let shape = self.shape();
+        let Attention::PowerSoftmax { p, eps, .. } = shape.attention else {
+            return Err(InferError::Unsupported { feature: "this attention", advice: "use PowerSoftmax" });
+        };
+        let frozen = match eps {
+            Eps::Frozen => Some(self.values(&format!("layers.{l}.attn.eps"))?),
+            _ => None,
+        };
+        let root = (shape.head_dim as f64).sqrt();
+        let range = self.units.layers[l].denominator;
+        let top = 0.5 * (range.hi - range.lo);
+        let row = |head: usize, token: usize| {
+            let unit = frozen.map_or(1.0, |e| e[head * shape.context + token.min(shape.context - 1)]);
+            1.0 / (root * ((token + 1) as f64 * unit * top).powf(1.0 / f64::from(p)))
+        };
+        Ok((0..shape.heads).map(|h| (0..self.geometry.tokens).map(|t| row(h, t)).collect()).collect())
+    }
+
+    /// The constant added to the sum of the weights, so that the denominator runs over [-1, 1].
+    pub(crate) fn denominator_offset(&self, l: usize) -> f64 {
+        let natural = match self.shape().attention {
+            Attention::PowerSoftmax { eps: Eps::Absolute { value }, .. } => value,
+            _ => 1.0,
+        };
+        let range = self.units.layers[l].denominator;
+        (2.0 * natural - range.lo - range.hi) / (range.hi - range.lo)
+    }
+
+    /// The polynomial of a site, its argument mapped onto [-1, 1] by whoever produces it, its value in slot units.
+    pub(crate) fn polynomial(&self, site: &Site) -> Result<Polynomial> {
+        let refuse = |reason: String| InferError::Polynomial { site: site.name.clone(), reason };
+        let scheme = site.scheme.as_ref().ok_or_else(|| refuse("the site has no scheme".into()))?;
+        let factor = match site.function {
+            Function::InvSqrt => site.range.lo.sqrt(),
+            Function::Reciprocal => site.range.hi - site.range.lo,
+            _ => 1.0 / site.range.magnitude(),
+        };
+        let coefficients = scheme.coefficients.iter().map(|c| c * factor).collect();
+        Polynomial::chebyshev(Interval::UNIT, coefficients).map_err(|e| refuse(e.to_string()))
+    }
+
+    /// Factor and constant that turn a sum of squares of the stream into the mapped argument of an inverse root.
+    pub(crate) fn variance_constants(&self, range: Range) -> (f64, f64) {
+        let shape = self.shape();
+        let half = 0.5 * (range.hi - range.lo);
+        let factor = self.units.hidden * self.units.hidden / (shape.d_model as f64 * half);
+        (factor, (shape.norm_eps - 0.5 * (range.lo + range.hi)) / half)
+    }
+
+    fn rotary_diagonals(
+        &self,
+        out: &mut Vec<(usize, usize, i64, Plain)>,
+        (output, input): (usize, usize),
+        copy: usize,
+        factor: &dyn Fn(usize, usize) -> f64,
+    ) {
+        let g = self.geometry;
+        let half = self.shape().rotary.map_or(0, |r| r.dims / 2);
+        let block = output % g.blocks;
+        // Queries are the same in every copy: one period of values is enough.
+        let is_query = output < g.blocks;
+        let length = if is_query { g.period() } else { g.slots };
+        let (mut own, mut right, mut left) = (vec![0.0; length], vec![0.0; length], vec![0.0; length]);
+        for slot in 0..length {
+            let (here, token, feature) = g.place(slot);
+            if !is_query && here != copy {
+                continue;
+            }
+            let source = (token + g.tokens * g.copies - copy) % g.tokens;
+            let column = block * g.features + feature;
+            let size = factor(token, column);
+            let within = feature % g.head;
+            match self.shape().rotary {
+                Some(rotary) if within < 2 * half => {
+                    let (sin, cos) = rotary.angle(source, within % half).sin_cos();
+                    own[slot] = cos * size;
+                    if within < half {
+                        right[slot] = -sin * size;
+                    } else {
+                        left[slot] = sin * size;
+                    }
+                }
+                _ => own[slot] = size,
+            }
+        }
+        let base = -((copy * g.features) as i64);
+        for (shift, values) in [(0, own), (half as i64, right), (-(half as i64), left)] {
+            if values.iter().any(|&v| v != 0.0) {
+                out.push((output, input, base + shift, Plain::real(values)));
+            }
+        }
+    }
+
+    fn qkv(&self, l: usize) -> Result<Affine> {
+        let shape = self.shape();
+        let units = self.units.layers[l];
+        let parts = [("q", 1.0), ("k", 1.0), ("v", 2.0 * units.value)].map(|(part, unit)| {
+            let raw = self.linear(&format!("layers.{l}.attn.{part}"))?;
+            let raw = self.after_norm(raw, &norm_name(l, 1), units.norm1, unit)?;
+            let spread = |row: &[f64]| {
+                let mut out = vec![0.0; self.geometry.blocks * self.geometry.features];
+                for (i, &value) in row.iter().enumerate() {
+                    out[self.geometry.column(i / shape.head_dim, i % shape.head_dim)] = value;
+                }
+                out
+            };
+            Ok(Affine { weights: raw.weights.iter().map(|r| spread(r)).collect(), bias: spread(&raw.bias) })
+        });
+        let parts = parts.into_iter().collect::<Result<Vec<_>>>()?;
+        Ok(self.side_by_side(parts, self.geometry.blocks))
+    }
+
+    /// Joins outputs, each padded to whole blocks.
+    fn side_by_side(&self, parts: Vec<Affine>, blocks: usize) -> Affine {
+        let width = blocks * self.geometry.features;
+        let rows = parts.first().map_or(0, |p| p.weights.len());
+        let mut out = Affine { weights: vec![vec![]; rows], bias: vec![] };
+        for part in parts {
+            for (row, mut values) in out.weights.iter_mut().zip(part.weights) {
+                values.resize(width, 0.0);
+                row.extend(values);
+            }
+            let mut bias = part.bias;
+            bias.resize(width, 0.0);
+            out.bias.extend(bias);
+        }
+        out
+    }
+
+    /// Gains into rows, norm bias through the matrix into the bias, units of the stream and of the inverse root in, `unit` out.
+    fn after_norm(&self, mut map: Affine, norm: &str, range: Range, unit: f64) -> Result<Affine> {
+        let gain = self.values(&format!("{norm}.gain"))?;
+        if let Some(shift) = self.model.weights().values(&format!("{norm}.bias")) {
+            for (s, row) in shift.iter().zip(&map.weights) {
+                map.bias.iter_mut().zip(row).for_each(|(b, w)| *b += s * w);
+            }
+        }
+        let factor = self.units.hidden / (range.lo.sqrt() * unit);
+        for (g, row) in gain.iter().zip(&mut map.weights) {
+            row.iter_mut().for_each(|w| *w *= g * factor);
+        }
+        map.bias.iter_mut().for_each(|b| *b /= unit);
+        Ok(map)
+    }
+
+    fn into_stream(&self, mut map: Affine, from: f64) -> Affine {
+        let to = self.units.hidden;
+        map.weights.iter_mut().flatten().for_each(|w| *w *= from / to);
+        map.bias.iter_mut().for_each(|b| *b /= to);
+        if self.shape().norm == Norm::LayerNorm {
+            map.weights.iter_mut().for_each(|row| centre(row));
+            centre(&mut map.bias);
+        }
+        map
+    }
+
+    fn linear(&self, name: &str) -> Result<Affine> {
+        let weight = self.model.weights().tensor(&format!("{name}.weight"));
+        let weight = weight.ok_or_else(|| missing(&format!("{name}.weight")))?;
+        let weights: Vec<Vec<f64>> = weight.data.chunks_exact(weight.dims[1]).map(<[f64]>::to_vec).collect();
+        let bias = self.model.weights().values(&format!("{name}.bias"));
+        Ok(Affine { bias: bias.map_or_else(|| vec![0.0; weight.dims[1]], <[f64]>::to_vec), weights })
+    }
+
+    fn values(&self, name: &str) -> Result<&[f64]> {
+        self.model.weights().values(name).ok_or_else(|| missing(name))
+    }
+}
+
+fn copy_mask(g: &Geometry, copy: usize) -> Vec<f64> {
+    (0..g.slots).map(|slot| f64::from(u8::from(g.place(slot).0 == copy))).collect()
+}
+
+fn norm_name(layer: usize, index: usize) -> String {
+    format!("layers.{layer}.norm{index}")
+}
+
+fn missing(name: &str) -> InferError {
+    cipherlm_spec::SpecError::MissingTensor { name: name.to_owned(), expected: vec![] }.into()
+}
+
+fn centre(row: &mut [f64]) {
+    let mean = row.iter().sum::<f64>() / row.len().max(1) as f64;
+    row.iter_mut().for_each(|x| *x -= mean);
+}
+
+/// Whether both branches of a block read the same variance.
+pub(crate) fn shares_norm(shape: &Shape) -> bool {
+    shape.residual == Residual::Parallel
+}

@@ -1,0 +1,114 @@
+//! Where the numbers of a transformer lie in slots.
+
+use cipherlm_ckks::linear::TokenLayout;
+use cipherlm_spec::Shape;
+
+use crate::error::{At, InferError, Result};
+
+/// Token-major packing with copies: slot `(copy * tokens + token) * features + feature`.
+///
+/// A matrix of `tokens` rows takes one vector per block of `features` columns. What is left of the slots holds identical copies of
+/// it, so that attention can work on several token distances at once. Heads are padded to powers of two and never cross a block.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Geometry {
+    /// Slots of a vector.
+    pub slots: usize,
+    /// Slots per token and block.
+    pub features: usize,
+    /// Tokens, a power of two.
+    pub tokens: usize,
+    /// Identical copies of all tokens.
+    pub copies: usize,
+    /// Padded features per head.
+    pub head: usize,
+    /// Blocks of the hidden state and of the concatenated heads.
+    pub blocks: usize,
+    /// Blocks of the feed-forward layer.
+    pub ffn_blocks: usize,
+}
+
+impl Geometry {
+    /// Fits a shape and a number of tokens (rounded up to a power of two) into `slots`.
+    ///
+    /// # Errors
+    /// [`InferError::DoesNotFit`] when a single head of all tokens is wider than a vector; [`InferError::Prompt`] for no tokens or
+    /// more than the model's context.
+    pub fn new(shape: &Shape, tokens: usize, slots: usize) -> Result<Self> {
+        if tokens == 0 || tokens > shape.context {
+            return Err(InferError::Prompt {
+                length: tokens,
+                capacity: shape.context,
+                advice: "choose a length within the model's context",
+            });
+        }
+        let tokens = tokens.next_power_of_two();
+        let head = shape.head_dim.next_power_of_two();
+        let width = shape.d_model.max(head * shape.heads).next_power_of_two();
+        let features = width.min(slots / tokens.min(slots));
+        if features < head || features == 0 {
+            return Err(InferError::DoesNotFit {
+                what: "slots for one head of every token",
+                need: (head * tokens) as u64,
+                have: slots as u64,
+                advice: "use fewer tokens or a larger ring",
+            });
+        }
+        let blocks = |columns: usize| columns.div_ceil(features);
+        Ok(Self {
+            slots,
+            features,
+            tokens,
+            copies: slots / (tokens * features),
+            head,
+            blocks: blocks(shape.d_model.max(head * shape.heads)),
+            ffn_blocks: blocks(shape.ffn),
+        })
+    }
+
+    /// Values of one copy: the period of every plain activation.
+    pub fn period(&self) -> usize {
+        self.tokens * self.features
+    }
+
+    /// Vectors of products needed to meet every pair of tokens.
+    pub fn shifts(&self) -> usize {
+        self.tokens.div_ceil(self.copies).max(1)
+    }
+
+    /// Slots that a rotation from one shift to the next crosses.
+    pub fn shift_stride(&self) -> i64 {
+        (self.copies * self.features) as i64
+    }
+
+    /// The token-major layout of the plain matrix products.
+    pub(crate) fn layout(&self) -> Result<TokenLayout> {
+        TokenLayout::new(self.slots, self.features).at("layout")
+    }
+
+    /// Column of a head's feature in the padded concatenation of heads.
+    pub fn column(&self, head: usize, feature: usize) -> usize {
+        head * self.head + feature
+    }
+
+    /// (copy, token, feature) of a slot.
+    pub fn place(&self, slot: usize) -> (usize, usize, usize) {
+        let (group, feature) = (slot / self.features, slot % self.features);
+        (group / self.tokens, group % self.tokens, feature)
+    }
+
+    /// Packs rows of `width` values, one per token, into vectors of one period each.
+    pub(crate) fn pack(&self, rows: &[f64], width: usize) -> Vec<Vec<f64>> {
+        let mut out = vec![vec![0.0; self.period()]; width.div_ceil(self.features).max(1)];
+        for (token, row) in rows.chunks_exact(width).enumerate() {
+            for (column, &value) in row.iter().enumerate() {
+                out[column / self.features][token * self.features + column % self.features] = value;
+            }
+        }
+        out
+    }
+
+    /// Row of one token out of packed vectors (whole vectors or single periods).
+    pub(crate) fn unpack_row(&self, vectors: &[Vec<f64>], token: usize, width: usize) -> Vec<f64> {
+        (0..width).map(|c| vectors[c / self.features][token * self.features + c % self.features]).collect()
+    }
+}

@@ -1,0 +1,227 @@
+//! Where to refresh: the cheapest set of refreshed values, layer by layer.
+//!
+//! Between two layers only the residual stream is alive. So the search runs backwards over layers; its state is the level that the
+//! rest of the circuit needs of the stream. In each layer every small set of bounded values is tried; a set decides all levels of the
+//! layer (each step runs at the lowest level that its readers allow), hence its cost.
+
+use std::collections::BTreeMap;
+
+use cipherlm_ckks::slots::{OpKind, RefreshKind, RefreshProfile};
+
+use crate::cost::CostModel;
+use crate::error::{InferError, Result};
+use crate::graph::{Graph, NodeId};
+
+/// How the vectors of a value are refreshed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct RefreshChoice {
+    /// Kind for two real vectors at once, if that pays.
+    pub(crate) pair: Option<RefreshKind>,
+    /// Kind for a vector on its own.
+    pub(crate) single: RefreshKind,
+}
+
+impl RefreshChoice {
+    /// Refreshes done for `width` vectors: (pairs, singles).
+    pub(crate) fn counts(&self, width: usize) -> (usize, usize) {
+        if self.pair.is_some() { (width / 2, width % 2) } else { (0, width) }
+    }
+}
+
+/// A decision for every node.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) struct Placement {
+    /// Level on which each node lands.
+    pub(crate) levels: Vec<usize>,
+    /// Level to which its value is refreshed afterwards.
+    pub(crate) refreshes: BTreeMap<NodeId, usize>,
+    /// Predicted seconds.
+    pub(crate) seconds: f64,
+}
+
+/// Primitive operations of a node, with levels relative to the one it lands on.
+pub(crate) type Profile = Vec<(OpKind, i64, u64)>;
+
+pub(crate) struct Search<'a> {
+    pub(crate) graph: &'a Graph,
+    pub(crate) profiles: &'a [Profile],
+    pub(crate) cost: &'a CostModel,
+    pub(crate) refresh: RefreshProfile,
+    pub(crate) choice: RefreshChoice,
+    pub(crate) slots: usize,
+    /// Highest level of a fresh encryption.
+    pub(crate) top: usize,
+    /// Most refreshes in one layer.
+    pub(crate) limit: usize,
+}
+
+impl Search<'_> {
+    /// The cheapest placement.
+    ///
+    /// # Errors
+    /// [`InferError::NoPlacement`] naming the layer that has none.
+    pub(crate) fn cheapest(&self) -> Result<Placement> {
+        let consumers = self.graph.consumers();
+        let segments = self.segments();
+        let top = self.top.max(self.refresh.output_level);
+        // best[need of the stream] for the rest of the circuit, with the choices that lead there.
+        let mut best: BTreeMap<usize, (f64, Vec<Trial>)> = BTreeMap::from([(0, (0.0, vec![]))]);
+        for (index, &(from, to)) in segments.iter().enumerate().rev() {
+            let candidates: Vec<NodeId> = (from..to).filter(|&n| self.graph.nodes[n].bounded).collect();
+            let mut next: BTreeMap<usize, (f64, Vec<Trial>)> = BTreeMap::new();
+            let mut deepest = (usize::MAX, from);
+            for set in subsets(&candidates, self.limit) {
+                for (&exit, (rest, chain)) in &best {
+                    match self.try_set(from, to, exit, &set, &consumers) {
+                        Err((need, node)) if need < deepest.0 => deepest = (need, node),
+                        Err(_) => {}
+                        Ok(trial) if trial.entry <= top => {
+                            let total = rest + trial.seconds;
+                            let slot = next.entry(trial.entry).or_insert((f64::INFINITY, vec![]));
+                            if total < slot.0 {
+                                let mut chain = chain.clone();
+                                chain.push(trial);
+                                *slot = (total, chain);
+                            }
+                        }
+                        Ok(trial) if trial.entry < deepest.0 => deepest = (trial.entry, from),
+                        Ok(_) => {}
+                    }
+                }
+            }
+            // The stream enters a layer from a refresh or a fresh encryption, or unrefreshed from the layer before.
+            let limit = if index == 0 { self.top } else { top };
+            next.retain(|&need, _| need <= limit);
+            prune(&mut next);
+            if next.is_empty() {
+                let node = self.graph.nodes[deepest.1].name.clone();
+                return Err(InferError::NoPlacement { node, top, need: deepest.0 });
+            }
+            best = next;
+        }
+        let cheapest = best.into_iter().min_by(|a, b| a.1.0.total_cmp(&b.1.0));
+        let Some((entry, (seconds, chain))) = cheapest else {
+            return Err(InferError::NoPlacement { node: "input".into(), top, need: 0 });
+        };
+        let mut placement = Placement { levels: vec![0; self.graph.nodes.len()], refreshes: BTreeMap::new(), seconds };
+        placement.levels[0] = entry;
+        for trial in chain {
+            for (offset, &level) in trial.levels.iter().enumerate() {
+                placement.levels[trial.from + offset] = level;
+            }
+            placement.refreshes.extend(trial.refreshes);
+        }
+        Ok(placement)
+    }
+
+    /// The baseline: whenever a step would run out of levels, refresh the stream just before it, as high as it goes.
+    pub(crate) fn greedy_seconds(&self) -> Option<f64> {
+        // Refresh as late as possible: the candidate nearest the point of exhaustion, in each layer.
+        let consumers = self.graph.consumers();
+        let mut total = 0.0;
+        let mut exit = 0;
+        for &(from, to) in self.segments().iter().rev() {
+            let candidates: Vec<NodeId> = (from..to).filter(|&n| self.graph.nodes[n].bounded).collect();
+            let trial = subsets(&candidates, self.limit)
+                .into_iter()
+                .filter_map(|set| self.try_set(from, to, exit, &set, &consumers).ok())
+                .filter(|t| t.entry <= self.top)
+                .min_by_key(|t| (t.refreshes.len(), t.refreshes.first().map(|r| usize::MAX - r.0)))?;
+            total += trial.seconds;
+            exit = trial.entry;
+        }
+        Some(total)
+    }
+
+    /// Seconds of one node that lands on a level.
+    pub(crate) fn node_seconds(&self, node: NodeId, level: usize) -> f64 {
+        let at = |offset: i64| usize::try_from(level as i64 + offset).unwrap_or(0);
+        self.profiles[node]
+            .iter()
+            .map(|&(kind, offset, count)| self.cost.seconds(kind, at(offset)) * count as f64)
+            .sum()
+    }
+
+    /// Seconds to refresh a value of that many vectors.
+    pub(crate) fn refresh_seconds(&self, width: usize) -> f64 {
+        let (pairs, singles) = self.choice.counts(width);
+        let pair = self.choice.pair.map_or(0.0, |kind| self.cost.refresh(kind, self.slots));
+        pairs as f64 * pair + singles as f64 * self.cost.refresh(self.choice.single, self.slots)
+    }
+
+    /// Ranges of nodes between two states of the residual stream; the input node stands before the first.
+    fn segments(&self) -> Vec<(NodeId, NodeId)> {
+        let mut out = vec![];
+        let mut from = 1;
+        for (id, node) in self.graph.nodes.iter().enumerate() {
+            if node.name.ends_with(".hidden") {
+                out.push((from, id + 1));
+                from = id + 1;
+            }
+        }
+        out.push((from, self.graph.nodes.len()));
+        out
+    }
+
+    fn try_set(
+        &self,
+        from: NodeId,
+        to: NodeId,
+        exit: usize,
+        set: &[NodeId],
+        consumers: &[Vec<NodeId>],
+    ) -> std::result::Result<Trial, (usize, NodeId)> {
+        let nodes = &self.graph.nodes;
+        let mut trial = Trial { from, levels: vec![0; to - from], refreshes: vec![], entry: 0, seconds: 0.0 };
+        let needs = |trial: &Trial, node: NodeId| {
+            let readers = consumers[node].iter().filter(|&&c| c >= from && c < to);
+            readers.map(|&c| trial.levels[c - from] + nodes[c].depth).max()
+        };
+        for id in (from..to).rev() {
+            let need = needs(&trial, id).unwrap_or(0).max(if id == to - 1 { exit } else { 0 });
+            let mut level = need;
+            if set.contains(&id) {
+                if need > self.refresh.output_level {
+                    return Err((need, id));
+                }
+                level = self.refresh.input_level;
+                trial.refreshes.push((id, need));
+                trial.seconds += self.refresh_seconds(nodes[id].width);
+            }
+            trial.levels[id - from] = level;
+            trial.seconds += self.node_seconds(id, level);
+        }
+        trial.entry = needs(&trial, from - 1).unwrap_or(exit);
+        Ok(trial)
+    }
+}
+
+#[derive(Debug, Clone)]
+struct Trial {
+    from: NodeId,
+    levels: Vec<usize>,
+    refreshes: Vec<(NodeId, usize)>,
+    entry: usize,
+    seconds: f64,
+}
+
+/// Drops entries that need a higher level and more time than another.
+fn prune(best: &mut BTreeMap<usize, (f64, Vec<Trial>)>) {
+    let mut cheapest = f64::INFINITY;
+    best.retain(|_, (seconds, _)| {
+        let keep = *seconds < cheapest;
+        cheapest = cheapest.min(*seconds);
+        keep
+    });
+}
+
+/// All subsets of at most `limit` elements.
+fn subsets(items: &[NodeId], limit: usize) -> Vec<Vec<NodeId>> {
+    let mut out = vec![vec![]];
+    for &item in items {
+        let grown: Vec<Vec<NodeId>> =
+            out.iter().filter(|s| s.len() < limit).map(|s| [s.as_slice(), &[item]].concat()).collect();
+        out.extend(grown);
+    }
+    out
+}

@@ -1,0 +1,412 @@
+//! Compiling a model for one prompt length and one parameter set.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt::Write as _;
+use std::sync::Arc;
+
+use cipherlm_ckks::slots::{Chain, Clear, KeyUse, Machine, OpKind, Plain, RefreshKind, RefreshProfile};
+use cipherlm_spec::{Mode, Model, Runner};
+
+use crate::cost::CostModel;
+use crate::error::{At, InferError, Result};
+use crate::exec;
+use crate::fold::Folded;
+use crate::geometry::Geometry;
+use crate::graph::{Graph, NodeId, Op, Operator};
+use crate::placement::{Placement, Profile, RefreshChoice, Search};
+
+/// What a plan is made for.
+#[derive(Debug, Clone)]
+pub struct Target {
+    /// Levels and scales.
+    pub chain: Chain,
+    /// The kinds of refresh there are.
+    pub refreshes: Vec<RefreshProfile>,
+    /// Highest level at which the client encrypts.
+    pub input_level: usize,
+    /// What primitives cost.
+    pub cost: CostModel,
+}
+
+impl Target {
+    /// A uniform chain without primes, with full and real refreshes from level 0 to `levels`: for tests and planning.
+    ///
+    /// # Errors
+    /// [`InferError::Slots`] when `slots` is not a power of two.
+    pub fn uniform(slots: usize, levels: usize, scale_bits: u32, bottom_bits: u32) -> Result<Self> {
+        let chain = Chain::uniform(slots, levels, scale_bits, bottom_bits).at("chain")?;
+        let profile = |kind| RefreshProfile { kind, input_level: 0, output_level: levels, range: 1.0, error: 1e-6 };
+        let refreshes = vec![profile(RefreshKind::Full), profile(RefreshKind::Real)];
+        Ok(Self { chain, refreshes, input_level: levels, cost: CostModel::default() })
+    }
+}
+
+/// Choices left to the caller.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Options {
+    /// Prompt length to plan for, rounded up to a power of two.
+    pub tokens: usize,
+    /// Most refreshed values in one layer.
+    pub refreshes_per_layer: usize,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self { tokens: 32, refreshes_per_layer: 4 }
+    }
+}
+
+/// A compiled forward pass: every step with its level, every refresh with its place.
+pub struct Plan {
+    pub(crate) folded: Folded,
+    pub(crate) graph: Graph,
+    pub(crate) placement: Placement,
+    pub(crate) choice: RefreshChoice,
+    pub(crate) target: Target,
+    profiles: Vec<Profile>,
+    greedy: Option<f64>,
+    keys: BTreeMap<KeyUse, usize>,
+}
+
+impl Plan {
+    /// Chooses layout, levels and refreshes for a certified model.
+    ///
+    /// # Errors
+    /// A model that is not certified or has no encrypted form; a length that does not fit; no feasible placement of refreshes.
+    pub fn compile(model: Arc<Model>, target: Target, options: &Options) -> Result<Self> {
+        let geometry = Geometry::new(model.shape(), options.tokens, target.chain.slots())?;
+        let folded = Folded::new(model, geometry)?;
+        let graph = Graph::build(&folded)?;
+        let (choice, refresh) = choose(&target, &geometry)?;
+        let probe = Probe { folded: &folded, graph: &graph };
+        let profiles = probe.profiles()?;
+        let search = Search {
+            graph: &graph,
+            profiles: &profiles,
+            cost: &target.cost,
+            refresh,
+            choice,
+            slots: geometry.slots,
+            top: target.input_level,
+            limit: options.refreshes_per_layer,
+        };
+        let placement = search.cheapest()?;
+        let greedy = search.greedy_seconds();
+        let mut plan = Self { folded, graph, placement, choice, target, profiles, greedy, keys: BTreeMap::new() };
+        plan.keys = plan.keys_used()?;
+        Ok(plan)
+    }
+
+    /// Where the numbers lie.
+    pub fn geometry(&self) -> Geometry {
+        self.folded.geometry
+    }
+
+    /// The model.
+    pub fn model(&self) -> &Model {
+        &self.folded.model
+    }
+
+    /// Longest prompt this plan takes.
+    pub fn tokens(&self) -> usize {
+        self.folded.geometry.tokens
+    }
+
+    /// Level at which the client encrypts.
+    pub fn input_level(&self) -> usize {
+        self.placement.levels[0]
+    }
+
+    /// Vectors of the input.
+    pub fn input_width(&self) -> usize {
+        self.graph.nodes[0].width
+    }
+
+    /// Number of steps.
+    pub fn steps(&self) -> usize {
+        self.graph.nodes.len()
+    }
+
+    /// Predicted seconds of a run.
+    pub fn seconds(&self) -> f64 {
+        self.placement.seconds
+    }
+
+    /// Predicted seconds when refreshes are placed as late as possible instead, if that works at all.
+    pub fn greedy_seconds(&self) -> Option<f64> {
+        self.greedy
+    }
+
+    /// Keys that a run needs, each with the highest level of its use.
+    pub fn keys(&self) -> &BTreeMap<KeyUse, usize> {
+        &self.keys
+    }
+
+    /// Refreshes of the whole run, as (operations, ciphertexts through them).
+    pub fn refreshes(&self) -> (usize, usize) {
+        let counts = self.placement.refreshes.keys().map(|&n| self.choice.counts(self.graph.nodes[n].width));
+        counts.fold((0, 0), |(ops, vectors), (pairs, singles)| (ops + pairs + singles, vectors + 2 * pairs + singles))
+    }
+
+    /// Refresh operations of each layer; the part after the last layer counts with it.
+    pub fn refreshes_by_layer(&self) -> Vec<usize> {
+        let layers = self.folded.shape().layers;
+        let mut out = vec![0; layers];
+        for &id in self.placement.refreshes.keys() {
+            let node = &self.graph.nodes[id];
+            let (pairs, singles) = self.choice.counts(node.width);
+            out[node.layer.unwrap_or(layers - 1)] += pairs + singles;
+        }
+        out
+    }
+
+    /// Name, level in, level out, and refresh target of every step.
+    pub fn schedule(&self) -> Vec<Step> {
+        let step = |(id, node): (NodeId, &crate::graph::Node)| Step {
+            name: node.name.clone(),
+            class: node.class,
+            layer: node.layer,
+            level_in: self.placement.levels[id] + node.depth,
+            level_out: self.placement.levels[id],
+            vectors: node.width,
+            refreshed_to: self.placement.refreshes.get(&id).copied(),
+            seconds: self.search().node_seconds(id, self.placement.levels[id]),
+            refresh_seconds: self
+                .placement
+                .refreshes
+                .get(&id)
+                .map_or(0.0, |_| self.search().refresh_seconds(node.width)),
+        };
+        self.graph.nodes.iter().enumerate().map(step).collect()
+    }
+
+    /// A readable account of the plan.
+    pub fn explain(&self) -> String {
+        let g = self.folded.geometry;
+        let mut out = String::new();
+        let _ = writeln!(
+            out,
+            "{}: {} tokens x {} features x {} copies in {} slots, {} block(s), {} score vectors per block",
+            self.folded.model.spec().name,
+            g.tokens,
+            g.features,
+            g.copies,
+            g.slots,
+            g.blocks,
+            g.shifts()
+        );
+        let (operations, vectors) = self.refreshes();
+        let _ = writeln!(
+            out,
+            "refreshes: {operations} for {vectors} vectors ({:?} by layer); single {}, pair {}",
+            self.refreshes_by_layer(),
+            exec::kind_name(self.choice.single),
+            self.choice.pair.map_or("-".into(), exec::kind_name),
+        );
+        let _ = writeln!(
+            out,
+            "predicted {:.1} s (refreshes as late as possible: {}), {} keys",
+            self.seconds(),
+            self.greedy.map_or("infeasible".into(), |s| format!("{s:.1} s")),
+            self.keys.len()
+        );
+        let _ = writeln!(out, "{:<34} {:>7} {:>7} {:>8} {:>9}", "step", "levels", "vectors", "seconds", "refresh");
+        for step in self.schedule() {
+            let refresh =
+                step.refreshed_to.map_or(String::new(), |to| format!("-> {to} ({:.2} s)", step.refresh_seconds));
+            let levels = format!("{}->{}", step.level_in, step.level_out);
+            let _ =
+                writeln!(out, "{:<34} {:>7} {:>7} {:>8.3} {}", step.name, levels, step.vectors, step.seconds, refresh);
+        }
+        out
+    }
+
+    /// What the client encrypts: one period of real slots for each input vector. Prompts shorter than the plan are filled up by
+    /// repeating their tokens, which later positions may see and earlier ones may not.
+    ///
+    /// # Errors
+    /// An empty or too long prompt, an unknown token.
+    pub fn pack(&self, tokens: &[u32]) -> Result<Vec<Vec<f64>>> {
+        let capacity = self.tokens();
+        if tokens.is_empty() || tokens.len() > capacity {
+            return Err(InferError::Prompt {
+                length: tokens.len(),
+                capacity,
+                advice: "shorten the prompt or plan for a longer one",
+            });
+        }
+        let padded: Vec<u32> = tokens.iter().copied().cycle().take(capacity).collect();
+        let mut rows = Runner::new(&self.folded.model, Mode::Exact)?.embed(&padded, 0)?;
+        self.folded.enter_stream(&mut rows);
+        let mut packed = self.folded.geometry.pack(&rows, self.folded.shape().d_model);
+        packed.resize(self.input_width(), vec![0.0; self.folded.geometry.period()]);
+        Ok(packed)
+    }
+
+    /// Logits of one position out of the decrypted output vectors.
+    ///
+    /// # Errors
+    /// [`InferError::Prompt`] for a position outside the plan.
+    pub fn logits(&self, outputs: &[Vec<f64>], position: usize) -> Result<Vec<f64>> {
+        if position >= self.tokens() || outputs.len() < self.graph.nodes.last().map_or(0, |n| n.width) {
+            return Err(InferError::Prompt {
+                length: position + 1,
+                capacity: self.tokens(),
+                advice: "ask for a position of the prompt",
+            });
+        }
+        let mut row = self.folded.geometry.unpack_row(outputs, position, self.folded.shape().vocab);
+        row.iter_mut().for_each(|x| *x *= self.folded.units.logits);
+        Ok(row)
+    }
+
+    /// Identity of the plan: model, geometry, chain and placement.
+    pub fn id(&self) -> String {
+        let chain = &self.target.chain;
+        let moduli: Vec<String> = (0..=chain.top()).map(|l| format!("{:.6}", chain.modulus(l).log2())).collect();
+        let spec = self.folded.model.spec();
+        let sites = serde_json::to_string(&spec.sites).unwrap_or_default();
+        let text = format!(
+            "{} {:?} {} {moduli:?} {:?} {:?} {:?}",
+            spec.weights_blake3,
+            self.folded.geometry,
+            sites,
+            self.placement.levels,
+            self.placement.refreshes,
+            self.choice
+        );
+        blake3::hash(text.as_bytes()).to_hex()[..32].to_owned()
+    }
+
+    /// A clear machine with this plan's chain and refreshes.
+    pub fn clear_machine(&self) -> Clear {
+        self.target.refreshes.iter().fold(Clear::new(self.target.chain.clone()), |m, &profile| m.with_refresh(profile))
+    }
+
+    fn search(&self) -> Search<'_> {
+        Search {
+            graph: &self.graph,
+            profiles: &self.profiles,
+            cost: &self.target.cost,
+            refresh: self.target.refreshes[0],
+            choice: self.choice,
+            slots: self.folded.geometry.slots,
+            top: self.target.input_level,
+            limit: 0,
+        }
+    }
+
+    fn keys_used(&self) -> Result<BTreeMap<KeyUse, usize>> {
+        let machine =
+            self.target.refreshes.iter().fold(Clear::dry(self.target.chain.clone()), |m, &p| m.with_refresh(p));
+        let blank = Plain::from(0.0);
+        let input = (0..self.input_width()).map(|_| machine.trivial(&blank, self.input_level()).at("input"));
+        let input = input.collect::<Result<Vec<_>>>()?;
+        self.run(&machine, input, &mut |_: &crate::run::Progress<'_>| true)?;
+        let highest = |(key, levels): (KeyUse, BTreeSet<usize>)| Some((key, levels.last().copied()?));
+        Ok(machine.log().keys().into_iter().filter_map(highest).collect())
+    }
+}
+
+/// One line of a plan.
+#[derive(Debug, Clone, PartialEq, serde::Serialize)]
+pub struct Step {
+    /// Name of the step.
+    pub name: String,
+    /// Kind of work.
+    pub class: Operator,
+    /// Layer, if it belongs to one.
+    pub layer: Option<usize>,
+    /// Level that the inputs need.
+    pub level_in: usize,
+    /// Level of the result.
+    pub level_out: usize,
+    /// Vectors of the result.
+    pub vectors: usize,
+    /// Level after the refresh of the result, if it is refreshed.
+    pub refreshed_to: Option<usize>,
+    /// Predicted seconds without the refresh.
+    pub seconds: f64,
+    /// Predicted seconds of the refresh.
+    pub refresh_seconds: f64,
+}
+
+/// Picks kinds of refresh: sparse ones where all values repeat, pairs where a complex refresh exists.
+fn choose(target: &Target, geometry: &Geometry) -> Result<(RefreshChoice, RefreshProfile)> {
+    let period = geometry.period();
+    let known = |kind: RefreshKind| target.refreshes.iter().find(|p| p.kind == kind);
+    let first = |kinds: &[RefreshKind]| kinds.iter().copied().find(|&kind| known(kind).is_some());
+    let single =
+        first(&[RefreshKind::SparseReal(period), RefreshKind::Sparse(period), RefreshKind::Real, RefreshKind::Full]);
+    let pair = first(&[RefreshKind::Sparse(period), RefreshKind::Full]);
+    let Some(single) = single else {
+        return Err(InferError::DoesNotFit {
+            what: "kinds of refresh",
+            need: 1,
+            have: 0,
+            advice: "choose parameters with bootstrapping",
+        });
+    };
+    let pays = |kind: &RefreshKind| {
+        target.cost.refresh(*kind, geometry.slots) < 2.0 * target.cost.refresh(single, geometry.slots)
+    };
+    let choice = RefreshChoice { pair: pair.filter(pays), single };
+    // Plan with what every kind in use can do.
+    let used = [Some(single), choice.pair].into_iter().flatten().filter_map(known).copied();
+    let common = used.reduce(|a, b| RefreshProfile {
+        input_level: a.input_level.max(b.input_level),
+        output_level: a.output_level.min(b.output_level),
+        ..a
+    });
+    common.map(|profile| (choice, profile)).ok_or(InferError::DoesNotFit {
+        what: "kinds of refresh",
+        need: 1,
+        have: 0,
+        advice: "choose parameters with bootstrapping",
+    })
+}
+
+/// Counts the primitive operations of every node on a dry machine.
+struct Probe<'a> {
+    folded: &'a Folded,
+    graph: &'a Graph,
+}
+
+impl Probe<'_> {
+    fn profiles(&self) -> Result<Vec<Profile>> {
+        let mut known: BTreeMap<String, Profile> = BTreeMap::new();
+        let mut out = vec![];
+        for node in &self.graph.nodes {
+            // Layers differ in numbers, not in operations.
+            let local = node.name.splitn(3, '.').last().unwrap_or(&node.name).to_owned();
+            let key = format!("{local} {}", node.depth);
+            let profile = match known.get(&key) {
+                Some(profile) => profile.clone(),
+                None => self.profile(node)?,
+            };
+            known.insert(key, profile.clone());
+            out.push(profile);
+        }
+        Ok(out)
+    }
+
+    fn profile(&self, node: &crate::graph::Node) -> Result<Profile> {
+        const LEVEL: usize = 2;
+        if matches!(node.op, Op::Input) {
+            return Ok(vec![]);
+        }
+        let chain = Chain::uniform(self.folded.geometry.slots, LEVEL + node.depth, 40, 50).at(&node.name)?;
+        let machine = Clear::dry(chain);
+        let blank = Plain::from(0.0);
+        let make = |len: usize| {
+            (0..len).map(|_| machine.trivial(&blank, LEVEL + node.depth).at(&node.name)).collect::<Result<Vec<_>>>()
+        };
+        let inputs = node.inputs.iter().map(|slice| make(slice.len)).collect::<Result<Vec<_>>>()?;
+        machine.log().clear();
+        let views: Vec<_> = inputs.iter().map(Vec::as_slice).collect();
+        exec::evaluate(&machine, self.folded, node, &views, LEVEL)?;
+        let rows = machine.log().rows();
+        let kinds = rows.iter().filter(|row| row.kind != OpKind::Refresh);
+        Ok(kinds.map(|row| (row.kind, row.level as i64 - LEVEL as i64, row.total.count)).collect())
+    }
+}

@@ -1,0 +1,185 @@
+//! Walking through a plan on a machine.
+
+use std::time::{Duration, Instant};
+
+use cipherlm_ckks::slots::Machine;
+
+use crate::error::{InferError, Result};
+use crate::exec::{self, Value};
+use crate::graph::{NodeId, Operator};
+use crate::plan::Plan;
+
+/// Told before every step; returning `false` stops the run there.
+pub struct Progress<'a> {
+    /// Index of the step about to start.
+    pub step: usize,
+    /// Steps in all.
+    pub steps: usize,
+    /// Name of the step.
+    pub name: &'a str,
+    /// Layer it belongs to.
+    pub layer: Option<usize>,
+    /// Level on which it lands.
+    pub level: usize,
+    /// Whether a refresh follows.
+    pub refresh: bool,
+    /// Time spent so far.
+    pub elapsed: Duration,
+    /// Predicted time left, corrected by the time that the done part took.
+    pub left: Duration,
+}
+
+/// Who watches a run, and keeps what must outlive it.
+pub trait Observer<M: Machine> {
+    /// Called before each step; `false` stops the run.
+    fn before(&mut self, progress: &Progress<'_>) -> bool;
+
+    /// A value kept from an earlier run, if there is one.
+    ///
+    /// # Errors
+    /// An unreadable checkpoint.
+    fn restore(&mut self, _machine: &M, _step: usize, _name: &str) -> Result<Option<Value<M>>> {
+        Ok(None)
+    }
+
+    /// Called after each step with its value, and how long it and its refresh took.
+    ///
+    /// # Errors
+    /// A checkpoint that cannot be written.
+    fn after(&mut self, _machine: &M, _done: &Done<'_, M>) -> Result<()> {
+        Ok(())
+    }
+}
+
+/// A finished step.
+pub struct Done<'a, M: Machine> {
+    /// Index of the step.
+    pub step: usize,
+    /// Its name.
+    pub name: &'a str,
+    /// Kind of work.
+    pub class: Operator,
+    /// Layer it belongs to.
+    pub layer: Option<usize>,
+    /// Its vectors, refreshed if the plan says so.
+    pub value: &'a [M::Vector],
+    /// Time of the step itself.
+    pub time: Duration,
+    /// Time of the refresh that followed.
+    pub refresh_time: Duration,
+    /// Refresh operations done.
+    pub refreshes: usize,
+}
+
+impl<M: Machine, F: FnMut(&Progress<'_>) -> bool> Observer<M> for F {
+    fn before(&mut self, progress: &Progress<'_>) -> bool {
+        self(progress)
+    }
+}
+
+impl Plan {
+    /// Runs the forward pass on encrypted (or clear) embeddings; returns the vectors of the logits.
+    ///
+    /// # Errors
+    /// Inputs of the wrong number or level, whatever the machine refuses, and [`InferError::Stopped`] on request.
+    pub fn run<M: Machine>(&self, machine: &M, input: Value<M>, observer: &mut dyn Observer<M>) -> Result<Value<M>> {
+        self.check_input(machine, &input)?;
+        let nodes = &self.graph.nodes;
+        let last_use = self.last_uses();
+        let schedule = self.schedule();
+        let total: f64 = schedule.iter().map(|s| s.seconds + s.refresh_seconds).sum();
+        let mut done = 0.0;
+        let start = Instant::now();
+        let mut values: Vec<Option<Value<M>>> = vec![None; nodes.len()];
+        values[0] = Some(input);
+        for (id, node) in nodes.iter().enumerate().skip(1) {
+            let elapsed = start.elapsed();
+            // Predictions are scaled by what the finished part really took.
+            let pace = if done > 0.05 * total { elapsed.as_secs_f64() / done } else { 1.0 };
+            let progress = Progress {
+                step: id,
+                steps: nodes.len(),
+                name: &node.name,
+                layer: node.layer,
+                level: self.placement.levels[id],
+                refresh: self.placement.refreshes.contains_key(&id),
+                elapsed,
+                left: Duration::from_secs_f64((pace * (total - done)).max(0.0)),
+            };
+            if !observer.before(&progress) {
+                return Err(InferError::Stopped { step: id, steps: nodes.len() });
+            }
+            let value = match observer.restore(machine, id, &node.name)? {
+                Some(value) => value,
+                None => self.step(machine, id, &values, observer)?,
+            };
+            values[id] = Some(value);
+            done += schedule[id].seconds + schedule[id].refresh_seconds;
+            for slice in &node.inputs {
+                if last_use[slice.node] == id {
+                    values[slice.node] = None;
+                }
+            }
+        }
+        values.pop().flatten().ok_or(InferError::Malformed { what: "plan".into(), reason: "it has no steps".into() })
+    }
+
+    fn step<M: Machine>(
+        &self,
+        machine: &M,
+        id: NodeId,
+        values: &[Option<Value<M>>],
+        observer: &mut dyn Observer<M>,
+    ) -> Result<Value<M>> {
+        let node = &self.graph.nodes[id];
+        let view = |slice: &crate::graph::Slice| {
+            let value = values[slice.node].as_deref().unwrap_or_default();
+            value.get(slice.from..slice.from + slice.len).unwrap_or_default()
+        };
+        let inputs: Vec<&[M::Vector]> = node.inputs.iter().map(view).collect();
+        let _label = machine.log().label(&node.name);
+        let start = Instant::now();
+        let mut value = exec::evaluate(machine, &self.folded, node, &inputs, self.placement.levels[id])?;
+        let time = start.elapsed();
+        let start = Instant::now();
+        let mut refreshes = 0;
+        if let Some(&to) = self.placement.refreshes.get(&id) {
+            let _label = machine.log().label(&format!("{}.refresh", node.name));
+            value = exec::refresh(machine, &node.name, &value, &self.choice, to)?;
+            let (pairs, singles) = self.choice.counts(value.len());
+            refreshes = pairs + singles;
+        }
+        let refresh_time = start.elapsed();
+        let done = Done {
+            step: id,
+            name: &node.name,
+            class: node.class,
+            layer: node.layer,
+            value: &value,
+            time,
+            refresh_time,
+            refreshes,
+        };
+        observer.after(machine, &done)?;
+        Ok(value)
+    }
+
+    fn check_input<M: Machine>(&self, machine: &M, input: &[M::Vector]) -> Result<()> {
+        let mismatch = |what, expected: String, found: String| Err(InferError::Mismatch { what, expected, found });
+        if machine.slots() != self.folded.geometry.slots {
+            let expected = self.folded.geometry.slots.to_string();
+            return mismatch("slots of the machine", expected, machine.slots().to_string());
+        }
+        if input.len() != self.input_width() {
+            return mismatch("input vectors", self.input_width().to_string(), input.len().to_string());
+        }
+        match input.iter().find(|v| machine.level(v) < self.input_level()) {
+            Some(v) => mismatch("input level", self.input_level().to_string(), machine.level(v).to_string()),
+            None => Ok(()),
+        }
+    }
+
+    fn last_uses(&self) -> Vec<NodeId> {
+        self.graph.consumers().iter().map(|readers| readers.last().copied().unwrap_or(usize::MAX)).collect()
+    }
+}

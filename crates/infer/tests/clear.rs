@@ -1,0 +1,103 @@
+//! The circuit on the clear machine against the reference in polynomial mode.
+
+use std::sync::Arc;
+
+use cipherlm_ckks::slots::Clear;
+use cipherlm_infer::{Options, Plan, Progress, Target};
+use cipherlm_spec::{Activation, Attention, Eps, Mode, Model, Norm, Positions, Residual, Runner, Shape, random};
+
+fn plan(model: &Arc<Model>, slots: usize, levels: usize, tokens: usize) -> Plan {
+    let target = Target::uniform(slots, levels, 40, 60).unwrap();
+    Plan::compile(Arc::clone(model), target, &Options { tokens, ..Options::default() }).unwrap()
+}
+
+/// Largest difference of any logit at any position.
+fn worst(plan: &Plan, tokens: &[u32]) -> f64 {
+    let machine: Clear = plan.clear_machine();
+    let packed = plan.pack(tokens).unwrap();
+    let input = packed.into_iter().map(|v| machine.input(v, plan.input_level()).unwrap()).collect();
+    let outputs = plan.run(&machine, input, &mut |_: &Progress<'_>| true).unwrap();
+    let outputs: Vec<Vec<f64>> = outputs.iter().map(|v| v.real()).collect();
+    let reference = Runner::new(plan.model(), Mode::Polynomial).unwrap().forward(tokens, Positions::All).unwrap();
+    let error = |(position, row): (usize, &Vec<f64>)| {
+        let logits = plan.logits(&outputs, position).unwrap();
+        row.iter().zip(logits).map(|(a, b)| (a - b).abs()).fold(0.0, f64::max)
+    };
+    reference.iter().enumerate().map(error).fold(0.0, f64::max)
+}
+
+fn small() -> Shape {
+    Shape::preset("test").unwrap()
+}
+
+#[test]
+fn every_family_matches_the_reference() {
+    let power = |p, c| Attention::PowerSoftmax { p, c, eps: Eps::Frozen };
+    let shapes = [
+        small(),
+        Shape { residual: Residual::Parallel, tied_head: false, ..small() },
+        Shape { norm: Norm::RmsNorm, bias: false, rotary: None, ..small() },
+        Shape { gated: true, activation: Activation::Silu, ..small() },
+        Shape { attention: power(2, 1.0), ..small() },
+        Shape { attention: power(6, 3.0), ..small() },
+        Shape { attention: Attention::PowerSoftmax { p: 4, c: 3.0, eps: Eps::Absolute { value: 20.0 } }, ..small() },
+        Shape { d_model: 12, heads: 3, head_dim: 3, ffn: 20, rotary: None, vocab: 37, ..small() },
+    ];
+    for (index, shape) in shapes.into_iter().enumerate() {
+        let model = Arc::new(random::certified("small", &shape, index as u64).unwrap());
+        let tokens = &random::windows(&shape, 8, 1, 5)[0];
+        let plan = plan(&model, 512, 14, 8);
+        let error = worst(&plan, tokens);
+        assert!(error < 1e-6, "shape {index}: {error}");
+    }
+}
+
+#[test]
+fn every_geometry_matches_the_reference() {
+    let model = Arc::new(random::certified("small", &small(), 1).unwrap());
+    // From many copies of a short prompt to several blocks of a long one.
+    for (slots, tokens, blocks, copies) in
+        [(1024, 2, 1, 32), (512, 16, 1, 2), (256, 16, 1, 1), (128, 16, 2, 1), (64, 4, 1, 1)]
+    {
+        let plan = plan(&model, slots, 14, tokens);
+        assert_eq!((plan.geometry().blocks, plan.geometry().copies), (blocks, copies));
+        for length in [tokens, tokens - 1, 1] {
+            let prompt = &random::windows(model.shape(), length, 1, 5)[0];
+            let error = worst(&plan, prompt);
+            assert!(error < 1e-6, "{slots} slots, {length} tokens: {error}");
+        }
+    }
+}
+
+#[test]
+fn the_shipped_shape_plans_few_refreshes() {
+    let shape = Shape::preset("2x128").unwrap();
+    let model = Arc::new(random::certified("2x128", &shape, 1).unwrap());
+    let plan = plan(&model, 1 << 15, 14, 32);
+    println!("{}", plan.explain());
+    assert!(plan.refreshes_by_layer().iter().all(|&n| n <= 6), "{:?}", plan.refreshes_by_layer());
+    assert!(plan.greedy_seconds().is_none_or(|s| s >= plan.seconds()));
+    let prompt = &random::windows(&shape, 32, 1, 5)[0];
+    let error = worst(&plan, prompt);
+    assert!(error < 1e-6, "{error}");
+}
+
+#[test]
+fn too_few_levels_are_refused_by_name() {
+    let model = Arc::new(random::certified("small", &small(), 1).unwrap());
+    let target = Target::uniform(256, 5, 40, 60).unwrap();
+    let error = Plan::compile(model, target, &Options { tokens: 8, ..Options::default() }).err().unwrap();
+    assert!(matches!(error, cipherlm_infer::InferError::NoPlacement { .. }), "{error}");
+}
+
+#[test]
+fn bad_prompts_are_refused() {
+    let model = Arc::new(random::certified("small", &small(), 1).unwrap());
+    let plan = plan(&model, 256, 14, 8);
+    assert!(plan.pack(&[]).is_err());
+    assert!(plan.pack(&[0; 9]).is_err());
+    assert!(plan.pack(&[99]).is_err());
+    let uncertified = Arc::new(random::weights_only("raw", &small(), 1).unwrap());
+    let target = Target::uniform(256, 14, 40, 60).unwrap();
+    assert!(Plan::compile(uncertified, target, &Options { tokens: 8, ..Options::default() }).is_err());
+}
