@@ -1,1 +1,23 @@
 //! PowerSoftmax transformers in burn: training, range control, evaluation, export.
+#![forbid(unsafe_code)]
+
+pub mod attention;
+pub mod block;
+pub mod checkpoint;
+pub mod config;
+pub mod corpus;
+pub mod error;
+pub mod eval;
+pub mod export;
+pub mod generate;
+pub mod import;
+pub mod optim;
+pub mod params;
+pub mod power_softmax;
+pub mod probe;
+pub mod recipe;
+pub mod stories;
+pub mod trainer;
+pub mod transformer;
+
+pub use error::{Error, Result};

@@ -1,0 +1,203 @@
+//! AdamW over host parameters, with groups, a warm-up-and-cosine schedule and clipping by the global norm.
+//!
+//! The state lives on the host in plain arrays: a checkpoint is those arrays, and a resumed run continues bit for bit.
+
+use serde::{Deserialize, Serialize};
+
+use crate::error::{Error, Result};
+use crate::params::HostParam;
+
+/// AdamW constants; the defaults are those of PyTorch.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct AdamW {
+    /// Decay of the first moment.
+    pub beta1: f64,
+    /// Decay of the second moment.
+    pub beta2: f64,
+    /// Added to the root of the second moment.
+    pub epsilon: f64,
+    /// Decoupled weight decay, as a fraction of the learning rate.
+    pub weight_decay: f64,
+    /// Exceptions, the last matching one wins.
+    pub groups: Vec<Group>,
+}
+
+/// Other constants for some of the parameters.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Group {
+    /// The group holds every parameter whose name contains one of these.
+    pub names: Vec<String>,
+    /// Factor on the learning rate.
+    #[serde(default = "one")]
+    pub rate: f64,
+    /// Weight decay of the group.
+    pub weight_decay: f64,
+}
+
+impl Default for AdamW {
+    fn default() -> Self {
+        let names = ["bias", "beta", "gamma"].map(String::from).to_vec();
+        let undecayed = Group { names, rate: 1.0, weight_decay: 0.0 };
+        Self { beta1: 0.9, beta2: 0.999, epsilon: 1e-8, weight_decay: 0.01, groups: vec![undecayed] }
+    }
+}
+
+impl AdamW {
+    /// Refuses constants outside their domain.
+    pub fn check(&self) -> Result<()> {
+        for (field, value) in [("beta1", self.beta1), ("beta2", self.beta2)] {
+            if !(0.0..1.0).contains(&value) {
+                return Err(Error::config(field, value, "in [0, 1)"));
+            }
+        }
+        if !(self.epsilon > 0.0) {
+            return Err(Error::config("epsilon", self.epsilon, "positive"));
+        }
+        Ok(())
+    }
+
+    /// One update of all trained parameters. `step` counts from 1.
+    pub fn update(&self, params: &mut [HostParam], state: &mut Moments, grads: &[Vec<f32>], rate: f64, step: usize) {
+        let correction1 = 1.0 - self.beta1.powf(step as f64);
+        let correction2 = 1.0 - self.beta2.powf(step as f64);
+        let moments = state.first.iter_mut().zip(&mut state.second);
+        for ((param, grad), (first, second)) in params.iter_mut().zip(grads).zip(moments) {
+            if !param.trained {
+                continue;
+            }
+            let (scale, decay) = self.constants(&param.name);
+            let rate = rate * scale;
+            let keep = (1.0 - rate * decay) as f32;
+            let (b1, b2) = (self.beta1 as f32, self.beta2 as f32);
+            let (step_size, root) = ((rate / correction1) as f32, (1.0 / correction2.sqrt()) as f32);
+            let epsilon = self.epsilon as f32;
+            for (((p, &g), m), v) in param.data.iter_mut().zip(grad).zip(first).zip(second) {
+                *m = b1 * *m + (1.0 - b1) * g;
+                *v = b2 * *v + (1.0 - b2) * g * g;
+                *p = *p * keep - step_size * *m / (v.sqrt() * root + epsilon);
+            }
+        }
+    }
+
+    /// Rate factor and weight decay of a parameter.
+    fn constants(&self, name: &str) -> (f64, f64) {
+        let matching = self.groups.iter().rev().find(|g| g.names.iter().any(|n| name.contains(n.as_str())));
+        matching.map_or((1.0, self.weight_decay), |g| (g.rate, g.weight_decay))
+    }
+}
+
+/// First and second moments, in the order of the parameters.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Moments {
+    /// Running mean of the gradients.
+    pub first: Vec<Vec<f32>>,
+    /// Running mean of their squares.
+    pub second: Vec<Vec<f32>>,
+}
+
+impl Moments {
+    /// All zero.
+    pub fn new(params: &[HostParam]) -> Self {
+        let zeros: Vec<Vec<f32>> = params.iter().map(|p| vec![0.0; p.data.len()]).collect();
+        Self { first: zeros.clone(), second: zeros }
+    }
+}
+
+/// Linear warm-up, then a cosine down to a fraction of the peak.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Schedule {
+    /// Highest learning rate.
+    pub peak: f64,
+    /// Steps until it is reached.
+    #[serde(default)]
+    pub warm_up: usize,
+    /// Last learning rate as a fraction of the peak.
+    #[serde(default = "five_percent")]
+    pub floor: f64,
+}
+
+impl Schedule {
+    /// Learning rate of step `step` (from 0) of `steps`.
+    pub fn rate(&self, step: usize, steps: usize) -> f64 {
+        if step < self.warm_up {
+            return self.peak * (step + 1) as f64 / self.warm_up as f64;
+        }
+        let span = steps.saturating_sub(self.warm_up).max(1);
+        let done = ((step - self.warm_up) as f64 / span as f64).min(1.0);
+        let cosine = 0.5 * (1.0 + (std::f64::consts::PI * done).cos());
+        self.peak * (self.floor + (1.0 - self.floor) * cosine)
+    }
+}
+
+/// Scales all gradients together so that their joint Euclidean norm is at most `limit`; returns the norm before.
+pub fn clip_global_norm(grads: &mut [Vec<f32>], limit: f64) -> f64 {
+    let square: f64 = grads.iter().flatten().map(|&g| f64::from(g) * f64::from(g)).sum();
+    let norm = square.sqrt();
+    if norm > limit {
+        let factor = (limit / norm) as f32;
+        grads.iter_mut().flatten().for_each(|g| *g *= factor);
+    }
+    norm
+}
+
+fn one() -> f64 {
+    1.0
+}
+
+fn five_percent() -> f64 {
+    0.05
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn param(name: &str, data: Vec<f32>) -> HostParam {
+        HostParam { name: name.into(), shape: vec![data.len()], data, trained: true }
+    }
+
+    #[test]
+    fn first_step_is_the_learning_rate_against_the_sign() {
+        let optimiser = AdamW { weight_decay: 0.0, ..AdamW::default() };
+        let mut params = vec![param("w", vec![1.0, -2.0])];
+        let mut state = Moments::new(&params);
+        optimiser.update(&mut params, &mut state, &[vec![0.3, -7.0]], 0.01, 1);
+        assert!((params[0].data[0] - 0.99).abs() < 1e-6 && (params[0].data[1] + 1.99).abs() < 1e-6);
+    }
+
+    #[test]
+    fn groups_spare_biases_from_decay_and_tables_from_everything() {
+        let mut params = vec![param("a.weight", vec![1.0]), param("a.bias", vec![1.0]), param("epsilon", vec![1.0])];
+        params[2].trained = false;
+        let mut state = Moments::new(&params);
+        let optimiser = AdamW { weight_decay: 0.5, ..AdamW::default() };
+        optimiser.update(&mut params, &mut state, &[vec![0.0], vec![0.0], vec![1.0]], 0.1, 1);
+        let values: Vec<f32> = params.iter().map(|p| p.data[0]).collect();
+        assert_eq!(values, [0.95, 1.0, 1.0]);
+    }
+
+    #[test]
+    fn schedule_rises_then_falls_to_the_floor() {
+        let schedule = Schedule { peak: 1.0, warm_up: 10, floor: 0.1 };
+        let rates: Vec<f64> = (0..=100).map(|s| schedule.rate(s, 100)).collect();
+        assert!((rates[0] - 0.1).abs() < 1e-12 && (rates[9] - 1.0).abs() < 1e-12);
+        assert!(rates[10..].windows(2).all(|w| w[1] <= w[0]) && (rates[100] - 0.1).abs() < 1e-12);
+    }
+
+    proptest! {
+        #[test]
+        fn clipping_is_that_of_the_flat_vector(flat in prop::collection::vec(-5f32..5.0, 1..40), limit in 0.1f64..20.0) {
+            let mut grads: Vec<Vec<f32>> = flat.chunks(3).map(<[f32]>::to_vec).collect();
+            let norm = flat.iter().map(|g| f64::from(*g).powi(2)).sum::<f64>().sqrt();
+            prop_assert!((clip_global_norm(&mut grads, limit) - norm).abs() < 1e-9);
+            let factor = if norm > limit { limit / norm } else { 1.0 };
+            for (after, before) in grads.iter().flatten().zip(&flat) {
+                prop_assert!((f64::from(*after) - factor * f64::from(*before)).abs() < 1e-5);
+            }
+        }
+    }
+}
