@@ -298,7 +298,7 @@ impl ModelConfig {
         if self.parallel_residual && self.post_norm {
             return Err(Error::config("parallel_residual", true, "false with post_norm"));
         }
-        if !(self.norm_epsilon > 0.0) {
+        if self.norm_epsilon.is_nan() || self.norm_epsilon <= 0.0 {
             return Err(Error::config("norm_epsilon", self.norm_epsilon, "positive"));
         }
         match self.attention {

@@ -52,7 +52,7 @@ impl AdamW {
                 return Err(Error::config(field, value, "in [0, 1)"));
             }
         }
-        if !(self.epsilon > 0.0) {
+        if self.epsilon.is_nan() || self.epsilon <= 0.0 {
             return Err(Error::config("epsilon", self.epsilon, "positive"));
         }
         Ok(())

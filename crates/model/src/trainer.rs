@@ -400,7 +400,7 @@ impl TrainConfig {
                 return Err(Error::config(field, value, "at least 1"));
             }
         }
-        if !(self.clip > 0.0) {
+        if self.clip.is_nan() || self.clip <= 0.0 {
             return Err(Error::config("clip", self.clip, "positive"));
         }
         if !(self.schedule.peak > 0.0 && self.schedule.peak.is_finite()) {
