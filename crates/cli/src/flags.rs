@@ -24,6 +24,8 @@ pub(crate) enum Command {
     Certify(Certify),
     /// Say what one of our files or folders is.
     Inspect(Inspect),
+    /// Train a model from a run file; needs the feature `train`.
+    Train(Train),
     /// Print completions for a shell.
     Completions(Completions),
 }
@@ -95,6 +97,21 @@ pub(crate) struct Certify {
 pub(crate) struct Inspect {
     /// A model folder, or a key, ciphertext, plan or checkpoint file.
     pub(crate) path: PathBuf,
+}
+
+#[derive(Args)]
+pub(crate) struct Train {
+    /// The run file.
+    pub(crate) config: PathBuf,
+    /// Go on from the last checkpoints of the run.
+    #[arg(long)]
+    pub(crate) resume: bool,
+    /// Folder for checkpoints and logs, instead of the one in the run file.
+    #[arg(long)]
+    pub(crate) dir: Option<PathBuf>,
+    /// Where to write the certified model.
+    #[arg(long)]
+    pub(crate) out: Option<PathBuf>,
 }
 
 #[derive(Args)]

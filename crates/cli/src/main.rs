@@ -5,7 +5,9 @@ mod clear;
 mod flags;
 mod inspect;
 mod model;
+mod progress;
 mod report;
+mod train;
 
 use clap::Parser;
 use flags::{Cli, Command};
@@ -30,6 +32,7 @@ fn dispatch(cli: &Cli) -> anyhow::Result<bool> {
         Command::Eval(args) => clear::eval(args, cli.json),
         Command::Certify(args) => clear::certify(args, cli.json),
         Command::Inspect(args) => inspect::run(args, cli.json),
+        Command::Train(args) => train::run(args, cli.json),
         Command::Completions(args) => {
             let mut command = <Cli as clap::CommandFactory>::command();
             clap_complete::generate(args.shell, &mut command, "cipherlm", &mut std::io::stdout());
