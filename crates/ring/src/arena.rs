@@ -2,6 +2,8 @@
 
 use std::sync::{Arc, Mutex, PoisonError};
 
+use crate::kernel::prefer_huge_pages;
+
 /// Residues between the starts of neighbouring limbs, beyond the degree: power-of-two strides alias in the caches.
 pub(crate) const PADDING: usize = 72;
 /// f64 in a cache line.
@@ -55,8 +57,7 @@ impl Pool {
                 store
             })
         };
-        // Zeroed allocation comes lazily from the system: no pass over memory here.
-        let store = reused.unwrap_or_else(|| vec![0.0; need]);
+        let store = reused.unwrap_or_else(|| fresh(need));
         let misaligned = store.as_ptr() as usize / size_of::<f64>() % LINE;
         Buffer { start: (LINE - misaligned) % LINE, len, store, pool: Arc::clone(self) }
     }
@@ -68,6 +69,13 @@ impl Pool {
             free.stores.push(store);
         }
     }
+}
+
+/// Zeroed memory comes lazily from the system: there is time to say what pages we want before the first touch.
+fn fresh(len: usize) -> Vec<f64> {
+    let mut store = vec![0.0; len];
+    prefer_huge_pages(&mut store);
+    store
 }
 
 fn bytes(store: &[f64]) -> usize {

@@ -64,11 +64,14 @@ impl Poly<Coeff> {
                 (integer, ((high - integer) + low).round_ties_even())
             })
             .unzip();
-        let reduce = ring.kernel().reduce;
+        let kernel = ring.kernel();
         poly.for_each_limb(|_, m, dst| {
-            reduce(m, dst, &high);
-            for (d, &x) in dst.iter_mut().zip(&low) {
-                *d = m.add_f64(*d, m.reduce_f64(x));
+            (kernel.reduce)(m, dst, &high);
+            let mut rest = [0.0; BLOCK];
+            for (dst, low) in dst.chunks_mut(BLOCK).zip(low.chunks(BLOCK)) {
+                let rest = &mut rest[..low.len()];
+                (kernel.reduce)(m, rest, low);
+                (kernel.add)(m, dst, rest);
             }
         });
         Ok(poly)

@@ -14,6 +14,7 @@ mod avx2;
 #[cfg(target_arch = "x86_64")]
 mod avx512;
 mod extend;
+mod memory;
 mod ntt;
 mod scalar;
 #[cfg(target_arch = "x86_64")]
@@ -22,6 +23,7 @@ mod simd;
 mod tests;
 
 pub use extend::ExtendTable;
+pub(crate) use memory::prefer_huge_pages;
 pub use ntt::{NttTable, eval_exponent};
 
 use crate::modulus::Modulus;
