@@ -1,5 +1,6 @@
 //! RNS-CKKS homomorphic encryption with bootstrapping.
 
+pub mod bootstrap;
 mod ciphertext;
 pub mod encode;
 mod encrypt;

@@ -1,0 +1,4 @@
+//! Bootstrapping: back to a high level, without the secret key.
+
+pub mod eval_mod;
+pub mod simulate;
