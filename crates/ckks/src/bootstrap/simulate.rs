@@ -93,7 +93,7 @@ impl ChainBits {
         let mut variance = 0.0;
         for (i, &(bits, layers)) in self.coeffs_to_slots.iter().enumerate() {
             scale += drift;
-            variance += 2.0 * f64::from(after + 1).exp2() / 12.0 * (-2.0 * (bits + drift)).exp2() * overflow;
+            variance += 2.0 * f64::from(after + 1).exp2() / 12.0 * (-2.0 * (bits + drift - f64::from(layers))).exp2() * overflow;
             after -= layers;
             if i + 1 < self.coeffs_to_slots.len() {
                 variance += (self.rounding() / scale.exp2()).powi(2) / f64::from(after).exp2();
