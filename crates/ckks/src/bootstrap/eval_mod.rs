@@ -26,10 +26,10 @@ pub trait ModArithmetic {
     fn level(&self, value: &Self::Value) -> usize;
     /// The scale of `value`.
     fn scale(&self, value: &Self::Value) -> f64;
-    /// log2 of what one rescale divides by at `level`.
-    fn rescale_bits(&self, level: usize) -> f64;
-    /// `Σ w·a·b + Σ c·t + constant` at `level`, not rescaled, with one relinearisation. The products must have the scale `scale` already; the coefficients `c`
-    /// and the constant are encoded so that their terms have it too.
+    /// What a rescale from `level` divides by.
+    fn divisor(&self, level: usize) -> f64;
+    /// `Σ w·a·b + Σ c·t + constant` at `level`, neither relinearised nor rescaled. The products must have the scale `scale` already; the coefficients `c` and
+    /// the constant are encoded so that their terms have it too.
     fn fused(
         &mut self,
         level: usize,
@@ -38,7 +38,7 @@ pub trait ModArithmetic {
         linear: &[(f64, &Self::Value)],
         constant: f64,
     ) -> Result<Self::Value, Self::Error>;
-    /// One level down.
+    /// Relinearised, one level down.
     fn rescale(&mut self, value: Self::Value) -> Result<Self::Value, Self::Error>;
 }
 
@@ -106,15 +106,19 @@ impl EvalMod {
         (first..first + 40).map(|n| 2.0 * bessel(n, beta).abs()).sum()
     }
 
+    /// The message's factor in `(G - conj G)/i` at a message ratio of `ratio` bits.
+    pub fn gain(ratio: f64) -> f64 {
+        2.0 * Self::SINE_FACTOR * 2.0 * PI * (-ratio).exp2()
+    }
+
     /// The scale that `E` must have after the last squaring so that the result, rescaled at `level`, carries the message at `output_scale`.
     ///
     /// The caller takes `(G - conj G)`, twice the imaginary part; `ratio` is the message ratio in bits.
-    fn exponential_scale(&self, rescale_bits: f64, output_scale: f64, ratio: f64) -> f64 {
-        let gain = 2.0 * Self::SINE_FACTOR * 2.0 * PI * (-ratio).exp2();
-        (output_scale * rescale_bits.exp2() / gain).sqrt()
+    fn exponential_scale(divisor: f64, output_scale: f64, ratio: f64) -> f64 {
+        (output_scale * divisor / Self::gain(ratio)).sqrt()
     }
 
-    /// Evaluates on `input`, whose value is `i·x/B`. The result `G` is *not* rescaled: the caller combines it with its conjugate first, and
+    /// Evaluates on `input`, whose value is `i·x/B`. The result `G` is neither relinearised nor rescaled: the caller combines it with its conjugate first, and
     /// `(G - conj G)/i`, rescaled, is the message at exactly `output_scale`.
     pub fn evaluate<M: ModArithmetic>(
         &self,
@@ -126,9 +130,9 @@ impl EvalMod {
         let powers = Powers::new(machine, input, self.depth)?;
         let last = machine.level(input) - self.depth() + 1;
         // Backwards from the result: each squaring maps a scale s to s²/q.
-        let mut scale = self.exponential_scale(machine.rescale_bits(last), output_scale, ratio);
+        let mut scale = Self::exponential_scale(machine.divisor(last), output_scale, ratio);
         for level in last + 1..=last + self.doublings as usize {
-            scale = (scale * machine.rescale_bits(level).exp2()).sqrt();
+            scale = (scale * machine.divisor(level)).sqrt();
         }
         let mut e = self.node(machine, &powers, &self.coefficients, last + self.doublings as usize, scale)?;
         for _ in 0..self.doublings {
@@ -153,7 +157,7 @@ impl EvalMod {
         scale: f64,
     ) -> Result<M::Value, M::Error> {
         let before = level + 1;
-        let sum_scale = scale * machine.rescale_bits(before).exp2();
+        let sum_scale = scale * machine.divisor(before);
         let block = block_length(powers.top - before);
         let mut quotients = Vec::new();
         let mut rest = c.to_vec();

@@ -1,5 +1,27 @@
 //! Bootstrapping: back to a high level, without the secret key.
+//!
+//! A ciphertext near the end of its levels is
+//!
+//! 1. transformed so that its slots become coefficients (few limbs are left, so this is cheap);
+//! 2. switched to a sparse ephemeral secret at the bottom modulus `q`;
+//! 3. lifted to the full modulus, centred: coefficients become `m + q·I` with `|I| <= h/2` for a secret of weight `h`, always;
+//! 4. switched back to the dense secret;
+//! 5. transformed so that its coefficients become slots again;
+//! 6. freed of the integer part, real and imaginary parts apart ([`eval_mod`]).
+//!
+//! The order is that of "slim" bootstrapping (Chen and Han, "Homomorphic lower digits removal and improved FHE bootstrapping"), the ephemeral secret is sparse-secret
+//! encapsulation (Bossuat, Troncoso-Pastoriza and Hubaux, "Bootstrapping for approximate homomorphic encryption with negligible failure-probability ..."), and the
+//! chain is settled by [`simulate`].
 
+mod circuit;
 pub mod dft;
 pub mod eval_mod;
+mod keys;
+mod machine;
+mod profile;
 pub mod simulate;
+mod transform;
+
+pub use circuit::{Bootstrapper, Content, Declaration, Stage};
+pub use keys::BootstrapKeys;
+pub use profile::{DftLevel, Profile};

@@ -11,62 +11,18 @@ use num_complex::Complex64;
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 
-use super::eval_mod::{EvalMod, ModArithmetic, Product};
+use super::Profile;
+use super::eval_mod::{ModArithmetic, Product};
 
-/// A modulus chain as numbers of bits, in the order in which bootstrapping consumes it.
-#[derive(Clone, Debug)]
-pub struct ChainBits {
-    /// log2 of the ring degree.
-    pub log_degree: u32,
-    /// The bottom modulus.
-    pub bottom: f64,
-    /// The slots-to-coefficients levels, and the butterfly layers of each.
-    pub slots_to_coeffs: Vec<(f64, u32)>,
-    /// log2 of the user's scale.
-    pub scale: f64,
-    /// Levels left to the user.
-    pub user_levels: usize,
-    /// The coefficients-to-slots levels, and the butterfly layers of each.
-    pub coeffs_to_slots: Vec<(f64, u32)>,
-    /// The modular reduction's levels.
-    pub eval_mod: Vec<f64>,
-    /// The special primes' total.
-    pub special: f64,
-    /// log2 of the bottom modulus over the scale of the coefficients: the message ratio.
-    pub ratio: f64,
-    /// log2 of the scale of the modular reduction's input `x/B`.
-    pub input_scale: f64,
-    /// Weight of the ephemeral secret.
-    pub ephemeral_weight: u32,
-    /// Depth of the exponential's polynomial.
-    pub polynomial_depth: u32,
-    /// Squarings after it.
-    pub doublings: u32,
-}
-
-impl ChainBits {
-    /// log2 of the whole modulus, special primes included.
-    pub fn log_qp(&self) -> f64 {
-        self.bottom
-            + self.slots_to_coeffs.iter().map(|l| l.0).sum::<f64>()
-            + self.scale * self.user_levels as f64
-            + self.eval_mod.iter().sum::<f64>()
-            + self.coeffs_to_slots.iter().map(|l| l.0).sum::<f64>()
-            + self.special
-    }
-
-    /// The modular reduction this chain is for.
-    pub fn circuit(&self) -> EvalMod {
-        EvalMod::new(self.ephemeral_weight.div_ceil(2), self.polynomial_depth, self.doublings)
-    }
-
-    /// Standard deviation of one rescale's rounding error in a complex slot, times the scale: dense ternary secret.
+/// Errors that the linear stages of a profile make, as standard deviations.
+impl Profile {
+    /// One rescale's rounding error in a complex slot, times the scale: dense ternary secret.
     pub fn rounding(&self) -> f64 {
         let n = f64::from(self.log_degree).exp2();
         (n * (1.0 + 2.0 * n / 3.0) / 12.0).sqrt()
     }
 
-    /// Standard deviation of the error that the slots-to-coefficients transform leaves in a coefficient, relative to a message of size 1.
+    /// What the slots-to-coefficients transform leaves in a coefficient, relative to a message of size 1.
     pub fn slots_to_coeffs_error(&self) -> f64 {
         // The scale moves evenly from the user's to the coefficients' over the stages. The noise of a stage shrinks with every layer before it, because the
         // layers make the signal grow. The plaintexts of a stage live in a subring as large as its layers reach.
@@ -74,33 +30,39 @@ impl ChainBits {
         let mut scale = self.scale;
         let mut layers = 0;
         let mut variance = 0.0;
-        for &(bits, l) in &self.slots_to_coeffs {
-            layers += l;
+        for level in &self.slots_to_coeffs {
+            layers += level.layers;
             scale += drift;
             variance += (self.rounding() / scale.exp2()).powi(2) / 2.0 / f64::from(layers).exp2();
-            variance += 2.0 * f64::from(layers + 1).exp2() / 12.0 * (-2.0 * (bits + drift)).exp2();
+            variance += plain_error(layers, level.bits + drift);
         }
         variance.sqrt()
     }
 
-    /// Standard deviation of the error that the coefficients-to-slots stages before the last leave in a complex slot of `x`, with the plaintexts' rounding.
+    /// What the coefficients-to-slots stages leave in a complex slot of `x`, but for the last rescale.
     pub fn coeffs_to_slots_error(&self) -> f64 {
         let output = self.input_scale - self.circuit().bound().log2() - 1.0;
-        let drift = (output - self.bottom) / self.coeffs_to_slots.len() as f64;
         let mut scale = self.bottom;
-        let mut after: u32 = self.coeffs_to_slots.iter().map(|l| l.1).sum();
-        let overflow = f64::from(self.ephemeral_weight + 1) / 6.0;
+        let mut after: u32 = self.coeffs_to_slots.iter().map(|l| l.layers).sum();
+        let overflow = (self.ephemeral_weight + 1) as f64 / 6.0;
         let mut variance = 0.0;
-        for (i, &(bits, layers)) in self.coeffs_to_slots.iter().enumerate() {
-            scale += drift;
-            variance += 2.0 * f64::from(after + 1).exp2() / 12.0 * (-2.0 * (bits + drift - f64::from(layers))).exp2() * overflow;
-            after -= layers;
-            if i + 1 < self.coeffs_to_slots.len() {
+        for (i, level) in self.coeffs_to_slots.iter().enumerate() {
+            let last = i + 1 == self.coeffs_to_slots.len();
+            let next = if last { output } else { output + self.headroom };
+            variance += plain_error(after, level.bits + next - scale - f64::from(level.layers)) * overflow;
+            after -= level.layers;
+            scale = next;
+            if !last {
                 variance += (self.rounding() / scale.exp2()).powi(2) / f64::from(after).exp2();
             }
         }
         variance.sqrt()
     }
+}
+
+/// Relative variance from rounding the plaintexts of a stage whose butterflies are `2^layers` wide: two diagonals for each that adds to the signal.
+fn plain_error(layers: u32, bits: f64) -> f64 {
+    2.0 * f64::from(layers + 1).exp2() / 12.0 * (-2.0 * bits).exp2()
 }
 
 /// A family of inputs, all at full amplitude.
@@ -156,23 +118,23 @@ impl Precision {
 }
 
 /// Runs one simulated bootstrap of `values`; with `saturated`, every overflow is at its bound.
-pub fn bootstrap(chain: &ChainBits, values: &[Complex64], saturated: bool, seed: u64) -> Vec<Complex64> {
+pub fn bootstrap(profile: &Profile, values: &[Complex64], saturated: bool, seed: u64) -> Vec<Complex64> {
     let mut rng = ChaCha8Rng::seed_from_u64(seed);
-    let circuit = chain.circuit();
-    let bottom = chain.slots_to_coeffs_error();
-    let linear = chain.coeffs_to_slots_error() / 2f64.sqrt();
-    let ratio = chain.ratio.exp2();
+    let circuit = profile.circuit();
+    let bottom = profile.slots_to_coeffs_error();
+    let linear = profile.coeffs_to_slots_error() / 2f64.sqrt();
+    let ratio = profile.ratio.exp2();
     let raise = |m: f64, rng: &mut ChaCha8Rng| {
-        let overflow = overflow(chain.ephemeral_weight, circuit.overflow(), saturated, rng);
+        let overflow = overflow(profile.ephemeral_weight, circuit.overflow(), saturated, rng);
         overflow + (m + bottom * gaussian(rng)) / ratio + linear * gaussian(rng)
     };
     let x: Vec<_> = values.iter().map(|v| [raise(v.re, &mut rng), raise(v.im, &mut rng)]).collect();
-    let mut machine = Simulated { chain, rng };
+    let mut machine = Simulated { profile, rng };
     let mut parts = [0, 1].map(|part| {
-        let scale = chain.input_scale.exp2();
+        let scale = profile.input_scale.exp2();
         let slots = x.iter().map(|x| Complex64::new(0.0, x[part] / circuit.bound())).collect();
-        let input = machine.noisy(Simulacrum { slots, scale, level: chain.eval_mod.len() });
-        let Ok(result) = circuit.evaluate(&mut machine, &input, chain.scale.exp2(), chain.ratio);
+        let input = machine.noisy(Simulacrum { slots, scale, level: profile.eval_mod.len() });
+        let Ok(result) = circuit.evaluate(&mut machine, &input, profile.scale.exp2(), profile.ratio);
         result
     });
     let imaginary = parts[1].slots.clone();
@@ -181,11 +143,11 @@ pub fn bootstrap(chain: &ChainBits, values: &[Complex64], saturated: bool, seed:
     }
     let [combined, _] = parts;
     let Ok(result) = machine.rescale(combined);
-    let gain = result.scale / chain.scale.exp2();
+    let gain = result.scale / profile.scale.exp2();
     result.slots.iter().map(|v| v * gain).collect()
 }
 
-fn overflow(weight: u32, bound: u32, saturated: bool, rng: &mut ChaCha8Rng) -> f64 {
+fn overflow(weight: usize, bound: u32, saturated: bool, rng: &mut ChaCha8Rng) -> f64 {
     if saturated {
         return if unit(rng) < 0.5 { f64::from(bound) } else { -f64::from(bound) };
     }
@@ -209,13 +171,13 @@ struct Simulacrum {
 }
 
 struct Simulated<'a> {
-    chain: &'a ChainBits,
+    profile: &'a Profile,
     rng: ChaCha8Rng,
 }
 
 impl Simulated<'_> {
     fn noisy(&mut self, mut value: Simulacrum) -> Simulacrum {
-        let deviation = self.chain.rounding() / 2f64.sqrt() / value.scale;
+        let deviation = self.profile.rounding() / 2f64.sqrt() / value.scale;
         for slot in &mut value.slots {
             *slot += Complex64::new(gaussian(&mut self.rng), gaussian(&mut self.rng)) * deviation;
         }
@@ -235,8 +197,8 @@ impl ModArithmetic for Simulated<'_> {
         value.scale
     }
 
-    fn rescale_bits(&self, level: usize) -> f64 {
-        self.chain.eval_mod[self.chain.eval_mod.len() - level]
+    fn divisor(&self, level: usize) -> f64 {
+        self.profile.eval_mod[self.profile.eval_mod.len() - level].exp2()
     }
 
     fn fused(
@@ -262,7 +224,7 @@ impl ModArithmetic for Simulated<'_> {
     }
 
     fn rescale(&mut self, mut value: Simulacrum) -> Result<Simulacrum, Infallible> {
-        value.scale /= self.rescale_bits(value.level).exp2();
+        value.scale /= self.divisor(value.level);
         value.level -= 1;
         Ok(self.noisy(value))
     }

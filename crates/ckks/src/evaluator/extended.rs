@@ -68,6 +68,51 @@ impl<K: EvaluationKeys> Evaluator<K> {
         Ok(self.extended(a, parts, special))
     }
 
+    /// One automorphism of `a`, staying over the special primes: only the second half is divided by them, to be taken apart for
+    /// the key. The key must have as many special primes as `a`.
+    ///
+    /// # Errors
+    /// As [`Evaluator::rotate`]; [`Error::BadKeyShape`] for a key with another number of special primes.
+    pub fn rotate_qp(&self, a: &ExtendedCiphertext, element: GaloisElement) -> Result<ExtendedCiphertext, Error> {
+        self.params.check_same("rotate_qp", &a.params)?;
+        if element.is_identity() {
+            return Ok(a.clone());
+        }
+        let key = self.keys.key(KeyPurpose::Galois(element), a.level)?;
+        if key.shape().special != a.special {
+            let reason = "the ciphertext has a different number of special primes";
+            return Err(Error::BadKeyShape { level: key.shape().level, special: key.shape().special, reason });
+        }
+        if key.key_id() != a.key_id {
+            return Err(Error::KeyMismatch { operation: "rotate_qp", left: a.key_id, right: key.key_id() });
+        }
+        let mod_down = self.params.ring().mod_down(self.params.limbs(a.level), &self.params.special_limbs(a.special))?;
+        let c1 = mod_down.apply(&a.parts[1])?;
+        let [mut u0, u1] = self.switch_extended(&c1, a.level, &key)?;
+        u0.add_assign(&a.parts[0])?;
+        let automorphism = self.permutation(element)?;
+        let parts = [u0.automorphism(&automorphism)?, u1.automorphism(&automorphism)?];
+        Ok(ExtendedCiphertext { parts, params: a.params.clone(), ..*a })
+    }
+
+    /// `acc += sum of value * plaintext`, starting from nothing if `acc` is `None`.
+    ///
+    /// # Errors
+    /// As [`Evaluator::mul_plain_qp_accumulate`].
+    pub fn mul_plain_qp_sum<'a>(
+        &self,
+        acc: &mut Option<ExtendedCiphertext>,
+        terms: impl Iterator<Item = (&'a ExtendedCiphertext, &'a LiftedPlaintext)>,
+    ) -> Result<(), Error> {
+        for (value, plaintext) in terms {
+            match acc {
+                Some(acc) => self.mul_plain_qp_accumulate(acc, value, plaintext)?,
+                None => *acc = Some(self.mul_plain_qp(value, plaintext)?),
+            }
+        }
+        Ok(())
+    }
+
     /// `P a` modulo the limbs of `a` and the first `special` special primes.
     ///
     /// # Errors

@@ -1,0 +1,142 @@
+//! One homomorphic DFT stage: a diagonal matrix, its plaintexts and its evaluation.
+
+use std::collections::BTreeSet;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use super::dft::DiagonalMatrix;
+use crate::keys::EvaluationKeys;
+use crate::{
+    Ciphertext, Complex64, Error, Evaluator, ExtendedCiphertext, GaloisElement, KeyPurpose, KeyRequest, LiftedPlaintext, Params,
+    Plaintext, Scale,
+};
+
+/// A stage at its level.
+///
+/// Shifts are `k·stride` with `k = giant·babies + baby`; the baby rotations share one decomposition, the giant steps one key:
+/// `Σ_g rot_g(Σ_b d_{g,b}·rot_b(x))` by Horner's rule in the rotation by `babies·stride`.
+pub(super) struct Transform {
+    level: usize,
+    scale: Scale,
+    stride: usize,
+    babies: usize,
+    /// `plaintexts[giant][baby]`, each rotated back by its giant step.
+    plaintexts: Vec<Vec<Option<Plaintext>>>,
+    bytes_lifted: u64,
+    lifted: Mutex<Option<Arc<Lifted>>>,
+}
+
+type Lifted = Vec<Vec<Option<LiftedPlaintext>>>;
+
+impl Transform {
+    /// Encodes `matrix` for ciphertexts at `level` with plaintexts at `scale`.
+    pub(super) fn new(params: &Params, matrix: &DiagonalMatrix, level: usize, scale: Scale) -> Result<Self, Error> {
+        let stride = matrix.stride();
+        let count = matrix.diagonals().map(|(s, _)| s / stride + 1).max().unwrap_or(1);
+        let babies = baby_steps(count);
+        let mut plaintexts: Vec<Vec<Option<Plaintext>>> = vec![vec![None; babies]; count.div_ceil(babies)];
+        for (shift, diagonal) in matrix.diagonals() {
+            let (giant, baby) = (shift / stride / babies, shift / stride % babies);
+            let back = giant * babies * stride;
+            let period = matrix.period();
+            let values: Vec<Complex64> = (0..period).map(|i| diagonal[(i + matrix.slots() - back) % period]).collect();
+            plaintexts[giant][baby] = Some(Plaintext::encode(params, &values, period, scale)?);
+        }
+        let limbs = (params.limb_count(level) + params.special_count()) as u64;
+        let bytes_lifted = plaintexts.iter().flatten().flatten().map(|p| 2 * p.slots() as u64 * 8 * limbs).sum();
+        Ok(Self { level, scale, stride, babies, plaintexts, bytes_lifted, lifted: Mutex::new(None) })
+    }
+
+    /// The level of its input; rescaling its result leads one below.
+    pub(super) fn level(&self) -> usize {
+        self.level
+    }
+
+    /// Adds its keys, cut to its level.
+    pub(super) fn request(&self, params: &Params, request: &mut KeyRequest) {
+        for element in self.elements(params) {
+            request.also(KeyPurpose::Galois(element), self.level);
+        }
+    }
+
+    /// Bytes of the encoded plaintexts, and of their residues while they are kept.
+    pub(super) fn bytes(&self) -> (u64, u64) {
+        (self.plaintexts.iter().flatten().flatten().map(|p| p.bytes() as u64).sum(), self.bytes_lifted)
+    }
+
+    /// Applies the stage. The result still carries the special primes and the plaintexts' scale.
+    pub(super) fn apply<K: EvaluationKeys>(
+        &self,
+        evaluator: &Evaluator<K>,
+        input: &Ciphertext,
+        keep: bool,
+    ) -> Result<ExtendedCiphertext, Error> {
+        let params = evaluator.params();
+        let hoisted = evaluator.hoist(input)?;
+        let mut rotated: Vec<Option<ExtendedCiphertext>> = vec![None; self.babies];
+        // The identity last: it takes the special primes that the keys have.
+        for baby in self.used_babies().into_iter().rev() {
+            let special = rotated.iter().flatten().next().map(ExtendedCiphertext::special);
+            rotated[baby] = Some(match (baby, special) {
+                (0, Some(special)) => evaluator.extend(input, special)?,
+                _ => evaluator.rotate_hoisted_qp(&hoisted, self.rotation(params, baby))?,
+            });
+        }
+        drop(hoisted);
+        let Some(special) = rotated.iter().flatten().next().map(ExtendedCiphertext::special) else {
+            return Err(Error::OperandCount { operation: "homomorphic DFT", left: 0, right: 0 });
+        };
+        let lifted = self.lift(params, special, keep)?;
+        let mut sum: Option<ExtendedCiphertext> = None;
+        for row in lifted.iter().rev() {
+            if let Some(total) = &mut sum {
+                *total = evaluator.rotate_qp(total, self.rotation(params, self.babies))?;
+            }
+            let terms = rotated.iter().zip(row).filter_map(|(value, plain)| Some((value.as_ref()?, plain.as_ref()?)));
+            evaluator.mul_plain_qp_sum(&mut sum, terms)?;
+        }
+        sum.ok_or(Error::OperandCount { operation: "homomorphic DFT", left: 0, right: 0 })
+    }
+
+    fn lift(&self, params: &Params, special: usize, keep: bool) -> Result<Arc<Lifted>, Error> {
+        if let Some(lifted) = self.lifted.lock().unwrap_or_else(PoisonError::into_inner).as_ref() {
+            return Ok(lifted.clone());
+        }
+        let limbs = params.extended_limbs(self.level, special);
+        let row = |row: &Vec<Option<Plaintext>>| {
+            row.iter().map(|p| p.as_ref().map(|p| p.lift(&limbs)).transpose()).collect::<Result<Vec<_>, _>>()
+        };
+        let lifted = Arc::new(self.plaintexts.iter().map(row).collect::<Result<Vec<_>, _>>()?);
+        if keep {
+            *self.lifted.lock().unwrap_or_else(PoisonError::into_inner) = Some(lifted.clone());
+        }
+        Ok(lifted)
+    }
+
+    fn used_babies(&self) -> BTreeSet<usize> {
+        self.plaintexts.iter().flat_map(|row| row.iter().enumerate().filter(|(_, p)| p.is_some()).map(|(b, _)| b)).collect()
+    }
+
+    fn rotation(&self, params: &Params, strides: usize) -> GaloisElement {
+        GaloisElement::rotation(params, (strides * self.stride) as i64)
+    }
+
+    fn elements(&self, params: &Params) -> BTreeSet<GaloisElement> {
+        let giant = (self.plaintexts.len() > 1).then_some(self.babies);
+        self.used_babies().into_iter().chain(giant).map(|s| self.rotation(params, s)).filter(|e| !e.is_identity()).collect()
+    }
+
+    /// The factor between the scales of input and result, before the rescale.
+    pub(super) fn scale(&self) -> Scale {
+        self.scale
+    }
+}
+
+/// Baby steps for `count` shifts: a giant step costs as much as eight baby steps, but every baby step costs a key.
+fn baby_steps(count: usize) -> usize {
+    match count {
+        0..=8 => count.next_power_of_two(),
+        9..=32 => 8,
+        33..=128 => 16,
+        _ => 32,
+    }
+}
