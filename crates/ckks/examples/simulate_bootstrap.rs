@@ -19,7 +19,8 @@ fn main() {
         );
         println!(
             "  errors relative to the message: polynomial 2^{:.1}, slots to coefficients 2^{:.1}, coefficients to slots 2^{:.1}",
-            circuit.polynomial_error().log2() + f64::from(profile.doublings) + profile.ratio - std::f64::consts::TAU.log2(),
+            circuit.polynomial_error().log2() + f64::from(profile.doublings) + profile.ratio
+                - std::f64::consts::TAU.log2(),
             profile.slots_to_coeffs_error().log2(),
             profile.coeffs_to_slots_error().log2() + profile.ratio,
         );

@@ -48,3 +48,21 @@ fn every_family_keeps_its_bits_on_a_small_ring() {
         assert!(p.worst > 20.0, "{family:?}: {p:?}");
     }
 }
+
+#[test]
+fn plaintexts_of_every_period_multiply_alike() {
+    let params = cipherlm_ckks::presets::insecure::small(1 << 10, 40.0, 2).unwrap();
+    let secret = SecretKey::generate(&params).unwrap();
+    let evaluator = Evaluator::new(&params, cipherlm_ckks::NoKeys);
+    let values: Vec<_> = (0..512).map(|j| Complex64::new((j as f64).sin(), (j as f64).cos())).collect();
+    let scale = params.default_scale(2);
+    let input = secret.encrypt(&Plaintext::encode(&params, &values, 512, scale).unwrap(), 2).unwrap();
+    for log in 0..=9 {
+        let period: Vec<_> = (0..1 << log).map(|j| Complex64::new(1.0 / (1 + j) as f64, 0.3)).collect();
+        let plaintext = Plaintext::encode(&params, &period, period.len(), scale).unwrap();
+        let product = evaluator.rescale(&evaluator.mul_plain(&input, &plaintext).unwrap()).unwrap();
+        let expected: Vec<_> = values.iter().enumerate().map(|(j, v)| v * period[j % period.len()]).collect();
+        let p = Precision::between(&expected, secret.decrypt(&product).unwrap().decode().as_slice());
+        assert!(p.worst > 20.0, "period {}: {p:?}", period.len());
+    }
+}

@@ -189,7 +189,11 @@ impl Bootstrapper {
     /// [`Error::LevelExhausted`] below [`Bootstrapper::input_level`], [`Error::BadSlots`] for more slots than the circuit's, [`Error::BadScale`] if the scale of
     /// the input leaves less than the profile's message ratio, [`Error::MissingKey`], and mismatches of parameters or keys. All but missing keys are found before
     /// any work.
-    pub fn bootstrap<K: EvaluationKeys>(&self, evaluator: &Evaluator<K>, input: &Ciphertext) -> Result<Ciphertext, Error> {
+    pub fn bootstrap<K: EvaluationKeys>(
+        &self,
+        evaluator: &Evaluator<K>,
+        input: &Ciphertext,
+    ) -> Result<Ciphertext, Error> {
         self.bootstrap_with(evaluator, input, &mut |_| {})
     }
 
@@ -263,7 +267,11 @@ impl Bootstrapper {
         let (id, slots) = (sparse.key_id(), sparse.slots());
         let from_sparse = evaluator.keys().key(KeyPurpose::Switch(id), level)?;
         let limbs = self.params.limbs(level);
-        let parts = sparse.into_parts().into_iter().map(|part| lift_centred(&self.params, part, limbs)).collect::<Result<_, _>>()?;
+        let parts = sparse
+            .into_parts()
+            .into_iter()
+            .map(|part| lift_centred(&self.params, part, limbs))
+            .collect::<Result<_, _>>()?;
         let raised = Ciphertext::from_parts(&self.params, id, parts, level, self.params.rescale_factor(0), slots)?;
         evaluator.switch_key(&raised, &from_sparse)
     }
@@ -280,7 +288,11 @@ impl Bootstrapper {
     }
 
     /// The inputs `i·x/B` of the modular reduction: of the real parts and, for complex content, of the imaginary parts.
-    fn to_slots<K: EvaluationKeys>(&self, evaluator: &Evaluator<K>, mut value: Ciphertext) -> Result<Vec<Ciphertext>, Error> {
+    fn to_slots<K: EvaluationKeys>(
+        &self,
+        evaluator: &Evaluator<K>,
+        mut value: Ciphertext,
+    ) -> Result<Vec<Ciphertext>, Error> {
         let _span = tracing::debug_span!("coeffs_to_slots").entered();
         let Some((last, first)) = self.up.split_last() else {
             return Err(Error::OperandCount { operation: "coefficients to slots", left: 0, right: 1 });
@@ -302,7 +314,12 @@ impl Bootstrapper {
         inputs.into_iter().map(|input| evaluator.rescale(&input)?.with_scale(scale)).collect()
     }
 
-    fn reduce<K: EvaluationKeys>(&self, evaluator: &Evaluator<K>, inputs: &[Ciphertext], ratio: f64) -> Result<Ciphertext, Error> {
+    fn reduce<K: EvaluationKeys>(
+        &self,
+        evaluator: &Evaluator<K>,
+        inputs: &[Ciphertext],
+        ratio: f64,
+    ) -> Result<Ciphertext, Error> {
         let _span = tracing::debug_span!("eval_mod").entered();
         let output = self.params.default_scale(self.output_level());
         let evaluate = |input: &Ciphertext| {
@@ -415,7 +432,11 @@ fn check_chain(params: &Params, profile: &Profile) -> Result<(), Error> {
         });
     }
     if params.max_level() < profile.levels() {
-        return Err(Error::LevelExhausted { operation: "bootstrapping profile", have: params.max_level(), need: profile.levels() });
+        return Err(Error::LevelExhausted {
+            operation: "bootstrapping profile",
+            have: params.max_level(),
+            need: profile.levels(),
+        });
     }
     let expected = std::iter::once(profile.bottom)
         .chain(profile.slots_to_coeffs.iter().rev().map(|l| l.bits))

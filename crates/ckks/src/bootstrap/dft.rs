@@ -175,7 +175,13 @@ fn inverse_layer(slots: usize, len: usize) -> DiagonalMatrix {
     three(slots, len, stay, left, right)
 }
 
-fn three(slots: usize, len: usize, stay: Vec<Complex64>, left: Vec<Complex64>, right: Vec<Complex64>) -> DiagonalMatrix {
+fn three(
+    slots: usize,
+    len: usize,
+    stay: Vec<Complex64>,
+    left: Vec<Complex64>,
+    right: Vec<Complex64>,
+) -> DiagonalMatrix {
     let half = len / 2;
     let mut diagonals = BTreeMap::from([(0, stay)]);
     if len == slots {
@@ -216,7 +222,8 @@ mod tests {
             .map(|_| {
                 let slot = (0..n)
                     .map(|k| {
-                        coefficients[k] * Complex64::from_polar(1.0, 2.0 * PI * (k * power % (4 * n)) as f64 / (4 * n) as f64)
+                        coefficients[k]
+                            * Complex64::from_polar(1.0, 2.0 * PI * (k * power % (4 * n)) as f64 / (4 * n) as f64)
                     })
                     .sum();
                 power = power * 5 % (4 * n);
@@ -236,7 +243,9 @@ mod tests {
 
     #[test]
     fn the_factors_multiply_to_the_embedding() {
-        for (slots, layers) in [(8, vec![3]), (16, vec![2, 2]), (64, vec![2, 2, 2]), (256, vec![3, 3, 2]), (256, vec![1, 3, 4])] {
+        for (slots, layers) in
+            [(8, vec![3]), (16, vec![2, 2]), (64, vec![2, 2, 2]), (256, vec![3, 3, 2]), (256, vec![1, 3, 4])]
+        {
             let coefficients = sample(slots);
             let mut value = coefficients.clone();
             for matrix in slots_to_coeffs(slots, &layers) {

@@ -168,8 +168,7 @@ impl EvalMod {
             quotients.push((value, factor));
             rest = remainder;
         }
-        let products: Vec<_> =
-            quotients.iter().map(|(left, right)| Product { weight: 1, left, right }).collect();
+        let products: Vec<_> = quotients.iter().map(|(left, right)| Product { weight: 1, left, right }).collect();
         let linear: Vec<_> = rest.iter().enumerate().skip(1).map(|(n, &c)| (c, powers.baby(n))).collect();
         let sum = machine.fused(before, sum_scale, &products, &linear, rest[0])?;
         machine.rescale(sum)

@@ -71,7 +71,15 @@ impl<K: EvaluationKeys> ModArithmetic for Encrypted<'_, K> {
         }
         // Exact for products; they agree with `scale` up to the rounding of f64, far below that of the coefficients.
         let scale = products.first().map_or_else(|| Scale::new(scale), |p| p.left.scale * p.right.scale);
-        Ok(Ciphertext { params: params.clone(), key_id: first.key_id, parts, level, scale, slots: first.slots, seed: None })
+        Ok(Ciphertext {
+            params: params.clone(),
+            key_id: first.key_id,
+            parts,
+            level,
+            scale,
+            slots: first.slots,
+            seed: None,
+        })
     }
 
     fn rescale(&mut self, value: Ciphertext) -> Result<Ciphertext, Error> {

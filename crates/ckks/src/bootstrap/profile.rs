@@ -93,7 +93,14 @@ impl Profile {
 
     /// N = 2^16 with an ephemeral secret of weight 30: one level less in the modular reduction, one more for the user.
     pub fn n16_fast() -> Self {
-        Self { name: "n16-fast", user_levels: 14, eval_mod: with_wide_second(9), ephemeral_weight: 30, doublings: 3, ..Self::n16() }
+        Self {
+            name: "n16-fast",
+            user_levels: 14,
+            eval_mod: with_wide_second(9),
+            ephemeral_weight: 30,
+            doublings: 3,
+            ..Self::n16()
+        }
     }
 
     /// N = 2^15: 4 levels of 35 bits, for latency.

@@ -6,8 +6,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 use super::dft::DiagonalMatrix;
 use crate::keys::EvaluationKeys;
 use crate::{
-    Ciphertext, Complex64, Error, Evaluator, ExtendedCiphertext, GaloisElement, KeyPurpose, KeyRequest, LiftedPlaintext, Params,
-    Plaintext, Scale,
+    Ciphertext, Complex64, Error, Evaluator, ExtendedCiphertext, GaloisElement, KeyPurpose, KeyRequest,
+    LiftedPlaintext, Params, Plaintext, Scale,
 };
 
 /// A stage at its level.
@@ -113,7 +113,10 @@ impl Transform {
     }
 
     fn used_babies(&self) -> BTreeSet<usize> {
-        self.plaintexts.iter().flat_map(|row| row.iter().enumerate().filter(|(_, p)| p.is_some()).map(|(b, _)| b)).collect()
+        self.plaintexts
+            .iter()
+            .flat_map(|row| row.iter().enumerate().filter(|(_, p)| p.is_some()).map(|(b, _)| b))
+            .collect()
     }
 
     fn rotation(&self, params: &Params, strides: usize) -> GaloisElement {
@@ -122,7 +125,12 @@ impl Transform {
 
     fn elements(&self, params: &Params) -> BTreeSet<GaloisElement> {
         let giant = (self.plaintexts.len() > 1).then_some(self.babies);
-        self.used_babies().into_iter().chain(giant).map(|s| self.rotation(params, s)).filter(|e| !e.is_identity()).collect()
+        self.used_babies()
+            .into_iter()
+            .chain(giant)
+            .map(|s| self.rotation(params, s))
+            .filter(|e| !e.is_identity())
+            .collect()
     }
 
     /// The factor between the scales of input and result, before the rescale.

@@ -1,6 +1,6 @@
 //! Plaintexts: integer coefficients kept compact, lifted to residues only where they are used.
 
-use cipherlm_ring::{Coeff, Eval, Kernel, Limbs, Modulus, Poly};
+use cipherlm_ring::{Coeff, Eval, Kernel, Limbs, MIN_DEGREE, Modulus, Poly, eval_exponent};
 
 use crate::{Error, Params, Scale};
 
@@ -64,7 +64,8 @@ impl Plaintext {
         if coefficient >= modulus - 1.0 {
             return Err(Error::MessageOverflow { operation: "lift", coefficient, modulus });
         }
-        let data = if self.slots == self.params.slots() {
+        // Residues are constant over runs of 16 and more only.
+        let data = if self.params.degree() / self.integers.len() < MIN_DEGREE {
             Data::Full(self.lift_full(limbs)?)
         } else {
             self.lift_subring(limbs)?
@@ -98,16 +99,26 @@ impl Plaintext {
 
     fn lift_subring(&self, limbs: &Limbs) -> Result<Data, Error> {
         let ring = self.params.ring();
-        let degree = self.integers.len();
+        let degree = self.integers.len().max(MIN_DEGREE);
+        let gap = degree / self.integers.len();
+        // Run `r` of the large transform holds the residue class of slot `r` in bit-reversed order.
+        let log = degree.ilog2();
+        let mut slot_of = vec![0u32; degree];
+        for slot in 0..degree {
+            slot_of[(eval_exponent(log, slot) / 2).reverse_bits() >> (usize::BITS - log)] = slot as u32;
+        }
         let mut values = Vec::with_capacity(degree * limbs.len());
+        let mut work = vec![0.0; degree];
         for limb in limbs.iter() {
             let modulus = ring.modulus(limb)?;
             let factor = modulus.pow(2, u64::from(self.shift));
             let table = self.params.small_table(limb, degree)?;
-            let start = values.len();
-            values
-                .extend(self.integers.iter().map(|&c| modulus.mul(modulus.reduce_i128(i128::from(c)), factor) as f64));
-            (ring.kernel().ntt_forward)(&table, &mut values[start..]);
+            work.fill(0.0);
+            for (to, &c) in work.iter_mut().step_by(gap).zip(&self.integers) {
+                *to = modulus.mul(modulus.reduce_i128(i128::from(c)), factor) as f64;
+            }
+            (ring.kernel().ntt_forward)(&table, &mut work);
+            values.extend(slot_of.iter().map(|&slot| work[slot as usize]));
         }
         Ok(Data::Subring { degree, values })
     }

@@ -86,7 +86,8 @@ impl<K: EvaluationKeys> Evaluator<K> {
         if key.key_id() != a.key_id {
             return Err(Error::KeyMismatch { operation: "rotate_qp", left: a.key_id, right: key.key_id() });
         }
-        let mod_down = self.params.ring().mod_down(self.params.limbs(a.level), &self.params.special_limbs(a.special))?;
+        let mod_down =
+            self.params.ring().mod_down(self.params.limbs(a.level), &self.params.special_limbs(a.special))?;
         let c1 = mod_down.apply(&a.parts[1])?;
         let [mut u0, u1] = self.switch_extended(&c1, a.level, &key)?;
         u0.add_assign(&a.parts[0])?;
