@@ -16,7 +16,6 @@ use crate::{
 /// `Σ_g rot_g(Σ_b d_{g,b}·rot_b(x))` by Horner's rule in the rotation by `babies·stride`.
 pub(super) struct Transform {
     level: usize,
-    scale: Scale,
     stride: usize,
     babies: usize,
     /// `plaintexts[giant][baby]`, each rotated back by its giant step.
@@ -43,12 +42,7 @@ impl Transform {
         }
         let limbs = (params.limb_count(level) + params.special_count()) as u64;
         let bytes_lifted = plaintexts.iter().flatten().flatten().map(|p| 2 * p.slots() as u64 * 8 * limbs).sum();
-        Ok(Self { level, scale, stride, babies, plaintexts, bytes_lifted, lifted: Mutex::new(None) })
-    }
-
-    /// The level of its input; rescaling its result leads one below.
-    pub(super) fn level(&self) -> usize {
-        self.level
+        Ok(Self { level, stride, babies, plaintexts, bytes_lifted, lifted: Mutex::new(None) })
     }
 
     /// Adds its keys, cut to its level.
@@ -131,11 +125,6 @@ impl Transform {
             .map(|s| self.rotation(params, s))
             .filter(|e| !e.is_identity())
             .collect()
-    }
-
-    /// The factor between the scales of input and result, before the rescale.
-    pub(super) fn scale(&self) -> Scale {
-        self.scale
     }
 }
 
