@@ -6,8 +6,10 @@ pub mod block;
 pub mod checkpoint;
 pub mod config;
 pub mod corpus;
+pub mod curves;
 pub mod error;
 pub mod eval;
+pub mod experiment;
 pub mod export;
 pub mod generate;
 pub mod import;
@@ -17,6 +19,7 @@ pub mod power_softmax;
 pub mod probe;
 pub mod recipe;
 pub mod stories;
+pub mod tasks;
 pub mod trainer;
 pub mod transformer;
 

@@ -11,7 +11,7 @@ use cipherlm_spec::{FitOptions, Margins, Model, Tokenizer};
 use serde::{Deserialize, Serialize};
 
 use crate::checkpoint::Archive;
-use crate::config::{Attention, ModelConfig};
+use crate::config::{Attention, Epsilon, ModelConfig};
 use crate::corpus::Corpus;
 use crate::error::{Error, Result};
 use crate::eval;
@@ -233,21 +233,28 @@ impl Prepared {
         Ok((config, params))
     }
 
-    /// Certifies and measures a trained model. Refuses while a held-out value leaves its certified range.
+    /// Certifies and measures a trained model. Refuses while a held-out value leaves its certified range. Epsilons that
+    /// are not frozen yet are frozen first, at the spread of the run's freezing stage (96 without one).
     pub fn export(&self, config: &ModelConfig, params: &[HostParam]) -> Result<Shipped> {
         let e = &self.run.export;
         let context = config.context;
         let inputs = |corpus: &Corpus, count| -> Result<Vec<Vec<u32>>> {
             Ok(corpus.windows(count, context)?.iter().map(|w| w[..context].to_vec()).collect())
         };
-        let model = export::export(&self.run.name, config, params)?;
+        let (mut config, mut params) = (config.clone(), params.to_vec());
+        if matches!(config.attention, Attention::Power(p) if p.epsilon != Epsilon::Frozen) {
+            let stage = self.run.stages.iter().find_map(|s| s.freeze);
+            let freeze = stage.unwrap_or(Freeze { spread: 96.0, windows: e.calibration_windows });
+            self.freeze(&mut config, &mut params, freeze, &Device::flex())?;
+        }
+        let model = export::export(&self.run.name, &config, &params)?;
         let calibration = inputs(&self.train, e.calibration_windows)?;
         let model =
             export::certify(model, &calibration, &inputs(&self.held_out, e.held_out_windows)?, &e.margins, &e.fit)?;
         let windows: Vec<Vec<u32>> =
             self.held_out.windows(e.compare_windows, context)?.iter().map(|w| w.to_vec()).collect();
         let comparison = export::compare(&model, &windows)?;
-        let decoder = decoder(config, params, &Device::flex())?;
+        let decoder = decoder(&config, &params, &Device::flex())?;
         let nats = eval::nats_per_token(&decoder, &self.held_out, e.held_out_windows)?;
         Ok(Shipped { model, comparison, nats })
     }

@@ -145,3 +145,28 @@ fn bad_input_is_named() {
     let long = cipherlm_model::transformer::token_tensor(&config(Attention::Softmax), &[1; 17], 1, &device);
     assert!(matches!(long, Err(Error::ContextTooLong { tokens: 17, context: 16 })));
 }
+
+#[test]
+fn the_public_llama_checkpoint_has_its_known_likelihood() {
+    let data = std::path::Path::new("../../../shared/data");
+    if !data.join("models/stories260K.bin").exists() {
+        println!("skipped: no data");
+        return;
+    }
+    let (config, params) = cipherlm_model::import::llama2c(&data.join("models/stories260K.bin")).unwrap();
+    assert_eq!((config.layers, config.width, config.heads, config.vocab, config.context), (5, 64, 8, 512, 512));
+    let model = cipherlm_model::recipe::decoder(&config, &params, &Device::flex()).unwrap();
+    let bytes = std::fs::read(data.join("models/stories260K.tok512.bin")).unwrap();
+    let tokenizer = cipherlm_spec::Tokenizer::from_llama2c(&bytes).unwrap();
+    let text = cipherlm_model::recipe::read_text(&data.join("tinystories/part2.txt.xz")).unwrap();
+    let (mut nats, mut count) = (0.0, 0);
+    for story in text.split("<|endoftext|>").map(str::trim).filter(|s| !s.is_empty()).take(40) {
+        let tokens = tokenizer.encode(story);
+        let tokens = &tokens[..tokens.len().min(512)];
+        let (likelihood, _) = cipherlm_model::eval::log_likelihood(&model, &tokens[..1], &tokens[1..]).unwrap();
+        nats -= likelihood;
+        count += tokens.len() - 1;
+    }
+    let mean = nats / f64::from(count as u32);
+    assert!((mean - 1.337).abs() < 0.02, "{mean} nats per token");
+}

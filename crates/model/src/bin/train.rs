@@ -4,15 +4,18 @@
 //! train run CONFIG [--resume]         all stages of a run
 //! train export CONFIG DIR             certify the newest checkpoint and write the model folder
 //! train generate CONFIG PROMPT        a story from the newest checkpoint
+//! train evaluate CONFIG DATA          public evaluation sets on the newest checkpoint
+//! train import-llama2c FILE OUT       a llama2.c checkpoint as a start for a run
+//! train stability|twins DIR [--quick] experiments
 //! ```
 
 use std::path::Path;
 use std::process::ExitCode;
 
 use cipherlm_model::generate::{Sampling, generate};
-use cipherlm_model::recipe::{Prepared, Run, decoder};
+use cipherlm_model::recipe::{Prepared, Run, decoder, write_weights};
 use cipherlm_model::trainer::Progress;
-use cipherlm_model::{Error, Result};
+use cipherlm_model::{Error, Result, experiment, tasks};
 
 fn main() -> ExitCode {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
@@ -22,8 +25,14 @@ fn main() -> ExitCode {
         ["run", config, "--resume"] => run(config, true),
         ["export", config, folder] => export(config, Path::new(folder)),
         ["generate", config, prompt] => story(config, prompt),
+        ["evaluate", config, data] => evaluate(config, Path::new(data)),
+        ["import-llama2c", file, out] => import(Path::new(file), Path::new(out)),
+        [name @ ("stability" | "twins"), out] => experiment(name, false, Path::new(out)),
+        [name @ ("stability" | "twins"), out, "--quick"] => experiment(name, true, Path::new(out)),
         _ => {
-            eprintln!("usage: train run CONFIG [--resume] | export CONFIG DIR | generate CONFIG PROMPT");
+            eprintln!(
+                "usage: train run CONFIG [--resume] | export CONFIG DIR | generate CONFIG PROMPT | evaluate CONFIG DATA | import-llama2c FILE OUT | stability DIR [--quick] | twins DIR [--quick]"
+            );
             return ExitCode::from(2);
         }
     };
@@ -85,6 +94,48 @@ fn story(config: &str, prompt: &str) -> Result<()> {
         println!("{prompt}{text}\n----");
     }
     Ok(())
+}
+
+fn evaluate(config: &str, data: &Path) -> Result<()> {
+    let prepared = prepare(config)?;
+    let (config, params) = prepared.newest()?;
+    let model = decoder(&config, &params, &burn::tensor::Device::flex())?;
+    let t = &prepared.tokenizer;
+    let show = |name: &str, s: tasks::Score| {
+        let verdict = if s.significant() { "above chance" } else { "not above chance" };
+        println!(
+            "{name:24} {:5} items  {:.4} +- {:.4}  per byte {:.4}  chance {:.4}  {verdict}",
+            s.count, s.accuracy, s.interval, s.normalised, s.chance
+        );
+    };
+    let (score, perplexity) = tasks::lambada(&model, t, &data.join("lambada/lambada_test.jsonl.xz"), 1000)?;
+    show("LAMBADA (first 1000)", score);
+    println!("{:24} last-word perplexity {perplexity:.1}", "");
+    for shots in [0, 5] {
+        let piqa = tasks::piqa(&data.join("piqa/valid.jsonl.xz"), &data.join("piqa/valid-labels.lst"))?;
+        show(&format!("PIQA, {shots}-shot"), tasks::choose(&model, t, &piqa, shots)?);
+        let winogrande = tasks::winogrande(&data.join("winogrande/dev.jsonl.xz"))?;
+        show(&format!("WinoGrande, {shots}-shot"), tasks::choose(&model, t, &winogrande, shots)?);
+        for set in ["Easy", "Challenge"] {
+            let arc = tasks::arc(&data.join(format!("arc/ARC-{set}.test.jsonl.xz")))?;
+            show(&format!("ARC-{set}, {shots}-shot"), tasks::choose(&model, t, &arc, shots)?);
+        }
+    }
+    Ok(())
+}
+
+fn import(file: &Path, out: &Path) -> Result<()> {
+    let (config, params) = cipherlm_model::import::llama2c(file)?;
+    println!("{} layers, width {}, {} parameters", config.layers, config.width, config.parameters());
+    write_weights(out, &config, &params)
+}
+
+fn experiment(name: &str, quick: bool, out: &Path) -> Result<()> {
+    let report = |line: &str| println!("{line}");
+    match name {
+        "twins" => experiment::twins(quick, out, report),
+        _ => experiment::stability(quick, out, report),
+    }
 }
 
 fn prepare(config: &str) -> Result<Prepared> {

@@ -1,0 +1,325 @@
+//! Experiments: which powers, shifts and epsilons train, and how far PowerSoftmax is from its softmax twin.
+//!
+//! Every experiment is a list of cells. A cell is one short training run; its result is one line of a CSV file, written
+//! when the cell is done, so an interrupted experiment continues with the first missing cell.
+
+mod report;
+
+use std::collections::BTreeMap;
+use std::io::Write;
+use std::path::{Path, PathBuf};
+
+use burn::tensor::Device;
+use cipherlm_spec::Tokenizer;
+
+use crate::config::{Attention, Epsilon, Form, ModelConfig, Power};
+use crate::corpus::Corpus;
+use crate::error::{Error, Result};
+use crate::eval;
+use crate::export::refuse;
+use crate::probe::{Probe, Site};
+use crate::recipe::Data;
+use crate::trainer::{TrainConfig, Trainer};
+
+/// A public corpus, if the data folder is there, else the generator.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Text {
+    /// `tinystories` of the data folder.
+    Stories,
+    /// `shakespeare` of the data folder (the last tenth is held out).
+    Plays,
+    /// The seeded generator.
+    Generated,
+}
+
+/// One training run of an experiment.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Cell {
+    /// Operator.
+    pub attention: Attention,
+    /// Corpus.
+    pub text: Text,
+    /// Blocks.
+    pub layers: usize,
+    /// Seed of weights and data order.
+    pub seed: u64,
+}
+
+/// Size of all cells of an experiment.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Budget {
+    /// Width of the models.
+    pub width: usize,
+    /// Heads.
+    pub heads: usize,
+    /// Context.
+    pub context: usize,
+    /// Vocabulary of the tokenizer.
+    pub vocab: usize,
+    /// Windows per step.
+    pub batch: usize,
+    /// Steps.
+    pub steps: usize,
+}
+
+/// What a cell ended with.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Outcome {
+    /// Held-out perplexity per word; NaN if the run failed.
+    pub perplexity: f64,
+    /// Mean distance from query to attended key, averaged over layers, in tokens.
+    pub distance: f64,
+    /// Largest score magnitude, shift included.
+    pub score: f64,
+    /// Largest over smallest row mean, all layers together.
+    pub spread: f64,
+    /// `trained`, or how it failed.
+    pub mode: String,
+}
+
+/// The grid of powers, shifts, epsilons and forms. `quick` is a part of it that takes minutes; the rest of the grid is
+/// named in the report. Writes `stability.csv`, two charts and `stability.md` to `out`.
+pub fn stability(quick: bool, out: &Path, mut progress: impl FnMut(&str)) -> Result<()> {
+    let budget =
+        Budget { width: 64, heads: 2, context: 64, vocab: 512, batch: 16, steps: if quick { 150 } else { 400 } };
+    let text = if data_folder().join("tinystories").exists() { Text::Stories } else { Text::Generated };
+    let (mut cells, mut omitted) = (Vec::new(), 0usize);
+    for layers in [2, 4] {
+        for seed in 1..=3 {
+            let cell = |attention| Cell { attention, text, layers, seed };
+            let keep = !quick || (layers == 2 && seed == 1);
+            let mut add = |c: Cell| if keep { cells.push(c) } else { omitted += 1 };
+            add(cell(Attention::Softmax));
+            add(cell(Attention::Pointwise));
+            for power in [2u32, 4, 6, 8, 12, 16] {
+                for shift in [0.0, 1.0, 3.0] {
+                    for (form, epsilon) in epsilons(power, shift) {
+                        let part = !quick || (shift != 1.0 && form_in_quick(form, epsilon, power, shift));
+                        let c = cell(Attention::Power(Power { power, shift, form, epsilon }));
+                        if keep && part { cells.push(c) } else { omitted += 1 }
+                    }
+                }
+            }
+        }
+    }
+    let results = run(&cells, budget, &out.join("stability.csv"), &mut progress)?;
+    report::stability(&cells, &results, budget, text, omitted, out)
+}
+
+/// Softmax, shifted and plain PowerSoftmax with equal seeds, tokens and steps. Writes `twins.csv` and `twins.md`.
+/// `quick` takes one seed and two layers.
+pub fn twins(quick: bool, out: &Path, mut progress: impl FnMut(&str)) -> Result<()> {
+    let budget =
+        Budget { width: 128, heads: 4, context: 128, vocab: 512, batch: 16, steps: if quick { 250 } else { 800 } };
+    let texts = match (data_folder().join("tinystories").exists(), data_folder().join("shakespeare").exists()) {
+        (true, true) => vec![Text::Stories, Text::Plays],
+        _ => vec![Text::Generated],
+    };
+    let mut cells = Vec::new();
+    for seed in 1..=if quick { 1 } else { 3 } {
+        for layers in if quick { vec![2] } else { vec![2, 4] } {
+            for &text in &texts {
+                for attention in
+                    [Attention::Softmax, Attention::Power(Power::shipped()), Attention::Power(Power::plain(4))]
+                {
+                    cells.push(Cell { attention, text, layers, seed });
+                }
+            }
+        }
+    }
+    let results = run(&cells, budget, &out.join("twins.csv"), &mut progress)?;
+    report::twins(&cells, &results, budget, out)
+}
+
+/// Trains one cell.
+pub fn train_cell(cell: &Cell, budget: Budget, train: &Corpus, held_out: &Corpus) -> Result<Outcome> {
+    let Budget { width, heads, context, vocab, batch, steps } = budget;
+    let config = ModelConfig::decoder(vocab, context, cell.layers, width, heads, cell.attention);
+    let settings = TrainConfig { evaluate_windows: 128, ..TrainConfig::new(cell.seed, batch, steps, 2e-3) };
+    let mut trainer = Trainer::new("cell", config, settings, None, &Device::flex())?;
+    let nats = match trainer.run(train, held_out, |_| {}) {
+        Ok(nats) => nats,
+        Err(Error::Diverged { step, reason }) => {
+            let mode = format!("diverged at step {step}: {reason}").replace(',', ";");
+            return Ok(Outcome { perplexity: f64::NAN, distance: f64::NAN, score: f64::NAN, spread: f64::NAN, mode });
+        }
+        Err(other) => return Err(other),
+    };
+    let model = trainer.valid();
+    let mut probe = Probe::observe();
+    eval::observe(&model, held_out, 32, &mut probe)?;
+    let distances = eval::attention_distance(&model, held_out, 8)?;
+    let distance = distances.iter().sum::<f64>() / distances.len() as f64;
+    let ranges = probe.ranges().iter();
+    let score = ranges.clone().filter(|((s, _), _)| *s == Site::Scores).map(|(_, r)| r.magnitude()).fold(0.0, f64::max);
+    let means: Vec<_> = ranges.filter(|((s, _), _)| *s == Site::RowMean).map(|(_, r)| *r).collect();
+    let spread =
+        means.iter().map(|r| r.max).fold(0.0, f64::max) / means.iter().map(|r| r.min).fold(f64::INFINITY, f64::min);
+    let perplexity = eval::word_perplexity(nats, held_out);
+    // Attention that no longer moves anything: its weights sum to far less than one.
+    let mode = if distance < 0.05 { "attention off" } else { "trained" }.to_owned();
+    Ok(Outcome { perplexity, distance, score, spread, mode })
+}
+
+/// Name of a cell, the key of its CSV line.
+pub fn key(cell: &Cell) -> String {
+    let text = match cell.text {
+        Text::Stories => "stories",
+        Text::Plays => "plays",
+        Text::Generated => "generated",
+    };
+    let operator = match cell.attention {
+        Attention::Softmax => "softmax;;;".to_owned(),
+        Attention::Pointwise => "pointwise;;;".to_owned(),
+        Attention::Power(p) => {
+            let epsilon = match p.epsilon {
+                Epsilon::Absolute(e) => format!("{e:.3e}"),
+                Epsilon::Relative(e) => format!("relative {e:.0e}"),
+                Epsilon::Frozen => "frozen".to_owned(),
+            };
+            format!("{};{};{epsilon};{:?}", p.power, p.shift, p.form)
+        }
+    };
+    format!("{text};{};{};{operator}", cell.layers, cell.seed).replace(';', ",").to_lowercase()
+}
+
+/// Runs the cells that the CSV does not have yet.
+fn run(
+    cells: &[Cell],
+    budget: Budget,
+    csv: &Path,
+    progress: &mut dyn FnMut(&str),
+) -> Result<BTreeMap<String, Outcome>> {
+    if let Some(folder) = csv.parent() {
+        std::fs::create_dir_all(folder).map_err(Error::io(folder))?;
+    }
+    let stamp = format!(
+        "# width {} heads {} context {} vocab {} batch {} steps {}",
+        budget.width, budget.heads, budget.context, budget.vocab, budget.batch, budget.steps
+    );
+    let mut done = read(csv, &stamp)?;
+    let mut corpora: BTreeMap<Text, (Corpus, Corpus)> = BTreeMap::new();
+    for (at, cell) in cells.iter().enumerate() {
+        let key = key(cell);
+        if done.contains_key(&key) {
+            continue;
+        }
+        if let std::collections::btree_map::Entry::Vacant(slot) = corpora.entry(cell.text) {
+            slot.insert(corpus(cell.text, budget.vocab)?);
+        }
+        let (train, held_out) = &corpora[&cell.text];
+        let outcome = train_cell(cell, budget, train, held_out)?;
+        progress(&format!("{}/{}  {key}  {:.2}  {}", at + 1, cells.len(), outcome.perplexity, outcome.mode));
+        append(csv, &stamp, &key, &outcome)?;
+        done.insert(key, outcome);
+    }
+    Ok(done)
+}
+
+/// Tokenised training and held-out text.
+fn corpus(text: Text, vocab: usize) -> Result<(Corpus, Corpus)> {
+    let file = |name: &str| data_folder().join(name);
+    let (train, held_out) = match text {
+        Text::Stories => {
+            Data::Files { train: file("tinystories/part1.txt.xz"), held_out: file("tinystories/part2.txt.xz") }
+                .read()?
+        }
+        Text::Generated => Data::Generated { seed: 1, stories: 20_000 }.read()?,
+        Text::Plays => {
+            let all = crate::recipe::read_text(&file("shakespeare/tinyshakespeare.txt.xz"))?;
+            let cut = all.len() * 9 / 10;
+            let cut = all[cut..].find("\n\n").map_or(cut, |at| cut + at);
+            (all[..cut].to_owned(), all[cut..].to_owned())
+        }
+    };
+    let tokenizer = Tokenizer::train(&train, vocab).map_err(refuse)?;
+    let wrap = |text: &str| Corpus::new(tokenizer.encode(text), text.split_whitespace().count());
+    Ok((wrap(&train), wrap(&held_out)))
+}
+
+/// Epsilons tried for a power and shift: 1 % and 0.01 % of the starting row mean in the mean form, the relative one in
+/// the stable form.
+fn epsilons(power: u32, shift: f64) -> [(Form, Epsilon); 3] {
+    let start = shift.max(1.0).powi(power as i32);
+    [
+        (Form::Mean, Epsilon::Absolute(1e-2 * start)),
+        (Form::Mean, Epsilon::Absolute(1e-4 * start)),
+        (Form::Stable, Epsilon::Relative(1e-6)),
+    ]
+}
+
+fn form_in_quick(form: Form, epsilon: Epsilon, power: u32, shift: f64) -> bool {
+    form == Form::Stable || epsilon == epsilons(power, shift)[0].1
+}
+
+fn data_folder() -> PathBuf {
+    PathBuf::from("../shared/data")
+}
+
+fn read(csv: &Path, stamp: &str) -> Result<BTreeMap<String, Outcome>> {
+    let mut done = BTreeMap::new();
+    let Ok(text) = std::fs::read_to_string(csv) else { return Ok(done) };
+    let corrupt = |reason: String| Error::Corrupt {
+        path: csv.into(),
+        reason,
+        hint: "move it away to start the experiment afresh",
+    };
+    if text.lines().next() != Some(stamp) {
+        return Err(corrupt(format!("its first line is not `{stamp}`")));
+    }
+    for line in text.lines().skip(2) {
+        let fields: Vec<&str> = line.split(',').collect();
+        let [.., perplexity, distance, score, spread, mode] = fields[..] else {
+            return Err(corrupt(format!("short line `{line}`")));
+        };
+        let number = |s: &str| s.parse::<f64>().map_err(|e| corrupt(format!("`{line}`: {e}")));
+        let outcome = Outcome {
+            perplexity: number(perplexity)?,
+            distance: number(distance)?,
+            score: number(score)?,
+            spread: number(spread)?,
+            mode: mode.to_owned(),
+        };
+        done.insert(fields[..fields.len() - 5].join(","), outcome);
+    }
+    Ok(done)
+}
+
+fn append(csv: &Path, stamp: &str, key: &str, o: &Outcome) -> Result<()> {
+    let fresh = !csv.exists();
+    let mut file = std::fs::OpenOptions::new().create(true).append(true).open(csv).map_err(Error::io(csv))?;
+    let header = "text,layers,seed,power,shift,epsilon,form,word_perplexity,distance,score,spread,outcome";
+    let head = if fresh { format!("{stamp}\n{header}\n") } else { String::new() };
+    writeln!(file, "{head}{key},{:.4},{:.4},{:.4},{:.4e},{}", o.perplexity, o.distance, o.score, o.spread, o.mode)
+        .map_err(Error::io(csv))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn cells_have_distinct_keys_and_lines_read_back() {
+        let cell = |attention| Cell { attention, text: Text::Generated, layers: 2, seed: 1 };
+        let mut keys: Vec<String> = [2, 4, 12]
+            .into_iter()
+            .flat_map(|p| epsilons(p, 3.0).map(|(form, epsilon)| Power { power: p, shift: 3.0, form, epsilon }))
+            .map(|p| key(&cell(Attention::Power(p))))
+            .collect();
+        keys.push(key(&cell(Attention::Softmax)));
+        let count = keys.len();
+        keys.sort();
+        keys.dedup();
+        assert_eq!(keys.len(), count);
+        assert!(keys.iter().all(|k| k.matches(',').count() == 6), "{keys:?}");
+
+        let path = std::env::temp_dir().join(format!("cipherlm-cells-{}.csv", std::process::id()));
+        let outcome = Outcome { perplexity: f64::NAN, distance: 1.5, score: 2.0, spread: 1e9, mode: "diverged".into() };
+        append(&path, "# a", &keys[0], &outcome).unwrap();
+        append(&path, "# a", &keys[1], &Outcome { perplexity: 9.25, ..outcome.clone() }).unwrap();
+        let back = read(&path, "# a").unwrap();
+        assert!(back[&keys[0]].perplexity.is_nan() && back[&keys[1]].perplexity == 9.25 && back.len() == 2);
+        assert!(matches!(read(&path, "# b"), Err(Error::Corrupt { .. })));
+        std::fs::remove_file(&path).unwrap();
+    }
+}
