@@ -1,7 +1,8 @@
-//! Functions to certified polynomials: minimax, Chebyshev, Goldschmidt and Newton schemes, evaluation plans.
+#![doc = include_str!("../README.md")]
 
 pub mod certificate;
 pub mod chebyshev;
+pub mod choose;
 pub mod cosine;
 mod error;
 mod float;
@@ -13,6 +14,7 @@ pub mod remez;
 pub mod scheme;
 
 pub use certificate::{Certificate, Measure};
+pub use choose::{Candidate, Choice, choose};
 pub use cosine::DiscreteCosine;
 pub use error::{Error, Result};
 pub use float::Float;

@@ -51,7 +51,7 @@ impl<'a> Problem<'a> {
 
     pub(super) fn solve(&self, tolerance: f64, max_iterations: usize) -> Result<Minimax> {
         let mut reference = self.first_reference(0.0);
-        if log2_abs(&self.level(&reference)?.error) < 48.0 - self.bits as f64 {
+        if self.unresolved(&self.level(&reference)?) {
             // A symmetric reference levels at zero when the symmetry of f does not match the number of points.
             reference = self.first_reference(0.3);
         }
@@ -59,7 +59,7 @@ impl<'a> Problem<'a> {
         for iteration in 1..=max_iterations {
             let fit = self.level(&reference)?;
             let log2_levelled = log2_abs(&fit.error);
-            if log2_levelled < 48.0 - self.bits as f64 {
+            if self.unresolved(&fit) {
                 let (degree, bits) = (self.degree, self.bits);
                 return Err(Error::PrecisionExhausted { degree, bits, log2_error: log2_levelled });
             }
@@ -89,10 +89,21 @@ impl<'a> Problem<'a> {
         Err(Error::NotConverged { degree: self.degree, iterations: max_iterations, levelled, largest, reference })
     }
 
+    /// Whether the levelled error drowns in the rounding of the coefficients, or of f.
+    fn unresolved(&self, fit: &Levelled) -> bool {
+        let largest = fit.coeffs.iter().map(log2_abs).fold(0.0, f64::max);
+        log2_abs(&fit.error) < largest + 48.0 - self.bits as f64
+    }
+
     /// Chebyshev extrema of each interval, shared out by the weight of the interval under the arcsine law of the hull;
     /// inner points are moved by the given share of a step.
     fn first_reference(&self, skew: f64) -> Vec<f64> {
         let total = self.count + 1;
+        if self.parity != Parity::None && self.domain.len() == 1 && self.domain[0].lo() == 0.0 {
+            // The positive half of the extrema of the Chebyshev polynomial of twice as many coefficients.
+            let steps = 2 * self.count + usize::from(self.parity == Parity::Odd);
+            return (0..total).rev().map(|j| self.hull.hi() * crate::chebyshev::cos_pi(j, steps)).collect();
+        }
         let angle = |x: f64| self.hull.to_unit(x).clamp(-1.0, 1.0).acos();
         let shares: Vec<f64> = self.domain.iter().map(|i| angle(i.lo()) - angle(i.hi())).collect();
         let sum: f64 = shares.iter().sum();

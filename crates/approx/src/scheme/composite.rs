@@ -28,27 +28,39 @@ pub fn minimax_sign(gap: f64, degrees: &[usize]) -> Result<Vec<SignStage>> {
     if degrees.is_empty() {
         return Err(Error::NoCoefficients);
     }
-    let mut stages = Vec::with_capacity(degrees.len());
+    let mut stages: Vec<SignStage> = Vec::with_capacity(degrees.len());
     let mut domain = Interval::new(gap, 1.0)?;
     for &degree in degrees {
-        if degree % 2 == 0 {
-            let value = degree as f64;
-            return Err(Error::Parameter { what: "degree of an odd polynomial", value, expected: "odd" });
-        }
-        let remez = Remez::new(&[domain], degree)?.parity(Parity::Odd).weight(Weight::Absolute).tolerance(1e-6);
-        let fit = remez.fit(&Function::Sign)?;
-        let error = fit.largest;
-        stages.push(SignStage { polynomial: fit.polynomial, domain, error });
-        // A little wider than the error found: coefficients are rounded, and later stages see rounded arguments.
-        let slack = error * 1e-6 + 1e-15;
-        domain = Interval::new((1.0 - error - slack).max(0.5 * gap), 1.0 + error + slack)?;
+        let stage = sign_stage(domain, degree)?;
+        domain = stage.image()?;
+        stages.push(stage);
     }
     Ok(stages)
 }
 
+/// The best odd polynomial of one degree for the sign on ±domain.
+pub(crate) fn sign_stage(domain: Interval, degree: usize) -> Result<SignStage> {
+    if degree.is_multiple_of(2) {
+        let value = degree as f64;
+        return Err(Error::Parameter { what: "degree of an odd polynomial", value, expected: "odd" });
+    }
+    let remez = Remez::new(&[domain], degree)?.parity(Parity::Odd).weight(Weight::Absolute).tolerance(1e-6);
+    let fit = remez.fit(&Function::Sign)?;
+    Ok(SignStage { polynomial: fit.polynomial, domain, error: fit.largest })
+}
+
+impl SignStage {
+    /// Where the absolute values of its results lie: a little wider than the error found, since coefficients are rounded and
+    /// later stages see rounded arguments.
+    pub(crate) fn image(&self) -> Result<Interval> {
+        let slack = self.error * 1e-6 + 1e-15;
+        Interval::new((1.0 - self.error - slack).max(0.5 * self.domain.lo()), 1.0 + self.error + slack)
+    }
+}
+
 /// The stages as one circuit: a stage returns its value divided by the range of the next one, so that only the first
 /// argument needs a map. The last polynomial is replaced by scale·p + shift.
-pub(super) fn sign_circuit(stages: &[SignStage], radius: f64, scale: f64, shift: f64) -> Result<Circuit> {
+pub(crate) fn sign_circuit(stages: &[SignStage], radius: f64, scale: f64, shift: f64) -> Result<Circuit> {
     let mut plans = Vec::with_capacity(stages.len());
     for (i, stage) in stages.iter().enumerate() {
         let (factor, add) = match stages.get(i + 1) {

@@ -37,7 +37,7 @@ impl Scheme {
     /// # Errors
     /// As [`Scheme::minimax`].
     pub fn minimax_in(function: Function, domain: Interval, degree: usize, measure: Measure) -> Result<Self> {
-        let polynomial = minimax_polynomial(function, domain, degree, measure)?;
+        let (polynomial, _) = minimax_polynomial(function, domain, degree, measure)?;
         let circuit = Circuit::Polynomial { plan: EvalPlan::new(&polynomial)? };
         Self::certified(format!("minimax {degree}"), circuit, function, &[domain], measure)
     }
@@ -213,20 +213,21 @@ impl Scheme {
     }
 }
 
-/// The minimax polynomial in either measure; on a symmetric domain the symmetry of the function is kept exactly.
+/// The minimax polynomial in either measure, and its error; on a symmetric domain the symmetry of the function is kept exactly.
 pub(crate) fn minimax_polynomial(
     function: Function,
     domain: Interval,
     degree: usize,
     measure: Measure,
-) -> Result<Polynomial> {
+) -> Result<(Polynomial, f64)> {
     function.check_domain(domain)?;
     let weight = match measure {
         Measure::Absolute => Weight::Absolute,
         Measure::Relative => Weight::Relative,
     };
     let Some(symmetry) = symmetry(function).filter(|_| domain.is_symmetric() && measure == Measure::Absolute) else {
-        return Ok(Remez::new(&[domain], degree)?.weight(weight).tolerance(1e-4).fit(&function)?.polynomial);
+        let fit = Remez::new(&[domain], degree)?.weight(weight).tolerance(1e-4).fit(&function)?;
+        return Ok((fit.polynomial, fit.largest));
     };
     let half = Interval::new(0.0, domain.hi())?;
     let remez = Remez::new(&[half], degree)?.parity(symmetry.parity).tolerance(1e-4);
@@ -234,7 +235,8 @@ pub(crate) fn minimax_polynomial(
         let bits = x.precision();
         function.eval_float(x) - float::float(symmetry.constant, bits) - x * float::float(symmetry.slope, bits)
     };
-    symmetry.restore(&remez.fit_with(&rest)?.polynomial)
+    let fit = remez.fit_with(&rest)?;
+    Ok((symmetry.restore(&fit.polynomial)?, fit.largest))
 }
 
 /// f(x) = constant + slope·x + a function of the given parity.
@@ -278,8 +280,8 @@ pub(crate) fn inverse_start(shift: f64, domain: Interval, factors: usize) -> Res
     Ok((2.0 / (a + b), (b - a) / (a + b)))
 }
 
-/// The constants ω_k = 2/(2 − ε_k²) and the error left after them, starting from |e_0| <= epsilon.
-pub(crate) fn relaxation(epsilon: f64, factors: usize) -> (Vec<f64>, f64) {
+/// The constants ω_k = 2/(2 − ε_k²) of [`Circuit::Goldschmidt`] and the error left after them, starting from |e_0| <= epsilon.
+pub fn relaxation(epsilon: f64, factors: usize) -> (Vec<f64>, f64) {
     let mut epsilon = epsilon;
     let omegas = (0..factors)
         .map(|_| {

@@ -1,11 +1,12 @@
 //! Functions with a circuit, a domain, a certified error and a cost.
 
-mod circuit;
-mod composite;
-mod makers;
+pub(crate) mod circuit;
+pub(crate) mod composite;
+pub(crate) mod makers;
 
 pub use circuit::Circuit;
 pub use composite::{SignStage, minimax_sign};
+pub use makers::relaxation;
 
 use crate::certificate::{Certificate, Measure};
 use crate::plan::{Arith, Cost, Sum};
