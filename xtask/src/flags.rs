@@ -72,6 +72,8 @@ xflags::xflags! {
             optional --quick
             /// Output folder (default target/experiments).
             optional --out dir: PathBuf
+            /// Row means of a trained model for `division`: numbers in [0, 1], separated by white space.
+            optional --rows file: PathBuf
         }
         /// Trains a model from a configuration file; builds burn the first time.
         cmd train {

@@ -6,6 +6,7 @@ mod cli;
 mod experiment;
 mod flags;
 mod machine;
+mod plot;
 mod test;
 mod tidy;
 

@@ -1,5 +1,7 @@
 //! `cargo xtask experiment`: each writes a CSV, a plot and a paragraph.
 
+mod division;
+
 use crate::flags::Experiment;
 use anyhow::bail;
 use std::path::PathBuf;
@@ -14,6 +16,7 @@ pub(crate) fn run(sh: &Shell, flags: &Experiment) -> anyhow::Result<()> {
         "stability" => {
             cmd!(sh, "cargo run --quiet --locked --release -p cipherlm --features train -- experiment stability --out {out} {quick...}").run()?;
         }
+        "division" => division::run(flags.quick, &out, flags.rows.as_deref())?,
         "latency" | "length" => {
             let name = &flags.name;
             cmd!(sh, "cargo run --quiet --locked --release -p cipherlm -- experiment {name} --out {out} {quick...}")
