@@ -2,7 +2,7 @@
 
 use super::super::extend::{ExtendTable, centred};
 use super::inner::{accumulate, fold};
-use super::{Field, Lanes};
+use super::{Field, Lanes, prefetch_write};
 
 /// Coefficients per block; its digits stay in the first-level cache for up to 28 source primes.
 const BLOCK: usize = 128;
@@ -31,8 +31,13 @@ pub(in crate::kernel) unsafe fn extend<V: Lanes>(t: &ExtendTable, src: &[&[f64]]
         // SAFETY: `BLOCK` elements per source prime in `digits`, `BLOCK` in `quotients`, and in each output.
         unsafe {
             digits_of::<V>(t, digits, quotients);
-            for (j, d) in dst.iter_mut().enumerate() {
-                let d = &mut d[start..start + len];
+            for j in 0..dst.len() {
+                if let Some(next) = dst.get(j + 1) {
+                    for k in (0..BLOCK).step_by(8) {
+                        prefetch_write(next.as_ptr().wrapping_add(start + k));
+                    }
+                }
+                let d = &mut dst[j][start..start + len];
                 if len == BLOCK {
                     row::<V>(t, j, digits, quotients, d.as_mut_ptr());
                 } else {

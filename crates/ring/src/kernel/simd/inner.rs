@@ -5,11 +5,13 @@
 //! half of each kind, against seven operations with a reduction each.
 
 use super::pointwise::check_index;
-use super::{Field, Lanes};
+use super::{Field, Lanes, prefetch};
 use crate::modulus::Modulus;
 
 /// Products per reduction: at most `2^102` together, so that `high` stays in `[2^102, 2^103]` with last place `2^50`.
 const CHUNK: usize = 4;
+/// Distance of prefetching; keys come from main memory.
+const AHEAD: usize = 128;
 const BASE: f64 = (1u128 << 102) as f64;
 
 /// # Safety
@@ -41,7 +43,7 @@ pub(in crate::kernel) unsafe fn inner_product2<V: Lanes>(
         None => n.min(sources),
     };
     let whole = n - n % V::LANES;
-    for start in (0..terms).step_by(CHUNK) {
+    for start in (0..if whole == 0 { 0 } else { terms }).step_by(CHUNK) {
         let chunk = Chunk {
             digits: &digits[start..],
             key0: &key0[start..],
@@ -95,17 +97,52 @@ impl Chunk<'_> {
         unsafe {
             let f = Field::<V>::new(m);
             let base = V::splat(BASE);
-            for j in (0..self.n).step_by(V::LANES) {
-                let (mut high0, mut high1) = (base, base);
-                let (mut low0, mut low1) = (V::load(self.acc[0].add(j)), V::load(self.acc[1].add(j)));
-                for d in 0..D {
-                    let x = if GATHER { V::gather(digits[d], self.index.add(j)) } else { V::load(digits[d].add(j)) };
-                    (high0, low0) = accumulate(high0, low0, x, V::load(key0[d].add(j)));
-                    (high1, low1) = accumulate(high1, low1, x, V::load(key1[d].add(j)));
+            // Pipelined: the division of one position overlaps the sums of the next.
+            let mut old = self.sums::<V, D, GATHER>(base, digits, key0, key1, 0);
+            for j in (V::LANES..self.n).step_by(V::LANES) {
+                if j % 8 == 0 {
+                    for d in 0..D {
+                        prefetch(key0[d].wrapping_add(j + AHEAD));
+                        prefetch(key1[d].wrapping_add(j + AHEAD));
+                        if !GATHER {
+                            prefetch(digits[d].wrapping_add(j + AHEAD));
+                        }
+                    }
                 }
-                fold(f, high0.sub(base), low0).store(self.acc[0].add(j));
-                fold(f, high1.sub(base), low1).store(self.acc[1].add(j));
+                let new = self.sums::<V, D, GATHER>(base, digits, key0, key1, j);
+                fold(f, old[0], old[1]).store(self.acc[0].add(j - V::LANES));
+                fold(f, old[2], old[3]).store(self.acc[1].add(j - V::LANES));
+                old = new;
             }
+            let last = self.n - V::LANES;
+            fold(f, old[0], old[1]).store(self.acc[0].add(last));
+            fold(f, old[2], old[3]).store(self.acc[1].add(last));
+        }
+    }
+
+    /// Both halves' sums at one position, as high and low parts.
+    ///
+    /// # Safety
+    /// As [`Self::run`], for the position.
+    #[inline(always)]
+    unsafe fn sums<V: Lanes, const D: usize, const GATHER: bool>(
+        &self,
+        base: V,
+        digits: [*const f64; D],
+        key0: [*const f64; D],
+        key1: [*const f64; D],
+        j: usize,
+    ) -> [V; 4] {
+        // SAFETY: as promised by the caller.
+        unsafe {
+            let (mut high0, mut high1) = (base, base);
+            let (mut low0, mut low1) = (V::load(self.acc[0].add(j)), V::load(self.acc[1].add(j)));
+            for d in 0..D {
+                let x = if GATHER { V::gather(digits[d], self.index.add(j)) } else { V::load(digits[d].add(j)) };
+                (high0, low0) = accumulate(high0, low0, x, V::load(key0[d].add(j)));
+                (high1, low1) = accumulate(high1, low1, x, V::load(key1[d].add(j)));
+            }
+            [high0.sub(base), low0, high1.sub(base), low1]
         }
     }
 }

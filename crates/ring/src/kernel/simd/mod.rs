@@ -12,6 +12,8 @@ pub(super) mod pointwise;
 
 pub(super) use lanes::Lanes;
 
+use std::arch::x86_64::{_MM_HINT_ET0, _MM_HINT_T0, _mm_prefetch};
+
 use crate::modulus::Modulus;
 
 /// A modulus broadcast to all lanes.
@@ -85,4 +87,18 @@ impl<V: Lanes> Field<V> {
     fn canonical(self, v: V) -> V {
         self.lift(self.centre(v))
     }
+}
+
+/// Asks for the cache line at `p`, which may be any address, to be read soon.
+#[inline(always)]
+fn prefetch(p: *const f64) {
+    // SAFETY: a hint that never faults; SSE is part of x86-64.
+    unsafe { _mm_prefetch::<_MM_HINT_T0>(p.cast()) }
+}
+
+/// As [`prefetch`], to be written.
+#[inline(always)]
+fn prefetch_write(p: *const f64) {
+    // SAFETY: a hint that never faults, and does nothing on CPUs that do not know it.
+    unsafe { _mm_prefetch::<_MM_HINT_ET0>(p.cast()) }
 }

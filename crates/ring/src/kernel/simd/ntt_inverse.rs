@@ -149,8 +149,11 @@ unsafe fn store_rows<V: Lanes>(z: [V; 4], a: *mut f64, pitch: usize) {
 unsafe fn radix4<V: Lanes, const LAST: bool>(f: Field<V>, a: *mut f64, quarter: usize, factors: Factors) {
     // SAFETY: `4 quarter` elements at `a`, and the CPU supports `V`.
     unsafe {
-        let [s, w2, w3, w1, t1] = factors.w.map(|w| V::splat(w));
-        let [vs, v2, v3, v1, u1] = factors.over_q.map(|w| V::splat(w));
+        let [w2, w3, w1] = [1, 2, 3].map(|k| V::splat(factors.w[k]));
+        let [v2, v3, v1] = [1, 2, 3].map(|k| V::splat(factors.over_q[k]));
+        // Fewer registers where the scale is 1.
+        let [(s, vs), (t1, u1)] =
+            if LAST { [0, 4].map(|k| (V::splat(factors.w[k]), V::splat(factors.over_q[k]))) } else { [(w1, v1); 2] };
         let x = load_rows::<V>(a, quarter);
         let [c, d] = f.mul_known([x[0].sub(x[1]), x[2].sub(x[3])], [w2, w3], [v2, v3]);
         let mut y = [x[0].add(x[1]), c, x[2].add(x[3]), d];
