@@ -59,16 +59,8 @@ impl KeyRequest {
 
     /// Adds everything of another request.
     pub fn merge(&mut self, other: &Self) -> &mut Self {
-        for (&purpose, levels) in &other.levels {
-            if levels.len() == 1 {
-                for &level in levels {
-                    self.at_most(purpose, level);
-                }
-            } else {
-                for &level in levels {
-                    self.also(purpose, level);
-                }
-            }
+        for (purpose, level) in other.iter() {
+            self.also(purpose, level);
         }
         self
     }

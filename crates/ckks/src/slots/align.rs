@@ -20,7 +20,7 @@ pub(crate) fn plain_scale<M: Machine + ?Sized>(
 ) -> SlotResult<Scale> {
     let have = machine.level(vector);
     let product = machine.chain().product_scale(have);
-    let product = product.ok_or(SlotError::LevelExhausted { operation, have, need: 1 })?;
+    let product = product.ok_or(SlotError::LevelExhausted { operation, have, need: machine.chain().floor() + 1 })?;
     Ok(product / machine.scale(vector))
 }
 
@@ -68,8 +68,8 @@ pub(crate) fn align_pairs<'a, M: Machine + ?Sized>(
         level = level.min(machine.level(&pair.0)).min(machine.level(&pair.1));
         settled_pairs.push(pair);
     }
-    if level == 0 {
-        return Err(SlotError::LevelExhausted { operation: "mul", have: 0, need: 1 });
+    if machine.chain().product_scale(level).is_none() {
+        return Err(SlotError::LevelExhausted { operation: "mul", have: level, need: machine.chain().floor() + 1 });
     }
     let align = |(left, right)| Ok((lowered(machine, left, level)?, lowered(machine, right, level)?));
     settled_pairs.into_iter().map(align).collect()

@@ -15,6 +15,7 @@ pub struct Chain {
     slots: usize,
     moduli: Vec<Scale>,
     scales: Vec<Scale>,
+    floor: usize,
 }
 
 impl Chain {
@@ -57,7 +58,7 @@ impl Chain {
             let below = scales[scales.len() - 1];
             scales.push(square_root(below * modulus));
         }
-        Ok(Self { slots, moduli, scales })
+        Ok(Self { slots, moduli, scales, floor: 0 })
     }
 
     /// A chain whose canonical scales are given, level 0 first (for parameter sets that keep their own table).
@@ -70,6 +71,28 @@ impl Chain {
             return Err(SlotError::Chain { reason: "one canonical scale is needed per level" });
         }
         Ok(Self { scales, ..Self::from_moduli(slots, moduli, bottom)? })
+    }
+
+    /// The same moduli for circuits that stay at or above level `floor`, where the canonical scale is `scale`: the levels below
+    /// belong to a refresh, whose moduli have sizes of their own.
+    ///
+    /// # Errors
+    /// [`SlotError::Chain`] if there is no level `floor`.
+    pub fn with_floor(mut self, floor: usize, scale: Scale) -> Result<Self, SlotError> {
+        if floor > self.top() {
+            return Err(SlotError::Chain { reason: "the floor must be a level of the chain" });
+        }
+        self.floor = floor;
+        self.scales[..=floor].fill(scale);
+        for level in floor + 1..=self.top() {
+            self.scales[level] = square_root(self.scales[level - 1] * self.moduli[level]);
+        }
+        Ok(self)
+    }
+
+    /// The lowest level that circuits may land on.
+    pub fn floor(&self) -> usize {
+        self.floor
     }
 
     /// Number of complex slots.
@@ -92,9 +115,10 @@ impl Chain {
         self.scales[level.min(self.top())]
     }
 
-    /// The scale that a value at `level` must have for a rescale to leave it canonical one level below; `None` at level 0.
+    /// The scale that a value at `level` must have for a rescale to leave it canonical one level below; `None` at the floor and
+    /// under it.
     pub fn product_scale(&self, level: usize) -> Option<Scale> {
-        (level > 0).then(|| self.scale(level - 1) * self.modulus(level))
+        (level > self.floor).then(|| self.scale(level - 1) * self.modulus(level))
     }
 
     /// log2 of the whole modulus that is left at `level`.
@@ -133,6 +157,19 @@ mod tests {
         }
         // Odd primes do not pull the scale away from nominal.
         assert!((chain.scale(2).log2() - 40.0).abs() < 1e-6);
+    }
+
+    #[test]
+    fn levels_under_the_floor_take_no_products() {
+        let groups = vec![vec![(1 << 46) - 21], vec![1 << 31], vec![(1 << 40) + 12345], vec![(1 << 40) - 99999]];
+        let chain = Chain::new(8, &groups, Scale::from_log2(36)).unwrap().with_floor(1, Scale::from_log2(40)).unwrap();
+        assert_eq!(chain.floor(), 1);
+        assert!(chain.scale(1).matches(Scale::from_log2(40)));
+        assert!(chain.product_scale(1).is_none());
+        let squared = chain.scale(2) * chain.scale(2);
+        assert!((squared / chain.modulus(2)).matches(chain.scale(1)));
+        assert!((chain.scale(3).log2() - 40.0).abs() < 1e-6);
+        assert!(Chain::uniform(8, 2, 40, 50).unwrap().with_floor(3, Scale::from_log2(40)).is_err());
     }
 
     #[test]

@@ -47,6 +47,13 @@ impl fmt::Debug for EncryptedVector {
 
 /// Bootstrapping, as the encrypted machine calls it.
 pub trait Refresher: Send + Sync {
+    /// The level at which refreshes take their inputs; circuits stay at or above it. By default that of a full refresh, or else of a
+    /// real one.
+    fn floor(&self) -> usize {
+        let profile = self.profile(RefreshKind::Full).or_else(|| self.profile(RefreshKind::Real));
+        profile.map_or(0, |profile| profile.input_level)
+    }
+
     /// What a refresh of this kind needs and gives; `None` if it is not on offer.
     fn profile(&self, kind: RefreshKind) -> Option<RefreshProfile>;
 
@@ -73,6 +80,15 @@ impl Chain {
     pub fn of(params: &Params) -> SlotResult<Self> {
         let moduli = (0..=params.max_level()).map(|level| params.rescale_factor(level)).collect();
         Self::from_moduli(params.slots(), moduli, params.default_scale(0))
+    }
+
+    /// The chain of a parameter set with refreshes that take their inputs at level `floor`: canonical scales start there, from the
+    /// default scale of the first level above.
+    ///
+    /// # Errors
+    /// As [`Chain::of`] and [`Chain::with_floor`].
+    pub fn above(params: &Params, floor: usize) -> SlotResult<Self> {
+        Self::of(params)?.with_floor(floor, params.default_scale(floor + 1))
     }
 }
 
@@ -115,10 +131,12 @@ impl<K: EvaluationKeys> Encrypted<K> {
         Self { plains: PlainCache::new(bytes), ..self }
     }
 
-    /// Adds bootstrapping.
+    /// Adds bootstrapping. Circuits then stay at or above its input level, with the scales of [`Chain::above`]; a refresher for other
+    /// parameters fails at its first refresh.
     #[must_use]
     pub fn with_refresher(self, refresher: Arc<dyn Refresher>) -> Self {
-        Self { refresher: Some(refresher), ..self }
+        let chain = Chain::above(self.params(), refresher.floor()).map_or_else(|_| self.chain.clone(), Arc::new);
+        Self { chain, refresher: Some(refresher), ..self }
     }
 
     /// Takes in a ciphertext that its owner encrypted.
