@@ -1,5 +1,6 @@
 //! Encrypted transformer inference: layouts, planner, encrypted layers, client and server.
 
+mod client;
 mod cost;
 mod error;
 mod exec;
@@ -10,6 +11,7 @@ mod placement;
 mod plan;
 mod run;
 
+pub use client::{Client, EncryptedLogits, EncryptedPrompt, Server};
 pub use cost::CostModel;
 pub use error::{InferError, Result};
 pub use geometry::Geometry;

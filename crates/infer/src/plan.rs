@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
 use std::sync::Arc;
 
+use cipherlm_ckks::Params;
 use cipherlm_ckks::slots::{Chain, Clear, KeyUse, Machine, OpKind, Plain, RefreshKind, RefreshProfile};
 use cipherlm_spec::{Mode, Model, Runner};
 
@@ -29,6 +30,23 @@ pub struct Target {
 }
 
 impl Target {
+    /// The chain of a parameter set, without refreshes; see [`Target::with_refresh`].
+    ///
+    /// # Errors
+    /// [`InferError::Slots`] when the parameters have no usable chain.
+    pub fn of(params: &Params) -> Result<Self> {
+        let chain = Chain::of(params).at("parameters")?;
+        Ok(Self { input_level: chain.top(), chain, refreshes: vec![], cost: CostModel::default() })
+    }
+
+    /// The same with one more kind of refresh; fresh encryptions stay at or below its output.
+    #[must_use]
+    pub fn with_refresh(mut self, profile: RefreshProfile) -> Self {
+        self.input_level = self.input_level.min(profile.output_level);
+        self.refreshes.push(profile);
+        self
+    }
+
     /// A uniform chain without primes, with full and real refreshes from level 0 to `levels`: for tests and planning.
     ///
     /// # Errors
@@ -65,7 +83,7 @@ pub struct Plan {
     pub(crate) target: Target,
     profiles: Vec<Profile>,
     greedy: Option<f64>,
-    keys: BTreeMap<KeyUse, usize>,
+    keys: BTreeMap<KeyUse, BTreeSet<usize>>,
 }
 
 impl Plan {
@@ -77,7 +95,8 @@ impl Plan {
         let geometry = Geometry::new(model.shape(), options.tokens, target.chain.slots())?;
         let folded = Folded::new(model, geometry)?;
         let graph = Graph::build(&folded)?;
-        let (choice, refresh) = choose(&target, &geometry)?;
+        let (choice, refresh) = choose(&target, &geometry);
+        let limit = if target.refreshes.is_empty() { 0 } else { options.refreshes_per_layer };
         let probe = Probe { folded: &folded, graph: &graph };
         let profiles = probe.profiles()?;
         let search = Search {
@@ -88,7 +107,7 @@ impl Plan {
             choice,
             slots: geometry.slots,
             top: target.input_level,
-            limit: options.refreshes_per_layer,
+            limit,
         };
         let placement = search.cheapest()?;
         let greedy = search.greedy_seconds();
@@ -137,8 +156,8 @@ impl Plan {
         self.greedy
     }
 
-    /// Keys that a run needs, each with the highest level of its use.
-    pub fn keys(&self) -> &BTreeMap<KeyUse, usize> {
+    /// Keys that a run needs, each with the levels of its use.
+    pub fn keys(&self) -> &BTreeMap<KeyUse, BTreeSet<usize>> {
         &self.keys
     }
 
@@ -288,7 +307,7 @@ impl Plan {
             graph: &self.graph,
             profiles: &self.profiles,
             cost: &self.target.cost,
-            refresh: self.target.refreshes[0],
+            refresh: choose(&self.target, &self.folded.geometry).1,
             choice: self.choice,
             slots: self.folded.geometry.slots,
             top: self.target.input_level,
@@ -296,15 +315,14 @@ impl Plan {
         }
     }
 
-    fn keys_used(&self) -> Result<BTreeMap<KeyUse, usize>> {
+    fn keys_used(&self) -> Result<BTreeMap<KeyUse, BTreeSet<usize>>> {
         let machine =
             self.target.refreshes.iter().fold(Clear::dry(self.target.chain.clone()), |m, &p| m.with_refresh(p));
         let blank = Plain::from(0.0);
         let input = (0..self.input_width()).map(|_| machine.trivial(&blank, self.input_level()).at("input"));
         let input = input.collect::<Result<Vec<_>>>()?;
         self.run(&machine, input, &mut |_: &crate::run::Progress<'_>| true)?;
-        let highest = |(key, levels): (KeyUse, BTreeSet<usize>)| Some((key, levels.last().copied()?));
-        Ok(machine.log().keys().into_iter().filter_map(highest).collect())
+        Ok(machine.log().keys())
     }
 }
 
@@ -332,7 +350,7 @@ pub struct Step {
 }
 
 /// Picks kinds of refresh: sparse ones where all values repeat, pairs where a complex refresh exists.
-fn choose(target: &Target, geometry: &Geometry) -> Result<(RefreshChoice, RefreshProfile)> {
+fn choose(target: &Target, geometry: &Geometry) -> (RefreshChoice, RefreshProfile) {
     let period = geometry.period();
     let known = |kind: RefreshKind| target.refreshes.iter().find(|p| p.kind == kind);
     let first = |kinds: &[RefreshKind]| kinds.iter().copied().find(|&kind| known(kind).is_some());
@@ -340,12 +358,11 @@ fn choose(target: &Target, geometry: &Geometry) -> Result<(RefreshChoice, Refres
         first(&[RefreshKind::SparseReal(period), RefreshKind::Sparse(period), RefreshKind::Real, RefreshKind::Full]);
     let pair = first(&[RefreshKind::Sparse(period), RefreshKind::Full]);
     let Some(single) = single else {
-        return Err(InferError::DoesNotFit {
-            what: "kinds of refresh",
-            need: 1,
-            have: 0,
-            advice: "choose parameters with bootstrapping",
-        });
+        // Without refreshes the whole circuit has to fit the chain.
+        let level = target.input_level;
+        let none =
+            RefreshProfile { kind: RefreshKind::Full, input_level: 0, output_level: level, range: 1.0, error: 0.0 };
+        return (RefreshChoice { pair: None, single: RefreshKind::Full }, none);
     };
     let pays = |kind: &RefreshKind| {
         target.cost.refresh(*kind, geometry.slots) < 2.0 * target.cost.refresh(single, geometry.slots)
@@ -353,17 +370,20 @@ fn choose(target: &Target, geometry: &Geometry) -> Result<(RefreshChoice, Refres
     let choice = RefreshChoice { pair: pair.filter(pays), single };
     // Plan with what every kind in use can do.
     let used = [Some(single), choice.pair].into_iter().flatten().filter_map(known).copied();
-    let common = used.reduce(|a, b| RefreshProfile {
+    let narrow = |a: RefreshProfile, b: RefreshProfile| RefreshProfile {
         input_level: a.input_level.max(b.input_level),
         output_level: a.output_level.min(b.output_level),
         ..a
+    };
+    let first = known(single).copied().into_iter();
+    let profile = first.chain(used).reduce(narrow).unwrap_or(RefreshProfile {
+        kind: single,
+        input_level: 0,
+        output_level: 0,
+        range: 1.0,
+        error: 0.0,
     });
-    common.map(|profile| (choice, profile)).ok_or(InferError::DoesNotFit {
-        what: "kinds of refresh",
-        need: 1,
-        have: 0,
-        advice: "choose parameters with bootstrapping",
-    })
+    (choice, profile)
 }
 
 /// Counts the primitive operations of every node on a dry machine.

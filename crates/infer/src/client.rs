@@ -1,0 +1,177 @@
+//! The two sides of a run. A [`Client`] holds the secret key, embeds and encrypts, decrypts and decodes; a [`Server`] holds the model
+//! and public keys, and its type has no room for a secret.
+
+use cipherlm_ckks::slots::{Chain, Encrypted, KeyUse, Machine};
+use cipherlm_ckks::{
+    Ciphertext, Complex64, EvaluationKeys, GaloisElement, KeyId, KeyPurpose, KeyRequest, Params, Plaintext, SecretKey,
+};
+
+use crate::error::{At, InferError, Result};
+use crate::plan::Plan;
+use crate::run::Observer;
+
+/// A prompt on its way to the server: one ciphertext per input vector.
+#[derive(Clone)]
+pub struct EncryptedPrompt {
+    /// The plan it was packed for.
+    pub plan: String,
+    /// The vectors.
+    pub ciphertexts: Vec<Ciphertext>,
+}
+
+/// Logits on their way back.
+#[derive(Clone)]
+pub struct EncryptedLogits {
+    /// The plan that produced them.
+    pub plan: String,
+    /// The vectors.
+    pub ciphertexts: Vec<Ciphertext>,
+}
+
+/// The owner of the secret key.
+pub struct Client {
+    secret: SecretKey,
+}
+
+impl Client {
+    /// A client with a new secret.
+    ///
+    /// # Errors
+    /// No randomness.
+    pub fn generate(params: &Params) -> Result<Self> {
+        Ok(Self { secret: SecretKey::generate(params).map_err(ckks("secret key"))? })
+    }
+
+    /// A client with a secret made elsewhere.
+    pub fn with_secret(secret: SecretKey) -> Self {
+        Self { secret }
+    }
+
+    /// The secret, to make keys from.
+    pub fn secret(&self) -> &SecretKey {
+        &self.secret
+    }
+
+    /// Identity of the secret.
+    pub fn key_id(&self) -> KeyId {
+        self.secret.id()
+    }
+
+    /// Embeds and encrypts a prompt at the plan's input level.
+    ///
+    /// # Errors
+    /// What [`Plan::pack`] refuses; parameters other than the plan's.
+    pub fn encrypt(&self, plan: &Plan, tokens: &[u32]) -> Result<EncryptedPrompt> {
+        let params = self.secret.params();
+        check_chain(plan, params)?;
+        let scale = plan.target.chain.scale(plan.input_level());
+        let encrypt = |vector: &Vec<f64>| {
+            let slots = vector.iter().cycle().take(params.slots()).map(|&x| Complex64::new(x, 0.0)).collect::<Vec<_>>();
+            let plaintext = Plaintext::encode(params, &slots, slots.len(), scale).map_err(ckks("embedding"))?;
+            self.secret.encrypt(&plaintext, plan.input_level()).map_err(ckks("embedding"))
+        };
+        let ciphertexts = plan.pack(tokens)?.iter().map(encrypt).collect::<Result<Vec<_>>>()?;
+        Ok(EncryptedPrompt { plan: plan.id(), ciphertexts })
+    }
+
+    /// Decrypts the logits of one position of the prompt.
+    ///
+    /// # Errors
+    /// Logits of another plan or key; a position outside the plan.
+    pub fn decrypt(&self, plan: &Plan, logits: &EncryptedLogits, position: usize) -> Result<Vec<f64>> {
+        check_plan(plan, &logits.plan)?;
+        let open = |ciphertext: &Ciphertext| {
+            let slots = self.secret.decrypt(ciphertext).map_err(ckks("logits"))?.decode().real();
+            Ok(slots.iter().copied().cycle().take(plan.geometry().slots).collect())
+        };
+        let vectors = logits.ciphertexts.iter().map(open).collect::<Result<Vec<Vec<f64>>>>()?;
+        plan.logits(&vectors, position)
+    }
+}
+
+/// The owner of the model.
+pub struct Server<K> {
+    machine: Encrypted<K>,
+}
+
+impl<K: EvaluationKeys> Server<K> {
+    /// A server with a machine that holds the client's evaluation keys.
+    pub fn new(machine: Encrypted<K>) -> Self {
+        Self { machine }
+    }
+
+    /// The machine.
+    pub fn machine(&self) -> &Encrypted<K> {
+        &self.machine
+    }
+
+    /// Runs the plan on an encrypted prompt.
+    ///
+    /// # Errors
+    /// A prompt for another plan, parameter set or key; missing keys; [`InferError::Stopped`] when the observer says so.
+    pub fn run(
+        &self,
+        plan: &Plan,
+        prompt: EncryptedPrompt,
+        observer: &mut dyn Observer<Encrypted<K>>,
+    ) -> Result<EncryptedLogits> {
+        check_plan(plan, &prompt.plan)?;
+        check_chain(plan, self.machine.params())?;
+        let take = |ciphertext| self.machine.input(ciphertext).at("input");
+        let input = prompt.ciphertexts.into_iter().map(take).collect::<Result<Vec<_>>>()?;
+        let outputs = plan.run(&self.machine, input, observer)?;
+        // Whatever modulus is left over goes nowhere.
+        let bottom = |v| Ok(self.machine.drop_to(v, 0).at("output")?.ciphertext().clone());
+        Ok(EncryptedLogits { plan: plan.id(), ciphertexts: outputs.iter().map(bottom).collect::<Result<_>>()? })
+    }
+}
+
+impl Plan {
+    /// The evaluation keys of a run, without those of the refreshes: each purpose once for every few levels at which it is used,
+    /// because keys of lower levels are smaller and faster.
+    pub fn key_request(&self, params: &Params) -> KeyRequest {
+        let mut request = KeyRequest::new();
+        for (&key, levels) in self.keys() {
+            let purpose = match key {
+                KeyUse::Relin => KeyPurpose::Relinearise,
+                KeyUse::Conjugate => KeyPurpose::Galois(GaloisElement::conjugation(params)),
+                KeyUse::Rotate(steps) => KeyPurpose::Galois(GaloisElement::rotation(params, steps as i64)),
+                _ => continue,
+            };
+            // One key for all levels within four of its own.
+            let mut served = usize::MAX;
+            for &level in levels.iter().rev() {
+                if served == usize::MAX || level + 4 < served {
+                    request.also(purpose, level);
+                    served = level;
+                }
+            }
+        }
+        request
+    }
+}
+
+fn check_plan(plan: &Plan, found: &str) -> Result<()> {
+    let expected = plan.id();
+    if found == expected {
+        return Ok(());
+    }
+    Err(InferError::Mismatch { what: "plan of the ciphertexts", expected, found: found.to_owned() })
+}
+
+fn check_chain(plan: &Plan, params: &Params) -> Result<()> {
+    let chain = Chain::of(params).at("parameters")?;
+    if chain == plan.target.chain {
+        return Ok(());
+    }
+    let name = |chain: &Chain| format!("{} slots, {} levels", chain.slots(), chain.top());
+    Err(InferError::Mismatch {
+        what: "parameters of the plan",
+        expected: name(&plan.target.chain),
+        found: name(&chain),
+    })
+}
+
+fn ckks(node: &'static str) -> impl Fn(cipherlm_ckks::Error) -> InferError {
+    move |error| InferError::Slots { node: node.to_owned(), source: error.into() }
+}

@@ -1,0 +1,66 @@
+//! The circuit under encryption, in small insecure rings, against the reference in polynomial mode.
+
+use std::sync::Arc;
+
+use cipherlm_ckks::slots::Encrypted;
+use cipherlm_ckks::{KeySet, Params};
+use cipherlm_infer::{Client, InferError, Options, Plan, Progress, Server, Target};
+use cipherlm_spec::{Mode, Model, Positions, Residual, Runner, Shape, random};
+
+fn one_layer(residual: Residual) -> Arc<Model> {
+    let shape = Shape { layers: 1, residual, ..Shape::preset("test").unwrap() };
+    Arc::new(random::certified("one layer", &shape, 4).unwrap())
+}
+
+/// Deep enough for a layer without any refresh.
+fn deep_params() -> Params {
+    Params::insecure_for_tests(Params::builder().degree(1 << 10).base(50.0).levels(40.0, 48).special(50, 8)).unwrap()
+}
+
+#[test]
+fn a_layer_under_encryption_matches_the_reference() {
+    for residual in [Residual::Sequential, Residual::Parallel] {
+        let model = one_layer(residual);
+        let params = deep_params();
+        let target = Target::of(&params).unwrap();
+        let plan = Plan::compile(Arc::clone(&model), target, &Options { tokens: 8, ..Options::default() }).unwrap();
+        let client = Client::generate(&params).unwrap();
+        let keys: KeySet = client.secret().key_set(&plan.key_request(&params)).unwrap();
+        let server = Server::new(Encrypted::new(&params, client.key_id(), keys).unwrap());
+        let tokens = &random::windows(model.shape(), 8, 1, 5)[0];
+        let prompt = client.encrypt(&plan, tokens).unwrap();
+        let logits = server.run(&plan, prompt, &mut |_: &Progress<'_>| true).unwrap();
+        let reference = Runner::new(&model, Mode::Polynomial).unwrap().forward(tokens, Positions::All).unwrap();
+        let mut worst = 0f64;
+        for (position, row) in reference.iter().enumerate() {
+            let found = client.decrypt(&plan, &logits, position).unwrap();
+            worst = row.iter().zip(&found).fold(worst, |m, (a, b)| m.max((a - b).abs()));
+        }
+        // 40-bit scales leave about 22 bits after this many levels of a logit range of about ten.
+        assert!(worst < 2f64.powi(-11), "{residual:?}: {worst}");
+        println!("{residual:?}: worst logit error 2^{:.1}", worst.log2());
+    }
+}
+
+#[test]
+fn what_does_not_belong_together_is_refused() {
+    let model = one_layer(Residual::Sequential);
+    let params = deep_params();
+    let target = Target::of(&params).unwrap();
+    let options = Options { tokens: 8, ..Options::default() };
+    let plan = Plan::compile(Arc::clone(&model), target.clone(), &options).unwrap();
+    let other = Plan::compile(model, target, &Options { tokens: 4, ..options }).unwrap();
+    let client = Client::generate(&params).unwrap();
+    let stranger = Client::generate(&params).unwrap();
+    let server = Server::new(Encrypted::new(&params, client.key_id(), KeySet::new()).unwrap());
+    let mut go = |_: &Progress<'_>| true;
+    let run = |prompt, go: &mut dyn cipherlm_infer::Observer<_>| server.run(&plan, prompt, go).err().unwrap();
+    let mismatch = run(client.encrypt(&other, &[1, 2]).unwrap(), &mut go);
+    assert!(matches!(mismatch, InferError::Mismatch { what: "plan of the ciphertexts", .. }), "{mismatch}");
+    let foreign = run(stranger.encrypt(&plan, &[1, 2]).unwrap(), &mut go);
+    assert!(matches!(foreign, InferError::Slots { .. }), "{foreign}");
+    let missing = run(client.encrypt(&plan, &[1, 2]).unwrap(), &mut go);
+    assert!(missing.to_string().contains("key"), "{missing}");
+    let stopped = run(client.encrypt(&plan, &[1, 2]).unwrap(), &mut |_: &Progress<'_>| false);
+    assert!(matches!(stopped, InferError::Stopped { step: 1, .. }), "{stopped}");
+}
