@@ -10,6 +10,9 @@ use crate::error::{At, InferError, Result};
 use crate::plan::Plan;
 use crate::run::Observer;
 
+/// Levels served by one key.
+const KEY_STEP: usize = 3;
+
 /// A prompt on its way to the server: one ciphertext per input vector.
 #[derive(Clone)]
 pub struct EncryptedPrompt {
@@ -121,7 +124,7 @@ impl<K: EvaluationKeys> Server<K> {
         let input = prompt.ciphertexts.into_iter().map(take).collect::<Result<Vec<_>>>()?;
         let outputs = plan.run(&self.machine, input, observer)?;
         // Whatever modulus is left over goes nowhere.
-        let bottom = |v| Ok(self.machine.drop_to(v, 0).at("output")?.ciphertext().clone());
+        let bottom = |v: &_| Ok::<_, InferError>(self.machine.drop_to(v, 0).at("output")?.ciphertext().clone());
         Ok(EncryptedLogits { plan: plan.id(), ciphertexts: outputs.iter().map(bottom).collect::<Result<_>>()? })
     }
 }
@@ -138,14 +141,11 @@ impl Plan {
                 KeyUse::Rotate(steps) => KeyPurpose::Galois(GaloisElement::rotation(params, steps as i64)),
                 _ => continue,
             };
-            // One key for all levels within four of its own.
-            let mut served = usize::MAX;
-            for &level in levels.iter().rev() {
-                if served == usize::MAX || level + 4 < served {
-                    request.also(purpose, level);
-                    served = level;
-                }
-            }
+            // The same few levels for every purpose: keys that one transform uses together must have one shape.
+            let top = self.target.input_level;
+            levels.iter().map(|level| level + (top.saturating_sub(*level)) % KEY_STEP).for_each(|level| {
+                request.also(purpose, level.max(1));
+            });
         }
         request
     }

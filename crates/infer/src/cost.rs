@@ -20,7 +20,7 @@ pub struct CostModel {
     pub embed: f64,
     /// Special primes.
     pub special: usize,
-    /// Primes below the first level that a circuit may use (base modulus and the refresh's own levels).
+    /// Primes at level 0.
     pub below: usize,
     /// Seconds of a full refresh.
     pub refresh_full: f64,
@@ -40,7 +40,7 @@ impl Default for CostModel {
             product: 75e-6,
             embed: 2.0e-3,
             special: 7,
-            below: 4,
+            below: 1,
             refresh_full: 4.5,
             refresh_real: 3.4,
             refresh_sparse: 1.8,

@@ -9,6 +9,7 @@ mod geometry;
 mod graph;
 mod placement;
 mod plan;
+mod refresh;
 mod run;
 
 pub use client::{Client, EncryptedLogits, EncryptedPrompt, Server};
@@ -17,4 +18,5 @@ pub use error::{InferError, Result};
 pub use geometry::Geometry;
 pub use graph::Operator;
 pub use plan::{Options, Plan, Step, Target};
+pub use refresh::{Bootstraps, Circuits};
 pub use run::{Done, Observer, Progress};

@@ -51,6 +51,8 @@ pub(crate) struct Search<'a> {
     pub(crate) slots: usize,
     /// Highest level of a fresh encryption.
     pub(crate) top: usize,
+    /// Lowest level of any result.
+    pub(crate) floor: usize,
     /// Most refreshes in one layer.
     pub(crate) limit: usize,
 }
@@ -65,7 +67,7 @@ impl Search<'_> {
         let segments = self.segments();
         let top = self.top.max(self.refresh.output_level);
         // best[need of the stream] for the rest of the circuit, with the choices that lead there.
-        let mut best: BTreeMap<usize, (f64, Vec<Trial>)> = BTreeMap::from([(0, (0.0, vec![]))]);
+        let mut best: BTreeMap<usize, (f64, Vec<Trial>)> = BTreeMap::from([(self.floor, (0.0, vec![]))]);
         for (index, &(from, to)) in segments.iter().enumerate().rev() {
             let candidates: Vec<NodeId> = (from..to).filter(|&n| self.graph.nodes[n].bounded).collect();
             let mut next: BTreeMap<usize, (f64, Vec<Trial>)> = BTreeMap::new();
@@ -119,7 +121,7 @@ impl Search<'_> {
         // Refresh as late as possible: the candidate nearest the point of exhaustion, in each layer.
         let consumers = self.graph.consumers();
         let mut total = 0.0;
-        let mut exit = 0;
+        let mut exit = self.floor;
         for &(from, to) in self.segments().iter().rev() {
             let candidates: Vec<NodeId> = (from..to).filter(|&n| self.graph.nodes[n].bounded).collect();
             let trial = subsets(&candidates, self.limit)
@@ -178,7 +180,7 @@ impl Search<'_> {
             readers.map(|&c| trial.levels[c - from] + nodes[c].depth).max()
         };
         for id in (from..to).rev() {
-            let need = needs(&trial, id).unwrap_or(0).max(if id == to - 1 { exit } else { 0 });
+            let need = needs(&trial, id).unwrap_or(self.floor).max(if id == to - 1 { exit } else { 0 });
             let mut level = need;
             if set.contains(&id) {
                 if need > self.refresh.output_level {

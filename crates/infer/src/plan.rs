@@ -70,7 +70,7 @@ pub struct Options {
 
 impl Default for Options {
     fn default() -> Self {
-        Self { tokens: 32, refreshes_per_layer: 4 }
+        Self { tokens: 32, refreshes_per_layer: 6 }
     }
 }
 
@@ -107,6 +107,7 @@ impl Plan {
             choice,
             slots: geometry.slots,
             top: target.input_level,
+            floor: floor(&target),
             limit,
         };
         let placement = search.cheapest()?;
@@ -159,6 +160,15 @@ impl Plan {
     /// Keys that a run needs, each with the levels of its use.
     pub fn keys(&self) -> &BTreeMap<KeyUse, BTreeSet<usize>> {
         &self.keys
+    }
+
+    /// Kinds of refresh in use.
+    pub fn refresh_kinds(&self) -> Vec<RefreshKind> {
+        let nodes = self.placement.refreshes.keys().map(|&id| self.choice.counts(self.graph.nodes[id].width));
+        let (pairs, singles) = nodes.fold((0, 0), |(p, s), (pairs, singles)| (p + pairs, s + singles));
+        let pair = self.choice.pair.filter(|_| pairs > 0);
+        let single = (singles > 0).then_some(self.choice.single);
+        [pair, single].into_iter().flatten().collect()
     }
 
     /// Refreshes of the whole run, as (operations, ciphertexts through them).
@@ -311,6 +321,7 @@ impl Plan {
             choice: self.choice,
             slots: self.folded.geometry.slots,
             top: self.target.input_level,
+            floor: floor(&self.target),
             limit: 0,
         }
     }
@@ -347,6 +358,11 @@ pub struct Step {
     pub seconds: f64,
     /// Predicted seconds of the refresh.
     pub refresh_seconds: f64,
+}
+
+/// The lowest level that circuits use: those below a refresh's input belong to it, and their scales suit nothing else.
+fn floor(target: &Target) -> usize {
+    target.refreshes.iter().map(|profile| profile.input_level).max().unwrap_or(0)
 }
 
 /// Picks kinds of refresh: sparse ones where all values repeat, pairs where a complex refresh exists.

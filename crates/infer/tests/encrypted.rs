@@ -2,9 +2,10 @@
 
 use std::sync::Arc;
 
+use cipherlm_ckks::bootstrap::Profile;
 use cipherlm_ckks::slots::Encrypted;
 use cipherlm_ckks::{KeySet, Params};
-use cipherlm_infer::{Client, InferError, Options, Plan, Progress, Server, Target};
+use cipherlm_infer::{Circuits, Client, InferError, Options, Plan, Progress, Server, Target};
 use cipherlm_spec::{Mode, Model, Positions, Residual, Runner, Shape, random};
 
 fn one_layer(residual: Residual) -> Arc<Model> {
@@ -40,6 +41,31 @@ fn a_layer_under_encryption_matches_the_reference() {
         assert!(worst < 2f64.powi(-11), "{residual:?}: {worst}");
         println!("{residual:?}: worst logit error 2^{:.1}", worst.log2());
     }
+}
+
+#[test]
+fn a_whole_model_with_bootstraps_matches_the_reference() {
+    let model = Arc::new(random::certified("two layers", &Shape::preset("test").unwrap(), 4).unwrap());
+    let profile = Profile { user_levels: 13, ..Profile::insecure(10) };
+    let circuits = Circuits::new(&profile).unwrap();
+    let options = Options { tokens: 8, ..Options::default() };
+    let plan = Plan::compile(Arc::clone(&model), circuits.target().unwrap(), &options).unwrap();
+    println!("{}", plan.explain());
+    let client = Client::generate(circuits.params()).unwrap();
+    let keys = circuits.keys(client.secret(), &plan).unwrap();
+    let machine = Encrypted::new(circuits.params(), client.key_id(), Arc::clone(&keys)).unwrap();
+    let server = Server::new(machine.with_refresher(circuits.refresher(&keys)));
+    let tokens = &random::windows(model.shape(), 8, 1, 5)[0];
+    let prompt = client.encrypt(&plan, tokens).unwrap();
+    let logits = server.run(&plan, prompt, &mut |_: &Progress<'_>| true).unwrap();
+    let reference = Runner::new(&model, Mode::Polynomial).unwrap().forward(tokens, Positions::All).unwrap();
+    let mut worst = 0f64;
+    for (position, row) in reference.iter().enumerate() {
+        let found = client.decrypt(&plan, &logits, position).unwrap();
+        worst = row.iter().zip(&found).fold(worst, |m, (a, b)| m.max((a - b).abs()));
+    }
+    println!("worst logit error 2^{:.1}", worst.log2());
+    assert!(worst < 2f64.powi(-7), "{worst}");
 }
 
 #[test]

@@ -239,9 +239,9 @@ impl Bootstrapper {
             return Err(Error::BadSlots { slots: input.slots(), max: self.slots });
         }
         let (log2, nominal) = (input.scale().log2(), self.profile.scale);
-        // Half a bit of the ratio is in reserve; a smaller scale only loses precision.
-        if !(nominal - 8.0..=nominal + 0.5).contains(&log2) {
-            return Err(Error::BadScale { operation: OPERATION, log2, min: nominal - 8.0, max: nominal + 0.5 });
+        // Half a bit of the ratio is in reserve, and messages below 1/2 may have twice the scale; a smaller scale only loses precision.
+        if !(nominal - 8.0..=nominal + 1.5).contains(&log2) {
+            return Err(Error::BadScale { operation: OPERATION, log2, min: nominal - 8.0, max: nominal + 1.5 });
         }
         for element in self.sub_sum() {
             evaluator.keys().galois(element, self.raised_level())?;

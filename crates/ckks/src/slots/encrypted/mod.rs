@@ -71,15 +71,30 @@ pub trait Refresher: Send + Sync {
 }
 
 impl Chain {
-    /// The chain of a parameter set. Canonical scales start from the scale that the parameters give level 0 and so agree with
-    /// [`Params::default_scale`] over the lowest run of equal levels; above a change of level size they stay consistent, which a
-    /// table of nominal scales could not.
+    /// The chain of a parameter set. Over the longest run of levels of equal size (the circuit's own levels, where others belong to
+    /// bootstrapping) canonical scales are those of [`Params::default_scale`]; from there they continue by the chain's rule in both
+    /// directions.
     ///
     /// # Errors
     /// [`SlotError::Chain`] if the parameters have no usable chain.
     pub fn of(params: &Params) -> SlotResult<Self> {
-        let moduli = (0..=params.max_level()).map(|level| params.rescale_factor(level)).collect();
-        Self::from_moduli(params.slots(), moduli, params.default_scale(0))
+        let top = params.max_level();
+        let moduli: Vec<Scale> = (0..=top).map(|level| params.rescale_factor(level)).collect();
+        let same = |a: usize, b: usize| (params.group_bits(a) - params.group_bits(b)).abs() < 1.0;
+        let run = |from: usize| from + (from..top).take_while(|&l| same(l, l + 1)).count();
+        let starts = (1..=top).filter(|&l| l == 1 || !same(l - 1, l));
+        let Some(bottom) = starts.max_by_key(|&from| (run(from) - from, from)) else {
+            return Self::from_moduli(params.slots(), moduli, params.default_scale(0));
+        };
+        let mut scales = vec![Scale::ONE; top + 1];
+        scales[run(bottom)] = params.default_scale(run(bottom));
+        for level in (0..run(bottom)).rev() {
+            scales[level] = scales[level + 1].square() / moduli[level + 1];
+        }
+        for level in run(bottom)..top {
+            scales[level + 1] = super::chain::square_root(scales[level] * moduli[level + 1]);
+        }
+        Self::with_scales(params.slots(), moduli, scales)
     }
 
     /// The chain of a parameter set with refreshes that take their inputs at level `floor`: canonical scales start there, from the

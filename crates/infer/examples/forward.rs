@@ -1,0 +1,83 @@
+//! One encrypted forward pass, timed: `cargo run --release --example forward -- MODEL [tokens] [n16|n16-fast|insecure] [dry]`.
+//! MODEL is a model folder or a preset shape with random weights.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Instant;
+
+use cipherlm_ckks::bootstrap::Profile;
+use cipherlm_ckks::slots::{Encrypted, Machine};
+use cipherlm_infer::{Circuits, Client, Options, Plan, Progress, Server};
+use cipherlm_spec::{Mode, Model, Positions, Runner, Shape, random};
+
+fn main() -> Result<(), Box<dyn std::error::Error>> {
+    let args: Vec<String> = std::env::args().skip(1).collect();
+    let arg = |i: usize| args.get(i).map_or("", String::as_str);
+    let model = match Shape::preset(arg(0)) {
+        Some(shape) => random::certified(arg(0), &shape, 1)?,
+        None => Model::load(Path::new(arg(0)))?,
+    };
+    let model = Arc::new(model);
+    let tokens = arg(1).parse().unwrap_or(32);
+    let profile = match arg(2) {
+        "n16-fast" => Profile::n16_fast(),
+        "insecure" => Profile { user_levels: 13, ..Profile::insecure(13) },
+        _ => Profile::n16(),
+    };
+    let clock = Instant::now();
+    let circuits = Circuits::new(&profile)?;
+    println!("circuits {:.1} s", clock.elapsed().as_secs_f64());
+    let options = Options { tokens, ..Options::default() };
+    let clock = Instant::now();
+    let plan = Plan::compile(Arc::clone(&model), circuits.target()?, &options)?;
+    println!("plan {:.1} s\n{}", clock.elapsed().as_secs_f64(), plan.explain());
+    let (stored, resident) = circuits.key_bytes(&plan)?;
+    println!(
+        "keys: {:.2} GiB stored, {:.2} GiB resident",
+        stored as f64 / 2f64.powi(30),
+        resident as f64 / 2f64.powi(30)
+    );
+    if arg(3) == "dry" {
+        return Ok(());
+    }
+    let clock = Instant::now();
+    let client = Client::generate(circuits.params())?;
+    let keys = circuits.keys(client.secret(), &plan)?;
+    println!("key generation {:.1} s", clock.elapsed().as_secs_f64());
+    let machine = Encrypted::new(circuits.params(), client.key_id(), Arc::clone(&keys))?;
+    let server = Server::new(machine.with_refresher(circuits.refresher(&keys)));
+    let prompt_tokens = &random::windows(model.shape(), tokens, 1, 5)[0];
+    let clock = Instant::now();
+    let prompt = client.encrypt(&plan, prompt_tokens)?;
+    println!("encrypt {:.2} s", clock.elapsed().as_secs_f64());
+    let clock = Instant::now();
+    let mut last = (0.0, String::new());
+    let logits = server.run(&plan, prompt, &mut |p: &Progress<'_>| {
+        let now = p.elapsed.as_secs_f64();
+        println!("{:>8.2} s  {}", now - last.0, last.1);
+        last = (now, p.name.to_owned());
+        true
+    })?;
+    let total = clock.elapsed().as_secs_f64();
+    println!("{:>8.2} s  {}\nforward pass {total:.1} s, {:?} refreshes", total - last.0, last.1, plan.refreshes());
+    let mut kinds: BTreeMap<String, (u64, f64)> = BTreeMap::new();
+    for row in server.machine().log().rows() {
+        let entry = kinds.entry(format!("{:?}", row.kind)).or_default();
+        entry.0 += row.total.count;
+        entry.1 += row.total.time.as_secs_f64();
+    }
+    kinds.iter().for_each(|(kind, (count, time))| println!("{kind:<18} {count:>7} {time:>8.2} s"));
+    let reference = Runner::new(&model, Mode::Polynomial)?.forward(prompt_tokens, Positions::All)?;
+    let (mut worst, mut sum, mut count) = (0f64, 0f64, 0usize);
+    for (position, row) in reference.iter().enumerate() {
+        let found = client.decrypt(&plan, &logits, position)?;
+        for (a, b) in row.iter().zip(&found) {
+            worst = worst.max((a - b).abs());
+            sum += (a - b) * (a - b);
+            count += 1;
+        }
+    }
+    println!("worst logit error {worst:.2e} (2^{:.1}), mse {:.2e}", worst.log2(), sum / count as f64);
+    Ok(())
+}

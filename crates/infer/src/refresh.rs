@@ -1,0 +1,156 @@
+//! Bootstrapping as the machine of a server calls it.
+
+use std::sync::Arc;
+
+use cipherlm_ckks::bootstrap::{BootstrapKeys, Bootstrapper, Content, Profile};
+use cipherlm_ckks::slots::{RefreshKind, RefreshProfile, Refresher, Scale, SlotError, SlotResult};
+use cipherlm_ckks::{Ciphertext, Evaluator, KeyRequest, Params, SecretKey};
+
+use crate::error::{InferError, Result};
+use crate::plan::{Plan, Target};
+
+/// The bootstrapping circuits of one parameter set, without keys.
+#[derive(Clone)]
+pub struct Circuits {
+    params: Params,
+    circuits: Vec<(RefreshKind, Arc<Bootstrapper>)>,
+}
+
+impl Circuits {
+    /// Prepares circuits for full complex and full real vectors.
+    ///
+    /// # Errors
+    /// Parameters that cannot be built.
+    pub fn new(profile: &Profile) -> Result<Self> {
+        let params = profile.params().map_err(failed)?;
+        let mut circuits = vec![];
+        for (kind, content) in [(RefreshKind::Full, Content::Complex), (RefreshKind::Real, Content::Real)] {
+            let circuit = Bootstrapper::new(&params, profile, params.slots(), content).map_err(failed)?;
+            circuits.push((kind, Arc::new(circuit)));
+        }
+        Ok(Self { params, circuits })
+    }
+
+    /// The same with circuits for vectors that repeat with a period: cheaper the shorter it is.
+    ///
+    /// # Errors
+    /// A period that is not a power of two or longer than a vector.
+    pub fn with_sparse(mut self, profile: &Profile, period: usize) -> Result<Self> {
+        for (kind, content) in
+            [(RefreshKind::Sparse(period), Content::Complex), (RefreshKind::SparseReal(period), Content::Real)]
+        {
+            let circuit = Bootstrapper::new(&self.params, profile, period, content).map_err(failed)?;
+            self.circuits.push((kind, Arc::new(circuit)));
+        }
+        Ok(self)
+    }
+
+    /// The parameter set.
+    pub fn params(&self) -> &Params {
+        &self.params
+    }
+
+    /// What a plan may use.
+    ///
+    /// # Errors
+    /// As [`Target::of`].
+    pub fn target(&self) -> Result<Target> {
+        let target = Target::of(&self.params)?;
+        Ok(self.circuits.iter().fold(target, |target, (kind, circuit)| target.with_refresh(profile(*kind, circuit))))
+    }
+
+    /// Makes all keys that a plan needs: its own and those of the refreshes it uses.
+    ///
+    /// # Errors
+    /// No randomness, or keys that the parameters cannot hold.
+    pub fn keys(&self, secret: &SecretKey, plan: &Plan) -> Result<Arc<BootstrapKeys>> {
+        let used: Vec<&Bootstrapper> = self.used(plan).map(|(_, circuit)| circuit.as_ref()).collect();
+        let request = self.key_request(plan);
+        Ok(Arc::new(BootstrapKeys::generate(secret, &used, &request).map_err(failed)?))
+    }
+
+    /// Bytes of all those keys: (stored, resident).
+    ///
+    /// # Errors
+    /// Keys that the parameters cannot hold.
+    pub fn key_bytes(&self, plan: &Plan) -> Result<(u64, u64)> {
+        let bill = self.key_request(plan).bill(&self.params).map_err(failed)?;
+        Ok((bill.stored_bytes, bill.resident_bytes))
+    }
+
+    /// The refreshes with their keys, for a machine.
+    pub fn refresher(&self, keys: &Arc<BootstrapKeys>) -> Arc<Bootstraps> {
+        Arc::new(Bootstraps {
+            evaluator: Evaluator::new(&self.params, Arc::clone(keys)),
+            circuits: self.circuits.clone(),
+        })
+    }
+
+    /// Keys of the plan and of its refreshes, each at the very level it was asked for.
+    fn key_request(&self, plan: &Plan) -> KeyRequest {
+        let mut request = plan.key_request(&self.params);
+        for (_, circuit) in self.used(plan) {
+            for (purpose, level) in circuit.key_request().iter() {
+                request.also(purpose, level);
+            }
+        }
+        request
+    }
+
+    fn used<'a>(&'a self, plan: &'a Plan) -> impl Iterator<Item = &'a (RefreshKind, Arc<Bootstrapper>)> {
+        let kinds = plan.refresh_kinds();
+        self.circuits.iter().filter(move |(kind, _)| kinds.contains(kind))
+    }
+}
+
+/// Bootstrapping circuits with their keys.
+pub struct Bootstraps {
+    evaluator: Evaluator<Arc<BootstrapKeys>>,
+    circuits: Vec<(RefreshKind, Arc<Bootstrapper>)>,
+}
+
+impl Bootstraps {
+    fn circuit(&self, kind: RefreshKind) -> Option<&Bootstrapper> {
+        self.circuits.iter().find(|(known, _)| *known == kind).map(|(_, circuit)| circuit.as_ref())
+    }
+}
+
+impl Refresher for Bootstraps {
+    fn profile(&self, kind: RefreshKind) -> Option<RefreshProfile> {
+        self.circuit(kind).map(|circuit| profile(kind, circuit))
+    }
+
+    fn refresh(
+        &self,
+        ciphertext: &Ciphertext,
+        kind: RefreshKind,
+        target: usize,
+        scale: Scale,
+    ) -> SlotResult<Ciphertext> {
+        let circuit = self.circuit(kind).ok_or(SlotError::NoRefresh { kind })?;
+        let params = circuit.params();
+        // Bootstrapping keeps the message and sets the scale. Declaring the input at another scale moves the difference into the
+        // message, and declaring the output at the wanted scale takes it out again.
+        let delivered = params.default_scale(circuit.output_level());
+        let declared = ciphertext.scale() * delivered / scale;
+        let slots = ciphertext.slots();
+        let input = ciphertext.clone().with_scale(declared)?.with_slots(circuit.slots())?;
+        let fresh = circuit.bootstrap(&self.evaluator, &input)?;
+        let fresh = fresh.with_scale(scale)?.with_slots(slots)?;
+        Ok(self.evaluator.drop_to_level(&fresh, target)?)
+    }
+}
+
+fn profile(kind: RefreshKind, circuit: &Bootstrapper) -> RefreshProfile {
+    RefreshProfile {
+        kind,
+        input_level: circuit.profile().input_level(),
+        output_level: circuit.output_level(),
+        range: 1.0,
+        error: 2f64.powi(-22),
+    }
+}
+
+fn failed(error: cipherlm_ckks::Error) -> InferError {
+    InferError::Slots { node: "bootstrapping".into(), source: error.into() }
+}
