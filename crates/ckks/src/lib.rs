@@ -26,6 +26,7 @@ pub use keys::{
 pub use num_complex::Complex64;
 pub use params::{KeyShape, Params, ParamsBuilder, ParamsHash, SecretDistribution, presets};
 pub use scale::Scale;
+pub use wire::Wire;
 
 /// The ring layer, for those who work below the level of slots.
 pub use cipherlm_ring as ring;

@@ -3,7 +3,7 @@
 use cipherlm_ring::{Eval, Limbs, Poly, Secret, Seed, Stream, sample};
 
 use super::{GaloisElement, KeyId, KeyPurpose, SecretKey};
-use crate::params::KeyShape;
+use crate::params::{KeyShape, SecretDistribution};
 use crate::{Error, Params};
 
 /// A switching key in memory, ready for use.
@@ -17,6 +17,8 @@ pub struct SwitchingKey {
     pub(crate) id: KeyId,
     pub(crate) purpose: KeyPurpose,
     pub(crate) shape: KeyShape,
+    /// Distribution of the secret under which results are: what its modulus was checked against.
+    pub(crate) distribution: SecretDistribution,
     /// Seed of the `a_j`.
     pub(crate) seed: [u8; 32],
     /// `[b_j, a_j]` of each digit.
@@ -106,5 +108,6 @@ pub(super) fn generate(secret: &SecretKey, purpose: Purpose<'_>, shape: KeyShape
         // What `b` now holds is public; it is copied out because the wrapper wipes itself.
         digits.push([b.expose().clone(), a]);
     }
-    Ok(SwitchingKey { params: params.clone(), id: secret.id(), purpose: kind, shape, seed, digits })
+    let (params, distribution) = (params.clone(), secret.distribution());
+    Ok(SwitchingKey { params, id: secret.id(), purpose: kind, shape, distribution, seed, digits })
 }

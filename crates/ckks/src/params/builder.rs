@@ -177,6 +177,7 @@ impl Assembled {
             embeddings: Mutex::new(HashMap::new()),
             decompositions: Mutex::new(HashMap::new()),
             small_tables: Mutex::new(HashMap::new()),
+            subring_orders: Mutex::new(HashMap::new()),
         };
         Ok(Params(Arc::new(inner)))
     }

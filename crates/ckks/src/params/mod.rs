@@ -11,7 +11,7 @@ use std::fmt;
 use std::ops::Range;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use cipherlm_ring::{Decomposition, Limbs, NttTable, Ring};
+use cipherlm_ring::{Decomposition, Limbs, NttTable, Ring, eval_exponent};
 
 pub use builder::ParamsBuilder;
 pub use gadget::KeyShape;
@@ -67,6 +67,7 @@ struct Inner {
     embeddings: Mutex<HashMap<usize, Arc<Embedding>>>,
     decompositions: Mutex<HashMap<(usize, KeyShape), Arc<Decomposition>>>,
     small_tables: Mutex<HashMap<(usize, usize), Arc<NttTable>>>,
+    subring_orders: Mutex<HashMap<usize, Arc<Vec<u32>>>>,
 }
 
 impl Params {
@@ -242,6 +243,19 @@ impl Params {
     /// NTT table of one prime for a subring degree.
     pub(crate) fn small_table(&self, limb: usize, degree: usize) -> Result<Arc<NttTable>, Error> {
         cached(&self.0.small_tables, (limb, degree), || Ok(NttTable::new(*self.ring().modulus(limb)?, degree)?))
+    }
+
+    /// For a polynomial of the subring of `degree`: which of its values each run of `N / degree` full values repeats.
+    pub(crate) fn subring_order(&self, degree: usize) -> Result<Arc<Vec<u32>>, Error> {
+        cached(&self.0.subring_orders, degree, || {
+            let (log_small, run) = (degree.trailing_zeros(), self.degree() / degree);
+            let mut index_of = vec![0u32; degree];
+            for index in 0..degree {
+                index_of[eval_exponent(log_small, index) / 2] = index as u32;
+            }
+            let at = |r: usize| index_of[eval_exponent(self.log_degree(), r * run) % (2 * degree) / 2];
+            Ok((0..degree).map(at).collect())
+        })
     }
 }
 

@@ -101,8 +101,9 @@ pub fn check_security(
     log_qp: f64,
 ) -> Result<SecurityReport, Error> {
     let limit = security_limit(degree, secret).ok_or(Error::NoSecurityEstimate { degree, secret })?;
-    // Products of primes just below a power of two may round up to the limit itself: that is still at the limit.
-    if log_qp > f64::from(limit.hard) + 1e-6 {
+    // Primes near a power of two may add up to a little more than their nominal bits; 0.01 bits of modulus are 0.001
+    // bits of security.
+    if log_qp > f64::from(limit.hard) + 0.01 {
         return Err(Error::Insecure { what, degree, secret, log_qp, limit: limit.hard });
     }
     Ok(SecurityReport { log_qp, limit: Some(limit), bits: estimate_bits(limit, log_qp) })

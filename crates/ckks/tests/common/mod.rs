@@ -4,19 +4,19 @@
 use cipherlm_ckks::ring::Seed;
 use cipherlm_ckks::{Ciphertext, Complex64, Evaluator, KeyRequest, KeySet, Params, Plaintext, SecretKey, presets};
 
-pub struct Setup {
-    pub params: Params,
-    pub secret: SecretKey,
-    pub evaluator: Evaluator<KeySet>,
+pub(crate) struct Setup {
+    pub(crate) params: Params,
+    pub(crate) secret: SecretKey,
+    pub(crate) evaluator: Evaluator<KeySet>,
 }
 
 /// `levels` of `bits` bits at degree N, with relinearisation, conjugation and the rotations `steps`.
-pub fn setup(degree: usize, bits: f64, levels: usize, steps: &[i64]) -> Setup {
+pub(crate) fn setup(degree: usize, bits: f64, levels: usize, steps: &[i64]) -> Setup {
     let params = presets::insecure::small(degree, bits, levels).unwrap();
     with_params(params, steps)
 }
 
-pub fn with_params(params: Params, steps: &[i64]) -> Setup {
+pub(crate) fn with_params(params: Params, steps: &[i64]) -> Setup {
     let secret = SecretKey::from_seed(&params, Seed::from_bytes([7; 32])).unwrap();
     let top = params.max_level();
     let mut request = KeyRequest::new();
@@ -27,18 +27,18 @@ pub fn with_params(params: Params, steps: &[i64]) -> Setup {
 }
 
 impl Setup {
-    pub fn encrypt(&self, values: &[Complex64], level: usize) -> Ciphertext {
+    pub(crate) fn encrypt(&self, values: &[Complex64], level: usize) -> Ciphertext {
         let scale = self.params.default_scale(level);
         let plaintext = Plaintext::encode(&self.params, values, self.params.slots(), scale).unwrap();
         self.secret.encrypt(&plaintext, level).unwrap()
     }
 
-    pub fn decrypt(&self, ciphertext: &Ciphertext) -> Vec<Complex64> {
+    pub(crate) fn decrypt(&self, ciphertext: &Ciphertext) -> Vec<Complex64> {
         self.secret.decrypt(ciphertext).unwrap().decode().as_slice().to_vec()
     }
 
     /// Asserts that every slot of `ciphertext` is within 2^-`bits` of `expected`.
-    pub fn assert_bits(&self, ciphertext: &Ciphertext, expected: &[Complex64], bits: f64) {
+    pub(crate) fn assert_bits(&self, ciphertext: &Ciphertext, expected: &[Complex64], bits: f64) {
         let found = self.decrypt(ciphertext);
         assert_eq!(found.len(), expected.len());
         let have = bits_of(&found, expected);
@@ -47,12 +47,12 @@ impl Setup {
 }
 
 /// Bits of the worst slot.
-pub fn bits_of(found: &[Complex64], expected: &[Complex64]) -> f64 {
+pub(crate) fn bits_of(found: &[Complex64], expected: &[Complex64]) -> f64 {
     -found.iter().zip(expected).map(|(a, b)| (a - b).norm()).fold(f64::MIN_POSITIVE, f64::max).log2()
 }
 
 /// `count` values in the unit square, the same for the same seed.
-pub fn values(count: usize, seed: u64) -> Vec<Complex64> {
+pub(crate) fn values(count: usize, seed: u64) -> Vec<Complex64> {
     let mut state = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1;
     let mut next = || {
         state ^= state << 13;
@@ -63,11 +63,11 @@ pub fn values(count: usize, seed: u64) -> Vec<Complex64> {
     (0..count).map(|_| Complex64::new(next(), next())).collect()
 }
 
-pub fn zip(a: &[Complex64], b: &[Complex64], f: impl Fn(Complex64, Complex64) -> Complex64) -> Vec<Complex64> {
+pub(crate) fn zip(a: &[Complex64], b: &[Complex64], f: impl Fn(Complex64, Complex64) -> Complex64) -> Vec<Complex64> {
     a.iter().zip(b).map(|(&a, &b)| f(a, b)).collect()
 }
 
-pub fn rotated(a: &[Complex64], steps: i64) -> Vec<Complex64> {
+pub(crate) fn rotated(a: &[Complex64], steps: i64) -> Vec<Complex64> {
     let n = a.len() as i64;
     (0..n).map(|j| a[(j + steps).rem_euclid(n) as usize]).collect()
 }

@@ -1,0 +1,97 @@
+//! Ciphertexts on the wire.
+
+use super::pack::{limb_bytes, pack, unpack};
+use super::{Body, Reader, Wire, field, open, seal};
+use crate::encrypt::fresh_half;
+use crate::{Ciphertext, Error, Params, Scale};
+
+/// Level, parts, seeded flag, reserved, slots, scale.
+const FIXED: u64 = 4 + 1 + 1 + 2 + 4 + 16;
+
+struct Meta {
+    level: usize,
+    parts: usize,
+    seeded: bool,
+    slots: usize,
+    scale: Scale,
+}
+
+impl Meta {
+    fn read(params: &Params, reader: &mut Reader<'_>) -> Result<Self, Error> {
+        let level = reader.u32()?;
+        if level as usize > params.max_level() {
+            return Err(field("level", level));
+        }
+        let parts = reader.u8()?;
+        if !(2..=3).contains(&parts) {
+            return Err(field("parts", parts));
+        }
+        let seeded = reader.u8()?;
+        if seeded > 1 || (seeded == 1 && parts != 2) {
+            return Err(field("seeded", seeded));
+        }
+        let reserved = reader.u16()?;
+        if reserved != 0 {
+            return Err(field("reserved", reserved));
+        }
+        let slots = reader.u32()?;
+        params.check_slots(slots as usize).map_err(|_| field("slots", slots))?;
+        let (hi, lo) = (f64::from_bits(reader.u64()?), f64::from_bits(reader.u64()?));
+        let scale = Scale::from_parts(hi, lo).ok_or_else(|| field("scale", hi.to_bits()))?;
+        let level = level as usize;
+        if !(0.0..params.log_q(level)).contains(&scale.log2()) {
+            return Err(field("scale", hi.to_bits()));
+        }
+        Ok(Self { level, parts: parts.into(), seeded: seeded == 1, slots: slots as usize, scale })
+    }
+
+    fn body_bytes(&self, params: &Params) -> u64 {
+        let polys = self.parts - usize::from(self.seeded);
+        let limbs = (polys * params.limb_count(self.level)) as u64;
+        FIXED + if self.seeded { 32 } else { 0 } + limbs * limb_bytes(params.degree())
+    }
+}
+
+impl Wire for Ciphertext {
+    const TYPE: u16 = 1;
+
+    fn to_bytes(&self) -> Vec<u8> {
+        let mut body = Vec::new();
+        body.extend_from_slice(&(self.level as u32).to_le_bytes());
+        body.extend_from_slice(&[self.parts.len() as u8, u8::from(self.seed.is_some()), 0, 0]);
+        body.extend_from_slice(&(self.slots as u32).to_le_bytes());
+        let (hi, lo) = self.scale.to_parts();
+        body.extend_from_slice(&hi.to_bits().to_le_bytes());
+        body.extend_from_slice(&lo.to_bits().to_le_bytes());
+        let stored = if let Some(seed) = &self.seed {
+            body.extend_from_slice(seed);
+            &self.parts[..1]
+        } else {
+            &self.parts[..]
+        };
+        stored.iter().for_each(|part| pack(part, &mut body));
+        seal(Self::TYPE, &self.params, self.key_id, &body)
+    }
+
+    fn from_prefix<'a>(params: &Params, bytes: &'a [u8]) -> Result<(Self, &'a [u8]), Error> {
+        let Body { key_id, bytes, rest } =
+            open(Self::TYPE, params, bytes, FIXED, |r| Ok(Meta::read(params, r)?.body_bytes(params)))?;
+        let mut reader = Reader::new(bytes);
+        let meta = Meta::read(params, &mut reader)?;
+        let seed: Option<[u8; 32]> = if meta.seeded { Some(reader.array()?) } else { None };
+        let limbs = params.limbs(meta.level);
+        let mut parts = vec![unpack(params, limbs, 0, &mut reader)?];
+        if let Some(seed) = &seed {
+            parts.push(fresh_half(params, limbs, seed)?);
+        }
+        while parts.len() < meta.parts {
+            parts.push(unpack(params, limbs, parts.len() * limbs.len(), &mut reader)?);
+        }
+        // Without a second half the message would lie open.
+        if parts[1].iter().all(|(_, limb)| limb.iter().all(|x| *x == 0.0)) {
+            return Err(field("second polynomial", 0u8));
+        }
+        let Meta { level, scale, slots, .. } = meta;
+        Ok((Self { params: params.clone(), key_id, parts, level, scale, slots, seed }, rest))
+    }
+}

@@ -1,0 +1,196 @@
+//! Keys on the wire.
+
+use zeroize::Zeroizing;
+
+use super::pack::{limb_bytes, pack, unpack};
+use super::{Body, HEADER_BYTES, Reader, Wire, field, open, seal};
+use crate::keys::{GaloisElement, KeyId, KeyPurpose, KeySet, PublicKey, SecretKey, SwitchingKey, public_half};
+use crate::params::{KeyShape, SecretDistribution};
+use crate::ring::Seed;
+use crate::{Error, Params};
+
+/// Purpose, digits, reserved, level, special primes, weight of the secret, argument of the purpose, seed.
+const FIXED: u64 = 1 + 1 + 2 + 4 + 4 + 4 + 32 + 32;
+
+/// Bytes of a switching key in a file.
+pub(crate) fn switching_key_bytes(digits: usize, limbs: usize, degree: usize) -> u64 {
+    HEADER_BYTES + body_bytes(digits, limbs, degree)
+}
+
+fn body_bytes(digits: usize, limbs: usize, degree: usize) -> u64 {
+    FIXED + digits as u64 * limbs as u64 * limb_bytes(degree)
+}
+
+struct Meta {
+    purpose: KeyPurpose,
+    shape: KeyShape,
+    distribution: SecretDistribution,
+    seed: [u8; 32],
+}
+
+impl Meta {
+    fn read(params: &Params, reader: &mut Reader<'_>) -> Result<Self, Error> {
+        let kind = reader.u8()?;
+        let digits = reader.u8()?;
+        let reserved = reader.u16()?;
+        if reserved != 0 {
+            return Err(field("reserved", reserved));
+        }
+        let (level, special, weight) = (reader.u32()?, reader.u32()?, reader.u32()?);
+        let shape = KeyShape { level: level as usize, special: special as usize };
+        let distribution = distribution(weight);
+        shape.check(params)?;
+        // A key that offers the secret at too large a modulus is refused, whoever made it.
+        shape.check_security(params, distribution)?;
+        if shape.digits(params).len() != usize::from(digits) {
+            return Err(field("digits", digits));
+        }
+        let argument: [u8; 32] = reader.array()?;
+        let mut low = [0; 8];
+        low.copy_from_slice(&argument[..8]);
+        let number = u64::from_le_bytes(low);
+        let purpose = match kind {
+            1 if argument == [0; 32] => KeyPurpose::Relinearise,
+            2 if argument[8..] == [0; 24] => {
+                let element = usize::try_from(number).map_err(|_| field("Galois element", number))?;
+                KeyPurpose::Galois(GaloisElement::new(params, element)?)
+            }
+            3 => KeyPurpose::Switch(KeyId(argument)),
+            _ => return Err(field("purpose", kind)),
+        };
+        Ok(Self { purpose, shape, distribution, seed: reader.array()? })
+    }
+
+    fn body_bytes(&self, params: &Params) -> u64 {
+        let limbs = params.limb_count(self.shape.level) + self.shape.special;
+        body_bytes(self.shape.digits(params).len(), limbs, params.degree())
+    }
+}
+
+impl Wire for SwitchingKey {
+    const TYPE: u16 = 3;
+
+    fn to_bytes(&self) -> Vec<u8> {
+        let mut argument = [0u8; 32];
+        let kind = match self.purpose {
+            KeyPurpose::Relinearise => 1,
+            KeyPurpose::Galois(element) => {
+                argument[..8].copy_from_slice(&(element.element() as u64).to_le_bytes());
+                2
+            }
+            KeyPurpose::Switch(from) => {
+                argument = from.0;
+                3
+            }
+        };
+        let mut body = vec![kind, self.digits.len() as u8, 0, 0];
+        body.extend_from_slice(&(self.shape.level as u32).to_le_bytes());
+        body.extend_from_slice(&(self.shape.special as u32).to_le_bytes());
+        body.extend_from_slice(&weight(self.distribution).to_le_bytes());
+        body.extend_from_slice(&argument);
+        body.extend_from_slice(&self.seed);
+        self.digits.iter().for_each(|[b, _]| pack(b, &mut body));
+        seal(Self::TYPE, &self.params, self.id, &body)
+    }
+
+    fn from_prefix<'a>(params: &Params, bytes: &'a [u8]) -> Result<(Self, &'a [u8]), Error> {
+        let Body { key_id, bytes, rest } =
+            open(Self::TYPE, params, bytes, FIXED, |r| Ok(Meta::read(params, r)?.body_bytes(params)))?;
+        let mut reader = Reader::new(bytes);
+        let Meta { purpose, shape, distribution, seed } = Meta::read(params, &mut reader)?;
+        let limbs = params.extended_limbs(shape.level, shape.special);
+        let mut digits = Vec::new();
+        for digit in 0..shape.digits(params).len() {
+            let b = unpack(params, &limbs, digit * limbs.len(), &mut reader)?;
+            digits.push([b, public_half(params, &limbs, &seed, digit)?]);
+        }
+        Ok((Self { params: params.clone(), id: key_id, purpose, shape, distribution, seed, digits }, rest))
+    }
+}
+
+impl Wire for PublicKey {
+    const TYPE: u16 = 2;
+
+    fn to_bytes(&self) -> Vec<u8> {
+        let mut body = self.seed.to_vec();
+        pack(&self.b, &mut body);
+        seal(Self::TYPE, &self.params, self.id, &body)
+    }
+
+    fn from_prefix<'a>(params: &Params, bytes: &'a [u8]) -> Result<(Self, &'a [u8]), Error> {
+        let limbs = params.limbs(params.max_level());
+        let length = 32 + limbs.len() as u64 * limb_bytes(params.degree());
+        let Body { key_id, bytes, rest } = open(Self::TYPE, params, bytes, 32, |_| Ok(length))?;
+        let mut reader = Reader::new(bytes);
+        let seed = reader.array()?;
+        let b = unpack(params, limbs, 0, &mut reader)?;
+        let a = Self::public_half(params, &seed)?;
+        Ok((Self { params: params.clone(), id: key_id, seed, b, a }, rest))
+    }
+}
+
+impl SecretKey {
+    const TYPE: u16 = 4;
+
+    /// The secret key for storage: whoever reads these bytes can decrypt everything.
+    pub fn to_secret_bytes(&self) -> Zeroizing<Vec<u8>> {
+        let mut body = Zeroizing::new(weight(self.distribution()).to_le_bytes().to_vec());
+        body.extend_from_slice(self.root().expose());
+        Zeroizing::new(seal(Self::TYPE, self.params(), self.id(), &body))
+    }
+
+    /// Reads what [`SecretKey::to_secret_bytes`] wrote.
+    ///
+    /// # Errors
+    /// As [`Wire::from_bytes`].
+    pub fn from_secret_bytes(params: &Params, bytes: &[u8]) -> Result<Self, Error> {
+        let Body { key_id, bytes, rest } = open(Self::TYPE, params, bytes, 36, |_| Ok(36))?;
+        if !rest.is_empty() {
+            return Err(crate::WireError::TrailingBytes { extra: rest.len() as u64 }.into());
+        }
+        let mut reader = Reader::new(bytes);
+        let weight = reader.u32()?;
+        let root = Seed::from_bytes(reader.array()?);
+        let secret = match distribution(weight) {
+            SecretDistribution::Ternary => Self::from_seed(params, root)?,
+            SecretDistribution::Sparse { weight } => Self::sparse_from_seed(params, weight, root)?,
+        };
+        if secret.id() != key_id {
+            return Err(Error::KeyMismatch { operation: "read", left: key_id, right: secret.id() });
+        }
+        Ok(secret)
+    }
+}
+
+impl KeySet {
+    /// All keys, one object after the other.
+    pub fn to_bytes(&self) -> Vec<u8> {
+        self.iter().flat_map(|key| key.to_bytes()).collect()
+    }
+
+    /// Reads switching keys until the bytes end.
+    ///
+    /// # Errors
+    /// As [`Wire::from_bytes`]; [`Error::KeyMismatch`] for keys of different secrets.
+    pub fn from_bytes(params: &Params, mut bytes: &[u8]) -> Result<Self, Error> {
+        let mut set = Self::new();
+        while !bytes.is_empty() {
+            let (key, rest) = SwitchingKey::from_prefix(params, bytes)?;
+            set.insert(key)?;
+            bytes = rest;
+        }
+        Ok(set)
+    }
+}
+
+/// Dense secrets are written as weight 0.
+fn weight(distribution: SecretDistribution) -> u32 {
+    match distribution {
+        SecretDistribution::Ternary => 0,
+        SecretDistribution::Sparse { weight } => weight as u32,
+    }
+}
+
+fn distribution(weight: u32) -> SecretDistribution {
+    if weight == 0 { SecretDistribution::Ternary } else { SecretDistribution::Sparse { weight: weight as usize } }
+}

@@ -1,0 +1,110 @@
+//! The security gate: every preset and every key it can make is below its row of the table, and nothing above is built.
+
+use cipherlm_ckks::params::{check_security, security_limit};
+use cipherlm_ckks::{Error, KeyShape, Params, SecretDistribution, SecretKey, presets};
+
+fn presets() -> Vec<(&'static str, Params)> {
+    vec![
+        ("levels24_scale45", presets::levels24_scale45().unwrap()),
+        ("levels12_scale45", presets::levels12_scale45().unwrap()),
+        ("levels5_scale45", presets::levels5_scale45().unwrap()),
+        ("levels3_scale40", presets::levels3_scale40().unwrap()),
+    ]
+}
+
+#[test]
+fn presets_and_all_their_keys_keep_the_margin() {
+    let mut smallest = f64::INFINITY;
+    for (name, params) in presets() {
+        assert!(!params.is_insecure());
+        let report = params.security();
+        assert!(!report.is_warning(), "{name} leaves less than 132 bits");
+        smallest = smallest.min(report.bits);
+        for level in 0..=params.max_level() {
+            let shape = KeyShape::cheapest(&params, level).unwrap();
+            let log_qp = shape.log_qp(&params);
+            assert!(log_qp <= params.log_qp() + 1e-9);
+            check_security("key", params.degree(), SecretDistribution::Ternary, log_qp).unwrap();
+            let p = params.log2_of(&params.special_limbs(shape.special));
+            for digit in shape.digits(&params) {
+                let bits = params.log2_of(&cipherlm_ckks::ring::Limbs::range(digit));
+                assert!(bits <= p, "{name}, level {level}: a digit of {bits} bits above P of {p}");
+            }
+        }
+    }
+    println!("smallest security of a preset: {smallest:.1} bits");
+    assert!(smallest >= 131.5);
+}
+
+#[test]
+fn chains_at_the_limit_are_built_and_a_bit_more_is_refused() {
+    for (degree, base, level, levels, special, count) in
+        [(1usize << 13, 46.0, 42.0, 3, 42, 1), (1 << 14, 50.0, 48.0, 5, 35, 4), (1 << 15, 48.0, 40.0, 13, 50, 6)]
+    {
+        let limit = security_limit(degree, SecretDistribution::Ternary).unwrap().hard;
+        assert_eq!(base + level * levels as f64 + f64::from(special * count), f64::from(limit));
+        let build = |base| {
+            let builder = Params::builder().degree(degree).base(base).levels(level, levels);
+            builder.special(special, count as usize).build()
+        };
+        assert!(build(base).is_ok(), "degree {degree}");
+        match build(base + 1.0) {
+            Err(Error::Insecure { degree: d, limit: l, log_qp, .. }) => {
+                assert_eq!((d, l), (degree, limit));
+                assert!((log_qp - f64::from(limit) - 1.0).abs() < 0.1);
+            }
+            other => panic!("{other:?}"),
+        }
+    }
+}
+
+#[test]
+fn sizes_out_of_range_are_refused_by_name() {
+    let builder = || Params::builder().degree(1 << 14);
+    for (bad, field) in [
+        (builder().base(10.0), "level bits"),
+        (builder().base(f64::NAN), "level bits"),
+        (builder().levels(101.0, 1), "level bits"),
+        (builder().levels(40.0, 1000), "levels"),
+        (builder().special(51, 1), "special bits"),
+        (builder().special(40, 0), "special primes"),
+        (builder().digits(0), "special primes"),
+    ] {
+        match bad.clone().build() {
+            Err(Error::InvalidParams { field: found, .. }) => assert_eq!(found, field),
+            other => panic!("{bad:?}: {other:?}"),
+        }
+    }
+    for degree in [0usize, 1, 3, 1000, 1 << 40] {
+        assert!(Params::builder().degree(degree).build().is_err(), "{degree}");
+        assert!(Params::insecure_for_tests(Params::builder().degree(degree)).is_err(), "{degree}");
+    }
+    // Degrees without a row can only be built as insecure.
+    let tiny = Params::builder().degree(1 << 10).base(30.0).levels(30.0, 1).special(30, 1);
+    assert!(matches!(tiny.clone().build(), Err(Error::NoSecurityEstimate { degree: 1024, .. })));
+    assert!(Params::insecure_for_tests(tiny).unwrap().is_insecure());
+}
+
+#[test]
+fn a_secure_set_stays_secure_through_the_insecure_door() {
+    let builder = Params::builder().degree(1 << 13).base(43.0).levels(40.0, 3).special(43, 1);
+    let params = Params::insecure_for_tests(builder.clone()).unwrap();
+    assert!(!params.is_insecure());
+    assert_eq!(params.hash(), builder.build().unwrap().hash());
+}
+
+#[test]
+fn sparse_secrets_need_a_row_and_cannot_make_public_keys_of_a_long_chain() {
+    let params = presets::levels5_scale45().unwrap();
+    assert!(matches!(SecretKey::generate_sparse(&params, 16), Err(Error::NoSecurityEstimate { .. })));
+    let sparse = SecretKey::generate_sparse(&params, 64).unwrap();
+    assert!(matches!(sparse.public_key().map(drop), Err(Error::Insecure { .. })));
+}
+
+#[test]
+fn hashes_tell_sets_apart() {
+    let hash = |bits: f64, levels| presets::insecure::small(64, bits, levels).unwrap().hash();
+    assert_eq!(hash(40.0, 2), hash(40.0, 2));
+    assert_ne!(hash(40.0, 2), hash(40.0, 3));
+    assert_ne!(hash(40.0, 2), hash(41.0, 2));
+}

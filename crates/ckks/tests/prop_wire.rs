@@ -1,0 +1,221 @@
+//! Bytes from outside: whatever they are, they are refused by type or they are the object that was written.
+
+mod common;
+
+use cipherlm_ckks::wire::{HEADER_BYTES, Header};
+use cipherlm_ckks::{
+    Ciphertext, Complex64, Error, KeyPurpose, KeySet, KeyShape, Params, PublicKey, SecretKey, SwitchingKey, Wire,
+    WireError, presets,
+};
+use common::{Setup, setup, values};
+use proptest::prelude::*;
+
+const N: usize = 1 << 6;
+
+fn small() -> Setup {
+    setup(N, 40.0, 2, &[1])
+}
+
+/// Writes a correct hash over a changed object, as an attacker would.
+fn reseal(bytes: &mut [u8]) {
+    let mut hasher = blake3::Hasher::new_derive_key("cipherlm-ckks 1 wire object");
+    hasher.update(&bytes[6..72]).update(&bytes[HEADER_BYTES as usize..]);
+    let hash = *hasher.finalize().as_bytes();
+    bytes[80..112].copy_from_slice(&hash);
+}
+
+/// The objects of every type, as bytes.
+fn objects(s: &Setup) -> Vec<Vec<u8>> {
+    let a = values(N / 2, 1);
+    let fresh = s.encrypt(&a, 2);
+    let product = s.evaluator.mul(&fresh, &fresh).unwrap();
+    let keys = s.evaluator.keys();
+    let mut list = vec![fresh.to_bytes(), product.to_bytes(), s.secret.public_key().unwrap().to_bytes()];
+    list.extend(keys.iter().map(|k| k.to_bytes()));
+    list
+}
+
+/// Reads bytes as every type; the results that are errors.
+fn read_all(params: &Params, bytes: &[u8]) -> Vec<Result<(), Error>> {
+    vec![
+        Ciphertext::from_bytes(params, bytes).map(drop),
+        PublicKey::from_bytes(params, bytes).map(drop),
+        SwitchingKey::from_bytes(params, bytes).map(drop),
+        KeySet::from_bytes(params, bytes).map(drop),
+        SecretKey::from_secret_bytes(params, bytes).map(drop),
+        Header::read(bytes).map(drop),
+    ]
+}
+
+#[test]
+fn everything_comes_back() {
+    let s = small();
+    let a = values(N / 2, 1);
+    let fresh = s.encrypt(&a, 2);
+    let back = Ciphertext::from_bytes(&s.params, &fresh.to_bytes()).unwrap();
+    assert!(back.parts() == fresh.parts() && back.scale() == fresh.scale() && back.level() == 2);
+    let product = s.evaluator.mul(&back, &fresh).unwrap();
+    let back = Ciphertext::from_bytes(&s.params, &product.to_bytes()).unwrap();
+    assert!(back.parts() == product.parts());
+    let keys = KeySet::from_bytes(&s.params, &s.evaluator.keys().to_bytes()).unwrap();
+    assert_eq!(keys.len(), s.evaluator.keys().len());
+    let again = cipherlm_ckks::Evaluator::new(&s.params, keys);
+    let expected: Vec<Complex64> = a.iter().map(|v| v * v).collect();
+    s.assert_bits(&again.relinearise_rescale(&back).unwrap(), &expected, 26.0);
+    s.assert_bits(&again.rotate(&fresh, 1).unwrap(), &common::rotated(&a, 1), 26.0);
+    let secret = SecretKey::from_secret_bytes(&s.params, &s.secret.to_secret_bytes()).unwrap();
+    assert_eq!(secret.id(), s.secret.id());
+    let public = PublicKey::from_bytes(&s.params, &s.secret.public_key().unwrap().to_bytes()).unwrap();
+    assert_eq!(public.key_id(), s.secret.id());
+}
+
+#[test]
+fn seeds_halve_fresh_ciphertexts_and_keys_fit_their_bill() {
+    let s = small();
+    let fresh = s.encrypt(&values(N / 2, 1), 2);
+    let negated = s.evaluator.neg(&s.evaluator.neg(&fresh).unwrap()).unwrap();
+    assert!(negated.parts() == fresh.parts());
+    let limb = N * 50 / 8;
+    assert_eq!(negated.to_bytes().len() - fresh.to_bytes().len(), 3 * limb - 32);
+    for key in s.evaluator.keys().iter() {
+        assert_eq!(key.to_bytes().len() as u64, key.shape().stored_bytes(&s.params));
+    }
+}
+
+#[test]
+fn a_switching_key_of_the_large_preset_is_below_45_megabytes() {
+    let params = presets::levels24_scale45().unwrap();
+    let shape = KeyShape::cheapest(&params, 24).unwrap();
+    assert_eq!(shape.digits(&params).len(), 3);
+    assert!(shape.stored_bytes(&params) <= 45_000_000, "{}", shape.stored_bytes(&params));
+}
+
+#[test]
+fn every_truncation_flip_and_extension_is_refused() {
+    let s = small();
+    for bytes in objects(&s) {
+        for length in (0..bytes.len()).step_by(7).chain(bytes.len() - 1..bytes.len()) {
+            assert!(read_all(&s.params, &bytes[..length])[..3].iter().all(Result::is_err), "length {length}");
+        }
+        let mut longer = bytes.clone();
+        longer.push(0);
+        assert!(read_all(&s.params, &longer)[..3].iter().all(Result::is_err));
+        for position in (0..bytes.len()).step_by(3) {
+            let mut flipped = bytes.clone();
+            flipped[position] ^= 1 << (position % 8);
+            assert!(read_all(&s.params, &flipped)[..3].iter().all(Result::is_err), "byte {position}");
+        }
+    }
+}
+
+#[test]
+fn hostile_fields_are_named() {
+    let s = small();
+    let good = s.encrypt(&values(N / 2, 1), 2).to_bytes();
+    let h = HEADER_BYTES as usize;
+    let with = |change: &dyn Fn(&mut Vec<u8>)| {
+        let mut bytes = good.clone();
+        change(&mut bytes);
+        reseal(&mut bytes);
+        Ciphertext::from_bytes(&s.params, &bytes).map(drop).unwrap_err()
+    };
+    let wire = |e: Error| match e {
+        Error::Wire(w) => w,
+        other => panic!("{other}"),
+    };
+    assert!(matches!(wire(with(&|b| b[0] = b'X')), WireError::Magic));
+    for version in [0u16, 2, u16::MAX] {
+        let e = wire(with(&|b| b[4..6].copy_from_slice(&version.to_le_bytes())));
+        assert!(matches!(e, WireError::Version { found, .. } if found == version));
+    }
+    assert!(matches!(wire(with(&|b| b[6] = 9)), WireError::Type { found: 9, expected: 1 }));
+    assert!(matches!(with(&|b| b[8] ^= 1), Error::ParamsMismatch { .. }));
+    for length in [0u64, 1 << 63, u64::MAX] {
+        let e = wire(with(&|b| b[72..80].copy_from_slice(&length.to_le_bytes())));
+        assert!(matches!(e, WireError::BodyLength { found, .. } if found == length));
+    }
+    for level in [3u32, u32::MAX] {
+        let e = wire(with(&|b| b[h..h + 4].copy_from_slice(&level.to_le_bytes())));
+        assert!(matches!(e, WireError::Field { field: "level", .. }));
+    }
+    for parts in [0u8, 1, 4, 17] {
+        assert!(matches!(wire(with(&|b| b[h + 4] = parts)), WireError::Field { field: "parts", .. }));
+    }
+    for scale in [0.0, -1.0, f64::NAN, f64::INFINITY, 1e-310, 2f64.powi(2000 / 2), 0.5] {
+        let e = wire(with(&|b| b[h + 12..h + 20].copy_from_slice(&scale.to_bits().to_le_bytes())));
+        assert!(matches!(e, WireError::Field { field: "scale", .. }), "{scale}");
+    }
+    for slots in [0u32, 3, N as u32, u32::MAX] {
+        let e = wire(with(&|b| b[h + 8..h + 12].copy_from_slice(&slots.to_le_bytes())));
+        assert!(matches!(e, WireError::Field { field: "slots", .. }));
+    }
+    // The first residue becomes 2^50 - 1, above every prime.
+    let e = wire(with(&|b| b[h + 60..h + 67].fill(0xff)));
+    assert!(matches!(e, WireError::Residue { limb: 0, .. }), "{e}");
+}
+
+#[test]
+fn a_ciphertext_without_its_second_half_is_refused() {
+    let s = small();
+    let fresh = s.encrypt(&values(N / 2, 1), 2);
+    let mut parts = fresh.clone().into_parts();
+    parts[1] = cipherlm_ckks::ring::Poly::zero(s.params.ring(), s.params.limbs(2)).unwrap();
+    let open = Ciphertext::from_parts(&s.params, s.secret.id(), parts, 2, fresh.scale(), N / 2).unwrap();
+    assert!(matches!(
+        Ciphertext::from_bytes(&s.params, &open.to_bytes()).map(drop),
+        Err(Error::Wire(WireError::Field { field: "second polynomial", .. }))
+    ));
+}
+
+#[test]
+fn a_sparse_key_at_a_large_modulus_is_refused_when_made_and_when_read() {
+    // The only test that needs a secure ring: the gate is off below it.
+    let params = presets::levels5_scale45().unwrap();
+    let dense = SecretKey::generate(&params).unwrap();
+    let sparse = SecretKey::generate_sparse(&params, 64).unwrap();
+    let wide = KeyShape { level: 3, special: 3 };
+    let narrow = KeyShape { level: 0, special: 2 };
+    let refused = sparse.switching_key_from(&dense, wide).map(drop);
+    assert!(matches!(refused, Err(Error::Insecure { .. })), "{refused:?}");
+    let key = sparse.switching_key_from(&dense, narrow).unwrap();
+    let bytes = key.to_bytes();
+    let back = SwitchingKey::from_bytes(&params, &bytes).unwrap();
+    assert_eq!(back.purpose(), KeyPurpose::Switch(dense.id()));
+    assert_eq!(back.limbs().len(), 3);
+    // The same object, claiming a higher level and the length that goes with it.
+    let mut forged = bytes.clone();
+    forged[116] = 5;
+    forged[120] = 3;
+    reseal(&mut forged);
+    let refused = SwitchingKey::from_bytes(&params, &forged).map(drop);
+    assert!(matches!(refused, Err(Error::Insecure { .. })), "{refused:?}");
+}
+
+proptest! {
+    #[test]
+    fn arbitrary_bytes_never_panic(bytes in proptest::collection::vec(any::<u8>(), 0..600)) {
+        let params = presets::insecure::small(N, 40.0, 2).unwrap();
+        prop_assert!(read_all(&params, &bytes)[..3].iter().all(Result::is_err));
+    }
+
+    #[test]
+    fn changed_objects_with_a_correct_hash_never_panic(
+        which in 0usize..6,
+        changes in proptest::collection::vec((112usize..400, any::<u8>()), 1..8),
+    ) {
+        let s = small();
+        let list = objects(&s);
+        let mut bytes = list[which % list.len()].clone();
+        for (position, value) in changes {
+            let at = position.min(bytes.len() - 1);
+            bytes[at] = value;
+        }
+        reseal(&mut bytes);
+        // What is accepted can be worked with, and what is not is refused by type.
+        if let Ok(ciphertext) = Ciphertext::from_bytes(&s.params, &bytes) {
+            prop_assert!(s.evaluator.neg(&ciphertext).is_ok());
+            drop(s.secret.decrypt(&ciphertext).map(|d| d.decode()));
+        }
+        drop(read_all(&s.params, &bytes));
+    }
+}
