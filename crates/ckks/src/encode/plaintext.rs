@@ -1,6 +1,6 @@
 //! Plaintexts: integer coefficients kept compact, lifted to residues only where they are used.
 
-use cipherlm_ring::{Coeff, Eval, Kernel, Limbs, MIN_DEGREE, Modulus, Poly, eval_exponent};
+use cipherlm_ring::{Coeff, Eval, Kernel, Limbs, Modulus, Poly};
 
 use crate::{Error, Params, Scale};
 
@@ -64,11 +64,11 @@ impl Plaintext {
         if coefficient >= modulus - 1.0 {
             return Err(Error::MessageOverflow { operation: "lift", coefficient, modulus });
         }
-        // Residues are constant over runs of 16 and more only.
-        let data = if self.params.degree() / self.integers.len() < MIN_DEGREE {
-            Data::Full(self.lift_full(limbs)?)
+        let subring = self.integers.len().max(MIN_SUBRING);
+        let data = if subring * MIN_RUN <= self.params.degree() {
+            self.lift_subring(limbs, subring)?
         } else {
-            self.lift_subring(limbs)?
+            Data::Full(self.lift_full(limbs)?)
         };
         Ok(LiftedPlaintext {
             params: self.params.clone(),
@@ -97,28 +97,22 @@ impl Plaintext {
         Ok(poly)
     }
 
-    fn lift_subring(&self, limbs: &Limbs) -> Result<Data, Error> {
+    /// Residues in the subring of `degree`, in the order of the runs they fill.
+    fn lift_subring(&self, limbs: &Limbs, degree: usize) -> Result<Data, Error> {
         let ring = self.params.ring();
-        let degree = self.integers.len().max(MIN_DEGREE);
+        let order = self.params.subring_order(degree)?;
         let gap = degree / self.integers.len();
-        // Run `r` of the large transform holds the residue class of slot `r` in bit-reversed order.
-        let log = degree.ilog2();
-        let mut slot_of = vec![0u32; degree];
-        for slot in 0..degree {
-            slot_of[(eval_exponent(log, slot) / 2).reverse_bits() >> (usize::BITS - log)] = slot as u32;
-        }
         let mut values = Vec::with_capacity(degree * limbs.len());
-        let mut work = vec![0.0; degree];
+        let mut small = vec![0.0; degree];
         for limb in limbs.iter() {
             let modulus = ring.modulus(limb)?;
             let factor = modulus.pow(2, u64::from(self.shift));
-            let table = self.params.small_table(limb, degree)?;
-            work.fill(0.0);
-            for (to, &c) in work.iter_mut().step_by(gap).zip(&self.integers) {
+            small.fill(0.0);
+            for (to, &c) in small.iter_mut().step_by(gap).zip(&self.integers) {
                 *to = modulus.mul(modulus.reduce_i128(i128::from(c)), factor) as f64;
             }
-            (ring.kernel().ntt_forward)(&table, &mut work);
-            values.extend(slot_of.iter().map(|&slot| work[slot as usize]));
+            (ring.kernel().ntt_forward)(&*self.params.small_table(limb, degree)?, &mut small);
+            values.extend(order.iter().map(|&i| small[i as usize]));
         }
         Ok(Data::Subring { degree, values })
     }
@@ -143,8 +137,10 @@ enum Data {
     Subring { degree: usize, values: Vec<f64> },
 }
 
-/// Runs shorter than this are expanded to a whole limb first: the call per run would cost more.
-const MIN_RUN: usize = 64;
+/// Values of a subring polynomial repeat over aligned runs of 16 and more; below that it is lifted in full.
+const MIN_RUN: usize = 16;
+/// The smallest degree of the transform.
+const MIN_SUBRING: usize = 16;
 
 impl LiftedPlaintext {
     /// The parameter set it was encoded for.
@@ -234,14 +230,9 @@ impl LiftedPlaintext {
                     let position = self.limbs.position(index).unwrap_or(0);
                     let values = &values[position * degree..][..*degree];
                     let run = output.len() / degree;
-                    if run >= MIN_RUN {
-                        for (i, (out, &w)) in output.chunks_exact_mut(run).zip(values).enumerate() {
-                            let part = if input.is_empty() { input } else { &input[i * run..][..run] };
-                            op(kernel, modulus, out, part, Value::Scalar(w));
-                        }
-                    } else {
-                        let expanded: Vec<f64> = values.iter().flat_map(|&w| std::iter::repeat_n(w, run)).collect();
-                        op(kernel, modulus, output, input, Value::Limb(&expanded));
+                    for (i, (out, &w)) in output.chunks_exact_mut(run).zip(values).enumerate() {
+                        let part = if input.is_empty() { input } else { &input[i * run..][..run] };
+                        op(kernel, modulus, out, part, Value::Scalar(w));
                     }
                 }
             }
