@@ -5,7 +5,7 @@
 use cipherlm_ckks::{Error, Evaluator, NoKeys, Plaintext, SecretKey, presets};
 
 fn main() -> Result<(), Error> {
-    // 2^13 coefficients carry 4096 slots; the modulus is 206 bits, which is 128-bit secure with room to spare.
+    // 2^13 coefficients carry 4096 slots; the modulus is 207 bits, which is 128-bit secure with room to spare.
     let params = presets::levels3_scale40()?;
     println!("{params:?}");
 

@@ -122,6 +122,11 @@ impl PublicKey {
 /// it (Li and Micciancio, "On the security of homomorphic encryption on approximate numbers"). [`Decrypted::decode`] is
 /// for the owner of the key alone; what leaves the process goes through [`Decrypted::decode_public`] or
 /// [`Decrypted::decode_flooded`].
+///
+/// ```compile_fail
+/// fn print<T: std::fmt::Debug>(x: &T) { println!("{x:?}"); }
+/// fn leak(decrypted: &cipherlm_ckks::Decrypted) { print(decrypted); }
+/// ```
 pub struct Decrypted {
     params: Params,
     coefficients: Vec<f64>,
@@ -208,6 +213,11 @@ impl Drop for Decrypted {
 
 /// Slot values straight from decryption, for the owner of the secret key; see [`Decrypted`] for why it does not print or
 /// serialise.
+///
+/// ```compile_fail
+/// fn send<T: serde::Serialize>(x: &T) -> usize { size_of_val(x) }
+/// fn leak(decoded: &cipherlm_ckks::DecodedSlots) { send(decoded); }
+/// ```
 pub struct DecodedSlots(Vec<Complex64>);
 
 impl DecodedSlots {

@@ -39,7 +39,7 @@ fn presets_and_all_their_keys_keep_the_margin() {
 #[test]
 fn chains_at_the_limit_are_built_and_a_bit_more_is_refused() {
     for (degree, base, level, levels, special, count) in
-        [(1usize << 13, 46.0, 42.0, 3, 42, 1), (1 << 14, 50.0, 48.0, 5, 35, 4), (1 << 15, 48.0, 40.0, 13, 50, 6)]
+        [(1usize << 13, 42.0, 40.0, 3, 26, 2), (1 << 14, 50.0, 48.0, 5, 35, 4), (1 << 15, 48.0, 40.0, 13, 50, 6)]
     {
         let limit = security_limit(degree, SecretDistribution::Ternary).unwrap().hard;
         assert_eq!(base + level * levels as f64 + f64::from(special * count), f64::from(limit));
@@ -69,6 +69,7 @@ fn sizes_out_of_range_are_refused_by_name() {
         (builder().special(51, 1), "special bits"),
         (builder().special(40, 0), "special primes"),
         (builder().digits(0), "special primes"),
+        (builder().base(50.0).special(45, 1), "special bits"),
     ] {
         match bad.clone().build() {
             Err(Error::InvalidParams { field: found, .. }) => assert_eq!(found, field),
@@ -87,7 +88,7 @@ fn sizes_out_of_range_are_refused_by_name() {
 
 #[test]
 fn a_secure_set_stays_secure_through_the_insecure_door() {
-    let builder = Params::builder().degree(1 << 13).base(43.0).levels(40.0, 3).special(43, 1);
+    let builder = Params::builder().degree(1 << 13).base(43.0).levels(40.0, 3).special(44, 1);
     let params = Params::insecure_for_tests(builder.clone()).unwrap();
     assert!(!params.is_insecure());
     assert_eq!(params.hash(), builder.build().unwrap().hash());

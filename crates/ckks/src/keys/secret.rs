@@ -15,6 +15,11 @@ use crate::{Error, Params};
 ///
 /// Its public halves, error terms and identity come from one root seed by labelled one-way derivation, so that
 /// generating the same key twice gives the same bytes, and no two keys share a stream.
+///
+/// ```compile_fail
+/// fn copy<T: Clone>(x: &T) -> T { x.clone() }
+/// fn leak(secret: &cipherlm_ckks::SecretKey) { copy(secret); }
+/// ```
 pub struct SecretKey {
     params: Params,
     distribution: SecretDistribution,
@@ -103,15 +108,18 @@ impl SecretKey {
         PublicKey::generate(self)
     }
 
-    /// All keys of a request, each in its cheapest shape.
+    /// All keys of a request, each in its cheapest shape, in parallel.
     ///
     /// # Errors
     /// [`Error::LevelOutOfRange`], [`Error::BadKeyShape`], or [`Error::Insecure`] for a key above 128-bit security.
     pub fn key_set(&self, request: &KeyRequest) -> Result<KeySet, Error> {
+        let wanted: Vec<(KeyPurpose, usize)> = request.iter().collect();
+        let keys: Result<Vec<SwitchingKey>, Error> = wanted
+            .into_par_iter()
+            .map(|(purpose, level)| self.switching_key(purpose, KeyShape::cheapest(&self.params, level)?))
+            .collect();
         let mut set = KeySet::new();
-        for (purpose, level) in request.iter() {
-            set.insert(self.switching_key(purpose, KeyShape::cheapest(&self.params, level)?)?)?;
-        }
+        keys?.into_iter().try_for_each(|key| set.insert(key))?;
         Ok(set)
     }
 
@@ -166,22 +174,5 @@ impl SecretKey {
             return Ok(());
         }
         crate::params::check_security(what, self.params.degree(), self.distribution, log_q).map(drop)
-    }
-}
-
-impl KeySet {
-    /// Generates the keys of a request in parallel.
-    ///
-    /// # Errors
-    /// As [`SecretKey::key_set`].
-    pub fn generate_parallel(secret: &SecretKey, request: &KeyRequest) -> Result<Self, Error> {
-        let wanted: Vec<(KeyPurpose, usize)> = request.iter().collect();
-        let keys: Result<Vec<SwitchingKey>, Error> = wanted
-            .into_par_iter()
-            .map(|(purpose, level)| secret.switching_key(purpose, KeyShape::cheapest(secret.params(), level)?))
-            .collect();
-        let mut set = Self::new();
-        keys?.into_iter().try_for_each(|key| set.insert(key))?;
-        Ok(set)
     }
 }

@@ -131,6 +131,12 @@ impl ParamsBuilder {
             let value = special_count as f64;
             return Err(Error::InvalidParams { field: "special primes", value, allowed: "1 to 100" });
         }
+        // A digit is at least one prime, and must not exceed the special modulus.
+        let largest = gadget::limb_sizes(&group_bits).into_iter().fold(0.0, f64::max);
+        if largest > bits * special_count as f64 {
+            let allowed = "all special primes together must be as large as the largest prime of the chain";
+            return Err(Error::InvalidParams { field: "special bits", value: bits, allowed });
+        }
         let chain = chain::choose(self.degree, &group_bits, self.special_bits, special_count)?;
         Ok(Assembled { degree: self.degree, group_bits, chain })
     }

@@ -5,7 +5,7 @@
 //! | [`levels24_scale45`] | 16 | 24 x 45 | 1580 | 141 bits | 32768 |
 //! | [`levels12_scale45`] | 15 | 12 x 45 | 840 | 132 bits | 16384 |
 //! | [`levels5_scale45`] | 14 | 5 x 45 | 416 | 132 bits | 8192 |
-//! | [`levels3_scale40`] | 13 | 3 x 40 | 206 | 132 bits | 4096 |
+//! | [`levels3_scale40`] | 13 | 3 x 40 | 207 | 132 bits | 4096 |
 //!
 //! All have a dense ternary secret and no bootstrapping; see [`insecure`] for small rings to test with.
 
@@ -29,7 +29,7 @@ pub fn levels5_scale45() -> Result<Params, Error> {
 
 /// 3 multiplications at a scale of 2^40, 4096 slots: the smallest set worth using.
 pub fn levels3_scale40() -> Result<Params, Error> {
-    Params::builder().degree(1 << 13).base(43.0).levels(40.0, 3).special(43, 1).build()
+    Params::builder().degree(1 << 13).base(43.0).levels(40.0, 3).special(44, 1).build()
 }
 
 fn levels24_builder() -> ParamsBuilder {

@@ -20,7 +20,6 @@ mod key;
 mod pack;
 
 pub(crate) use key::switching_key_bytes;
-pub(crate) use pack::limb_bytes;
 
 use crate::{Error, KeyId, Params, ParamsHash, WireError};
 
