@@ -39,7 +39,7 @@ impl BootstrapKeys {
         // Cheap and able to fail: first.
         let to_sparse = Arc::new(ephemeral.switching_key_from(secret, bottom)?);
         let from_sparse = Arc::new(secret.switching_key_from(&ephemeral, KeyShape::cheapest(params, raised)?)?);
-        Ok(Self { set: KeySet::generate_parallel(secret, &request)?, to_sparse, from_sparse })
+        Ok(Self { set: secret.key_set(&request)?, to_sparse, from_sparse })
     }
 
     /// The key from the main secret to the ephemeral one.
