@@ -160,7 +160,11 @@ fn check_plan(plan: &Plan, found: &str) -> Result<()> {
 }
 
 fn check_chain(plan: &Plan, params: &Params) -> Result<()> {
-    let chain = Chain::of(params).at("parameters")?;
+    let chain = match plan.target.chain.floor() {
+        0 => Chain::of(params),
+        floor => Chain::above(params, floor),
+    }
+    .at("parameters")?;
     if chain == plan.target.chain {
         return Ok(());
     }

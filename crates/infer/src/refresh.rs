@@ -3,10 +3,10 @@
 use std::sync::Arc;
 
 use cipherlm_ckks::bootstrap::{BootstrapKeys, Bootstrapper, Content, Profile};
-use cipherlm_ckks::slots::{RefreshKind, RefreshProfile, Refresher, Scale, SlotError, SlotResult};
+use cipherlm_ckks::slots::{Chain, RefreshKind, RefreshProfile, Refresher, Scale, SlotError, SlotResult};
 use cipherlm_ckks::{Ciphertext, Evaluator, KeyRequest, Params, SecretKey};
 
-use crate::error::{InferError, Result};
+use crate::error::{At, InferError, Result};
 use crate::plan::{Plan, Target};
 
 /// The bootstrapping circuits of one parameter set, without keys.
@@ -55,7 +55,8 @@ impl Circuits {
     /// # Errors
     /// As [`Target::of`].
     pub fn target(&self) -> Result<Target> {
-        let target = Target::of(&self.params)?;
+        let floor = self.circuits.iter().map(|(_, circuit)| circuit.profile().input_level()).max().unwrap_or(0);
+        let target = Target { chain: Chain::above(&self.params, floor).at("parameters")?, ..Target::of(&self.params)? };
         Ok(self.circuits.iter().fold(target, |target, (kind, circuit)| target.with_refresh(profile(*kind, circuit))))
     }
 
