@@ -226,3 +226,104 @@ fn transposed(p: HostParam) -> HostParam {
 fn pick_rows(data: &[f32], width: usize, rows: impl Iterator<Item = usize>) -> Vec<f32> {
     rows.flat_map(|r| &data[r * width..(r + 1) * width]).copied().collect()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::recipe::decoder;
+    use burn::tensor::Device;
+
+    /// Values that tell position and tensor apart.
+    fn filled(name: &str, shape: &[usize], base: f32) -> HostParam {
+        let count: usize = shape.iter().product();
+        param(name.into(), shape, (0..count).map(|i| base + i as f32).collect())
+    }
+
+    #[test]
+    fn neox_heads_are_split_and_weights_transposed() {
+        let (d, f, v) = (8, 12, 5);
+        let config = ModelConfig {
+            rotary: 2,
+            feed_forward: f,
+            parallel_residual: true,
+            tied: false,
+            ..ModelConfig::decoder(v, 4, 1, d, 2, Attention::Softmax)
+        };
+        let layer = |name: &str| format!("gpt_neox.layers.0.{name}");
+        let mut tensors = vec![
+            filled("gpt_neox.embed_in.weight", &[v, d], 0.0),
+            filled("embed_out.weight", &[v, d], 100.0),
+            filled(&layer("attention.query_key_value.weight"), &[3 * d, d], 1000.0),
+            filled(&layer("attention.query_key_value.bias"), &[3 * d], 2000.0),
+        ];
+        for (name, output, input) in
+            [("attention.dense", d, d), ("mlp.dense_h_to_4h", f, d), ("mlp.dense_4h_to_h", d, f)]
+        {
+            tensors.push(filled(&layer(&format!("{name}.weight")), &[output, input], 3000.0));
+            tensors.push(filled(&layer(&format!("{name}.bias")), &[output], 4000.0));
+        }
+        for name in [layer("input_layernorm"), layer("post_attention_layernorm"), "gpt_neox.final_layer_norm".into()] {
+            tensors.push(filled(&format!("{name}.weight"), &[d], 1.0));
+            tensors.push(filled(&format!("{name}.bias"), &[d], 0.0));
+        }
+        let path = std::env::temp_dir().join(format!("cipherlm-neox-{}.safetensors", std::process::id()));
+        Archive { tensors, fields: HashMap::new() }.save(&path).unwrap();
+        let params = gpt_neox(&path, &config).unwrap();
+        let model = decoder(&config, &params, &Device::flex()).unwrap();
+        let pulled = crate::params::pull(&model);
+        let find = |name: &str| &pulled.iter().find(|p| p.name == name).unwrap().data;
+        // Head 1, feature 2 of the key: row (1 * 3 + 1) * 4 + 2 = 18 of the fused matrix, column 6 of ours.
+        assert_eq!(find("blocks.0.attention.key.weight")[3 * d + 6], 1000.0 + (18 * d + 3) as f32);
+        assert_eq!(find("blocks.0.attention.key.bias")[6], 2018.0);
+        // Ours is [input, output]: input 2, output 3.
+        assert_eq!(find("blocks.0.feed_forward.up.weight")[2 * f + 3], 3000.0 + (3 * d + 2) as f32);
+        assert_eq!(find("head")[2 * v + 1], 100.0 + (d + 2) as f32);
+        // A file of another shape is refused by name.
+        let wrong = ModelConfig { vocab: 6, ..config };
+        let error = gpt_neox(&path, &wrong).unwrap_err().to_string();
+        assert!(error.contains("embed_in") && error.contains("[6, 8]") && error.contains("[5, 8]"), "{error}");
+        std::fs::remove_file(&path).unwrap();
+    }
+
+    #[test]
+    fn bert_folds_token_types_into_positions() {
+        let (d, f, v) = (4, 6, 7);
+        let config = ModelConfig { feed_forward: f, ..ModelConfig::encoder(v, 3, 1, d, 2, Attention::Softmax) };
+        let mut tensors = vec![
+            filled("bert.embeddings.word_embeddings.weight", &[v, d], 0.0),
+            filled("bert.embeddings.position_embeddings.weight", &[3, d], 10.0),
+            filled("bert.embeddings.token_type_embeddings.weight", &[2, d], 100.0),
+            filled("classifier.weight", &[2, d], 50.0),
+            filled("classifier.bias", &[2], 60.0),
+        ];
+        let layer = |name: &str| format!("bert.encoder.layer.0.{name}");
+        for (name, output, input) in [
+            (layer("attention.self.query"), d, d),
+            (layer("attention.self.key"), d, d),
+            (layer("attention.self.value"), d, d),
+            (layer("attention.output.dense"), d, d),
+            (layer("intermediate.dense"), f, d),
+            (layer("output.dense"), d, f),
+            ("bert.pooler.dense".into(), d, d),
+        ] {
+            tensors.push(filled(&format!("{name}.weight"), &[output, input], 0.0));
+            tensors.push(filled(&format!("{name}.bias"), &[output], 0.0));
+        }
+        let norms =
+            [layer("attention.output.LayerNorm"), layer("output.LayerNorm"), "bert.embeddings.LayerNorm".into()];
+        for name in norms {
+            tensors.push(filled(&format!("{name}.gamma"), &[d], 1.0));
+            tensors.push(filled(&format!("{name}.beta"), &[d], 0.0));
+        }
+        let path = std::env::temp_dir().join(format!("cipherlm-bert-{}.safetensors", std::process::id()));
+        Archive { tensors, fields: HashMap::new() }.save(&path).unwrap();
+        let params = bert(&path, &config).unwrap();
+        std::fs::remove_file(&path).unwrap();
+        let device = Device::flex();
+        let model = crate::transformer::Encoder::new(&config, 2, 1, &device, burn::tensor::DType::F32).unwrap();
+        let params = crate::params::align(&crate::params::pull(&model), params).unwrap();
+        let find = |name: &str| &params.iter().find(|p| p.name == name).unwrap().data;
+        assert_eq!(find("body.positions")[d + 1], 15.0 + 101.0);
+        assert_eq!(find("classifier.weight")[2 * 2 + 1], 50.0 + (d + 2) as f32);
+    }
+}

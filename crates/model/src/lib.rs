@@ -3,6 +3,7 @@
 
 pub mod attention;
 pub mod block;
+pub mod card;
 pub mod checkpoint;
 pub mod config;
 pub mod corpus;

@@ -4,6 +4,7 @@
 //! PowerSoftmax, minimise ranges, freeze epsilon. Each stage has its own folder with checkpoints and a log, so an
 //! interrupted run continues at the step where it stopped.
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use burn::tensor::{DType, Device};
@@ -44,6 +45,12 @@ pub struct Run {
     /// What to certify at the end.
     #[serde(default)]
     pub export: ExportConfig,
+    /// Lines of the model card: data, licence and the like.
+    #[serde(default)]
+    pub about: BTreeMap<String, String>,
+    /// Opening of the card's samples.
+    #[serde(default = "opening")]
+    pub prompt: String,
 }
 
 /// Text of a run.
@@ -256,6 +263,22 @@ impl Prepared {
         let comparison = export::compare(&model, &windows)?;
         let decoder = decoder(&config, &params, &Device::flex())?;
         let nats = eval::nats_per_token(&decoder, &self.held_out, e.held_out_windows)?;
+        let mut model = model;
+        let facts = [
+            ("perplexity_exact", comparison.exact),
+            ("perplexity_polynomial", comparison.polynomial),
+            ("same_top1", comparison.same_top1),
+            ("perplexity_per_word", eval::word_perplexity(nats, &self.held_out)),
+        ];
+        for (key, value) in facts {
+            model.set_provenance(key, format!("{value:.6}"));
+        }
+        for (key, value) in &self.run.about {
+            model.set_provenance(key.as_str(), value.as_str());
+        }
+        let steps: Vec<String> =
+            self.run.stages.iter().map(|s| format!("{} {} (seed {})", s.name, s.train.steps, s.train.seed)).collect();
+        model.set_provenance("steps", steps.join(", "));
         Ok(Shipped { model, comparison, nats })
     }
 
@@ -361,6 +384,10 @@ fn encode_documents(tokenizer: &Tokenizer, text: &str) -> Vec<u32> {
         return tokenizer.encode(text);
     }
     text.split(MARK).map(str::trim).filter(|t| !t.is_empty()).flat_map(|t| tokenizer.encode(t)).collect()
+}
+
+fn opening() -> String {
+    "Once upon a time".into()
 }
 
 fn count_words(text: &str) -> usize {

@@ -12,6 +12,7 @@
 use std::path::Path;
 use std::process::ExitCode;
 
+use cipherlm_model::card::write_folder;
 use cipherlm_model::generate::{Sampling, generate};
 use cipherlm_model::recipe::{Prepared, Run, decoder, write_weights};
 use cipherlm_model::trainer::Progress;
@@ -56,20 +57,12 @@ fn run(config: &str, resume: bool) -> Result<()> {
 fn export(config: &str, folder: &Path) -> Result<()> {
     let prepared = prepare(config)?;
     let (config, params) = prepared.newest()?;
-    let mut shipped = prepared.export(&config, &params)?;
+    let shipped = prepared.export(&config, &params)?;
     let c = shipped.comparison;
     let words = cipherlm_model::eval::word_perplexity(shipped.nats, &prepared.held_out);
     println!("held-out perplexity per token {:.4}, per word {words:.3}", shipped.nats.exp());
     println!("f64 exact {:.5}, polynomial {:.5}, ratio {:.6}", c.exact, c.polynomial, c.polynomial / c.exact);
     println!("same top-1 {:.3} % of {} tokens", 100.0 * c.same_top1, c.tokens);
-    for (key, value) in [
-        ("perplexity_exact", c.exact),
-        ("perplexity_polynomial", c.polynomial),
-        ("same_top1", c.same_top1),
-        ("perplexity_per_word", words),
-    ] {
-        shipped.model.set_provenance(key, format!("{value:.6}"));
-    }
     for site in &shipped.model.spec().sites {
         let degree = site.scheme.as_ref().map(|s| s.coefficients.len().saturating_sub(1));
         println!(
@@ -77,9 +70,7 @@ fn export(config: &str, folder: &Path) -> Result<()> {
             site.name, site.range.lo, site.range.hi, site.checked, site.violations
         );
     }
-    let failed = |e: cipherlm_spec::SpecError| Error::Export(e.to_string());
-    shipped.model.save(folder).map_err(failed)?;
-    prepared.tokenizer.save(&folder.join(cipherlm_spec::TOKENIZER_FILE)).map_err(failed)
+    write_folder(&prepared, &shipped, &config, &params, folder)
 }
 
 fn story(config: &str, prompt: &str) -> Result<()> {
