@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use cipherlm_ring::{Coeff, Limbs, Poly, Ring, Seed, Stream, is_prime, sample};
 
-const DRAWS: usize = 1 << 22;
+const DRAWS: usize = 1 << 24;
 
 #[test]
 fn gaussian_has_its_shape() {
@@ -16,7 +16,7 @@ fn gaussian_has_its_shape() {
     check_shape(list.expose(), 15, |x| weight(x) / total);
     check_independence(list.expose(), sample::SIGMA * sample::SIGMA);
     assert!(list.expose().iter().all(|x| x.abs() <= sample::GAUSSIAN_BOUND));
-    assert!(list.expose().iter().any(|x| x.abs() >= 15), "4 million draws reach 4.7 sigma");
+    assert!(list.expose().iter().any(|x| x.abs() >= 15), "16 million draws reach 4.7 sigma");
 }
 
 #[test]
@@ -147,7 +147,7 @@ fn stream(label: &str) -> Stream {
     Stream::new(&seed(), label, 0)
 }
 
-/// Mean within five standard errors, variance within five and not more than 0.4 % off.
+/// Mean and variance within five standard errors: 0.17 % of the variance.
 fn check_moments(list: &[i8], variance: f64) {
     let n = list.len() as f64;
     let mean = list.iter().map(|&x| f64::from(x)).sum::<f64>() / n;
@@ -186,7 +186,8 @@ fn check_chi2(what: &str, chi2: f64, freedom: usize) {
 }
 
 fn check_independence(list: &[i8], variance: f64) {
-    check_independence_of(&list.iter().map(|&x| f64::from(x)).collect::<Vec<_>>(), 0.0, variance);
+    let some = &list[..1 << 22];
+    check_independence_of(&some.iter().map(|&x| f64::from(x)).collect::<Vec<_>>(), 0.0, variance);
 }
 
 /// Serial correlation at a few lags within five standard errors of zero.

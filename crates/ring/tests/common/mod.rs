@@ -3,18 +3,23 @@
 
 use std::sync::Arc;
 
-use cipherlm_ring::{Coeff, Domain, Limbs, Poly, Ring, Seed, ntt_primes, primes_near, sample};
+use cipherlm_ring::{Coeff, Domain, Kernel, Limbs, Poly, Ring, Seed, ntt_primes, primes_near, sample};
 use num_bigint::BigInt;
 
 /// Primes of mixed sizes, so that nothing depends on their being alike: 50, 40, 50, 30, 45, 49, 36 and 50 bits.
 pub(crate) fn mixed_ring(log_n: u32) -> Arc<Ring> {
+    mixed_ring_on(log_n, Kernel::best())
+}
+
+/// The same ring on a chosen kernel.
+pub(crate) fn mixed_ring_on(log_n: u32, kernel: &'static Kernel) -> Arc<Ring> {
     let n = 1 << log_n;
     let mut primes: Vec<u64> = Vec::new();
     for bits in [50.0, 40.0, 50.0, 30.0, 45.0, 49.0, 36.0, 50.0] {
         let next = if bits == 50.0 { ntt_primes(n, 50, 1, &primes) } else { primes_near(n, bits, 1, &primes) };
         primes.extend(next.unwrap());
     }
-    Ring::new(n, &primes).unwrap()
+    Ring::with_kernel(n, &primes, kernel).unwrap()
 }
 
 /// Uniform residues.

@@ -1,13 +1,15 @@
-//! Results are the same bits on one thread and on several, and wiped secrets leave nothing behind.
+//! Results are the same bits whatever computes them; buffers are reused, and wiped secrets leave nothing behind.
 
 mod common;
 
-use cipherlm_ring::{Coeff, Decomposition, Eval, Limbs, Poly, Ring, Secret, Seed, Stream, inner_product, par, sample};
-use common::{mixed_ring, random};
+use cipherlm_ring::{
+    Coeff, Decomposition, Eval, Kernel, Limbs, Poly, Ring, Secret, Seed, Stream, inner_product, par, sample,
+};
+use common::{mixed_ring, mixed_ring_on, random};
 
 /// A little of everything, large enough that parallel regions open.
-fn work() -> Vec<Poly<Eval>> {
-    let ring = mixed_ring(13);
+fn work(kernel: &'static Kernel) -> Vec<Poly<Eval>> {
+    let ring = mixed_ring_on(13, kernel);
     let (chain, special) = (Limbs::range(0..6), Limbs::range(6..8));
     let x = random::<Coeff>(&ring, &chain, 1).into_eval();
     let groups = [Limbs::range(0..2), Limbs::range(2..4), Limbs::range(4..6)];
@@ -28,11 +30,21 @@ fn work() -> Vec<Poly<Eval>> {
 }
 
 #[test]
-fn thread_count_does_not_change_results() {
-    let one = par::with_threads(1, work);
-    for threads in [2, 3] {
-        assert!(par::with_threads(threads, work) == one, "{threads} threads");
+fn results_depend_on_neither_threads_nor_kernel_nor_machine() {
+    let one = par::with_threads(1, || work(Kernel::scalar()));
+    for kernel in Kernel::available() {
+        for threads in [1, 2, 3] {
+            assert!(par::with_threads(threads, || work(kernel)) == one, "{kernel:?}, {threads} threads");
+        }
     }
+    // The same in debug and release builds, and on every platform.
+    let mut hasher = blake3::Hasher::new();
+    for (_, limb) in one.iter().flat_map(Poly::iter) {
+        limb.iter().for_each(|x| {
+            hasher.update(&x.to_le_bytes());
+        });
+    }
+    assert_eq!(hasher.finalize().to_hex().as_str(), "285ee91984ed810c0ed7fcc1719d88948596907730b229c6d04b6e6eaeeeb5e8");
 }
 
 #[test]
