@@ -20,13 +20,21 @@ pub(crate) struct Axis {
     pub(crate) scale: Scale,
 }
 
+/// How a line is broken.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Dash {
+    Solid,
+    Dashed,
+    Dotted,
+}
+
 /// One line. Series of the same name share colour and legend entry across panels.
 #[derive(Debug, Clone)]
 pub(crate) struct Series {
     pub(crate) name: String,
     /// Index into the palette.
     pub(crate) colour: usize,
-    pub(crate) dashed: bool,
+    pub(crate) dash: Dash,
     pub(crate) points: Vec<(f64, f64)>,
 }
 
@@ -47,14 +55,15 @@ const LEFT: f64 = 74.0;
 const TOP: f64 = 64.0;
 const GAP: f64 = 96.0;
 const LEGEND_ROW: f64 = 20.0;
-const LEGEND_COLUMN: f64 = 235.0;
 
 /// The panels side by side under one title, with one legend below.
 pub(crate) fn svg(title: &str, panels: &[Panel]) -> String {
     let columns = panels.len().max(1) as f64;
     let width = LEFT + columns * WIDTH + (columns - 1.0) * GAP + 24.0;
     let entries = legend(panels);
-    let per_row = ((width - LEFT) / LEGEND_COLUMN).floor().max(1.0) as usize;
+    let longest = entries.iter().map(|(name, ..)| name.chars().count()).max().unwrap_or(0);
+    let column = 54.0 + 6.8 * longest as f64;
+    let per_row = ((width - LEFT) / column).floor().max(1.0) as usize;
     let rows = entries.len().div_ceil(per_row) as f64;
     let height = TOP + HEIGHT + 66.0 + rows * LEGEND_ROW;
     let mut out = format!(
@@ -72,10 +81,9 @@ pub(crate) fn svg(title: &str, panels: &[Panel]) -> String {
     for (i, panel) in panels.iter().enumerate() {
         draw(&mut out, panel, LEFT + i as f64 * (WIDTH + GAP));
     }
-    for (i, (name, colour, dashed)) in entries.iter().enumerate() {
-        let (x, y) =
-            (LEFT + (i % per_row) as f64 * LEGEND_COLUMN, TOP + HEIGHT + 64.0 + (i / per_row) as f64 * LEGEND_ROW);
-        let style = stroke(*colour, *dashed);
+    for (i, (name, colour, dash)) in entries.iter().enumerate() {
+        let (x, y) = (LEFT + (i % per_row) as f64 * column, TOP + HEIGHT + 64.0 + (i / per_row) as f64 * LEGEND_ROW);
+        let style = stroke(*colour, *dash);
         let _ = writeln!(out, "<path class=\"line\" {style} d=\"M{x} {} h26\"/>", y - 4.0);
         let _ = writeln!(out, "<text x=\"{}\" y=\"{y}\">{}</text>", x + 33.0, escape(name));
     }
@@ -114,7 +122,7 @@ fn draw(out: &mut String, panel: &Panel, left: f64) {
     );
     for series in &panel.series {
         let path: Vec<String> = series.points.iter().map(place).map(|(px, py)| format!("{px:.1} {py:.1}")).collect();
-        let style = stroke(series.colour, series.dashed);
+        let style = stroke(series.colour, series.dash);
         let _ = writeln!(out, "<path class=\"line\" {style} d=\"M{}\"/>", path.join(" L"));
         let fill = PALETTE[series.colour % PALETTE.len()];
         for (px, py) in series.points.iter().map(place) {
@@ -193,18 +201,22 @@ fn number(scale: Scale, value: f64) -> String {
     }
 }
 
-fn legend(panels: &[Panel]) -> Vec<(String, usize, bool)> {
-    let mut out: Vec<(String, usize, bool)> = Vec::new();
+fn legend(panels: &[Panel]) -> Vec<(String, usize, Dash)> {
+    let mut out: Vec<(String, usize, Dash)> = Vec::new();
     for s in panels.iter().flat_map(|p| &p.series) {
         if !out.iter().any(|(name, ..)| *name == s.name) {
-            out.push((s.name.clone(), s.colour, s.dashed));
+            out.push((s.name.clone(), s.colour, s.dash));
         }
     }
     out
 }
 
-fn stroke(colour: usize, dashed: bool) -> String {
-    let dash = if dashed { " stroke-dasharray=\"6 4\"" } else { "" };
+fn stroke(colour: usize, dash: Dash) -> String {
+    let dash = match dash {
+        Dash::Solid => "",
+        Dash::Dashed => " stroke-dasharray=\"6 4\"",
+        Dash::Dotted => " stroke-dasharray=\"2 5\" stroke-linecap=\"round\"",
+    };
     format!("stroke=\"{}\"{dash}", PALETTE[colour % PALETTE.len()])
 }
 
@@ -221,7 +233,7 @@ mod tests {
         let line = |name: &str, colour| Series {
             name: name.into(),
             colour,
-            dashed: colour == 1,
+            dash: if colour == 1 { Dash::Dashed } else { Dash::Solid },
             points: vec![(1.0, 1e-3), (2.0, 1e-6), (4.0, 1e-7)],
         };
         let panel = Panel {

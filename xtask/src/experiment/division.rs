@@ -3,7 +3,7 @@
 //! The normaliser of row i is the sum of n_i powers of scores. With the length-agnostic mean it is divided by n_i first, so
 //! that one domain [0, 1] serves every length; without it the domain is [0, L]. Both are offset by the same ε.
 
-use crate::plot::{Axis, Panel, Scale, Series, svg};
+use crate::plot::{Axis, Dash, Panel, Scale, Series, svg};
 use anyhow::Context;
 use cipherlm_approx::scheme::relaxation;
 use cipherlm_approx::{Circuit, EvalPlan, Function, Interval, Remez, Weight, chebyshev};
@@ -18,14 +18,16 @@ const RANGE: f64 = 5.0;
 const SHIFT: f64 = 3.0;
 const POWER: i32 = 4;
 const SEED_DEGREE: usize = 15;
-/// Depth, map of the argument included, at which lengths are compared.
+/// Depth, map of the argument included, at which distributions are compared.
 const SHOWN_DEPTH: u32 = 8;
 const SHOWN_EPSILON: f64 = 1e-3;
+/// Error for which depths are listed.
+const TARGET: f64 = 1e-3;
 
 /// Runs the experiment and writes `division.csv`, `division.svg` and `division.md` to a folder. `rows` names a file with the
 /// normalised row means of a trained model (numbers in [0, 1], separated by white space), taken as one more distribution.
 pub(crate) fn run(quick: bool, out: &Path, rows: Option<&Path>) -> anyhow::Result<()> {
-    let depths: Vec<u32> = if quick { vec![4, 6, 8, 10, 12] } else { (3..=15).collect() };
+    let depths: Vec<u32> = if quick { vec![4, 6, 8, 10, 12] } else { (3..=20).collect() };
     let per_length = if quick { 64 } else { 512 };
     let mut samples = synthetic(per_length);
     if let Some(file) = rows {
@@ -285,43 +287,41 @@ impl Table {
 
     fn plot(&self) -> String {
         let by_depth = Method::ALL.iter().enumerate().map(|(colour, &method)| {
+            // The interpolant and the relaxed product coincide: let both be seen.
+            let dash = if method == Method::Chebyshev { Dash::Dotted } else { Dash::Solid };
             let points: BTreeMap<u32, f64> = self
                 .rows
                 .iter()
                 .filter(|r| r.form == Form::Mean && r.epsilon == SHOWN_EPSILON && r.method == method)
-                .map(|r| (r.depth, r.worst_domain.max(1e-16)))
+                .map(|r| (r.depth, r.worst_domain.max(1e-15)))
                 .collect();
             let points = points.into_iter().map(|(d, e)| (f64::from(d), e)).collect();
-            Series { name: method.name().into(), colour, dashed: false, points }
+            Series { name: method.name().into(), colour, dash, points }
         });
         let mut by_length = Vec::new();
-        for (colour, &method) in Method::ALL.iter().enumerate() {
-            for form in [Form::Mean, Form::Sum] {
-                let points: BTreeMap<usize, f64> = self
-                    .rows
-                    .iter()
-                    .filter(|r| r.form == form && r.epsilon == SHOWN_EPSILON && r.method == method)
-                    .filter(|r| r.depth == SHOWN_DEPTH && r.length > 0)
-                    .map(|r| (r.length, r.worst_domain))
-                    .collect();
-                let points = points.into_iter().map(|(l, e)| (l as f64, e)).collect();
-                let dashed = form == Form::Sum;
-                let name = if dashed { format!("{}, no mean", method.name()) } else { method.name().to_string() };
-                by_length.push(Series { name, colour, dashed, points });
+        for (colour, &method) in Method::ALL.iter().enumerate().take(3) {
+            for (form, dash) in [(Form::Mean, Dash::Solid), (Form::Sum, Dash::Dashed)] {
+                let depth = |&l: &usize| {
+                    let (depth, _) = self.depth_for(form, l, SHOWN_EPSILON, method, TARGET)?;
+                    Some((l as f64, f64::from(depth)))
+                };
+                let points: Vec<(f64, f64)> = LENGTHS.iter().filter_map(depth).collect();
+                let suffix = if form == Form::Sum { ", no mean" } else { "" };
+                by_length.push(Series { name: format!("{}{suffix}", method.name()), colour, dash, points });
             }
         }
-        let error = || Axis { label: "worst relative error on the domain".into(), scale: Scale::Log10 };
+        let error = Axis { label: "worst relative error on the domain".into(), scale: Scale::Log10 };
         let panels = [
             Panel {
                 title: "ε = 10⁻³, mean form: x in [0, 1], κ = 1001".into(),
                 x: Axis { label: "depth (levels)".into(), scale: Scale::Linear },
-                y: error(),
+                y: error,
                 series: by_depth.collect(),
             },
             Panel {
-                title: format!("ε = 10⁻³ at {SHOWN_DEPTH} levels"),
+                title: "ε = 10⁻³: levels for a worst error of 10⁻³".into(),
                 x: Axis { label: "row length L (keys)".into(), scale: Scale::Log2 },
-                y: error(),
+                y: Axis { label: "depth (levels)".into(), scale: Scale::Linear },
                 series: by_length,
             },
         ];
@@ -339,9 +339,9 @@ impl Table {
     }
 
     fn finding(&self, quick: bool) -> String {
-        let grid = if quick { "coarse grid of depths (--quick)" } else { "every depth from 3 to 15" };
+        let grid = if quick { "the coarse grid of depths of --quick" } else { "every depth from 3 to 20" };
         let mut out = format!(
-            "Levels (products) for a worst relative error of 1e-3 over the whole domain, the map of the argument included, on a {grid}:\n\n\
+            "Levels (products) for a worst relative error of 1e-3 over the whole domain, the map of the argument included, over {grid}:\n\n\
              | form | ε | κ | {} |\n|---|---|---|---|---|---|---|\n",
             Method::ALL.map(Method::name).join(" | ")
         );
@@ -351,7 +351,7 @@ impl Table {
                 let label = if form == Form::Mean { "mean, any L".into() } else { format!("sum, L = {length}") };
                 let cells: Vec<String> = Method::ALL
                     .iter()
-                    .map(|&m| match self.depth_for(form, length, epsilon, m, 1e-3) {
+                    .map(|&m| match self.depth_for(form, length, epsilon, m, TARGET) {
                         Some((depth, products)) => format!("{depth} ({products})"),
                         None => "–".into(),
                     })
