@@ -75,7 +75,7 @@ impl Scheme {
         )
     }
 
-    /// 1/(x + shift) by the relaxed product: every factor scaled so that its error is levelled (Moon, Yoo and others call the
+    /// 1/(x + shift) by the relaxed product: every factor scaled so that its error is levelled ("THOR" calls the
     /// constants adaptive successive over-relaxation). The product equals the minimax polynomial of degree 2^factors − 1,
     /// for two products of values per factor.
     ///
