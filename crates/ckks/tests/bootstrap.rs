@@ -2,7 +2,7 @@
 
 use cipherlm_ckks::bootstrap::simulate::{Family, Precision};
 use cipherlm_ckks::bootstrap::{BootstrapKeys, Bootstrapper, Content, Profile};
-use cipherlm_ckks::{Ciphertext, Complex64, Evaluator, KeyRequest, Params, Plaintext, SecretKey};
+use cipherlm_ckks::{Ciphertext, Complex64, Error, Evaluator, KeyRequest, Params, Plaintext, Scale, SecretKey};
 use rand::SeedableRng;
 use rand_chacha::ChaCha8Rng;
 
@@ -46,6 +46,157 @@ fn every_family_keeps_its_bits_on_a_small_ring() {
         let p = bench.precision(&family.values(512, &mut rng));
         println!("{family:?}: {:.1} / {:.1}", p.worst, p.mean);
         assert!(p.worst > 20.0, "{family:?}: {p:?}");
+    }
+}
+
+#[test]
+fn every_accepted_combination_keeps_its_bits() {
+    let fast = Profile { ephemeral_weight: 30, eval_mod: vec![49.95; 9], doublings: 3, ..Profile::insecure(8) };
+    for profile in [Profile::insecure(8), fast] {
+        for log in 3..=7 {
+            for content in [Content::Complex, Content::Real] {
+                let slots = 1 << log;
+                let bench = Bench::new(&profile, slots, content);
+                for family in Family::ALL {
+                    let mut values = family.values(slots, &mut ChaCha8Rng::seed_from_u64(log));
+                    if content == Content::Real {
+                        values.iter_mut().for_each(|v| v.im = 0.0);
+                    }
+                    let p = bench.precision(&values);
+                    assert!(
+                        p.worst > 20.0,
+                        "weight {} {slots} {content:?} {family:?}: {p:?}",
+                        profile.ephemeral_weight
+                    );
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn inputs_of_higher_levels_and_fewer_slots_are_taken() {
+    let bench = Bench::new(&Profile::insecure(8), 128, Content::Complex);
+    let top = bench.bootstrapper.output_level();
+    let scale = bench.params.default_scale(top);
+    for slots in [8, 128] {
+        let values = Family::Uniform.values(slots, &mut ChaCha8Rng::seed_from_u64(5));
+        let plaintext = Plaintext::encode(&bench.params, &values, slots, scale).unwrap();
+        for level in bench.bootstrapper.input_level()..=top {
+            let input = bench.secret.encrypt(&plaintext, level).unwrap();
+            let output = bench.bootstrapper.bootstrap(&bench.evaluator, &input).unwrap();
+            assert_eq!((output.level(), output.slots()), (top, slots));
+            let p = Precision::between(&values, bench.secret.decrypt(&output).unwrap().decode().as_slice());
+            assert!(p.worst > 20.0, "{p:?}");
+        }
+    }
+}
+
+#[test]
+fn two_real_vectors_share_a_bootstrap() {
+    let bench = Bench::new(&Profile::insecure(9), 256, Content::Complex);
+    let mut rng = ChaCha8Rng::seed_from_u64(6);
+    let real = |v: Vec<Complex64>| v.into_iter().map(|v| Complex64::new(v.re, 0.0)).collect::<Vec<_>>();
+    let (a, b) = (real(Family::Uniform.values(256, &mut rng)), real(Family::Blocks.values(256, &mut rng)));
+    let (x, y) = (bench.encrypt(&a), bench.encrypt(&b));
+    let (x, y) = bench.bootstrapper.bootstrap_pair(&bench.evaluator, &x, &y).unwrap();
+    for (expected, found) in [(a, x), (b, y)] {
+        assert_eq!(found.level(), bench.bootstrapper.output_level());
+        let p = Precision::between(&expected, bench.secret.decrypt(&found).unwrap().decode().as_slice());
+        assert!(p.worst > 20.0, "{p:?}");
+    }
+}
+
+#[test]
+fn a_second_bootstrap_adds_sixteen_bits() {
+    let bench = Bench::new(&Profile::insecure(9), 256, Content::Complex);
+    let scale = bench.params.default_scale(bench.bootstrapper.output_level()) * Scale::from_log2(16);
+    for family in Family::ALL {
+        let values = family.values(256, &mut ChaCha8Rng::seed_from_u64(7));
+        let plaintext = Plaintext::encode(&bench.params, &values, 256, scale).unwrap();
+        let input = bench.secret.encrypt(&plaintext, bench.bootstrapper.input_level() + 1).unwrap();
+        let output = bench.bootstrapper.bootstrap_twice(&bench.evaluator, &input, 16).unwrap();
+        let p = Precision::between(&values, bench.secret.decrypt(&output).unwrap().decode().as_slice());
+        assert!(p.worst > 36.0, "{family:?}: {p:?}");
+    }
+}
+
+#[test]
+fn a_thousand_bootstraps_of_one_ciphertext_do_not_fail() {
+    soak(1000);
+}
+
+#[test]
+#[ignore = "soak: 100000 bootstraps take an hour"]
+fn a_hundred_thousand_bootstraps_do_not_fail() {
+    soak(100_000);
+}
+
+/// Fresh messages, all families in turn; the worst slot of every one counts.
+fn soak(count: usize) {
+    let bench = Bench::new(&Profile::insecure(7), 64, Content::Complex);
+    let mut rng = ChaCha8Rng::seed_from_u64(8);
+    for (i, family) in (0..count).zip(Family::ALL.into_iter().cycle()) {
+        let p = bench.precision(&family.values(64, &mut rng));
+        assert!(p.worst > 20.0, "bootstrap {i} {family:?}: {p:?}");
+    }
+}
+
+#[test]
+fn what_cannot_be_refreshed_is_refused_before_any_work() {
+    let profile = Profile::insecure(8);
+    let bench = Bench::new(&profile, 32, Content::Complex);
+    let scale = bench.params.default_scale(bench.bootstrapper.output_level());
+    let (level, values) = (bench.bootstrapper.input_level(), vec![Complex64::ONE; 8]);
+    let input = |slots: usize, level: usize, scale: Scale| {
+        bench.secret.encrypt(&Plaintext::encode(&bench.params, &values, slots, scale).unwrap(), level).unwrap()
+    };
+    let refused = |input: &Ciphertext| {
+        let mut stages = 0;
+        let error = bench.bootstrapper.bootstrap_with(&bench.evaluator, input, &mut |_| stages += 1).err().unwrap();
+        assert_eq!(stages, 0, "work was done before {error}");
+        error
+    };
+    assert!(matches!(refused(&input(8, level - 1, scale)), Error::LevelExhausted { have: 1, need: 2, .. }));
+    assert!(matches!(refused(&input(64, level, scale)), Error::BadSlots { slots: 64, max: 32 }));
+    let large = scale * Scale::from_log2(2);
+    assert!(matches!(refused(&input(8, level, large)), Error::BadScale { .. }));
+    let none = Evaluator::new(&bench.params, cipherlm_ckks::NoKeys);
+    let mut stages = 0;
+    let missing = bench.bootstrapper.bootstrap_with(&none, &input(8, level, scale), &mut |_| stages += 1);
+    assert!(matches!(missing, Err(Error::MissingKey { .. })) && stages == 0);
+
+    let new = |profile: &Profile, slots| Bootstrapper::new(&bench.params, profile, slots, Content::Real).err().unwrap();
+    assert!(matches!(new(&profile, 4), Error::BadSlots { slots: 4, .. }));
+    assert!(matches!(new(&profile, 256), Error::BadSlots { .. }));
+    assert!(matches!(new(&Profile::n16(), 32), Error::InvalidParams { .. }));
+    assert!(matches!(new(&Profile { user_levels: 9, ..profile.clone() }, 32), Error::LevelExhausted { .. }));
+}
+
+#[test]
+#[ignore = "full size: 6 GiB and a minute"]
+fn the_default_profile_keeps_its_bits_at_full_size() {
+    full_size(&Profile::n16(), 20.5);
+}
+
+#[test]
+#[ignore = "full size: 6 GiB and a minute"]
+fn the_fast_profile_keeps_its_bits_at_full_size() {
+    full_size(&Profile::n16_fast(), 21.0);
+}
+
+#[test]
+#[ignore = "full size: 2 GiB and half a minute"]
+fn the_small_profile_keeps_its_bits_at_full_size() {
+    full_size(&Profile::n15(), 16.0);
+}
+
+fn full_size(profile: &Profile, bar: f64) {
+    let bench = Bench::new(profile, 1 << (profile.log_degree - 1), Content::Complex);
+    let mut rng = ChaCha8Rng::seed_from_u64(9);
+    for family in Family::ALL {
+        let p = bench.precision(&family.values(bench.params.slots(), &mut rng));
+        assert!(p.worst > bar, "{} {family:?}: {p:?}", profile.name);
     }
 }
 

@@ -1,6 +1,7 @@
 //! The bootstrapping circuit.
 
 use cipherlm_ring::{Eval, Limbs, Poly};
+use rayon::prelude::*;
 
 use super::dft::{self, DiagonalMatrix, even_layers};
 use super::eval_mod::EvalMod;
@@ -210,9 +211,57 @@ impl Bootstrapper {
         self.check(evaluator, input)?;
         progress(Stage::SlotsToCoeffs);
         let bottom = self.to_bottom(evaluator, input)?;
-        let ratio = (self.params.rescale_factor(0) / bottom.scale()).log2();
         progress(Stage::ModRaise);
-        let mut raised = self.raise(evaluator, bottom)?;
+        let sparse = self.encapsulate(evaluator, &bottom)?;
+        drop(bottom);
+        self.finish(evaluator, sparse, progress)?.with_slots(input.slots())
+    }
+
+    /// Refreshes two real vectors by one complex bootstrap: half the cost of two.
+    ///
+    /// Needs [`Content::Complex`] and both inputs at one level and scale; what is left of imaginary parts is lost.
+    ///
+    /// # Errors
+    /// As [`Bootstrapper::bootstrap`]; [`Error::LevelMismatch`] and [`Error::ScaleMismatch`] between the inputs.
+    pub fn bootstrap_pair<K: EvaluationKeys>(
+        &self,
+        evaluator: &Evaluator<K>,
+        first: &Ciphertext,
+        second: &Ciphertext,
+    ) -> Result<(Ciphertext, Ciphertext), Error> {
+        let packed = evaluator.add(first, &evaluator.mul_i(second)?)?;
+        self.check(evaluator, &packed)?;
+        let sparse = self.encapsulate(evaluator, &self.to_bottom(evaluator, &packed)?)?;
+        let parts = self.reduced(evaluator, sparse, &mut |_| {})?;
+        let [real, imaginary] = parts.as_slice() else {
+            return Err(Error::OperandCount { operation: "bootstrap_pair", left: parts.len(), right: 2 });
+        };
+        let part = |part: &Ciphertext, slots| self.combine(evaluator, std::slice::from_ref(part))?.with_slots(slots);
+        Ok((part(real, first.slots())?, part(imaginary, second.slots())?))
+    }
+
+    /// Everything from the ciphertext under the ephemeral secret on.
+    pub(super) fn finish<K: EvaluationKeys>(
+        &self,
+        evaluator: &Evaluator<K>,
+        sparse: Ciphertext,
+        progress: &mut dyn FnMut(Stage),
+    ) -> Result<Ciphertext, Error> {
+        let parts = self.reduced(evaluator, sparse, progress)?;
+        let result = self.combine(evaluator, &parts)?;
+        progress(Stage::Finished);
+        Ok(result)
+    }
+
+    /// The results of the modular reductions: of the real parts and, for complex content, of the imaginary parts.
+    fn reduced<K: EvaluationKeys>(
+        &self,
+        evaluator: &Evaluator<K>,
+        sparse: Ciphertext,
+        progress: &mut dyn FnMut(Stage),
+    ) -> Result<Vec<Ciphertext>, Error> {
+        let ratio = (self.params.rescale_factor(0) / sparse.scale()).log2();
+        let mut raised = self.raise(evaluator, sparse)?;
         if self.slots < self.params.slots() {
             progress(Stage::SubSum);
             raised = self.project(evaluator, raised)?;
@@ -220,9 +269,7 @@ impl Bootstrapper {
         progress(Stage::CoeffsToSlots);
         let inputs = self.to_slots(evaluator, raised)?;
         progress(Stage::EvalMod);
-        let result = self.reduce(evaluator, &inputs, ratio)?;
-        progress(Stage::Finished);
-        result.with_slots(input.slots())
+        self.reduce(evaluator, inputs, ratio)
     }
 
     fn check<K: EvaluationKeys>(&self, evaluator: &Evaluator<K>, input: &Ciphertext) -> Result<(), Error> {
@@ -259,11 +306,19 @@ impl Bootstrapper {
         Ok(value)
     }
 
-    fn raise<K: EvaluationKeys>(&self, evaluator: &Evaluator<K>, bottom: Ciphertext) -> Result<Ciphertext, Error> {
+    fn encapsulate<K: EvaluationKeys>(
+        &self,
+        evaluator: &Evaluator<K>,
+        bottom: &Ciphertext,
+    ) -> Result<Ciphertext, Error> {
+        let _span = tracing::debug_span!("encapsulate").entered();
+        let to_sparse = evaluator.keys().key(KeyPurpose::Switch(bottom.key_id()), 0)?;
+        evaluator.switch_key(bottom, &to_sparse)
+    }
+
+    fn raise<K: EvaluationKeys>(&self, evaluator: &Evaluator<K>, sparse: Ciphertext) -> Result<Ciphertext, Error> {
         let _span = tracing::debug_span!("mod_raise").entered();
         let level = self.raised_level();
-        let to_sparse = evaluator.keys().key(KeyPurpose::Switch(bottom.key_id()), 0)?;
-        let sparse = evaluator.switch_key(&bottom, &to_sparse)?;
         let (id, slots) = (sparse.key_id(), sparse.slots());
         let from_sparse = evaluator.keys().key(KeyPurpose::Switch(id), level)?;
         let limbs = self.params.limbs(level);
@@ -317,36 +372,47 @@ impl Bootstrapper {
     fn reduce<K: EvaluationKeys>(
         &self,
         evaluator: &Evaluator<K>,
-        inputs: &[Ciphertext],
+        inputs: Vec<Ciphertext>,
         ratio: f64,
-    ) -> Result<Ciphertext, Error> {
+    ) -> Result<Vec<Ciphertext>, Error> {
         let _span = tracing::debug_span!("eval_mod").entered();
-        let output = self.params.default_scale(self.output_level());
-        let evaluate = |input: &Ciphertext| {
-            let value = self.eval_mod.evaluate(&mut Encrypted { evaluator }, input, output.to_f64(), ratio)?;
+        let output = self.params.default_scale(self.output_level()).to_f64();
+        let evaluate = |input: Ciphertext| {
+            let value = self.eval_mod.evaluate(&mut Encrypted { evaluator }, &input, output, ratio)?;
+            drop(input);
             evaluator.relinearise(&value)
         };
-        // G_re = x, G_im = y: the result is (x + iy - conj(x - iy))/i = (y - ix) - conj(y + ix).
-        let result = match inputs {
-            [real] => {
-                let turned = evaluator.mul_i(&evaluate(real)?)?;
+        if rayon::current_num_threads() == 1 {
+            return inputs.into_iter().map(evaluate).collect();
+        }
+        inputs.into_par_iter().map(evaluate).collect()
+    }
+
+    /// `2·Im` of one result, or of two as real and imaginary part, rescaled: the refreshed message.
+    fn combine<K: EvaluationKeys>(&self, evaluator: &Evaluator<K>, parts: &[Ciphertext]) -> Result<Ciphertext, Error> {
+        let _span = tracing::debug_span!("combine").entered();
+        let [real, rest @ ..] = parts else {
+            return Err(Error::OperandCount { operation: "modular reduction", left: 0, right: 1 });
+        };
+        let turned = evaluator.mul_i(real)?;
+        let result = match rest.first() {
+            // 2·Im x = -(ix + conj(ix)).
+            None => {
                 let mut sum = evaluator.conjugate(&turned)?;
                 evaluator.add_assign(&mut sum, &turned)?;
                 evaluator.neg(&sum)?
             }
-            [real, imaginary] => {
-                let (real, imaginary) = rayon::join(|| evaluate(real), || evaluate(imaginary));
-                let (turned, imaginary) = (evaluator.mul_i(&real?)?, imaginary?);
-                let imaginary = imaginary.with_scale(turned.scale())?;
+            // (x + iy - conj(x - iy))/i = (y - ix) - conj(y + ix).
+            Some(imaginary) => {
+                let imaginary = imaginary.clone().with_scale(turned.scale())?;
                 let conjugate = evaluator.conjugate(&evaluator.add(&imaginary, &turned)?)?;
                 let mut difference = evaluator.sub(&imaginary, &turned)?;
                 evaluator.sub_assign(&mut difference, &conjugate)?;
                 difference
             }
-            _ => return Err(Error::OperandCount { operation: "modular reduction", left: inputs.len(), right: 2 }),
         };
         // The scale of the exponential was chosen so that this is the default scale, up to the rounding of f64.
-        evaluator.rescale(&result)?.with_scale(output)
+        evaluator.rescale(&result)?.with_scale(self.params.default_scale(self.output_level()))
     }
 
     /// The automorphisms whose iterated sums project to the subring of `slots` slots.

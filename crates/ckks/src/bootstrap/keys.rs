@@ -26,19 +26,27 @@ impl BootstrapKeys {
         let Some(first) = bootstrappers.first() else {
             return Err(Error::OperandCount { operation: "bootstrapping keys", left: 0, right: 1 });
         };
+        let ephemeral = SecretKey::generate_sparse(secret.params(), first.profile().ephemeral_weight)?;
+        Self::with_ephemeral(secret, &ephemeral, bootstrappers, others)
+    }
+
+    pub(super) fn with_ephemeral(
+        secret: &SecretKey,
+        ephemeral: &SecretKey,
+        bootstrappers: &[&Bootstrapper],
+        others: &KeyRequest,
+    ) -> Result<Self, Error> {
+        let params = secret.params();
         let mut request = others.clone();
         let mut raised = 0;
         for bootstrapper in bootstrappers {
-            secret.params().check_same("bootstrapping keys", bootstrapper.params())?;
+            params.check_same("bootstrapping keys", bootstrapper.params())?;
             request.merge(&bootstrapper.key_request());
             raised = raised.max(bootstrapper.raised_level());
         }
-        let params = secret.params();
-        let bottom = KeyShape { level: 0, special: 1 };
-        let ephemeral = SecretKey::generate_sparse(params, first.profile().ephemeral_weight)?;
         // Cheap and able to fail: first.
-        let to_sparse = Arc::new(ephemeral.switching_key_from(secret, bottom)?);
-        let from_sparse = Arc::new(secret.switching_key_from(&ephemeral, KeyShape::cheapest(params, raised)?)?);
+        let to_sparse = Arc::new(ephemeral.switching_key_from(secret, KeyShape { level: 0, special: 1 })?);
+        let from_sparse = Arc::new(secret.switching_key_from(ephemeral, KeyShape::cheapest(params, raised)?)?);
         Ok(Self { set: secret.key_set(&request)?, to_sparse, from_sparse })
     }
 

@@ -16,10 +16,13 @@
 mod circuit;
 pub mod dft;
 pub mod eval_mod;
+mod iterate;
 mod keys;
 mod machine;
 mod profile;
 pub mod simulate;
+#[cfg(test)]
+mod tests;
 mod transform;
 
 pub use circuit::{Bootstrapper, Content, Declaration, Stage};
