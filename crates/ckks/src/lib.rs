@@ -40,6 +40,7 @@ mod error;
 pub mod evaluator;
 pub mod keys;
 pub mod linear;
+mod par;
 pub mod params;
 pub mod polynomial;
 mod scale;

@@ -1,7 +1,10 @@
 //! Bootstrapping on small insecure rings, on every family of inputs; the full-size profiles under `--ignored`.
 
 use cipherlm_ckks::bootstrap::simulate::{Family, Precision};
-use cipherlm_ckks::bootstrap::{BootstrapKeys, Bootstrapper, Content, Profile};
+use std::sync::Arc;
+
+use cipherlm_ckks::bootstrap::{BootstrapKeys, BootstrapRefresher, Bootstrapper, Content, Profile};
+use cipherlm_ckks::slots::{RefreshKind, Refresher};
 use cipherlm_ckks::{Ciphertext, Complex64, Error, Evaluator, KeyRequest, Params, Plaintext, Scale, SecretKey};
 use rand::SeedableRng;
 use rand_chacha::ChaCha8Rng;
@@ -51,7 +54,7 @@ fn every_family_keeps_its_bits_on_a_small_ring() {
 
 #[test]
 fn every_accepted_combination_keeps_its_bits() {
-    let fast = Profile { ephemeral_weight: 30, eval_mod: vec![49.95; 9], doublings: 3, ..Profile::insecure(8) };
+    let fast = Profile::n16_fast().in_insecure_ring(8);
     for profile in [Profile::insecure(8), fast] {
         for log in 3..=7 {
             for content in [Content::Complex, Content::Real] {
@@ -104,6 +107,43 @@ fn two_real_vectors_share_a_bootstrap() {
         assert_eq!(found.level(), bench.bootstrapper.output_level());
         let p = Precision::between(&expected, bench.secret.decrypt(&found).unwrap().decode().as_slice());
         assert!(p.worst > 20.0, "{p:?}");
+    }
+}
+
+#[test]
+fn the_encrypted_machine_refreshes_by_it() {
+    let profile = Profile::insecure(8);
+    let params = profile.params().unwrap();
+    let secret = SecretKey::generate(&params).unwrap();
+    let circuits = [(128, Content::Complex), (16, Content::Real)];
+    let circuits: Vec<_> =
+        circuits.iter().map(|&(n, c)| Arc::new(Bootstrapper::new(&params, &profile, n, c).unwrap())).collect();
+    let borrowed: Vec<&Bootstrapper> = circuits.iter().map(Arc::as_ref).collect();
+    let keys = Arc::new(BootstrapKeys::generate(&secret, &borrowed, &KeyRequest::new()).unwrap());
+    let refresher = BootstrapRefresher::new(Evaluator::new(&params, keys), circuits).unwrap();
+    let mut rng = ChaCha8Rng::seed_from_u64(10);
+    let scale = params.default_scale(profile.output_level()) * Scale::new(1.01);
+    for (kind, period) in [
+        (RefreshKind::Full, 128),
+        (RefreshKind::Real, 128),
+        (RefreshKind::Sparse(32), 32),
+        (RefreshKind::SparseReal(16), 16),
+        (RefreshKind::SparseReal(4), 4),
+    ] {
+        let mut values = Family::Uniform.values(period, &mut rng);
+        if matches!(kind, RefreshKind::Real | RefreshKind::SparseReal(_)) {
+            values.iter_mut().for_each(|v| v.im = 0.0);
+        }
+        let known = refresher.profile(kind).unwrap();
+        let plaintext =
+            Plaintext::encode(&params, &values, period, params.default_scale(profile.output_level())).unwrap();
+        let input = secret.encrypt(&plaintext, refresher.floor()).unwrap().with_slots(128).unwrap();
+        let output = refresher.refresh(&input, kind, known.output_level - 1, scale).unwrap();
+        assert!(output.scale().matches(scale) && output.level() == known.output_level - 1);
+        let found = secret.decrypt(&output).unwrap().decode();
+        let expected: Vec<_> = values.iter().copied().cycle().take(128).collect();
+        let p = Precision::between(&expected, found.as_slice());
+        assert!(p.worst > 20.0, "{kind:?}: {p:?}");
     }
 }
 

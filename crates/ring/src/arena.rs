@@ -49,7 +49,8 @@ impl Pool {
         let need = len + LINE;
         let reused = {
             let mut free = self.free.lock().unwrap_or_else(PoisonError::into_inner);
-            let fits = |s: &Vec<f64>| s.len() >= need && s.len() <= need + need / 2;
+            // Levels shrink on the way through a circuit: larger buffers serve smaller needs.
+            let fits = |s: &Vec<f64>| s.len() >= need && s.len() / 4 <= need;
             let best = (0..free.stores.len()).filter(|&i| fits(&free.stores[i])).min_by_key(|&i| free.stores[i].len());
             best.map(|i| {
                 let store = free.stores.swap_remove(i);
@@ -64,9 +65,15 @@ impl Pool {
 
     fn give(&self, store: Vec<f64>) {
         let mut free = self.free.lock().unwrap_or_else(PoisonError::into_inner);
-        if !store.is_empty() && free.bytes + bytes(&store) <= free.limit {
-            free.bytes += bytes(&store);
-            free.stores.push(store);
+        if store.is_empty() || bytes(&store) > free.limit {
+            return;
+        }
+        free.bytes += bytes(&store);
+        free.stores.push(store);
+        // What has waited longest makes room: the sizes in use change with the level.
+        while free.bytes > free.limit {
+            let oldest = free.stores.remove(0);
+            free.bytes -= bytes(&oldest);
         }
     }
 }

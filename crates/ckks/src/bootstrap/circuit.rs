@@ -10,7 +10,9 @@ use super::profile::{DftLevel, Profile};
 use super::transform::Transform;
 use crate::keys::EvaluationKeys;
 use crate::params::KeyShape;
-use crate::{Ciphertext, Error, Evaluator, GaloisElement, KeyPurpose, KeyRequest, MemoryBill, Params, Scale};
+use crate::{
+    Ciphertext, Error, Evaluator, ExtendedCiphertext, GaloisElement, KeyPurpose, KeyRequest, MemoryBill, Params, Scale,
+};
 
 /// What the slots hold.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -172,7 +174,7 @@ impl Bootstrapper {
         for transform in self.down.iter().chain(&self.up) {
             transform.request(&self.params, &mut request);
         }
-        for element in self.sub_sum() {
+        for element in self.sub_sum().into_iter().flatten() {
             request.also(KeyPurpose::Galois(element), self.raised_level());
         }
         let conjugation = KeyPurpose::Galois(GaloisElement::conjugation(&self.params));
@@ -208,13 +210,32 @@ impl Bootstrapper {
         input: &Ciphertext,
         progress: &mut dyn FnMut(Stage),
     ) -> Result<Ciphertext, Error> {
+        let scale = self.params.default_scale(self.output_level());
+        self.bootstrap_at(evaluator, input, scale, progress)
+    }
+
+    /// As [`Bootstrapper::bootstrap_with`], with a result of exactly `scale`, which must be within a bit of the profile's.
+    ///
+    /// # Errors
+    /// As [`Bootstrapper::bootstrap`], and [`Error::BadScale`].
+    pub fn bootstrap_at<K: EvaluationKeys>(
+        &self,
+        evaluator: &Evaluator<K>,
+        input: &Ciphertext,
+        scale: Scale,
+        progress: &mut dyn FnMut(Stage),
+    ) -> Result<Ciphertext, Error> {
         self.check(evaluator, input)?;
+        let (log2, nominal) = (scale.log2(), self.profile.scale);
+        if !(nominal - 1.0..=nominal + 1.0).contains(&log2) {
+            return Err(Error::BadScale { operation: "bootstrap", log2, min: nominal - 1.0, max: nominal + 1.0 });
+        }
         progress(Stage::SlotsToCoeffs);
         let bottom = self.to_bottom(evaluator, input)?;
         progress(Stage::ModRaise);
         let sparse = self.encapsulate(evaluator, &bottom)?;
         drop(bottom);
-        self.finish(evaluator, sparse, progress)?.with_slots(input.slots())
+        self.finish(evaluator, sparse, scale, progress)?.with_slots(input.slots())
     }
 
     /// Refreshes two real vectors by one complex bootstrap: half the cost of two.
@@ -232,11 +253,13 @@ impl Bootstrapper {
         let packed = evaluator.add(first, &evaluator.mul_i(second)?)?;
         self.check(evaluator, &packed)?;
         let sparse = self.encapsulate(evaluator, &self.to_bottom(evaluator, &packed)?)?;
-        let parts = self.reduced(evaluator, sparse, &mut |_| {})?;
+        let scale = self.params.default_scale(self.output_level());
+        let parts = self.reduced(evaluator, sparse, scale, &mut |_| {})?;
         let [real, imaginary] = parts.as_slice() else {
             return Err(Error::OperandCount { operation: "bootstrap_pair", left: parts.len(), right: 2 });
         };
-        let part = |part: &Ciphertext, slots| self.combine(evaluator, std::slice::from_ref(part))?.with_slots(slots);
+        let part =
+            |part: &Ciphertext, slots| self.combine(evaluator, std::slice::from_ref(part), scale)?.with_slots(slots);
         Ok((part(real, first.slots())?, part(imaginary, second.slots())?))
     }
 
@@ -245,10 +268,11 @@ impl Bootstrapper {
         &self,
         evaluator: &Evaluator<K>,
         sparse: Ciphertext,
+        scale: Scale,
         progress: &mut dyn FnMut(Stage),
     ) -> Result<Ciphertext, Error> {
-        let parts = self.reduced(evaluator, sparse, progress)?;
-        let result = self.combine(evaluator, &parts)?;
+        let parts = self.reduced(evaluator, sparse, scale, progress)?;
+        let result = self.combine(evaluator, &parts, scale)?;
         progress(Stage::Finished);
         Ok(result)
     }
@@ -258,6 +282,7 @@ impl Bootstrapper {
         &self,
         evaluator: &Evaluator<K>,
         sparse: Ciphertext,
+        scale: Scale,
         progress: &mut dyn FnMut(Stage),
     ) -> Result<Vec<Ciphertext>, Error> {
         let ratio = (self.params.rescale_factor(0) / sparse.scale()).log2();
@@ -269,7 +294,7 @@ impl Bootstrapper {
         progress(Stage::CoeffsToSlots);
         let inputs = self.to_slots(evaluator, raised)?;
         progress(Stage::EvalMod);
-        self.reduce(evaluator, inputs, ratio)
+        self.reduce(evaluator, inputs, scale, ratio)
     }
 
     fn check<K: EvaluationKeys>(&self, evaluator: &Evaluator<K>, input: &Ciphertext) -> Result<(), Error> {
@@ -290,10 +315,11 @@ impl Bootstrapper {
         if !(nominal - 8.0..=nominal + 1.5).contains(&log2) {
             return Err(Error::BadScale { operation: OPERATION, log2, min: nominal - 8.0, max: nominal + 1.5 });
         }
-        for element in self.sub_sum() {
+        for element in self.sub_sum().into_iter().flatten() {
             evaluator.keys().galois(element, self.raised_level())?;
         }
         evaluator.keys().relin(self.eval_level())?;
+        evaluator.keys().key(KeyPurpose::Switch(input.key_id()), 0)?;
         Ok(())
     }
 
@@ -333,9 +359,19 @@ impl Bootstrapper {
 
     fn project<K: EvaluationKeys>(&self, evaluator: &Evaluator<K>, mut value: Ciphertext) -> Result<Ciphertext, Error> {
         let _span = tracing::debug_span!("sub_sum").entered();
-        for element in self.sub_sum() {
-            let rotated = evaluator.automorphism(&value, element)?;
-            evaluator.add_assign(&mut value, &rotated)?;
+        for elements in self.sub_sum() {
+            let hoisted = evaluator.hoist(&value)?;
+            let mut sum: Option<ExtendedCiphertext> = None;
+            for element in elements {
+                let rotated = evaluator.rotate_hoisted_qp(&hoisted, element)?;
+                match &mut sum {
+                    Some(sum) => evaluator.add_qp_assign(sum, &rotated)?,
+                    None => sum = Some(rotated),
+                }
+            }
+            if let Some(sum) = sum {
+                evaluator.add_assign(&mut value, &evaluator.mod_down(&sum)?)?;
+            }
         }
         let gap = (self.params.slots() / self.slots) as f64;
         let scale = value.scale() * Scale::new(gap);
@@ -373,12 +409,12 @@ impl Bootstrapper {
         &self,
         evaluator: &Evaluator<K>,
         inputs: Vec<Ciphertext>,
+        scale: Scale,
         ratio: f64,
     ) -> Result<Vec<Ciphertext>, Error> {
         let _span = tracing::debug_span!("eval_mod").entered();
-        let output = self.params.default_scale(self.output_level()).to_f64();
         let evaluate = |input: Ciphertext| {
-            let value = self.eval_mod.evaluate(&mut Encrypted { evaluator }, &input, output, ratio)?;
+            let value = self.eval_mod.evaluate(&mut Encrypted { evaluator }, &input, scale.to_f64(), ratio)?;
             drop(input);
             evaluator.relinearise(&value)
         };
@@ -389,7 +425,12 @@ impl Bootstrapper {
     }
 
     /// `2·Im` of one result, or of two as real and imaginary part, rescaled: the refreshed message.
-    fn combine<K: EvaluationKeys>(&self, evaluator: &Evaluator<K>, parts: &[Ciphertext]) -> Result<Ciphertext, Error> {
+    fn combine<K: EvaluationKeys>(
+        &self,
+        evaluator: &Evaluator<K>,
+        parts: &[Ciphertext],
+        scale: Scale,
+    ) -> Result<Ciphertext, Error> {
         let _span = tracing::debug_span!("combine").entered();
         let [real, rest @ ..] = parts else {
             return Err(Error::OperandCount { operation: "modular reduction", left: 0, right: 1 });
@@ -411,14 +452,24 @@ impl Bootstrapper {
                 difference
             }
         };
-        // The scale of the exponential was chosen so that this is the default scale, up to the rounding of f64.
-        evaluator.rescale(&result)?.with_scale(self.params.default_scale(self.output_level()))
+        // The scale of the exponential was chosen so that this is its scale, up to the rounding of f64.
+        evaluator.rescale(&result)?.with_scale(scale)
     }
 
-    /// The automorphisms whose iterated sums project to the subring of `slots` slots.
-    fn sub_sum(&self) -> Vec<GaloisElement> {
-        let gap = self.params.slots() / self.slots;
-        (0..gap.ilog2()).map(|j| GaloisElement::rotation(&self.params, (self.slots << j) as i64)).collect()
+    /// The automorphisms whose sums project to the subring of `slots` slots, step by step: each step adds all of its automorphisms, which share one
+    /// decomposition, to what it has. Wider steps are faster and take more keys.
+    fn sub_sum(&self) -> Vec<Vec<GaloisElement>> {
+        let doublings = (self.params.slots() / self.slots).ilog2();
+        let width = if doublings <= 6 { 3 } else { 2 };
+        let mut steps = Vec::new();
+        let mut done = 0;
+        while done < doublings {
+            let now = width.min(doublings - done);
+            let rotation = |k: i64| GaloisElement::rotation(&self.params, k * ((self.slots as i64) << done));
+            steps.push((1..1 << now).map(rotation).collect());
+            done += now;
+        }
+        steps
     }
 
     fn eval_level(&self) -> usize {

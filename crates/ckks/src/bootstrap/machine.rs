@@ -41,34 +41,17 @@ impl<K: EvaluationKeys> ModArithmetic for Encrypted<'_, K> {
             return Err(Error::OperandCount { operation: "modular reduction", left: 0, right: 0 });
         };
         let count = if products.is_empty() { 2 } else { 3 };
-        let mut parts = Vec::with_capacity(count);
-        for _ in 0..count {
-            parts.push(Poly::zero(ring, limbs)?);
+        let mut parts = (0..count).map(|_| Poly::scratch(ring, limbs)).collect::<Result<Vec<_>, _>>()?;
+        let linear: Vec<_> = linear.iter().map(|&(c, v)| ((c * scale / v.scale.to_f64()).round() as i128, v)).collect();
+        let constant = (constant * scale).round() as i128;
+        let mut tasks: Vec<(usize, Vec<&mut [f64]>)> =
+            limbs.iter().map(|limb| (limb, Vec::with_capacity(count))).collect();
+        for part in &mut parts {
+            tasks.iter_mut().zip(part.iter_mut()).for_each(|(task, (_, limb))| task.1.push(limb));
         }
-        for p in products {
-            let (a, b) = (&p.left.parts, &p.right.parts);
-            parts[0].mul_add_assign(&a[0], &b[0])?;
-            parts[2].mul_add_assign(&a[1], &b[1])?;
-            parts[1].mul_add_assign(&a[0], &b[1])?;
-            if std::ptr::eq(p.left, p.right) {
-                parts[1].scale_integer_assign(2);
-            } else {
-                parts[1].mul_add_assign(&a[1], &b[0])?;
-            }
-        }
-        // All products of one sum have the same weight.
-        if let Some(weight) = products.first().map(|p| p.weight).filter(|&w| w != 1) {
-            parts.iter_mut().for_each(|part| part.scale_integer_assign(i128::from(weight)));
-        }
-        for &(c, value) in linear {
-            let factors = self.residues(level, (c * scale / value.scale.to_f64()).round() as i128)?;
-            for (part, addend) in parts.iter_mut().zip(&value.parts) {
-                part.add_scaled_assign(addend, limbs, &factors)?;
-            }
-        }
-        if constant != 0.0 {
-            parts[0].add_constant_assign(&self.residues(level, (constant * scale).round() as i128)?)?;
-        }
+        crate::par::try_for_each(tasks, |(limb, mut outputs)| {
+            self.fused_limb(limb, &mut outputs, products, &linear, constant)
+        })?;
         // Exact for products; they agree with `scale` up to the rounding of f64, far below that of the coefficients.
         let scale = products.first().map_or_else(|| Scale::new(scale), |p| p.left.scale * p.right.scale);
         Ok(Ciphertext {
@@ -88,8 +71,58 @@ impl<K: EvaluationKeys> ModArithmetic for Encrypted<'_, K> {
 }
 
 impl<K: EvaluationKeys> Encrypted<'_, K> {
-    fn residues(&self, level: usize, integer: i128) -> Result<Vec<u64>, Error> {
+    /// One limb of a fused sum, block by block, so that the sum is written to memory once.
+    fn fused_limb(
+        &self,
+        limb: usize,
+        outputs: &mut [&mut [f64]],
+        products: &[Product<'_, Ciphertext>],
+        linear: &[(i128, &Ciphertext)],
+        constant: i128,
+    ) -> Result<(), Error> {
+        const BLOCK: usize = 1024;
         let params = self.evaluator.params();
-        params.limbs(level).iter().map(|i| Ok(params.ring().modulus(i)?.reduce_i128(integer))).collect()
+        let (ring, degree) = (params.ring(), params.degree());
+        let (modulus, kernel) = (ring.modulus(limb)?, ring.kernel());
+        let scalar = |integer: i128| modulus.reduce_i128(integer) as f64;
+        for start in (0..degree).step_by(BLOCK) {
+            let block = start..(start + BLOCK).min(degree);
+            for output in outputs.iter_mut() {
+                output[block.clone()].fill(0.0);
+            }
+            for p in products {
+                let [a0, a1] =
+                    [&p.left.parts[0].limb(limb)?[block.clone()], &p.left.parts[1].limb(limb)?[block.clone()]];
+                let [b0, b1] =
+                    [&p.right.parts[0].limb(limb)?[block.clone()], &p.right.parts[1].limb(limb)?[block.clone()]];
+                let mut term =
+                    |i: usize, a: &[f64], b: &[f64]| (kernel.mul_add)(modulus, &mut outputs[i][block.clone()], a, b);
+                term(0, a0, b0);
+                term(2, a1, b1);
+                term(1, a0, b1);
+                term(1, a1, b0);
+            }
+            // All products of one sum have the same weight.
+            if let Some(weight) = products.first().map(|p| p.weight).filter(|&w| w != 1) {
+                for output in outputs.iter_mut() {
+                    (kernel.mul_scalar)(modulus, &mut output[block.clone()], scalar(i128::from(weight)));
+                }
+            }
+            for (c, value) in linear {
+                for (output, part) in outputs.iter_mut().zip(&value.parts) {
+                    (kernel.mul_scalar_add)(
+                        modulus,
+                        &mut output[block.clone()],
+                        &part.limb(limb)?[block.clone()],
+                        scalar(*c),
+                    );
+                }
+            }
+            if constant != 0 {
+                let c = scalar(constant);
+                outputs[0][block.clone()].iter_mut().for_each(|x| *x = modulus.add_f64(*x, c));
+            }
+        }
+        Ok(())
     }
 }

@@ -20,6 +20,7 @@ mod iterate;
 mod keys;
 mod machine;
 mod profile;
+mod refresher;
 pub mod simulate;
 #[cfg(test)]
 mod tests;
@@ -28,3 +29,4 @@ mod transform;
 pub use circuit::{Bootstrapper, Content, Declaration, Stage};
 pub use keys::BootstrapKeys;
 pub use profile::{DftLevel, Profile};
+pub use refresher::BootstrapRefresher;

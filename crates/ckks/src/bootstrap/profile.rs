@@ -63,6 +63,8 @@ pub struct Profile {
     pub polynomial_depth: u32,
     /// Squarings after it.
     pub doublings: u32,
+    /// Root mean square of a slot's complex error: `-log2`, from [`super::simulate`] and encrypted runs.
+    pub error_bits: f64,
     /// Waives the security check: small rings, tests only.
     pub insecure: bool,
 }
@@ -87,6 +89,7 @@ impl Profile {
             ephemeral_weight: 48,
             polynomial_depth: 5,
             doublings: 4,
+            error_bits: 23.7,
             insecure: false,
         }
     }
@@ -122,26 +125,31 @@ impl Profile {
             ephemeral_weight: 30,
             polynomial_depth: 5,
             doublings: 3,
+            error_bits: 18.8,
             insecure: false,
         }
     }
 
-    /// The circuit of [`Profile::n16`] with two user levels in a ring of degree `2^log_degree`. **No security**: for tests and examples.
+    /// [`Profile::n16`] in a small ring: see [`Profile::in_insecure_ring`].
     pub fn insecure(log_degree: u32) -> Self {
-        let base = Self::n16();
-        let levels = |total: u32, bits: &[f64]| {
-            let layers = super::dft::even_layers(total, bits.len() as u32);
+        Self::n16().in_insecure_ring(log_degree)
+    }
+
+    /// The same circuit with two user levels in a ring of degree `2^log_degree`. **No security**: for tests and examples.
+    pub fn in_insecure_ring(self, log_degree: u32) -> Self {
+        let levels = |bits: &[f64]| {
+            let layers = super::dft::even_layers(log_degree - 1, bits.len() as u32);
             bits.iter().zip(layers).map(|(&bits, layers)| dft(bits, layers)).collect()
         };
         Self {
             name: "insecure",
             log_degree,
-            slots_to_coeffs: levels(log_degree - 1, &[32.0, 34.0]),
-            coeffs_to_slots: levels(log_degree - 1, &[45.0, 45.0]),
+            slots_to_coeffs: levels(&[32.0, 34.0]),
+            coeffs_to_slots: levels(&[45.0, 45.0]),
             user_levels: 2,
             special: 4,
             insecure: true,
-            ..base
+            ..self
         }
     }
 

@@ -129,7 +129,9 @@ pub fn bootstrap(profile: &Profile, values: &[Complex64], saturated: bool, seed:
         overflow + (m + bottom * gaussian(rng)) / ratio + linear * gaussian(rng)
     };
     let x: Vec<_> = values.iter().map(|v| [raise(v.re, &mut rng), raise(v.im, &mut rng)]).collect();
-    let mut machine = Simulated { profile, rng };
+    let secret =
+        values.iter().map(|_| (gaussian(&mut rng).powi(2) + gaussian(&mut rng).powi(2)).sqrt() / 2f64.sqrt()).collect();
+    let mut machine = Simulated { profile, rng, secret };
     let mut parts = [0, 1].map(|part| {
         let scale = profile.input_scale.exp2();
         let slots = x.iter().map(|x| Complex64::new(0.0, x[part] / circuit.bound())).collect();
@@ -173,13 +175,16 @@ struct Simulacrum {
 struct Simulated<'a> {
     profile: &'a Profile,
     rng: ChaCha8Rng,
+    /// Absolute value of the secret in each slot, relative to its root mean square: a rounding error is multiplied by the secret, so the same slots are the
+    /// worst in every rescale.
+    secret: Vec<f64>,
 }
 
 impl Simulated<'_> {
     fn noisy(&mut self, mut value: Simulacrum) -> Simulacrum {
         let deviation = self.profile.rounding() / 2f64.sqrt() / value.scale;
-        for slot in &mut value.slots {
-            *slot += Complex64::new(gaussian(&mut self.rng), gaussian(&mut self.rng)) * deviation;
+        for (slot, secret) in value.slots.iter_mut().zip(&self.secret) {
+            *slot += Complex64::new(gaussian(&mut self.rng), gaussian(&mut self.rng)) * deviation * secret;
         }
         value
     }

@@ -80,15 +80,16 @@ impl Transform {
             return Err(Error::OperandCount { operation: "homomorphic DFT", left: 0, right: 0 });
         };
         let lifted = self.lift(params, special, keep)?;
-        let mut sum: Option<ExtendedCiphertext> = None;
-        for row in lifted.iter().rev() {
-            if let Some(total) = &mut sum {
-                *total = evaluator.rotate_qp(total, self.rotation(params, self.babies))?;
-            }
-            let terms = rotated.iter().zip(row).filter_map(|(value, plain)| Some((value.as_ref()?, plain.as_ref()?)));
-            evaluator.mul_plain_qp_sum(&mut sum, terms)?;
+        let mut sums = evaluator.mul_plain_qp_rows(&rotated, &lifted)?;
+        drop(rotated);
+        let Some(mut total) = sums.pop() else {
+            return Err(Error::OperandCount { operation: "homomorphic DFT", left: 0, right: 0 });
+        };
+        while let Some(sum) = sums.pop() {
+            total = evaluator.rotate_qp(&total, self.rotation(params, self.babies))?;
+            evaluator.add_qp_assign(&mut total, &sum)?;
         }
-        sum.ok_or(Error::OperandCount { operation: "homomorphic DFT", left: 0, right: 0 })
+        Ok(total)
     }
 
     fn lift(&self, params: &Params, special: usize, keep: bool) -> Result<Arc<Lifted>, Error> {
@@ -132,7 +133,8 @@ impl Transform {
 fn baby_steps(count: usize) -> usize {
     match count {
         0..=8 => count.next_power_of_two(),
-        9..=32 => 8,
+        9..=16 => 4,
+        17..=32 => 8,
         33..=128 => 16,
         _ => 32,
     }

@@ -192,6 +192,30 @@ impl LiftedPlaintext {
         })
     }
 
+    /// The residues of a block of one limb; `work`, as long as the block, is used if they have to be spread out.
+    pub(crate) fn block<'a>(
+        &'a self,
+        limb: usize,
+        block: std::ops::Range<usize>,
+        work: &'a mut [f64],
+    ) -> Result<&'a [f64], Error> {
+        match &self.data {
+            Data::Full(poly) => Ok(&poly.limb(limb)?[block]),
+            Data::Subring { degree, values } => {
+                let position = self.limbs.position(limb).ok_or_else(|| self.missing(limb))?;
+                let values = &values[position * degree..][..*degree];
+                let run = self.params.degree() / degree;
+                if run >= work.len() {
+                    work.fill(values[block.start / run]);
+                } else {
+                    let values = &values[block.start / run..block.end / run];
+                    work.chunks_exact_mut(run).zip(values).for_each(|(to, &w)| to.fill(w));
+                }
+                Ok(work)
+            }
+        }
+    }
+
     /// `poly += self`, or `poly -= self`.
     pub(crate) fn add_to(&self, poly: &mut Poly<Eval>, negate: bool) -> Result<(), Error> {
         self.for_each_limb(poly, None, |kernel, m, to, _, value| match value {

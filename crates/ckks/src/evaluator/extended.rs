@@ -96,19 +96,78 @@ impl<K: EvaluationKeys> Evaluator<K> {
         Ok(ExtendedCiphertext { parts, params: a.params.clone(), ..*a })
     }
 
-    /// `acc += sum of value * plaintext`, starting from nothing if `acc` is `None`.
+    /// For each row of plaintexts the sum of `value * plaintext` over the pairs that are present: the baby-step half of a linear
+    /// transform, all giant steps at once, so that every value is read from memory once.
     ///
     /// # Errors
-    /// As [`Evaluator::mul_plain_qp_accumulate`].
-    pub fn mul_plain_qp_sum<'a>(
+    /// As [`Evaluator::mul_plain_qp_accumulate`]; [`Error::OperandCount`] for a row without a pair.
+    pub fn mul_plain_qp_rows(
         &self,
-        acc: &mut Option<ExtendedCiphertext>,
-        terms: impl Iterator<Item = (&'a ExtendedCiphertext, &'a LiftedPlaintext)>,
+        values: &[Option<ExtendedCiphertext>],
+        rows: &[Vec<Option<LiftedPlaintext>>],
+    ) -> Result<Vec<ExtendedCiphertext>, Error> {
+        let ring = self.params.ring();
+        let mut sums = Vec::with_capacity(rows.len());
+        let mut terms = Vec::with_capacity(rows.len());
+        for row in rows {
+            let pairs: Vec<_> = values.iter().zip(row).filter_map(|(v, p)| Some((v.as_ref()?, p.as_ref()?))).collect();
+            let Some(&(first, plaintext)) = pairs.first() else {
+                return Err(Error::OperandCount {
+                    operation: "mul_plain_qp_rows",
+                    left: values.len(),
+                    right: row.len(),
+                });
+            };
+            let scale = first.scale * plaintext.scale();
+            let mut slots = first.slots;
+            for (value, plaintext) in &pairs {
+                self.check_extended("mul_plain_qp_rows", first, value)?;
+                self.params.check_same("mul_plain_qp_rows", plaintext.params())?;
+                check_scales("mul_plain_qp_rows", scale, value.scale * plaintext.scale())?;
+                slots = slots.max(value.slots).max(plaintext.slots());
+            }
+            let limbs = first.parts[0].limbs();
+            let parts = [Poly::zero(ring, limbs)?, Poly::zero(ring, limbs)?];
+            sums.push(ExtendedCiphertext { parts, scale, slots, params: self.params.clone(), ..*first });
+            terms.push(pairs);
+        }
+        // One task per limb: its part of every sum.
+        let count = sums.first().map_or(0, |sum| sum.parts[0].limbs().len());
+        let mut tasks: Vec<(usize, Vec<[&mut [f64]; 2]>)> = (0..count).map(|_| (0, Vec::new())).collect();
+        for sum in &mut sums {
+            let [c0, c1] = &mut sum.parts;
+            for (task, ((limb, a), (_, b))) in tasks.iter_mut().zip(c0.iter_mut().zip(c1.iter_mut())) {
+                task.0 = limb;
+                task.1.push([a, b]);
+            }
+        }
+        crate::par::try_for_each(tasks, |(limb, outputs)| self.rows_of_limb(limb, outputs, &terms))?;
+        Ok(sums)
+    }
+
+    fn rows_of_limb(
+        &self,
+        limb: usize,
+        mut outputs: Vec<[&mut [f64]; 2]>,
+        terms: &[Vec<(&ExtendedCiphertext, &LiftedPlaintext)>],
     ) -> Result<(), Error> {
-        for (value, plaintext) in terms {
-            match acc {
-                Some(acc) => self.mul_plain_qp_accumulate(acc, value, plaintext)?,
-                None => *acc = Some(self.mul_plain_qp(value, plaintext)?),
+        // A block of every value stays in the second-level cache while all rows use it.
+        const BLOCK: usize = 1024;
+        let (ring, degree) = (self.params.ring(), self.params.degree());
+        let (modulus, inner_product) = (ring.modulus(limb)?, ring.kernel().inner_product2);
+        let width = terms.iter().map(Vec::len).max().unwrap_or(0);
+        let mut scratch = vec![0.0; width * BLOCK.min(degree)];
+        for start in (0..degree).step_by(BLOCK) {
+            let block = start..(start + BLOCK).min(degree);
+            for ([out0, out1], row) in outputs.iter_mut().zip(terms) {
+                let mut digits = Vec::with_capacity(row.len());
+                let (mut key0, mut key1) = (Vec::with_capacity(row.len()), Vec::with_capacity(row.len()));
+                for ((value, plaintext), work) in row.iter().zip(scratch.chunks_exact_mut(block.len())) {
+                    digits.push(plaintext.block(limb, block.clone(), work)?);
+                    key0.push(&value.parts[0].limb(limb)?[block.clone()]);
+                    key1.push(&value.parts[1].limb(limb)?[block.clone()]);
+                }
+                inner_product(modulus, &mut out0[block.clone()], &mut out1[block.clone()], &digits, &key0, &key1, None);
             }
         }
         Ok(())
