@@ -15,15 +15,28 @@ use crate::ring::Ring;
 /// An unevaluated sum `high + low` with `|low|` at most half a unit in the last place of `high`: about 106 bits.
 pub type DoubleDouble = (f64, f64);
 
+/// From here on every `i64` is in the range of the reduction kernel.
+const MIN_FAST_PRIME: u64 = 1 << 12;
+
 /// Coefficients handled together when rebuilding integers.
 const BLOCK: usize = 1024;
 
 impl Poly<Coeff> {
     /// From `N` signed coefficients.
     pub fn from_i64(ring: &Arc<Ring>, limbs: &Limbs, coefficients: &[i64]) -> Result<Self> {
-        Self::from_integers(ring, limbs, coefficients, |m, &x| {
-            x.rem_euclid(m.value() as i64) as f64 // q < 2^50
-        })
+        check_len("coefficients", ring.degree(), coefficients.len())?;
+        if limbs.iter().any(|i| ring.modulus(i).is_ok_and(|m| m.value() < MIN_FAST_PRIME)) {
+            let residue = |m: &Modulus, x: &i64| m.reduce_i128(i128::from(*x)) as f64;
+            return Self::from_integers(ring, limbs, coefficients, residue);
+        }
+        // Both parts are exact as floats.
+        let high: Vec<f64> = coefficients.iter().map(|x| (x >> 32) as f64 * 32f64.exp2()).collect();
+        let low: Vec<f64> = coefficients.iter().map(|x| (x & 0xFFFF_FFFF) as f64).collect();
+        if coefficients.iter().all(|x| x.unsigned_abs() >> 53 == 0) {
+            let whole: Vec<f64> = high.iter().zip(low).map(|(high, low)| high + low).collect();
+            return Self::from_parts(ring, limbs, &whole, None);
+        }
+        Self::from_parts(ring, limbs, &high, Some(&low))
     }
 
     /// From `N` signed 128-bit coefficients.
@@ -41,18 +54,14 @@ impl Poly<Coeff> {
 
     /// From `N` real coefficients, each rounded to the nearest integer; exact for every `|x| < 2^52 q`, `q` the smallest prime.
     pub fn from_f64(ring: &Arc<Ring>, limbs: &Limbs, coefficients: &[f64]) -> Result<Self> {
-        let mut poly = Self::scratch(ring, limbs)?;
         check_len("coefficients", ring.degree(), coefficients.len())?;
         check_range(ring, limbs, coefficients.iter().copied())?;
         let rounded: Vec<f64> = coefficients.iter().map(|x| x.round_ties_even()).collect();
-        let reduce = ring.kernel().reduce;
-        poly.for_each_limb(|_, m, dst| reduce(m, dst, &rounded));
-        Ok(poly)
+        Self::from_parts(ring, limbs, &rounded, None)
     }
 
     /// From `N` integers in double-double form, for scales beyond 2^53; both parts are rounded to integers.
     pub fn from_double_double(ring: &Arc<Ring>, limbs: &Limbs, coefficients: &[DoubleDouble]) -> Result<Self> {
-        let mut poly = Self::scratch(ring, limbs)?;
         check_len("coefficients", ring.degree(), coefficients.len())?;
         check_range(ring, limbs, coefficients.iter().map(|x| x.0))?;
         check_range(ring, limbs, coefficients.iter().map(|x| x.1))?;
@@ -64,11 +73,17 @@ impl Poly<Coeff> {
                 (integer, ((high - integer) + low).round_ties_even())
             })
             .unzip();
+        Self::from_parts(ring, limbs, &high, Some(&low))
+    }
+
+    /// From integer-valued floats in the range of the reduction kernel, `high + low`.
+    fn from_parts(ring: &Arc<Ring>, limbs: &Limbs, high: &[f64], low: Option<&[f64]>) -> Result<Self> {
+        let mut poly = Self::scratch(ring, limbs)?;
         let kernel = ring.kernel();
         poly.for_each_limb(|_, m, dst| {
-            (kernel.reduce)(m, dst, &high);
+            (kernel.reduce)(m, dst, high);
             let mut rest = [0.0; BLOCK];
-            for (dst, low) in dst.chunks_mut(BLOCK).zip(low.chunks(BLOCK)) {
+            for (dst, low) in dst.chunks_mut(BLOCK).zip(low.iter().flat_map(|low| low.chunks(BLOCK))) {
                 let rest = &mut rest[..low.len()];
                 (kernel.reduce)(m, rest, low);
                 (kernel.add)(m, dst, rest);

@@ -141,10 +141,13 @@ fn data_from_outside() {
     assert!(matches!(Poly::from_i64(&ring, &limbs, &[0; 33]), Err(Error::LengthMismatch { .. })));
     assert!(matches!(Poly::from_i128(&ring, &limbs, &[]), Err(Error::LengthMismatch { .. })));
     assert!(matches!(Poly::from_bigint(&ring, &limbs, &[]), Err(Error::LengthMismatch { .. })));
-    // The extremes of the type are fine.
-    let extremes = vec![i64::MIN; 32];
-    let poly = Poly::from_i64(&ring, &ring.limbs(), &extremes).unwrap();
-    assert_eq!(poly.to_bigint()[0], i64::MIN.into());
+    // The extremes of the type are fine, for tiny primes too.
+    for (ring, extreme) in [(&ring, i64::MIN), (&ring, i64::MAX), (&Ring::new(16, &[97, 193]).unwrap(), i64::MIN)] {
+        let poly = Poly::from_i64(ring, &ring.limbs(), &vec![extreme; ring.degree()]).unwrap();
+        for (index, limb) in poly.iter() {
+            assert_eq!(limb[1], ring.modulus(index).unwrap().reduce_i128(extreme.into()) as f64);
+        }
+    }
 }
 
 #[test]

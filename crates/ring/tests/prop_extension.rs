@@ -5,7 +5,7 @@ mod common;
 use cipherlm_ring::{
     Automorphism, Coeff, Decomposition, Eval, Limbs, Poly, inner_product, inner_product_add, inner_product_many,
 };
-use common::{all_centred, centred, from_integers, mixed_ring, product, random, round_div};
+use common::{all_centred, cases, centred, from_integers, mixed_ring, product, random, round_div};
 use num_bigint::BigInt;
 use proptest::prelude::*;
 
@@ -23,7 +23,7 @@ fn edge_values(q: &BigInt, n: usize) -> Vec<BigInt> {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(48))]
+    #![proptest_config(cases(48))]
 
     #[test]
     fn extension_is_exact_and_centred(which in prop::collection::vec(0u8..3, 8), log_n in 4u32..=7, seed: u64) {

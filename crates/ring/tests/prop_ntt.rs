@@ -4,7 +4,7 @@ mod common;
 
 use cipherlm_ring::kernel::ExtendTable;
 use cipherlm_ring::{Coeff, Kernel, Modulus, NttTable, Poly, eval_exponent, ntt_primes, primes_near};
-use common::{all_centred, mixed_ring, negacyclic, product, random};
+use common::{all_centred, cases, mixed_ring, negacyclic, product, random};
 use proptest::prelude::*;
 
 /// Residues that overflow first when a bound is wrong.
@@ -197,7 +197,7 @@ fn exponents_are_a_permutation_of_the_odd_numbers() {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(24))]
+    #![proptest_config(cases(24))]
 
     #[test]
     fn inverse_undoes_forward(log_n in 4u32..=13, seed: u64) {

@@ -3,13 +3,13 @@
 mod common;
 
 use cipherlm_ring::{Coeff, Eval, Limbs, Poly};
-use common::{all_centred, centred, from_integers, mixed_ring, product, random};
+use common::{all_centred, cases, centred, from_integers, mixed_ring, product, random};
 use num_bigint::BigInt;
 use num_traits::ToPrimitive;
 use proptest::prelude::*;
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(32))]
+    #![proptest_config(cases(32))]
 
     #[test]
     fn ring_operations_match_integers(log_n in 4u32..=8, seed: u64, factor: i128) {

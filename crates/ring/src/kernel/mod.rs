@@ -2,7 +2,8 @@
 //!
 //! Contract of every function in [`Kernel`]: operand slices of one call have equal length (the shortest decides);
 //! residues are integers held exactly in `f64`, canonical in `[0, q)` on entry and on exit. Canonical form makes all
-//! kernels agree bit for bit whatever order they compute in. This is the only module with `unsafe` code.
+//! kernels agree bit for bit whatever order they compute in. Whoever calls a kernel directly vouches for that: slices that do
+//! not fit a table, or indices beyond their source, panic. This is the only module with `unsafe` code.
 #![allow(unsafe_code)]
 
 #[cfg(target_arch = "x86_64")]

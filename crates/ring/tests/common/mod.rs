@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use cipherlm_ring::{Coeff, Domain, Kernel, Limbs, Poly, Ring, Seed, ntt_primes, primes_near, sample};
 use num_bigint::BigInt;
+use proptest::prelude::ProptestConfig;
 
 /// Primes of mixed sizes, so that nothing depends on their being alike: 50, 40, 50, 30, 45, 49, 36 and 50 bits.
 pub(crate) fn mixed_ring(log_n: u32) -> Arc<Ring> {
@@ -20,6 +21,12 @@ pub(crate) fn mixed_ring_on(log_n: u32, kernel: &'static Kernel) -> Arc<Ring> {
         primes.extend(next.unwrap());
     }
     Ring::with_kernel(n, &primes, kernel).unwrap()
+}
+
+/// `PROPTEST_CASES` cases, or so many.
+pub(crate) fn cases(default: u32) -> ProptestConfig {
+    let asked = std::env::var("PROPTEST_CASES").ok().and_then(|n| n.parse().ok());
+    ProptestConfig { cases: asked.unwrap_or(default), ..ProptestConfig::default() }
 }
 
 /// Uniform residues.
