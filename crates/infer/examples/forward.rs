@@ -9,7 +9,7 @@ use std::time::Instant;
 use cipherlm_ckks::bootstrap::Profile;
 use cipherlm_ckks::slots::{Encrypted, Machine};
 use cipherlm_infer::{Circuits, Client, Options, Plan, Progress, Server};
-use cipherlm_spec::{Mode, Model, Positions, Runner, Shape, random};
+use cipherlm_spec::{FitOptions, Mode, Model, Positions, Runner, Shape, fit, random};
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
     let args: Vec<String> = std::env::args().skip(1).collect();
@@ -18,6 +18,9 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         Some(shape) => random::certified(arg(0), &shape, 1)?,
         None => Model::load(Path::new(arg(0)))?,
     };
+    // Errors below the noise of a deep circuit would only cost depth.
+    let mut model = model;
+    fit(&mut model, &FitOptions { reciprocal: 1e-3, inv_sqrt: 5e-4, activation: 3e-3, ..FitOptions::default() })?;
     let model = Arc::new(model);
     let tokens = arg(1).parse().unwrap_or(32);
     let profile = match arg(2) {

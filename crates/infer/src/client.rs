@@ -66,7 +66,9 @@ impl Client {
     /// What [`Plan::pack`] refuses; parameters other than the plan's.
     pub fn encrypt(&self, plan: &Plan, tokens: &[u32]) -> Result<EncryptedPrompt> {
         let params = self.secret.params();
-        check_chain(plan, params)?;
+        let floor = plan.target.chain.floor();
+        let own = if floor > 0 { Chain::above(params, floor) } else { Chain::of(params) };
+        check_chain(plan, &own.at("parameters")?)?;
         let scale = plan.target.chain.scale(plan.input_level());
         let encrypt = |vector: &Vec<f64>| {
             let slots = vector.iter().cycle().take(params.slots()).map(|&x| Complex64::new(x, 0.0)).collect::<Vec<_>>();
@@ -119,7 +121,7 @@ impl<K: EvaluationKeys> Server<K> {
         observer: &mut dyn Observer<Encrypted<K>>,
     ) -> Result<EncryptedLogits> {
         check_plan(plan, &prompt.plan)?;
-        check_chain(plan, self.machine.params())?;
+        check_chain(plan, self.machine.chain())?;
         let take = |ciphertext| self.machine.input(ciphertext).at("input");
         let input = prompt.ciphertexts.into_iter().map(take).collect::<Result<Vec<_>>>()?;
         let outputs = plan.run(&self.machine, input, observer)?;
@@ -159,21 +161,14 @@ fn check_plan(plan: &Plan, found: &str) -> Result<()> {
     Err(InferError::Mismatch { what: "plan of the ciphertexts", expected, found: found.to_owned() })
 }
 
-fn check_chain(plan: &Plan, params: &Params) -> Result<()> {
-    let chain = match plan.target.chain.floor() {
-        0 => Chain::of(params),
-        floor => Chain::above(params, floor),
-    }
-    .at("parameters")?;
-    if chain == plan.target.chain {
+fn check_chain(plan: &Plan, chain: &Chain) -> Result<()> {
+    if *chain == plan.target.chain {
         return Ok(());
     }
-    let name = |chain: &Chain| format!("{} slots, {} levels", chain.slots(), chain.top());
-    Err(InferError::Mismatch {
-        what: "parameters of the plan",
-        expected: name(&plan.target.chain),
-        found: name(&chain),
-    })
+    let name = |chain: &Chain| {
+        format!("{} slots, {} levels above {}", chain.slots(), chain.top() - chain.floor(), chain.floor())
+    };
+    Err(InferError::Mismatch { what: "parameters of the plan", expected: name(&plan.target.chain), found: name(chain) })
 }
 
 fn ckks(node: &'static str) -> impl Fn(cipherlm_ckks::Error) -> InferError {

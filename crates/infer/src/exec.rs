@@ -8,7 +8,9 @@ use num_complex::Complex64;
 use crate::error::{At, InferError, Result};
 use crate::fold::{Folded, Map};
 use crate::graph::{Node, Op};
+use crate::pairing::Pairing;
 use crate::placement::RefreshChoice;
+use crate::report::POWER_LABEL;
 
 /// The vectors of one node.
 pub(crate) type Value<M> = Vec<<M as Machine>::Vector>;
@@ -20,6 +22,7 @@ pub(crate) fn evaluate<M: Machine>(
     node: &Node,
     inputs: &[&[M::Vector]],
     level: usize,
+    session: Option<&mut Session<M>>,
 ) -> Result<Value<M>> {
     let context = Context { machine, folded, node };
     let first = inputs.first().copied().unwrap_or_default();
@@ -37,11 +40,21 @@ pub(crate) fn evaluate<M: Machine>(
         Op::Linear { map, bias } => context.linear(first, *map, *bias, level),
         Op::Scaled { map } => context.scaled(first, second, *map, level),
         Op::Spread { layer } => {
-            let transform = folded.spread(*layer)?;
+            let transform = match &session {
+                Some(session) if folded.decoding() => folded.spread_one(*layer, session.position)?,
+                _ => folded.spread(*layer)?,
+            };
             let inputs: Vec<&M::Vector> = first.iter().collect();
             machine.linear_transforms_to(&inputs, &transform, level).at(&node.name)
         }
-        Op::Attend { layer } => context.attend(first, *layer, level),
+        Op::Attend { layer } => match session {
+            Some(session) if folded.decoding() => context.attend_cached(first, *layer, level, session),
+            Some(session) => {
+                context.keep(first, *layer, session);
+                context.attend(first, *layer, level)
+            }
+            None => context.attend(first, *layer, level),
+        },
         Op::Mul => {
             let multiply = |(a, b): (&M::Vector, &M::Vector)| {
                 let (a, b) = (lower(machine, a, level + 1)?, lower(machine, b, level + 1)?);
@@ -108,6 +121,27 @@ pub(crate) fn lower<M: Machine>(machine: &M, vector: &M::Vector, level: usize) -
     machine.to_level(vector, level)
 }
 
+/// Keys and values of the tokens so far, encrypted, and the position of the next token.
+#[derive(Clone)]
+pub struct Session<M: Machine> {
+    /// Position of the token to run next.
+    pub(crate) position: usize,
+    /// Keys after rotary, then values, by layer and block: token-major, one slot group per token.
+    pub(crate) cache: Vec<Vec<Option<[M::Vector; 2]>>>,
+}
+
+impl<M: Machine> Session<M> {
+    /// An empty session for a number of layers and blocks.
+    pub(crate) fn empty(layers: usize, blocks: usize) -> Self {
+        Self { position: 0, cache: vec![vec![None; blocks]; layers] }
+    }
+
+    /// Number of tokens in the cache.
+    pub fn position(&self) -> usize {
+        self.position
+    }
+}
+
 struct Context<'a, M> {
     machine: &'a M,
     folded: &'a Folded,
@@ -138,9 +172,21 @@ impl<M: Machine> Context<'_, M> {
     }
 
     fn linear(&self, inputs: &[M::Vector], map: Map, bias: bool, level: usize) -> Result<Value<M>> {
+        let (machine, name) = (self.machine, &self.node.name);
         let (transform, biases) = self.folded.transform(map)?;
-        let inputs: Vec<&M::Vector> = inputs.iter().collect();
-        let outputs = self.machine.linear_transforms_to(&inputs, &transform, level).at(&self.node.name)?;
+        let outputs = match Pairing::choose(transform.inputs(), transform.outputs()) {
+            None => {
+                let inputs: Vec<&M::Vector> = inputs.iter().collect();
+                machine.linear_transforms_to(&inputs, &transform, level).at(name)?
+            }
+            Some(pairing) => {
+                let joined = pairing.join(&transform).at(name)?;
+                let inputs = pairing.gather(machine, inputs).at(name)?;
+                let inputs: Vec<&M::Vector> = inputs.iter().collect();
+                let results = machine.linear_transforms_to(&inputs, &joined, level).at(name)?;
+                pairing.split(machine, &results, transform.outputs()).at(name)?
+            }
+        };
         if bias { self.add_plains(outputs, &biases) } else { Ok(outputs) }
     }
 
@@ -166,6 +212,61 @@ impl<M: Machine> Context<'_, M> {
         vectors.into_iter().zip(plains).map(add).collect()
     }
 
+    /// Hands the keys and values of a whole prompt to a session.
+    fn keep(&self, spread: &[M::Vector], layer: usize, session: &mut Session<M>) {
+        let blocks = self.folded.geometry.blocks;
+        for block in 0..blocks {
+            if let (Some(key), Some(value)) = (spread.get(3 * blocks + block), spread.get(4 * blocks + block)) {
+                session.cache[layer][block] = Some([key.clone(), value.clone()]);
+            }
+        }
+    }
+
+    /// Attention of one token over the cache, after adding the token to it.
+    fn attend_cached(
+        &self,
+        spread: &[M::Vector],
+        layer: usize,
+        level: usize,
+        session: &mut Session<M>,
+    ) -> Result<Value<M>> {
+        let (machine, g, name) = (self.machine, self.folded.geometry, &self.node.name);
+        let Attention::PowerSoftmax { p, .. } = self.folded.shape().attention else {
+            return Err(InferError::Unsupported { feature: "this attention", advice: "use PowerSoftmax" });
+        };
+        let key_level = level + 3 + crate::graph::power_depth(p);
+        let own = self.folded.token_mask(session.position);
+        let (mut numerators, mut denominators) = (vec![], vec![]);
+        for block in 0..g.blocks {
+            let part = |index: usize| &spread[index * g.blocks + block];
+            let (mask, add) = self.folded.cached_score_plains(layer, block, session.position)?;
+            let slot = &mut session.cache[layer][block];
+            let mut run = || {
+                let mut key = machine.mul_plain_to(part(1), &own, key_level)?;
+                let mut value = machine.mul_plain_to(part(2), &own, level + 1)?;
+                if let Some([keys, values]) = slot.as_ref() {
+                    key = machine.add(&lower(machine, keys, key_level)?, &key)?;
+                    value = machine.add(&lower(machine, values, level + 1)?, &value)?;
+                }
+                let product = machine.mul(&lower(machine, part(0), key_level)?, &key)?;
+                let sum = machine.rotate_sum(&product, 1, g.head)?;
+                let first = machine.add_plain(&machine.mul_plain(&sum, &mask)?, &add)?;
+                let weight = power(machine, &machine.rotate_sum(&first, -1, g.head)?, p)?;
+                let stride = g.features as i64;
+                let numerator = machine.rotate_sum(&machine.mul(&weight, &value)?, stride, g.slots / g.features)?;
+                let sum = machine.rotate_sum(&lower(machine, &weight, level)?, stride, g.slots / g.features)?;
+                let offset = Complex64::new(self.folded.denominator_offset(layer), 0.0);
+                *slot = Some([key, value]);
+                Ok((numerator, machine.add_const(&sum, offset)?))
+            };
+            let (numerator, denominator) = run().at(name)?;
+            numerators.push(numerator);
+            denominators.push(denominator);
+        }
+        numerators.extend(denominators);
+        Ok(numerators)
+    }
+
     fn attend(&self, spread: &[M::Vector], layer: usize, level: usize) -> Result<Value<M>> {
         let (machine, g) = (self.machine, self.folded.geometry);
         let Attention::PowerSoftmax { p, .. } = self.folded.shape().attention else {
@@ -189,6 +290,7 @@ impl<M: Machine> Context<'_, M> {
                 let (mask, add) = self.folded.score_plains(layer, block, shift)?;
                 let run = || {
                     let product = machine.mul(&query, key)?;
+                    let _label = machine.log().label(&format!("{}{POWER_LABEL}", self.node.name));
                     let sum = machine.rotate_sum(&product, 1, g.head)?;
                     let first = machine.add_plain(&machine.mul_plain(&sum, &mask)?, &add)?;
                     let score = machine.rotate_sum(&first, -1, g.head)?;

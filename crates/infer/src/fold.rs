@@ -93,11 +93,31 @@ pub(crate) struct Folded {
     pub(crate) model: Arc<Model>,
     pub(crate) geometry: Geometry,
     pub(crate) units: Units,
+    /// What the circuit is for.
+    pub(crate) purpose: Purpose,
+}
+
+/// What a circuit is for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, serde::Serialize, serde::Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Purpose {
+    /// All positions of a prompt at once.
+    #[default]
+    Prompt,
+    /// The same, keeping keys and values for a session.
+    PromptForSession,
+    /// One token over the cached keys and values of those before it.
+    Token,
 }
 
 impl Folded {
+    /// Whether one token at a time is run over a cache.
+    pub(crate) fn decoding(&self) -> bool {
+        self.purpose == Purpose::Token
+    }
+
     /// Checks that the circuit can express the model.
-    pub(crate) fn new(model: Arc<Model>, geometry: Geometry) -> Result<Self> {
+    pub(crate) fn new(model: Arc<Model>, geometry: Geometry, purpose: Purpose) -> Result<Self> {
         let refuse = |feature, advice| Err(InferError::Unsupported { feature, advice });
         let shape = model.shape();
         match shape.attention {
@@ -115,7 +135,7 @@ impl Folded {
         }
         ensure_certified(&model)?;
         let units = Units::new(&model)?;
-        Ok(Self { model, geometry, units })
+        Ok(Self { model, geometry, units, purpose })
     }
 
     pub(crate) fn shape(&self) -> &Shape {
@@ -202,7 +222,73 @@ impl Folded {
                 diagonals.push((value, value, -((copy * g.features) as i64), Plain::real(mask)));
             }
         }
+        let mut outputs = 3 * g.blocks;
+        if self.purpose == Purpose::PromptForSession {
+            // Keys and values once more, without copies: the cache.
+            for block in 0..g.blocks {
+                let first = diagonals.iter().filter(|d| d.1 >= g.blocks && d.1 % g.blocks == block);
+                let cached = first.filter_map(|(output, input, shift, plain)| {
+                    let half = self.shape().rotary.map_or(0, |r| r.dims as i64 / 2);
+                    let own = shift.abs() <= half && plain.values().take(g.period()).any(|v| v.re != 0.0);
+                    own.then(|| (output + 2 * g.blocks, *input, *shift, plain.clone()))
+                });
+                let cached: Vec<_> = cached.collect();
+                diagonals.extend(cached);
+            }
+            outputs += 2 * g.blocks;
+        }
+        LinearTransform::block(g.slots, outputs, 3 * g.blocks, diagonals).at("rotary")
+    }
+
+    /// Rotary embedding of one token, the same in every slot group.
+    pub(crate) fn spread_one(&self, l: usize, position: usize) -> Result<LinearTransform> {
+        let g = self.geometry;
+        let scale = self.query_scale(l)?;
+        let mut diagonals = vec![];
+        for block in 0..g.blocks {
+            for part in 0..3 {
+                let index = part * g.blocks + block;
+                let factor = |column: usize| match part {
+                    0 => scale.get(column / g.head).map_or(0.0, |rows| rows[position]),
+                    _ => 1.0,
+                };
+                let mut values = [vec![0.0; g.features], vec![0.0; g.features], vec![0.0; g.features]];
+                for feature in 0..g.features {
+                    let size = factor(block * g.features + feature);
+                    let turned = if part < 2 { self.turn(position, feature % g.head) } else { [1.0, 0.0, 0.0] };
+                    values.iter_mut().zip(turned).for_each(|(v, t)| v[feature] = t * size);
+                }
+                self.push_turns(&mut diagonals, (index, index), 0, values);
+            }
+        }
         LinearTransform::block(g.slots, 3 * g.blocks, 3 * g.blocks, diagonals).at("rotary")
+    }
+
+    /// One in the slot group of a token, zero elsewhere.
+    pub(crate) fn token_mask(&self, position: usize) -> Plain {
+        let g = self.geometry;
+        Plain::real((0..g.slots).map(|s| f64::from(u8::from(s / g.features == position))).collect::<Vec<_>>())
+    }
+
+    /// As [`Folded::score_plains`], for one token over the cache: every key up to its own position.
+    pub(crate) fn cached_score_plains(&self, l: usize, block: usize, position: usize) -> Result<(Plain, Plain)> {
+        let g = self.geometry;
+        let Attention::PowerSoftmax { c, .. } = self.shape().attention else {
+            return Err(InferError::Unsupported { feature: "this attention", advice: "use PowerSoftmax" });
+        };
+        let scale = self.query_scale(l)?;
+        let root = (self.shape().head_dim as f64).sqrt();
+        let (mut mask, mut add) = (vec![0.0; g.slots], vec![0.0; g.slots]);
+        for key in 0..=position {
+            for local in 0..g.features / g.head {
+                let head = block * (g.features / g.head) + local;
+                if head < self.shape().heads {
+                    mask[key * g.features + local * g.head] = 1.0;
+                    add[key * g.features + local * g.head] = c * root * scale[head][position];
+                }
+            }
+        }
+        Ok((Plain::real(mask), Plain::real(add)))
     }
 
     /// For one shift: the mask over first features of heads, and the folded shift `c` under the same mask.
@@ -261,7 +347,8 @@ impl Folded {
             let unit = frozen.map_or(1.0, |e| e[head * shape.context + token.min(shape.context - 1)]);
             1.0 / (root * ((token + 1) as f64 * unit * top).powf(1.0 / f64::from(p)))
         };
-        Ok((0..shape.heads).map(|h| (0..self.geometry.tokens).map(|t| row(h, t)).collect()).collect())
+        let rows = if self.decoding() { shape.context } else { self.geometry.tokens };
+        Ok((0..shape.heads).map(|h| (0..rows).map(|t| row(h, t)).collect()).collect())
     }
 
     /// The constant added to the sum of the weights, so that the denominator runs over [-1, 1].
@@ -303,36 +390,45 @@ impl Folded {
         factor: &dyn Fn(usize, usize) -> f64,
     ) {
         let g = self.geometry;
-        let half = self.shape().rotary.map_or(0, |r| r.dims / 2);
         let block = output % g.blocks;
         // Queries are the same in every copy: one period of values is enough.
         let is_query = output < g.blocks;
         let length = if is_query { g.period() } else { g.slots };
-        let (mut own, mut right, mut left) = (vec![0.0; length], vec![0.0; length], vec![0.0; length]);
+        let mut values = [vec![0.0; length], vec![0.0; length], vec![0.0; length]];
         for slot in 0..length {
             let (here, token, feature) = g.place(slot);
             if !is_query && here != copy {
                 continue;
             }
             let source = (token + g.tokens * g.copies - copy) % g.tokens;
-            let column = block * g.features + feature;
-            let size = factor(token, column);
-            let within = feature % g.head;
-            match self.shape().rotary {
-                Some(rotary) if within < 2 * half => {
-                    let (sin, cos) = rotary.angle(source, within % half).sin_cos();
-                    own[slot] = cos * size;
-                    if within < half {
-                        right[slot] = -sin * size;
-                    } else {
-                        left[slot] = sin * size;
-                    }
-                }
-                _ => own[slot] = size,
-            }
+            let size = factor(token, block * g.features + feature);
+            let turned = self.turn(source, feature % g.head);
+            values.iter_mut().zip(turned).for_each(|(v, t)| v[slot] = t * size);
         }
-        let base = -((copy * g.features) as i64);
-        for (shift, values) in [(0, own), (half as i64, right), (-(half as i64), left)] {
+        self.push_turns(out, (output, input), -((copy * g.features) as i64), values);
+    }
+
+    /// What a rotated feature takes of itself, of the one half a turn ahead, and of the one half a turn behind.
+    fn turn(&self, position: usize, within: usize) -> [f64; 3] {
+        match self.shape().rotary {
+            Some(rotary) if within < rotary.dims => {
+                let half = rotary.dims / 2;
+                let (sin, cos) = rotary.angle(position, within % half).sin_cos();
+                if within < half { [cos, -sin, 0.0] } else { [cos, 0.0, sin] }
+            }
+            _ => [1.0, 0.0, 0.0],
+        }
+    }
+
+    fn push_turns(
+        &self,
+        out: &mut Vec<(usize, usize, i64, Plain)>,
+        (output, input): (usize, usize),
+        base: i64,
+        values: [Vec<f64>; 3],
+    ) {
+        let half = self.shape().rotary.map_or(0, |r| r.dims as i64 / 2);
+        for (shift, values) in [0, half, -half].into_iter().zip(values) {
             if values.iter().any(|&v| v != 0.0) {
                 out.push((output, input, base + shift, Plain::real(values)));
             }

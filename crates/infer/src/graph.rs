@@ -4,7 +4,7 @@ use cipherlm_approx::EvalPlan;
 use cipherlm_spec::Attention;
 
 use crate::error::{InferError, Result};
-use crate::fold::{Folded, Map, shares_norm};
+use crate::fold::{Folded, Map, Purpose, shares_norm};
 
 /// Index of a node.
 pub(crate) type NodeId = usize;
@@ -140,10 +140,18 @@ impl Builder<'_> {
             return Err(InferError::Unsupported { feature: "this attention", advice: "use PowerSoftmax" });
         };
         let qkv = self.scaled_map("attn.qkv", Map::Qkv(l), hidden, inv, 3 * g.blocks);
-        let spread =
-            self.push("attn.spread", Op::Spread { layer: l }, vec![qkv], 3 * g.blocks, 1, false, Operator::AddRepack);
-        // Product, mask, power, product with the values.
-        let depth = 3 + power_depth(p);
+        let parts = if self.folded.purpose == Purpose::PromptForSession { 5 } else { 3 };
+        let spread = self.push(
+            "attn.spread",
+            Op::Spread { layer: l },
+            vec![qkv],
+            parts * g.blocks,
+            1,
+            false,
+            Operator::AddRepack,
+        );
+        // Product, mask, power, product with the values; before them, the way into the cache.
+        let depth = 3 + power_depth(p) + usize::from(self.folded.decoding());
         let both = self.push(
             "attn.attend",
             Op::Attend { layer: l },

@@ -10,8 +10,8 @@ use cipherlm_spec::{Mode, Model, Runner};
 
 use crate::cost::CostModel;
 use crate::error::{At, InferError, Result};
-use crate::exec;
-use crate::fold::Folded;
+use crate::exec::{self, Session};
+use crate::fold::{Folded, Purpose};
 use crate::geometry::Geometry;
 use crate::graph::{Graph, NodeId, Op, Operator};
 use crate::placement::{Placement, Profile, RefreshChoice, Search};
@@ -66,11 +66,13 @@ pub struct Options {
     pub tokens: usize,
     /// Most refreshed values in one layer.
     pub refreshes_per_layer: usize,
+    /// A prompt at once, or a token at a time (then `tokens` does not matter).
+    pub purpose: Purpose,
 }
 
 impl Default for Options {
     fn default() -> Self {
-        Self { tokens: 32, refreshes_per_layer: 6 }
+        Self { tokens: 32, refreshes_per_layer: 6, purpose: Purpose::Prompt }
     }
 }
 
@@ -92,8 +94,18 @@ impl Plan {
     /// # Errors
     /// A model that is not certified or has no encrypted form; a length that does not fit; no feasible placement of refreshes.
     pub fn compile(model: Arc<Model>, target: Target, options: &Options) -> Result<Self> {
-        let geometry = Geometry::new(model.shape(), options.tokens, target.chain.slots())?;
-        let folded = Folded::new(model, geometry)?;
+        let tokens = if options.purpose == Purpose::Token { 1 } else { options.tokens };
+        let geometry = Geometry::new(model.shape(), tokens, target.chain.slots())?;
+        let cache = geometry.features * model.shape().context;
+        if options.purpose != Purpose::Prompt && cache > geometry.slots {
+            return Err(InferError::DoesNotFit {
+                what: "slots for the cache of one block",
+                need: cache as u64,
+                have: geometry.slots as u64,
+                advice: "use a larger ring or a shorter context",
+            });
+        }
+        let folded = Folded::new(model, geometry, options.purpose)?;
         let graph = Graph::build(&folded)?;
         let (choice, refresh) = choose(&target, &geometry);
         let limit = if target.refreshes.is_empty() { 0 } else { options.refreshes_per_layer };
@@ -256,6 +268,14 @@ impl Plan {
     /// # Errors
     /// An empty or too long prompt, an unknown token.
     pub fn pack(&self, tokens: &[u32]) -> Result<Vec<Vec<f64>>> {
+        self.pack_at(tokens, 0)
+    }
+
+    /// As [`Plan::pack`], for tokens that stand from position `start` on.
+    ///
+    /// # Errors
+    /// As [`Plan::pack`].
+    pub fn pack_at(&self, tokens: &[u32], start: usize) -> Result<Vec<Vec<f64>>> {
         let capacity = self.tokens();
         if tokens.is_empty() || tokens.len() > capacity {
             return Err(InferError::Prompt {
@@ -265,7 +285,7 @@ impl Plan {
             });
         }
         let padded: Vec<u32> = tokens.iter().copied().cycle().take(capacity).collect();
-        let mut rows = Runner::new(&self.folded.model, Mode::Exact)?.embed(&padded, 0)?;
+        let mut rows = Runner::new(&self.folded.model, Mode::Exact)?.embed(&padded, start)?;
         self.folded.enter_stream(&mut rows);
         let mut packed = self.folded.geometry.pack(&rows, self.folded.shape().d_model);
         packed.resize(self.input_width(), vec![0.0; self.folded.geometry.period()]);
@@ -287,6 +307,11 @@ impl Plan {
         let mut row = self.folded.geometry.unpack_row(outputs, position, self.folded.shape().vocab);
         row.iter_mut().for_each(|x| *x *= self.folded.units.logits);
         Ok(row)
+    }
+
+    /// Levels that a step consumes.
+    pub(crate) fn depth_of(&self, step: usize) -> usize {
+        self.graph.nodes.get(step).map_or(0, |node| node.depth)
     }
 
     /// Identity of the plan: model, geometry, chain and placement.
@@ -440,7 +465,8 @@ impl Probe<'_> {
         let inputs = node.inputs.iter().map(|slice| make(slice.len)).collect::<Result<Vec<_>>>()?;
         machine.log().clear();
         let views: Vec<_> = inputs.iter().map(Vec::as_slice).collect();
-        exec::evaluate(&machine, self.folded, node, &views, LEVEL)?;
+        let mut session = Session::empty(self.folded.shape().layers, self.folded.geometry.blocks);
+        exec::evaluate(&machine, self.folded, node, &views, LEVEL, Some(&mut session))?;
         let rows = machine.log().rows();
         let kinds = rows.iter().filter(|row| row.kind != OpKind::Refresh);
         Ok(kinds.map(|row| (row.kind, row.level as i64 - LEVEL as i64, row.total.count)).collect())

@@ -55,8 +55,9 @@ impl Circuits {
     /// # Errors
     /// As [`Target::of`].
     pub fn target(&self) -> Result<Target> {
+        let mut target = Target::of(&self.params)?;
         let floor = self.circuits.iter().map(|(_, circuit)| circuit.profile().input_level()).max().unwrap_or(0);
-        let target = Target { chain: Chain::above(&self.params, floor).at("parameters")?, ..Target::of(&self.params)? };
+        target.chain = Chain::above(&self.params, floor).at("parameters")?;
         Ok(self.circuits.iter().fold(target, |target, (kind, circuit)| target.with_refresh(profile(*kind, circuit))))
     }
 

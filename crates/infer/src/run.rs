@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use cipherlm_ckks::slots::Machine;
 
 use crate::error::{InferError, Result};
-use crate::exec::{self, Value};
+use crate::exec::{self, Session, Value};
 use crate::graph::{NodeId, Operator};
 use crate::plan::Plan;
 
@@ -33,6 +33,11 @@ pub struct Progress<'a> {
 pub trait Observer<M: Machine> {
     /// Called before each step; `false` stops the run.
     fn before(&mut self, progress: &Progress<'_>) -> bool;
+
+    /// Whether a value of this step was kept from an earlier run. What only it needed is then not computed again.
+    fn has(&self, _step: usize, _name: &str) -> bool {
+        false
+    }
 
     /// A value kept from an earlier run, if there is one.
     ///
@@ -83,6 +88,52 @@ impl Plan {
     /// # Errors
     /// Inputs of the wrong number or level, whatever the machine refuses, and [`InferError::Stopped`] on request.
     pub fn run<M: Machine>(&self, machine: &M, input: Value<M>, observer: &mut dyn Observer<M>) -> Result<Value<M>> {
+        if self.folded.decoding() {
+            return self.run_session(machine, input, &mut self.session(), observer);
+        }
+        self.walk(machine, input, None, observer)
+    }
+
+    /// An empty session.
+    pub fn session<M: Machine>(&self) -> Session<M> {
+        Session::empty(self.folded.shape().layers, self.folded.geometry.blocks)
+    }
+
+    /// As [`Plan::run`], with a session: a plan for prompts fills it with the keys and values of `tokens` tokens (the rest of the
+    /// prompt is padding), a plan for tokens reads it and adds its token.
+    ///
+    /// # Errors
+    /// As [`Plan::run`]; a session that is full.
+    pub fn run_session<M: Machine>(
+        &self,
+        machine: &M,
+        input: Value<M>,
+        session: &mut Session<M>,
+        observer: &mut dyn Observer<M>,
+    ) -> Result<Value<M>> {
+        let context = self.folded.shape().context;
+        if session.position >= context {
+            return Err(InferError::Prompt {
+                length: session.position + 1,
+                capacity: context,
+                advice: "start a new session",
+            });
+        }
+        // A failed step must not leave half a token in the cache.
+        let mut next = session.clone();
+        let value = self.walk(machine, input, Some(&mut next), observer)?;
+        next.position += if self.folded.decoding() { 1 } else { self.tokens() };
+        *session = next;
+        Ok(value)
+    }
+
+    fn walk<M: Machine>(
+        &self,
+        machine: &M,
+        input: Value<M>,
+        mut session: Option<&mut Session<M>>,
+        observer: &mut dyn Observer<M>,
+    ) -> Result<Value<M>> {
         self.check_input(machine, &input)?;
         let nodes = &self.graph.nodes;
         let last_use = self.last_uses();
@@ -92,7 +143,8 @@ impl Plan {
         let start = Instant::now();
         let mut values: Vec<Option<Value<M>>> = vec![None; nodes.len()];
         values[0] = Some(input);
-        for (id, node) in nodes.iter().enumerate().skip(1) {
+        let needed = self.needed(observer);
+        for (id, node) in nodes.iter().enumerate().skip(1).filter(|(id, _)| needed[*id]) {
             let elapsed = start.elapsed();
             // Predictions are scaled by what the finished part really took.
             let pace = if done > 0.05 * total { elapsed.as_secs_f64() / done } else { 1.0 };
@@ -111,7 +163,7 @@ impl Plan {
             }
             let value = match observer.restore(machine, id, &node.name)? {
                 Some(value) => value,
-                None => self.step(machine, id, &values, observer)?,
+                None => self.step(machine, id, &values, session.as_deref_mut(), observer)?,
             };
             values[id] = Some(value);
             done += schedule[id].seconds + schedule[id].refresh_seconds;
@@ -129,6 +181,7 @@ impl Plan {
         machine: &M,
         id: NodeId,
         values: &[Option<Value<M>>],
+        session: Option<&mut Session<M>>,
         observer: &mut dyn Observer<M>,
     ) -> Result<Value<M>> {
         let node = &self.graph.nodes[id];
@@ -139,7 +192,7 @@ impl Plan {
         let inputs: Vec<&[M::Vector]> = node.inputs.iter().map(view).collect();
         let _label = machine.log().label(&node.name);
         let start = Instant::now();
-        let mut value = exec::evaluate(machine, &self.folded, node, &inputs, self.placement.levels[id])?;
+        let mut value = exec::evaluate(machine, &self.folded, node, &inputs, self.placement.levels[id], session)?;
         let time = start.elapsed();
         let start = Instant::now();
         let mut refreshes = 0;
@@ -177,6 +230,21 @@ impl Plan {
             Some(v) => mismatch("input level", self.input_level().to_string(), machine.level(v).to_string()),
             None => Ok(()),
         }
+    }
+
+    /// Steps whose values are wanted, given those that were kept.
+    fn needed<M: Machine>(&self, observer: &dyn Observer<M>) -> Vec<bool> {
+        let nodes = &self.graph.nodes;
+        let mut needed = vec![false; nodes.len()];
+        if let Some(last) = needed.last_mut() {
+            *last = true;
+        }
+        for (id, node) in nodes.iter().enumerate().rev() {
+            if needed[id] && !observer.has(id, &node.name) {
+                node.inputs.iter().for_each(|slice| needed[slice.node] = true);
+            }
+        }
+        needed
     }
 
     fn last_uses(&self) -> Vec<NodeId> {

@@ -1,0 +1,181 @@
+//! Where the time of a run went, under both accounting rules.
+
+use std::collections::BTreeMap;
+use std::time::{Duration, Instant};
+
+use cipherlm_ckks::slots::{Machine, OpKind};
+use serde::{Deserialize, Serialize};
+
+use crate::error::Result;
+use crate::graph::Operator;
+use crate::plan::Plan;
+use crate::run::{Done, Observer, Progress};
+
+/// One finished step.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct StepTime {
+    /// Name of the step.
+    pub name: String,
+    /// Kind of work.
+    pub class: Operator,
+    /// Layer it belongs to.
+    pub layer: Option<usize>,
+    /// Seconds of the step.
+    pub seconds: f64,
+    /// Seconds of the refresh after it.
+    pub refresh_seconds: f64,
+    /// Refresh operations after it.
+    pub refreshes: usize,
+    /// Seconds predicted for step and refresh.
+    pub predicted: f64,
+}
+
+/// A whole run.
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
+pub struct Report {
+    /// Model name.
+    pub model: String,
+    /// Prompt length of the plan.
+    pub length: usize,
+    /// Seconds of the forward pass.
+    pub seconds_total: f64,
+    /// Refresh operations.
+    pub bootstraps: usize,
+    /// Refresh operations by layer.
+    pub bootstraps_by_layer: Vec<usize>,
+    /// Seconds by kind of work, refreshes and encoding as kinds of their own.
+    pub by_operator: BTreeMap<String, f64>,
+    /// Seconds by kind of work, each refresh charged to the steps whose levels it replaces, in proportion to those levels.
+    pub bootstrap_attributed: BTreeMap<String, f64>,
+    /// Seconds by primitive.
+    pub by_primitive: BTreeMap<String, f64>,
+    /// Every step.
+    pub steps: Vec<StepTime>,
+}
+
+/// Collects a [`Report`] during a run and passes progress on.
+pub struct Profiler<'p, P> {
+    plan: &'p Plan,
+    progress: P,
+    start: Instant,
+    steps: Vec<StepTime>,
+    predicted: Vec<f64>,
+}
+
+impl<'p, P: FnMut(&Progress<'_>) -> bool> Profiler<'p, P> {
+    /// A profiler for one run of a plan.
+    pub fn new(plan: &'p Plan, progress: P) -> Self {
+        let predicted = plan.schedule().iter().map(|s| s.seconds + s.refresh_seconds).collect();
+        Self { plan, progress, start: Instant::now(), steps: vec![], predicted }
+    }
+
+    /// The report, with the primitives that the machine recorded during this run.
+    pub fn finish<M: Machine>(self, machine: &M) -> Report {
+        let rows = machine.log().rows();
+        let mut report = Report {
+            model: self.plan.model().spec().name.clone(),
+            length: self.plan.tokens(),
+            seconds_total: self.start.elapsed().as_secs_f64(),
+            bootstraps: self.plan.refreshes().0,
+            bootstraps_by_layer: self.plan.refreshes_by_layer(),
+            ..Report::default()
+        };
+        // Encoding and the power run inside steps of other kinds; the log knows their time by label.
+        let mut encode: BTreeMap<&str, f64> = BTreeMap::new();
+        let mut power: BTreeMap<&str, f64> = BTreeMap::new();
+        for row in &rows {
+            let seconds = row.total.time.as_secs_f64();
+            *report.by_primitive.entry(primitive(row.kind).to_owned()).or_default() += seconds;
+            if row.kind == OpKind::Encode {
+                *encode.entry(row.label.trim_end_matches(POWER_LABEL)).or_default() += seconds;
+            } else if let Some(step) = row.label.strip_suffix(POWER_LABEL) {
+                *power.entry(step).or_default() += seconds;
+            }
+        }
+        let mut pending: Vec<(Operator, f64)> = vec![];
+        for (index, step) in self.steps.iter().enumerate() {
+            let encoding = encode.get(step.name.as_str()).copied().unwrap_or(0.0).min(step.seconds);
+            let powering = power.get(step.name.as_str()).copied().unwrap_or(0.0).min(step.seconds - encoding);
+            let parts = [
+                (step.class, step.seconds - encoding - powering),
+                (Operator::PowerSoftmax, powering),
+                (Operator::Encode, encoding),
+            ];
+            for (class, seconds) in parts.into_iter().filter(|(_, seconds)| *seconds > 0.0) {
+                *report.by_operator.entry(name(class)).or_default() += seconds;
+                *report.bootstrap_attributed.entry(name(class)).or_default() += seconds;
+            }
+            pending.push((step.class, self.plan.depth_of(index + 1) as f64));
+            if step.refreshes > 0 {
+                *report.by_operator.entry(name(Operator::Bootstrap)).or_default() += step.refresh_seconds;
+                let levels: f64 = pending.iter().map(|(_, depth)| depth).sum();
+                for (class, depth) in pending.drain(..) {
+                    let share = if levels > 0.0 { depth / levels } else { 0.0 };
+                    *report.bootstrap_attributed.entry(name(class)).or_default() += share * step.refresh_seconds;
+                }
+            }
+        }
+        let known: f64 = report.by_operator.values().sum();
+        let rest = (report.seconds_total - known).max(0.0);
+        *report.by_operator.entry(name(Operator::Other)).or_default() += rest;
+        *report.bootstrap_attributed.entry(name(Operator::Other)).or_default() += rest;
+        report.steps = self.steps;
+        report
+    }
+}
+
+impl<M: Machine, P: FnMut(&Progress<'_>) -> bool> Observer<M> for Profiler<'_, P> {
+    fn before(&mut self, progress: &Progress<'_>) -> bool {
+        if self.steps.is_empty() && progress.elapsed < Duration::from_millis(50) {
+            self.start = Instant::now();
+        }
+        (self.progress)(progress)
+    }
+
+    fn after(&mut self, _: &M, done: &Done<'_, M>) -> Result<()> {
+        self.steps.push(StepTime {
+            name: done.name.to_owned(),
+            class: done.class,
+            layer: done.layer,
+            seconds: done.time.as_secs_f64(),
+            refresh_seconds: done.refresh_time.as_secs_f64(),
+            refreshes: done.refreshes,
+            predicted: self.predicted.get(done.step).copied().unwrap_or(0.0),
+        });
+        Ok(())
+    }
+}
+
+/// Suffix of the label under which the power and its mask are recorded.
+pub(crate) const POWER_LABEL: &str = ".power";
+
+fn name(class: Operator) -> String {
+    match class {
+        Operator::PlainMatmul => "plain_matmul",
+        Operator::CipherMatmul => "cipher_matmul",
+        Operator::PowerSoftmax => "power_softmax",
+        Operator::ActivationNorm => "activation_norm",
+        Operator::AddRepack => "add_repack",
+        Operator::Bootstrap => "bootstrap",
+        Operator::Encode => "encode",
+        Operator::Other => "other",
+    }
+    .to_owned()
+}
+
+fn primitive(kind: OpKind) -> &'static str {
+    match kind {
+        OpKind::Encode => "encode",
+        OpKind::Add => "add",
+        OpKind::AddPlain => "add_plain",
+        OpKind::MulPlain | OpKind::MulPlainExtended => "mul_plain",
+        OpKind::MulConst => "mul_const",
+        OpKind::Mul => "mul",
+        OpKind::Relin => "relinearise",
+        OpKind::Rescale => "rescale",
+        OpKind::Rotate | OpKind::ModUp | OpKind::KeyProduct | OpKind::ModDown => "rotation",
+        OpKind::Conjugate => "conjugate",
+        OpKind::Refresh => "bootstrap",
+        _ => "other",
+    }
+}
