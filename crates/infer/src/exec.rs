@@ -122,12 +122,17 @@ pub(crate) fn lower<M: Machine>(machine: &M, vector: &M::Vector, level: usize) -
 }
 
 /// Keys and values of the tokens so far, encrypted, and the position of the next token.
-#[derive(Clone)]
 pub struct Session<M: Machine> {
     /// Position of the token to run next.
     pub(crate) position: usize,
     /// Keys after rotary, then values, by layer and block: token-major, one slot group per token.
     pub(crate) cache: Vec<Vec<Option<[M::Vector; 2]>>>,
+}
+
+impl<M: Machine> Clone for Session<M> {
+    fn clone(&self) -> Self {
+        Self { position: self.position, cache: self.cache.clone() }
+    }
 }
 
 impl<M: Machine> Session<M> {
