@@ -82,10 +82,13 @@ impl Plaintext {
     /// Residues as a full polynomial.
     pub(crate) fn lift_full(&self, limbs: &Limbs) -> Result<Poly<Eval>, Error> {
         let ring = self.params.ring();
-        let poly = if self.integers.len() == ring.degree() {
-            Poly::<Coeff>::from_i64(ring, limbs, &self.integers)?
+        let gap = ring.degree() / self.integers.len();
+        // Integers that are exact as floats have a faster way to residues.
+        let poly = if self.integers.iter().all(|c| c.unsigned_abs() < 1 << 53) {
+            let mut spread = vec![0.0; ring.degree()];
+            spread.iter_mut().step_by(gap).zip(&self.integers).for_each(|(to, from)| *to = *from as f64);
+            Poly::<Coeff>::from_f64(ring, limbs, &spread)?
         } else {
-            let gap = ring.degree() / self.integers.len();
             let mut spread = vec![0; ring.degree()];
             spread.iter_mut().step_by(gap).zip(&self.integers).for_each(|(to, from)| *to = *from);
             Poly::<Coeff>::from_i64(ring, limbs, &spread)?

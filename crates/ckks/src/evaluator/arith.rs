@@ -1,5 +1,6 @@
 //! Sums, constants, plaintext products, levels and scales.
 
+use cipherlm_ring::Poly;
 use num_complex::Complex64;
 
 use super::{Evaluator, check_finite, check_scales};
@@ -13,9 +14,7 @@ impl<K: EvaluationKeys> Evaluator<K> {
     /// # Errors
     /// [`Error::LevelMismatch`], [`Error::ScaleMismatch`], [`Error::KeyMismatch`], [`Error::ParamsMismatch`].
     pub fn add(&self, a: &Ciphertext, b: &Ciphertext) -> Result<Ciphertext, Error> {
-        let mut sum = a.clone();
-        self.add_assign(&mut sum, b)?;
-        Ok(sum)
+        self.combine("add", a, b, false)
     }
 
     /// `a += b`; see [`Evaluator::add`].
@@ -40,9 +39,40 @@ impl<K: EvaluationKeys> Evaluator<K> {
     /// # Errors
     /// As [`Evaluator::add`].
     pub fn sub(&self, a: &Ciphertext, b: &Ciphertext) -> Result<Ciphertext, Error> {
-        let mut difference = a.clone();
-        self.sub_assign(&mut difference, b)?;
-        Ok(difference)
+        self.combine("sub", a, b, true)
+    }
+
+    /// `a + b` or `a - b`, limb by limb: a copied limb is still in the cache when the other is added.
+    fn combine(
+        &self,
+        operation: &'static str,
+        a: &Ciphertext,
+        b: &Ciphertext,
+        negate: bool,
+    ) -> Result<Ciphertext, Error> {
+        self.check_pair(operation, a, b)?;
+        check_scales(operation, a.scale, b.scale)?;
+        let (ring, kernel) = (self.params.ring(), self.params.ring().kernel());
+        let mut parts = Vec::with_capacity(a.parts.len().max(b.parts.len()));
+        for (x, y) in a.parts.iter().zip(&b.parts) {
+            let mut sum = Poly::scratch(ring, x.limbs())?;
+            sum.for_each_limb(|index, m, out| {
+                if let (Ok(x), Ok(y)) = (x.limb(index), y.limb(index)) {
+                    out.copy_from_slice(x);
+                    if negate { (kernel.sub)(m, out, y) } else { (kernel.add)(m, out, y) }
+                }
+            });
+            parts.push(sum);
+        }
+        parts.extend(a.parts.iter().skip(parts.len()).cloned());
+        for y in b.parts.iter().skip(parts.len()) {
+            let mut y = y.clone();
+            if negate {
+                y.neg_assign();
+            }
+            parts.push(y);
+        }
+        Ok(Ciphertext { parts, slots: a.slots.max(b.slots), ..self.shell(a) })
     }
 
     /// `a -= b`; see [`Evaluator::sub`].

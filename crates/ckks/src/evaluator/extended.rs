@@ -50,8 +50,12 @@ impl<K: EvaluationKeys> Evaluator<K> {
     ///
     /// # Errors
     /// As [`Evaluator::rotate_hoisted`].
-    pub fn rotate_hoisted_qp(&self, hoisted: &Hoisted, element: GaloisElement) -> Result<ExtendedCiphertext, Error> {
-        let a = &hoisted.ciphertext;
+    pub fn rotate_hoisted_qp(
+        &self,
+        hoisted: &Hoisted<'_>,
+        element: GaloisElement,
+    ) -> Result<ExtendedCiphertext, Error> {
+        let a = hoisted.ciphertext;
         self.check_linear("rotate_hoisted_qp", a)?;
         if element.is_identity() {
             let shape = crate::params::KeyShape::cheapest(&self.params, a.level)?;

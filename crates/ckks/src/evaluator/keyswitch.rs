@@ -11,19 +11,22 @@ use crate::{Ciphertext, Error};
 /// A ciphertext whose second polynomial has been taken apart for key switching: rotations of it share that work.
 ///
 /// Keys cut to different levels have different digits; each kind is computed when first needed and kept.
-pub struct Hoisted {
-    pub(super) ciphertext: Ciphertext,
-    digits: Mutex<Vec<(Arc<Decomposition>, Arc<Vec<Poly<Eval>>>)>>,
+pub struct Hoisted<'a> {
+    pub(super) ciphertext: &'a Ciphertext,
+    digits: Mutex<Vec<(Arc<Decomposition>, Digits)>>,
 }
 
-impl Hoisted {
+/// One polynomial per digit, shared by all rotations that use it.
+type Digits = Arc<Vec<Poly<Eval>>>;
+
+impl Hoisted<'_> {
     /// The ciphertext.
     pub fn ciphertext(&self) -> &Ciphertext {
-        &self.ciphertext
+        self.ciphertext
     }
 
     /// Digits of the second polynomial in the layout of `decomposition`.
-    pub(super) fn digits(&self, decomposition: &Arc<Decomposition>) -> Result<Arc<Vec<Poly<Eval>>>, Error> {
+    pub(super) fn digits(&self, decomposition: &Arc<Decomposition>) -> Result<Digits, Error> {
         let same = |have: &Decomposition| {
             have.limbs() == decomposition.limbs() && have.digit_limbs().eq(decomposition.digit_limbs())
         };
@@ -42,9 +45,9 @@ impl<K: EvaluationKeys> Evaluator<K> {
     ///
     /// # Errors
     /// [`Error::NotLinear`], [`Error::ParamsMismatch`].
-    pub fn hoist(&self, a: &Ciphertext) -> Result<Hoisted, Error> {
+    pub fn hoist<'a>(&self, a: &'a Ciphertext) -> Result<Hoisted<'a>, Error> {
         self.check_linear("hoist", a)?;
-        Ok(Hoisted { ciphertext: a.clone(), digits: Mutex::new(Vec::new()) })
+        Ok(Hoisted { ciphertext: a, digits: Mutex::new(Vec::new()) })
     }
 
     /// `a` under the secret of `key`, whose source must be the secret of `a`; level and scale stay.

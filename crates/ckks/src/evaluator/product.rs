@@ -6,6 +6,9 @@ use super::{Evaluator, check_scales};
 use crate::keys::{EvaluationKeys, KeyPurpose};
 use crate::{Ciphertext, Error};
 
+/// Residues handled together: seven such blocks stay in the L2 cache.
+const BLOCK: usize = 4096;
+
 impl<K: EvaluationKeys> Evaluator<K> {
     /// `a * b` as three polynomials; the scales multiply. Sum such products first, then [`Evaluator::relinearise`].
     ///
@@ -14,10 +17,7 @@ impl<K: EvaluationKeys> Evaluator<K> {
     /// [`Error::LevelExhausted`] if the product does not fit the level.
     pub fn mul(&self, a: &Ciphertext, b: &Ciphertext) -> Result<Ciphertext, Error> {
         self.check_factors("mul", a, b)?;
-        let (a0, a1, b0, b1) = (&a.parts[0], &a.parts[1], &b.parts[0], &b.parts[1]);
-        let mut middle = Poly::mul(a0, b1)?;
-        middle.mul_add_assign(a1, b0)?;
-        let parts = vec![Poly::mul(a0, b0)?, middle, Poly::mul(a1, b1)?];
+        let parts = self.tensor(a, b)?;
         Ok(Ciphertext { parts, scale: a.scale * b.scale, slots: a.slots.max(b.slots), ..self.shell(a) })
     }
 
@@ -27,12 +27,7 @@ impl<K: EvaluationKeys> Evaluator<K> {
     /// As [`Evaluator::mul`].
     pub fn square(&self, a: &Ciphertext) -> Result<Ciphertext, Error> {
         self.check_factors("square", a, a)?;
-        let (a0, a1) = (&a.parts[0], &a.parts[1]);
-        let mut middle = Poly::mul(a0, a1)?;
-        let again = middle.clone();
-        middle.add_assign(&again)?;
-        let parts = vec![Poly::mul(a0, a0)?, middle, Poly::mul(a1, a1)?];
-        Ok(Ciphertext { parts, scale: a.scale.square(), ..self.shell(a) })
+        Ok(Ciphertext { parts: self.tensor(a, a)?, scale: a.scale.square(), ..self.shell(a) })
     }
 
     /// `acc += a * b`, three polynomials: one term of a sum of products.
@@ -138,6 +133,36 @@ impl<K: EvaluationKeys> Evaluator<K> {
     /// As [`Evaluator::mul_relin_rescale`].
     pub fn square_relin_rescale(&self, a: &Ciphertext) -> Result<Ciphertext, Error> {
         self.relinearise_rescale(&self.square(a)?)
+    }
+
+    /// `(a0 b0, a0 b1 + a1 b0, a1 b1)`, block by block so that each residue is read from memory once.
+    fn tensor(&self, a: &Ciphertext, b: &Ciphertext) -> Result<Vec<Poly<Eval>>, Error> {
+        let (ring, limbs) = (self.params.ring(), self.params.limbs(a.level));
+        let mut parts: Vec<Poly<Eval>> =
+            (0..3).map(|_| Poly::scratch(ring, limbs)).collect::<Result<_, cipherlm_ring::Error>>()?;
+        let [d0, d1, d2] = parts.as_mut_slice() else { return Ok(parts) };
+        let outputs = d0.iter_mut().zip(d1.iter_mut()).zip(d2.iter_mut());
+        let kernel = ring.kernel();
+        cipherlm_ring::par::each(3 * limbs.len() * ring.degree(), outputs, |(((limb, d0), (_, d1)), (_, d2))| {
+            let (Ok(m), Ok(a0), Ok(a1), Ok(b0), Ok(b1)) = (
+                ring.modulus(limb),
+                a.parts[0].limb(limb),
+                a.parts[1].limb(limb),
+                b.parts[0].limb(limb),
+                b.parts[1].limb(limb),
+            ) else {
+                return;
+            };
+            for start in (0..d0.len()).step_by(BLOCK) {
+                let block = start..d0.len().min(start + BLOCK);
+                let [a0, a1, b0, b1] = [a0, a1, b0, b1].map(|x| &x[block.clone()]);
+                (kernel.mul_to)(m, &mut d0[block.clone()], a0, b0);
+                (kernel.mul_to)(m, &mut d1[block.clone()], a0, b1);
+                (kernel.mul_add)(m, &mut d1[block.clone()], a1, b0);
+                (kernel.mul_to)(m, &mut d2[block], a1, b1);
+            }
+        });
+        Ok(parts)
     }
 
     fn check_factors(&self, operation: &'static str, a: &Ciphertext, b: &Ciphertext) -> Result<(), Error> {

@@ -55,8 +55,8 @@ impl<K: EvaluationKeys> Evaluator<K> {
     ///
     /// # Errors
     /// As [`Evaluator::rotate`].
-    pub fn rotate_hoisted(&self, hoisted: &Hoisted, element: GaloisElement) -> Result<Ciphertext, Error> {
-        let a = &hoisted.ciphertext;
+    pub fn rotate_hoisted(&self, hoisted: &Hoisted<'_>, element: GaloisElement) -> Result<Ciphertext, Error> {
+        let a = hoisted.ciphertext;
         self.check_linear("rotate_hoisted", a)?;
         if element.is_identity() {
             return Ok(a.clone());
