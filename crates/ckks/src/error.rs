@@ -252,9 +252,14 @@ pub enum Error {
         reason: &'static str,
     },
 
-    /// The operating system gave no randomness.
-    #[error("the operating system's random source failed")]
-    Entropy,
+    /// A file or directory could not be read or written.
+    #[error("{}: {kind}", path.display())]
+    Storage {
+        /// The file or directory.
+        path: std::path::PathBuf,
+        /// What the system said.
+        kind: std::io::ErrorKind,
+    },
 
     /// Bytes that are not a valid object.
     #[error("wire: {0}")]

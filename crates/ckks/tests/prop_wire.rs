@@ -4,8 +4,8 @@ mod common;
 
 use cipherlm_ckks::wire::{HEADER_BYTES, Header};
 use cipherlm_ckks::{
-    Ciphertext, Complex64, Error, KeyPurpose, KeySet, KeyShape, Params, PublicKey, SecretKey, SwitchingKey, Wire,
-    WireError, presets,
+    Ciphertext, Complex64, Error, KeyPurpose, KeySet, KeyShape, KeyStore, Params, PublicKey, SecretKey, SwitchingKey,
+    Wire, WireError, presets,
 };
 use common::{Setup, setup, values};
 use proptest::prelude::*;
@@ -67,6 +67,28 @@ fn everything_comes_back() {
     assert_eq!(secret.id(), s.secret.id());
     let public = PublicKey::from_bytes(&s.params, &s.secret.public_key().unwrap().to_bytes()).unwrap();
     assert_eq!(public.key_id(), s.secret.id());
+}
+
+#[test]
+fn keys_stream_from_a_directory_within_a_budget() {
+    let s = setup(N, 40.0, 2, &[1, 2, 3, 4]);
+    let directory = std::env::temp_dir().join(format!("cipherlm-ckks-keys-{}", std::process::id()));
+    KeyStore::write(&directory, s.evaluator.keys()).unwrap();
+    let one = s.evaluator.keys().iter().next().unwrap().shape().resident_bytes(&s.params);
+    let store = KeyStore::open(&s.params, &directory, 2 * one).unwrap();
+    assert_eq!((store.len(), store.resident_bytes()), (s.evaluator.keys().len(), 0));
+    let x = s.encrypt(&values(N / 2, 1), 2);
+    let streamed = cipherlm_ckks::Evaluator::new(&s.params, store);
+    for steps in [1, 2, 3, 4, 1] {
+        let [a, b] = [streamed.rotate(&x, steps).unwrap(), s.evaluator.rotate(&x, steps).unwrap()];
+        assert!(a.parts() == b.parts());
+        assert!(streamed.keys().resident_bytes() <= 2 * one);
+    }
+    assert!(matches!(streamed.rotate(&x, 5), Err(Error::MissingKey { .. })));
+    let other = presets::insecure::small(N, 40.0, 3).unwrap();
+    assert!(matches!(KeyStore::open(&other, &directory, 0).map(drop), Err(Error::ParamsMismatch { .. })));
+    std::fs::remove_dir_all(&directory).unwrap();
+    assert!(matches!(KeyStore::open(&s.params, &directory, 0).map(drop), Err(Error::Storage { .. })));
 }
 
 #[test]

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use cipherlm_ring::{Automorphism, Eval, Poly, inner_product_many};
+use cipherlm_ring::{Automorphism, Eval, Poly, inner_product_many, par};
 
 use super::{Evaluator, Hoisted};
 use crate::keys::{EvaluationKeys, GaloisElement, KeyPurpose};
@@ -136,8 +136,17 @@ impl<K: EvaluationKeys> Evaluator<K> {
         let automorphism = self.permutation(element)?;
         let [mut c0, c1] = self.mod_down_parts(&switched, a.level, special)?;
         drop(switched);
-        c0.add_assign(&a.parts[0])?;
-        let parts = vec![c0.automorphism(&automorphism)?, c1.automorphism(&automorphism)?];
+        // Limb by limb, so that the sum is permuted while it is in the cache.
+        let (ring, kernel) = (self.params.ring(), self.params.ring().kernel());
+        let mut image = Poly::scratch(ring, c0.limbs())?;
+        let limbs = image.iter_mut().zip(c0.iter_mut());
+        par::each(ring.degree() * self.params.limb_count(a.level), limbs, |((limb, to), (_, sum))| {
+            if let (Ok(m), Ok(own)) = (ring.modulus(limb), a.parts[0].limb(limb)) {
+                (kernel.add)(m, sum, own);
+                (kernel.permute)(to, sum, automorphism.index());
+            }
+        });
+        let parts = vec![image, c1.automorphism(&automorphism)?];
         Ok(Ciphertext { parts, ..self.shell(a) })
     }
 

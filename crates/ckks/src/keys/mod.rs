@@ -5,6 +5,7 @@ mod public;
 mod request;
 mod secret;
 mod set;
+mod store;
 mod switching;
 
 use std::fmt;
@@ -14,6 +15,7 @@ pub use public::PublicKey;
 pub use request::{KeyRequest, MemoryBill};
 pub use secret::SecretKey;
 pub use set::{EvaluationKeys, KeySet, NoKeys};
+pub use store::KeyStore;
 pub use switching::SwitchingKey;
 pub(crate) use switching::public_half;
 

@@ -3,7 +3,7 @@
 use zeroize::Zeroizing;
 
 use super::pack::{limb_bytes, pack, unpack};
-use super::{Body, HEADER_BYTES, Reader, Wire, field, open, seal};
+use super::{Body, HEADER_BYTES, Header, Reader, Wire, field, open, seal};
 use crate::keys::{GaloisElement, KeyId, KeyPurpose, KeySet, PublicKey, SecretKey, SwitchingKey, public_half};
 use crate::params::{KeyShape, SecretDistribution};
 use crate::ring::Seed;
@@ -19,6 +19,21 @@ pub(crate) fn switching_key_bytes(digits: usize, limbs: usize, degree: usize) ->
 
 fn body_bytes(digits: usize, limbs: usize, degree: usize) -> u64 {
     FIXED + digits as u64 * limbs as u64 * limb_bytes(degree)
+}
+
+/// Purpose and shape of a switching key, from the first bytes of its file.
+pub(crate) fn switching_key_label(params: &Params, bytes: &[u8]) -> Result<(KeyPurpose, KeyShape), Error> {
+    let header = Header::read(bytes)?;
+    if header.kind != SwitchingKey::TYPE {
+        return Err(crate::WireError::Type { found: header.kind, expected: SwitchingKey::TYPE }.into());
+    }
+    if header.params != params.hash() {
+        return Err(Error::ParamsMismatch { operation: "read", left: params.hash(), right: header.params });
+    }
+    let mut reader = Reader::new(bytes);
+    reader.take(HEADER_BYTES)?;
+    let meta = Meta::read(params, &mut reader)?;
+    Ok((meta.purpose, meta.shape))
 }
 
 struct Meta {

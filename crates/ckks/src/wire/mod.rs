@@ -19,7 +19,7 @@ mod ciphertext;
 mod key;
 mod pack;
 
-pub(crate) use key::switching_key_bytes;
+pub(crate) use key::{switching_key_bytes, switching_key_label};
 
 use crate::{Error, KeyId, Params, ParamsHash, WireError};
 

@@ -1,0 +1,118 @@
+//! Switching keys in a directory, loaded when a circuit asks for them.
+
+use std::collections::BTreeMap;
+use std::fs::{self, File};
+use std::io::{self, Read, Write as _};
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use super::{EvaluationKeys, KeyPurpose, KeySet, SwitchingKey};
+use crate::wire::{Wire, switching_key_label};
+use crate::{Error, Params};
+
+/// A directory with one file per switching key, and the most recently used keys in memory up to a budget.
+///
+/// Loading checks hash, range and security of a key and makes its uniform half again from the seed, which takes longer than
+/// switching with it: give the store a budget that holds the keys of a circuit's inner loops.
+pub struct KeyStore {
+    params: Params,
+    /// Levels in increasing order.
+    files: BTreeMap<KeyPurpose, Vec<(usize, PathBuf)>>,
+    budget: u64,
+    /// Least recently used first.
+    loaded: Mutex<Vec<(KeyPurpose, Arc<SwitchingKey>)>>,
+}
+
+impl KeyStore {
+    /// Writes the keys of a set to a directory, which is created if need be.
+    ///
+    /// # Errors
+    /// [`Error::Storage`].
+    pub fn write(directory: &Path, keys: &KeySet) -> Result<(), Error> {
+        fs::create_dir_all(directory).map_err(storage(directory))?;
+        for (number, key) in keys.iter().enumerate() {
+            let path = directory.join(format!("{number:04}.key"));
+            let mut file = File::create(&path).map_err(storage(&path))?;
+            file.write_all(&key.to_bytes()).map_err(storage(&path))?;
+        }
+        Ok(())
+    }
+
+    /// Lists the `.key` files of a directory by their headers; no key is loaded yet. At most about `budget` bytes of keys
+    /// will be in memory, but always the last one used.
+    ///
+    /// # Errors
+    /// [`Error::Storage`]; [`Error::Wire`] or [`Error::ParamsMismatch`] for a file that is no switching key of `params`.
+    pub fn open(params: &Params, directory: &Path, budget: u64) -> Result<Self, Error> {
+        let mut files: BTreeMap<KeyPurpose, Vec<(usize, PathBuf)>> = BTreeMap::new();
+        for entry in fs::read_dir(directory).map_err(storage(directory))? {
+            let path = entry.map_err(storage(directory))?.path();
+            if path.extension().is_none_or(|e| e != "key") {
+                continue;
+            }
+            let mut start = Vec::new();
+            let file = File::open(&path).map_err(storage(&path))?;
+            file.take(4096).read_to_end(&mut start).map_err(storage(&path))?;
+            let (purpose, shape) = switching_key_label(params, &start)?;
+            files.entry(purpose).or_default().push((shape.level, path));
+        }
+        files.values_mut().for_each(|list| list.sort());
+        Ok(Self { params: params.clone(), files, budget, loaded: Mutex::default() })
+    }
+
+    /// Number of keys in the directory.
+    pub fn len(&self) -> usize {
+        self.files.values().map(Vec::len).sum()
+    }
+
+    /// True if there are none.
+    pub fn is_empty(&self) -> bool {
+        self.files.is_empty()
+    }
+
+    /// Bytes of the keys now in memory.
+    pub fn resident_bytes(&self) -> u64 {
+        let loaded = self.loaded.lock().unwrap_or_else(PoisonError::into_inner);
+        loaded.iter().map(|(_, key)| key.shape().resident_bytes(&self.params)).sum()
+    }
+
+    /// Puts a key at the end of the list and drops from its front what the budget does not hold.
+    fn remember(&self, purpose: KeyPurpose, key: &Arc<SwitchingKey>) {
+        let mut loaded = self.loaded.lock().unwrap_or_else(PoisonError::into_inner);
+        loaded.retain(|(_, have)| !(have.purpose() == key.purpose() && have.shape() == key.shape()));
+        loaded.push((purpose, key.clone()));
+        let bytes = |list: &[(KeyPurpose, Arc<SwitchingKey>)]| -> u64 {
+            list.iter().map(|(_, key)| key.shape().resident_bytes(&self.params)).sum()
+        };
+        while loaded.len() > 1 && bytes(&loaded) > self.budget {
+            loaded.remove(0);
+        }
+    }
+}
+
+impl EvaluationKeys for KeyStore {
+    fn key(&self, purpose: KeyPurpose, level: usize) -> Result<Arc<SwitchingKey>, Error> {
+        let missing = Error::MissingKey { purpose, level };
+        let list = self.files.get(&purpose).ok_or(missing.clone())?;
+        let (found, path) = list.iter().find(|(have, _)| *have >= level).ok_or(missing)?;
+        let present = {
+            let loaded = self.loaded.lock().unwrap_or_else(PoisonError::into_inner);
+            loaded.iter().find(|(p, key)| *p == purpose && key.shape().level == *found).map(|(_, key)| key.clone())
+        };
+        // Loaded outside of the lock: two threads may both load a key, and the last to remember it wins.
+        let key = match present {
+            Some(key) => key,
+            None => {
+                let bytes = fs::read(path).map_err(storage(path))?;
+                Arc::new(SwitchingKey::from_bytes(&self.params, &bytes)?)
+            }
+        };
+        self.remember(purpose, &key);
+        Ok(key)
+    }
+}
+
+fn storage(path: &Path) -> impl FnOnce(io::Error) -> Error {
+    let path = path.to_owned();
+    move |error| Error::Storage { path, kind: error.kind() }
+}
