@@ -9,7 +9,7 @@ pub(crate) fn demo(sh: &Shell, flags: &Demo) -> anyhow::Result<()> {
     push(&mut args, "--prompt", flags.prompt.as_ref());
     push(&mut args, "--tokens", flags.tokens.map(|n| n.to_string()).as_ref());
     push(&mut args, "--length", flags.length.map(|n| n.to_string()).as_ref());
-    push(&mut args, "--json", path(flags.json.as_ref()).as_ref());
+    push(&mut args, "--json-file", path(flags.json.as_ref()).as_ref());
     push(&mut args, "--html", path(flags.html.as_ref()).as_ref());
     Ok(cmd!(sh, "cargo run --quiet --locked --release -p cipherlm -- {args...}").run()?)
 }
@@ -22,7 +22,7 @@ pub(crate) fn profile(sh: &Shell, flags: &Profile) -> anyhow::Result<()> {
     let mut args: Vec<String> = vec!["profile".into()];
     push(&mut args, "--model", flags.model.as_ref());
     push(&mut args, "--length", flags.length.map(|n| n.to_string()).as_ref());
-    push(&mut args, "--json", path(flags.json.as_ref()).as_ref());
+    push(&mut args, "--json-file", path(flags.json.as_ref()).as_ref());
     push(&mut args, "--html", path(flags.html.as_ref()).as_ref());
     Ok(cmd!(sh, "cargo run --quiet --locked --release -p cipherlm -- {args...}").run()?)
 }

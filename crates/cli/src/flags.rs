@@ -16,6 +16,12 @@ pub(crate) struct Cli {
 
 #[derive(Subcommand)]
 pub(crate) enum Command {
+    /// Run the model on a prompt under encryption at 128-bit parameters and check the answer.
+    Demo(Demo),
+    /// Show where an encrypted forward pass spends its time.
+    Profile(Profile),
+    /// Compile a model and print what its encrypted run will take, before any key exists.
+    Plan(Plan),
     /// Continue a prompt in the clear, with the exact functions or with the certified polynomials.
     Generate(Generate),
     /// Perplexity of a text: exact functions beside polynomials, and how often both pick the same token.
@@ -28,6 +34,57 @@ pub(crate) enum Command {
     Train(Train),
     /// Print completions for a shell.
     Completions(Completions),
+}
+
+#[derive(Args)]
+pub(crate) struct Demo {
+    /// Model folder, or a name below `models/` (default: the shipped model).
+    #[arg(long)]
+    pub(crate) model: Option<PathBuf>,
+    /// The text to continue.
+    #[arg(long, default_value = "Once upon a time, there was a little")]
+    pub(crate) prompt: String,
+    /// How many tokens to generate.
+    #[arg(long, default_value_t = 1)]
+    pub(crate) tokens: usize,
+    /// Prompt length to plan for (default: the next of 16, 32, 64, 128).
+    #[arg(long)]
+    pub(crate) length: Option<usize>,
+    /// Also write the result as JSON here.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) json_file: Option<PathBuf>,
+    /// Write the report as a self-contained HTML page.
+    #[arg(long)]
+    pub(crate) html: Option<PathBuf>,
+}
+
+#[derive(Args)]
+pub(crate) struct Profile {
+    /// Model folder, or a name below `models/` (default: the shipped model).
+    #[arg(long)]
+    pub(crate) model: Option<PathBuf>,
+    /// Prompt length.
+    #[arg(long, default_value_t = 128)]
+    pub(crate) length: usize,
+    /// Also write the profile as JSON here.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) json_file: Option<PathBuf>,
+    /// Write it as a self-contained HTML page.
+    #[arg(long)]
+    pub(crate) html: Option<PathBuf>,
+}
+
+#[derive(Args)]
+pub(crate) struct Plan {
+    /// Model folder, or a name below `models/` (default: the shipped model).
+    #[arg(long)]
+    pub(crate) model: Option<PathBuf>,
+    /// Prompt length.
+    #[arg(long, default_value_t = 32)]
+    pub(crate) length: usize,
+    /// Print every step with its levels, and the reason of every bootstrap.
+    #[arg(long)]
+    pub(crate) explain: bool,
 }
 
 #[derive(Args)]

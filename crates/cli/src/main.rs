@@ -2,6 +2,7 @@
 #![forbid(unsafe_code)]
 
 mod clear;
+mod encrypted;
 mod flags;
 mod inspect;
 mod model;
@@ -28,6 +29,9 @@ fn main() -> ExitCode {
 
 fn dispatch(cli: &Cli) -> anyhow::Result<bool> {
     match &cli.command {
+        Command::Demo(args) => encrypted::demo(args, cli.json),
+        Command::Profile(args) => encrypted::profile(args, cli.json),
+        Command::Plan(args) => encrypted::plan(args, cli.json),
         Command::Generate(args) => clear::generate(args, cli.json),
         Command::Eval(args) => clear::eval(args, cli.json),
         Command::Certify(args) => clear::certify(args, cli.json),
@@ -38,5 +42,13 @@ fn dispatch(cli: &Cli) -> anyhow::Result<bool> {
             clap_complete::generate(args.shell, &mut command, "cipherlm", &mut std::io::stdout());
             Ok(true)
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #[test]
+    fn the_command_line_is_consistent() {
+        <crate::flags::Cli as clap::CommandFactory>::command().debug_assert();
     }
 }

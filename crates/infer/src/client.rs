@@ -125,8 +125,12 @@ impl<K: EvaluationKeys> Server<K> {
         let take = |ciphertext| self.machine.input(ciphertext).at("input");
         let input = prompt.ciphertexts.into_iter().map(take).collect::<Result<Vec<_>>>()?;
         let outputs = plan.run(&self.machine, input, observer)?;
-        // Whatever modulus is left over goes nowhere.
-        let bottom = |v: &_| Ok::<_, InferError>(self.machine.drop_to(v, 0).at("output")?.ciphertext().clone());
+        // The lowest level that still carries logits up to a thousand: whatever modulus is left over goes nowhere.
+        let bottom = |v: &_| {
+            let (chain, scale, top) = (self.machine.chain(), self.machine.scale(v), self.machine.level(v));
+            let level = (0..top).find(|&l| chain.capacity(l, scale) >= 1024.0).unwrap_or(top);
+            Ok::<_, InferError>(self.machine.drop_to(v, level).at("output")?.ciphertext().clone())
+        };
         Ok(EncryptedLogits { plan: plan.id(), ciphertexts: outputs.iter().map(bottom).collect::<Result<_>>()? })
     }
 }

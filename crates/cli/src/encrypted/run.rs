@@ -1,0 +1,107 @@
+//! Client and server in one process, with nothing but ciphertexts and public keys between them.
+
+use super::outcome::{Outcome, TokenCheck};
+use super::setup::Setup;
+use crate::clear::argmax;
+use cipherlm_ckks::bootstrap::BootstrapKeys;
+use cipherlm_ckks::slots::Encrypted;
+use cipherlm_infer::{Client, Profiler, Progress, Server};
+use cipherlm_spec::{Mode, Positions, Runner};
+use indicatif::ProgressBar;
+use std::sync::Arc;
+use std::time::Instant;
+
+/// What the user sees while it runs.
+pub(crate) struct Console {
+    wanted: bool,
+    bar: ProgressBar,
+}
+
+impl Console {
+    pub(crate) fn new(wanted: bool) -> Self {
+        Self { wanted, bar: crate::progress::bar(wanted) }
+    }
+
+    /// A line that stays.
+    pub(crate) fn line(&mut self, text: &str) {
+        if self.wanted {
+            self.bar.suspend(|| eprintln!("{text}"));
+        }
+    }
+
+    fn step(&mut self, p: &Progress<'_>) {
+        self.bar.set_length(p.steps as u64);
+        self.bar.set_position(p.step as u64);
+        let refresh = if p.refresh { ", then a bootstrap" } else { "" };
+        self.bar.set_message(format!("{} at level {}{refresh}; {:.0} s left", p.name, p.level, p.left.as_secs_f64()));
+        // Piped: a line now and then instead of a bar.
+        if self.wanted && self.bar.is_hidden() && p.step % 8 == 1 {
+            eprintln!(
+                "  {:>6.1} s  step {}/{}  {} at level {}  ({:.0} s left)",
+                p.elapsed.as_secs_f64(),
+                p.step,
+                p.steps,
+                p.name,
+                p.level,
+                p.left.as_secs_f64()
+            );
+        }
+    }
+}
+
+/// Keys made, server up.
+pub(crate) struct Session<'s> {
+    setup: &'s Setup,
+    client: Client,
+    server: Server<Arc<BootstrapKeys>>,
+    pub(crate) seconds_keygen: f64,
+}
+
+impl<'s> Session<'s> {
+    /// Makes the client's keys and hands the public ones to a server.
+    pub(crate) fn start(setup: &'s Setup, console: &mut Console) -> anyhow::Result<Self> {
+        let clock = Instant::now();
+        let params = setup.circuits.params();
+        let client = Client::generate(params)?;
+        let keys = setup.circuits.keys(client.secret(), &setup.plan)?;
+        let machine = Encrypted::new(params, client.key_id(), Arc::clone(&keys))?;
+        let server = Server::new(machine.with_refresher(setup.circuits.refresher(&keys)));
+        let seconds_keygen = clock.elapsed().as_secs_f64();
+        console.line(&format!("client      keys made in {seconds_keygen:.1} s"));
+        Ok(Self { setup, client, server, seconds_keygen })
+    }
+
+    /// One encrypted forward pass; returns the most likely next token, checked against clear text.
+    pub(crate) fn forward(
+        &self,
+        tokens: &[u32],
+        outcome: &mut Outcome<'_>,
+        console: &mut Console,
+    ) -> anyhow::Result<u32> {
+        let plan = &self.setup.plan;
+        let clock = Instant::now();
+        let prompt = self.client.encrypt(plan, tokens)?;
+        outcome.seconds_encrypt += clock.elapsed().as_secs_f64();
+        let machine = self.server.machine();
+        cipherlm_ckks::slots::Machine::log(machine).clear();
+        let mut profiler = Profiler::new(plan, |p: &Progress<'_>| {
+            console.step(p);
+            true
+        });
+        let answer = self.server.run(plan, prompt, &mut profiler)?;
+        let report = profiler.finish(machine);
+        console.bar.finish_and_clear();
+        let clock = Instant::now();
+        let position = tokens.len() - 1;
+        let encrypted = self.client.decrypt(plan, &answer, position)?;
+        outcome.seconds_decrypt += clock.elapsed().as_secs_f64();
+        let reference = |mode| -> anyhow::Result<Vec<f64>> {
+            let mut rows = Runner::new(&self.setup.loaded.model, mode)?.forward(tokens, Positions::Last)?;
+            rows.pop().ok_or_else(|| anyhow::anyhow!("the reference returned no logits"))
+        };
+        let (polynomial, exact) = (reference(Mode::Polynomial)?, reference(Mode::Exact)?);
+        let token = argmax(&encrypted) as u32;
+        outcome.add(report, TokenCheck::new(token, &encrypted, &polynomial, &exact));
+        Ok(token)
+    }
+}
