@@ -288,7 +288,10 @@ impl<'s> Outcome<'s> {
                     row("ring degree", format!("2^{}", params.log_degree())),
                     row("log QP", format!("{:.1}", params.log_qp())),
                     row("security", format!("{:.1} bits classical, dense ternary main secret", params.security().bits)),
-                    row("ephemeral secret", format!("weight {}, bottom modulus only", self.setup.profile.ephemeral_weight)),
+                    row(
+                        "ephemeral secret",
+                        format!("weight {}, bottom modulus only", self.setup.profile.ephemeral_weight),
+                    ),
                     row("bootstrapping failure", "0 by construction".into()),
                     row("threat model", "honest-but-curious server, IND-CPA; no circuit privacy".into()),
                 ],
@@ -307,10 +310,23 @@ impl<'s> Outcome<'s> {
                 title: "Application card".into(),
                 rows: vec![
                     row("task", "next token of a text".into()),
-                    row("prompt length", format!("padded to {} tokens; the length class is public", self.setup.plan.tokens())),
+                    row(
+                        "prompt length",
+                        format!("padded to {} tokens; the length class is public", self.setup.plan.tokens()),
+                    ),
                     row("client work", "tokenise, embed, encrypt; decrypt, pick the token".into()),
-                    row("agreement with the polynomial model", format!("{} of {}", self.tokens.iter().filter(|t| t.same_polynomial).count(), self.tokens.len())),
-                    row("agreement with the exact model", format!("{} of {}", self.tokens.iter().filter(|t| t.same_exact).count(), self.tokens.len())),
+                    row(
+                        "agreement with the polynomial model",
+                        format!(
+                            "{} of {}",
+                            self.tokens.iter().filter(|t| t.same_polynomial).count(),
+                            self.tokens.len()
+                        ),
+                    ),
+                    row(
+                        "agreement with the exact model",
+                        format!("{} of {}", self.tokens.iter().filter(|t| t.same_exact).count(), self.tokens.len()),
+                    ),
                 ],
             },
         ]
