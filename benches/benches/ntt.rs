@@ -1,0 +1,37 @@
+//! Negacyclic transforms of one residue polynomial in cache, on the kernel chosen for this CPU.
+
+use std::hint::black_box;
+use std::time::Duration;
+
+use cipherlm_benches::{metrics, scattered};
+use cipherlm_ring::{Kernel, Modulus, NttTable, ntt_primes};
+use criterion::{Criterion, criterion_group, criterion_main};
+
+fn transforms(c: &mut Criterion) {
+    let kernel = Kernel::best();
+    for log_n in 12..=16 {
+        let n = 1 << log_n;
+        let q = ntt_primes(n, 50, 1, &[]).expect("a prime")[0];
+        let table = NttTable::new(Modulus::new(q).expect("a prime"), n).expect("a table");
+        let mut poly = scattered(n, q);
+        for (direction, inverse) in [("forward", false), ("inverse", true)] {
+            let id = format!("ntt/{direction}/{n}");
+            metrics(&id, &format!("50-bit prime, {} kernel", kernel.name));
+            c.bench_function(&id, |b| match inverse {
+                false => b.iter(|| (kernel.ntt_forward)(&table, black_box(&mut poly))),
+                true => b.iter(|| (kernel.ntt_inverse)(&table, black_box(&mut poly), 1.0)),
+            });
+        }
+    }
+}
+
+/// Many short samples: the machine's speed drifts more than a sample's mean.
+fn short() -> Criterion {
+    Criterion::default()
+        .sample_size(30)
+        .warm_up_time(Duration::from_millis(200))
+        .measurement_time(Duration::from_millis(800))
+}
+
+criterion_group! { name = ntt; config = short(); targets = transforms }
+criterion_main!(ntt);
