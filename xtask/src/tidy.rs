@@ -220,7 +220,7 @@ fn doc_links(sh: &Shell, found: &mut Vec<String>) -> anyhow::Result<()> {
         let text = std::fs::read_to_string(&file)?;
         for link in text.split("](").skip(1).filter_map(|rest| rest.split(')').next()) {
             let target = link.split('#').next().unwrap_or_default();
-            if target.is_empty() || target.contains("://") || target.starts_with("mailto:") {
+            if target.is_empty() || target.contains("::") || target.contains("://") || target.starts_with("mailto:") {
                 continue;
             }
             if !file.parent().unwrap_or(Path::new("")).join(target).exists() {

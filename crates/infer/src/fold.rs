@@ -164,7 +164,7 @@ impl Folded {
                 }
                 weights.iter_mut().for_each(|row| row.resize(shape.d_model, 0.0));
                 let from = self.units.layers[l].value;
-                Ok(self.into_stream(Affine { weights, bias: raw.bias }, from))
+                Ok(self.onto_stream(Affine { weights, bias: raw.bias }, from))
             }
             Map::Up(l) => {
                 let units = self.units.layers[l];
@@ -180,7 +180,7 @@ impl Folded {
             }
             Map::Down(l) => {
                 let raw = self.linear(&format!("layers.{l}.ffn.down"))?;
-                Ok(self.into_stream(raw, self.units.layers[l].activation))
+                Ok(self.onto_stream(raw, self.units.layers[l].activation))
             }
             Map::Head => {
                 let raw = if shape.tied_head {
@@ -487,7 +487,7 @@ impl Folded {
         Ok(map)
     }
 
-    fn into_stream(&self, mut map: Affine, from: f64) -> Affine {
+    fn onto_stream(&self, mut map: Affine, from: f64) -> Affine {
         let to = self.units.hidden;
         map.weights.iter_mut().flatten().for_each(|w| *w *= from / to);
         map.bias.iter_mut().for_each(|b| *b /= to);

@@ -231,7 +231,8 @@ impl<'s> Outcome<'s> {
     /// Steps of the last pass, each followed by its refresh.
     fn ops(&self) -> Vec<OpRow> {
         let schedule = self.setup.plan.schedule();
-        let chain = |level| self.setup.circuits.params().default_scale(level).log2();
+        let target = self.setup.circuits.target().ok();
+        let chain = |level| target.as_ref().map_or(0.0, |t| t.chain.scale(level).log2());
         let mut rows = Vec::new();
         let mut clock = 0.0;
         for step in self.reports.last().map(|r| r.steps.as_slice()).unwrap_or_default() {
