@@ -24,4 +24,5 @@ pub mod tasks;
 pub mod trainer;
 pub mod transformer;
 
+pub use burn::tensor::Device;
 pub use error::{Error, Result};

@@ -1,0 +1,32 @@
+//! `train/2x128`, `train/4x256`: one optimiser step of 16 x 128 tokens, forward, backward and AdamW; throughput in tokens.
+
+use std::hint::black_box;
+
+use cipherlm_model::config::{Attention, ModelConfig, Power};
+use cipherlm_model::corpus::Corpus;
+use cipherlm_model::trainer::{TrainConfig, Trainer};
+use cipherlm_model::{Device, stories};
+use cipherlm_spec::Tokenizer;
+use criterion::{Criterion, Throughput, criterion_group, criterion_main};
+
+fn train(c: &mut Criterion) {
+    let text = stories::stories(1, 2000);
+    let Ok(tokenizer) = Tokenizer::train(&text, 320) else { return };
+    let corpus = Corpus::new(tokenizer.encode(&text), 0);
+    let mut group = c.benchmark_group("train");
+    group.sample_size(10);
+    for (name, power) in [("2x128", true), ("2x128/softmax", false), ("4x256", true)] {
+        let attention = if power { Attention::Power(Power::shipped()) } else { Attention::Softmax };
+        let shape = name.trim_end_matches("/softmax");
+        let Ok(config) = ModelConfig::preset(shape, attention) else { continue };
+        let settings = TrainConfig::new(1, 16, 1_000_000, 2e-3);
+        let tokens = settings.tokens_per_step(&config) as u64;
+        let Ok(mut trainer) = Trainer::new(name, config, settings, None, &Device::flex()) else { continue };
+        group.throughput(Throughput::Elements(tokens));
+        group.bench_function(name, |b| b.iter(|| black_box(trainer.step(&corpus))));
+    }
+    group.finish();
+}
+
+criterion_group!(benches, train);
+criterion_main!(benches);
