@@ -113,7 +113,7 @@ fn the_key_to_the_sparse_secret_lives_at_the_bottom_only() {
 #[test]
 fn simulation_meets_the_bars_for_every_family_and_profile() {
     let mut rng = ChaCha8Rng::seed_from_u64(3);
-    for (profile, bar) in [(Profile::n16(), 20.5), (Profile::n16_fast(), 20.5), (Profile::n15(), 16.0)] {
+    for (profile, bar) in [(Profile::n16(), 20.0), (Profile::n16_fast(), 20.0), (Profile::n15(), 16.0)] {
         for family in Family::ALL {
             let values = family.values(1 << (profile.log_degree - 1), &mut rng);
             for saturated in [false, true] {
