@@ -40,6 +40,7 @@ mod error;
 pub mod evaluator;
 pub mod keys;
 pub mod linear;
+pub mod noise;
 mod par;
 pub mod params;
 pub mod polynomial;

@@ -39,6 +39,13 @@ impl ClearVector {
     pub fn real(&self) -> Vec<f64> {
         self.slots().unwrap_or_default().iter().map(|slot| slot.re).collect()
     }
+
+    /// Replaces every slot.
+    pub(super) fn map_in_place(&mut self, mut f: impl FnMut(usize, Complex64) -> Complex64) {
+        if let Some(slots) = &mut self.slots {
+            Arc::make_mut(slots).iter_mut().enumerate().for_each(|(i, slot)| *slot = f(i, *slot));
+        }
+    }
 }
 
 impl Clear {

@@ -3,8 +3,8 @@
 //! A circuit (a polynomial, a matrix product, a whole transformer) is written once against [`Machine`] and runs on
 //! - [`Clear`]: double-precision slots with exact level and scale accounting, in milliseconds, or without any slots at all to find
 //!   out what a circuit needs;
-//! - `Noise`: the same plus the error that encryption would add, tracked and optionally injected;
-//! - `Encrypted`: ciphertexts.
+//! - [`Noise`]: the same plus the error that encryption would add, tracked and optionally injected;
+//! - [`Encrypted`]: ciphertexts.
 //!
 //! # Levels and scales
 //! Every vector has a level (rescales left) and a scale (the factor between slots and ring coefficients). Each level has a canonical
@@ -20,6 +20,7 @@ mod clear;
 mod encrypted;
 mod error;
 mod log;
+mod noise;
 mod plain;
 mod types;
 
@@ -30,6 +31,7 @@ pub use clear::{Clear, ClearVector};
 pub use encrypted::{Encrypted, EncryptedVector, Refresher};
 pub use error::SlotError;
 pub use log::{KeyUse, LabelGuard, OpKind, OpLog, OpRow, OpTotal};
+pub use noise::{Noise, NoiseVector};
 pub use plain::Plain;
 pub use types::{Combination, RefreshKind, RefreshProfile};
 

@@ -34,7 +34,18 @@ pub struct Combination<'a, V> {
     pub scale: Scale,
 }
 
-impl<V> Combination<'_, V> {
+impl<'a, V> Combination<'a, V> {
+    /// The same sum of something inside each vector.
+    pub(super) fn each<W>(&self, f: impl Fn(&'a V) -> &'a W) -> Combination<'a, W> {
+        Combination {
+            pairs: self.pairs.iter().map(|&(left, right)| (f(left), f(right))).collect(),
+            weight: self.weight,
+            terms: self.terms.iter().map(|(vector, plain)| (f(vector), plain.clone())).collect(),
+            constant: self.constant.clone(),
+            scale: self.scale,
+        }
+    }
+
     /// An empty sum at a scale.
     pub fn at(scale: Scale) -> Self {
         Self { pairs: Vec::new(), weight: 1, terms: Vec::new(), constant: None, scale }

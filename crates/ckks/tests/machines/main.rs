@@ -1,5 +1,6 @@
 //! The three machines agree: on levels, scales, operations, keys and refusals exactly, on values to a stated precision.
 
+mod noise;
 mod support;
 
 use cipherlm_approx::{EvalPlan, Interval, Polynomial};

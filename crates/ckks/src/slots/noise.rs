@@ -1,0 +1,490 @@
+//! The noise machine: what a circuit computes, and how far encryption would be off.
+
+use super::clear::ClearVector;
+use super::{
+    Chain, Clear, Combination, Machine, OpLog, Plain, RefreshKind, RefreshProfile, Scale, SlotError, SlotResult,
+};
+use crate::linear::LinearTransform;
+use crate::noise::{NoiseModel, Prediction};
+use crate::{GaloisElement, KeyPurpose};
+use cipherlm_ring::{Seed, Stream};
+use num_complex::Complex64;
+use std::collections::BTreeMap;
+use std::f64::consts::TAU;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+/// Slots in double precision together with the error that encryption would add to each of them.
+///
+/// Two things are kept beside the exact slots: the variance of each slot's error, propagated as if errors of different operands were
+/// independent; and a sample, the slots of a run in which each operation's error was really drawn and added. The sample knows all
+/// correlations (a power and the argument it comes from, say) but is one draw; the variance is an average but knows none. A prediction
+/// is the larger of both, with a margin.
+///
+/// In slots where the secret itself happens to be large, every division rounds badly. The sample draws such a profile once per
+/// machine, as a key does once per key.
+pub struct Noise {
+    clear: Clear,
+    shadow: Clear,
+    model: NoiseModel,
+    seed: Seed,
+    draws: AtomicU64,
+    /// Squared slot values of the sampled secret, relative to their mean.
+    profile: Vec<f64>,
+}
+
+/// A vector of a [`Noise`] machine.
+#[derive(Clone, Debug)]
+pub struct NoiseVector {
+    exact: ClearVector,
+    noisy: ClearVector,
+    variance: Arc<Vec<f64>>,
+}
+
+impl NoiseVector {
+    /// The slots without any error.
+    pub fn exact(&self) -> &[Complex64] {
+        self.exact.slots().unwrap_or_default()
+    }
+
+    /// The slots with sampled errors: what decryption could have given.
+    pub fn noisy(&self) -> &[Complex64] {
+        self.noisy.slots().unwrap_or_default()
+    }
+
+    /// Variance of each slot's error.
+    pub fn variance(&self) -> &[f64] {
+        &self.variance
+    }
+
+    /// The predicted error: never below what encryption shows (up to its randomness), and within two bits of it.
+    pub fn prediction(&self) -> Prediction {
+        const MARGIN: f64 = 1.15;
+        let count = self.variance.len().max(1) as f64;
+        let errors: Vec<f64> = self.exact().iter().zip(self.noisy()).map(|(a, b)| (a - b).norm_sqr()).collect();
+        let mean = |values: &[f64]| values.iter().sum::<f64>() / count;
+        let max = |values: &[f64]| values.iter().copied().fold(0.0, f64::max);
+        // The modulus of a complex Gaussian exceeds sqrt(ln n) standard deviations in about one of n slots; products of two
+        // Gaussians, as rounding times secret, go further.
+        let tail = 1.0 + count.ln().sqrt();
+        Prediction {
+            rms: MARGIN * mean(&self.variance).max(mean(&errors)).sqrt(),
+            worst: (tail * max(&self.variance).sqrt()).max(MARGIN * max(&errors).sqrt()),
+        }
+    }
+}
+
+/// Error added by an operation to each slot: a uniform part, one that follows the secret's profile, and one per slot.
+#[derive(Default)]
+struct Added {
+    uniform: f64,
+    secret: f64,
+    slots: Option<Vec<f64>>,
+}
+
+impl Noise {
+    /// A machine for the model's parameters; `seed` fixes every draw of a run on one thread.
+    ///
+    /// # Errors
+    /// As [`Chain::of`].
+    pub fn new(model: NoiseModel, seed: u64) -> SlotResult<Self> {
+        let chain = Chain::of(model.params())?;
+        let slots = chain.slots();
+        let mut bytes = [0; 32];
+        bytes[..8].copy_from_slice(&seed.to_le_bytes());
+        let seed = Seed::from_bytes(bytes);
+        let mut stream = Stream::new(&seed, "secret profile", 0);
+        let profile = (0..slots).map(|_| gaussian(&mut stream).norm_sqr()).collect();
+        Ok(Self {
+            clear: Clear::new(chain.clone()),
+            shadow: Clear::new(chain),
+            model,
+            seed,
+            draws: AtomicU64::new(0),
+            profile,
+        })
+    }
+
+    /// The same machine with one more kind of refresh.
+    #[must_use]
+    pub fn with_refresh(self, profile: RefreshProfile) -> Self {
+        Self { clear: self.clear.with_refresh(profile), shadow: self.shadow.with_refresh(profile), ..self }
+    }
+
+    /// A vector as fresh encryption under the secret key gives it, canonical at `level`.
+    ///
+    /// # Errors
+    /// As [`Clear::input`].
+    pub fn input(&self, values: impl Into<Plain>, level: usize) -> SlotResult<NoiseVector> {
+        let added = Added { uniform: self.model.fresh(self.chain().scale(level)), ..Added::default() };
+        self.enter(&values.into(), level, added)
+    }
+
+    /// A vector as fresh encryption under the public key gives it, canonical at `level`.
+    ///
+    /// # Errors
+    /// As [`Clear::input`].
+    pub fn input_public(&self, values: impl Into<Plain>, level: usize) -> SlotResult<NoiseVector> {
+        let added = Added { uniform: self.model.fresh_public(self.chain().scale(level)), ..Added::default() };
+        self.enter(&values.into(), level, added)
+    }
+
+    /// The noise model.
+    pub fn model(&self) -> &NoiseModel {
+        &self.model
+    }
+
+    fn enter(&self, plain: &Plain, level: usize, added: Added) -> SlotResult<NoiseVector> {
+        let exact = self.clear.input(plain.clone(), level)?;
+        let variance = Arc::new(vec![0.0; self.slots()]);
+        Ok(self.noisier(NoiseVector { noisy: exact.clone(), exact, variance }, &added))
+    }
+
+    /// Adds the error of one operation to the variance and draws it into the sample.
+    fn noisier(&self, mut vector: NoiseVector, added: &Added) -> NoiseVector {
+        let own = |slot: usize| added.slots.as_ref().map_or(0.0, |slots| slots[slot]);
+        let variance = Arc::make_mut(&mut vector.variance);
+        for (slot, variance) in variance.iter_mut().enumerate() {
+            *variance += added.uniform + added.secret + own(slot);
+        }
+        let number = self.draws.fetch_add(1, Ordering::Relaxed);
+        let mut stream = Stream::new(&self.seed, "operation", number);
+        vector.noisy.map_in_place(|slot, value| {
+            let deviation = (added.uniform + added.secret * self.profile[slot] + own(slot)).sqrt();
+            value + gaussian(&mut stream) * deviation
+        });
+        vector
+    }
+
+    /// A vector whose errors went through a map of slots unchanged but for the variance given.
+    fn carried(&self, exact: ClearVector, noisy: ClearVector, variance: Vec<f64>) -> NoiseVector {
+        NoiseVector { exact, noisy, variance: Arc::new(variance) }
+    }
+
+    fn sum_variance(left: &NoiseVector, right: &NoiseVector) -> Vec<f64> {
+        // A vector added to itself doubles its error instead of adding another.
+        let factor = if Arc::ptr_eq(&left.variance, &right.variance) { 2.0 } else { 1.0 };
+        left.variance.iter().zip(right.variance.iter()).map(|(a, b)| factor * (a + b)).collect()
+    }
+
+    /// Error of a plaintext's own rounding: exact for real constants, an average otherwise.
+    fn plain_error(&self, plain: &Plain, scale: Scale) -> f64 {
+        match plain.as_constant() {
+            Some(constant) if constant.im == 0.0 => {
+                let (high, low) = scale.round_times(constant.re);
+                let rounded = (Scale::from_parts(high.abs(), low * high.signum())).map(|integer| integer / scale);
+                let error = rounded.map_or(constant.re, |rounded| rounded.to_f64() * high.signum() - constant.re);
+                error * error
+            }
+            _ => self.model.encoding(plain.period(), scale),
+        }
+    }
+
+    fn product_variance(pairs: &[(&NoiseVector, &NoiseVector)]) -> Vec<f64> {
+        let mut variance = vec![0.0; pairs.first().map_or(0, |(left, _)| left.variance.len())];
+        for (left, right) in pairs {
+            let square = Arc::ptr_eq(&left.variance, &right.variance);
+            let (a, b) = (left.exact(), right.exact());
+            for (slot, variance) in variance.iter_mut().enumerate() {
+                let (va, vb) = (left.variance[slot], right.variance[slot]);
+                let first_order = if square {
+                    4.0 * a[slot].norm_sqr() * va
+                } else {
+                    a[slot].norm_sqr() * vb + b[slot].norm_sqr() * va
+                };
+                *variance += first_order + va * vb;
+            }
+        }
+        variance
+    }
+
+    fn galois(&self, element: GaloisElement, level: usize, scale: Scale) -> SlotResult<Added> {
+        if element.is_identity() {
+            return Ok(Added::default());
+        }
+        let uniform = self.model.key_product(KeyPurpose::Galois(element), level, scale)?;
+        Ok(Added {
+            uniform: uniform + self.model.rounding_plain(scale),
+            secret: self.model.rounding_secret(scale),
+            slots: None,
+        })
+    }
+
+    fn rounding(&self, scale: Scale) -> Added {
+        Added { uniform: self.model.rounding_plain(scale), secret: self.model.rounding_secret(scale), slots: None }
+    }
+}
+
+fn gaussian(stream: &mut Stream) -> Complex64 {
+    let mut uniform = || ((stream.next_u64() >> 11) as f64 + 0.5) * (-53f64).exp2();
+    // A complex Gaussian of unit variance: squared modulus exponential, angle uniform.
+    let radius = (-uniform().ln()).sqrt();
+    Complex64::from_polar(radius, TAU * uniform())
+}
+
+fn rotated(values: &[f64], steps: i64) -> Vec<f64> {
+    let shift = steps.rem_euclid(values.len() as i64) as usize;
+    [&values[shift..], &values[..shift]].concat()
+}
+
+impl Machine for Noise {
+    type Vector = NoiseVector;
+
+    fn chain(&self) -> &Chain {
+        self.clear.chain()
+    }
+
+    fn log(&self) -> &OpLog {
+        self.clear.log()
+    }
+
+    fn level(&self, vector: &NoiseVector) -> usize {
+        self.clear.level(&vector.exact)
+    }
+
+    fn scale(&self, vector: &NoiseVector) -> Scale {
+        self.clear.scale(&vector.exact)
+    }
+
+    fn trivial_at(&self, plain: &Plain, level: usize, scale: Scale) -> SlotResult<NoiseVector> {
+        let exact = self.clear.trivial_at(plain, level, scale)?;
+        let vector = self.carried(exact.clone(), exact, vec![0.0; self.slots()]);
+        let added = Added { uniform: self.model.encoding(plain.period(), scale), ..Added::default() };
+        Ok(self.noisier(vector, &added))
+    }
+
+    fn add_aligned(&self, left: &NoiseVector, right: &NoiseVector) -> SlotResult<NoiseVector> {
+        let exact = self.clear.add_aligned(&left.exact, &right.exact)?;
+        let noisy = self.shadow.add_aligned(&left.noisy, &right.noisy)?;
+        Ok(self.carried(exact, noisy, Self::sum_variance(left, right)))
+    }
+
+    fn sub_aligned(&self, left: &NoiseVector, right: &NoiseVector) -> SlotResult<NoiseVector> {
+        let exact = self.clear.sub_aligned(&left.exact, &right.exact)?;
+        let noisy = self.shadow.sub_aligned(&left.noisy, &right.noisy)?;
+        let variance = if Arc::ptr_eq(&left.variance, &right.variance) {
+            // Equal variances by sharing do not mean equal vectors (conjugates share them), so nothing cancels for sure.
+            left.variance.iter().map(|v| 4.0 * v).collect()
+        } else {
+            Self::sum_variance(left, right)
+        };
+        Ok(self.carried(exact, noisy, variance))
+    }
+
+    fn neg(&self, vector: &NoiseVector) -> SlotResult<NoiseVector> {
+        let (exact, noisy) = (self.clear.neg(&vector.exact)?, self.shadow.neg(&vector.noisy)?);
+        Ok(NoiseVector { exact, noisy, variance: vector.variance.clone() })
+    }
+
+    fn add_plain(&self, vector: &NoiseVector, plain: &Plain) -> SlotResult<NoiseVector> {
+        let exact = self.clear.add_plain(&vector.exact, plain)?;
+        let noisy = self.shadow.add_plain(&vector.noisy, plain)?;
+        let added = Added { uniform: self.plain_error(plain, self.scale(vector)), ..Added::default() };
+        Ok(self.noisier(NoiseVector { exact, noisy, variance: vector.variance.clone() }, &added))
+    }
+
+    fn mul_plain_at(&self, vector: &NoiseVector, plain: &Plain, plain_scale: Scale) -> SlotResult<NoiseVector> {
+        let exact = self.clear.mul_plain_at(&vector.exact, plain, plain_scale)?;
+        let noisy = self.shadow.mul_plain_at(&vector.noisy, plain, plain_scale)?;
+        let squares: Vec<f64> = plain.values().map(|value| value.norm_sqr()).collect();
+        let variance = vector.variance.iter().enumerate().map(|(i, v)| v * squares[i % squares.len()]).collect();
+        let error = self.plain_error(plain, plain_scale);
+        let slots = Some(vector.exact().iter().map(|slot| slot.norm_sqr() * error).collect());
+        Ok(self.noisier(self.carried(exact, noisy, variance), &Added { slots, ..Added::default() }))
+    }
+
+    fn mul_sum_aligned(&self, pairs: &[(&NoiseVector, &NoiseVector)]) -> SlotResult<NoiseVector> {
+        let exact: Vec<_> = pairs.iter().map(|(a, b)| (&a.exact, &b.exact)).collect();
+        let noisy: Vec<_> = pairs.iter().map(|(a, b)| (&a.noisy, &b.noisy)).collect();
+        let (exact, noisy) = (self.clear.mul_sum_aligned(&exact)?, self.shadow.mul_sum_aligned(&noisy)?);
+        let vector = self.carried(exact, noisy, Self::product_variance(pairs));
+        let (level, scale) = (self.level(&vector), self.scale(&vector));
+        let mut added = self.rounding(scale);
+        added.uniform += self.model.key_product(KeyPurpose::Relinearise, level, scale)?;
+        Ok(self.noisier(vector, &added))
+    }
+
+    fn rescale(&self, vector: &NoiseVector) -> SlotResult<NoiseVector> {
+        let (exact, noisy) = (self.clear.rescale(&vector.exact)?, self.shadow.rescale(&vector.noisy)?);
+        let result = NoiseVector { exact, noisy, variance: vector.variance.clone() };
+        let added = self.rounding(self.scale(&result));
+        Ok(self.noisier(result, &added))
+    }
+
+    fn drop_to(&self, vector: &NoiseVector, level: usize) -> SlotResult<NoiseVector> {
+        let exact = self.clear.drop_to(&vector.exact, level)?;
+        let noisy = self.shadow.drop_to(&vector.noisy, level)?;
+        Ok(NoiseVector { exact, noisy, variance: vector.variance.clone() })
+    }
+
+    fn with_scale(&self, vector: &NoiseVector, scale: Scale) -> SlotResult<NoiseVector> {
+        let factor = (self.scale(vector) / scale).to_f64();
+        let exact = self.clear.with_scale(&vector.exact, scale)?;
+        let noisy = self.shadow.with_scale(&vector.noisy, scale)?;
+        if factor == 1.0 {
+            return Ok(NoiseVector { exact, noisy, variance: vector.variance.clone() });
+        }
+        Ok(self.carried(exact, noisy, vector.variance.iter().map(|v| v * factor * factor).collect()))
+    }
+
+    fn rotate_many(&self, vector: &NoiseVector, steps: &[i64]) -> SlotResult<Vec<NoiseVector>> {
+        let exact = self.clear.rotate_many(&vector.exact, steps)?;
+        let noisy = self.shadow.rotate_many(&vector.noisy, steps)?;
+        let (level, scale) = (self.level(vector), self.scale(vector));
+        let one = |((exact, noisy), &steps): ((ClearVector, ClearVector), &i64)| {
+            let element = GaloisElement::rotation(self.model.params(), steps);
+            let result = self.carried(exact, noisy, rotated(&vector.variance, steps));
+            Ok(self.noisier(result, &self.galois(element, level, scale)?))
+        };
+        exact.into_iter().zip(noisy).zip(steps).map(one).collect()
+    }
+
+    fn conjugate(&self, vector: &NoiseVector) -> SlotResult<NoiseVector> {
+        let (exact, noisy) = (self.clear.conjugate(&vector.exact)?, self.shadow.conjugate(&vector.noisy)?);
+        let element = GaloisElement::conjugation(self.model.params());
+        let added = self.galois(element, self.level(vector), self.scale(vector))?;
+        Ok(self.noisier(self.carried(exact, noisy, vector.variance.to_vec()), &added))
+    }
+
+    fn mul_i(&self, vector: &NoiseVector) -> SlotResult<NoiseVector> {
+        let (exact, noisy) = (self.clear.mul_i(&vector.exact)?, self.shadow.mul_i(&vector.noisy)?);
+        Ok(self.carried(exact, noisy, vector.variance.to_vec()))
+    }
+
+    fn linear_transform_at(
+        &self,
+        inputs: &[&NoiseVector],
+        transform: &LinearTransform,
+        plain_scale: Scale,
+    ) -> SlotResult<Vec<NoiseVector>> {
+        self.transform(inputs, transform, plain_scale, false)
+    }
+
+    fn linear_transform_rescale(
+        &self,
+        inputs: &[&NoiseVector],
+        transform: &LinearTransform,
+        plain_scale: Scale,
+    ) -> SlotResult<Vec<NoiseVector>> {
+        self.transform(inputs, transform, plain_scale, true)
+    }
+
+    fn combine(&self, sum: &Combination<'_, NoiseVector>) -> SlotResult<NoiseVector> {
+        let exact = self.clear.combine(&sum.each(|vector| &vector.exact))?;
+        let noisy = self.shadow.combine(&sum.each(|vector| &vector.noisy))?;
+        let level = self.clear.level(&exact) + 1;
+        // What the products are counted with: their scale read as that of the sum, times the integer weight.
+        let counted = sum.pairs.first().map_or(1.0, |(left, right)| {
+            (self.scale(left) * self.scale(right) / sum.scale).to_f64() * f64::from(sum.weight)
+        });
+        let mut variance: Vec<f64> = if sum.pairs.is_empty() {
+            vec![0.0; self.slots()]
+        } else {
+            Self::product_variance(&sum.pairs).iter().map(|v| v * counted * counted).collect()
+        };
+        let mut own = vec![0.0; self.slots()];
+        for (vector, plain) in &sum.terms {
+            let squares: Vec<f64> = plain.values().map(|value| value.norm_sqr()).collect();
+            let error = self.plain_error(plain, sum.scale / self.scale(vector));
+            for (slot, variance) in variance.iter_mut().enumerate() {
+                *variance += vector.variance[slot] * squares[slot % squares.len()];
+                own[slot] += vector.exact()[slot].norm_sqr() * error;
+            }
+        }
+        let mut added = self.rounding(self.clear.scale(&exact));
+        added.slots = Some(own);
+        if let Some(constant) = &sum.constant {
+            added.uniform += self.plain_error(constant, sum.scale);
+        }
+        if !sum.pairs.is_empty() {
+            added.uniform += self.model.key_product(KeyPurpose::Relinearise, level, sum.scale)?;
+        }
+        Ok(self.noisier(self.carried(exact, noisy, variance), &added))
+    }
+
+    fn refresh_profile(&self, kind: RefreshKind) -> Option<RefreshProfile> {
+        self.clear.refresh_profile(kind)
+    }
+
+    fn refresh(&self, vector: &NoiseVector, kind: RefreshKind, target: Option<usize>) -> SlotResult<NoiseVector> {
+        let profile = self.refresh_profile(kind).ok_or(SlotError::NoRefresh { kind })?;
+        let exact = self.clear.refresh(&vector.exact, kind, target)?;
+        let noisy = self.shadow.refresh(&vector.noisy, kind, target)?;
+        let added = Added { uniform: profile.error * profile.error, ..Added::default() };
+        Ok(self.noisier(self.carried(exact, noisy, vector.variance.to_vec()), &added))
+    }
+}
+
+impl Noise {
+    fn transform(
+        &self,
+        inputs: &[&NoiseVector],
+        transform: &LinearTransform,
+        plain_scale: Scale,
+        rescale: bool,
+    ) -> SlotResult<Vec<NoiseVector>> {
+        let apply = |machine: &Clear, inputs: &[&ClearVector]| {
+            if rescale {
+                machine.linear_transform_rescale(inputs, transform, plain_scale)
+            } else {
+                machine.linear_transform_at(inputs, transform, plain_scale)
+            }
+        };
+        let exact = apply(&self.clear, &inputs.iter().map(|input| &input.exact).collect::<Vec<_>>())?;
+        let noisy = apply(&self.shadow, &inputs.iter().map(|input| &input.noisy).collect::<Vec<_>>())?;
+        let Some(first) = inputs.first() else { return Ok(Vec::new()) };
+        let (level, scale, slots) = (self.level(first), self.scale(first), self.slots());
+        let product_scale = scale * plain_scale;
+        let mut carried = vec![vec![0.0; slots]; transform.outputs()];
+        let mut added = vec![vec![0.0; slots]; transform.outputs()];
+        let mut rotations: BTreeMap<i64, f64> = BTreeMap::new();
+        let mut key_product = |steps: i64, scale: Scale| -> SlotResult<f64> {
+            let element = GaloisElement::rotation(self.model.params(), steps);
+            if element.is_identity() {
+                return Ok(0.0);
+            }
+            if let Some(&known) = rotations.get(&steps) {
+                // Stored for the scale of the input; others follow by the square of the ratio.
+                let ratio = (self.scale(first) / scale).to_f64();
+                return Ok(known * ratio * ratio);
+            }
+            let known = self.model.key_product(KeyPurpose::Galois(element), level, self.scale(first))?;
+            rotations.insert(steps, known);
+            let ratio = (self.scale(first) / scale).to_f64();
+            Ok(known * ratio * ratio)
+        };
+        for (output, input, shift, plain) in transform.diagonals() {
+            let (_, baby) = transform.split(shift);
+            // Baby rotations stay over the extended modulus: their key error, but no rounding.
+            let baby_error = key_product(baby, scale)?;
+            let encoding = self.model.encoding(plain.period(), plain_scale);
+            let squares: Vec<f64> = plain.values().map(|value| value.norm_sqr()).collect();
+            let vector = inputs[input];
+            let shift = shift.rem_euclid(slots as i64) as usize;
+            for slot in 0..slots {
+                let from = (slot + shift) & (slots - 1);
+                let square = squares[slot % squares.len()];
+                carried[output][slot] += square * vector.variance[from];
+                added[output][slot] += square * baby_error + vector.exact()[from].norm_sqr() * encoding;
+            }
+        }
+        // Each giant step divides once before its rotation and adds the error of its key.
+        let mut uniform = vec![0.0; transform.outputs()];
+        let mut secret = vec![0.0; transform.outputs()];
+        for (output, giants) in transform.schedule() {
+            for giant in giants.into_keys().filter(|giant| giant.rem_euclid(slots as i64) != 0) {
+                uniform[output] += key_product(giant, product_scale)? + self.model.rounding_plain(product_scale);
+                secret[output] += self.model.rounding_secret(product_scale);
+            }
+        }
+        let results = exact.into_iter().zip(noisy).zip(carried).zip(added).zip(uniform).zip(secret);
+        let finish = |(((((exact, noisy), variance), own), uniform), secret): Parts| {
+            let end = self.rounding(self.clear.scale(&exact));
+            let added = Added { uniform: uniform + end.uniform, secret: secret + end.secret, slots: Some(own) };
+            self.noisier(self.carried(exact, noisy, variance), &added)
+        };
+        Ok(results.map(finish).collect())
+    }
+}
+
+type Parts = (((((ClearVector, ClearVector), Vec<f64>), Vec<f64>), f64), f64);
