@@ -9,8 +9,10 @@
 //! Approximate Homomorphic Encryption with Non-Sparse Keys", 2020/1203). Inputs share their babies among all outputs, outputs sum
 //! their giants over all inputs.
 
+mod blocks;
 mod matrix;
 
+pub use blocks::{BlockSums, Packed};
 pub use matrix::TokenLayout;
 
 use crate::slots::{KeyUse, OpKind, OpLog, Plain, SlotError, SlotResult};

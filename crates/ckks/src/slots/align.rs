@@ -56,6 +56,29 @@ fn lowered<'a, M: Machine + ?Sized>(
     machine.to_level(&vector, level).map(Cow::Owned)
 }
 
+/// All vectors at `level` and one scale: those of one common scale lose their surplus levels for free, others are brought to the
+/// canonical scale.
+pub(crate) fn lower_all<M: Machine + ?Sized>(
+    machine: &M,
+    vectors: &[&M::Vector],
+    level: usize,
+) -> SlotResult<Vec<M::Vector>> {
+    let mut lowered = Vec::with_capacity(vectors.len());
+    for vector in vectors {
+        let vector = settled(machine, vector)?;
+        let have = machine.level(&vector);
+        if have < level {
+            return Err(SlotError::LevelRaise { have, want: level });
+        }
+        lowered.push(vector);
+    }
+    let uniform = lowered.windows(2).all(|pair| machine.scale(&pair[0]).matches(machine.scale(&pair[1])));
+    let lower = |vector: &Cow<'_, M::Vector>| {
+        if uniform { machine.drop_to(vector, level) } else { machine.to_level(vector, level) }
+    };
+    lowered.iter().map(lower).collect()
+}
+
 /// All vectors of all pairs, canonical at their lowest level.
 pub(crate) fn align_pairs<'a, M: Machine + ?Sized>(
     machine: &M,

@@ -255,6 +255,17 @@ impl Machine for Clear {
         Ok(steps.iter().map(rotate).collect())
     }
 
+    fn rotate_add(&self, vector: &ClearVector, steps: &[i64]) -> SlotResult<ClearVector> {
+        record_rotate_add(&self.log, vector.level, self.slots(), steps, Duration::ZERO);
+        let shifts: Vec<usize> = steps.iter().map(|steps| steps.rem_euclid(self.slots() as i64) as usize).collect();
+        let sum = vector.slots().map(|slots| {
+            let rotated =
+                |i: usize| shifts.iter().map(|shift| slots[(i + shift) & (slots.len() - 1)]).sum::<Complex64>();
+            Arc::new(slots.iter().enumerate().map(|(i, slot)| slot + rotated(i)).collect())
+        });
+        self.checked("rotate_add", ClearVector { slots: sum, ..vector.clone() })
+    }
+
     fn conjugate(&self, vector: &ClearVector) -> SlotResult<ClearVector> {
         self.log.record(OpKind::Conjugate, vector.level, 1);
         self.log.record_key(KeyUse::Conjugate, vector.level);
@@ -324,6 +335,21 @@ pub(super) fn record_rotations(log: &OpLog, level: usize, slots: usize, steps: &
         log.record_timed(OpKind::KeyProduct, level, count, time);
         log.record(OpKind::ModDown, level, count);
     }
+}
+
+/// Records the primitives and keys of a hoisted sum of rotations.
+pub(super) fn record_rotate_add(log: &OpLog, level: usize, slots: usize, steps: &[i64], time: Duration) {
+    let reduced = steps.iter().map(|steps| steps.rem_euclid(slots as i64) as usize);
+    let rotations: Vec<usize> = reduced.filter(|&steps| steps != 0).collect();
+    if rotations.is_empty() {
+        return log.record_timed(OpKind::Add, level, steps.len(), time);
+    }
+    for &steps in &rotations {
+        log.record_key(KeyUse::Rotate(steps), level);
+    }
+    log.record(OpKind::ModUp, level, 1);
+    log.record_timed(OpKind::KeyProduct, level, rotations.len(), time);
+    log.record(OpKind::ModDown, level, 1);
 }
 
 /// The level that a refresh of an input at `level` gives.

@@ -52,6 +52,13 @@ pub enum KeyUse {
     Rotate(usize),
 }
 
+impl KeyUse {
+    /// The rotation that the key is for, if it is for one.
+    pub fn rotation(self) -> Option<usize> {
+        if let Self::Rotate(steps) = self { Some(steps) } else { None }
+    }
+}
+
 /// Count and time of one kind of operation at one level under one label.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct OpTotal {

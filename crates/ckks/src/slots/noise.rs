@@ -339,6 +339,21 @@ impl Machine for Noise {
         exact.into_iter().zip(noisy).zip(steps).map(one).collect()
     }
 
+    fn rotate_add(&self, vector: &NoiseVector, steps: &[i64]) -> SlotResult<NoiseVector> {
+        let exact = self.clear.rotate_add(&vector.exact, steps)?;
+        let noisy = self.shadow.rotate_add(&vector.noisy, steps)?;
+        let (level, scale) = (self.level(vector), self.scale(vector));
+        let mut variance = vector.variance.to_vec();
+        let mut added = Added::default();
+        for &steps in steps {
+            variance.iter_mut().zip(rotated(&vector.variance, steps)).for_each(|(sum, v)| *sum += v);
+            let key = self.galois(GaloisElement::rotation(self.model.params(), steps), level, scale)?;
+            // One division for all of them.
+            added = Added { uniform: added.uniform + key.uniform, secret: key.secret.max(added.secret), slots: None };
+        }
+        Ok(self.noisier(self.carried(exact, noisy, variance), &added))
+    }
+
     fn conjugate(&self, vector: &NoiseVector) -> SlotResult<NoiseVector> {
         let (exact, noisy) = (self.clear.conjugate(&vector.exact)?, self.shadow.conjugate(&vector.noisy)?);
         let element = GaloisElement::conjugation(self.model.params());

@@ -74,6 +74,7 @@ fn single_ops() -> Vec<Op> {
         Op::Rotate(2, -5),
         Op::RotateMany(0, [1, -3, 700]),
         Op::RotateSum(0),
+        Op::RotateAdd(0, [3, -700]),
         Op::Conjugate(1),
         Op::MulI(0),
         Op::TwiceReal(0),
@@ -158,7 +159,7 @@ fn a_seed_fixes_the_sample() {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 12, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: 12, failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
     fn random_circuits_are_predicted(ops in prop::collection::vec(any_op(), 1..16), seed in any::<u64>()) {

@@ -3,8 +3,8 @@
 mod plain_cache;
 mod transform;
 
-use super::align::require_level;
-use super::clear::{check_refresh, record_rotations};
+use super::align::{require_level, require_scale};
+use super::clear::{check_refresh, record_rotate_add, record_rotations};
 use super::{
     Chain, Combination, KeyUse, Machine, OpKind, OpLog, Plain, RefreshKind, RefreshProfile, Scale, SlotError,
     SlotResult,
@@ -235,6 +235,38 @@ impl<K: EvaluationKeys> Encrypted<K> {
         })
     }
 
+    /// `total + vector * constant`, the constant encoded at `scale`, in one pass over the residues.
+    fn plus_multiple(
+        &self,
+        mut total: Ciphertext,
+        vector: &Ciphertext,
+        constant: f64,
+        scale: Scale,
+    ) -> SlotResult<Ciphertext> {
+        require_level(total.level(), vector.level())?;
+        require_scale(total.scale(), vector.scale() * scale)?;
+        if !constant.is_finite() || scale.log2() < 0.0 || scale.log2() + constant.abs().log2() > 100.0 {
+            let log2 = scale.log2() + constant.abs().log2().max(0.0);
+            return Err(crate::Error::BadScale { operation: "combine", log2, min: 0.0, max: 100.0 }.into());
+        }
+        let level = total.level();
+        let result = self.timed(OpKind::MulConst, level, 1, || {
+            let (high, low) = scale.round_times(constant);
+            let integer = high as i128 + low as i128;
+            let limbs = self.params().limbs(level);
+            let residue = |limb: usize| integer.rem_euclid(i128::from(self.params().prime(limb))) as u64;
+            let residues: Vec<u64> = limbs.iter().map(residue).collect();
+            for (sum, part) in total.parts.iter_mut().zip(&vector.parts) {
+                sum.add_scaled_assign(part, limbs, &residues)?;
+            }
+            total.slots = total.slots.max(vector.slots);
+            total.seed = None;
+            Ok(total)
+        })?;
+        self.log.record(OpKind::Add, level, 1);
+        Ok(result)
+    }
+
     fn note_relin(&self, level: usize) {
         self.log.record_key(KeyUse::Relin, level);
     }
@@ -342,6 +374,13 @@ impl<K: EvaluationKeys> Machine for Encrypted<K> {
         Ok(results.into_iter().map(wrap).collect())
     }
 
+    fn rotate_add(&self, vector: &EncryptedVector, steps: &[i64]) -> SlotResult<EncryptedVector> {
+        let start = Instant::now();
+        let sum = self.sum_of_rotations(&vector.0, steps)?;
+        record_rotate_add(&self.log, vector.0.level(), self.slots(), steps, start.elapsed());
+        Ok(wrap(sum))
+    }
+
     fn conjugate(&self, vector: &EncryptedVector) -> SlotResult<EncryptedVector> {
         self.log.record_key(KeyUse::Conjugate, vector.0.level());
         self.timed(OpKind::Conjugate, vector.0.level(), 1, || self.evaluator.conjugate(&vector.0)).map(wrap)
@@ -384,13 +423,19 @@ impl<K: EvaluationKeys> Machine for Encrypted<K> {
             }
         };
         for (vector, plain) in &sum.terms {
-            let term = self.times_plain(&vector.0, plain, sum.scale / vector.0.scale())?;
-            total = Some(match total {
-                Some(mut total) => self.timed(OpKind::Add, total.level(), 1, || {
-                    self.evaluator.add_assign(&mut total, &term)?;
-                    Ok(total)
-                })?,
-                None => term,
+            let plain_scale = sum.scale / vector.0.scale();
+            total = Some(match (total, plain.as_constant()) {
+                (Some(total), Some(constant)) if constant.im == 0.0 => {
+                    self.plus_multiple(total, &vector.0, constant.re, plain_scale)?
+                }
+                (Some(mut total), _) => {
+                    let term = self.times_plain(&vector.0, plain, plain_scale)?;
+                    self.timed(OpKind::Add, total.level(), 1, || {
+                        self.evaluator.add_assign(&mut total, &term)?;
+                        Ok(total)
+                    })?
+                }
+                (None, _) => self.times_plain(&vector.0, plain, plain_scale)?,
             });
         }
         let mut total = total.ok_or(SlotError::OperandCount { operation: "combine", have: 0, need: 1 })?;

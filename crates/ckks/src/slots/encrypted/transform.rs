@@ -83,6 +83,32 @@ impl<K: EvaluationKeys> Encrypted<K> {
     }
 }
 
+impl<K: EvaluationKeys> Encrypted<K> {
+    /// `vector` and its rotations, summed over the extended modulus and divided once.
+    pub(super) fn sum_of_rotations(&self, vector: &Ciphertext, steps: &[i64]) -> SlotResult<Ciphertext> {
+        let slots = self.chain.slots() as i64;
+        let copies = 1 + steps.iter().filter(|steps| *steps % slots == 0).count() as i64;
+        let own = if copies == 1 { vector.clone() } else { self.evaluator.mul_integer(vector, copies)? };
+        let hoisted = self.evaluator.hoist(vector)?;
+        let mut sums = Sums::new();
+        for &steps in steps.iter().filter(|steps| *steps % slots != 0) {
+            let element = GaloisElement::rotation(self.params(), steps);
+            let rotated = self.evaluator.rotate_hoisted_qp(&hoisted, element)?;
+            match sums.get_mut(&rotated.special()) {
+                Some(sum) => self.evaluator.add_qp_assign(sum, &rotated)?,
+                None => {
+                    sums.insert(rotated.special(), rotated);
+                }
+            }
+        }
+        let mut total = own;
+        for sum in sums.values() {
+            self.evaluator.add_assign(&mut total, &self.evaluator.mod_down(sum)?)?;
+        }
+        Ok(total)
+    }
+}
+
 /// One evaluation of one transform.
 struct Run<'m, K> {
     machine: &'m Encrypted<K>,
