@@ -141,9 +141,84 @@ pub struct Prediction {
     pub worst: f64,
 }
 
+/// Factor on the error of a single sampled run and on averages, for the randomness of the run that is predicted.
+const MARGIN: f64 = 1.4;
+/// How likely the worst slot of a vector may pass the prediction.
+const MISS: f64 = 1e-3;
+
 impl Prediction {
+    /// The prediction from each slot's variance and the squared errors of one sampled run.
+    pub fn of(variance: &[f64], sample: &[f64]) -> Self {
+        let mean = |values: &[f64]| values.iter().sum::<f64>() / values.len().max(1) as f64;
+        let max = |values: &[f64]| values.iter().copied().fold(0.0, f64::max);
+        Self {
+            rms: MARGIN * mean(variance).max(mean(sample)).sqrt(),
+            worst: quantile(variance).max(MARGIN * max(sample).sqrt()),
+        }
+    }
+
     /// Bits below one of the largest slot error.
     pub fn bits(&self) -> f64 {
         -self.worst.log2()
+    }
+}
+
+/// The size that some slot passes with probability [`MISS`].
+///
+/// Rounding meets the secret, so errors are products of two complex Gaussians, whose modulus passes `t` standard deviations with a
+/// probability of about `sqrt(pi t) exp(-2 t)`: a longer tail than that of a single Gaussian.
+fn quantile(variance: &[f64]) -> f64 {
+    let largest = variance.iter().copied().fold(0.0, f64::max).sqrt();
+    if largest == 0.0 {
+        return 0.0;
+    }
+    let deviations: Vec<f64> = variance.iter().map(|v| v.sqrt()).filter(|&deviation| deviation > 0.0).collect();
+    let passed = |size: f64| -> f64 {
+        let one = |deviation: &f64| {
+            let t = size / deviation;
+            ((std::f64::consts::PI * t).sqrt() * (-2.0 * t).exp()).min(1.0)
+        };
+        deviations.iter().map(one).sum()
+    };
+    let (mut low, mut high) = (largest, 40.0 * largest);
+    for _ in 0..16 {
+        let middle = (low * high).sqrt();
+        if passed(middle) > MISS { low = middle } else { high = middle }
+    }
+    high
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::presets;
+
+    #[test]
+    fn the_worst_slot_is_judged_by_all_of_them() {
+        let uniform = quantile(&[1.0; 1024]);
+        assert!((6.0..9.0).contains(&uniform), "{uniform}");
+        let mut single = [1e-6; 1024];
+        single[7] = 1.0;
+        let one = quantile(&single);
+        assert!(one < uniform && one > 3.0, "{one}");
+        assert_eq!(quantile(&[0.0; 8]), 0.0);
+    }
+
+    #[test]
+    fn known_sizes_come_out() -> Result<(), Error> {
+        let params = presets::insecure::small(1 << 12, 45.0, 4)?;
+        let model = NoiseModel::new(&params);
+        let scale = Scale::from_log2(45);
+        let bits = |variance: f64| variance.sqrt().log2();
+        // sqrt(N) * 3.2 / 2^45 and sqrt(N * N / 18) / 2^45.
+        assert!((bits(model.fresh(scale)) - (6.0 + 1.68 - 45.0)).abs() < 0.05);
+        assert!((bits(model.rounding(scale)) - (12.0 - 2.085 - 45.0)).abs() < 0.05);
+        assert!(model.fresh_public(scale) > model.fresh(scale));
+        // A key switch adds no less than its rounding, and twice the scale halves everything.
+        let switch = model.key_switch(KeyPurpose::Relinearise, 3, scale)?;
+        assert!(switch > model.rounding(scale));
+        let half = model.key_switch(KeyPurpose::Relinearise, 3, scale * Scale::from_log2(1))?;
+        assert!((switch / half - 4.0).abs() < 1e-9);
+        Ok(())
     }
 }

@@ -59,18 +59,8 @@ impl NoiseVector {
 
     /// The predicted error: never below what encryption shows (up to its randomness), and within two bits of it.
     pub fn prediction(&self) -> Prediction {
-        const MARGIN: f64 = 1.4;
-        let count = self.variance.len().max(1) as f64;
         let errors: Vec<f64> = self.exact().iter().zip(self.noisy()).map(|(a, b)| (a - b).norm_sqr()).collect();
-        let mean = |values: &[f64]| values.iter().sum::<f64>() / count;
-        let max = |values: &[f64]| values.iter().copied().fold(0.0, f64::max);
-        // Rounding meets the secret, and the modulus of a product of two complex Gaussians has the tail exp(-2t): this many standard
-        // deviations are passed by the worst of n slots about once in a thousand vectors.
-        let tail = 3.7 + count.ln() / 2.0;
-        Prediction {
-            rms: MARGIN * mean(&self.variance).max(mean(&errors)).sqrt(),
-            worst: (tail * max(&self.variance).sqrt()).max(MARGIN * max(&errors).sqrt()),
-        }
+        Prediction::of(&self.variance, &errors)
     }
 }
 
