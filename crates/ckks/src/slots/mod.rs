@@ -4,7 +4,7 @@
 //! - [`Clear`]: double-precision slots with exact level and scale accounting, in milliseconds, or without any slots at all to find
 //!   out what a circuit needs;
 //! - [`Noise`]: the same plus the error that encryption would add, tracked and optionally injected;
-//! - [`Encrypted`]: ciphertexts.
+//! - ciphertexts, on [`Encrypted`].
 //!
 //! # Levels and scales
 //! Every vector has a level (rescales left) and a scale (the factor between slots and ring coefficients). Each level has a canonical
