@@ -2,7 +2,7 @@
 //!
 //! - `token_matmul_128`: every token's 128 features times a 128 x 128 matrix (255 masked diagonals of period 128);
 //! - `dense_64`: a dense complex 64 x 64 product (64 diagonals);
-//! - `block_sum_64`: the sum over 64 consecutive slots, hoisted two bits at a time;
+//! - `block_sum_64`: the sum over 64 consecutive slots, everywhere in its block, hoisted two bits at a time;
 //! - `inner_products_32`: 32 packed inner products over blocks of 64 slots.
 
 use cipherlm_ckks::linear::{BlockSums, LinearTransform, TokenLayout};
@@ -45,7 +45,7 @@ impl Circuits {
     }
 
     fn sum<M: Machine>(&self, machine: &M, x: &M::Vector) -> SlotResult<M::Vector> {
-        machine.rotate_sum(x, 1, HEAD)
+        self.sums.sum_everywhere(machine, x, &self.factors[0])
     }
 
     fn products<M: Machine>(&self, machine: &M, x: &M::Vector) -> SlotResult<M::Vector> {

@@ -413,11 +413,10 @@ pub trait Machine: Send + Sync {
         rotated.pop().ok_or(SlotError::OperandCount { operation: "rotate", have: 0, need: 1 })
     }
 
-    /// Sum of the rotations by `0, stride, 2 stride, ..., (count - 1) stride`; `count` must be a power of two. Two bits of the count
-    /// are one hoisted step, which is a third cheaper than doubling.
+    /// Sum of the rotations by `0, stride, 2 stride, ..., (count - 1) stride`, by doubling; `count` must be a power of two.
     ///
     /// # Errors
-    /// [`SlotError::Shape`] if `count` is not a power of two, else those of [`Machine::rotate_add`].
+    /// [`SlotError::Shape`] if `count` is not a power of two, else those of [`Machine::rotate`].
     fn rotate_sum(&self, vector: &Self::Vector, stride: i64, count: usize) -> SlotResult<Self::Vector> {
         if !count.is_power_of_two() {
             return Err(SlotError::Shape {
@@ -426,12 +425,11 @@ pub trait Machine: Send + Sync {
                 need: count.next_power_of_two(),
             });
         }
-        let bits = count.trailing_zeros();
-        (0..bits).step_by(2).try_fold(vector.clone(), |sum, bit| {
-            let digits = if bit + 1 < bits { 1..4 } else { 1..2 };
-            let steps: Vec<i64> = digits.map(|digit| (digit * stride) << bit).collect();
-            self.rotate_add(&sum, &steps)
-        })
+        let mut sum = vector.clone();
+        for bit in 0..count.trailing_zeros() {
+            sum = self.add_aligned(&sum, &self.rotate(&sum, stride << bit)?)?;
+        }
+        Ok(sum)
     }
 
     /// A block linear transform: canonical results one level below the inputs, which are brought to one level first.

@@ -115,7 +115,7 @@ pub(crate) fn step<M: Machine>(m: &M, pool: &[M::Vector], op: &Op) -> SlotResult
         Op::ToLevel(a, level) => one(m.to_level(v(*a), *level)),
         Op::Rotate(a, steps) => one(m.rotate(v(*a), *steps)),
         Op::RotateMany(a, steps) => m.rotate_many(v(*a), steps),
-        Op::RotateSum(a) => one(m.rotate_sum(v(*a), 3, 8)),
+        Op::RotateSum(a) => one(m.rotate_sum(v(*a), 3, 4)),
         Op::RotateAdd(a, steps) => one(m.rotate_add(v(*a), steps)),
         Op::Conjugate(a) => one(m.conjugate(v(*a))),
         Op::MulI(a) => one(m.mul_i(v(*a))),
