@@ -4,6 +4,7 @@ use cipherlm_ckks::polynomial;
 use cipherlm_ckks::slots::{Machine, Plain, RefreshKind, Scale, SlotResult};
 use cipherlm_spec::Attention;
 use num_complex::Complex64;
+use rayon::prelude::*;
 
 use crate::error::{At, InferError, Result};
 use crate::fold::{Folded, Map};
@@ -35,7 +36,7 @@ pub(crate) fn evaluate<M: Machine>(
                 let mut values = polynomial::evaluate_all_to(machine, plan, x, level)?;
                 Ok(values.swap_remove(0))
             };
-            first.iter().map(|x| apply(x).at(&node.name)).collect()
+            first.par_iter().map(|x| apply(x).at(&node.name)).collect()
         }
         Op::Linear { map, bias } => context.linear(first, *map, *bias, level),
         Op::Scaled { map } => context.scaled(first, second, *map, level),
@@ -60,7 +61,7 @@ pub(crate) fn evaluate<M: Machine>(
                 let (a, b) = (lower(machine, a, level + 1)?, lower(machine, b, level + 1)?);
                 machine.mul(&a, &b)
             };
-            first.iter().zip(second).map(|pair| multiply(pair).at(&node.name)).collect()
+            first.par_iter().zip(second).map(|pair| multiply(pair).at(&node.name)).collect()
         }
         Op::Add => {
             let sum =
@@ -201,7 +202,7 @@ impl<M: Machine> Context<'_, M> {
             .first()
             .ok_or_else(|| InferError::Malformed { what: self.node.name.clone(), reason: "no factor".into() })?;
         let inv = lower(machine, inv, level + 1).at(&self.node.name)?;
-        let products = raw.iter().map(|x| {
+        let products = raw.par_iter().map(|x| {
             let x = lower(machine, x, level + 1).at(&self.node.name)?;
             machine.mul(&x, &inv).at(&self.node.name)
         });
@@ -290,19 +291,19 @@ impl<M: Machine> Context<'_, M> {
             let value = part(2, level + 1)?;
             let keys = machine.rotate_many(&key, &steps).at(&self.node.name)?;
             let values = machine.rotate_many(&value, &steps).at(&self.node.name)?;
-            let mut weights = Vec::with_capacity(keys.len());
-            for (shift, key) in keys.iter().enumerate() {
+            let sums = keys.par_iter().map(|key| machine.rotate_sum(&machine.mul(&query, key)?, 1, g.head));
+            let sums = sums.collect::<SlotResult<Vec<_>>>().at(&self.node.name)?;
+            let label = machine.log().label(&format!("{}{POWER_LABEL}", self.node.name));
+            let weights = sums.par_iter().enumerate().map(|(shift, sum)| {
                 let (mask, add) = self.folded.score_plains(layer, block, shift)?;
                 let run = || {
-                    let product = machine.mul(&query, key)?;
-                    let _label = machine.log().label(&format!("{}{POWER_LABEL}", self.node.name));
-                    let sum = machine.rotate_sum(&product, 1, g.head)?;
-                    let first = machine.add_plain(&machine.mul_plain(&sum, &mask)?, &add)?;
-                    let score = machine.rotate_sum(&first, -1, g.head)?;
-                    power(machine, &score, p)
+                    let first = machine.add_plain(&machine.mul_plain(sum, &mask)?, &add)?;
+                    power(machine, &machine.rotate_sum(&first, -1, g.head)?, p)
                 };
-                weights.push(run().at(&self.node.name)?);
-            }
+                run().at(&self.node.name)
+            });
+            let weights = weights.collect::<Result<Vec<_>>>()?;
+            drop(label);
             let run = || {
                 let pairs: Vec<_> = weights.iter().zip(&values).collect();
                 let numerator = machine.rotate_sum(&machine.mul_sum(&pairs)?, copies_stride, g.copies)?;
