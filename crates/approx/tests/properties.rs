@@ -155,7 +155,8 @@ proptest! {
         let scheme = Scheme::relaxed(0.0, Interval::new(lo, lo * kappa).unwrap(), factors).unwrap();
         let t = (kappa + 1.0) / (kappa - 1.0);
         let closed = 1.0 / (t.acosh() * f64::from(1u32 << factors)).cosh();
-        if closed > 1e-12 {
+        // Below this the rounding of the product, which the bound includes, is no longer small beside the error itself.
+        if closed > 1e-10 {
             prop_assert!(scheme.max_error() >= closed * (1.0 - 1e-6) && scheme.max_error() <= 1.06 * closed);
         }
         prop_assert_eq!(scheme.depth_mapped() as usize, factors);

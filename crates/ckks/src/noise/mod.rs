@@ -142,7 +142,7 @@ pub struct Prediction {
 }
 
 /// Factor on the error of a single sampled run and on averages, for the randomness of the run that is predicted.
-const MARGIN: f64 = 1.4;
+const MARGIN: f64 = 1.6;
 /// How likely the worst slot of a vector may pass the prediction.
 const MISS: f64 = 1e-3;
 
