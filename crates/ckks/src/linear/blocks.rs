@@ -326,7 +326,7 @@ mod tests {
             let query: Vec<f64> = (0..SLOTS).map(|i| value(40, i)).collect();
             let left = m.input(query.clone(), 5).unwrap();
             // A different mask for each entry, varying between blocks.
-            let mask = |j: usize, i: usize| if (i / block + j) % 3 == 0 { 0.0 } else { 0.25 };
+            let mask = |j: usize, i: usize| if (i / block + j).is_multiple_of(3) { 0.0 } else { 0.25 };
             let factors: Vec<Plain> =
                 (0..count).map(|j| (0..SLOTS).map(|i| mask(j, i)).collect::<Vec<_>>().into()).collect();
             let scores = sums.inner_products(&m, &left, &rights, &factors).unwrap();

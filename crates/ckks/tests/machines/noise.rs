@@ -22,11 +22,16 @@ fn measured(setup: &Setup, vector: &EncryptedVector, exact: &[Complex64]) -> (f6
 
 /// Asserts that the prediction is not below the measurement and within two bits of it.
 fn assert_predicted(what: &str, setup: &Setup, vector: &EncryptedVector, noise: &NoiseVector) {
+    assert_bounded(what, setup, vector, noise, [2.0, 2.5]);
+}
+
+/// Asserts that the prediction is not below the measurement, and above it by at most these bits (rms, worst slot).
+fn assert_bounded(what: &str, setup: &Setup, vector: &EncryptedVector, noise: &NoiseVector, limits: [f64; 2]) {
     let (rms, worst) = measured(setup, vector, noise.exact());
     let predicted = noise.prediction();
     let bits = |x: f64| x.max(FLOOR).log2();
     // The largest of a thousand slots is itself random by half a bit.
-    let cases = [("rms", rms, predicted.rms, 2.0), ("worst", worst, predicted.worst, 2.5)];
+    let cases = [("rms", rms, predicted.rms, limits[0]), ("worst", worst, predicted.worst, limits[1])];
     for (name, measured, predicted, limit) in cases {
         let over = bits(predicted) - bits(measured);
         assert!(
@@ -176,7 +181,8 @@ proptest! {
         prop_assert_eq!(trace, dry_trace);
         prop_assert_eq!(counts(&bench.noise), counts(&dry));
         for (vector, predicted) in vectors.iter().zip(&predicted) {
-            assert_predicted("circuit", &bench.setup, vector, predicted);
+            // Operands of a random circuit share errors, which may cancel (x - x): no prediction from variances can follow.
+            assert_bounded("circuit", &bench.setup, vector, predicted, [f64::INFINITY; 2]);
         }
     }
 }
