@@ -2,7 +2,7 @@
 //!
 //! The modular reduction runs on plain complex numbers with the rounding error of every rescale injected, on a full vector of coefficients at full amplitude,
 //! with overflows drawn from the distribution of the ephemeral secret (or all at the bound). A chain is settled here in a second instead of in minutes of
-//! encrypted runs; the two agree within a few tenths of a bit.
+//! encrypted runs; compare before relying on tenths of a bit.
 
 use std::convert::Infallible;
 use std::f64::consts::PI;
