@@ -14,6 +14,18 @@ struct Counts {
     skipped: u64,
 }
 
+impl Counts {
+    /// Reads a closing line of the test runner: `test result: ok. 22 passed; 0 failed; 1 ignored; ...`.
+    fn parse(line: &str) -> Option<Self> {
+        let words: Vec<&str> = line.strip_prefix("test result:")?.split_whitespace().collect();
+        let number = |label: &str| {
+            let at = words.iter().position(|word| word.trim_end_matches(';') == label)?;
+            words.get(at.checked_sub(1)?)?.parse().ok()
+        };
+        Some(Self { passed: number("passed")?, failed: number("failed")?, skipped: number("ignored")? })
+    }
+}
+
 /// All tests of the requested tier.
 pub(crate) fn run(sh: &Shell, flags: &Test) -> anyhow::Result<()> {
     let start = Instant::now();
@@ -112,15 +124,10 @@ fn cargo_counted(sh: &Shell, args: &[&str], env: &[(&str, String)], total: &mut 
     let mut out = std::io::stdout().lock();
     for line in BufReader::new(stdout).lines() {
         let line = line?;
-        if let Some(rest) = line.strip_prefix("test result:") {
-            let number = |label: &str| {
-                rest.split(';')
-                    .chain(rest.split(". "))
-                    .find_map(|part| part.trim().strip_suffix(label)?.trim().parse::<u64>().ok())
-            };
-            total.passed += number("passed").unwrap_or(0);
-            total.failed += number("failed").unwrap_or(0);
-            total.skipped += number("ignored").unwrap_or(0);
+        if let Some(counts) = Counts::parse(&line) {
+            total.passed += counts.passed;
+            total.failed += counts.failed;
+            total.skipped += counts.skipped;
         }
         writeln!(out, "{line}")?;
     }
@@ -141,4 +148,17 @@ fn finish(total: Counts, failures: &[String], start: Instant) -> anyhow::Result<
         bail!("no test ran");
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::Counts;
+
+    #[test]
+    fn closing_lines_are_counted() {
+        let line = "test result: FAILED. 22 passed; 3 failed; 1 ignored; 0 measured; 4 filtered out; finished in 0.02s";
+        let counts = Counts::parse(line).map(|c| (c.passed, c.failed, c.skipped));
+        assert_eq!(counts, Some((22, 3, 1)));
+        assert!(Counts::parse("test closing_lines_are_counted ... ok").is_none());
+    }
 }
