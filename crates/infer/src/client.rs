@@ -3,7 +3,8 @@
 
 use cipherlm_ckks::slots::{Chain, Encrypted, KeyUse, Machine};
 use cipherlm_ckks::{
-    Ciphertext, Complex64, EvaluationKeys, GaloisElement, KeyId, KeyPurpose, KeyRequest, Params, Plaintext, SecretKey,
+    Ciphertext, Complex64, Decrypted, EvaluationKeys, GaloisElement, KeyId, KeyPurpose, KeyRequest, Params, Plaintext,
+    SecretKey,
 };
 
 use crate::error::{At, InferError, Result};
@@ -79,14 +80,42 @@ impl Client {
         Ok(EncryptedPrompt { plan: plan.id(), ciphertexts })
     }
 
-    /// Decrypts the logits of one position of the prompt.
+    /// Decrypts the logits of one position of the prompt, noise included: for the owner of the key alone.
     ///
     /// # Errors
     /// Logits of another plan or key; a position outside the plan.
     pub fn decrypt(&self, plan: &Plan, logits: &EncryptedLogits, position: usize) -> Result<Vec<f64>> {
+        self.open(plan, logits, position, |message| Ok(message.decode().real()))
+    }
+
+    /// As [`Client::decrypt`], rounded for others to see: to multiples of 2^-`bits` of the largest logit that the plan provides for,
+    /// when `error_bound` bounds the error of a slot in the same units.
+    ///
+    /// # Errors
+    /// As [`Client::decrypt`], and when the bound does not leave that many bits.
+    pub fn decrypt_public(
+        &self,
+        plan: &Plan,
+        logits: &EncryptedLogits,
+        position: usize,
+        bits: f64,
+        error_bound: f64,
+    ) -> Result<Vec<f64>> {
+        self.open(plan, logits, position, |message| {
+            Ok(message.decode_public(bits, error_bound)?.iter().map(|slot| slot.re).collect())
+        })
+    }
+
+    fn open(
+        &self,
+        plan: &Plan,
+        logits: &EncryptedLogits,
+        position: usize,
+        decode: impl Fn(&Decrypted) -> std::result::Result<Vec<f64>, cipherlm_ckks::Error>,
+    ) -> Result<Vec<f64>> {
         check_plan(plan, &logits.plan)?;
         let open = |ciphertext: &Ciphertext| {
-            let slots = self.secret.decrypt(ciphertext).map_err(ckks("logits"))?.decode().real();
+            let slots = self.secret.decrypt(ciphertext).and_then(|message| decode(&message)).map_err(ckks("logits"))?;
             Ok(slots.iter().copied().cycle().take(plan.geometry().slots).collect())
         };
         let vectors = logits.ciphertexts.iter().map(open).collect::<Result<Vec<Vec<f64>>>>()?;

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use cipherlm_ckks::bootstrap::{BootstrapKeys, Bootstrapper, Content, Profile};
 use cipherlm_ckks::slots::{Chain, RefreshKind, RefreshProfile, Refresher, Scale, SlotError, SlotResult};
-use cipherlm_ckks::{Ciphertext, Evaluator, KeyRequest, Params, SecretKey};
+use cipherlm_ckks::{Ciphertext, EvaluationKeys, Evaluator, KeyRequest, Params, SecretKey, SwitchingKey};
 
 use crate::error::{At, InferError, Result};
 use crate::plan::{Plan, Target};
@@ -81,15 +81,24 @@ impl Circuits {
     }
 
     /// The refreshes with their keys, for a machine.
-    pub fn refresher(&self, keys: &Arc<BootstrapKeys>) -> Arc<Bootstraps> {
+    pub fn refresher<K: EvaluationKeys>(&self, keys: &Arc<K>) -> Arc<Bootstraps<Arc<K>>> {
         Arc::new(Bootstraps {
             evaluator: Evaluator::new(&self.params, Arc::clone(keys)),
             circuits: self.circuits.clone(),
         })
     }
 
+    /// The two keys of a fresh ephemeral secret, which [`Circuits::keys`] adds to those of [`Circuits::key_request`].
+    ///
+    /// # Errors
+    /// As [`BootstrapKeys::wrapping`].
+    pub fn wrapping_keys(&self, secret: &SecretKey, plan: &Plan) -> Result<[SwitchingKey; 2]> {
+        let used: Vec<&Bootstrapper> = self.used(plan).map(|(_, circuit)| circuit.as_ref()).collect();
+        BootstrapKeys::wrapping(secret, &used).map_err(failed)
+    }
+
     /// Keys of the plan and of its refreshes, each at the very level it was asked for.
-    fn key_request(&self, plan: &Plan) -> KeyRequest {
+    pub fn key_request(&self, plan: &Plan) -> KeyRequest {
         let mut request = plan.key_request(&self.params);
         for (_, circuit) in self.used(plan) {
             for (purpose, level) in circuit.key_request().iter() {
@@ -106,18 +115,18 @@ impl Circuits {
 }
 
 /// Bootstrapping circuits with their keys.
-pub struct Bootstraps {
-    evaluator: Evaluator<Arc<BootstrapKeys>>,
+pub struct Bootstraps<K> {
+    evaluator: Evaluator<K>,
     circuits: Vec<(RefreshKind, Arc<Bootstrapper>)>,
 }
 
-impl Bootstraps {
+impl<K> Bootstraps<K> {
     fn circuit(&self, kind: RefreshKind) -> Option<&Bootstrapper> {
         self.circuits.iter().find(|(known, _)| *known == kind).map(|(_, circuit)| circuit.as_ref())
     }
 }
 
-impl Refresher for Bootstraps {
+impl<K: EvaluationKeys> Refresher for Bootstraps<K> {
     fn profile(&self, kind: RefreshKind) -> Option<RefreshProfile> {
         self.circuit(kind).map(|circuit| profile(kind, circuit))
     }

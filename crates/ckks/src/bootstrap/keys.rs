@@ -23,11 +23,7 @@ impl BootstrapKeys {
     /// [`Error::OperandCount`] for an empty list, [`Error::ParamsMismatch`], [`Error::Insecure`] if the bottom modulus is too large for the ephemeral secret,
     /// and as [`SecretKey::key_set`].
     pub fn generate(secret: &SecretKey, bootstrappers: &[&Bootstrapper], others: &KeyRequest) -> Result<Self, Error> {
-        let Some(first) = bootstrappers.first() else {
-            return Err(Error::OperandCount { operation: "bootstrapping keys", left: 0, right: 1 });
-        };
-        let ephemeral = SecretKey::generate_sparse(secret.params(), first.profile().ephemeral_weight)?;
-        Self::with_ephemeral(secret, &ephemeral, bootstrappers, others)
+        Self::with_ephemeral(secret, &ephemeral(secret, bootstrappers)?, bootstrappers, others)
     }
 
     pub(super) fn with_ephemeral(
@@ -36,18 +32,21 @@ impl BootstrapKeys {
         bootstrappers: &[&Bootstrapper],
         others: &KeyRequest,
     ) -> Result<Self, Error> {
-        let params = secret.params();
-        let mut request = others.clone();
-        let mut raised = 0;
-        for bootstrapper in bootstrappers {
-            params.check_same("bootstrapping keys", bootstrapper.params())?;
-            request.merge(&bootstrapper.key_request());
-            raised = raised.max(bootstrapper.raised_level());
-        }
         // Cheap and able to fail: first.
-        let to_sparse = Arc::new(ephemeral.switching_key_from(secret, KeyShape { level: 0, special: 1 })?);
-        let from_sparse = Arc::new(secret.switching_key_from(ephemeral, KeyShape::cheapest(params, raised)?)?);
+        let [to_sparse, from_sparse] = wrapping(secret, ephemeral, bootstrappers)?.map(Arc::new);
+        let mut request = others.clone();
+        bootstrappers.iter().for_each(|bootstrapper| {
+            request.merge(&bootstrapper.key_request());
+        });
         Ok(Self { set: secret.key_set(&request)?, to_sparse, from_sparse })
+    }
+
+    /// Only the two keys that wrap the raise, to a fresh ephemeral secret and back: for those who make and store the others one by one.
+    ///
+    /// # Errors
+    /// As [`BootstrapKeys::generate`].
+    pub fn wrapping(secret: &SecretKey, bootstrappers: &[&Bootstrapper]) -> Result<[SwitchingKey; 2], Error> {
+        wrapping(secret, &ephemeral(secret, bootstrappers)?, bootstrappers)
     }
 
     /// The key from the main secret to the ephemeral one.
@@ -64,6 +63,25 @@ impl BootstrapKeys {
     pub fn evaluation_keys(&self) -> &KeySet {
         &self.set
     }
+}
+
+fn ephemeral(secret: &SecretKey, bootstrappers: &[&Bootstrapper]) -> Result<SecretKey, Error> {
+    let Some(first) = bootstrappers.first() else {
+        return Err(Error::OperandCount { operation: "bootstrapping keys", left: 0, right: 1 });
+    };
+    SecretKey::generate_sparse(secret.params(), first.profile().ephemeral_weight)
+}
+
+fn wrapping(
+    secret: &SecretKey,
+    ephemeral: &SecretKey,
+    bootstrappers: &[&Bootstrapper],
+) -> Result<[SwitchingKey; 2], Error> {
+    let params = secret.params();
+    bootstrappers.iter().try_for_each(|b| params.check_same("bootstrapping keys", b.params()))?;
+    let raised = bootstrappers.iter().map(|b| b.raised_level()).max().unwrap_or(0);
+    let to_sparse = ephemeral.switching_key_from(secret, KeyShape { level: 0, special: 1 })?;
+    Ok([to_sparse, secret.switching_key_from(ephemeral, KeyShape::cheapest(params, raised)?)?])
 }
 
 impl EvaluationKeys for BootstrapKeys {

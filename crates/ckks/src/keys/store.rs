@@ -4,10 +4,13 @@ use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::io::{self, Read, Write as _};
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
-use super::{EvaluationKeys, KeyPurpose, KeySet, SwitchingKey};
-use crate::wire::{Wire, switching_key_label};
+use rayon::prelude::*;
+
+use super::{EvaluationKeys, KeyId, KeyPurpose, KeySet, SwitchingKey};
+use crate::wire::{Header, Wire, switching_key_label};
 use crate::{Error, Params};
 
 /// A directory with one file per switching key, and the most recently used keys in memory up to a budget.
@@ -18,6 +21,8 @@ pub struct KeyStore {
     params: Params,
     /// Levels in increasing order.
     files: BTreeMap<KeyPurpose, Vec<(usize, PathBuf)>>,
+    key_id: Option<KeyId>,
+    total: u64,
     budget: u64,
     /// Least recently used first.
     loaded: Mutex<Vec<(KeyPurpose, Arc<SwitchingKey>)>>,
@@ -42,9 +47,11 @@ impl KeyStore {
     /// will be in memory, but always the last one used.
     ///
     /// # Errors
-    /// [`Error::Storage`]; [`Error::Wire`] or [`Error::ParamsMismatch`] for a file that is no switching key of `params`.
+    /// [`Error::Storage`]; [`Error::Wire`] or [`Error::ParamsMismatch`] for a file that is no switching key of `params`;
+    /// [`Error::KeyMismatch`] for relinearisation or Galois keys of different secrets.
     pub fn open(params: &Params, directory: &Path, budget: u64) -> Result<Self, Error> {
         let mut files: BTreeMap<KeyPurpose, Vec<(usize, PathBuf)>> = BTreeMap::new();
+        let (mut key_id, mut total) = (None, 0);
         for entry in fs::read_dir(directory).map_err(storage(directory))? {
             let path = entry.map_err(storage(directory))?.path();
             if path.extension().is_none_or(|e| e != "key") {
@@ -54,10 +61,50 @@ impl KeyStore {
             let file = File::open(&path).map_err(storage(&path))?;
             file.take(4096).read_to_end(&mut start).map_err(storage(&path))?;
             let (purpose, shape) = switching_key_label(params, &start)?;
+            // Keys between two secrets carry the id of either.
+            if !matches!(purpose, KeyPurpose::Switch(_)) {
+                let (left, right) = (*key_id.get_or_insert(Header::read(&start)?.key_id), Header::read(&start)?.key_id);
+                if left != right {
+                    return Err(Error::KeyMismatch { operation: "key store", left, right });
+                }
+            }
+            total += shape.resident_bytes(params);
             files.entry(purpose).or_default().push((shape.level, path));
         }
         files.values_mut().for_each(|list| list.sort());
-        Ok(Self { params: params.clone(), files, budget, loaded: Mutex::default() })
+        Ok(Self { params: params.clone(), files, key_id, total, budget, loaded: Mutex::default() })
+    }
+
+    /// The secret that the keys belong to; `None` without any relinearisation or Galois key.
+    pub fn key_id(&self) -> Option<KeyId> {
+        self.key_id
+    }
+
+    /// Bytes that all keys would take in memory.
+    pub fn total_bytes(&self) -> u64 {
+        self.total
+    }
+
+    /// Loads and checks all keys now, if the budget holds them; without this, each is loaded when it is first asked for.
+    /// `progress` is told the number of keys loaded so far.
+    ///
+    /// # Errors
+    /// As loading: [`Error::Storage`], [`Error::Wire`].
+    pub fn preload(&self, progress: impl Fn(usize) + Sync) -> Result<(), Error> {
+        if self.total > self.budget {
+            return Ok(());
+        }
+        let all: Vec<(KeyPurpose, usize)> = self
+            .files
+            .iter()
+            .flat_map(|(&purpose, list)| list.iter().map(move |(level, _)| (purpose, *level)))
+            .collect();
+        let loaded = AtomicUsize::new(0);
+        all.into_par_iter().try_for_each(|(purpose, level)| {
+            self.key(purpose, level)?;
+            progress(loaded.fetch_add(1, Ordering::Relaxed) + 1);
+            Ok(())
+        })
     }
 
     /// Number of keys in the directory.

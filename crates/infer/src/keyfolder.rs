@@ -1,0 +1,217 @@
+//! Evaluation keys in a folder, made one by one: what a client hands to a server.
+//!
+//! The folder holds one file per key and a description. While it is incomplete the description has another name, so that a server
+//! never starts with half of the keys, and a client that was interrupted goes on where it stopped: keys follow from the secret, so
+//! those that are there already are the ones that would be made again.
+
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use cipherlm_ckks::wire::Wire;
+use cipherlm_ckks::{KeyId, KeyPurpose, KeyShape, KeyStore, Params, SecretKey};
+use rayon::prelude::*;
+use serde::{Deserialize, Serialize};
+
+use crate::error::{InferError, Result};
+use crate::plan::Plan;
+use crate::refresh::Circuits;
+
+/// First line of a description.
+const FORMAT: &str = "cipherlm evaluation keys 1";
+/// The description of a complete folder.
+const MANIFEST: &str = "keys.json";
+/// That of a folder in the making.
+const UNFINISHED: &str = "keys.unfinished.json";
+/// The two keys of the ephemeral secret, which only fit each other.
+const WRAPPING: [&str; 2] = ["ephemeral-to.key", "ephemeral-from.key"];
+
+/// What a folder of evaluation keys was made for. Nothing in it is secret.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct KeyFolder {
+    /// Format and version of the folder.
+    pub format: String,
+    /// Name of the model.
+    pub model: String,
+    /// Prompt length of the plan.
+    pub tokens: usize,
+    /// Name of the bootstrapping profile.
+    pub profile: String,
+    /// log2 of the ring degree.
+    pub log_degree: u32,
+    /// Estimated security of the parameters, in bits.
+    pub security_bits: f64,
+    /// Identity of the plan.
+    pub plan: String,
+    /// Hash of the parameters.
+    pub params: String,
+    /// Identity of the secret key.
+    pub key_id: String,
+    /// Number of keys.
+    pub keys: usize,
+    /// Bytes of the key files.
+    pub stored_bytes: u64,
+    /// Bytes of the keys in memory, ready for use.
+    pub resident_bytes: u64,
+}
+
+impl KeyFolder {
+    /// What the keys of `secret` for a plan will be, before any of them exists.
+    ///
+    /// # Errors
+    /// Keys that the parameters cannot hold.
+    pub fn describe(key_id: KeyId, circuits: &Circuits, plan: &Plan, profile: &str) -> Result<Self> {
+        let params = circuits.params();
+        let (stored_bytes, resident_bytes) = circuits.key_bytes(plan)?;
+        Ok(Self {
+            format: FORMAT.into(),
+            model: plan.model().spec().name.clone(),
+            tokens: plan.tokens(),
+            profile: profile.to_owned(),
+            log_degree: params.log_degree(),
+            security_bits: params.security().bits,
+            plan: plan.id(),
+            params: hex(params.hash().as_bytes()),
+            key_id: hex(key_id.as_bytes()),
+            keys: circuits.key_request(plan).len() + WRAPPING.len(),
+            stored_bytes,
+            resident_bytes,
+        })
+    }
+
+    /// The description in a folder, complete or in the making; `None` for a folder without one.
+    ///
+    /// # Errors
+    /// [`InferError::Io`] and [`InferError::Malformed`] for a description that is there and cannot be read.
+    pub fn find(directory: &Path) -> Result<Option<(Self, bool)>> {
+        for (name, complete) in [(MANIFEST, true), (UNFINISHED, false)] {
+            let path = directory.join(name);
+            if !path.exists() {
+                continue;
+            }
+            let text = std::fs::read_to_string(&path).map_err(io(&path))?;
+            let found: Self = serde_json::from_str(&text)
+                .map_err(|e| InferError::Malformed { what: path.display().to_string(), reason: e.to_string() })?;
+            if found.format != FORMAT {
+                return Err(InferError::Mismatch {
+                    what: "format of the key folder",
+                    expected: FORMAT.into(),
+                    found: found.format,
+                });
+            }
+            return Ok(Some((found, complete)));
+        }
+        Ok(None)
+    }
+
+    /// Makes the keys of `secret` that are not in the folder yet. `progress` is told the bytes there so far.
+    ///
+    /// # Errors
+    /// [`InferError::Mismatch`] for a folder with keys of another secret, plan or parameter set, which is left as it is;
+    /// [`InferError::Io`].
+    pub fn write(
+        &self,
+        directory: &Path,
+        secret: &SecretKey,
+        circuits: &Circuits,
+        plan: &Plan,
+        progress: impl Fn(u64) + Sync,
+    ) -> Result<()> {
+        std::fs::create_dir_all(directory).map_err(io(directory))?;
+        if let Some((found, complete)) = Self::find(directory)? {
+            same("secret key of the key folder", &self.key_id, &found.key_id)?;
+            same("parameters of the key folder", &self.params, &found.params)?;
+            same("plan of the key folder", &self.plan, &found.plan)?;
+            if complete {
+                return Ok(());
+            }
+        }
+        let unfinished = directory.join(UNFINISHED);
+        let text = serde_json::to_string_pretty(self)
+            .map_err(|e| InferError::Malformed { what: "key folder".into(), reason: e.to_string() })?;
+        write_whole(&unfinished, text.as_bytes())?;
+        let params = circuits.params();
+        let done = AtomicU64::new(0);
+        let add = |bytes: u64| progress(done.fetch_add(bytes, Ordering::Relaxed) + bytes);
+        let wanted: Vec<(KeyPurpose, usize)> = circuits.key_request(plan).iter().collect();
+        wanted.into_par_iter().enumerate().try_for_each(|(number, (purpose, level))| {
+            let shape = KeyShape::cheapest(params, level).map_err(at("keys"))?;
+            let path = directory.join(format!("{number:04}.key"));
+            if length(&path) != Some(shape.stored_bytes(params)) {
+                let key = secret.switching_key(purpose, shape).map_err(at("keys"))?;
+                write_whole(&path, &key.to_bytes())?;
+            }
+            add(shape.stored_bytes(params));
+            Ok::<_, InferError>(())
+        })?;
+        let paths = WRAPPING.map(|name| directory.join(name));
+        if !paths.iter().all(|path| path.exists()) {
+            // A lone one belongs to an ephemeral secret that is gone.
+            for (path, key) in paths.iter().zip(circuits.wrapping_keys(secret, plan)?) {
+                write_whole(path, &key.to_bytes())?;
+            }
+        }
+        let finished = directory.join(MANIFEST);
+        std::fs::rename(&unfinished, &finished).map_err(io(&finished))
+    }
+
+    /// Opens the keys for a plan; at most about `budget` bytes of them will be in memory. Returns the secret they belong to.
+    ///
+    /// # Errors
+    /// [`InferError::Mismatch`] for keys of another plan or parameter set, [`InferError::Malformed`] for an incomplete folder.
+    pub fn open(directory: &Path, params: &Params, plan: &Plan, budget: u64) -> Result<(KeyStore, KeyId)> {
+        let what = || directory.display().to_string();
+        let incomplete = |reason: &str| InferError::Malformed { what: what(), reason: reason.into() };
+        let Some((found, complete)) = Self::find(directory)? else {
+            return Err(incomplete(
+                "it holds no keys.json: give the folder that `cipherlm keygen` made for the server",
+            ));
+        };
+        if !complete {
+            return Err(incomplete(
+                "its keys are not all there: run the same `cipherlm keygen` again to complete them",
+            ));
+        }
+        same("parameters of the evaluation keys", &hex(params.hash().as_bytes()), &found.params)?;
+        same("plan of the evaluation keys", &plan.id(), &found.plan)?;
+        let store = KeyStore::open(params, directory, budget).map_err(at("evaluation keys"))?;
+        if store.len() != found.keys {
+            let reason =
+                format!("{} keys are described and {} are there: copy the folder again", found.keys, store.len());
+            return Err(incomplete(&reason));
+        }
+        let key_id = store.key_id().ok_or_else(|| incomplete("it holds no key of a circuit"))?;
+        same("secret key of the evaluation keys", &found.key_id, &hex(key_id.as_bytes()))?;
+        Ok((store, key_id))
+    }
+}
+
+fn same(what: &'static str, expected: &str, found: &str) -> Result<()> {
+    if expected == found {
+        return Ok(());
+    }
+    Err(InferError::Mismatch { what, expected: expected.to_owned(), found: found.to_owned() })
+}
+
+/// Written aside and renamed: a file under its final name is whole.
+fn write_whole(path: &Path, bytes: &[u8]) -> Result<()> {
+    let aside = path.with_extension("part");
+    std::fs::write(&aside, bytes).map_err(io(&aside))?;
+    std::fs::rename(&aside, path).map_err(io(path))
+}
+
+fn length(path: &Path) -> Option<u64> {
+    std::fs::metadata(path).ok().map(|m| m.len())
+}
+
+fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|b| format!("{b:02x}")).collect()
+}
+
+fn io(path: &Path) -> impl FnOnce(std::io::Error) -> InferError {
+    let path: PathBuf = path.to_owned();
+    move |source| InferError::Io { path, source }
+}
+
+fn at(node: &'static str) -> impl Fn(cipherlm_ckks::Error) -> InferError {
+    move |error| InferError::Slots { node: node.to_owned(), source: error.into() }
+}
