@@ -6,6 +6,9 @@ use std::path::PathBuf;
 /// Private inference with PowerSoftmax transformers under homomorphic encryption.
 #[derive(Parser)]
 #[command(version, about, arg_required_else_help = true)]
+#[command(
+    after_help = "Exit status: 0 done; 1 ran, but the result does not pass; 2 refused, with the reason and the next step on standard error."
+)]
 pub(crate) struct Cli {
     /// Print the result as JSON.
     #[arg(long, global = true)]
@@ -22,6 +25,14 @@ pub(crate) enum Command {
     Profile(Profile),
     /// Compile a model and print what its encrypted run will take, before any key exists.
     Plan(Plan),
+    /// Client: make a secret key, and the evaluation keys that a server needs for one plan.
+    Keygen(Keygen),
+    /// Client: encrypt a prompt.
+    Encrypt(Encrypt),
+    /// Server: run the model on an encrypted prompt. Holds no secret key.
+    Run(Run),
+    /// Client: decrypt an answer.
+    Decrypt(Decrypt),
     /// Continue a prompt in the clear, with the exact functions or with the certified polynomials.
     Generate(Generate),
     /// Perplexity of a text: exact functions beside polynomials, and how often both pick the same token.
@@ -85,6 +96,103 @@ pub(crate) struct Plan {
     /// Print every step with its levels, and the reason of every bootstrap.
     #[arg(long)]
     pub(crate) explain: bool,
+}
+
+#[derive(Args)]
+pub(crate) struct Keygen {
+    /// A new folder: `secret.key` in it stays with you, the folder `server` in it goes to the server.
+    #[arg(long, value_name = "DIR")]
+    pub(crate) out: PathBuf,
+    /// Model folder, or a name below `models/` (default: the shipped model).
+    #[arg(long)]
+    pub(crate) model: Option<PathBuf>,
+    /// Longest prompt, in tokens.
+    #[arg(long, default_value_t = 32)]
+    pub(crate) length: usize,
+    /// Go on after an interruption: keep the secret key, make the evaluation keys that are missing.
+    #[arg(long)]
+    pub(crate) resume: bool,
+    /// Only print what the keys will take.
+    #[arg(long)]
+    pub(crate) dry_run: bool,
+    /// NO SECURITY: a small ring of degree 2^LOG_N, to try the commands in seconds.
+    #[arg(long, value_name = "LOG_N")]
+    pub(crate) insecure_ring: Option<u32>,
+}
+
+#[derive(Args)]
+pub(crate) struct Encrypt {
+    /// The folder that `keygen` made.
+    #[arg(long, value_name = "DIR")]
+    pub(crate) keys: PathBuf,
+    /// The text to continue.
+    #[arg(long)]
+    pub(crate) prompt: String,
+    /// Where to write the encrypted prompt; a note with the prompt's tokens, for `decrypt`, is put beside it.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) out: PathBuf,
+    /// Model folder, or a name below `models/` (default: the shipped model).
+    #[arg(long)]
+    pub(crate) model: Option<PathBuf>,
+    /// Overwrite what is there.
+    #[arg(long)]
+    pub(crate) force: bool,
+}
+
+#[derive(Args)]
+pub(crate) struct Run {
+    /// The folder `server` that `keygen` made.
+    #[arg(long, value_name = "DIR")]
+    pub(crate) keys: PathBuf,
+    /// The encrypted prompt.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) input: PathBuf,
+    /// Where to write the encrypted answer.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) out: PathBuf,
+    /// Model folder, or a name below `models/` (default: the shipped model).
+    #[arg(long)]
+    pub(crate) model: Option<PathBuf>,
+    /// Keep finished steps here; after an interruption (Ctrl-C, kill) the same command goes on from them.
+    #[arg(long, value_name = "DIR")]
+    pub(crate) checkpoints: Option<PathBuf>,
+    /// Keep steps that took at least this many seconds.
+    #[arg(long, default_value_t = 1.0, value_name = "SECONDS")]
+    pub(crate) checkpoint_after: f64,
+    /// Hold at most this many GiB of keys in memory and load the others when they are needed (default: all).
+    #[arg(long, value_name = "GIB")]
+    pub(crate) key_memory: Option<f64>,
+    /// Write where the time went as JSON.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) report: Option<PathBuf>,
+    /// Overwrite what is there.
+    #[arg(long)]
+    pub(crate) force: bool,
+}
+
+#[derive(Args)]
+pub(crate) struct Decrypt {
+    /// The folder that `keygen` made.
+    #[arg(long, value_name = "DIR")]
+    pub(crate) keys: PathBuf,
+    /// The encrypted answer.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) input: PathBuf,
+    /// The note that `encrypt` left beside the prompt.
+    #[arg(long, value_name = "FILE", required_unless_present = "position")]
+    pub(crate) note: Option<PathBuf>,
+    /// The prompt's position to read, from 0 (default: its last token, from the note).
+    #[arg(long)]
+    pub(crate) position: Option<usize>,
+    /// Model folder, or a name below `models/` (default: the shipped model).
+    #[arg(long)]
+    pub(crate) model: Option<PathBuf>,
+    /// Show this many of the most likely tokens, with logits rounded so that they may be shared.
+    #[arg(long, default_value_t = 1)]
+    pub(crate) top: usize,
+    /// Compare with the model in the clear; needs the note.
+    #[arg(long, requires = "note")]
+    pub(crate) check: bool,
 }
 
 #[derive(Args)]

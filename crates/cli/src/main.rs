@@ -1,13 +1,19 @@
 //! The `cipherlm` command.
+//!
+//! Exit status: 0 when the command did what it was asked to, 1 when it ran and the result does not pass (a demo that disagrees with the
+//! clear model, a text that leaves certified ranges), 2 when it refused or could not run; the reason and the next step are on standard
+//! error, results on standard output.
 #![forbid(unsafe_code)]
 
 mod clear;
 mod encrypted;
+mod files;
 mod flags;
 mod inspect;
 mod model;
 mod progress;
 mod report;
+mod system;
 mod train;
 
 use clap::Parser;
@@ -32,6 +38,10 @@ fn dispatch(cli: &Cli) -> anyhow::Result<bool> {
         Command::Demo(args) => encrypted::demo(args, cli.json),
         Command::Profile(args) => encrypted::profile(args, cli.json),
         Command::Plan(args) => encrypted::plan(args, cli.json),
+        Command::Keygen(args) => files::client::keygen(args, cli.json),
+        Command::Encrypt(args) => files::client::encrypt(args, cli.json),
+        Command::Run(args) => files::server::run(args, cli.json),
+        Command::Decrypt(args) => files::client::decrypt(args, cli.json),
         Command::Generate(args) => clear::generate(args, cli.json),
         Command::Eval(args) => clear::eval(args, cli.json),
         Command::Certify(args) => clear::certify(args, cli.json),

@@ -103,6 +103,20 @@ impl KeyFolder {
         Ok(None)
     }
 
+    /// Leaves the description in a folder: the client's own copy, beside its secret.
+    ///
+    /// # Errors
+    /// [`InferError::Io`].
+    pub fn save(&self, directory: &Path) -> Result<()> {
+        self.save_as(directory, MANIFEST)
+    }
+
+    fn save_as(&self, directory: &Path, name: &str) -> Result<()> {
+        let text = serde_json::to_string_pretty(self)
+            .map_err(|e| InferError::Malformed { what: name.into(), reason: e.to_string() })?;
+        write_whole(&directory.join(name), text.as_bytes())
+    }
+
     /// Makes the keys of `secret` that are not in the folder yet. `progress` is told the bytes there so far.
     ///
     /// # Errors
@@ -125,10 +139,7 @@ impl KeyFolder {
                 return Ok(());
             }
         }
-        let unfinished = directory.join(UNFINISHED);
-        let text = serde_json::to_string_pretty(self)
-            .map_err(|e| InferError::Malformed { what: "key folder".into(), reason: e.to_string() })?;
-        write_whole(&unfinished, text.as_bytes())?;
+        self.save_as(directory, UNFINISHED)?;
         let params = circuits.params();
         let done = AtomicU64::new(0);
         let add = |bytes: u64| progress(done.fetch_add(bytes, Ordering::Relaxed) + bytes);
@@ -151,7 +162,7 @@ impl KeyFolder {
             }
         }
         let finished = directory.join(MANIFEST);
-        std::fs::rename(&unfinished, &finished).map_err(io(&finished))
+        std::fs::rename(directory.join(UNFINISHED), &finished).map_err(io(&finished))
     }
 
     /// Opens the keys for a plan; at most about `budget` bytes of them will be in memory. Returns the secret they belong to.

@@ -4,10 +4,12 @@ mod outcome;
 mod run;
 mod setup;
 
+pub(crate) use run::Console;
+pub(crate) use setup::Setup;
+
 use crate::flags;
 use anyhow::{Context, bail};
 use outcome::Outcome;
-use setup::Setup;
 use std::path::Path;
 
 /// The main job: the model answers a prompt under encryption, and every answer is checked.

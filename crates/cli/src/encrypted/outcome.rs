@@ -1,8 +1,9 @@
 //! What a run showed: for the terminal, as JSON, and as the report page.
 
-use super::setup::{Setup, gib, peak_memory, processor, threads};
+use super::setup::Setup;
 use crate::clear::argmax;
 use crate::report::{Card, Check, OpRow, Page};
+use crate::system::{gib, peak_memory, processor, threads};
 use cipherlm_infer::{Operator, Report};
 use serde_json::{Value, json};
 

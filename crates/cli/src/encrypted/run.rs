@@ -3,6 +3,7 @@
 use super::outcome::{Outcome, TokenCheck};
 use super::setup::Setup;
 use crate::clear::argmax;
+use crate::system::{current_memory, gib};
 use cipherlm_ckks::bootstrap::BootstrapKeys;
 use cipherlm_ckks::slots::Encrypted;
 use cipherlm_infer::{Client, Profiler, Progress, Server};
@@ -29,23 +30,37 @@ impl Console {
         }
     }
 
-    fn step(&mut self, p: &Progress<'_>) {
+    /// The step about to start.
+    pub(crate) fn step(&mut self, p: &Progress<'_>) {
+        let refresh = if p.refresh { ", then a bootstrap" } else { "" };
+        let layer = p.layer.map_or_else(String::new, |l| format!("layer {} of the model, ", l + 1));
+        let left = p.left.as_secs_f64();
+        let memory = gib(current_memory());
         self.bar.set_length(p.steps as u64);
         self.bar.set_position(p.step as u64);
-        let refresh = if p.refresh { ", then a bootstrap" } else { "" };
-        self.bar.set_message(format!("{} at level {}{refresh}; {:.0} s left", p.name, p.level, p.left.as_secs_f64()));
+        self.bar
+            .set_message(format!("{layer}{} at level {}{refresh}; {memory:.1} GiB, {left:.0} s left", p.name, p.level));
         // Piped: a line now and then instead of a bar.
         if self.wanted && self.bar.is_hidden() && p.step % 8 == 1 {
+            let (elapsed, step, steps) = (p.elapsed.as_secs_f64(), p.step, p.steps);
             eprintln!(
-                "  {:>6.1} s  step {}/{}  {} at level {}  ({:.0} s left)",
-                p.elapsed.as_secs_f64(),
-                p.step,
-                p.steps,
-                p.name,
-                p.level,
-                p.left.as_secs_f64()
+                "  {elapsed:>6.1} s  step {step}/{steps}  {} at level {}  ({memory:.1} GiB, {left:.0} s left)",
+                p.name, p.level
             );
         }
+    }
+
+    /// A stage counted in bytes, items or whatever `of` is.
+    pub(crate) fn stage(&self, what: &str, done: u64, of: u64) {
+        self.bar.set_length(of);
+        self.bar.set_position(done);
+        self.bar.set_message(format!("{what}; {:.1} GiB", gib(current_memory())));
+    }
+
+    /// Clears the bar.
+    pub(crate) fn done(&self) {
+        self.bar.finish_and_clear();
+        self.bar.reset();
     }
 }
 
@@ -90,7 +105,7 @@ impl<'s> Session<'s> {
         });
         let answer = self.server.run(plan, prompt, &mut profiler)?;
         let report = profiler.finish(machine);
-        console.bar.finish_and_clear();
+        console.done();
         let clock = Instant::now();
         let position = tokens.len() - 1;
         let encrypted = self.client.decrypt(plan, &answer, position)?;

@@ -1,6 +1,7 @@
 //! A model, its parameters and its plan: everything that exists before any key.
 
 use crate::model::Loaded;
+use crate::system::{available_memory, gib, threads};
 use anyhow::{Context, bail};
 use cipherlm_ckks::bootstrap::Profile;
 use cipherlm_infer::{Circuits, Options, Plan};
@@ -27,8 +28,12 @@ impl Setup {
                 .find(|l| *l >= need)
                 .with_context(|| format!("{need} tokens do not fit the longest plan of 128: shorten the prompt"))?,
         };
+        Self::on(loaded, length, Profile::n16())
+    }
+
+    /// Plans the model for exactly `length` tokens on the parameters of a bootstrapping profile.
+    pub(crate) fn on(loaded: Loaded, length: usize, profile: Profile) -> anyhow::Result<Self> {
         cipherlm_spec::ensure_certified(&loaded.model)?;
-        let profile = Profile::n16();
         let circuits = Circuits::new(&profile)?;
         let options = Options { tokens: length, ..Options::default() };
         let plan = Plan::compile(Arc::new(loaded.model.clone()), circuits.target()?, &options)?;
@@ -74,8 +79,12 @@ impl Setup {
     /// Refuses before any work when the keys cannot fit the memory that is free.
     pub(crate) fn price_memory(&self) -> anyhow::Result<()> {
         let (_, resident) = self.circuits.key_bytes(&self.plan)?;
-        // Plaintexts, digits and ciphertexts in flight, as measured, on top of the keys.
-        let need = resident + (3 << 30);
+        self.price_run(resident)
+    }
+
+    /// As [`Setup::price_memory`], with `keys` bytes of keys in memory.
+    pub(crate) fn price_run(&self, keys: u64) -> anyhow::Result<()> {
+        let need = keys + self.working_bytes();
         if let Some(have) = available_memory().filter(|have| *have < need) {
             bail!(
                 "{:.1} GiB of memory are needed and {:.1} GiB are free: close other programs or use a shorter --length",
@@ -84,6 +93,13 @@ impl Setup {
             );
         }
         Ok(())
+    }
+}
+
+impl Setup {
+    /// Plaintexts, digits and ciphertexts in flight, as measured at N = 2^16, on top of the keys.
+    pub(crate) fn working_bytes(&self) -> u64 {
+        (3u64 << 30) * self.circuits.params().degree() as u64 / (1 << 16)
     }
 }
 
@@ -97,35 +113,4 @@ pub(crate) fn sample(loaded: &Loaded, length: usize) -> anyhow::Result<Vec<u32>>
     }
     let tokens = loaded.tokenizer.encode(&TEXT.repeat(1 + length / 16));
     Ok(tokens.into_iter().take(length).collect())
-}
-
-/// Worker threads of this process.
-pub(crate) fn threads() -> usize {
-    cipherlm_ckks::ring::par::threads()
-}
-
-pub(crate) fn gib(bytes: u64) -> f64 {
-    bytes as f64 / f64::from(1 << 30)
-}
-
-/// Bytes that can be taken without swapping, where the system tells.
-fn available_memory() -> Option<u64> {
-    status_kib("/proc/meminfo", "MemAvailable:").map(|kib| kib * 1024)
-}
-
-/// The most memory this process has held.
-pub(crate) fn peak_memory() -> u64 {
-    status_kib("/proc/self/status", "VmHWM:").unwrap_or(0) * 1024
-}
-
-/// Processor name, for reports.
-pub(crate) fn processor() -> String {
-    let text = std::fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
-    let name = text.lines().find_map(|l| l.strip_prefix("model name")?.split(':').nth(1).map(str::trim));
-    name.unwrap_or("unknown processor").to_string()
-}
-
-fn status_kib(file: &str, field: &str) -> Option<u64> {
-    let text = std::fs::read_to_string(file).ok()?;
-    text.lines().find_map(|l| l.strip_prefix(field)?.trim().strip_suffix("kB")?.trim().parse().ok())
 }
