@@ -48,6 +48,9 @@ pub(crate) fn evaluate<M: Machine>(
             let inputs: Vec<&M::Vector> = first.iter().collect();
             machine.linear_transforms_to(&inputs, &transform, level).at(&node.name)
         }
+        Op::Attend { layer } if folded.packs_scores() => {
+            crate::packed::attend(machine, folded, &node.name, first, *layer, level)
+        }
         Op::Attend { layer } => match session {
             Some(session) if folded.decoding() => context.attend_cached(first, *layer, level, session),
             Some(session) => {
@@ -322,7 +325,7 @@ impl<M: Machine> Context<'_, M> {
 }
 
 /// `x^p` for p = 2, 4, 6, 8, 16.
-fn power<M: Machine>(machine: &M, x: &M::Vector, p: u32) -> SlotResult<M::Vector> {
+pub(crate) fn power<M: Machine>(machine: &M, x: &M::Vector, p: u32) -> SlotResult<M::Vector> {
     let square = machine.square(x)?;
     if p == 6 {
         let fourth = machine.square(&square)?;

@@ -331,7 +331,7 @@ impl Folded {
     }
 
     /// `1 / (sqrt(head_dim) (n unit top)^(1/p))` by head and row, with `top` half the width of the denominator's range.
-    fn query_scale(&self, l: usize) -> Result<Vec<Vec<f64>>> {
+    pub(crate) fn query_scale(&self, l: usize) -> Result<Vec<Vec<f64>>> {
         let shape = self.shape();
         let Attention::PowerSoftmax { p, eps, .. } = shape.attention else {
             return Err(InferError::Unsupported { feature: "this attention", advice: "use PowerSoftmax" });
@@ -409,7 +409,7 @@ impl Folded {
     }
 
     /// What a rotated feature takes of itself, of the one half a turn ahead, and of the one half a turn behind.
-    fn turn(&self, position: usize, within: usize) -> [f64; 3] {
+    pub(crate) fn turn(&self, position: usize, within: usize) -> [f64; 3] {
         match self.shape().rotary {
             Some(rotary) if within < rotary.dims => {
                 let half = rotary.dims / 2;

@@ -140,27 +140,16 @@ impl Builder<'_> {
             return Err(InferError::Unsupported { feature: "this attention", advice: "use PowerSoftmax" });
         };
         let qkv = self.scaled_map("attn.qkv", Map::Qkv(l), hidden, inv, 3 * g.blocks);
-        let parts = if self.folded.purpose == Purpose::PromptForSession { 5 } else { 3 };
-        let spread = self.push(
-            "attn.spread",
-            Op::Spread { layer: l },
-            vec![qkv],
-            parts * g.blocks,
-            1,
-            false,
-            Operator::AddRepack,
-        );
-        // Product, mask, power, product with the values; before them, the way into the cache.
-        let depth = 3 + power_depth(p) + usize::from(self.folded.decoding());
-        let both = self.push(
-            "attn.attend",
-            Op::Attend { layer: l },
-            vec![spread],
-            2 * g.blocks,
-            depth,
-            true,
-            Operator::CipherMatmul,
-        );
+        let both = if self.folded.packs_scores() {
+            self.attend(l, qkv, crate::packed::depth(p))
+        } else {
+            let parts = if self.folded.purpose == Purpose::PromptForSession { 5 } else { 3 };
+            let width = parts * g.blocks;
+            let op = Op::Spread { layer: l };
+            let spread = self.push("attn.spread", op, vec![qkv], width, 1, false, Operator::AddRepack);
+            // Product, mask, power, product with the values; before them, the way into the cache.
+            self.attend(l, spread, 3 + power_depth(p) + usize::from(self.folded.decoding()))
+        };
         let numerator = Slice { len: g.blocks, ..both };
         let denominator = Slice { from: g.blocks, len: g.blocks, ..both };
         let reciprocal = self.poly(
@@ -173,6 +162,11 @@ impl Builder<'_> {
         let mix =
             self.push("attn.mix", Op::Mul, vec![numerator, reciprocal], g.blocks, 1, true, Operator::PowerSoftmax);
         Ok(self.linear("attn.out", Map::Out(l), mix, g.blocks, true))
+    }
+
+    fn attend(&mut self, layer: usize, input: Slice, depth: usize) -> Slice {
+        let width = 2 * self.folded.geometry.blocks;
+        self.push("attn.attend", Op::Attend { layer }, vec![input], width, depth, true, Operator::CipherMatmul)
     }
 
     fn feed_forward(&mut self, hidden: Slice, inv: Slice, l: usize) -> Result<Slice> {

@@ -53,6 +53,7 @@ mod fold;
 mod geometry;
 mod graph;
 mod keyfolder;
+mod packed;
 mod pairing;
 mod placement;
 mod plan;

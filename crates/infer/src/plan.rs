@@ -227,14 +227,18 @@ impl Plan {
         let mut out = String::new();
         let _ = writeln!(
             out,
-            "{}: {} tokens x {} features x {} copies in {} slots, {} block(s), {} score vectors per block",
+            "{}: {} tokens x {} features x {} copies in {} slots, {} block(s), {}",
             self.folded.model.spec().name,
             g.tokens,
             g.features,
             g.copies,
             g.slots,
             g.blocks,
-            g.shifts()
+            if self.folded.packs_scores() {
+                format!("packed scores, {} distances a vector", g.head)
+            } else {
+                format!("{} score vectors per block", g.shifts())
+            }
         );
         let (operations, vectors) = self.refreshes();
         let _ = writeln!(

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use cipherlm_ckks::slots::{Clear, ClearVector};
 use cipherlm_infer::{Options, Plan, Progress, Purpose, Target};
-use cipherlm_spec::{Activation, Attention, Eps, Mode, Model, Norm, Positions, Residual, Runner, Shape, random};
+use cipherlm_spec::{Activation, Attention, Eps, Mode, Model, Norm, Positions, Residual, Rotary, Runner, Shape, random};
 
 fn plan(model: &Arc<Model>, slots: usize, levels: usize, tokens: usize) -> Plan {
     let target = Target::uniform(slots, levels, 40, 60).unwrap();
@@ -65,6 +65,34 @@ fn every_geometry_matches_the_reference() {
             let prompt = &random::windows(model.shape(), length, 1, 5)[0];
             let error = worst(&plan, prompt);
             assert!(error < 1e-6, "{slots} slots, {length} tokens: {error}");
+        }
+    }
+}
+
+#[test]
+fn packed_scores_match_the_reference() {
+    let heads = |heads, head_dim, dims| Shape {
+        heads,
+        head_dim,
+        rotary: (dims > 0).then_some(Rotary { dims, base: 100.0 }),
+        context: 32,
+        ..small()
+    };
+    // One group of distances alone, two groups, four in two pairs; copies of the tokens, several blocks, padding.
+    for (shape, slots, tokens) in [
+        (heads(1, 16, 8), 256, 16),
+        (heads(2, 8, 8), 256, 16),
+        (heads(4, 4, 4), 256, 16),
+        (heads(4, 4, 0), 256, 16),
+        (heads(2, 8, 4), 1024, 32),
+        (heads(2, 8, 4), 256, 32),
+    ] {
+        let model = Arc::new(random::certified("small", &shape, 3).unwrap());
+        let plan = plan(&model, slots, 14, tokens);
+        assert!(plan.geometry().shifts() >= 16 && plan.explain().contains("packed scores"), "{}", plan.explain());
+        for length in [tokens, tokens - 3] {
+            let error = worst(&plan, &random::windows(&shape, length, 1, 5)[0]);
+            assert!(error < 1e-6, "{shape:?}, {slots} slots, {length} tokens: {error}");
         }
     }
 }

@@ -1,0 +1,302 @@
+//! Attention over packed scores: one vector holds as many token distances as a head has features.
+//!
+//! The score of token `t` against the token `d` before it goes into feature `j = d mod h` of its head (`h` features), so that the
+//! `h` distances of a *group* share a vector, and two groups share a complex one. With keys skewed once, `k'[t, f] = k[t - f, f]`,
+//!
+//! `s[t, j] = sum_r q[t, j + r] k'[t + r, j + r]`,  `-h < r < h`:
+//!
+//! both factors are plain rotations, and one relinearisation serves a whole run of `r`. The same holds for the values,
+//! `out[t, f] = sum_r w[t, f + r] v'[t - r, f]`. What is not inside the head is masked on the side that has a level to spare, and the
+//! rotary embedding, which only depends on the distance, rides on that mask: `R(t) q . R(s) k = R(j) q . R(-g h) k` in group `g`.
+//!
+//! Against one product, two sums over the head and a power for every distance this needs a seventh of the key switches, and no more
+//! levels. All plaintexts but the causal masks repeat with every token.
+
+use cipherlm_ckks::linear::LinearTransform;
+use cipherlm_ckks::slots::{Machine, Plain, SlotResult};
+use cipherlm_spec::{Attention, Kind};
+use num_complex::Complex64;
+use rayon::prelude::*;
+
+use crate::error::{At, InferError, Result};
+use crate::exec::{Value, lower, power};
+use crate::fold::{Folded, Purpose};
+use crate::graph::power_depth;
+use crate::report::POWER_LABEL;
+
+/// Rotations that share a decomposition, and the stride of those before them.
+const RUN: usize = 16;
+
+/// Fewest distances for which packing pays: below, copies of the tokens do better.
+const FEWEST: usize = 16;
+
+impl Folded {
+    /// Whether scores are packed in this circuit.
+    pub(crate) fn packs_scores(&self) -> bool {
+        let g = self.geometry;
+        let causal = self.shape().kind == Kind::Decoder;
+        self.purpose == Purpose::Prompt && causal && g.tokens >= g.head && g.shifts() >= FEWEST
+    }
+
+    /// Groups of `head` distances.
+    fn groups(&self) -> usize {
+        self.geometry.tokens / self.geometry.head
+    }
+
+    /// A plaintext of one token, by feature within the head.
+    fn by_feature(&self, value: impl Fn(usize) -> Complex64) -> Plain {
+        let g = self.geometry;
+        let head: Vec<Complex64> = (0..g.head).map(value).collect();
+        let all = head.iter().copied().cycle().take(g.features);
+        if head.iter().all(|v| v.im == 0.0) {
+            Plain::real(all.map(|v| v.re).collect::<Vec<_>>())
+        } else {
+            Plain::complex(all.collect::<Vec<_>>())
+        }
+    }
+
+    /// Skews one block for a pair of groups, the second as imaginary part times `second`; keys are also turned back by the angle of
+    /// their group's first distance.
+    fn skew(&self, pair: usize, scale: f64, second: Complex64, turned: bool) -> Result<LinearTransform> {
+        let g = self.geometry;
+        let half = self.shape().rotary.filter(|_| turned).map_or(0, |r| r.dims as i64 / 2);
+        let mut diagonals = vec![];
+        for (group, factor) in (2 * pair..self.groups().min(2 * pair + 2)).zip([Complex64::ONE, second]) {
+            for feature in 0..g.head {
+                let distance = group * g.head + feature;
+                let [own, ahead, behind] = if turned { self.turn(group * g.head, feature) } else { [1.0, 0.0, 0.0] };
+                // The inverse turn has the opposite sine.
+                for (offset, value) in [(0, own), (half, -ahead), (-half, -behind)] {
+                    if value != 0.0 {
+                        let only = |f| if f == feature { factor * scale * value } else { Complex64::ZERO };
+                        let shift = offset - (distance * g.features) as i64;
+                        diagonals.push((0, 0, shift, self.by_feature(only)));
+                    }
+                }
+            }
+        }
+        LinearTransform::block(g.slots, 1, 1, diagonals).at("skew")
+    }
+
+    /// What the queries rotated by `r`, `r + half` and `r - half` are multiplied by, with the offsets from `r`.
+    fn query_plains(&self, r: i64) -> Vec<(i64, Plain)> {
+        let head = self.geometry.head as i64;
+        let half = self.shape().rotary.map_or(0, |rotary| rotary.dims as i64 / 2);
+        let plain = |part: usize| {
+            self.by_feature(|j| {
+                let feature = j as i64 + r;
+                let inside = (0..head).contains(&feature);
+                Complex64::new(if inside { self.turn(j, feature as usize)[part] } else { 0.0 }, 0.0)
+            })
+        };
+        let parts = [(0, plain(0)), (half, plain(1)), (-half, plain(2))];
+        parts.into_iter().filter(|(_, plain)| !plain.is_zero()).collect()
+    }
+
+    /// The causal mask of a group with the folded scale, times `factor`, and the folded shift `c` under the same mask.
+    fn group_plains(&self, l: usize, block: usize, group: usize, factor: f64) -> Result<(Plain, Plain)> {
+        let g = self.geometry;
+        let Attention::PowerSoftmax { c, .. } = self.shape().attention else {
+            return Err(InferError::Unsupported { feature: "this attention", advice: "use PowerSoftmax" });
+        };
+        let scale = self.query_scale(l)?;
+        let root = (self.shape().head_dim as f64).sqrt();
+        let (mut mask, mut add) = (vec![0.0; g.period()], vec![0.0; g.period()]);
+        for slot in 0..g.period() {
+            let (_, token, feature) = g.place(slot);
+            let head = block * (g.features / g.head) + feature / g.head;
+            if head < self.shape().heads && group * g.head + feature % g.head <= token {
+                mask[slot] = factor * scale[head][token];
+                add[slot] = c * root * scale[head][token];
+            }
+        }
+        Ok((Plain::real(mask), Plain::real(add)))
+    }
+}
+
+/// Scores, power, weighted values and denominators out of queries, keys and values: `[numerators.., denominators..]`.
+pub(crate) fn attend<M: Machine>(
+    machine: &M,
+    folded: &Folded,
+    name: &str,
+    qkv: &[M::Vector],
+    layer: usize,
+    level: usize,
+) -> Result<Value<M>> {
+    let Attention::PowerSoftmax { p, .. } = folded.shape().attention else {
+        return Err(InferError::Unsupported { feature: "this attention", advice: "use PowerSoftmax" });
+    };
+    let blocks = folded.geometry.blocks;
+    let part = |index: usize, block: usize| {
+        qkv.get(index * blocks + block)
+            .ok_or_else(|| InferError::Malformed { what: name.to_owned(), reason: "too few vectors".into() })
+    };
+    let attention = Packed { machine, folded, name, layer, level, p };
+    let (mut numerators, mut denominators) = (vec![], vec![]);
+    for block in 0..blocks {
+        let scores = attention.scores(part(0, block)?, part(1, block)?)?;
+        let label = machine.log().label(&format!("{name}{POWER_LABEL}"));
+        let weights = attention.weights(block, scores)?;
+        denominators.push(attention.denominator(&weights).at(name)?);
+        drop(label);
+        numerators.push(attention.mix(&weights, part(2, block)?)?);
+    }
+    numerators.extend(denominators);
+    Ok(numerators)
+}
+
+/// Levels from queries, keys and values to the result.
+pub(crate) fn depth(p: u32) -> usize {
+    4 + power_depth(p)
+}
+
+struct Packed<'a, M> {
+    machine: &'a M,
+    folded: &'a Folded,
+    name: &'a str,
+    layer: usize,
+    level: usize,
+    p: u32,
+}
+
+impl<M: Machine> Packed<'_, M> {
+    /// All `r` between `-head` and `head`, in runs that start `RUN` apart.
+    fn runs(&self) -> Vec<(i64, Vec<i64>)> {
+        let head = self.folded.geometry.head as i64;
+        let run = (RUN as i64).min(head);
+        let one = |from: i64| (from, (from..from + run).filter(|&r| r > -head).collect());
+        (-head..head).step_by(run as usize).map(one).collect()
+    }
+
+    /// Rotations of a vector by `unit r` for all `r` of a run.
+    fn rotations(&self, vector: &M::Vector, unit: i64, run: &(i64, Vec<i64>)) -> SlotResult<Vec<M::Vector>> {
+        let first = if run.0 == 0 { vector.clone() } else { self.machine.rotate(vector, unit * run.0)? };
+        let steps: Vec<i64> = run.1.iter().map(|r| unit * (r - run.0)).collect();
+        self.machine.rotate_many(&first, &steps)
+    }
+
+    /// Packed scores of each pair of groups, before scale and mask.
+    fn scores(&self, query: &M::Vector, key: &M::Vector) -> Result<Vec<M::Vector>> {
+        let (machine, g) = (self.machine, self.folded.geometry);
+        let top = self.level + depth(self.p);
+        let query = lower(machine, query, top).at(self.name)?;
+        let runs = self.runs();
+        let queries = runs.par_iter().map(|run| self.rotations(&query, 1, run));
+        let queries = queries.collect::<SlotResult<Vec<_>>>().at(self.name)?.concat();
+        let head = g.head as i64;
+        let rotated = |r: i64| &queries[(r + head - 1) as usize];
+        let turned = |r: i64| {
+            let mut sum: Option<M::Vector> = None;
+            for (offset, plain) in self.folded.query_plains(r) {
+                let term = machine.mul_plain_lazy(rotated(r + offset), &plain)?;
+                sum = Some(match sum {
+                    Some(sum) => machine.add_aligned(&sum, &term)?,
+                    None => term,
+                });
+            }
+            // Every r leaves at least one feature of the head inside.
+            let sum = sum.map_or_else(|| machine.mul_plain_lazy(rotated(r), &Plain::from(0.0)), Ok)?;
+            machine.rescale(&sum)
+        };
+        let keys = (0..self.folded.groups().div_ceil(2)).map(|pair| {
+            let skew = self.folded.skew(pair, 1.0, Complex64::I, true)?;
+            let mut keys = machine.linear_transforms_to(&[key], &skew, top - 1).at(self.name)?;
+            Ok(keys.swap_remove(0))
+        });
+        let keys = keys.collect::<Result<Vec<_>>>()?;
+        let along = 1 + g.features as i64;
+        let of_run = |run: &(i64, Vec<i64>)| {
+            let queries = run.1.iter().map(|&r| turned(r)).collect::<SlotResult<Vec<_>>>()?;
+            let product = |key: &M::Vector| {
+                let keys = self.rotations(key, along, run)?;
+                machine.mul_sum_lazy(&queries.iter().zip(&keys).collect::<Vec<_>>())
+            };
+            keys.iter().map(product).collect::<SlotResult<Vec<_>>>()
+        };
+        self.total(runs.par_iter().map(of_run).collect::<SlotResult<Vec<_>>>().at(self.name)?)
+    }
+
+    /// Adds the partial products of all runs, by position, and rescales.
+    fn total(&self, parts: Vec<Vec<M::Vector>>) -> Result<Vec<M::Vector>> {
+        let machine = self.machine;
+        let add = |sums: Vec<M::Vector>, part: Vec<M::Vector>| {
+            sums.iter().zip(&part).map(|(a, b)| machine.add_aligned(a, b)).collect::<SlotResult<Vec<_>>>()
+        };
+        let mut parts = parts.into_iter();
+        let first = parts.next().unwrap_or_default();
+        let sums = parts.try_fold(first, add).at(self.name)?;
+        sums.iter().map(|sum| machine.rescale(sum).at(self.name)).collect()
+    }
+
+    /// Weights of each group: the masked power of the scores.
+    fn weights(&self, block: usize, scores: Vec<M::Vector>) -> Result<Vec<M::Vector>> {
+        let (machine, groups) = (self.machine, self.folded.groups());
+        let mut parts = vec![];
+        for (pair, score) in scores.iter().enumerate() {
+            if 2 * pair + 1 == groups {
+                parts.push((score.clone(), 1.0));
+                continue;
+            }
+            let run = || {
+                let conjugate = machine.conjugate(score)?;
+                let second = machine.mul_i(&machine.sub_aligned(&conjugate, score)?)?;
+                Ok([machine.add_aligned(score, &conjugate)?, second])
+            };
+            parts.extend(run().at(self.name)?.map(|part| (part, 0.5)));
+        }
+        let weigh = |(group, (score, factor)): (usize, &(M::Vector, f64))| {
+            let (mask, add) = self.folded.group_plains(self.layer, block, group, *factor)?;
+            let run = || power(machine, &machine.add_plain(&machine.mul_plain(score, &mask)?, &add)?, self.p);
+            run().at(self.name)
+        };
+        parts.par_iter().enumerate().map(weigh).collect()
+    }
+
+    /// The sum of all weights of a head in each of its features, mapped onto the denominator's range.
+    fn denominator(&self, weights: &[M::Vector]) -> SlotResult<M::Vector> {
+        let (machine, head) = (self.machine, self.folded.geometry.head);
+        let sum = machine.rotate_sum(&machine.add_many(&weights.iter().collect::<Vec<_>>())?, 1, head)?;
+        let only = self.folded.by_feature(|f| Complex64::new(f64::from(u8::from(f == 0)), 0.0));
+        let spread = machine.rotate_sum(&machine.mul_plain(&sum, &only)?, -1, head)?;
+        machine.add_const(&spread, Complex64::new(self.folded.denominator_offset(self.layer), 0.0))
+    }
+
+    /// The values of all earlier tokens, weighted and summed.
+    fn mix(&self, weights: &[M::Vector], value: &M::Vector) -> Result<M::Vector> {
+        let (machine, g) = (self.machine, self.folded.geometry);
+        let paired = weights.chunks(2).enumerate().map(|(pair, weights)| {
+            let weight = match weights {
+                [first, second] => machine.add_aligned(first, &machine.mul_i(second).at(self.name)?),
+                _ => Ok(weights[0].clone()),
+            };
+            // Re((w + i w') (v - i v')) = w v + w' v', taken as a value plus its conjugate; real already where a group is alone.
+            let alone = weights.len() == 1;
+            let skew = self.folded.skew(pair, if alone { 1.0 } else { 0.5 }, -Complex64::I, false)?;
+            let mut values = machine.linear_transforms_to(&[value], &skew, self.level + 2).at(self.name)?;
+            Ok((weight.at(self.name)?, values.swap_remove(0), alone))
+        });
+        let paired = paired.collect::<Result<Vec<_>>>()?;
+        let back = -(g.features as i64);
+        let inside = |f: usize, r: i64| (0..g.head as i64).contains(&(f as i64 + r));
+        let of_run = |run: &(i64, Vec<i64>)| {
+            let product = |(weight, value, _): &(M::Vector, M::Vector, bool)| {
+                let weights = self.rotations(weight, 1, run)?;
+                let values = self.rotations(value, back, run)?.into_iter().zip(&run.1).map(|(value, &r)| {
+                    let mask = self.folded.by_feature(|f| Complex64::new(f64::from(u8::from(inside(f, r))), 0.0));
+                    machine.mul_plain(&value, &mask)
+                });
+                let values = values.collect::<SlotResult<Vec<_>>>()?;
+                machine.mul_sum_lazy(&weights.iter().zip(&values).collect::<Vec<_>>())
+            };
+            paired.iter().map(product).collect::<SlotResult<Vec<_>>>()
+        };
+        let sums = self.total(self.runs().par_iter().map(of_run).collect::<SlotResult<Vec<_>>>().at(self.name)?)?;
+        let run = || {
+            let real = sums.iter().zip(&paired);
+            let real = real.map(|(sum, &(_, _, alone))| if alone { Ok(sum.clone()) } else { machine.twice_real(sum) });
+            let real = real.collect::<SlotResult<Vec<_>>>()?;
+            machine.add_many(&real.iter().collect::<Vec<_>>())
+        };
+        run().at(self.name)
+    }
+}
