@@ -1,18 +1,12 @@
 //! The two sides of a run. A [`Client`] holds the secret key, embeds and encrypts, decrypts and decodes; a [`Server`] holds the model
 //! and public keys, and its type has no room for a secret.
 
-use cipherlm_ckks::slots::{Chain, Encrypted, KeyUse, Machine};
-use cipherlm_ckks::{
-    Ciphertext, Complex64, Decrypted, EvaluationKeys, GaloisElement, KeyId, KeyPurpose, KeyRequest, Params, Plaintext,
-    SecretKey,
-};
+use cipherlm_ckks::slots::{Chain, Encrypted, Machine};
+use cipherlm_ckks::{Ciphertext, Complex64, Decrypted, EvaluationKeys, KeyId, Params, Plaintext, SecretKey};
 
 use crate::error::{At, InferError, Result};
 use crate::plan::Plan;
 use crate::run::Observer;
-
-/// Levels served by one key.
-const KEY_STEP: usize = 3;
 
 /// A prompt on its way to the server: one ciphertext per input vector.
 #[derive(Clone)]
@@ -161,28 +155,6 @@ impl<K: EvaluationKeys> Server<K> {
             Ok::<_, InferError>(self.machine.drop_to(v, level).at("output")?.ciphertext().clone())
         };
         Ok(EncryptedLogits { plan: plan.id(), ciphertexts: outputs.iter().map(bottom).collect::<Result<_>>()? })
-    }
-}
-
-impl Plan {
-    /// The evaluation keys of a run, without those of the refreshes: each purpose once for every few levels at which it is used,
-    /// because keys of lower levels are smaller and faster.
-    pub fn key_request(&self, params: &Params) -> KeyRequest {
-        let mut request = KeyRequest::new();
-        for (&key, levels) in self.keys() {
-            let purpose = match key {
-                KeyUse::Relin => KeyPurpose::Relinearise,
-                KeyUse::Conjugate => KeyPurpose::Galois(GaloisElement::conjugation(params)),
-                KeyUse::Rotate(steps) => KeyPurpose::Galois(GaloisElement::rotation(params, steps as i64)),
-                _ => continue,
-            };
-            // The same few levels for every purpose: keys that one transform uses together must have one shape.
-            let top = self.target.input_level;
-            levels.iter().map(|level| level + (top.saturating_sub(*level)) % KEY_STEP).for_each(|level| {
-                request.also(purpose, level.max(1));
-            });
-        }
-        request
     }
 }
 

@@ -125,6 +125,12 @@ pub(crate) fn lower<M: Machine>(machine: &M, vector: &M::Vector, level: usize) -
     machine.to_level(vector, level)
 }
 
+/// Copies the first of every `count` slots to all of them, where the others are zero. Rotates to the left only, by the steps of a sum
+/// over the same slots: one more rotation than the other way round, and hardly any key.
+pub(crate) fn spread<M: Machine>(machine: &M, vector: &M::Vector, count: usize) -> SlotResult<M::Vector> {
+    machine.rotate_sum(&machine.rotate(vector, 1 - count as i64)?, 1, count)
+}
+
 /// Keys and values of the tokens so far, encrypted, and the position of the next token.
 pub struct Session<M: Machine> {
     /// Position of the token to run next.
@@ -174,7 +180,7 @@ impl<M: Machine> Context<'_, M> {
             let squares = machine.mul_sum(&pairs)?;
             let sum = machine.rotate_sum(&squares, 1, g.features)?;
             let first = machine.mul_plain(&sum, &Plain::real(mask))?;
-            let all = machine.rotate_sum(&first, -1, g.features)?;
+            let all = spread(machine, &first, g.features)?;
             machine.add_const(&all, Complex64::new(constant, 0.0))
         };
         Ok(vec![run().at(&self.node.name)?])

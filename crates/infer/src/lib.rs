@@ -19,7 +19,7 @@
 //! let client = Client::generate(circuits.params())?;
 //! let keys = circuits.keys(client.secret(), &plan)?;
 //! let machine = Encrypted::new(circuits.params(), client.key_id(), Arc::clone(&keys))?;
-//! let server = Server::new(machine.with_refresher(circuits.refresher(&keys)));
+//! let server = Server::new(machine.with_refresher(circuits.refresher(&keys)?));
 //!
 //! let prompt = client.encrypt(&plan, &[1, 2, 3])?;
 //! let mut profiler = Profiler::new(&plan, |progress: &Progress<'_>| {
@@ -53,6 +53,7 @@ mod fold;
 mod geometry;
 mod graph;
 mod keyfolder;
+mod keys;
 mod packed;
 mod pairing;
 mod placement;
@@ -71,6 +72,6 @@ pub use geometry::Geometry;
 pub use graph::Operator;
 pub use keyfolder::KeyFolder;
 pub use plan::{Options, Plan, Step, Target};
-pub use refresh::{Bootstraps, Circuits};
+pub use refresh::Circuits;
 pub use report::{Profiler, Report, StepTime};
 pub use run::{Done, Observer, Progress};

@@ -19,7 +19,7 @@ use num_complex::Complex64;
 use rayon::prelude::*;
 
 use crate::error::{At, InferError, Result};
-use crate::exec::{Value, lower, power};
+use crate::exec::{Value, lower, power, spread};
 use crate::fold::{Folded, Purpose};
 use crate::graph::power_depth;
 use crate::report::POWER_LABEL;
@@ -257,8 +257,8 @@ impl<M: Machine> Packed<'_, M> {
         let (machine, head) = (self.machine, self.folded.geometry.head);
         let sum = machine.rotate_sum(&machine.add_many(&weights.iter().collect::<Vec<_>>())?, 1, head)?;
         let only = self.folded.by_feature(|f| Complex64::new(f64::from(u8::from(f == 0)), 0.0));
-        let spread = machine.rotate_sum(&machine.mul_plain(&sum, &only)?, -1, head)?;
-        machine.add_const(&spread, Complex64::new(self.folded.denominator_offset(self.layer), 0.0))
+        let everywhere = spread(machine, &machine.mul_plain(&sum, &only)?, head)?;
+        machine.add_const(&everywhere, Complex64::new(self.folded.denominator_offset(self.layer), 0.0))
     }
 
     /// The values of all earlier tokens, weighted and summed.

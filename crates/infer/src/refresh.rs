@@ -2,9 +2,9 @@
 
 use std::sync::Arc;
 
-use cipherlm_ckks::bootstrap::{BootstrapKeys, Bootstrapper, Content, Profile};
-use cipherlm_ckks::slots::{Chain, RefreshKind, RefreshProfile, Refresher, Scale, SlotError, SlotResult};
-use cipherlm_ckks::{Ciphertext, EvaluationKeys, Evaluator, KeyRequest, Params, SecretKey, SwitchingKey};
+use cipherlm_ckks::bootstrap::{BootstrapKeys, BootstrapRefresher, Bootstrapper, Content, Profile};
+use cipherlm_ckks::slots::{Chain, RefreshKind};
+use cipherlm_ckks::{EvaluationKeys, Evaluator, KeyRequest, Params, SecretKey, SwitchingKey};
 
 use crate::error::{At, InferError, Result};
 use crate::plan::{Plan, Target};
@@ -58,7 +58,10 @@ impl Circuits {
         let mut target = Target::of(&self.params)?;
         let floor = self.circuits.iter().map(|(_, circuit)| circuit.profile().input_level()).max().unwrap_or(0);
         target.chain = Chain::above(&self.params, floor).at("parameters")?;
-        Ok(self.circuits.iter().fold(target, |target, (kind, circuit)| target.with_refresh(profile(*kind, circuit))))
+        Ok(self
+            .circuits
+            .iter()
+            .fold(target, |target, (kind, circuit)| target.with_refresh(circuit.refresh_profile(*kind))))
     }
 
     /// Makes all keys that a plan needs: its own and those of the refreshes it uses.
@@ -81,11 +84,13 @@ impl Circuits {
     }
 
     /// The refreshes with their keys, for a machine.
-    pub fn refresher<K: EvaluationKeys>(&self, keys: &Arc<K>) -> Arc<Bootstraps<Arc<K>>> {
-        Arc::new(Bootstraps {
-            evaluator: Evaluator::new(&self.params, Arc::clone(keys)),
-            circuits: self.circuits.clone(),
-        })
+    ///
+    /// # Errors
+    /// None for circuits as [`Circuits::new`] makes them: of one parameter set.
+    pub fn refresher<K: EvaluationKeys>(&self, keys: &Arc<K>) -> Result<Arc<BootstrapRefresher<Arc<K>>>> {
+        let circuits = self.circuits.iter().map(|(_, circuit)| Arc::clone(circuit)).collect();
+        let evaluator = Evaluator::new(&self.params, Arc::clone(keys));
+        Ok(Arc::new(BootstrapRefresher::new(evaluator, circuits).map_err(failed)?))
     }
 
     /// The two keys of a fresh ephemeral secret, which [`Circuits::keys`] adds to those of [`Circuits::key_request`].
@@ -111,54 +116,6 @@ impl Circuits {
     fn used<'a>(&'a self, plan: &'a Plan) -> impl Iterator<Item = &'a (RefreshKind, Arc<Bootstrapper>)> {
         let kinds = plan.refresh_kinds();
         self.circuits.iter().filter(move |(kind, _)| kinds.contains(kind))
-    }
-}
-
-/// Bootstrapping circuits with their keys.
-pub struct Bootstraps<K> {
-    evaluator: Evaluator<K>,
-    circuits: Vec<(RefreshKind, Arc<Bootstrapper>)>,
-}
-
-impl<K> Bootstraps<K> {
-    fn circuit(&self, kind: RefreshKind) -> Option<&Bootstrapper> {
-        self.circuits.iter().find(|(known, _)| *known == kind).map(|(_, circuit)| circuit.as_ref())
-    }
-}
-
-impl<K: EvaluationKeys> Refresher for Bootstraps<K> {
-    fn profile(&self, kind: RefreshKind) -> Option<RefreshProfile> {
-        self.circuit(kind).map(|circuit| profile(kind, circuit))
-    }
-
-    fn refresh(
-        &self,
-        ciphertext: &Ciphertext,
-        kind: RefreshKind,
-        target: usize,
-        scale: Scale,
-    ) -> SlotResult<Ciphertext> {
-        let circuit = self.circuit(kind).ok_or(SlotError::NoRefresh { kind })?;
-        let params = circuit.params();
-        // Bootstrapping keeps the message and sets the scale. Declaring the input at another scale moves the difference into the
-        // message, and declaring the output at the wanted scale takes it out again.
-        let delivered = params.default_scale(circuit.output_level());
-        let declared = ciphertext.scale() * delivered / scale;
-        let slots = ciphertext.slots();
-        let input = ciphertext.clone().with_scale(declared)?.with_slots(circuit.slots())?;
-        let fresh = circuit.bootstrap(&self.evaluator, &input)?;
-        let fresh = fresh.with_scale(scale)?.with_slots(slots)?;
-        Ok(self.evaluator.drop_to_level(&fresh, target)?)
-    }
-}
-
-fn profile(kind: RefreshKind, circuit: &Bootstrapper) -> RefreshProfile {
-    RefreshProfile {
-        kind,
-        input_level: circuit.profile().input_level(),
-        output_level: circuit.output_level(),
-        range: 1.0,
-        error: 2f64.powi(-22),
     }
 }
 

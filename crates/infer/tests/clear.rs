@@ -4,7 +4,9 @@ use std::sync::Arc;
 
 use cipherlm_ckks::slots::{Clear, ClearVector};
 use cipherlm_infer::{Options, Plan, Progress, Purpose, Target};
-use cipherlm_spec::{Activation, Attention, Eps, Mode, Model, Norm, Positions, Residual, Rotary, Runner, Shape, random};
+use cipherlm_spec::{
+    Activation, Attention, Eps, Mode, Model, Norm, Positions, Residual, Rotary, Runner, Shape, random,
+};
 
 fn plan(model: &Arc<Model>, slots: usize, levels: usize, tokens: usize) -> Plan {
     let target = Target::uniform(slots, levels, 40, 60).unwrap();

@@ -54,7 +54,7 @@ fn a_whole_model_with_bootstraps_matches_the_reference() {
     let client = Client::generate(circuits.params()).unwrap();
     let keys = circuits.keys(client.secret(), &plan).unwrap();
     let machine = Encrypted::new(circuits.params(), client.key_id(), Arc::clone(&keys)).unwrap();
-    let server = Server::new(machine.with_refresher(circuits.refresher(&keys)));
+    let server = Server::new(machine.with_refresher(circuits.refresher(&keys).unwrap()));
     let tokens = &random::windows(model.shape(), 8, 1, 5)[0];
     let prompt = client.encrypt(&plan, tokens).unwrap();
     let logits = server.run(&plan, prompt, &mut |_: &Progress<'_>| true).unwrap();
