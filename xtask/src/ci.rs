@@ -20,15 +20,14 @@ pub(crate) fn run(sh: &Shell) -> anyhow::Result<()> {
     step("clippy", &|| clippy(sh))?;
     step("documentation", &|| {
         let _env = sh.push_env("RUSTDOCFLAGS", "-D warnings");
-        Ok(cmd!(sh, "cargo doc --locked --no-deps").run()?)
+        Ok(cmd!(sh, "cargo doc --locked --no-deps --workspace").run()?)
     })?;
     step("benchmark bodies", &|| {
-        // Not `bootstrap`: its keys are made at full size, minutes and gigabytes for no new coverage beside its tests.
-        let groups = ["approx", "evaluator", "keyswitch", "linear", "ntt", "ring"];
-        let args = groups.iter().flat_map(|group| ["--bench", group]);
-        Ok(cmd!(sh, "cargo bench --locked --profile dev -p cipherlm-benches {args...} -- --test")
-            .ignore_stdout()
-            .run()?)
+        // Not those at full size: minutes and gigabytes for no new coverage beside the tests.
+        let groups = crate::bench::GROUPS.iter().filter(|group| !FULL_SIZE.contains(group));
+        let args = groups.flat_map(|group| ["--bench", group]);
+        // Under `cargo test` criterion runs each body once; one selection of packages with the tests, so that nothing is built twice.
+        Ok(cmd!(sh, "cargo test --locked --workspace {args...}").ignore_stdout().run()?)
     })?;
     step("tests", &|| crate::test::run(sh, &crate::flags::Test { slow: false, full: false, no_model: false }))?;
     println!("\nCI took {:.0} s:", start.elapsed().as_secs_f64());
@@ -38,12 +37,13 @@ pub(crate) fn run(sh: &Shell) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Warnings are errors, for every target of every crate.
+/// Bench groups whose bodies run at full size even in test mode, or need a feature.
+const FULL_SIZE: [&str; 4] = ["bootstrap", "layers", "inference", "train"];
+
+/// Warnings are errors, for every target of every crate, training included.
 fn clippy(sh: &Shell) -> anyhow::Result<()> {
-    cmd!(sh, "cargo clippy --locked --all-targets -- -D warnings").run()?;
-    cmd!(sh, "cargo clippy --locked --all-targets -p cipherlm-benches -- -D warnings").run()?;
-    cmd!(sh, "cargo clippy --locked --release --all-targets -p cipherlm-model -- -D warnings").run()?;
-    Ok(())
+    let features = "cipherlm/train,cipherlm-benches/model";
+    Ok(cmd!(sh, "cargo clippy --locked --workspace --all-targets --features {features} -- -D warnings").run()?)
 }
 
 /// Licences, sources and bans; advisories need a database copy, which is not fetched here.

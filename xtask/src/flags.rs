@@ -17,6 +17,8 @@ xflags::xflags! {
             optional --json file: PathBuf
             /// Where to write the report as a self-contained HTML page.
             optional --html file: PathBuf
+            /// Also decrypt after every step, and compare with what the noise machine promises.
+            optional --precision
         }
         /// Runs the tests; the default tier needs no data, no network and under 10 minutes after the build.
         cmd test {
@@ -63,6 +65,8 @@ xflags::xflags! {
             optional --json file: PathBuf
             /// Where to write it as a self-contained HTML page.
             optional --html file: PathBuf
+            /// Also decrypt after every step, and compare with what the noise machine promises.
+            optional --precision
         }
         /// Runs one of the experiments: stability, division, latency, length.
         cmd experiment {
@@ -82,6 +86,8 @@ xflags::xflags! {
             /// Go on from the last checkpoint.
             optional --resume
         }
+        /// Writes the tables of docs/*.md again from the results in docs/results; `tidy` refuses documents that differ.
+        cmd tables {}
         /// What CI runs.
         cmd ci {}
         /// Checks the invariants and house rules.

@@ -7,6 +7,7 @@ mod experiment;
 mod flags;
 mod machine;
 mod plot;
+mod tables;
 mod test;
 mod tidy;
 
@@ -34,6 +35,7 @@ fn run(flags: Xtask) -> anyhow::Result<()> {
         XtaskCmd::Bench(f) => bench::run(&sh, &f),
         XtaskCmd::Profile(f) => cli::profile(&sh, &f),
         XtaskCmd::Experiment(f) => experiment::run(&sh, &f),
+        XtaskCmd::Tables(_) => tables::run(&sh),
         XtaskCmd::Train(f) => cli::train(&sh, &f),
         XtaskCmd::Ci(_) => ci::run(&sh),
         XtaskCmd::Tidy(_) => tidy::run(&sh),

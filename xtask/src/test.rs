@@ -5,7 +5,7 @@ use anyhow::{Context, bail};
 use std::io::{BufRead, BufReader, Write};
 use std::process::{Command, Stdio};
 use std::time::Instant;
-use xshell::Shell;
+use xshell::{Shell, cmd};
 
 #[derive(Default, Clone, Copy)]
 struct Counts {
@@ -26,50 +26,87 @@ impl Counts {
     }
 }
 
+/// Package, name and toy arguments of every example. `None`: it has no toy size, and is only built.
+pub(crate) const EXAMPLES: &[(&str, &str, Option<&[&str]>)] = &[
+    ("cipherlm-ring", "1_key_switch", Some(&[])),
+    ("cipherlm-approx", "1_fit_inverse", Some(&[])),
+    ("cipherlm-ckks", "1_encrypt_and_add", Some(&[])),
+    ("cipherlm-ckks", "2_rotate_and_dot", Some(&[])),
+    ("cipherlm-ckks", "3_polynomial", Some(&[])),
+    ("cipherlm-ckks", "4_matrix", Some(&[])),
+    ("cipherlm-ckks", "5_saving_and_loading", Some(&[])),
+    ("cipherlm-ckks", "bootstrap", Some(&["insecure", "16", "real", "1"])),
+    ("cipherlm-ckks", "readme", None),
+    ("cipherlm-ckks", "simulate_bootstrap", None),
+    ("cipherlm-spec", "1_load_and_run", Some(&[])),
+    ("cipherlm-spec", "refit", None),
+    ("cipherlm-infer", "1_client_and_server", Some(&[])),
+    ("cipherlm-infer", "forward", Some(&["models/tiny", "8", "insecure", "dry"])),
+    ("cipherlm-infer", "length", None),
+];
+
+/// Runs an example that was built, quietly unless it fails.
+fn run_example(sh: &Shell, name: &str, args: &[&str]) -> anyhow::Result<()> {
+    let program = crate::bench::target_dir(sh).join("debug/examples").join(name);
+    let output =
+        Command::new(&program).args(args).current_dir(sh.current_dir()).output().context("it could not be started")?;
+    if !output.status.success() {
+        bail!("{}: {}", output.status, String::from_utf8_lossy(&output.stderr));
+    }
+    println!("example {name} {} ... ok", args.join(" "));
+    Ok(())
+}
+
+/// What ran so far.
+#[derive(Default)]
+struct Tally {
+    total: Counts,
+    failures: Vec<String>,
+}
+
+impl Tally {
+    fn step(&mut self, sh: &Shell, what: &str, args: &[&str]) -> anyhow::Result<()> {
+        println!("== {what}");
+        if !cargo_counted(sh, args, &[], &mut self.total)? {
+            self.failures.push(what.to_string());
+        }
+        Ok(())
+    }
+
+    fn examples(&mut self, sh: &Shell, packages: &[&str]) {
+        println!("== examples at toy size");
+        let built = cmd!(sh, "cargo build --locked {packages...} --examples").run();
+        for (package, name, args) in EXAMPLES.iter().filter_map(|(p, e, args)| Some((p, e, (*args)?))) {
+            match run_example(sh, name, args) {
+                Ok(()) if built.is_ok() => self.total.passed += 1,
+                result => {
+                    self.total.failed += 1;
+                    let reason = result.err().map_or_else(|| "the build failed".into(), |e| e.to_string());
+                    self.failures.push(format!("example {name} of {package}: {reason}"));
+                }
+            }
+        }
+    }
+}
+
 /// All tests of the requested tier.
 pub(crate) fn run(sh: &Shell, flags: &Test) -> anyhow::Result<()> {
     let start = Instant::now();
-    let mut total = Counts::default();
-    let mut failures = Vec::new();
-    let mut step = |what: &str, args: &[&str]| -> anyhow::Result<()> {
-        println!("== {what}");
-        if !cargo_counted(sh, args, &[], &mut total)? {
-            failures.push(what.to_string());
-        }
-        Ok(())
-    };
-
-    step("libraries, binaries and doc examples", &["test", "--locked", "--no-fail-fast"])?;
-    step("examples at their default size", &["test", "--locked", "--no-fail-fast", "--examples"])?;
-    if !flags.no_model {
-        // The training crate runs in release: one optimised build of burn serves tests and training.
-        step("training crate", &["test", "--locked", "--no-fail-fast", "--release", "-p", "cipherlm-model"])?;
-    }
+    let mut tally = Tally::default();
+    // One selection of packages for all steps, so that each dependency is built once.
+    let packages: &[&str] = if flags.no_model { &[] } else { &["--workspace"] };
+    let base = ["test", "--locked", "--no-fail-fast"];
+    tally.step(sh, "libraries, binaries, suites, doc examples", &[&base, packages].concat())?;
+    tally.examples(sh, packages);
+    let ignored = [&base[..], &["--release", "--lib", "--tests", "--", "--ignored"]].concat();
     if flags.slow || flags.full {
-        step(
-            "slow tier",
-            &["test", "--locked", "--no-fail-fast", "--release", "--lib", "--tests", "--", "--ignored", "slow_"],
-        )?;
+        tally.step(sh, "slow tier", &[&ignored[..], &["slow_"]].concat())?;
     }
     if flags.full {
         // One at a time: each may hold several GiB.
-        step(
-            "full tier",
-            &[
-                "test",
-                "--locked",
-                "--no-fail-fast",
-                "--release",
-                "--lib",
-                "--tests",
-                "--",
-                "--ignored",
-                "full_",
-                "--test-threads=1",
-            ],
-        )?;
+        tally.step(sh, "full tier", &[&ignored[..], &["full_", "--test-threads=1"]].concat())?;
     }
-    finish(total, &failures, start)
+    finish(tally.total, &tally.failures, start)
 }
 
 /// The property suites (`crates/*/tests/prop_*.rs`) alone.

@@ -67,6 +67,12 @@ pub(crate) struct Demo {
     /// Write the report as a self-contained HTML page.
     #[arg(long)]
     pub(crate) html: Option<PathBuf>,
+    /// Also decrypt after every step, and compare with what the noise machine promises.
+    #[arg(long)]
+    pub(crate) precision: bool,
+    /// NO SECURITY: a small ring of degree 2^LOG_N, to try the command in seconds; its result does not pass.
+    #[arg(long, value_name = "LOG_N")]
+    pub(crate) insecure_ring: Option<u32>,
 }
 
 #[derive(Args)]
@@ -83,6 +89,9 @@ pub(crate) struct Profile {
     /// Write it as a self-contained HTML page.
     #[arg(long)]
     pub(crate) html: Option<PathBuf>,
+    /// Also decrypt after every step, and compare with what the noise machine promises.
+    #[arg(long)]
+    pub(crate) precision: bool,
 }
 
 #[derive(Args)]

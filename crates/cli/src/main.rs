@@ -21,6 +21,7 @@ use flags::{Cli, Command};
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
+    quiet_when_nobody_reads();
     let cli = Cli::parse();
     match dispatch(&cli) {
         Ok(true) => ExitCode::SUCCESS,
@@ -31,6 +32,18 @@ fn main() -> ExitCode {
             ExitCode::from(2)
         }
     }
+}
+
+/// A reader that closed the pipe (`cipherlm plan | head`) wants no more: leave, as other programs do, without a report.
+fn quiet_when_nobody_reads() {
+    let report = std::panic::take_hook();
+    std::panic::set_hook(Box::new(move |panic| {
+        let text = panic.payload().downcast_ref::<String>().map_or("", String::as_str);
+        if text.starts_with("failed printing to stdout") {
+            std::process::exit(141);
+        }
+        report(panic);
+    }));
 }
 
 fn dispatch(cli: &Cli) -> anyhow::Result<bool> {
@@ -56,9 +69,47 @@ fn dispatch(cli: &Cli) -> anyhow::Result<bool> {
 }
 
 #[cfg(test)]
+#[path = "../../../xtask/src/tidy/commands.rs"]
+mod commands;
+
+#[cfg(test)]
 mod tests {
+    use crate::flags::Cli;
+    use clap::Parser;
+    use std::path::{Path, PathBuf};
+
     #[test]
     fn the_command_line_is_consistent() {
-        <crate::flags::Cli as clap::CommandFactory>::command().debug_assert();
+        <Cli as clap::CommandFactory>::command().debug_assert();
+    }
+
+    fn documents(dir: &Path, found: &mut Vec<PathBuf>) {
+        for path in std::fs::read_dir(dir).unwrap().flatten().map(|entry| entry.path()) {
+            if path.is_dir() && !path.ends_with("target") && !path.ends_with(".git") {
+                documents(&path, found);
+            } else if path.extension().is_some_and(|e| e == "md") {
+                found.push(path);
+            }
+        }
+    }
+
+    #[test]
+    fn every_command_in_the_documents_parses() {
+        let mut files = Vec::new();
+        documents(&Path::new(env!("CARGO_MANIFEST_DIR")).join("../.."), &mut files);
+        let mut count = 0;
+        for file in files {
+            for command in crate::commands::find(&std::fs::read_to_string(&file).unwrap(), "cipherlm") {
+                let args = std::iter::once("cipherlm".to_owned()).chain(command.args.iter().cloned());
+                if let Err(error) = Cli::try_parse_from(args) {
+                    // A command that is only named needs no arguments.
+                    let named =
+                        command.args.len() == 1 && error.kind() == clap::error::ErrorKind::MissingRequiredArgument;
+                    assert!(named || !error.use_stderr(), "{}:{}: {error}", file.display(), command.line);
+                }
+                count += 1;
+            }
+        }
+        assert!(count >= 4, "the four file commands stand in the README");
     }
 }

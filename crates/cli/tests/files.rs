@@ -111,6 +111,30 @@ fn four_programs_answer_a_prompt_and_refuse_what_does_not_belong() {
     assert!(error < 2f64.powi(-6), "{error}");
     assert_eq!(said["top"].as_array().unwrap().len(), 3);
 
+    // Each file says what it is.
+    let plan = at("plan.json");
+    fs::write(&plan, succeed(&["plan", "--length", "8", "--json"])).unwrap();
+    for (file, what) in [
+        (keys.as_str(), "client's key folder"),
+        (&server, "evaluation keys"),
+        (&at("keys/secret.key"), "SECRET key"),
+        (&at("keys/server/0001.key"), "evaluation key"),
+        (&at("keys/server/keys.json"), "description of a key folder"),
+        (&prompt, "encrypted prompt"),
+        (&note, "client's note"),
+        (&answer, "encrypted answer"),
+        (&plan, "plan"),
+        (&model(), "model folder"),
+        (&format!("{}/run.json", model()), "training run"),
+        (&format!("{}/tokenizer.json", model()), "tokenizer"),
+        (&format!("{}/weights.safetensors", model()), "tensors"),
+    ] {
+        let said: serde_json::Value = serde_json::from_str(&succeed(&["inspect", file, "--json"])).unwrap();
+        assert!(said["what"].as_str().unwrap().starts_with(what), "{file}: {said}");
+        assert_ne!(said["whole"], false, "{file}: {said}");
+        assert!(!said.to_string().contains("tokens\":["), "the prompt stays in its note: {said}");
+    }
+
     // Killed in the middle, the run goes on and gives the same bytes; so does one that may hold few keys.
     let kept = at("kept");
     let (first, second) = (at("answer2"), at("answer3"));
@@ -169,6 +193,7 @@ fn damaged_files_are_refused_with_the_next_step() {
     let go = ["run", "--keys", &server, "--input", &prompt, "--out", &none];
     let whole = fs::read(&prompt).unwrap();
     change(&prompt, |b| b.truncate(b.len() / 2));
+    assert_eq!(call(&["inspect", &prompt]).status.code(), Some(1), "a damaged file does not pass");
     refuse(&go, &["malformed", "encrypt the prompt again"]);
     fs::write(&prompt, &whole).unwrap();
     change(&prompt, |b| *b.last_mut().unwrap() ^= 1);

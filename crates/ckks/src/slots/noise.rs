@@ -95,6 +95,12 @@ impl Noise {
         })
     }
 
+    /// The same machine, without refreshes, on another chain of the same parameters, such as that of [`Chain::above`].
+    #[must_use]
+    pub fn on_chain(self, chain: Chain) -> Self {
+        Self { clear: Clear::new(chain.clone()), shadow: Clear::new(chain), ..self }
+    }
+
     /// The same machine with one more kind of refresh.
     #[must_use]
     pub fn with_refresh(self, profile: RefreshProfile) -> Self {

@@ -95,6 +95,12 @@ impl Header {
         })
     }
 
+    /// Whether these bytes are the body that the header was written for.
+    pub fn matches(&self, body: &[u8]) -> bool {
+        body.len() as u64 == self.body_length
+            && Self::body_hash(self.kind, &self.params, &self.key_id, body) == self.hash
+    }
+
     fn body_hash(kind: u16, params: &ParamsHash, key_id: &KeyId, body: &[u8]) -> [u8; 32] {
         let mut hasher = blake3::Hasher::new_derive_key("cipherlm-ckks 1 wire object");
         hasher.update(&kind.to_le_bytes()).update(&params.0).update(&key_id.0).update(body);

@@ -1,11 +1,13 @@
 //! What a run showed: for the terminal, as JSON, and as the report page.
 
+use super::precision::Bits;
 use super::setup::Setup;
 use crate::clear::argmax;
 use crate::report::{Card, Check, OpRow, Page};
 use crate::system::{gib, peak_memory, processor, threads};
 use cipherlm_infer::{Operator, Report};
 use serde_json::{Value, json};
+use std::collections::BTreeMap;
 
 /// One answered token against clear text.
 pub(crate) struct TokenCheck {
@@ -57,6 +59,10 @@ pub(crate) struct Outcome<'s> {
     pub(crate) seconds_decrypt: f64,
     reports: Vec<Report>,
     tokens: Vec<TokenCheck>,
+    /// Of the last pass, by step.
+    pub(crate) bits: BTreeMap<String, Bits>,
+    /// Bytes held when each step of the last pass began.
+    pub(crate) memory: Vec<(String, u64)>,
 }
 
 impl<'s> Outcome<'s> {
@@ -69,6 +75,8 @@ impl<'s> Outcome<'s> {
             seconds_decrypt: 0.0,
             reports: Vec::new(),
             tokens: Vec::new(),
+            bits: BTreeMap::new(),
+            memory: Vec::new(),
         }
     }
 
@@ -114,8 +122,8 @@ impl<'s> Outcome<'s> {
         self.reports.iter().map(|r| r.seconds_total).sum()
     }
 
-    fn sum(&self, part: impl Fn(&Report) -> &std::collections::BTreeMap<String, f64>) -> Vec<(String, f64)> {
-        let mut total = std::collections::BTreeMap::new();
+    fn sum(&self, part: impl Fn(&Report) -> &BTreeMap<String, f64>) -> Vec<(String, f64)> {
+        let mut total = BTreeMap::new();
         for report in &self.reports {
             for (name, seconds) in part(report) {
                 *total.entry(name.clone()).or_insert(0.0) += seconds;
@@ -193,6 +201,7 @@ impl<'s> Outcome<'s> {
             "kl_to_exact": self.tokens.iter().map(|t| t.kl).fold(0.0, f64::max),
             "top1_agree": same as f64 / self.tokens.len().max(1) as f64,
             "top1_agree_exact": self.tokens.iter().filter(|t| t.same_exact).count() as f64 / self.tokens.len().max(1) as f64,
+            "precision_bits": self.bits,
             "steps": self.reports.last().map(|r| json!(r.steps)),
             "pass": self.pass(),
         })
@@ -240,7 +249,7 @@ impl<'s> Outcome<'s> {
             let planned = schedule.iter().find(|s| s.name == step.name);
             let (level_in, level_out) = planned.map_or((0, 0), |s| (s.level_in, s.level_out));
             let mut row = OpRow {
-                layer: step.layer.map_or_else(|| "ends".into(), |l| format!("layer {}", l + 1)),
+                layer: step.layer.map_or_else(|| "head".into(), |l| format!("layer {}", l + 1)),
                 name: step.name.clone(),
                 class: operator(step.class),
                 start_s: clock,
@@ -248,15 +257,23 @@ impl<'s> Outcome<'s> {
                 level_in,
                 level_out,
                 log_scale: chain(level_out),
+                memory: self.memory.iter().find(|(name, _)| *name == step.name).map_or(0.0, |(_, bytes)| gib(*bytes)),
                 predicted_bits: None,
                 measured_bits: None,
             };
+            let refreshed = planned.and_then(|s| s.refreshed_to);
+            // What is compared is the value that leaves the step, after its refresh if it has one.
+            if let Some(bits) = self.bits.get(&step.name).filter(|_| refreshed.is_none()) {
+                (row.predicted_bits, row.measured_bits) = (Some(bits.predicted), Some(bits.measured));
+            }
             rows.push(row.clone());
             clock += step.seconds;
-            if let Some(to) = planned.and_then(|s| s.refreshed_to) {
+            if let Some(to) = refreshed {
                 row.name.push_str(", refreshed");
                 (row.class, row.start_s, row.seconds) = (words("bootstrap"), clock, step.refresh_seconds);
                 (row.level_in, row.level_out, row.log_scale) = (level_out, to, chain(to));
+                let bits = self.bits.get(&step.name);
+                (row.predicted_bits, row.measured_bits) = (bits.map(|b| b.predicted), bits.map(|b| b.measured));
                 rows.push(row);
                 clock += step.refresh_seconds;
             }
@@ -289,6 +306,7 @@ impl<'s> Outcome<'s> {
                     row("profile", self.setup.profile.name.into()),
                     row("ring degree", format!("2^{}", params.log_degree())),
                     row("log QP", format!("{:.1}", params.log_qp())),
+                    row("chain, bits a level", chain(&self.setup.profile)),
                     row("security", format!("{:.1} bits classical, dense ternary main secret", params.security().bits)),
                     row(
                         "ephemeral secret",
@@ -337,6 +355,22 @@ impl<'s> Outcome<'s> {
     fn hardware(&self) -> String {
         format!("{}, kernel {}, {} threads", processor(), self.setup.circuits.params().ring().kernel_name(), threads())
     }
+}
+
+/// A modulus chain in words, from the bottom.
+fn chain(profile: &cipherlm_ckks::bootstrap::Profile) -> String {
+    let list = |bits: &mut dyn Iterator<Item = f64>| bits.map(|b| format!("{b}")).collect::<Vec<_>>().join(" + ");
+    format!(
+        "bottom {}; slots to coefficients {}; {} levels of {} for the model; modular reduction {}; coefficients to slots {}; {} special primes of {}",
+        profile.bottom,
+        list(&mut profile.slots_to_coeffs.iter().map(|l| l.bits)),
+        profile.user_levels,
+        profile.scale,
+        list(&mut profile.eval_mod.iter().copied()),
+        list(&mut profile.coeffs_to_slots.iter().map(|l| l.bits)),
+        profile.special,
+        profile.special_bits
+    )
 }
 
 /// A class as the page and the terminal call it.

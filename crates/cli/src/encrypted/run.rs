@@ -1,16 +1,17 @@
 //! Client and server in one process, with nothing but ciphertexts and public keys between them.
 
 use super::outcome::{Outcome, TokenCheck};
+use super::precision::{Expectation, Watch};
 use super::setup::Setup;
 use crate::clear::argmax;
 use crate::system::{current_memory, gib};
 use cipherlm_ckks::bootstrap::BootstrapKeys;
 use cipherlm_ckks::slots::Encrypted;
-use cipherlm_infer::{Client, Profiler, Progress, Server};
+use cipherlm_infer::{Client, Profiler, Progress, Report, Server};
 use cipherlm_spec::{Mode, Positions, Runner};
 use indicatif::ProgressBar;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 /// What the user sees while it runs.
 pub(crate) struct Console {
@@ -70,11 +71,22 @@ pub(crate) struct Session<'s> {
     client: Client,
     server: Server<Arc<BootstrapKeys>>,
     pub(crate) seconds_keygen: f64,
+    /// Decrypt after every step and compare with what the noise machine promises.
+    precision: bool,
+}
+
+/// Takes time out of a report that the run did not need.
+fn without(mut report: Report, spent: Duration) -> Report {
+    report.seconds_total -= spent.as_secs_f64();
+    for split in [&mut report.by_operator, &mut report.bootstrap_attributed] {
+        split.entry("other".into()).and_modify(|s| *s = (*s - spent.as_secs_f64()).max(0.0));
+    }
+    report
 }
 
 impl<'s> Session<'s> {
     /// Makes the client's keys and hands the public ones to a server.
-    pub(crate) fn start(setup: &'s Setup, console: &mut Console) -> anyhow::Result<Self> {
+    pub(crate) fn start(setup: &'s Setup, precision: bool, console: &mut Console) -> anyhow::Result<Self> {
         let clock = Instant::now();
         let params = setup.circuits.params();
         let client = Client::generate(params)?;
@@ -83,7 +95,7 @@ impl<'s> Session<'s> {
         let server = Server::new(machine.with_refresher(setup.circuits.refresher(&keys)?));
         let seconds_keygen = clock.elapsed().as_secs_f64();
         console.line(&format!("client      keys made in {seconds_keygen:.1} s"));
-        Ok(Self { setup, client, server, seconds_keygen })
+        Ok(Self { setup, client, server, seconds_keygen, precision })
     }
 
     /// One encrypted forward pass; returns the most likely next token, checked against clear text.
@@ -99,12 +111,24 @@ impl<'s> Session<'s> {
         outcome.seconds_encrypt += clock.elapsed().as_secs_f64();
         let machine = self.server.machine();
         cipherlm_ckks::slots::Machine::log(machine).clear();
+        let expected = if self.precision { Some(Expectation::of(self.setup, tokens)?) } else { None };
+        let mut memory = Vec::new();
         let mut profiler = Profiler::new(plan, |p: &Progress<'_>| {
+            memory.push((p.name.to_owned(), current_memory()));
             console.step(p);
             true
         });
-        let answer = self.server.run(plan, prompt, &mut profiler)?;
-        let report = profiler.finish(machine);
+        let (answer, report) = match &expected {
+            None => (self.server.run(plan, prompt, &mut profiler)?, profiler.finish(machine)),
+            Some(expected) => {
+                let mut watch = Watch::new(profiler, self.client.secret(), expected);
+                let answer = self.server.run(plan, prompt, &mut watch)?;
+                let Watch { inner, bits, spent, .. } = watch;
+                outcome.bits = bits;
+                (answer, without(inner.finish(machine), spent))
+            }
+        };
+        outcome.memory = memory;
         console.done();
         let clock = Instant::now();
         let position = tokens.len() - 1;

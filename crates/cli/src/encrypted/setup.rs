@@ -103,6 +103,17 @@ impl Setup {
     }
 }
 
+/// The default profile's circuit in a small ring without security.
+pub(crate) fn insecure_profile(log_degree: u32) -> anyhow::Result<Profile> {
+    if !(8..=15).contains(&log_degree) {
+        bail!(
+            "--insecure-ring takes 8 to 15, not {log_degree}; without it the ring has degree 2^16 and 128-bit security"
+        );
+    }
+    let full = Profile::n16();
+    Ok(Profile { user_levels: full.user_levels, ..Profile::insecure(log_degree) })
+}
+
 /// A prompt of exactly `length` tokens: the shipped sample text, repeated.
 pub(crate) fn sample(loaded: &Loaded, length: usize) -> anyhow::Result<Vec<u32>> {
     const TEXT: &str = "Once upon a time there was a little girl named Lily. She had a red ball and she liked to play with \

@@ -2,7 +2,7 @@
 
 use super::{NOTE, Note, description, must_be_new, read, setup_of, write_private, write_public};
 use crate::clear::argmax;
-use crate::encrypted::{Console, Setup};
+use crate::encrypted::{Console, Setup, insecure_profile};
 use crate::flags;
 use crate::system::{available_memory, free_disk, gib};
 use anyhow::{Context, bail};
@@ -27,7 +27,7 @@ const SLOT_ERROR: f64 = 1.0 / 4096.0;
 /// Makes the keys, after saying what they will take.
 pub(crate) fn keygen(args: &flags::Keygen, as_json: bool) -> anyhow::Result<bool> {
     let profile = match args.insecure_ring {
-        Some(log_degree) => super::insecure_profile(log_degree)?,
+        Some(log_degree) => insecure_profile(log_degree)?,
         None => Profile::n16(),
     };
     let setup = Setup::on(crate::model::load(args.model.as_deref())?, args.length, profile)?;
@@ -273,10 +273,10 @@ mod tests {
 
     #[test]
     fn the_profile_of_every_description_is_found_again() {
-        for made in [Profile::n16(), Profile::n16_fast(), super::super::insecure_profile(10).unwrap()] {
+        for made in [Profile::n16(), Profile::n16_fast(), insecure_profile(10).unwrap()] {
             assert_eq!(super::super::profile(made.name, made.log_degree).unwrap(), made);
         }
-        assert!(super::super::profile("n17", 17).is_err() && super::super::insecure_profile(16).is_err());
+        assert!(super::super::profile("n17", 17).is_err() && insecure_profile(16).is_err());
     }
 
     #[test]

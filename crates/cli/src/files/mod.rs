@@ -3,7 +3,7 @@
 pub(crate) mod client;
 pub(crate) mod server;
 
-use crate::encrypted::Setup;
+use crate::encrypted::{Setup, insecure_profile};
 use anyhow::{Context, bail};
 use cipherlm_ckks::bootstrap::Profile;
 use cipherlm_infer::KeyFolder;
@@ -22,7 +22,7 @@ struct Note {
     tokens: Vec<u32>,
 }
 
-const NOTE: &str = "cipherlm client note 1";
+pub(crate) const NOTE: &str = "cipherlm client note 1";
 
 /// The profile that a description names.
 fn profile(name: &str, log_degree: u32) -> anyhow::Result<Profile> {
@@ -32,17 +32,6 @@ fn profile(name: &str, log_degree: u32) -> anyhow::Result<Profile> {
         None if name == insecure_profile(10)?.name => insecure_profile(log_degree),
         None => bail!("these keys are for the profile `{name}`, which this version does not have: make new ones"),
     }
-}
-
-/// The default profile's circuit in a small ring without security.
-fn insecure_profile(log_degree: u32) -> anyhow::Result<Profile> {
-    if !(8..=15).contains(&log_degree) {
-        bail!(
-            "--insecure-ring takes 8 to 15, not {log_degree}; without it the ring has degree 2^16 and 128-bit security"
-        );
-    }
-    let full = Profile::n16();
-    Ok(Profile { user_levels: full.user_levels, ..Profile::insecure(log_degree) })
 }
 
 /// Loads the model and makes the plan again that a description names.

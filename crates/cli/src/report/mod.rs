@@ -54,6 +54,8 @@ pub(crate) struct OpRow {
     pub(crate) level_in: usize,
     pub(crate) level_out: usize,
     pub(crate) log_scale: f64,
+    /// GiB held by the process when it began.
+    pub(crate) memory: f64,
     /// Bits of precision that the noise model promises, and those that a decryption showed.
     pub(crate) predicted_bits: Option<f64>,
     pub(crate) measured_bits: Option<f64>,
@@ -82,7 +84,7 @@ pub(crate) fn render(page: &Page) -> String {
     let pass = page.checks.iter().all(|c| c.pass);
     let _ = write!(
         html,
-        "<!doctype html><html lang=\"en\"><head><meta charset=\"utf-8\">\
+        "<!doctype html><html lang=\"en\"><head><meta charset=\"utf-8\"><meta name=\"generator\" content=\"cipherlm report\">\
          <meta name=\"viewport\" content=\"width=device-width, initial-scale=1\">\
          <title>{}</title><style>{}</style></head><body><main>",
         escape(&page.title),
@@ -110,6 +112,7 @@ pub(crate) fn render(page: &Page) -> String {
     section(&mut html, "By operator", &operators(page));
     section(&mut html, "By primitive", &primitives(page));
     section(&mut html, "Levels and scale along the plan", &charts::levels(&page.ops));
+    section(&mut html, "Memory", &charts::memory(&page.ops));
     if page.ops.iter().any(|op| op.predicted_bits.is_some()) {
         section(&mut html, "Precision, predicted and measured", &charts::precision(&page.ops));
     }
@@ -173,6 +176,7 @@ fn operators(page: &Page) -> String {
         ("bootstraps charged to the operator that used the levels", &page.attributed),
         ("the paper: Pythia-70M, 128 tokens, one A100, 93 s", &paper),
     ]);
+    body.push_str(&rules(page));
     body.push_str(
         "<p class=\"note\">The paper's first version reports 67 % matrix products and 24 % polynomial approximations, with \
          each operator's bootstraps inside it; its second version counts stand-alone bootstraps apart. Both rules are shown.</p>",
@@ -180,9 +184,38 @@ fn operators(page: &Page) -> String {
     body
 }
 
+/// The paper's two headline shares under both rules of accounting.
+fn rules(page: &Page) -> String {
+    let share = |list: &[(String, f64)], names: &[&str]| {
+        let total: f64 = list.iter().map(|(_, s)| s).sum();
+        let part: f64 = list.iter().filter(|(name, _)| names.contains(&name.as_str())).map(|(_, s)| s).sum();
+        if total > 0.0 { 100.0 * part / total } else { 0.0 }
+    };
+    let matmul = ["plaintext matmul", "ciphertext matmul"];
+    let functions = ["PowerSoftmax", "activation + norm"];
+    let mut html = String::from(
+        "<div class=\"wide\"><table><tr><th>share of the time</th><th>bootstraps apart</th><th>bootstraps charged</th><th>the paper</th></tr>",
+    );
+    for (what, names, paper) in [("matrix products", matmul, 67), ("polynomial approximations", functions, 24)] {
+        let _ = write!(
+            html,
+            "<tr><th>{what}</th><td>{:.0} %</td><td>{:.0} %</td><td>{paper} %</td></tr>",
+            share(&page.by_operator, &names),
+            share(&page.attributed, &names)
+        );
+    }
+    html.push_str("</table></div>");
+    html
+}
+
 fn primitives(page: &Page) -> String {
     let paper: Vec<(String, f64)> = PAPER_PRIMITIVES.iter().map(|(n, s)| ((*n).to_string(), *s)).collect();
-    charts::shares(&[("this run", &page.by_primitive), ("the paper", &paper)])
+    // What takes less than two in a hundred is one part.
+    let total: f64 = page.by_primitive.iter().map(|(_, s)| s).sum();
+    let (mut large, small): (Vec<_>, Vec<_>) =
+        page.by_primitive.iter().cloned().partition(|(name, s)| *s >= 0.02 * total && name != "other");
+    large.push(("other".into(), small.iter().map(|(_, s)| s).sum()));
+    charts::shares(&[("this run", &large), ("the paper", &paper)])
 }
 
 fn operations(ops: &[OpRow]) -> String {
@@ -225,6 +258,7 @@ mod tests {
             level_in: 13 - i % 12,
             level_out: 12 - i % 12,
             log_scale: 40.0,
+            memory: 4.0,
             predicted_bits: Some(20.0),
             measured_bits: Some(21.0),
         };

@@ -3,8 +3,9 @@
 use std::collections::BTreeMap;
 use std::fmt::Write;
 
-/// Okabe and Ito's palette, safe for colour-blind readers on light and dark grounds.
-const PALETTE: [&str; 8] = ["#0072b2", "#e69f00", "#009e73", "#cc79a7", "#56b4e9", "#d55e00", "#b8a600", "#8c8c8c"];
+/// Okabe and Ito's palette, safe for colour-blind readers; the style sheet has a set for light and one for dark pages.
+pub(super) const PALETTE: [&str; 8] =
+    ["var(--c0)", "var(--c1)", "var(--c2)", "var(--c3)", "var(--c4)", "var(--c5)", "var(--c6)", "var(--c7)"];
 
 /// Gives every class a colour of its own: known classes the same in all charts, others what is free.
 pub(super) fn colours<'a>(classes: impl Iterator<Item = &'a str>) -> BTreeMap<String, &'static str> {
@@ -107,7 +108,9 @@ pub(super) fn ticks(max: f64) -> Vec<f64> {
     let raw = max / 6.0;
     let power = 10f64.powf(raw.log10().floor());
     let step = [1.0, 2.0, 5.0, 10.0].into_iter().map(|m| m * power).find(|s| *s >= raw).unwrap_or(10.0 * power);
-    (0..=(max / step).ceil() as usize).map(|i| i as f64 * step).collect()
+    // Twelve digits are enough for a label, and hide what binary fractions cannot say.
+    let round = |x: f64| (x * 1e12).round() / 1e12;
+    (0..=(max / step).ceil() as usize).map(|i| round(i as f64 * step)).collect()
 }
 
 /// A legend in HTML.

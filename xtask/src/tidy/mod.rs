@@ -1,5 +1,7 @@
 //! `cargo xtask tidy`: the invariants of `docs/architecture.md` and the house rules, as code.
 
+mod commands;
+
 use anyhow::bail;
 use serde_json::Value;
 use std::collections::{BTreeMap, BTreeSet};
@@ -37,7 +39,11 @@ pub(crate) fn run(sh: &Shell) -> anyhow::Result<()> {
     crate_files(sh, &mut found)?;
     panics(&files, &mut found)?;
     leaks(sh, &mut found)?;
-    doc_links(sh, &mut found)?;
+    let documents = documents(sh)?;
+    doc_links(&documents, &mut found)?;
+    doc_commands(&documents, &mut found)?;
+    examples(sh, &mut found)?;
+    crate::tables::stale(sh, &mut found)?;
     if found.is_empty() {
         println!("tidy: {} Rust files, no violations", files.len());
         return Ok(());
@@ -213,19 +219,81 @@ fn leaks(sh: &Shell, found: &mut Vec<String>) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Every relative link in our Markdown leads to a file.
-fn doc_links(sh: &Shell, found: &mut Vec<String>) -> anyhow::Result<()> {
+/// Our Markdown files, relative to the root.
+fn documents(sh: &Shell) -> anyhow::Result<Vec<PathBuf>> {
     let list = cmd!(sh, "git ls-files --cached --others --exclude-standard *.md").quiet().read()?;
-    for file in list.lines().map(PathBuf::from).filter(|f| f.exists()) {
-        let text = std::fs::read_to_string(&file)?;
+    Ok(list.lines().map(PathBuf::from).filter(|f| f.exists()).collect())
+}
+
+/// Every relative link in our Markdown leads to a file, and its fragment to a heading there.
+fn doc_links(documents: &[PathBuf], found: &mut Vec<String>) -> anyhow::Result<()> {
+    for file in documents {
+        let text = std::fs::read_to_string(file)?;
         for link in text.split("](").skip(1).filter_map(|rest| rest.split(')').next()) {
-            let target = link.split('#').next().unwrap_or_default();
-            if target.is_empty() || target.contains("::") || target.contains("://") || target.starts_with("mailto:") {
+            let (target, fragment) = link.split_once('#').unwrap_or((link, ""));
+            if target.contains("::") || target.contains("://") || target.starts_with("mailto:") {
                 continue;
             }
-            if !file.parent().unwrap_or(Path::new("")).join(target).exists() {
+            let path =
+                if target.is_empty() { file.clone() } else { file.parent().unwrap_or(Path::new("")).join(target) };
+            if !path.exists() {
                 found.push(format!("{}: dead link {link}", file.display()));
+            } else if !fragment.is_empty() && path.extension().is_some_and(|e| e == "md") {
+                let there = std::fs::read_to_string(&path)?;
+                if !there.lines().filter(|l| l.starts_with('#')).any(|l| anchor(l) == fragment) {
+                    found.push(format!("{}: no heading for the link {link}", file.display()));
+                }
             }
+        }
+    }
+    Ok(())
+}
+
+/// The fragment by which a heading is linked.
+fn anchor(heading: &str) -> String {
+    let text = heading.trim_start_matches('#').trim().to_lowercase();
+    let kept = text.chars().filter(|c| c.is_alphanumeric() || matches!(c, ' ' | '-' | '_'));
+    kept.map(|c| if c == ' ' { '-' } else { c }).collect()
+}
+
+/// Every `cargo xtask` command in our Markdown is one that this program takes, and every example there is one of ours. (Commands of
+/// `cipherlm` are checked by its own tests.)
+fn doc_commands(documents: &[PathBuf], found: &mut Vec<String>) -> anyhow::Result<()> {
+    for file in documents {
+        let text = std::fs::read_to_string(file)?;
+        for command in commands::find(&text, "cargo run") {
+            let after = command.args.iter().position(|arg| arg == "--example").and_then(|at| command.args.get(at + 1));
+            if let Some(name) = after.filter(|name| !crate::test::EXAMPLES.iter().any(|(_, e, _)| e == *name)) {
+                found.push(format!("{}:{}: there is no example {name}", file.display(), command.line));
+            }
+        }
+        for command in commands::find(&text, "cargo xtask") {
+            let line = command.args.join(" ");
+            // A command that is only named needs no arguments.
+            let named = command.args.len() == 1;
+            if let Err(error) = crate::flags::Xtask::from_vec(command.args.into_iter().map(Into::into).collect()) {
+                let at = command.line;
+                if named && error.to_string().contains("required") {
+                    continue;
+                }
+                found.push(format!("{}:{at}: `cargo xtask {line}` is not a command: {error}", file.display()));
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Every example is run by the test command, or named there with the reason why not.
+fn examples(sh: &Shell, found: &mut Vec<String>) -> anyhow::Result<()> {
+    let list = cmd!(sh, "git ls-files --cached --others --exclude-standard crates/*/examples/*.rs").quiet().read()?;
+    let files: Vec<PathBuf> = list.lines().map(PathBuf::from).filter(|f| f.exists()).collect();
+    let name = |file: &PathBuf| file.file_stem().map(|n| n.to_string_lossy().into_owned()).unwrap_or_default();
+    for file in files.iter().filter(|f| !crate::test::EXAMPLES.iter().any(|(_, n, _)| *n == name(f))) {
+        found.push(format!("{}: not in the list of examples that `cargo xtask test` runs", file.display()));
+    }
+    for (package, example, _) in crate::test::EXAMPLES {
+        if !files.iter().any(|f| name(f) == *example) {
+            found.push(format!("{package}: its example {example} is listed for `cargo xtask test` and is not there"));
         }
     }
     Ok(())

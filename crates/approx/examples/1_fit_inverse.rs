@@ -1,6 +1,6 @@
 //! Fits 1/(ε + x) in several ways, prints the certificates and checks them again.
 //!
-//! `cargo run --release -p cipherlm-approx --example fit_inverse -- [EPSILON] [TARGET]`
+//! `cargo run --release -p cipherlm-approx --example 1_fit_inverse -- [EPSILON] [TARGET]`
 
 use cipherlm_approx::{Error, Function, Interval, choose};
 

@@ -1,6 +1,6 @@
 //! Hybrid key switching from its parts: re-encrypt `c1 * s` under another secret, and look at the noise it costs.
 //!
-//! `cargo run --release -p cipherlm-ring --example key_switch`
+//! `cargo run --release -p cipherlm-ring --example 1_key_switch`
 
 use std::time::Instant;
 
