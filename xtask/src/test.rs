@@ -39,6 +39,7 @@ pub(crate) const EXAMPLES: &[(&str, &str, Option<&[&str]>)] = &[
     ("cipherlm-ckks", "readme", None),
     ("cipherlm-ckks", "simulate_bootstrap", None),
     ("cipherlm-spec", "1_load_and_run", Some(&[])),
+    ("cipherlm-spec", "random_model", None),
     ("cipherlm-spec", "refit", None),
     ("cipherlm-infer", "1_client_and_server", Some(&[])),
     ("cipherlm-infer", "forward", Some(&["models/tiny", "8", "insecure", "dry"])),
