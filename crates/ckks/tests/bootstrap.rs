@@ -5,7 +5,10 @@ use std::sync::Arc;
 
 use cipherlm_ckks::bootstrap::{BootstrapKeys, BootstrapRefresher, Bootstrapper, Content, Profile};
 use cipherlm_ckks::slots::{RefreshKind, Refresher};
-use cipherlm_ckks::{Ciphertext, Complex64, Error, Evaluator, KeyRequest, Params, Plaintext, Scale, SecretKey};
+use cipherlm_ckks::{
+    Ciphertext, Complex64, Error, EvaluationKeys, Evaluator, KeyPurpose, KeyRequest, Params, Plaintext, Scale,
+    SecretKey, SwitchingKey,
+};
 use rand::SeedableRng;
 use rand_chacha::ChaCha8Rng;
 
@@ -39,6 +42,10 @@ impl Bench {
         assert!(refreshed.scale().matches(self.params.default_scale(refreshed.level())));
         Precision::between(values, self.secret.decrypt(&refreshed).unwrap().decode().as_slice())
     }
+}
+
+fn profile_floor(bench: &Bench) -> usize {
+    bench.bootstrapper.profile().input_level()
 }
 
 #[test]
@@ -96,18 +103,60 @@ fn inputs_of_higher_levels_and_fewer_slots_are_taken() {
 }
 
 #[test]
+fn lower_results_keep_their_bits() {
+    // Ten user levels, so that whole digits of the keys could be left out.
+    let profile = Profile { user_levels: 10, ..Profile::insecure(8) };
+    for content in [Content::Complex, Content::Real] {
+        let bench = Bench::new(&profile, 64, content);
+        let mut values = Family::Uniform.values(64, &mut ChaCha8Rng::seed_from_u64(5));
+        if content == Content::Real {
+            values.iter_mut().for_each(|v| v.im = 0.0);
+        }
+        let input = bench.encrypt(&values);
+        for level in 0..=bench.bootstrapper.output_level() {
+            let scale = bench.params.default_scale(bench.bootstrapper.output_level()) * Scale::new(1.1);
+            let output = bench.bootstrapper.bootstrap_to(&bench.evaluator, &input, level, scale, &mut |_| {}).unwrap();
+            assert_eq!((output.level(), output.slots()), (level, 64));
+            assert!(output.scale().matches(scale));
+            // What is left is an ordinary ciphertext: it can be computed with.
+            let doubled = bench.evaluator.add(&output, &output).unwrap();
+            let p = Precision::between(&values, bench.secret.decrypt(&output).unwrap().decode().as_slice());
+            assert!(p.worst > 20.0, "level {level} {content:?}: {p:?}");
+            let twice: Vec<_> = values.iter().map(|v| v * 2.0).collect();
+            let p = Precision::between(&twice, bench.secret.decrypt(&doubled).unwrap().decode().as_slice());
+            assert!(p.worst > 19.0, "level {level} {content:?}: {p:?}");
+        }
+        let above = bench.bootstrapper.output_level() + 1;
+        let scale = bench.params.default_scale(above - 1);
+        let refused = bench.bootstrapper.bootstrap_to(&bench.evaluator, &input, above, scale, &mut |_| {});
+        assert!(matches!(refused, Err(Error::LevelOutOfRange { level, .. }) if level == above));
+    }
+}
+
+#[test]
 fn two_real_vectors_share_a_bootstrap() {
     let bench = Bench::new(&Profile::insecure(9), 256, Content::Complex);
     let mut rng = ChaCha8Rng::seed_from_u64(6);
     let real = |v: Vec<Complex64>| v.into_iter().map(|v| Complex64::new(v.re, 0.0)).collect::<Vec<_>>();
     let (a, b) = (real(Family::Uniform.values(256, &mut rng)), real(Family::Blocks.values(256, &mut rng)));
     let (x, y) = (bench.encrypt(&a), bench.encrypt(&b));
-    let (x, y) = bench.bootstrapper.bootstrap_pair(&bench.evaluator, &x, &y).unwrap();
-    for (expected, found) in [(a, x), (b, y)] {
-        assert_eq!(found.level(), bench.bootstrapper.output_level());
-        let p = Precision::between(&expected, bench.secret.decrypt(&found).unwrap().decode().as_slice());
-        assert!(p.worst > 20.0, "{p:?}");
+    let (level, scale) = (profile_floor(&bench), bench.params.default_scale(bench.bootstrapper.output_level()));
+    let high = bench.bootstrapper.bootstrap_pair(&bench.evaluator, &x, &y).unwrap();
+    let low = bench.bootstrapper.bootstrap_pair_to(&bench.evaluator, &x, &y, level, scale).unwrap();
+    for (level, (x, y)) in [(bench.bootstrapper.output_level(), high), (level, low)] {
+        for (expected, found) in [(&a, x), (&b, y)] {
+            assert_eq!(found.level(), level);
+            let p = Precision::between(expected, bench.secret.decrypt(&found).unwrap().decode().as_slice());
+            assert!(p.worst > 20.0, "{p:?}");
+        }
     }
+    // A circuit for real vectors has no place for the second.
+    let real = Bench::new(&Profile::insecure(8), 64, Content::Real);
+    let x = real.encrypt(&[Complex64::ONE]);
+    assert!(matches!(
+        real.bootstrapper.bootstrap_pair(&real.evaluator, &x, &x),
+        Err(Error::OperandCount { left: 1, right: 2, .. })
+    ));
 }
 
 #[test]
@@ -182,6 +231,22 @@ fn soak(count: usize) {
     }
 }
 
+/// Keys but for one.
+struct Without<'a> {
+    keys: &'a BootstrapKeys,
+    purpose: KeyPurpose,
+    level: usize,
+}
+
+impl EvaluationKeys for Without<'_> {
+    fn key(&self, purpose: KeyPurpose, level: usize) -> Result<Arc<SwitchingKey>, Error> {
+        if (purpose, level) == (self.purpose, self.level) {
+            return Err(Error::MissingKey { purpose, level });
+        }
+        self.keys.key(purpose, level)
+    }
+}
+
 #[test]
 fn what_cannot_be_refreshed_is_refused_before_any_work() {
     let profile = Profile::insecure(8);
@@ -205,6 +270,18 @@ fn what_cannot_be_refreshed_is_refused_before_any_work() {
     let mut stages = 0;
     let missing = bench.bootstrapper.bootstrap_with(&none, &input(8, level, scale), &mut |_| stages += 1);
     assert!(matches!(missing, Err(Error::MissingKey { .. })) && stages == 0);
+    // Any one key of the circuit that is missing is missed before work, not in the middle of it.
+    let request = bench.bootstrapper.key_request();
+    for (purpose, level) in request.iter() {
+        let keys = Without { keys: bench.evaluator.keys(), purpose, level };
+        let mut stages = 0;
+        let missing = bench.bootstrapper.bootstrap_with(
+            &Evaluator::new(&bench.params, keys),
+            &input(8, bench.bootstrapper.input_level(), scale),
+            &mut |_| stages += 1,
+        );
+        assert!(matches!(missing, Err(Error::MissingKey { .. })) && stages == 0, "{purpose:?} at {level}");
+    }
 
     let new = |profile: &Profile, slots| Bootstrapper::new(&bench.params, profile, slots, Content::Real).err().unwrap();
     assert!(matches!(new(&profile, 4), Error::BadSlots { slots: 4, .. }));

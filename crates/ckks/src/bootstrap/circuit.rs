@@ -1,73 +1,30 @@
 //! The bootstrapping circuit.
 
-use cipherlm_ring::{Eval, Limbs, Poly};
-use rayon::prelude::*;
+use std::collections::BTreeMap;
+use std::sync::Mutex;
 
-use super::dft::{self, DiagonalMatrix, even_layers};
 use super::eval_mod::EvalMod;
-use super::machine::Encrypted;
-use super::profile::{DftLevel, Profile};
+use super::prepare::stages;
+use super::profile::Profile;
+use super::stages::Goal;
 use super::transform::Transform;
+use super::{Content, Declaration, Stage};
 use crate::keys::EvaluationKeys;
 use crate::params::KeyShape;
-use crate::{
-    Ciphertext, Error, Evaluator, ExtendedCiphertext, GaloisElement, KeyPurpose, KeyRequest, MemoryBill, Params, Scale,
-};
-
-/// What the slots hold.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Content {
-    /// Complex numbers.
-    Complex,
-    /// Real numbers: half the modular reductions. Imaginary parts are lost.
-    Real,
-}
-
-/// A step of the circuit, for progress reports; spans of the same names are traced.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-#[non_exhaustive]
-pub enum Stage {
-    /// The transform at the bottom.
-    SlotsToCoeffs,
-    /// To the ephemeral secret, up, and back.
-    ModRaise,
-    /// The projection to fewer slots.
-    SubSum,
-    /// The transform at the top.
-    CoeffsToSlots,
-    /// The modular reduction.
-    EvalMod,
-    /// Done.
-    Finished,
-}
-
-/// What a bootstrapper needs, known before any key exists.
-#[derive(Clone, Debug)]
-pub struct Declaration {
-    /// The lowest level of an input.
-    pub input_level: usize,
-    /// The level of the result.
-    pub output_level: usize,
-    /// Levels used between the raise and the result.
-    pub depth: usize,
-    /// Its keys, without the two of the ephemeral secret.
-    pub keys: KeyRequest,
-    /// Bytes of all keys, those of the ephemeral secret included.
-    pub memory: MemoryBill,
-    /// Bytes of the plaintexts: as they are kept, and with the residues that [`Bootstrapper::with_plaintext_budget`] allows to keep.
-    pub plaintext_bytes: [u64; 2],
-}
+use crate::{Ciphertext, Error, Evaluator, GaloisElement, KeyPurpose, KeyRequest, Params, Scale};
 
 /// A bootstrapping circuit for one number of slots: prepared plaintexts, no keys.
 pub struct Bootstrapper {
-    params: Params,
-    profile: Profile,
-    slots: usize,
-    content: Content,
-    down: Vec<Transform>,
-    up: Vec<Transform>,
-    eval_mod: EvalMod,
-    plaintext_budget: u64,
+    pub(super) params: Params,
+    pub(super) profile: Profile,
+    pub(super) slots: usize,
+    pub(super) content: Content,
+    pub(super) down: Vec<Transform>,
+    pub(super) up: Vec<Transform>,
+    pub(super) eval_mod: EvalMod,
+    pub(super) plaintext_budget: u64,
+    /// The chains of lower results, by level.
+    pub(super) shortened: Mutex<BTreeMap<usize, Params>>,
 }
 
 /// Smallest number of slots that can be bootstrapped.
@@ -79,7 +36,7 @@ impl Bootstrapper {
     /// # Errors
     /// [`Error::ParamsMismatch`] if `params` are not those of the profile, [`Error::BadSlots`] for a number of slots below 8, above N/2 or not a power of two.
     pub fn new(params: &Params, profile: &Profile, slots: usize, content: Content) -> Result<Self, Error> {
-        check_chain(params, profile)?;
+        profile.check(params)?;
         params.check_slots(slots)?;
         if slots < MIN_SLOTS {
             return Err(Error::BadSlots { slots, max: params.slots() });
@@ -96,6 +53,7 @@ impl Bootstrapper {
             up: Vec::new(),
             eval_mod: profile.circuit(),
             plaintext_budget: 1 << 30,
+            shortened: Mutex::default(),
         };
         bootstrapper.down = bootstrapper.slots_to_coeffs(&down)?;
         bootstrapper.up = bootstrapper.coeffs_to_slots(&up)?;
@@ -190,8 +148,7 @@ impl Bootstrapper {
     ///
     /// # Errors
     /// [`Error::LevelExhausted`] below [`Bootstrapper::input_level`], [`Error::BadSlots`] for more slots than the circuit's, [`Error::BadScale`] if the scale of
-    /// the input leaves less than the profile's message ratio, [`Error::MissingKey`], and mismatches of parameters or keys. All but missing keys are found before
-    /// any work.
+    /// the input leaves less than the profile's message ratio, [`Error::MissingKey`], and mismatches of parameters or keys: all found before any work.
     pub fn bootstrap<K: EvaluationKeys>(
         &self,
         evaluator: &Evaluator<K>,
@@ -210,32 +167,33 @@ impl Bootstrapper {
         input: &Ciphertext,
         progress: &mut dyn FnMut(Stage),
     ) -> Result<Ciphertext, Error> {
-        let scale = self.params.default_scale(self.output_level());
-        self.bootstrap_at(evaluator, input, scale, progress)
+        let level = self.output_level();
+        self.bootstrap_to(evaluator, input, level, self.params.default_scale(level), progress)
     }
 
-    /// As [`Bootstrapper::bootstrap_with`], with a result of exactly `scale`, which must be within a bit of the profile's.
+    /// As [`Bootstrapper::bootstrap_with`], to `level` and exactly `scale`, which must be within a bit of the profile's.
+    ///
+    /// The levels between `level` and [`Bootstrapper::output_level`] take no part in the circuit: fewer levels cost less time.
     ///
     /// # Errors
-    /// As [`Bootstrapper::bootstrap`], and [`Error::BadScale`].
-    pub fn bootstrap_at<K: EvaluationKeys>(
+    /// As [`Bootstrapper::bootstrap`]; [`Error::BadScale`], and [`Error::LevelOutOfRange`] for a level above the circuit's.
+    pub fn bootstrap_to<K: EvaluationKeys>(
         &self,
         evaluator: &Evaluator<K>,
         input: &Ciphertext,
+        level: usize,
         scale: Scale,
         progress: &mut dyn FnMut(Stage),
     ) -> Result<Ciphertext, Error> {
+        let goal = self.goal(level, scale)?;
         self.check(evaluator, input)?;
-        let (log2, nominal) = (scale.log2(), self.profile.scale);
-        if !(nominal - 1.0..=nominal + 1.0).contains(&log2) {
-            return Err(Error::BadScale { operation: "bootstrap", log2, min: nominal - 1.0, max: nominal + 1.0 });
-        }
         progress(Stage::SlotsToCoeffs);
         let bottom = self.to_bottom(evaluator, input)?;
         progress(Stage::ModRaise);
         let sparse = self.encapsulate(evaluator, &bottom)?;
         drop(bottom);
-        self.finish(evaluator, sparse, scale, progress)?.with_slots(input.slots())
+        let fresh = self.finish(evaluator, sparse, goal, progress)?;
+        evaluator.drop_to_level(&fresh, level)?.with_slots(input.slots())
     }
 
     /// Refreshes two real vectors by one complex bootstrap: half the cost of two.
@@ -243,58 +201,56 @@ impl Bootstrapper {
     /// Needs [`Content::Complex`] and both inputs at one level and scale; what is left of imaginary parts is lost.
     ///
     /// # Errors
-    /// As [`Bootstrapper::bootstrap`]; [`Error::LevelMismatch`] and [`Error::ScaleMismatch`] between the inputs.
+    /// As [`Bootstrapper::bootstrap`]; [`Error::LevelMismatch`] and [`Error::ScaleMismatch`] between the inputs, [`Error::OperandCount`] for a circuit
+    /// of real content.
     pub fn bootstrap_pair<K: EvaluationKeys>(
         &self,
         evaluator: &Evaluator<K>,
         first: &Ciphertext,
         second: &Ciphertext,
     ) -> Result<(Ciphertext, Ciphertext), Error> {
+        let level = self.output_level();
+        self.bootstrap_pair_to(evaluator, first, second, level, self.params.default_scale(level))
+    }
+
+    /// As [`Bootstrapper::bootstrap_pair`], to `level` and exactly `scale`; see [`Bootstrapper::bootstrap_to`].
+    ///
+    /// # Errors
+    /// As the two.
+    pub fn bootstrap_pair_to<K: EvaluationKeys>(
+        &self,
+        evaluator: &Evaluator<K>,
+        first: &Ciphertext,
+        second: &Ciphertext,
+        level: usize,
+        scale: Scale,
+    ) -> Result<(Ciphertext, Ciphertext), Error> {
+        if self.content != Content::Complex {
+            return Err(Error::OperandCount {
+                operation: "bootstrap_pair of a circuit for real content",
+                left: 1,
+                right: 2,
+            });
+        }
+        let goal = self.goal(level, scale)?;
+        self.check(evaluator, first)?;
         let packed = evaluator.add(first, &evaluator.mul_i(second)?)?;
         self.check(evaluator, &packed)?;
         let sparse = self.encapsulate(evaluator, &self.to_bottom(evaluator, &packed)?)?;
-        let scale = self.params.default_scale(self.output_level());
-        let parts = self.reduced(evaluator, sparse, scale, &mut |_| {})?;
-        let [real, imaginary] = parts.as_slice() else {
-            return Err(Error::OperandCount { operation: "bootstrap_pair", left: parts.len(), right: 2 });
-        };
-        let part =
-            |part: &Ciphertext, slots| self.combine(evaluator, std::slice::from_ref(part), scale)?.with_slots(slots);
+        let [real, imaginary] = self.finish_apart(evaluator, sparse, goal)?;
+        let part = |part: Ciphertext, slots| evaluator.drop_to_level(&part, level)?.with_slots(slots);
         Ok((part(real, first.slots())?, part(imaginary, second.slots())?))
     }
 
-    /// Everything from the ciphertext under the ephemeral secret on.
-    pub(super) fn finish<K: EvaluationKeys>(
-        &self,
-        evaluator: &Evaluator<K>,
-        sparse: Ciphertext,
-        scale: Scale,
-        progress: &mut dyn FnMut(Stage),
-    ) -> Result<Ciphertext, Error> {
-        let parts = self.reduced(evaluator, sparse, scale, progress)?;
-        let result = self.combine(evaluator, &parts, scale)?;
-        progress(Stage::Finished);
-        Ok(result)
-    }
-
-    /// The results of the modular reductions: of the real parts and, for complex content, of the imaginary parts.
-    fn reduced<K: EvaluationKeys>(
-        &self,
-        evaluator: &Evaluator<K>,
-        sparse: Ciphertext,
-        scale: Scale,
-        progress: &mut dyn FnMut(Stage),
-    ) -> Result<Vec<Ciphertext>, Error> {
-        let ratio = (self.params.rescale_factor(0) / sparse.scale()).log2();
-        let mut raised = self.raise(evaluator, sparse)?;
-        if self.slots < self.params.slots() {
-            progress(Stage::SubSum);
-            raised = self.project(evaluator, raised)?;
+    fn goal(&self, level: usize, scale: Scale) -> Result<Goal, Error> {
+        if level > self.output_level() {
+            return Err(Error::LevelOutOfRange { operation: "bootstrap", level, max: self.output_level() });
         }
-        progress(Stage::CoeffsToSlots);
-        let inputs = self.to_slots(evaluator, raised)?;
-        progress(Stage::EvalMod);
-        self.reduce(evaluator, inputs, scale, ratio)
+        let (log2, nominal) = (scale.log2(), self.profile.scale);
+        if !(nominal - 1.0..=nominal + 1.0).contains(&log2) {
+            return Err(Error::BadScale { operation: "bootstrap", log2, min: nominal - 1.0, max: nominal + 1.0 });
+        }
+        Ok(Goal { level, scale })
     }
 
     fn check<K: EvaluationKeys>(&self, evaluator: &Evaluator<K>, input: &Ciphertext) -> Result<(), Error> {
@@ -315,259 +271,14 @@ impl Bootstrapper {
         if !(nominal - 8.0..=nominal + 1.5).contains(&log2) {
             return Err(Error::BadScale { operation: OPERATION, log2, min: nominal - 8.0, max: nominal + 1.5 });
         }
-        for element in self.sub_sum().into_iter().flatten() {
-            evaluator.keys().galois(element, self.raised_level())?;
+        evaluator.keys().check(KeyPurpose::Switch(input.key_id()), 0)?;
+        for (purpose, level) in self.key_request().iter() {
+            evaluator.keys().check(purpose, level)?;
         }
-        evaluator.keys().relin(self.eval_level())?;
-        evaluator.keys().key(KeyPurpose::Switch(input.key_id()), 0)?;
         Ok(())
     }
 
-    fn to_bottom<K: EvaluationKeys>(&self, evaluator: &Evaluator<K>, input: &Ciphertext) -> Result<Ciphertext, Error> {
-        let _span = tracing::debug_span!("slots_to_coeffs").entered();
-        let mut value = evaluator.drop_to_level(input, self.input_level())?;
-        for transform in &self.down {
-            value = evaluator.mod_down_rescale(&transform.apply(evaluator, &value, true)?)?;
-        }
-        Ok(value)
-    }
-
-    fn encapsulate<K: EvaluationKeys>(
-        &self,
-        evaluator: &Evaluator<K>,
-        bottom: &Ciphertext,
-    ) -> Result<Ciphertext, Error> {
-        let _span = tracing::debug_span!("encapsulate").entered();
-        let to_sparse = evaluator.keys().key(KeyPurpose::Switch(bottom.key_id()), 0)?;
-        evaluator.switch_key(bottom, &to_sparse)
-    }
-
-    fn raise<K: EvaluationKeys>(&self, evaluator: &Evaluator<K>, sparse: Ciphertext) -> Result<Ciphertext, Error> {
-        let _span = tracing::debug_span!("mod_raise").entered();
-        let level = self.raised_level();
-        let (id, slots) = (sparse.key_id(), sparse.slots());
-        let from_sparse = evaluator.keys().key(KeyPurpose::Switch(id), level)?;
-        let limbs = self.params.limbs(level);
-        let parts = sparse
-            .into_parts()
-            .into_iter()
-            .map(|part| lift_centred(&self.params, part, limbs))
-            .collect::<Result<_, _>>()?;
-        let raised = Ciphertext::from_parts(&self.params, id, parts, level, self.params.rescale_factor(0), slots)?;
-        evaluator.switch_key(&raised, &from_sparse)
-    }
-
-    fn project<K: EvaluationKeys>(&self, evaluator: &Evaluator<K>, mut value: Ciphertext) -> Result<Ciphertext, Error> {
-        let _span = tracing::debug_span!("sub_sum").entered();
-        for elements in self.sub_sum() {
-            let hoisted = evaluator.hoist(&value)?;
-            let mut sum: Option<ExtendedCiphertext> = None;
-            for element in elements {
-                let rotated = evaluator.rotate_hoisted_qp(&hoisted, element)?;
-                match &mut sum {
-                    Some(sum) => evaluator.add_qp_assign(sum, &rotated)?,
-                    None => sum = Some(rotated),
-                }
-            }
-            if let Some(sum) = sum {
-                evaluator.add_assign(&mut value, &evaluator.mod_down(&sum)?)?;
-            }
-        }
-        let gap = (self.params.slots() / self.slots) as f64;
-        let scale = value.scale() * Scale::new(gap);
-        value.with_scale(scale)
-    }
-
-    /// The inputs `i·x/B` of the modular reduction: of the real parts and, for complex content, of the imaginary parts.
-    fn to_slots<K: EvaluationKeys>(
-        &self,
-        evaluator: &Evaluator<K>,
-        mut value: Ciphertext,
-    ) -> Result<Vec<Ciphertext>, Error> {
-        let _span = tracing::debug_span!("coeffs_to_slots").entered();
-        let Some((last, first)) = self.up.split_last() else {
-            return Err(Error::OperandCount { operation: "coefficients to slots", left: 0, right: 1 });
-        };
-        for transform in first {
-            let keep = self.keeps(transform);
-            value = evaluator.mod_down_rescale(&transform.apply(evaluator, &value, keep)?)?;
-        }
-        let value = evaluator.mod_down(&last.apply(evaluator, &value, true)?)?;
-        let conjugate = evaluator.conjugate(&value)?;
-        let real = evaluator.mul_i(&evaluator.add(&value, &conjugate)?)?;
-        let mut inputs = vec![real];
-        if self.content == Content::Complex {
-            inputs.push(evaluator.sub(&value, &conjugate)?);
-        }
-        drop((value, conjugate));
-        // The values are multiples of x known only here: all of it is in the scale.
-        let scale = Scale::new(self.profile.input_scale.exp2());
-        inputs.into_iter().map(|input| evaluator.rescale(&input)?.with_scale(scale)).collect()
-    }
-
-    fn reduce<K: EvaluationKeys>(
-        &self,
-        evaluator: &Evaluator<K>,
-        inputs: Vec<Ciphertext>,
-        scale: Scale,
-        ratio: f64,
-    ) -> Result<Vec<Ciphertext>, Error> {
-        let _span = tracing::debug_span!("eval_mod").entered();
-        let evaluate = |input: Ciphertext| {
-            let value = self.eval_mod.evaluate(&mut Encrypted { evaluator }, &input, scale.to_f64(), ratio)?;
-            drop(input);
-            evaluator.relinearise(&value)
-        };
-        if rayon::current_num_threads() == 1 {
-            return inputs.into_iter().map(evaluate).collect();
-        }
-        inputs.into_par_iter().map(evaluate).collect()
-    }
-
-    /// `2·Im` of one result, or of two as real and imaginary part, rescaled: the refreshed message.
-    fn combine<K: EvaluationKeys>(
-        &self,
-        evaluator: &Evaluator<K>,
-        parts: &[Ciphertext],
-        scale: Scale,
-    ) -> Result<Ciphertext, Error> {
-        let _span = tracing::debug_span!("combine").entered();
-        let [real, rest @ ..] = parts else {
-            return Err(Error::OperandCount { operation: "modular reduction", left: 0, right: 1 });
-        };
-        let turned = evaluator.mul_i(real)?;
-        let result = match rest.first() {
-            // 2·Im x = -(ix + conj(ix)).
-            None => {
-                let mut sum = evaluator.conjugate(&turned)?;
-                evaluator.add_assign(&mut sum, &turned)?;
-                evaluator.neg(&sum)?
-            }
-            // (x + iy - conj(x - iy))/i = (y - ix) - conj(y + ix).
-            Some(imaginary) => {
-                let imaginary = imaginary.clone().with_scale(turned.scale())?;
-                let conjugate = evaluator.conjugate(&evaluator.add(&imaginary, &turned)?)?;
-                let mut difference = evaluator.sub(&imaginary, &turned)?;
-                evaluator.sub_assign(&mut difference, &conjugate)?;
-                difference
-            }
-        };
-        // The scale of the exponential was chosen so that this is its scale, up to the rounding of f64.
-        evaluator.rescale(&result)?.with_scale(scale)
-    }
-
-    /// The automorphisms whose sums project to the subring of `slots` slots, step by step: each step adds all of its automorphisms, which share one
-    /// decomposition, to what it has. Wider steps are faster and take more keys.
-    fn sub_sum(&self) -> Vec<Vec<GaloisElement>> {
-        let doublings = (self.params.slots() / self.slots).ilog2();
-        let width = if doublings <= 6 { 3 } else { 2 };
-        let mut steps = Vec::new();
-        let mut done = 0;
-        while done < doublings {
-            let now = width.min(doublings - done);
-            let rotation = |k: i64| GaloisElement::rotation(&self.params, k * ((self.slots as i64) << done));
-            steps.push((1..1 << now).map(rotation).collect());
-            done += now;
-        }
-        steps
-    }
-
-    fn eval_level(&self) -> usize {
+    pub(super) fn eval_level(&self) -> usize {
         self.output_level() + self.profile.eval_mod.len()
     }
-
-    /// Residues are kept for as many stages, the small ones first, as the budget allows.
-    fn keeps(&self, transform: &Transform) -> bool {
-        let own = transform.bytes().1;
-        let smaller: u64 = self.up.iter().map(|t| t.bytes().1).filter(|&b| b < own).sum();
-        smaller + own <= self.plaintext_budget
-    }
-
-    fn slots_to_coeffs(&self, layers: &[u32]) -> Result<Vec<Transform>, Error> {
-        let top = layers.len();
-        let drift = (self.profile.bottom - self.profile.ratio - self.profile.scale) / top as f64;
-        let prepare = |(i, matrix): (usize, DiagonalMatrix)| {
-            let level = top - i;
-            let scale = self.params.rescale_factor(level) * Scale::new(drift.exp2());
-            Transform::new(&self.params, &matrix, level, scale)
-        };
-        dft::slots_to_coeffs(self.slots, layers).into_iter().enumerate().map(prepare).collect()
-    }
-
-    fn coeffs_to_slots(&self, layers: &[u32]) -> Result<Vec<Transform>, Error> {
-        let count = layers.len();
-        let gap = (self.params.slots() / self.slots) as f64;
-        // Scales of x between the stages, each layer taken as a half of the sum.
-        let result = Scale::new(self.profile.input_scale.exp2() / (2.0 * self.eval_mod.bound()));
-        let between = result * Scale::new(self.profile.headroom.exp2());
-        let mut scale = self.params.rescale_factor(0) * Scale::new(gap);
-        let mut transforms = Vec::with_capacity(count);
-        for (i, matrix) in dft::coeffs_to_slots(self.slots, layers).iter().enumerate() {
-            let level = self.eval_level() + count - i;
-            let next = if i + 1 == count { result } else { between };
-            let growth = Scale::new(f64::from(layers[i]).exp2());
-            let plain = next * self.params.rescale_factor(level) / (scale * growth);
-            transforms.push(Transform::new(&self.params, matrix, level, plain)?);
-            scale = next;
-        }
-        Ok(transforms)
-    }
-}
-
-/// How many butterfly layers each stage does for `layers` in all: as on a full ciphertext, with fewer stages for fewer layers.
-fn stages(levels: &[DftLevel], layers: u32) -> Vec<u32> {
-    if levels.iter().map(|l| l.layers).sum::<u32>() == layers {
-        return levels.iter().map(|l| l.layers).collect();
-    }
-    let most = levels.iter().map(|l| l.layers).max().unwrap_or(1).max(1);
-    even_layers(layers, layers.div_ceil(most).clamp(1, levels.len() as u32))
-}
-
-/// The coefficients of a polynomial modulo the bottom prime, as the integers in `[-q/2, q/2]`, modulo many primes.
-fn lift_centred(params: &Params, part: Poly<Eval>, limbs: &Limbs) -> Result<Poly<Eval>, Error> {
-    let part = part.into_coeff();
-    let coefficients: Vec<i64> = if part.limbs().len() == 1 {
-        let q = params.prime(0) as i64;
-        let centred = |&x: &f64| {
-            let x = x as i64;
-            if 2 * x > q { x - q } else { x }
-        };
-        part.limb(0)?.iter().map(centred).collect()
-    } else {
-        part.to_f64().iter().map(|&x| x as i64).collect()
-    };
-    Ok(Poly::from_i64(params.ring(), limbs, &coefficients)?.into_eval())
-}
-
-/// The parameters must be those that the profile builds.
-fn check_chain(params: &Params, profile: &Profile) -> Result<(), Error> {
-    if params.degree() != 1 << profile.log_degree {
-        return Err(Error::InvalidParams {
-            field: "ring degree",
-            value: params.degree() as f64,
-            allowed: "that of the bootstrapping profile; build the parameters with Profile::params",
-        });
-    }
-    if params.max_level() < profile.levels() {
-        return Err(Error::LevelExhausted {
-            operation: "bootstrapping profile",
-            have: params.max_level(),
-            need: profile.levels(),
-        });
-    }
-    let expected = std::iter::once(profile.bottom)
-        .chain(profile.slots_to_coeffs.iter().rev().map(|l| l.bits))
-        .chain(std::iter::repeat_n(profile.scale, profile.user_levels))
-        .chain(profile.eval_mod.iter().rev().copied())
-        .chain(profile.coeffs_to_slots.iter().rev().map(|l| l.bits));
-    for (level, bits) in expected.enumerate() {
-        if (params.group_bits(level) - bits).abs() > 0.1 {
-            return Err(Error::InvalidParams {
-                field: "level bits",
-                value: params.group_bits(level),
-                allowed: "those of the bootstrapping profile; build the parameters with Profile::params",
-            });
-        }
-    }
-    Ok(())
 }

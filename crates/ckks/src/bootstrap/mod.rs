@@ -19,14 +19,19 @@ pub mod eval_mod;
 mod iterate;
 mod keys;
 mod machine;
+mod prepare;
 mod profile;
 mod refresher;
+mod shorten;
 pub mod simulate;
+mod stages;
 #[cfg(test)]
 mod tests;
 mod transform;
+mod types;
 
-pub use circuit::{Bootstrapper, Content, Declaration, Stage};
+pub use circuit::Bootstrapper;
 pub use keys::BootstrapKeys;
 pub use profile::{DftLevel, Profile};
 pub use refresher::BootstrapRefresher;
+pub use types::{Content, Declaration, Stage};

@@ -173,6 +173,39 @@ impl Profile {
         if self.insecure { Params::insecure_for_tests(builder) } else { builder.build() }
     }
 
+    /// Refuses parameters that are not those that the profile builds.
+    pub(super) fn check(&self, params: &Params) -> Result<(), Error> {
+        if params.degree() != 1 << self.log_degree {
+            return Err(Error::InvalidParams {
+                field: "ring degree",
+                value: params.degree() as f64,
+                allowed: "that of the bootstrapping profile; build the parameters with Profile::params",
+            });
+        }
+        if params.max_level() < self.levels() {
+            return Err(Error::LevelExhausted {
+                operation: "bootstrapping profile",
+                have: params.max_level(),
+                need: self.levels(),
+            });
+        }
+        let expected = std::iter::once(self.bottom)
+            .chain(self.slots_to_coeffs.iter().rev().map(|l| l.bits))
+            .chain(std::iter::repeat_n(self.scale, self.user_levels))
+            .chain(self.eval_mod.iter().rev().copied())
+            .chain(self.coeffs_to_slots.iter().rev().map(|l| l.bits));
+        for (level, bits) in expected.enumerate() {
+            if (params.group_bits(level) - bits).abs() > 0.1 {
+                return Err(Error::InvalidParams {
+                    field: "level bits",
+                    value: params.group_bits(level),
+                    allowed: "those of the bootstrapping profile; build the parameters with Profile::params",
+                });
+            }
+        }
+        Ok(())
+    }
+
     /// log2 of the whole modulus, special primes included.
     pub fn log_qp(&self) -> f64 {
         let dft = |levels: &[DftLevel]| levels.iter().map(|l| l.bits).sum::<f64>();

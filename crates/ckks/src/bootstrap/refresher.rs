@@ -22,7 +22,11 @@ impl<K: EvaluationKeys> BootstrapRefresher<K> {
         if circuits.is_empty() {
             return Err(Error::OperandCount { operation: "refresher", left: 0, right: 1 });
         }
-        circuits.iter().try_for_each(|c| evaluator.params().check_same("refresher", c.params()))?;
+        for circuit in &circuits {
+            evaluator.params().check_same("refresher", circuit.params())?;
+            // Later refreshes then cost what they cost, the first as well.
+            circuit.prepare()?;
+        }
         Ok(Self { evaluator, circuits })
     }
 
@@ -60,8 +64,8 @@ impl<K: EvaluationKeys> Refresher for BootstrapRefresher<K> {
     ) -> SlotResult<Ciphertext> {
         let circuit = self.circuit(kind).ok_or(crate::slots::SlotError::NoRefresh { kind })?;
         let narrow = ciphertext.clone().with_slots(ciphertext.slots().min(circuit.slots()))?;
-        let fresh = circuit.bootstrap_at(&self.evaluator, &narrow, scale, &mut |_| {})?;
-        Ok(self.evaluator.drop_to_level(&fresh, target)?.with_slots(ciphertext.slots())?)
+        let fresh = circuit.bootstrap_to(&self.evaluator, &narrow, target, scale, &mut |_| {})?;
+        Ok(fresh.with_slots(ciphertext.slots())?)
     }
 }
 

@@ -68,7 +68,8 @@ fn the_largest_possible_overflow_is_harmless() {
         let evaluator = Evaluator::new(&params, keys);
         let scale = params.prime(0) as f64 / base.ratio.exp2();
         let (n, slots) = (params.degree(), params.slots());
-        let output_scale = params.default_scale(bootstrapper.output_level());
+        let level = bootstrapper.output_level();
+        let goal = super::stages::Goal { level, scale: params.default_scale(level) };
         let mut worst = f64::INFINITY;
         for target in (0..n).step_by(5) {
             for sign in [-1, 1] {
@@ -77,7 +78,7 @@ fn the_largest_possible_overflow_is_harmless() {
                 let input = saturated(&params, &ephemeral, &message, target, sign, scale, target as u64);
                 let found = overflow(&params, &ephemeral, &input, target);
                 assert_eq!(found, (sign * (base.ephemeral_weight as i64 / 2)) as f64, "not saturated");
-                let output = bootstrapper.finish(&evaluator, input, output_scale, &mut |_| {}).unwrap();
+                let output = bootstrapper.finish(&evaluator, input, goal, &mut |_| {}).unwrap();
                 // Coefficients are in slots, in bit-reversed order.
                 let bits = slots.ilog2();
                 let expected: Vec<_> = (0..slots)

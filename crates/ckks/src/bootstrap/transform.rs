@@ -5,6 +5,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use super::dft::DiagonalMatrix;
 use crate::keys::EvaluationKeys;
+use crate::params::KeyShape;
 use crate::{
     Ciphertext, Complex64, Error, Evaluator, ExtendedCiphertext, GaloisElement, KeyPurpose, KeyRequest,
     LiftedPlaintext, Params, Plaintext, Scale,
@@ -15,6 +16,7 @@ use crate::{
 /// Shifts are `k·stride` with `k = giant·babies + baby`; the baby rotations share one decomposition, the giant steps one key:
 /// `Σ_g rot_g(Σ_b d_{g,b}·rot_b(x))` by Horner's rule in the rotation by `babies·stride`.
 pub(super) struct Transform {
+    params: Params,
     level: usize,
     stride: usize,
     babies: usize,
@@ -42,7 +44,7 @@ impl Transform {
         }
         let limbs = (params.limb_count(level) + params.special_count()) as u64;
         let bytes_lifted = plaintexts.iter().flatten().flatten().map(|p| 2 * p.slots() as u64 * 8 * limbs).sum();
-        Ok(Self { level, stride, babies, plaintexts, bytes_lifted, lifted: Mutex::new(None) })
+        Ok(Self { params: params.clone(), level, stride, babies, plaintexts, bytes_lifted, lifted: Mutex::new(None) })
     }
 
     /// Adds its keys, cut to its level.
@@ -64,39 +66,41 @@ impl Transform {
         input: &Ciphertext,
         keep: bool,
     ) -> Result<ExtendedCiphertext, Error> {
-        let params = evaluator.params();
-        let hoisted = evaluator.hoist(input)?;
-        let mut rotated: Vec<Option<ExtendedCiphertext>> = vec![None; self.babies];
-        // The identity last: it takes the special primes that the keys have.
-        for baby in self.used_babies().into_iter().rev() {
-            let special = rotated.iter().flatten().next().map(ExtendedCiphertext::special);
-            rotated[baby] = Some(match (baby, special) {
-                (0, Some(special)) => evaluator.extend(input, special)?,
-                _ => evaluator.rotate_hoisted_qp(&hoisted, self.rotation(params, baby))?,
-            });
+        let params = &self.params;
+        let mut elements = vec![None; self.babies];
+        for baby in self.used_babies() {
+            elements[baby] = Some(self.rotation(params, baby));
         }
+        let special = self.special(evaluator, input.level())?;
+        let lifted = self.lift(special, keep)?;
+        let hoisted = evaluator.hoist(input)?;
+        let mut sums = evaluator.rotated_rows(&hoisted, &elements, special, &lifted)?;
         drop(hoisted);
-        let Some(special) = rotated.iter().flatten().next().map(ExtendedCiphertext::special) else {
-            return Err(Error::OperandCount { operation: "homomorphic DFT", left: 0, right: 0 });
-        };
-        let lifted = self.lift(params, special, keep)?;
-        let mut sums = evaluator.mul_plain_qp_rows(&rotated, &lifted)?;
-        drop(rotated);
         let Some(mut total) = sums.pop() else {
             return Err(Error::OperandCount { operation: "homomorphic DFT", left: 0, right: 0 });
         };
         while let Some(sum) = sums.pop() {
-            total = evaluator.rotate_qp(&total, self.rotation(params, self.babies))?;
-            evaluator.add_qp_assign(&mut total, &sum)?;
+            total = evaluator.rotate_qp_add(&total, self.rotation(params, self.babies), sum)?;
         }
         Ok(total)
     }
 
-    fn lift(&self, params: &Params, special: usize, keep: bool) -> Result<Arc<Lifted>, Error> {
-        if let Some(lifted) = self.lifted.lock().unwrap_or_else(PoisonError::into_inner).as_ref() {
+    /// The number of special primes of its keys.
+    fn special<K: EvaluationKeys>(&self, evaluator: &Evaluator<K>, level: usize) -> Result<usize, Error> {
+        match self.elements(&self.params).first() {
+            Some(&element) => Ok(evaluator.keys().galois(element, level)?.shape().special),
+            None => Ok(KeyShape::cheapest(&self.params, self.level)?.special),
+        }
+    }
+
+    /// The residues of the plaintexts, made or kept from before.
+    fn lift(&self, special: usize, keep: bool) -> Result<Arc<Lifted>, Error> {
+        let limbs = self.params.extended_limbs(self.level, special);
+        if let Some(lifted) = self.lifted.lock().unwrap_or_else(PoisonError::into_inner).as_ref()
+            && lifted.iter().flatten().flatten().all(|plaintext| plaintext.limbs().contains_all(&limbs))
+        {
             return Ok(lifted.clone());
         }
-        let limbs = params.extended_limbs(self.level, special);
         let row = |row: &Vec<Option<Plaintext>>| {
             row.iter().map(|p| p.as_ref().map(|p| p.lift(&limbs)).transpose()).collect::<Result<Vec<_>, _>>()
         };
@@ -105,6 +109,11 @@ impl Transform {
             *self.lifted.lock().unwrap_or_else(PoisonError::into_inner) = Some(lifted.clone());
         }
         Ok(lifted)
+    }
+
+    /// Makes the residues now that the first call would make.
+    pub(super) fn prepare(&self) -> Result<(), Error> {
+        self.lift(KeyShape::cheapest(&self.params, self.level)?.special, true).map(drop)
     }
 
     fn used_babies(&self) -> BTreeSet<usize> {

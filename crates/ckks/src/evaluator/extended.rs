@@ -13,13 +13,13 @@ use crate::{Ciphertext, Error, Params, Scale};
 /// each (Bossuat, Mouchet, Troncoso-Pastoriza and Hubaux, "Efficient bootstrapping ... with non-sparse keys").
 #[derive(Clone)]
 pub struct ExtendedCiphertext {
-    params: Params,
-    key_id: KeyId,
-    parts: [Poly<Eval>; 2],
-    level: usize,
-    special: usize,
-    scale: Scale,
-    slots: usize,
+    pub(super) params: Params,
+    pub(super) key_id: KeyId,
+    pub(super) parts: [Poly<Eval>; 2],
+    pub(super) level: usize,
+    pub(super) special: usize,
+    pub(super) scale: Scale,
+    pub(super) slots: usize,
 }
 
 impl ExtendedCiphertext {
@@ -70,111 +70,6 @@ impl<K: EvaluationKeys> Evaluator<K> {
         let automorphism = self.permutation(element)?;
         let parts = [u0.automorphism(&automorphism)?, u1.automorphism(&automorphism)?];
         Ok(self.extended(a, parts, special))
-    }
-
-    /// One automorphism of `a`, staying over the special primes: only the second half is divided by them, to be taken apart for
-    /// the key. The key must have as many special primes as `a`.
-    ///
-    /// # Errors
-    /// As [`Evaluator::rotate`]; [`Error::BadKeyShape`] for a key with another number of special primes.
-    pub fn rotate_qp(&self, a: &ExtendedCiphertext, element: GaloisElement) -> Result<ExtendedCiphertext, Error> {
-        self.params.check_same("rotate_qp", &a.params)?;
-        if element.is_identity() {
-            return Ok(a.clone());
-        }
-        let key = self.keys.key(KeyPurpose::Galois(element), a.level)?;
-        if key.shape().special != a.special {
-            let reason = "the ciphertext has a different number of special primes";
-            return Err(Error::BadKeyShape { level: key.shape().level, special: key.shape().special, reason });
-        }
-        if key.key_id() != a.key_id {
-            return Err(Error::KeyMismatch { operation: "rotate_qp", left: a.key_id, right: key.key_id() });
-        }
-        let mod_down =
-            self.params.ring().mod_down(self.params.limbs(a.level), &self.params.special_limbs(a.special))?;
-        let c1 = mod_down.apply(&a.parts[1])?;
-        let [mut u0, u1] = self.switch_extended(&c1, a.level, &key)?;
-        u0.add_assign(&a.parts[0])?;
-        let automorphism = self.permutation(element)?;
-        let parts = [u0.automorphism(&automorphism)?, u1.automorphism(&automorphism)?];
-        Ok(ExtendedCiphertext { parts, params: a.params.clone(), ..*a })
-    }
-
-    /// For each row of plaintexts the sum of `value * plaintext` over the pairs that are present: the baby-step half of a linear
-    /// transform, all giant steps at once, so that every value is read from memory once.
-    ///
-    /// # Errors
-    /// As [`Evaluator::mul_plain_qp_accumulate`]; [`Error::OperandCount`] for a row without a pair.
-    pub fn mul_plain_qp_rows(
-        &self,
-        values: &[Option<ExtendedCiphertext>],
-        rows: &[Vec<Option<LiftedPlaintext>>],
-    ) -> Result<Vec<ExtendedCiphertext>, Error> {
-        let ring = self.params.ring();
-        let mut sums = Vec::with_capacity(rows.len());
-        let mut terms = Vec::with_capacity(rows.len());
-        for row in rows {
-            let pairs: Vec<_> = values.iter().zip(row).filter_map(|(v, p)| Some((v.as_ref()?, p.as_ref()?))).collect();
-            let Some(&(first, plaintext)) = pairs.first() else {
-                return Err(Error::OperandCount {
-                    operation: "mul_plain_qp_rows",
-                    left: values.len(),
-                    right: row.len(),
-                });
-            };
-            let scale = first.scale * plaintext.scale();
-            let mut slots = first.slots;
-            for (value, plaintext) in &pairs {
-                self.check_extended("mul_plain_qp_rows", first, value)?;
-                self.params.check_same("mul_plain_qp_rows", plaintext.params())?;
-                check_scales("mul_plain_qp_rows", scale, value.scale * plaintext.scale())?;
-                slots = slots.max(value.slots).max(plaintext.slots());
-            }
-            let limbs = first.parts[0].limbs();
-            let parts = [Poly::zero(ring, limbs)?, Poly::zero(ring, limbs)?];
-            sums.push(ExtendedCiphertext { parts, scale, slots, params: self.params.clone(), ..*first });
-            terms.push(pairs);
-        }
-        // One task per limb: its part of every sum.
-        let count = sums.first().map_or(0, |sum| sum.parts[0].limbs().len());
-        let mut tasks: Vec<(usize, Vec<[&mut [f64]; 2]>)> = (0..count).map(|_| (0, Vec::new())).collect();
-        for sum in &mut sums {
-            let [c0, c1] = &mut sum.parts;
-            for (task, ((limb, a), (_, b))) in tasks.iter_mut().zip(c0.iter_mut().zip(c1.iter_mut())) {
-                task.0 = limb;
-                task.1.push([a, b]);
-            }
-        }
-        crate::par::try_for_each(tasks, |(limb, outputs)| self.rows_of_limb(limb, outputs, &terms))?;
-        Ok(sums)
-    }
-
-    fn rows_of_limb(
-        &self,
-        limb: usize,
-        mut outputs: Vec<[&mut [f64]; 2]>,
-        terms: &[Vec<(&ExtendedCiphertext, &LiftedPlaintext)>],
-    ) -> Result<(), Error> {
-        // A block of every value stays in the second-level cache while all rows use it.
-        const BLOCK: usize = 1024;
-        let (ring, degree) = (self.params.ring(), self.params.degree());
-        let (modulus, inner_product) = (ring.modulus(limb)?, ring.kernel().inner_product2);
-        let width = terms.iter().map(Vec::len).max().unwrap_or(0);
-        let mut scratch = vec![0.0; width * BLOCK.min(degree)];
-        for start in (0..degree).step_by(BLOCK) {
-            let block = start..(start + BLOCK).min(degree);
-            for ([out0, out1], row) in outputs.iter_mut().zip(terms) {
-                let mut digits = Vec::with_capacity(row.len());
-                let (mut key0, mut key1) = (Vec::with_capacity(row.len()), Vec::with_capacity(row.len()));
-                for ((value, plaintext), work) in row.iter().zip(scratch.chunks_exact_mut(block.len())) {
-                    digits.push(plaintext.block(limb, block.clone(), work)?);
-                    key0.push(&value.parts[0].limb(limb)?[block.clone()]);
-                    key1.push(&value.parts[1].limb(limb)?[block.clone()]);
-                }
-                inner_product(modulus, &mut out0[block.clone()], &mut out1[block.clone()], &digits, &key0, &key1, None);
-            }
-        }
-        Ok(())
     }
 
     /// `P a` modulo the limbs of `a` and the first `special` special primes.
@@ -265,7 +160,7 @@ impl<K: EvaluationKeys> Evaluator<K> {
         Ok(self.reduced(a, parts, level, scale))
     }
 
-    fn extended(&self, a: &Ciphertext, parts: [Poly<Eval>; 2], special: usize) -> ExtendedCiphertext {
+    pub(super) fn extended(&self, a: &Ciphertext, parts: [Poly<Eval>; 2], special: usize) -> ExtendedCiphertext {
         ExtendedCiphertext {
             params: self.params.clone(),
             key_id: a.key_id,
@@ -282,7 +177,7 @@ impl<K: EvaluationKeys> Evaluator<K> {
         Ciphertext { params, key_id, parts, level, scale, slots, seed: None }
     }
 
-    fn check_extended(
+    pub(super) fn check_extended(
         &self,
         operation: &'static str,
         a: &ExtendedCiphertext,

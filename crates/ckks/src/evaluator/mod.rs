@@ -5,6 +5,7 @@
 
 mod arith;
 mod extended;
+mod fused;
 mod keyswitch;
 mod product;
 mod rotate;

@@ -109,10 +109,7 @@ impl<K: EvaluationKeys> Evaluator<K> {
         }
         let key = self.key_for("relinearise_rescale", KeyPurpose::Relinearise, a)?;
         let special = key.shape().special;
-        let mut switched = self.switch_extended(&a.parts[2], a.level, &key)?;
-        for (acc, part) in switched.iter_mut().zip(&a.parts) {
-            self.add_times_p(acc, part, a.level, special)?;
-        }
+        let switched = self.switch_and_add(&a.parts[2], [&a.parts[0], &a.parts[1]], a.level, &key)?;
         let drop = self.params.group_limbs(a.level).union(&self.params.special_limbs(special));
         let mod_down = self.params.ring().mod_down(self.params.limbs(level), &drop)?;
         let parts = switched.iter().map(|p| mod_down.apply(p)).collect::<Result<Vec<Poly<Eval>>, _>>()?;

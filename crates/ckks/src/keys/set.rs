@@ -16,6 +16,14 @@ pub trait EvaluationKeys: Send + Sync {
     /// [`Error::MissingKey`] if there is none, or whatever loading it can raise.
     fn key(&self, purpose: KeyPurpose, level: usize) -> Result<Arc<SwitchingKey>, Error>;
 
+    /// Whether [`EvaluationKeys::key`] would find a key, if possible without loading it.
+    ///
+    /// # Errors
+    /// [`Error::MissingKey`].
+    fn check(&self, purpose: KeyPurpose, level: usize) -> Result<(), Error> {
+        self.key(purpose, level).map(drop)
+    }
+
     /// The relinearisation key for `level`.
     ///
     /// # Errors
@@ -37,11 +45,19 @@ impl<K: EvaluationKeys + ?Sized> EvaluationKeys for &K {
     fn key(&self, purpose: KeyPurpose, level: usize) -> Result<Arc<SwitchingKey>, Error> {
         (**self).key(purpose, level)
     }
+
+    fn check(&self, purpose: KeyPurpose, level: usize) -> Result<(), Error> {
+        (**self).check(purpose, level)
+    }
 }
 
 impl<K: EvaluationKeys + ?Sized> EvaluationKeys for Arc<K> {
     fn key(&self, purpose: KeyPurpose, level: usize) -> Result<Arc<SwitchingKey>, Error> {
         (**self).key(purpose, level)
+    }
+
+    fn check(&self, purpose: KeyPurpose, level: usize) -> Result<(), Error> {
+        (**self).check(purpose, level)
     }
 }
 

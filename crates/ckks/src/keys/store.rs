@@ -138,6 +138,11 @@ impl KeyStore {
 }
 
 impl EvaluationKeys for KeyStore {
+    fn check(&self, purpose: KeyPurpose, level: usize) -> Result<(), Error> {
+        let there = self.files.get(&purpose).is_some_and(|list| list.iter().any(|(have, _)| *have >= level));
+        if there { Ok(()) } else { Err(Error::MissingKey { purpose, level }) }
+    }
+
     fn key(&self, purpose: KeyPurpose, level: usize) -> Result<Arc<SwitchingKey>, Error> {
         let missing = Error::MissingKey { purpose, level };
         let list = self.files.get(&purpose).ok_or(missing.clone())?;

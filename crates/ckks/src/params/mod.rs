@@ -68,6 +68,8 @@ struct Inner {
     decompositions: Mutex<HashMap<(usize, KeyShape), Arc<Decomposition>>>,
     small_tables: Mutex<HashMap<(usize, usize), Arc<NttTable>>>,
     subring_orders: Mutex<HashMap<usize, Arc<Vec<u32>>>>,
+    /// The whole chain, if this is a view without some of its levels.
+    whole: Option<Params>,
 }
 
 impl Params {
@@ -225,19 +227,60 @@ impl Params {
     /// How a polynomial at `level` is cut into digits for a key of this shape.
     pub(crate) fn decomposition(&self, level: usize, shape: KeyShape) -> Result<Arc<Decomposition>, Error> {
         cached(&self.0.decompositions, (level, shape), || {
-            let digits: Vec<Limbs> = shape.digits(self).into_iter().map(Limbs::range).collect();
+            // The digits of a key are those of the whole chain.
+            let digits = shape.digits(self.0.whole.as_ref().unwrap_or(self));
+            let digits: Vec<Limbs> = digits.into_iter().map(Limbs::range).collect();
+            let in_use = |digit: &Limbs| !digit.is_disjoint(self.limbs(level));
+            if digits.iter().skip_while(|d| in_use(d)).any(in_use) {
+                let reason = "a digit of the key has no prime left in the shortened chain";
+                return Err(Error::BadKeyShape { level: shape.level, special: shape.special, reason });
+            }
             Ok(Decomposition::new(self.ring(), self.limbs(level), &digits, &self.special_limbs(shape.special))?)
         })
     }
 
+    /// The set seen without some levels, for circuits that pass from the levels above them to those below: higher levels move down, everything else stays,
+    /// the hash too, so that keys of the whole chain serve it. Objects at levels above the lowest one left out must not leave the circuit.
+    pub(crate) fn without_levels(&self, left_out: &[usize]) -> Self {
+        if left_out.is_empty() {
+            return self.clone();
+        }
+        let levels: Vec<usize> = (0..=self.max_level()).filter(|level| !left_out.contains(level)).collect();
+        let groups: Vec<Range<usize>> = levels.iter().map(|&level| self.0.groups[level].clone()).collect();
+        let mut limbs = Limbs::range(0..0);
+        let q_limbs = groups.iter().map(|group| {
+            limbs = limbs.union(&Limbs::range(group.clone()));
+            limbs.clone()
+        });
+        Self(Arc::new(Inner {
+            ring: Arc::clone(self.ring()),
+            q_limbs: q_limbs.collect(),
+            group_bits: levels.iter().map(|&level| self.0.group_bits[level]).collect(),
+            scales: levels.iter().map(|&level| self.0.scales[level]).collect(),
+            groups,
+            special: self.0.special.clone(),
+            primes: self.0.primes.clone(),
+            logs: self.0.logs.clone(),
+            security: self.0.security,
+            insecure: self.0.insecure,
+            hash: self.0.hash,
+            embeddings: Mutex::default(),
+            decompositions: Mutex::default(),
+            small_tables: Mutex::default(),
+            subring_orders: Mutex::default(),
+            whole: Some(self.clone()),
+        }))
+    }
+
     /// The product of the first `special` special primes modulo each prime of `limbs`.
     pub(crate) fn special_residues(&self, limbs: &Limbs, special: usize) -> Vec<u64> {
-        let product = |i: usize| {
-            let q = u128::from(self.prime(i));
-            let p = self.special_limbs(special);
-            p.iter().fold(1u128, |acc, j| acc * u128::from(self.prime(j)) % q) as u64
-        };
-        limbs.iter().map(product).collect()
+        limbs.iter().map(|limb| self.special_residue(limb, special)).collect()
+    }
+
+    /// The product of the first `special` special primes modulo the prime of a limb.
+    pub(crate) fn special_residue(&self, limb: usize, special: usize) -> u64 {
+        let q = u128::from(self.prime(limb));
+        self.special_limbs(special).iter().fold(1, |product, j| product * u128::from(self.prime(j)) % q) as u64
     }
 
     /// NTT table of one prime for a subring degree.

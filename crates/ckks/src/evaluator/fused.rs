@@ -1,0 +1,398 @@
+//! Rotations over the special primes, limb by limb: what one step writes is still in the cache when the next reads it, and a limb of
+//! the digits is read from memory once for all rotations.
+
+use std::ops::Range;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use cipherlm_ring::{Automorphism, Eval, Poly};
+
+use super::{Evaluator, ExtendedCiphertext, Hoisted, check_scales};
+use crate::encode::LiftedPlaintext;
+use crate::keys::{EvaluationKeys, GaloisElement, KeyPurpose, SwitchingKey};
+use crate::{Ciphertext, Error, par};
+
+/// Residues handled together: a block of every rotation stays in the second-level cache.
+const BLOCK: usize = 1024;
+/// Residues of a key handled together: the accumulators stay in the first-level cache.
+const KEY_BLOCK: usize = 2048;
+
+/// A rotation of a hoisted ciphertext, not yet performed.
+struct Step {
+    digits: Arc<Vec<Poly<Eval>>>,
+    key: Arc<SwitchingKey>,
+    automorphism: Arc<Automorphism>,
+}
+
+/// One limb of both halves of a ciphertext.
+type Pair<'a> = [&'a mut [f64]; 2];
+
+/// Pairs of single limbs, handed from task to task: as many as there are threads.
+#[derive(Default)]
+struct Workspace(Mutex<Vec<Work>>);
+
+/// Each polynomial of one limb.
+type Work = Vec<[Poly<Eval>; 2]>;
+
+impl<K: EvaluationKeys> Evaluator<K> {
+    /// For each row of plaintexts the sum of `plaintext * rotation` over the pairs that are present, where rotation `i` is the
+    /// automorphism `elements[i]` of the hoisted ciphertext: the baby-step half of a linear transform, all giant steps at once.
+    ///
+    /// All keys must have the same number of special primes, and every row at least one plaintext.
+    pub(crate) fn rotated_rows(
+        &self,
+        hoisted: &Hoisted<'_>,
+        elements: &[Option<GaloisElement>],
+        special: usize,
+        rows: &[Vec<Option<LiftedPlaintext>>],
+    ) -> Result<Vec<ExtendedCiphertext>, Error> {
+        const OPERATION: &str = "rotated_rows";
+        let a = hoisted.ciphertext;
+        let steps = self.steps(OPERATION, hoisted, elements, special)?;
+        let mut sums = Vec::with_capacity(rows.len());
+        for row in rows {
+            let present = || row.iter().flatten();
+            let Some(first) = present().next() else {
+                return Err(Error::OperandCount { operation: OPERATION, left: elements.len(), right: 0 });
+            };
+            let mut slots = a.slots;
+            for plaintext in present() {
+                self.params.check_same(OPERATION, plaintext.params())?;
+                check_scales(OPERATION, first.scale(), plaintext.scale())?;
+                slots = slots.max(plaintext.slots());
+            }
+            sums.push(ExtendedCiphertext {
+                scale: a.scale * first.scale(),
+                slots,
+                ..self.extended(a, self.pair(a.level, special)?, special)
+            });
+        }
+        let workspace = Workspace::default();
+        par::try_for_each(limbs_of(&mut sums), |(limb, outputs)| {
+            workspace
+                .with(self, elements.len(), |work| self.rows_of_limb(a, limb, special, &steps, work, rows, outputs))
+        })?;
+        Ok(sums)
+    }
+
+    /// The sum of the hoisted ciphertext and its images under `elements`, none of which may be the identity, over the special primes.
+    pub(crate) fn rotated_sum(
+        &self,
+        hoisted: &Hoisted<'_>,
+        elements: &[GaloisElement],
+        special: usize,
+    ) -> Result<ExtendedCiphertext, Error> {
+        let a = hoisted.ciphertext;
+        let elements: Vec<_> = elements.iter().map(|&e| Some(e)).collect();
+        let steps = self.steps("rotated_sum", hoisted, &elements, special)?;
+        let mut sum = [self.extended(a, self.pair(a.level, special)?, special)];
+        let workspace = Workspace::default();
+        par::try_for_each(limbs_of(&mut sum), |(limb, outputs)| {
+            workspace.with(self, 1, |work| {
+                let (Some(work), Some(output)) = (work.first_mut(), outputs.into_iter().next()) else { return Ok(()) };
+                let [out0, out1] = output;
+                self.times_p(a, limb, special, &(0..self.params.degree()), [out0, out1])?;
+                for step in steps.iter().flatten() {
+                    self.rotated_limb(a, limb, special, step, work)?;
+                    self.add_permuted(limb, &step.automorphism, work, [out0, out1])?;
+                }
+                Ok(())
+            })
+        })?;
+        let [sum] = sum;
+        Ok(sum)
+    }
+
+    /// One automorphism of `a` plus `sum`, both over the same special primes as the key: a step of Horner's rule. Only the second half
+    /// of `a` is divided by the special primes, to be taken apart for the key.
+    pub(crate) fn rotate_qp_add(
+        &self,
+        a: &ExtendedCiphertext,
+        element: GaloisElement,
+        sum: ExtendedCiphertext,
+    ) -> Result<ExtendedCiphertext, Error> {
+        const OPERATION: &str = "rotate_qp_add";
+        self.check_extended(OPERATION, a, &sum)?;
+        check_scales(OPERATION, a.scale, sum.scale)?;
+        let key = self.keys.key(KeyPurpose::Galois(element), a.level)?;
+        self.check_special(&key, a.special)?;
+        if key.key_id() != a.key_id {
+            return Err(Error::KeyMismatch { operation: OPERATION, left: a.key_id, right: key.key_id() });
+        }
+        let params = &self.params;
+        let mod_down = params.ring().mod_down(params.limbs(a.level), &params.special_limbs(a.special))?;
+        let digits = params.decomposition(a.level, key.shape())?.decompose(&mod_down.apply(&a.parts[1])?)?;
+        let automorphism = self.permutation(element)?;
+        let mut sums = [ExtendedCiphertext { slots: a.slots.max(sum.slots), ..sum }];
+        let workspace = Workspace::default();
+        par::try_for_each(limbs_of(&mut sums), |(limb, outputs)| {
+            workspace.with(self, 1, |work| {
+                let (Some(work), Some(output)) = (work.first_mut(), outputs.into_iter().next()) else { return Ok(()) };
+                self.key_product_limb(limb, limb_pair(work), &digits, &key)?;
+                let [first, _] = limb_pair(work);
+                (params.ring().kernel().add)(params.ring().modulus(limb)?, first, a.parts[0].limb(limb)?);
+                self.add_permuted(limb, &automorphism, work, output)
+            })
+        })?;
+        let [sum] = sums;
+        Ok(sum)
+    }
+
+    /// `x` switched by a key, over its special primes, plus `P` times the two `parts`.
+    pub(super) fn switch_and_add(
+        &self,
+        x: &Poly<Eval>,
+        parts: [&Poly<Eval>; 2],
+        level: usize,
+        key: &SwitchingKey,
+    ) -> Result<[Poly<Eval>; 2], Error> {
+        let special = key.shape().special;
+        let digits = self.params.decomposition(level, key.shape())?.decompose(x)?;
+        let mut pair = self.pair(level, special)?;
+        let [c0, c1] = &mut pair;
+        let tasks: Vec<_> = c0.iter_mut().zip(c1.iter_mut()).collect();
+        let (ring, kernel) = (self.params.ring(), self.params.ring().kernel());
+        par::try_for_each(tasks, |((limb, acc0), (_, acc1))| {
+            self.key_product_limb(limb, [acc0, acc1], &digits, key)?;
+            if let Some(p) = self.special_residue(level, limb, special) {
+                for (acc, part) in [acc0, acc1].into_iter().zip(parts) {
+                    (kernel.mul_scalar_add)(ring.modulus(limb)?, acc, part.limb(limb)?, p);
+                }
+            }
+            Ok::<_, Error>(())
+        })?;
+        Ok(pair)
+    }
+
+    /// Digits, keys and permutations of automorphisms; `None` for the identity and for what is not used.
+    fn steps(
+        &self,
+        operation: &'static str,
+        hoisted: &Hoisted<'_>,
+        elements: &[Option<GaloisElement>],
+        special: usize,
+    ) -> Result<Vec<Option<Step>>, Error> {
+        let a = hoisted.ciphertext;
+        self.check_linear(operation, a)?;
+        let step = |element: &Option<GaloisElement>| {
+            let Some(element) = element.filter(|e| !e.is_identity()) else { return Ok(None) };
+            let key = self.key_for(operation, KeyPurpose::Galois(element), a)?;
+            self.check_special(&key, special)?;
+            let digits = hoisted.digits(&self.params.decomposition(a.level, key.shape())?)?;
+            Ok(Some(Step { digits, key, automorphism: self.permutation(element)? }))
+        };
+        elements.iter().map(step).collect()
+    }
+
+    fn check_special(&self, key: &SwitchingKey, special: usize) -> Result<(), Error> {
+        if key.shape().special == special {
+            return Ok(());
+        }
+        let reason = "the ciphertext has a different number of special primes";
+        Err(Error::BadKeyShape { level: key.shape().level, special: key.shape().special, reason })
+    }
+
+    /// Two polynomials to be overwritten.
+    fn pair(&self, level: usize, special: usize) -> Result<[Poly<Eval>; 2], Error> {
+        let (ring, limbs) = (self.params.ring(), self.params.extended_limbs(level, special));
+        Ok([Poly::scratch(ring, &limbs)?, Poly::scratch(ring, &limbs)?])
+    }
+
+    #[allow(clippy::too_many_arguments)] // A closure's captures, spelled out.
+    fn rows_of_limb(
+        &self,
+        a: &Ciphertext,
+        limb: usize,
+        special: usize,
+        steps: &[Option<Step>],
+        work: &mut [[Poly<Eval>; 2]],
+        rows: &[Vec<Option<LiftedPlaintext>>],
+        mut outputs: Vec<Pair<'_>>,
+    ) -> Result<(), Error> {
+        let (ring, degree) = (self.params.ring(), self.params.degree());
+        let (modulus, kernel) = (ring.modulus(limb)?, ring.kernel());
+        for (step, work) in steps.iter().zip(work.iter_mut()) {
+            if let Some(step) = step {
+                self.rotated_limb(a, limb, special, step, work)?;
+            }
+        }
+        let length = BLOCK.min(degree);
+        // A block of every rotation, both halves, and of every plaintext of a row.
+        let mut values = vec![0.0; 2 * steps.len() * length];
+        let mut spread = vec![0.0; steps.len() * length];
+        for start in (0..degree).step_by(length) {
+            let block = start..start + length;
+            let pairs = values.chunks_exact_mut(2 * length).map(|pair| pair.split_at_mut(length));
+            for ((step, work), (value0, value1)) in steps.iter().zip(work.iter()).zip(pairs) {
+                match step {
+                    Some(step) => {
+                        let index = &step.automorphism.index()[block.clone()];
+                        let [u0, u1] = source_pair(work);
+                        (kernel.permute)(value0, u0, index);
+                        (kernel.permute)(value1, u1, index);
+                    }
+                    None => self.times_p(a, limb, special, &block, [value0, value1])?,
+                }
+            }
+            for ([out0, out1], row) in outputs.iter_mut().zip(rows) {
+                let mut digits = Vec::with_capacity(row.len());
+                let (mut first, mut second) = (Vec::with_capacity(row.len()), Vec::with_capacity(row.len()));
+                let places = values.chunks_exact(2 * length).zip(spread.chunks_exact_mut(length));
+                for (plaintext, (value, spread)) in row.iter().zip(places) {
+                    let Some(plaintext) = plaintext else { continue };
+                    digits.push(plaintext.block(limb, block.clone(), spread)?);
+                    first.push(&value[..length]);
+                    second.push(&value[length..]);
+                }
+                let (out0, out1) = (&mut out0[block.clone()], &mut out1[block.clone()]);
+                out0.fill(0.0);
+                out1.fill(0.0);
+                (kernel.inner_product2)(modulus, out0, out1, &digits, &first, &second, None);
+            }
+        }
+        Ok(())
+    }
+
+    /// One limb of a rotation before its permutation.
+    fn rotated_limb(
+        &self,
+        a: &Ciphertext,
+        limb: usize,
+        special: usize,
+        step: &Step,
+        work: &mut [Poly<Eval>; 2],
+    ) -> Result<(), Error> {
+        self.key_product_limb(limb, limb_pair(work), &step.digits, &step.key)?;
+        if let Some(p) = self.special_residue(a.level, limb, special) {
+            let ring = self.params.ring();
+            let [first, _] = limb_pair(work);
+            (ring.kernel().mul_scalar_add)(ring.modulus(limb)?, first, a.parts[0].limb(limb)?, p);
+        }
+        Ok(())
+    }
+
+    /// A block of one limb of `P a`.
+    fn times_p(
+        &self,
+        a: &Ciphertext,
+        limb: usize,
+        special: usize,
+        block: &Range<usize>,
+        outputs: Pair<'_>,
+    ) -> Result<(), Error> {
+        let p = self.special_residue(a.level, limb, special);
+        for (output, part) in outputs.into_iter().zip(&a.parts) {
+            match p {
+                Some(p) => {
+                    output.copy_from_slice(&part.limb(limb)?[block.clone()]);
+                    (self.params.ring().kernel().mul_scalar)(self.params.ring().modulus(limb)?, output, p);
+                }
+                None => output.fill(0.0),
+            }
+        }
+        Ok(())
+    }
+
+    /// The product of the special primes modulo a prime of the level; `None` for a special prime, modulo which it is zero.
+    fn special_residue(&self, level: usize, limb: usize, special: usize) -> Option<f64> {
+        let limbs = self.params.limbs(level);
+        limbs.contains(limb).then(|| self.params.special_residue(limb, special) as f64)
+    }
+
+    /// Adds an image of one limb of both halves.
+    fn add_permuted(
+        &self,
+        limb: usize,
+        automorphism: &Automorphism,
+        work: &mut [Poly<Eval>; 2],
+        outputs: Pair<'_>,
+    ) -> Result<(), Error> {
+        let ring = self.params.ring();
+        let (modulus, kernel) = (ring.modulus(limb)?, ring.kernel());
+        let mut image = [0.0; BLOCK];
+        for (source, output) in source_pair(work).into_iter().zip(outputs) {
+            for (output, index) in output.chunks_mut(BLOCK).zip(automorphism.index().chunks(BLOCK)) {
+                let image = &mut image[..output.len()];
+                (kernel.permute)(image, source, index);
+                (kernel.add)(modulus, output, image);
+            }
+        }
+        Ok(())
+    }
+
+    /// One limb of the product of digits with a key.
+    fn key_product_limb(
+        &self,
+        limb: usize,
+        [acc0, acc1]: Pair<'_>,
+        digits: &[Poly<Eval>],
+        key: &SwitchingKey,
+    ) -> Result<(), Error> {
+        let ring = self.params.ring();
+        let (modulus, kernel) = (ring.modulus(limb)?, ring.kernel());
+        let digits = all(limb, digits.iter())?;
+        let (key0, key1) = (all(limb, key.digits.iter().map(|d| &d[0]))?, all(limb, key.digits.iter().map(|d| &d[1]))?);
+        for start in (0..acc0.len()).step_by(KEY_BLOCK) {
+            let block = start..acc0.len().min(start + KEY_BLOCK);
+            let (acc0, acc1) = (&mut acc0[block.clone()], &mut acc1[block.clone()]);
+            acc0.fill(0.0);
+            acc1.fill(0.0);
+            let (digits, key0, key1) = (cut(&digits, &block), cut(&key0, &block), cut(&key1, &block));
+            (kernel.inner_product2)(modulus, acc0, acc1, &digits, &key0, &key1, None);
+        }
+        Ok(())
+    }
+}
+
+impl Workspace {
+    /// Calls `f` with `count` pairs of limbs to be overwritten.
+    fn with<K: EvaluationKeys>(
+        &self,
+        evaluator: &Evaluator<K>,
+        count: usize,
+        f: impl FnOnce(&mut [[Poly<Eval>; 2]]) -> Result<(), Error>,
+    ) -> Result<(), Error> {
+        let free = self.0.lock().unwrap_or_else(PoisonError::into_inner).pop();
+        let mut work = match free {
+            Some(work) => work,
+            None => {
+                let (ring, one) = (evaluator.params.ring(), evaluator.params.special_limbs(1));
+                let pair = |_| Ok::<_, Error>([Poly::scratch(ring, &one)?, Poly::scratch(ring, &one)?]);
+                (0..count).map(pair).collect::<Result<_, _>>()?
+            }
+        };
+        f(&mut work)?;
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).push(work);
+        Ok(())
+    }
+}
+
+/// The limbs of several ciphertexts with the same limbs: one task for each, with its part of every ciphertext.
+fn limbs_of(list: &mut [ExtendedCiphertext]) -> Vec<(usize, Vec<Pair<'_>>)> {
+    let count = list.first().map_or(0, |sum| sum.parts[0].limbs().len());
+    let mut tasks: Vec<(usize, Vec<Pair<'_>>)> = (0..count).map(|_| (0, Vec::new())).collect();
+    for sum in list {
+        let [c0, c1] = &mut sum.parts;
+        for (task, ((limb, a), (_, b))) in tasks.iter_mut().zip(c0.iter_mut().zip(c1.iter_mut())) {
+            task.0 = limb;
+            task.1.push([a, b]);
+        }
+    }
+    tasks
+}
+
+fn all<'a>(limb: usize, polys: impl Iterator<Item = &'a Poly<Eval>>) -> Result<Vec<&'a [f64]>, Error> {
+    polys.map(|poly| Ok(poly.limb(limb)?)).collect()
+}
+
+fn cut<'a>(limbs: &[&'a [f64]], block: &Range<usize>) -> Vec<&'a [f64]> {
+    limbs.iter().map(|limb| &limb[block.clone()]).collect()
+}
+
+/// The only limbs of a pair of the workspace.
+fn limb_pair(work: &mut [Poly<Eval>; 2]) -> Pair<'_> {
+    work.each_mut().map(|poly| poly.iter_mut().next().map_or(&mut [][..], |(_, limb)| limb))
+}
+
+fn source_pair(work: &[Poly<Eval>; 2]) -> [&[f64]; 2] {
+    work.each_ref().map(|poly| poly.iter().next().map_or(&[][..], |(_, limb)| limb))
+}
