@@ -1,5 +1,5 @@
-//! One key switch as the level falls, with keys cut to the level: `keyswitch/rotate/<degree>/level<l>`, and its parts at the
-//! top: `keyswitch/hoist/<degree>`, `keyswitch/one_of_many/<degree>`.
+//! One key switch as the level falls, with keys cut to the level: `keyswitch/rotate/<degree>/level<l>`, and at the top, where keys
+//! are largest: `keyswitch/one_of_many/<degree>` (four ciphertexts under one key) and `keyswitch/generate/<degree>` (making a key).
 
 use std::hint::black_box;
 use std::time::Duration;
@@ -35,6 +35,9 @@ fn keyswitch(c: &mut Criterion) {
         );
         group.bench_function(id, |bench| bench.iter(|| evaluator.rotate(black_box(&a), 1).expect("rotation")));
         if level == 24 {
+            group.bench_function(BenchmarkId::new("generate", degree), |bench| {
+                bench.iter(|| secret.switching_key(KeyPurpose::Galois(element), shape).expect("key"));
+            });
             group.bench_function(BenchmarkId::new("one_of_many", degree), |bench| {
                 bench.iter(|| evaluator.rotate_many_ciphertexts(&[&a, &a, &a, &a], element).expect("rotations"));
             });

@@ -9,3 +9,11 @@ pub fn scattered(len: usize, q: u64) -> Vec<f64> {
 pub fn metrics(id: &str, params: &str) {
     println!("METRICS {{\"id\":\"{id}\",\"params\":\"{params}\"}}");
 }
+
+/// Most memory that this process has held so far; 0 where the system does not say.
+pub fn peak_rss_bytes() -> u64 {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"));
+    let kib = line.and_then(|line| line.split_whitespace().next()?.parse::<u64>().ok());
+    kib.unwrap_or(0) * 1024
+}

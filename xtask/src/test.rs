@@ -110,7 +110,7 @@ pub(crate) fn run(sh: &Shell, flags: &Test) -> anyhow::Result<()> {
     finish(tally.total, &tally.failures, start)
 }
 
-/// The property suites (`crates/*/tests/prop_*.rs`) alone.
+/// The property suites (`crates/*/tests/prop_*`) alone.
 pub(crate) fn prop(sh: &Shell, flags: &Prop) -> anyhow::Result<()> {
     let start = Instant::now();
     let mut env = vec![("PROPTEST_CASES", flags.cases.unwrap_or(32).to_string())];
@@ -129,7 +129,7 @@ pub(crate) fn prop(sh: &Shell, flags: &Prop) -> anyhow::Result<()> {
     finish(total, &failures, start)
 }
 
-/// Package and test target of every `prop_*.rs`, leaving out the crate that needs burn.
+/// Package and test target of every `prop_*.rs` and `prop_*/main.rs`, leaving out the crate that needs burn.
 fn property_suites(sh: &Shell) -> anyhow::Result<Vec<(String, String)>> {
     let mut suites = Vec::new();
     for crate_dir in sh.read_dir("crates")? {
@@ -139,7 +139,8 @@ fn property_suites(sh: &Shell) -> anyhow::Result<Vec<(String, String)>> {
         }
         for file in sh.read_dir(crate_dir.join("tests"))? {
             let stem = file.file_stem().and_then(|n| n.to_str()).unwrap_or_default();
-            if stem.starts_with("prop_") && file.extension().is_some_and(|e| e == "rs") {
+            let is_target = file.extension().is_some_and(|e| e == "rs") || file.join("main.rs").exists();
+            if stem.starts_with("prop_") && is_target {
                 suites.push((format!("cipherlm-{name}"), stem.to_string()));
             }
         }

@@ -54,8 +54,8 @@ pub use encrypt::{DecodedSlots, Decrypted};
 pub use error::{Error, WireError};
 pub use evaluator::{Evaluator, ExtendedCiphertext, Hoisted};
 pub use keys::{
-    EvaluationKeys, GaloisElement, KeyId, KeyPurpose, KeyRequest, KeySet, KeyStore, MemoryBill, NoKeys, PublicKey,
-    SecretKey, SwitchingKey,
+    EvaluationKeys, GaloisElement, KeyForm, KeyId, KeyPurpose, KeyRequest, KeySet, KeyStore, MemoryBill, NoKeys,
+    PublicKey, SecretKey, SwitchingKey,
 };
 pub use num_complex::Complex64;
 pub use params::{KeyShape, Params, ParamsBuilder, ParamsHash, SecretDistribution, presets};

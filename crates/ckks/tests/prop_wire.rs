@@ -4,8 +4,8 @@ mod common;
 
 use cipherlm_ckks::wire::{HEADER_BYTES, Header};
 use cipherlm_ckks::{
-    Ciphertext, Complex64, Error, KeyPurpose, KeySet, KeyShape, KeyStore, Params, PublicKey, SecretKey, SwitchingKey,
-    Wire, WireError, presets,
+    Ciphertext, Complex64, Error, Evaluator, GaloisElement, KeyForm, KeyPurpose, KeyRequest, KeySet, KeyShape,
+    KeyStore, Params, PublicKey, SecretKey, SwitchingKey, Wire, WireError, presets,
 };
 use common::{Setup, setup, values};
 use proptest::prelude::*;
@@ -74,7 +74,7 @@ fn keys_stream_from_a_directory_within_a_budget() {
     let s = setup(N, 40.0, 2, &[1, 2, 3, 4]);
     let directory = std::env::temp_dir().join(format!("cipherlm-ckks-keys-{}", std::process::id()));
     KeyStore::write(&directory, s.evaluator.keys()).unwrap();
-    let one = s.evaluator.keys().iter().next().unwrap().shape().resident_bytes(&s.params);
+    let one = s.evaluator.keys().iter().next().unwrap().resident_bytes();
     let store = KeyStore::open(&s.params, &directory, 2 * one).unwrap();
     assert_eq!((store.len(), store.resident_bytes()), (s.evaluator.keys().len(), 0));
     let x = s.encrypt(&values(N / 2, 1), 2);
@@ -85,10 +85,53 @@ fn keys_stream_from_a_directory_within_a_budget() {
         assert!(streamed.keys().resident_bytes() <= 2 * one);
     }
     assert!(matches!(streamed.rotate(&x, 5), Err(Error::MissingKey { .. })));
+    // Compact forms let more keys into the same budget.
+    let store = KeyStore::open(&s.params, &directory, 2 * one).unwrap().with_form(KeyForm::Seeded);
+    assert!(store.total_bytes() <= 2 * one);
+    store.preload(|_| {}).unwrap();
+    assert_eq!(store.resident_bytes(), store.total_bytes());
+    let streamed = cipherlm_ckks::Evaluator::new(&s.params, store);
+    assert!(streamed.rotate(&x, 3).unwrap().parts() == s.evaluator.rotate(&x, 3).unwrap().parts());
     let other = presets::insecure::small(N, 40.0, 3).unwrap();
     assert!(matches!(KeyStore::open(&other, &directory, 0).map(drop), Err(Error::ParamsMismatch { .. })));
     std::fs::remove_dir_all(&directory).unwrap();
     assert!(matches!(KeyStore::open(&s.params, &directory, 0).map(drop), Err(Error::Storage { .. })));
+}
+
+#[test]
+fn every_form_of_a_key_switches_alike() {
+    // A degree beyond a block of unpacking, and ciphertexts below the level of the keys.
+    for (degree, level) in [(N, 2), (1 << 13, 2), (1 << 13, 1)] {
+        let s = setup(degree, 40.0, 2, &[1, 3]);
+        let a = values(degree / 2, 1);
+        let (x, y) = (s.encrypt(&a, level), s.encrypt(&values(degree / 2, 2), level));
+        let element = GaloisElement::rotation(&s.params, 3);
+        let expected = s.evaluator.mul_relin_rescale(&x, &y).unwrap();
+        let rotated = s.evaluator.rotate_many_ciphertexts(&[&x, &y, &x], element).unwrap();
+        let mut sizes = vec![s.evaluator.keys().resident_bytes()];
+        for form in [KeyForm::Packed, KeyForm::Seeded] {
+            let keys = s.evaluator.keys().clone().into_form(form).unwrap();
+            sizes.push(keys.resident_bytes());
+            let bytes = keys.to_bytes();
+            assert!(bytes == s.evaluator.keys().to_bytes());
+            for form in [KeyForm::Expanded, form] {
+                let keys = KeySet::from_bytes_in(&s.params, &bytes, form).unwrap();
+                assert!(keys.iter().all(|key| key.form() == form));
+                let e = Evaluator::new(&s.params, keys);
+                assert!(e.mul_relin_rescale(&x, &y).unwrap().parts() == expected.parts());
+                let again = e.rotate_many_ciphertexts(&[&x, &y, &x], element).unwrap();
+                assert!(again.iter().zip(&rotated).all(|(a, b)| a.parts() == b.parts()));
+            }
+        }
+        let stored: u64 = s.evaluator.keys().iter().map(|key| key.shape().stored_bytes(&s.params)).sum();
+        assert!(sizes[0] > 16 * sizes[1] / 13 && sizes[1] == 2 * sizes[2] && sizes[2] <= stored, "{sizes:?}");
+        // Made in a form, not converted to it.
+        let mut request = KeyRequest::new();
+        request.relin(2);
+        let made = s.secret.key_set_in(&request, KeyForm::Seeded).unwrap();
+        let e = Evaluator::new(&s.params, made);
+        assert!(e.mul_relin_rescale(&x, &y).unwrap().parts() == expected.parts());
+    }
 }
 
 #[test]
@@ -146,7 +189,7 @@ fn hostile_fields_are_named() {
         other => panic!("{other}"),
     };
     assert!(matches!(wire(with(&|b| b[0] = b'X')), WireError::Magic));
-    for version in [0u16, 2, u16::MAX] {
+    for version in [0u16, 1, 3, u16::MAX] {
         let e = wire(with(&|b| b[4..6].copy_from_slice(&version.to_le_bytes())));
         assert!(matches!(e, WireError::Version { found, .. } if found == version));
     }

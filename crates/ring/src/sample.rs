@@ -9,6 +9,7 @@ use zeroize::{Zeroize, ZeroizeOnDrop, Zeroizing};
 
 use crate::error::{Error, Result};
 use crate::limbs::Limbs;
+use crate::modulus::Modulus;
 use crate::poly::{Domain, Poly};
 use crate::ring::Ring;
 use crate::secret::SmallCoeffs;
@@ -83,6 +84,17 @@ impl Stream {
         self.used += 8;
         u64::from_le_bytes(*word)
     }
+
+    /// The next `count` words, or as many of them as are at hand: at least one if `count` is not zero.
+    fn words(&mut self, count: usize) -> &[[u8; 8]] {
+        if self.used == Self::BLOCK {
+            self.reader.fill(&mut self.block[..]);
+            self.used = 0;
+        }
+        let start = self.used;
+        self.used = Self::BLOCK.min(start + 8 * count);
+        self.block[start..self.used].as_chunks().0
+    }
 }
 
 impl Drop for Stream {
@@ -98,19 +110,45 @@ impl Drop for Stream {
 pub fn uniform<D: Domain>(ring: &Arc<Ring>, limbs: &Limbs, seed: &Seed, label: &str, number: u64) -> Result<Poly<D>> {
     let mut poly = Poly::scratch(ring, limbs)?;
     let purpose = seed.derive(label, number);
-    poly.for_each_limb(|_, m, dst| {
-        let mut stream = Stream::new(&purpose, "uniform limb", m.value());
-        let mask = m.value().next_power_of_two() - 1;
-        for x in dst {
-            *x = loop {
-                let candidate = stream.next_u64() & mask;
-                if candidate < m.value() {
-                    break candidate as f64;
-                }
-            };
-        }
-    });
+    poly.for_each_limb(|_, m, dst| UniformLimb::of(&purpose, m).fill(dst));
     Ok(poly)
+}
+
+/// The residues of one limb of [`uniform`], in order: for those who need them block by block.
+pub struct UniformLimb {
+    stream: Stream,
+    modulus: u64,
+    /// 2^64 modulo the modulus.
+    reject: u64,
+}
+
+impl UniformLimb {
+    /// The limb modulo `m` of `uniform(.., seed, label, number)`.
+    pub fn new(m: &Modulus, seed: &Seed, label: &str, number: u64) -> Self {
+        Self::of(&seed.derive(label, number), m)
+    }
+
+    fn of(purpose: &Seed, m: &Modulus) -> Self {
+        let stream = Stream::new(purpose, "uniform limb", m.value());
+        Self { stream, modulus: m.value(), reject: m.value().wrapping_neg() % m.value() }
+    }
+
+    /// The next residues.
+    ///
+    /// A word times the modulus, divided by 2^64 (Lemire, "Fast random integer generation in an interval"): exactly uniform,
+    /// because products are rejected, once in more than 2^13 draws, that would make some residues more likely than others.
+    pub fn fill(&mut self, mut dst: &mut [f64]) {
+        while !dst.is_empty() {
+            let mut kept = 0;
+            for word in self.stream.words(dst.len()) {
+                let product = u128::from(u64::from_le_bytes(*word)) * u128::from(self.modulus);
+                // Written anyway and overwritten by the next draw if rejected: no branch to mispredict.
+                dst[kept] = (product >> 64) as i64 as f64;
+                kept += usize::from(product as u64 >= self.reject);
+            }
+            dst = &mut dst[kept..];
+        }
+    }
 }
 
 /// `count` draws from the discrete Gaussian of standard deviation [`SIGMA`], in constant time.

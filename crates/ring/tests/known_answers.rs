@@ -167,8 +167,27 @@ fn streams_and_samplers() {
     let ring = Ring::new(16, &PRIMES).unwrap();
     let uniform = sample::uniform::<Coeff>(&ring, &Limbs::range(0..2), &seed, "public", 1).unwrap();
     let limb = |i| uniform.limb(i).unwrap()[..4].to_vec();
-    assert_eq!(limb(0), [803936062323860.0, 398820756045308.0, 927130026762357.0, 410964018372868.0]);
-    assert_eq!(limb(1), [615574218764238.0, 805199009861618.0, 127971431886696.0, 769984395898062.0]);
+    assert_eq!(limb(0), [339110966578497.0, 1078782687888552.0, 681616357793483.0, 979071468310561.0]);
+    assert_eq!(limb(1), [718430981466484.0, 908932944757354.0, 651743328120305.0, 875189532350526.0]);
+
+    // By definition: the high word of draw times prime, unless the low word is below 2^64 mod prime.
+    for (i, prime) in PRIMES[..2].iter().enumerate() {
+        let mut words = Stream::new(&seed.derive("public", 1), "uniform limb", *prime);
+        let mut draw = || loop {
+            let product = u128::from(words.next_u64()) * u128::from(*prime);
+            if product % (1 << 64) >= (1u128 << 64) % u128::from(*prime) {
+                break (product >> 64) as f64;
+            }
+        };
+        assert!(uniform.limb(i).unwrap().iter().all(|x| *x == draw()));
+        // The same in uneven blocks.
+        let mut blocks = sample::UniformLimb::new(ring.modulus(i).unwrap(), &seed, "public", 1);
+        let mut again = [0.0; 16];
+        let (head, tail) = again.split_at_mut(5);
+        blocks.fill(head);
+        blocks.fill(tail);
+        assert_eq!(again, uniform.limb(i).unwrap());
+    }
 
     let gaussian = [-4, -3, -4, 0, -1, 0, -3, -3, -1, -1, 1, -1, 0, 4, 4, 3, 3, 3, -1, 2, -1, 0, -4, 4];
     assert_eq!(sample::gaussian(&mut stream(), 24).expose(), gaussian);

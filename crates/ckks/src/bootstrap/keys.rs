@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use super::Bootstrapper;
 use crate::params::KeyShape;
-use crate::{Error, EvaluationKeys, KeyPurpose, KeyRequest, KeySet, SecretKey, SwitchingKey};
+use crate::{Error, EvaluationKeys, KeyForm, KeyPurpose, KeyRequest, KeySet, SecretKey, SwitchingKey};
 
 /// Everything an evaluator needs to bootstrap, and any other keys of the same secret.
 ///
@@ -23,7 +23,20 @@ impl BootstrapKeys {
     /// [`Error::OperandCount`] for an empty list, [`Error::ParamsMismatch`], [`Error::Insecure`] if the bottom modulus is too large for the ephemeral secret,
     /// and as [`SecretKey::key_set`].
     pub fn generate(secret: &SecretKey, bootstrappers: &[&Bootstrapper], others: &KeyRequest) -> Result<Self, Error> {
-        Self::with_ephemeral(secret, &ephemeral(secret, bootstrappers)?, bootstrappers, others)
+        Self::generate_in(secret, bootstrappers, others, KeyForm::Expanded)
+    }
+
+    /// As [`BootstrapKeys::generate`], with all but the two wrapping keys held in memory in the given form.
+    ///
+    /// # Errors
+    /// As [`BootstrapKeys::generate`].
+    pub fn generate_in(
+        secret: &SecretKey,
+        bootstrappers: &[&Bootstrapper],
+        others: &KeyRequest,
+        form: KeyForm,
+    ) -> Result<Self, Error> {
+        Self::with_ephemeral(secret, &ephemeral(secret, bootstrappers)?, bootstrappers, others, form)
     }
 
     pub(super) fn with_ephemeral(
@@ -31,6 +44,7 @@ impl BootstrapKeys {
         ephemeral: &SecretKey,
         bootstrappers: &[&Bootstrapper],
         others: &KeyRequest,
+        form: KeyForm,
     ) -> Result<Self, Error> {
         // Cheap and able to fail: first.
         let [to_sparse, from_sparse] = wrapping(secret, ephemeral, bootstrappers)?.map(Arc::new);
@@ -38,7 +52,7 @@ impl BootstrapKeys {
         bootstrappers.iter().for_each(|bootstrapper| {
             request.merge(&bootstrapper.key_request());
         });
-        Ok(Self { set: secret.key_set(&request)?, to_sparse, from_sparse })
+        Ok(Self { set: secret.key_set_in(&request, form)?, to_sparse, from_sparse })
     }
 
     /// Only the two keys that wrap the raise, to a fresh ephemeral secret and back: for those who make and store the others one by one.

@@ -64,7 +64,14 @@ fn the_largest_possible_overflow_is_harmless() {
             SecretKey::generate_sparse(&params, base.ephemeral_weight).unwrap(),
         );
         let bootstrapper = Bootstrapper::new(&params, &base, params.slots(), Content::Complex).unwrap();
-        let keys = BootstrapKeys::with_ephemeral(&secret, &ephemeral, &[&bootstrapper], &KeyRequest::new()).unwrap();
+        let keys = BootstrapKeys::with_ephemeral(
+            &secret,
+            &ephemeral,
+            &[&bootstrapper],
+            &KeyRequest::new(),
+            crate::KeyForm::Expanded,
+        )
+        .unwrap();
         let evaluator = Evaluator::new(&params, keys);
         let scale = params.prime(0) as f64 / base.ratio.exp2();
         let (n, slots) = (params.degree(), params.slots());

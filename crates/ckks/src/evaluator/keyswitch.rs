@@ -2,7 +2,7 @@
 
 use std::sync::{Arc, Mutex, PoisonError};
 
-use cipherlm_ring::{Decomposition, Eval, Limbs, Poly, inner_product};
+use cipherlm_ring::{Decomposition, Eval, Limbs, Poly};
 
 use super::Evaluator;
 use crate::keys::{EvaluationKeys, KeyPurpose, SwitchingKey};
@@ -115,7 +115,7 @@ impl<K: EvaluationKeys> Evaluator<K> {
     ) -> Result<[Poly<Eval>; 2], Error> {
         let ring = self.params.ring();
         let [mut acc0, mut acc1] = [Poly::scratch(ring, limbs)?, Poly::scratch(ring, limbs)?];
-        inner_product([&mut acc0, &mut acc1], digits, &key.digits, None)?;
+        self.key_product(&mut [[&mut acc0, &mut acc1]], &[digits], key)?;
         Ok([acc0, acc1])
     }
 

@@ -6,6 +6,7 @@
 mod arith;
 mod extended;
 mod fused;
+mod key_product;
 mod keyswitch;
 mod product;
 mod rotate;

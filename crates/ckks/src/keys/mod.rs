@@ -1,5 +1,6 @@
 //! Secret, public and switching keys, and the requests and sets that circuits exchange them by.
 
+mod form;
 mod galois;
 mod public;
 mod request;
@@ -10,6 +11,8 @@ mod switching;
 
 use std::fmt;
 
+pub use form::KeyForm;
+pub(crate) use form::{KeyBody, KeyLimb};
 pub use galois::GaloisElement;
 pub use public::PublicKey;
 pub use request::{KeyRequest, MemoryBill};
@@ -17,7 +20,6 @@ pub use secret::SecretKey;
 pub use set::{EvaluationKeys, KeySet, NoKeys};
 pub use store::KeyStore;
 pub use switching::SwitchingKey;
-pub(crate) use switching::public_half;
 
 /// Identifies a secret key without revealing it; every object made under the key carries it.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]

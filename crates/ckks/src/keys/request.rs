@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
-use super::{GaloisElement, KeyPurpose};
+use super::{GaloisElement, KeyForm, KeyPurpose};
 use crate::params::KeyShape;
 use crate::{Error, Params};
 
@@ -85,12 +85,20 @@ impl KeyRequest {
     /// # Errors
     /// [`Error::LevelOutOfRange`] or [`Error::BadKeyShape`] if a key cannot exist under these parameters.
     pub fn bill(&self, params: &Params) -> Result<MemoryBill, Error> {
+        self.bill_in(params, KeyForm::Expanded)
+    }
+
+    /// As [`KeyRequest::bill`], with the keys held in memory in the given form.
+    ///
+    /// # Errors
+    /// As [`KeyRequest::bill`].
+    pub fn bill_in(&self, params: &Params, form: KeyForm) -> Result<MemoryBill, Error> {
         let mut bill = MemoryBill::default();
         for (_, level) in self.iter() {
             let shape = KeyShape::cheapest(params, level)?;
             bill.keys += 1;
             bill.stored_bytes += shape.stored_bytes(params);
-            bill.resident_bytes += shape.resident_bytes(params);
+            bill.resident_bytes += shape.resident_bytes(params, form);
         }
         Ok(bill)
     }
@@ -114,7 +122,7 @@ pub struct MemoryBill {
     pub keys: usize,
     /// Bytes in files: seeded and packed.
     pub stored_bytes: u64,
-    /// Bytes in memory, ready for use.
+    /// Bytes in memory.
     pub resident_bytes: u64,
 }
 

@@ -7,7 +7,7 @@ use cipherlm_ring::{Eval, Limbs, Poly, Secret, Seed, Stream, sample};
 use rayon::prelude::*;
 
 use super::switching::{self, Purpose};
-use super::{KeyId, KeyPurpose, KeyRequest, KeySet, PublicKey, SwitchingKey};
+use super::{KeyForm, KeyId, KeyPurpose, KeyRequest, KeySet, PublicKey, SwitchingKey};
 use crate::params::{KeyShape, SecretDistribution};
 use crate::{Error, Params};
 
@@ -113,10 +113,18 @@ impl SecretKey {
     /// # Errors
     /// [`Error::LevelOutOfRange`], [`Error::BadKeyShape`], or [`Error::Insecure`] for a key above 128-bit security.
     pub fn key_set(&self, request: &KeyRequest) -> Result<KeySet, Error> {
+        self.key_set_in(request, KeyForm::Expanded)
+    }
+
+    /// As [`SecretKey::key_set`], held in memory in the given form.
+    ///
+    /// # Errors
+    /// As [`SecretKey::key_set`].
+    pub fn key_set_in(&self, request: &KeyRequest, form: KeyForm) -> Result<KeySet, Error> {
         let wanted: Vec<(KeyPurpose, usize)> = request.iter().collect();
         let keys: Result<Vec<SwitchingKey>, Error> = wanted
             .into_par_iter()
-            .map(|(purpose, level)| self.switching_key(purpose, KeyShape::cheapest(&self.params, level)?))
+            .map(|(purpose, level)| self.switching_key_in(purpose, KeyShape::cheapest(&self.params, level)?, form))
             .collect();
         let mut set = KeySet::new();
         keys?.into_iter().try_for_each(|key| set.insert(key))?;
@@ -128,6 +136,10 @@ impl SecretKey {
     /// # Errors
     /// As [`SecretKey::key_set`]; [`Error::WrongKey`] for [`KeyPurpose::Switch`], which needs the other secret.
     pub fn switching_key(&self, purpose: KeyPurpose, shape: KeyShape) -> Result<SwitchingKey, Error> {
+        self.switching_key_in(purpose, shape, KeyForm::Expanded)
+    }
+
+    fn switching_key_in(&self, purpose: KeyPurpose, shape: KeyShape, form: KeyForm) -> Result<SwitchingKey, Error> {
         let purpose = match purpose {
             KeyPurpose::Relinearise => Purpose::Relinearise,
             KeyPurpose::Galois(element) => Purpose::Galois(element),
@@ -139,7 +151,7 @@ impl SecretKey {
                 });
             }
         };
-        switching::generate(self, purpose, shape)
+        switching::generate(self, purpose, shape, form)
     }
 
     /// The key that takes ciphertexts under `from` to ciphertexts under this secret.
@@ -151,7 +163,7 @@ impl SecretKey {
     /// As [`SecretKey::key_set`]; [`Error::ParamsMismatch`] if the secrets have different parameters.
     pub fn switching_key_from(&self, from: &Self, shape: KeyShape) -> Result<SwitchingKey, Error> {
         self.params.check_same("switching key", &from.params)?;
-        switching::generate(self, Purpose::Switch(from), shape)
+        switching::generate(self, Purpose::Switch(from), shape, KeyForm::Expanded)
     }
 
     /// The secret in evaluation form over `limbs`.

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use super::{GaloisElement, KeyId, KeyPurpose, SwitchingKey};
+use super::{GaloisElement, KeyForm, KeyId, KeyPurpose, SwitchingKey};
 use crate::Error;
 
 /// A source of switching keys: in memory ([`KeySet`]), or loaded on demand by an implementation of your own.
@@ -100,6 +100,22 @@ impl KeySet {
         let at = list.partition_point(|k| k.shape().level < key.shape().level);
         list.insert(at, key);
         Ok(())
+    }
+
+    /// The same keys in another form; a key that nobody else holds is freed as soon as it is converted.
+    ///
+    /// # Errors
+    /// [`Error::Ring`] only.
+    pub fn into_form(mut self, form: KeyForm) -> Result<Self, Error> {
+        for key in self.keys.values_mut().flatten().filter(|key| key.form() != form) {
+            *key = Arc::new(key.to_form(form)?);
+        }
+        Ok(self)
+    }
+
+    /// Bytes that the keys take in memory.
+    pub fn resident_bytes(&self) -> u64 {
+        self.iter().map(|key| key.resident_bytes()).sum()
     }
 
     /// All keys.

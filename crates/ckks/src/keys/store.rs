@@ -9,9 +9,9 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use rayon::prelude::*;
 
-use super::{EvaluationKeys, KeyId, KeyPurpose, KeySet, SwitchingKey};
+use super::{EvaluationKeys, KeyForm, KeyId, KeyPurpose, KeySet, SwitchingKey};
 use crate::wire::{Header, Wire, switching_key_label};
-use crate::{Error, Params};
+use crate::{Error, KeyShape, Params};
 
 /// A directory with one file per switching key, and the most recently used keys in memory up to a budget.
 ///
@@ -20,10 +20,11 @@ use crate::{Error, Params};
 pub struct KeyStore {
     params: Params,
     /// Levels in increasing order.
-    files: BTreeMap<KeyPurpose, Vec<(usize, PathBuf)>>,
+    files: BTreeMap<KeyPurpose, Vec<(KeyShape, PathBuf)>>,
     key_id: Option<KeyId>,
     total: u64,
     budget: u64,
+    form: KeyForm,
     /// Least recently used first.
     loaded: Mutex<Vec<(KeyPurpose, Arc<SwitchingKey>)>>,
 }
@@ -50,7 +51,7 @@ impl KeyStore {
     /// [`Error::Storage`]; [`Error::Wire`] or [`Error::ParamsMismatch`] for a file that is no switching key of `params`;
     /// [`Error::KeyMismatch`] for relinearisation or Galois keys of different secrets.
     pub fn open(params: &Params, directory: &Path, budget: u64) -> Result<Self, Error> {
-        let mut files: BTreeMap<KeyPurpose, Vec<(usize, PathBuf)>> = BTreeMap::new();
+        let mut files: BTreeMap<KeyPurpose, Vec<(KeyShape, PathBuf)>> = BTreeMap::new();
         let (mut key_id, mut total) = (None, 0);
         for entry in fs::read_dir(directory).map_err(storage(directory))? {
             let path = entry.map_err(storage(directory))?.path();
@@ -68,11 +69,26 @@ impl KeyStore {
                     return Err(Error::KeyMismatch { operation: "key store", left, right });
                 }
             }
-            total += shape.resident_bytes(params);
-            files.entry(purpose).or_default().push((shape.level, path));
+            total += shape.resident_bytes(params, KeyForm::Expanded);
+            files.entry(purpose).or_default().push((shape, path));
         }
         files.values_mut().for_each(|list| list.sort());
-        Ok(Self { params: params.clone(), files, key_id, total, budget, loaded: Mutex::default() })
+        Ok(Self {
+            params: params.clone(),
+            files,
+            key_id,
+            total,
+            budget,
+            form: KeyForm::Expanded,
+            loaded: Mutex::default(),
+        })
+    }
+
+    /// Holds loaded keys in the given form, in which more of them fit the budget.
+    #[must_use]
+    pub fn with_form(self, form: KeyForm) -> Self {
+        let shapes = self.files.values().flatten().map(|(shape, _)| shape.resident_bytes(&self.params, form));
+        Self { total: shapes.sum(), form, loaded: Mutex::default(), ..self }
     }
 
     /// The secret that the keys belong to; `None` without any relinearisation or Galois key.
@@ -97,7 +113,7 @@ impl KeyStore {
         let all: Vec<(KeyPurpose, usize)> = self
             .files
             .iter()
-            .flat_map(|(&purpose, list)| list.iter().map(move |(level, _)| (purpose, *level)))
+            .flat_map(|(&purpose, list)| list.iter().map(move |(shape, _)| (purpose, shape.level)))
             .collect();
         let loaded = AtomicUsize::new(0);
         all.into_par_iter().try_for_each(|(purpose, level)| {
@@ -120,7 +136,7 @@ impl KeyStore {
     /// Bytes of the keys now in memory.
     pub fn resident_bytes(&self) -> u64 {
         let loaded = self.loaded.lock().unwrap_or_else(PoisonError::into_inner);
-        loaded.iter().map(|(_, key)| key.shape().resident_bytes(&self.params)).sum()
+        loaded.iter().map(|(_, key)| key.resident_bytes()).sum()
     }
 
     /// Puts a key at the end of the list and drops from its front what the budget does not hold.
@@ -129,7 +145,7 @@ impl KeyStore {
         loaded.retain(|(_, have)| !(have.purpose() == key.purpose() && have.shape() == key.shape()));
         loaded.push((purpose, key.clone()));
         let bytes = |list: &[(KeyPurpose, Arc<SwitchingKey>)]| -> u64 {
-            list.iter().map(|(_, key)| key.shape().resident_bytes(&self.params)).sum()
+            list.iter().map(|(_, key)| key.resident_bytes()).sum()
         };
         while loaded.len() > 1 && bytes(&loaded) > self.budget {
             loaded.remove(0);
@@ -146,17 +162,17 @@ impl EvaluationKeys for KeyStore {
     fn key(&self, purpose: KeyPurpose, level: usize) -> Result<Arc<SwitchingKey>, Error> {
         let missing = Error::MissingKey { purpose, level };
         let list = self.files.get(&purpose).ok_or(missing.clone())?;
-        let (found, path) = list.iter().find(|(have, _)| *have >= level).ok_or(missing)?;
+        let (found, path) = list.iter().find(|(have, _)| have.level >= level).ok_or(missing)?;
         let present = {
             let loaded = self.loaded.lock().unwrap_or_else(PoisonError::into_inner);
-            loaded.iter().find(|(p, key)| *p == purpose && key.shape().level == *found).map(|(_, key)| key.clone())
+            loaded.iter().find(|(p, key)| *p == purpose && key.shape() == *found).map(|(_, key)| key.clone())
         };
         // Loaded outside of the lock: two threads may both load a key, and the last to remember it wins.
         let key = match present {
             Some(key) => key,
             None => {
                 let bytes = fs::read(path).map_err(storage(path))?;
-                Arc::new(SwitchingKey::from_bytes(&self.params, &bytes)?)
+                Arc::new(SwitchingKey::from_bytes_in(&self.params, &bytes, self.form)?)
             }
         };
         self.remember(purpose, &key);

@@ -2,6 +2,7 @@
 
 use cipherlm_ring::{Eval, Limbs, Poly, Secret, Seed, Stream, sample};
 
+use super::form::{KeyBody, KeyForm};
 use super::{GaloisElement, KeyId, KeyPurpose, SecretKey};
 use crate::params::{KeyShape, SecretDistribution};
 use crate::{Error, Params};
@@ -22,7 +23,7 @@ pub struct SwitchingKey {
     /// Seed of the `a_j`.
     pub(crate) seed: [u8; 32],
     /// `[b_j, a_j]` of each digit.
-    pub(crate) digits: Vec<[Poly<Eval>; 2]>,
+    pub(crate) body: KeyBody,
 }
 
 impl SwitchingKey {
@@ -46,6 +47,29 @@ impl SwitchingKey {
         self.shape
     }
 
+    /// How it lies in memory.
+    pub fn form(&self) -> KeyForm {
+        self.body.form()
+    }
+
+    /// Bytes it takes in memory.
+    pub fn resident_bytes(&self) -> u64 {
+        self.shape.resident_bytes(&self.params, self.form())
+    }
+
+    /// The same key in another form.
+    ///
+    /// # Errors
+    /// [`Error::Ring`] only.
+    pub fn to_form(&self, form: KeyForm) -> Result<Self, Error> {
+        let body = if form == self.form() {
+            self.body.clone()
+        } else {
+            KeyBody::from_packed(form, &self.params, &self.limbs(), &self.seed, self.body.packed())?
+        };
+        Ok(Self { params: self.params.clone(), body, ..*self })
+    }
+
     /// Limbs of the key: those of its level and its special primes.
     pub fn limbs(&self) -> Limbs {
         self.params.extended_limbs(self.shape.level, self.shape.special)
@@ -59,12 +83,20 @@ pub(super) enum Purpose<'a> {
     Switch(&'a SecretKey),
 }
 
+/// Label of the streams of the public halves.
+pub(super) const PUBLIC_HALF: &str = "switching key digit";
+
 /// The public half of digit `j` of a key with this seed.
 pub(crate) fn public_half(params: &Params, limbs: &Limbs, seed: &[u8; 32], digit: usize) -> Result<Poly<Eval>, Error> {
-    Ok(sample::uniform(params.ring(), limbs, &Seed::from_bytes(*seed), "switching key digit", digit as u64)?)
+    Ok(sample::uniform(params.ring(), limbs, &Seed::from_bytes(*seed), PUBLIC_HALF, digit as u64)?)
 }
 
-pub(super) fn generate(secret: &SecretKey, purpose: Purpose<'_>, shape: KeyShape) -> Result<SwitchingKey, Error> {
+pub(super) fn generate(
+    secret: &SecretKey,
+    purpose: Purpose<'_>,
+    shape: KeyShape,
+    form: KeyForm,
+) -> Result<SwitchingKey, Error> {
     let params = secret.params();
     shape.check(params)?;
     shape.check_security(params, secret.distribution())?;
@@ -94,8 +126,7 @@ pub(super) fn generate(secret: &SecretKey, purpose: Purpose<'_>, shape: KeyShape
 
     // P s, the term that digit j carries on its own limbs.
     source.expose_mut().scale_assign(&params.special_residues(&limbs, shape.special))?;
-    let mut digits = Vec::new();
-    for (j, range) in shape.digits(params).into_iter().enumerate() {
+    let digits = shape.digits(params).into_iter().enumerate().map(|(j, range)| {
         let a = public_half(params, &limbs, &seed, j)?;
         let error = sample::gaussian(&mut Stream::new(&errors, "digit", j as u64), params.degree());
         let mut b = error.to_poly(ring, &limbs)?.into_eval();
@@ -106,8 +137,9 @@ pub(super) fn generate(secret: &SecretKey, purpose: Purpose<'_>, shape: KeyShape
             add(ring.modulus(limb)?, b.expose_mut().limb_mut(limb)?, source.expose().limb(limb)?);
         }
         // What `b` now holds is public; it is copied out because the wrapper wipes itself.
-        digits.push([b.expose().clone(), a]);
-    }
+        Ok([b.expose().clone(), a])
+    });
+    let body = KeyBody::collect(form, digits)?;
     let (params, distribution) = (params.clone(), secret.distribution());
-    Ok(SwitchingKey { params, id: secret.id(), purpose: kind, shape, distribution, seed, digits })
+    Ok(SwitchingKey { params, id: secret.id(), purpose: kind, shape, distribution, seed, body })
 }

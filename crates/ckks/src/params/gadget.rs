@@ -4,6 +4,7 @@ use std::ops::Range;
 
 use super::{Params, SecretDistribution, check_security};
 use crate::Error;
+use crate::keys::KeyForm;
 
 /// The level a switching key is cut to and the number of special primes it uses.
 ///
@@ -73,10 +74,15 @@ impl KeyShape {
         crate::wire::switching_key_bytes(self.digits(params).len(), limbs, params.degree())
     }
 
-    /// Bytes of the key in memory, ready for use: two polynomials of f64 residues per digit.
-    pub fn resident_bytes(self, params: &Params) -> u64 {
-        let limbs = params.limb_count(self.level) + self.special;
-        (self.digits(params).len() * 2 * limbs * (params.degree() + 72) * 8) as u64
+    /// Bytes of the key in memory: two polynomials per digit in the given form.
+    pub fn resident_bytes(self, params: &Params, form: KeyForm) -> u64 {
+        let limbs = self.digits(params).len() * (params.limb_count(self.level) + self.special);
+        let packed = limbs as u64 * crate::wire::limb_bytes(params.degree());
+        match form {
+            KeyForm::Expanded => (2 * limbs * (params.degree() + 72) * 8) as u64,
+            KeyForm::Packed => 2 * packed,
+            KeyForm::Seeded => packed,
+        }
     }
 
     /// Milliseconds of a key switch at N = 2^16 by the measured cost of its parts; only ratios matter.

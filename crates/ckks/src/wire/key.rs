@@ -2,9 +2,9 @@
 
 use zeroize::Zeroizing;
 
-use super::pack::{limb_bytes, pack, unpack};
+use super::pack::{PackedPoly, limb_bytes, pack, unpack};
 use super::{Body, HEADER_BYTES, Header, Reader, Wire, field, open, seal};
-use crate::keys::{GaloisElement, KeyId, KeyPurpose, KeySet, PublicKey, SecretKey, SwitchingKey, public_half};
+use crate::keys::{GaloisElement, KeyBody, KeyForm, KeyId, KeyPurpose, KeySet, PublicKey, SecretKey, SwitchingKey};
 use crate::params::{KeyShape, SecretDistribution};
 use crate::ring::Seed;
 use crate::{Error, Params};
@@ -98,28 +98,42 @@ impl Wire for SwitchingKey {
                 3
             }
         };
-        let mut body = vec![kind, self.digits.len() as u8, 0, 0];
+        let packed = self.body.packed();
+        let mut body = vec![kind, packed.len() as u8, 0, 0];
         body.extend_from_slice(&(self.shape.level as u32).to_le_bytes());
         body.extend_from_slice(&(self.shape.special as u32).to_le_bytes());
         body.extend_from_slice(&weight(self.distribution).to_le_bytes());
         body.extend_from_slice(&argument);
         body.extend_from_slice(&self.seed);
-        self.digits.iter().for_each(|[b, _]| pack(b, &mut body));
+        packed.iter().for_each(|b| body.extend_from_slice(b.bytes()));
         seal(Self::TYPE, &self.params, self.id, &body)
     }
 
     fn from_prefix<'a>(params: &Params, bytes: &'a [u8]) -> Result<(Self, &'a [u8]), Error> {
+        Self::from_prefix_in(params, bytes, KeyForm::Expanded)
+    }
+}
+
+impl SwitchingKey {
+    /// As [`Wire::from_bytes`], held in memory in the given form.
+    ///
+    /// # Errors
+    /// As [`Wire::from_bytes`].
+    pub fn from_bytes_in(params: &Params, bytes: &[u8], form: KeyForm) -> Result<Self, Error> {
+        let (key, rest) = Self::from_prefix_in(params, bytes, form)?;
+        if rest.is_empty() { Ok(key) } else { Err(crate::WireError::TrailingBytes { extra: rest.len() as u64 }.into()) }
+    }
+
+    fn from_prefix_in<'a>(params: &Params, bytes: &'a [u8], form: KeyForm) -> Result<(Self, &'a [u8]), Error> {
         let Body { key_id, bytes, rest } =
             open(Self::TYPE, params, bytes, FIXED, |r| Ok(Meta::read(params, r)?.body_bytes(params)))?;
         let mut reader = Reader::new(bytes);
         let Meta { purpose, shape, distribution, seed } = Meta::read(params, &mut reader)?;
         let limbs = params.extended_limbs(shape.level, shape.special);
-        let mut digits = Vec::new();
-        for digit in 0..shape.digits(params).len() {
-            let b = unpack(params, &limbs, digit * limbs.len(), &mut reader)?;
-            digits.push([b, public_half(params, &limbs, &seed, digit)?]);
-        }
-        Ok((Self { params: params.clone(), id: key_id, purpose, shape, distribution, seed, digits }, rest))
+        let digits = 0..shape.digits(params).len();
+        let b = digits.map(|digit| PackedPoly::read(params, &limbs, digit * limbs.len(), &mut reader));
+        let body = KeyBody::from_packed(form, params, &limbs, &seed, b.collect::<Result<_, _>>()?)?;
+        Ok((Self { params: params.clone(), id: key_id, purpose, shape, distribution, seed, body }, rest))
     }
 }
 
@@ -187,10 +201,18 @@ impl KeySet {
     ///
     /// # Errors
     /// As [`Wire::from_bytes`]; [`Error::KeyMismatch`] for keys of different secrets.
-    pub fn from_bytes(params: &Params, mut bytes: &[u8]) -> Result<Self, Error> {
+    pub fn from_bytes(params: &Params, bytes: &[u8]) -> Result<Self, Error> {
+        Self::from_bytes_in(params, bytes, KeyForm::Expanded)
+    }
+
+    /// As [`KeySet::from_bytes`], held in memory in the given form.
+    ///
+    /// # Errors
+    /// As [`KeySet::from_bytes`].
+    pub fn from_bytes_in(params: &Params, mut bytes: &[u8], form: KeyForm) -> Result<Self, Error> {
         let mut set = Self::new();
         while !bytes.is_empty() {
-            let (key, rest) = SwitchingKey::from_prefix(params, bytes)?;
+            let (key, rest) = SwitchingKey::from_prefix_in(params, bytes, form)?;
             set.insert(key)?;
             bytes = rest;
         }

@@ -20,13 +20,14 @@ mod key;
 mod pack;
 
 pub(crate) use key::{switching_key_bytes, switching_key_label};
+pub(crate) use pack::{PackedPoly, limb_bytes};
 
 use crate::{Error, KeyId, Params, ParamsHash, WireError};
 
 /// First bytes of every object.
 pub const MAGIC: [u8; 4] = *b"CLMK";
 /// Version that this build writes and reads.
-pub const VERSION: u16 = 1;
+pub const VERSION: u16 = 2;
 /// Bytes of the header.
 pub const HEADER_BYTES: u64 = 112;
 

@@ -9,6 +9,7 @@ use cipherlm_ckks::slots::{
 };
 use cipherlm_ckks::{Complex64, KeyRequest, Params, Plaintext, presets};
 use proptest::prelude::*;
+use std::collections::BTreeMap;
 
 /// Errors below this are those of double precision in the measurement itself.
 const FLOOR: f64 = 1.0 / (1u64 << 46) as f64;
@@ -22,17 +23,16 @@ fn measured(setup: &Setup, vector: &EncryptedVector, exact: &[Complex64]) -> (f6
 
 /// Asserts that the prediction is not below the measurement and within two bits of it.
 fn assert_predicted(what: &str, setup: &Setup, vector: &EncryptedVector, noise: &NoiseVector) {
-    assert_bounded(what, setup, vector, noise, [2.0, 2.5]);
+    assert_bounded(what, setup, vector, noise, 2.0);
 }
 
-/// Asserts that the prediction is not below the measurement, and above it by at most these bits (rms, worst slot).
-fn assert_bounded(what: &str, setup: &Setup, vector: &EncryptedVector, noise: &NoiseVector, limits: [f64; 2]) {
+/// Asserts that the prediction is not below the measurement, and above it by at most `limit` bits; returns by how many it is, for all
+/// slots together and for the worst.
+fn assert_bounded(what: &str, setup: &Setup, vector: &EncryptedVector, noise: &NoiseVector, limit: f64) -> [f64; 2] {
     let (rms, worst) = measured(setup, vector, noise.exact());
     let predicted = noise.prediction();
     let bits = |x: f64| x.max(FLOOR).log2();
-    // The largest of a thousand slots is itself random by half a bit.
-    let cases = [("rms", rms, predicted.rms, limits[0]), ("worst", worst, predicted.worst, limits[1])];
-    for (name, measured, predicted, limit) in cases {
+    [("rms", rms, predicted.rms), ("worst", worst, predicted.worst)].map(|(name, measured, predicted)| {
         let over = bits(predicted) - bits(measured);
         assert!(
             (0.0..=limit).contains(&over) || measured < FLOOR && predicted < 2.0 * FLOOR,
@@ -40,7 +40,8 @@ fn assert_bounded(what: &str, setup: &Setup, vector: &EncryptedVector, noise: &N
             bits(measured),
             bits(predicted)
         );
-    }
+        over
+    })
 }
 
 struct Bench {
@@ -55,7 +56,10 @@ impl Bench {
     }
 
     fn inputs(&self) -> (Vec<EncryptedVector>, Vec<NoiseVector>) {
-        let inputs = input_values(self.noise.slots());
+        self.enter(input_values(self.noise.slots()).into())
+    }
+
+    fn enter(&self, inputs: Vec<(Vec<Complex64>, usize)>) -> (Vec<EncryptedVector>, Vec<NoiseVector>) {
         let encrypted = inputs.iter().map(|(values, level)| self.setup.encrypt(values, *level)).collect();
         (encrypted, inputs.into_iter().map(|(values, level)| self.noise.input(values, level).unwrap()).collect())
     }
@@ -93,20 +97,44 @@ fn single_ops() -> Vec<Op> {
 
 #[test]
 fn every_operation_is_predicted() {
+    predict_every_operation(0);
+}
+
+/// The same under forty secrets: a prediction that fails once in a hundred runs shows here.
+#[test]
+#[ignore = "slow"]
+fn slow_every_operation_is_predicted_under_forty_secrets() {
+    let mut extremes: BTreeMap<String, [f64; 4]> = BTreeMap::new();
+    for round in 0..40 {
+        for (name, [rms, worst]) in predict_every_operation(round) {
+            let [a, b, c, d] = extremes.get(&name).copied().unwrap_or([9.0, -9.0, 9.0, -9.0]);
+            extremes.insert(name, [a.min(rms), b.max(rms), c.min(worst), d.max(worst)]);
+        }
+    }
+    for (name, [a, b, c, d]) in extremes {
+        println!("{name:<40} rms over by {a:.2} to {b:.2} bits, worst slot by {c:.2} to {d:.2}");
+    }
+}
+
+fn predict_every_operation(round: u64) -> Vec<(String, [f64; 2])> {
+    let mut over = Vec::new();
     for (degree, bits) in [(1 << 11, 40.0), (1 << 12, 45.0)] {
         let params = presets::insecure::small(degree, bits, LEVELS).unwrap();
         for (index, op) in single_ops().into_iter().enumerate() {
             let dry = Clear::dry(Chain::of(&params).unwrap());
             step(&dry, &clear_inputs(&dry), &op).unwrap();
-            let bench = Bench::new(&params, &dry.log().key_request(&params), index as u64);
+            let bench = Bench::new(&params, &dry.log().key_request(&params), round << 8 | index as u64);
             let (encrypted, noise) = bench.inputs();
             let results = step(&bench.setup.machine, &encrypted, &op).unwrap();
             let predicted = step(&bench.noise, &noise, &op).unwrap();
             for (result, predicted) in results.iter().zip(&predicted) {
-                assert_predicted(&format!("{op:?} at degree {degree}"), &bench.setup, result, predicted);
+                let what = format!("{op:?} at degree {degree}");
+                let bits = assert_bounded(&what, &bench.setup, result, predicted, 2.0);
+                over.push((what, bits));
             }
         }
     }
+    over
 }
 
 #[test]
@@ -166,7 +194,7 @@ fn a_seed_fixes_the_sample() {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 12, failure_persistence: None, ..ProptestConfig::default() })]
+    #![proptest_config(cases(12))]
 
     #[test]
     fn random_circuits_are_predicted(ops in prop::collection::vec(any_op(), 1..16), seed in any::<u64>()) {
@@ -182,7 +210,26 @@ proptest! {
         prop_assert_eq!(counts(&bench.noise), counts(&dry));
         for (vector, predicted) in vectors.iter().zip(&predicted) {
             // Operands of a random circuit share errors, which may cancel (x - x): no prediction from variances can follow.
-            assert_bounded("circuit", &bench.setup, vector, predicted, [f64::INFINITY; 2]);
+            assert_bounded("circuit", &bench.setup, vector, predicted, f64::INFINITY);
+        }
+    }
+
+    #[test]
+    fn random_circuits_of_independent_operands_are_predicted_within_two_bits(
+        ops in prop::collection::vec(any_op(), 1..24),
+        seed in any::<u64>(),
+    ) {
+        let params = params();
+        let inputs = many_inputs(params.slots());
+        let ops = apart(&params, &inputs, &ops);
+        let dry = Clear::dry(Chain::of(&params).unwrap());
+        run(&dry, inputs.iter().map(|(values, level)| dry.input(values.clone(), *level).unwrap()).collect(), &ops);
+        let bench = Bench::new(&params, &dry.log().key_request(&params), seed);
+        let (encrypted, noise) = bench.enter(inputs);
+        let (vectors, _) = run(&bench.setup.machine, encrypted, &ops);
+        let (predicted, _) = run(&bench.noise, noise, &ops);
+        for (index, (vector, predicted)) in vectors.iter().zip(&predicted).enumerate() {
+            assert_predicted(&format!("vector {index} of {ops:?}"), &bench.setup, vector, predicted);
         }
     }
 }

@@ -5,6 +5,13 @@ use cipherlm_ckks::slots::{Chain, Clear, Encrypted, EncryptedVector, KeyUse, Mac
 use cipherlm_ckks::{Complex64, KeyRequest, Params, Plaintext, SecretKey, presets};
 use proptest::prelude::*;
 use std::collections::BTreeMap;
+use std::f64::consts::PI;
+
+/// `PROPTEST_CASES` cases, or so many.
+pub(crate) fn cases(default: u32) -> ProptestConfig {
+    let asked = std::env::var("PROPTEST_CASES").ok().and_then(|text| text.parse().ok());
+    ProptestConfig { cases: asked.unwrap_or(default), failure_persistence: None, ..ProptestConfig::default() }
+}
 
 /// Levels of the test chain; the inputs of a circuit are spread over the upper ones.
 pub(crate) const LEVELS: usize = 6;
@@ -158,10 +165,77 @@ pub(crate) fn tame(params: &Params, ops: &[Op]) -> Vec<Op> {
     kept
 }
 
+impl Op {
+    /// Where the operands are named.
+    fn operands(&mut self) -> Vec<&mut usize> {
+        match self {
+            Self::Add(a, b) | Self::Sub(a, b) | Self::Mul(a, b) | Self::MulLazy(a, b) => vec![a, b],
+            Self::MulSum(list) => list.iter_mut().collect(),
+            Self::Block(list, _) => list.iter_mut().collect(),
+            Self::Neg(a) | Self::Square(a) | Self::Settle(a) | Self::RotateSum(a) | Self::Conjugate(a) => vec![a],
+            Self::MulI(a) | Self::TwiceReal(a) | Self::AddPlain(a, _) | Self::MulPlain(a, _) => vec![a],
+            Self::MulPlainLazy(a, _) | Self::MulConst(a, _) | Self::ToLevel(a, _) | Self::Rotate(a, _) => vec![a],
+            Self::RotateMany(a, _) | Self::RotateAdd(a, _) | Self::Linear(a, _) => vec![a],
+        }
+    }
+
+    /// Whether errors of several slots, or of a slot and its conjugate, meet in one.
+    fn mixes(&self) -> bool {
+        matches!(
+            self,
+            Self::RotateSum(_) | Self::RotateAdd(..) | Self::Linear(..) | Self::Block(..) | Self::TwiceReal(_)
+        )
+    }
+}
+
+/// As [`tame`], with operands renamed so that no error meets itself: every vector is used once, and slots are mixed at most once on the
+/// way from the inputs.
+pub(crate) fn apart(params: &Params, inputs: &[(Vec<Complex64>, usize)], ops: &[Op]) -> Vec<Op> {
+    let m = Clear::new(Chain::of(params).unwrap());
+    let mut pool: Vec<_> = inputs.iter().map(|(values, level)| m.input(values.clone(), *level).unwrap()).collect();
+    let mut mixed = vec![false; pool.len()];
+    let mut unused: Vec<usize> = (0..pool.len()).collect();
+    let mut kept = Vec::new();
+    for op in ops {
+        let (mut op, mut left) = (op.clone(), unused.clone());
+        let mixes = op.mixes();
+        let mut before = false;
+        for operand in op.operands() {
+            if !left.is_empty() {
+                *operand = left.swap_remove(*operand % left.len());
+                before |= mixed[*operand];
+            } else {
+                before = true;
+                *operand = usize::MAX;
+            }
+        }
+        if op.operands().iter().any(|operand| **operand == usize::MAX) || mixes && before {
+            continue;
+        }
+        let Ok(made) = step(&m, &pool, &op) else { continue };
+        if made.iter().all(|v| v.slots().unwrap().iter().all(|slot| slot.norm() < 4.0)) {
+            // Results of one operation share their errors: one of them is used further.
+            left.push(pool.len());
+            mixed.extend(made.iter().map(|_| mixes || before));
+            pool.extend(made);
+            unused = left;
+            kept.push(op);
+        }
+    }
+    kept
+}
+
 /// Values and level of each input of a circuit.
 pub(crate) fn input_values(slots: usize) -> [(Vec<Complex64>, usize); 3] {
     let vector = |seed: usize| (0..slots).map(|i| Complex64::new(value(seed, i), value(seed + 5, i))).collect();
     [(vector(1), LEVELS), (vector(2), LEVELS - 1), (vector(3), LEVELS - 3)]
+}
+
+/// Inputs for a circuit that uses each once. They have one size, so that products do not leave the errors to a few slots, of which the
+/// worst would be anybody's guess.
+pub(crate) fn many_inputs(slots: usize) -> Vec<(Vec<Complex64>, usize)> {
+    let vector = |seed: usize| (0..slots).map(|i| Complex64::cis(PI * value(seed, i))).collect();
+    (0..8).map(|k| (vector(k + 1), LEVELS - k % 3)).collect()
 }
 
 pub(crate) fn clear_inputs(m: &Clear) -> Vec<cipherlm_ckks::slots::ClearVector> {

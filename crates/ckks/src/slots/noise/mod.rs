@@ -1,28 +1,29 @@
 //! The noise machine: what a circuit computes, and how far encryption would be off.
 
+mod transform;
+
 use super::clear::ClearVector;
 use super::{
     Chain, Clear, Combination, Machine, OpLog, Plain, RefreshKind, RefreshProfile, Scale, SlotError, SlotResult,
 };
 use crate::linear::LinearTransform;
-use crate::noise::{NoiseModel, Prediction};
+use crate::noise::{NoiseModel, Prediction, SlotVariance};
 use crate::{GaloisElement, KeyPurpose};
 use cipherlm_ring::{Seed, Stream};
 use num_complex::Complex64;
-use std::collections::BTreeMap;
+use std::collections::BTreeSet;
 use std::f64::consts::TAU;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 /// Slots in double precision together with the error that encryption would add to each of them.
 ///
-/// Two things are kept beside the exact slots: the variance of each slot's error, propagated as if errors of different operands were
-/// independent; and a sample, the slots of a run in which each operation's error was really drawn and added. The sample knows all
-/// correlations (a power and the argument it comes from, say) but is one draw; the variance is an average but knows none. A prediction
-/// is the larger of both, with a margin.
+/// Two things are kept beside the exact slots: what is known of each slot's error ([`SlotVariance`]), propagated as if errors of
+/// different operands were independent; and a sample, the slots of a run in which each operation's error was really drawn and added,
+/// which knows all correlations (of a power and the argument it comes from, say) but is one draw. [`Prediction`] joins them.
 ///
-/// In slots where the secret itself happens to be large, every division rounds badly. The sample draws such a profile once per
-/// machine, as a key does once per key.
+/// In slots where the secret itself happens to be large, every division rounds badly. The sample draws such a secret once per machine,
+/// as a key is drawn once.
 pub struct Noise {
     clear: Clear,
     shadow: Clear,
@@ -38,7 +39,7 @@ pub struct Noise {
 pub struct NoiseVector {
     exact: ClearVector,
     noisy: ClearVector,
-    variance: Arc<Vec<f64>>,
+    variance: Arc<Vec<SlotVariance>>,
 }
 
 impl NoiseVector {
@@ -52,24 +53,37 @@ impl NoiseVector {
         self.noisy.slots().unwrap_or_default()
     }
 
-    /// Variance of each slot's error.
-    pub fn variance(&self) -> &[f64] {
+    /// What is known of each slot's error.
+    pub fn variance(&self) -> &[SlotVariance] {
         &self.variance
     }
 
-    /// The predicted error: never below what encryption shows (up to its randomness), and within two bits of it.
+    /// The predicted error: never below what encryption shows (but for one run in 10^5), and within two bits of it.
     pub fn prediction(&self) -> Prediction {
         let errors: Vec<f64> = self.exact().iter().zip(self.noisy()).map(|(a, b)| (a - b).norm_sqr()).collect();
         Prediction::of(&self.variance, &errors)
     }
 }
 
-/// Error added by an operation to each slot: a uniform part, one that follows the secret's profile, and one per slot.
-#[derive(Default)]
+/// Error added by an operation to each slot.
+#[derive(Clone, Default)]
 struct Added {
-    uniform: f64,
+    /// In every slot.
+    all: SlotVariance,
+    /// The part of `all` that follows the sampled secret.
     secret: f64,
-    slots: Option<Vec<f64>>,
+    /// One per slot, besides.
+    slots: Option<Vec<SlotVariance>>,
+}
+
+impl Added {
+    fn plain(variance: f64) -> Self {
+        Self { all: SlotVariance::plain(variance), ..Self::default() }
+    }
+
+    fn and(self, variance: SlotVariance) -> Self {
+        Self { all: self.all.plus_apart(variance), ..self }
+    }
 }
 
 impl Noise {
@@ -112,7 +126,7 @@ impl Noise {
     /// # Errors
     /// As [`Clear::input`].
     pub fn input(&self, values: impl Into<Plain>, level: usize) -> SlotResult<NoiseVector> {
-        let added = Added { uniform: self.model.fresh(self.chain().scale(level)), ..Added::default() };
+        let added = Added::plain(self.model.fresh(self.chain().scale(level)));
         self.enter(&values.into(), level, added)
     }
 
@@ -121,7 +135,7 @@ impl Noise {
     /// # Errors
     /// As [`Clear::input`].
     pub fn input_public(&self, values: impl Into<Plain>, level: usize) -> SlotResult<NoiseVector> {
-        let added = Added { uniform: self.model.fresh_public(self.chain().scale(level)), ..Added::default() };
+        let added = Added::plain(self.model.fresh_public(self.chain().scale(level)));
         self.enter(&values.into(), level, added)
     }
 
@@ -132,35 +146,36 @@ impl Noise {
 
     fn enter(&self, plain: &Plain, level: usize, added: Added) -> SlotResult<NoiseVector> {
         let exact = self.clear.input(plain.clone(), level)?;
-        let variance = Arc::new(vec![0.0; self.slots()]);
+        let variance = Arc::new(vec![SlotVariance::default(); self.slots()]);
         Ok(self.noisier(NoiseVector { noisy: exact.clone(), exact, variance }, &added))
     }
 
     /// Adds the error of one operation to the variance and draws it into the sample.
     fn noisier(&self, mut vector: NoiseVector, added: &Added) -> NoiseVector {
-        let own = |slot: usize| added.slots.as_ref().map_or(0.0, |slots| slots[slot]);
+        let own = |slot: usize| added.slots.as_ref().map_or_else(SlotVariance::default, |slots| slots[slot]);
         let variance = Arc::make_mut(&mut vector.variance);
         for (slot, variance) in variance.iter_mut().enumerate() {
-            *variance += added.uniform + added.secret + own(slot);
+            *variance = variance.plus(added.all.plus_apart(own(slot)));
         }
         let number = self.draws.fetch_add(1, Ordering::Relaxed);
         let mut stream = Stream::new(&self.seed, "operation", number);
+        let other = added.all.mean - added.secret;
         vector.noisy.map_in_place(|slot, value| {
-            let deviation = (added.uniform + added.secret * self.profile[slot] + own(slot)).sqrt();
+            let deviation = (other + added.secret * self.profile[slot] + own(slot).mean).sqrt();
             value + gaussian(&mut stream) * deviation
         });
         vector
     }
 
     /// A vector whose errors went through a map of slots unchanged but for the variance given.
-    fn carried(&self, exact: ClearVector, noisy: ClearVector, variance: Vec<f64>) -> NoiseVector {
+    fn carried(&self, exact: ClearVector, noisy: ClearVector, variance: Vec<SlotVariance>) -> NoiseVector {
         NoiseVector { exact, noisy, variance: Arc::new(variance) }
     }
 
-    fn sum_variance(left: &NoiseVector, right: &NoiseVector) -> Vec<f64> {
+    fn sum_variance(left: &NoiseVector, right: &NoiseVector) -> Vec<SlotVariance> {
         // A vector added to itself doubles its error instead of adding another.
         let factor = if Arc::ptr_eq(&left.variance, &right.variance) { 2.0 } else { 1.0 };
-        left.variance.iter().zip(right.variance.iter()).map(|(a, b)| factor * (a + b)).collect()
+        left.variance.iter().zip(right.variance.iter()).map(|(a, b)| a.plus(*b).times(factor)).collect()
     }
 
     /// Error of a plaintext's own rounding: exact for real constants, an average otherwise.
@@ -176,19 +191,19 @@ impl Noise {
         }
     }
 
-    fn product_variance(pairs: &[(&NoiseVector, &NoiseVector)]) -> Vec<f64> {
-        let mut variance = vec![0.0; pairs.first().map_or(0, |(left, _)| left.variance.len())];
+    fn product_variance(pairs: &[(&NoiseVector, &NoiseVector)]) -> Vec<SlotVariance> {
+        let mut variance = vec![SlotVariance::default(); pairs.first().map_or(0, |(left, _)| left.variance.len())];
         for (left, right) in pairs {
             let square = Arc::ptr_eq(&left.variance, &right.variance);
             let (a, b) = (left.exact(), right.exact());
             for (slot, variance) in variance.iter_mut().enumerate() {
                 let (va, vb) = (left.variance[slot], right.variance[slot]);
                 let first_order = if square {
-                    4.0 * a[slot].norm_sqr() * va
+                    va.times(4.0 * a[slot].norm_sqr())
                 } else {
-                    a[slot].norm_sqr() * vb + b[slot].norm_sqr() * va
+                    vb.times(a[slot].norm_sqr()).plus(va.times(b[slot].norm_sqr()))
                 };
-                *variance += first_order + va * vb;
+                *variance = variance.plus(first_order).plus(SlotVariance::multiplied(va.mean * vb.mean));
             }
         }
         variance
@@ -198,16 +213,19 @@ impl Noise {
         if element.is_identity() {
             return Ok(Added::default());
         }
-        let uniform = self.model.key_product(KeyPurpose::Galois(element), level, scale)?;
-        Ok(Added {
-            uniform: uniform + self.model.rounding_plain(scale),
-            secret: self.model.rounding_secret(scale),
-            slots: None,
-        })
+        let key = self.model.key_product(KeyPurpose::Galois(element), level, scale)?;
+        Ok(self.rounding(scale).and(key))
+    }
+
+    /// Special primes of the key for an element. Sums over different ones are divided apart, each with its rounding.
+    fn special(&self, element: GaloisElement, level: usize) -> SlotResult<usize> {
+        Ok(self.model.key_shape(KeyPurpose::Galois(element), level)?.special)
     }
 
     fn rounding(&self, scale: Scale) -> Added {
-        Added { uniform: self.model.rounding_plain(scale), secret: self.model.rounding_secret(scale), slots: None }
+        let all = self.model.rounding(scale);
+        // What is spread is multiplied by the secret.
+        Added { all, secret: all.spread, slots: None }
     }
 }
 
@@ -218,7 +236,7 @@ fn gaussian(stream: &mut Stream) -> Complex64 {
     Complex64::from_polar(radius, TAU * uniform())
 }
 
-fn rotated(values: &[f64], steps: i64) -> Vec<f64> {
+fn rotated<T: Copy>(values: &[T], steps: i64) -> Vec<T> {
     let shift = steps.rem_euclid(values.len() as i64) as usize;
     [&values[shift..], &values[..shift]].concat()
 }
@@ -244,9 +262,8 @@ impl Machine for Noise {
 
     fn trivial_at(&self, plain: &Plain, level: usize, scale: Scale) -> SlotResult<NoiseVector> {
         let exact = self.clear.trivial_at(plain, level, scale)?;
-        let vector = self.carried(exact.clone(), exact, vec![0.0; self.slots()]);
-        let added = Added { uniform: self.model.encoding(plain.period(), scale), ..Added::default() };
-        Ok(self.noisier(vector, &added))
+        let vector = self.carried(exact.clone(), exact, vec![SlotVariance::default(); self.slots()]);
+        Ok(self.noisier(vector, &Added::plain(self.model.encoding(plain.period(), scale))))
     }
 
     fn add_aligned(&self, left: &NoiseVector, right: &NoiseVector) -> SlotResult<NoiseVector> {
@@ -260,7 +277,7 @@ impl Machine for Noise {
         let noisy = self.shadow.sub_aligned(&left.noisy, &right.noisy)?;
         let variance = if Arc::ptr_eq(&left.variance, &right.variance) {
             // Equal variances by sharing do not mean equal vectors (conjugates share them), so nothing cancels for sure.
-            left.variance.iter().map(|v| 4.0 * v).collect()
+            left.variance.iter().map(|v| v.times(4.0)).collect()
         } else {
             Self::sum_variance(left, right)
         };
@@ -275,7 +292,7 @@ impl Machine for Noise {
     fn add_plain(&self, vector: &NoiseVector, plain: &Plain) -> SlotResult<NoiseVector> {
         let exact = self.clear.add_plain(&vector.exact, plain)?;
         let noisy = self.shadow.add_plain(&vector.noisy, plain)?;
-        let added = Added { uniform: self.plain_error(plain, self.scale(vector)), ..Added::default() };
+        let added = Added::plain(self.plain_error(plain, self.scale(vector)));
         Ok(self.noisier(NoiseVector { exact, noisy, variance: vector.variance.clone() }, &added))
     }
 
@@ -283,9 +300,9 @@ impl Machine for Noise {
         let exact = self.clear.mul_plain_at(&vector.exact, plain, plain_scale)?;
         let noisy = self.shadow.mul_plain_at(&vector.noisy, plain, plain_scale)?;
         let squares: Vec<f64> = plain.values().map(|value| value.norm_sqr()).collect();
-        let variance = vector.variance.iter().enumerate().map(|(i, v)| v * squares[i % squares.len()]).collect();
+        let variance = vector.variance.iter().enumerate().map(|(i, v)| v.times(squares[i % squares.len()])).collect();
         let error = self.plain_error(plain, plain_scale);
-        let slots = Some(vector.exact().iter().map(|slot| slot.norm_sqr() * error).collect());
+        let slots = Some(vector.exact().iter().map(|slot| SlotVariance::plain(slot.norm_sqr() * error)).collect());
         Ok(self.noisier(self.carried(exact, noisy, variance), &Added { slots, ..Added::default() }))
     }
 
@@ -295,9 +312,8 @@ impl Machine for Noise {
         let (exact, noisy) = (self.clear.mul_sum_aligned(&exact)?, self.shadow.mul_sum_aligned(&noisy)?);
         let vector = self.carried(exact, noisy, Self::product_variance(pairs));
         let (level, scale) = (self.level(&vector), self.scale(&vector));
-        let mut added = self.rounding(scale);
-        added.uniform += self.model.key_product(KeyPurpose::Relinearise, level, scale)?;
-        Ok(self.noisier(vector, &added))
+        let key = self.model.key_product(KeyPurpose::Relinearise, level, scale)?;
+        Ok(self.noisier(vector, &self.rounding(scale).and(key)))
     }
 
     fn rescale(&self, vector: &NoiseVector) -> SlotResult<NoiseVector> {
@@ -320,7 +336,7 @@ impl Machine for Noise {
         if factor == 1.0 {
             return Ok(NoiseVector { exact, noisy, variance: vector.variance.clone() });
         }
-        Ok(self.carried(exact, noisy, vector.variance.iter().map(|v| v * factor * factor).collect()))
+        Ok(self.carried(exact, noisy, vector.variance.iter().map(|v| v.times(factor * factor)).collect()))
     }
 
     fn rotate_many(&self, vector: &NoiseVector, steps: &[i64]) -> SlotResult<Vec<NoiseVector>> {
@@ -340,13 +356,17 @@ impl Machine for Noise {
         let noisy = self.shadow.rotate_add(&vector.noisy, steps)?;
         let (level, scale) = (self.level(vector), self.scale(vector));
         let mut variance = vector.variance.to_vec();
-        let mut added = Added::default();
+        let (mut added, mut specials) = (Added::default(), BTreeSet::new());
         for &steps in steps {
-            variance.iter_mut().zip(rotated(&vector.variance, steps)).for_each(|(sum, v)| *sum += v);
-            let key = self.galois(GaloisElement::rotation(self.model.params(), steps), level, scale)?;
-            // One division for all of them.
-            added = Added { uniform: added.uniform + key.uniform, secret: key.secret.max(added.secret), slots: None };
+            variance.iter_mut().zip(rotated(&vector.variance, steps)).for_each(|(sum, v)| *sum = sum.plus_apart(v));
+            let element = GaloisElement::rotation(self.model.params(), steps);
+            if !element.is_identity() {
+                added = added.and(self.model.key_product(KeyPurpose::Galois(element), level, scale)?);
+                specials.insert(self.special(element, level)?);
+            }
         }
+        let rounding = self.model.rounding(scale).times(specials.len() as f64);
+        added = Added { secret: rounding.spread, ..added.and(rounding) };
         Ok(self.noisier(self.carried(exact, noisy, variance), &added))
     }
 
@@ -355,6 +375,19 @@ impl Machine for Noise {
         let element = GaloisElement::conjugation(self.model.params());
         let added = self.galois(element, self.level(vector), self.scale(vector))?;
         Ok(self.noisier(self.carried(exact, noisy, vector.variance.to_vec()), &added))
+    }
+
+    fn twice_real(&self, vector: &NoiseVector) -> SlotResult<NoiseVector> {
+        let conjugate = self.conjugate(vector)?;
+        let mut sum = self.add_aligned(vector, &conjugate)?;
+        // The error that both have is doubled in its real part; that of the conjugation is left over.
+        let sums = Arc::make_mut(&mut sum.variance).iter_mut().zip(vector.variance.iter());
+        for ((sum, own), conjugate) in sums.zip(conjugate.variance.iter()) {
+            let added =
+                SlotVariance { mean: conjugate.mean - own.mean, spread: (conjugate.spread - own.spread).max(0.0) };
+            *sum = own.twice_real().plus(added);
+        }
+        Ok(sum)
     }
 
     fn mul_i(&self, vector: &NoiseVector) -> SlotResult<NoiseVector> {
@@ -388,27 +421,27 @@ impl Machine for Noise {
         let counted = sum.pairs.first().map_or(1.0, |(left, right)| {
             (self.scale(left) * self.scale(right) / sum.scale).to_f64() * f64::from(sum.weight)
         });
-        let mut variance: Vec<f64> = if sum.pairs.is_empty() {
-            vec![0.0; self.slots()]
+        let mut variance: Vec<SlotVariance> = if sum.pairs.is_empty() {
+            vec![SlotVariance::default(); self.slots()]
         } else {
-            Self::product_variance(&sum.pairs).iter().map(|v| v * counted * counted).collect()
+            Self::product_variance(&sum.pairs).iter().map(|v| v.times(counted * counted)).collect()
         };
-        let mut own = vec![0.0; self.slots()];
+        let mut own = vec![SlotVariance::default(); self.slots()];
         for (vector, plain) in &sum.terms {
             let squares: Vec<f64> = plain.values().map(|value| value.norm_sqr()).collect();
             let error = self.plain_error(plain, sum.scale / self.scale(vector));
             for (slot, variance) in variance.iter_mut().enumerate() {
-                *variance += vector.variance[slot] * squares[slot % squares.len()];
-                own[slot] += vector.exact()[slot].norm_sqr() * error;
+                *variance = variance.plus(vector.variance[slot].times(squares[slot % squares.len()]));
+                own[slot] = own[slot].plus(SlotVariance::plain(vector.exact()[slot].norm_sqr() * error));
             }
         }
         let mut added = self.rounding(self.clear.scale(&exact));
         added.slots = Some(own);
         if let Some(constant) = &sum.constant {
-            added.uniform += self.plain_error(constant, sum.scale);
+            added = added.and(SlotVariance::plain(self.plain_error(constant, sum.scale)));
         }
         if !sum.pairs.is_empty() {
-            added.uniform += self.model.key_product(KeyPurpose::Relinearise, level, sum.scale)?;
+            added = added.and(self.model.key_product(KeyPurpose::Relinearise, level, sum.scale)?);
         }
         Ok(self.noisier(self.carried(exact, noisy, variance), &added))
     }
@@ -421,81 +454,7 @@ impl Machine for Noise {
         let profile = self.refresh_profile(kind).ok_or(SlotError::NoRefresh { kind })?;
         let exact = self.clear.refresh(&vector.exact, kind, target)?;
         let noisy = self.shadow.refresh(&vector.noisy, kind, target)?;
-        let added = Added { uniform: profile.error * profile.error, ..Added::default() };
+        let added = Added::plain(profile.error * profile.error);
         Ok(self.noisier(self.carried(exact, noisy, vector.variance.to_vec()), &added))
     }
 }
-
-impl Noise {
-    fn transform(
-        &self,
-        inputs: &[&NoiseVector],
-        transform: &LinearTransform,
-        plain_scale: Scale,
-        rescale: bool,
-    ) -> SlotResult<Vec<NoiseVector>> {
-        let apply = |machine: &Clear, inputs: &[&ClearVector]| {
-            if rescale {
-                machine.linear_transform_rescale(inputs, transform, plain_scale)
-            } else {
-                machine.linear_transform_at(inputs, transform, plain_scale)
-            }
-        };
-        let exact = apply(&self.clear, &inputs.iter().map(|input| &input.exact).collect::<Vec<_>>())?;
-        let noisy = apply(&self.shadow, &inputs.iter().map(|input| &input.noisy).collect::<Vec<_>>())?;
-        let Some(first) = inputs.first() else { return Ok(Vec::new()) };
-        let (level, scale, slots) = (self.level(first), self.scale(first), self.slots());
-        let product_scale = scale * plain_scale;
-        let mut carried = vec![vec![0.0; slots]; transform.outputs()];
-        let mut added = vec![vec![0.0; slots]; transform.outputs()];
-        let mut rotations: BTreeMap<i64, f64> = BTreeMap::new();
-        let mut key_product = |steps: i64, scale: Scale| -> SlotResult<f64> {
-            let element = GaloisElement::rotation(self.model.params(), steps);
-            if element.is_identity() {
-                return Ok(0.0);
-            }
-            if let Some(&known) = rotations.get(&steps) {
-                // Stored for the scale of the input; others follow by the square of the ratio.
-                let ratio = (self.scale(first) / scale).to_f64();
-                return Ok(known * ratio * ratio);
-            }
-            let known = self.model.key_product(KeyPurpose::Galois(element), level, self.scale(first))?;
-            rotations.insert(steps, known);
-            let ratio = (self.scale(first) / scale).to_f64();
-            Ok(known * ratio * ratio)
-        };
-        for (output, input, shift, plain) in transform.diagonals() {
-            let (_, baby) = transform.split(shift);
-            // Baby rotations stay over the extended modulus: their key error, but no rounding.
-            let baby_error = key_product(baby, scale)?;
-            let encoding = self.model.encoding(plain.period(), plain_scale);
-            let squares: Vec<f64> = plain.values().map(|value| value.norm_sqr()).collect();
-            let vector = inputs[input];
-            let shift = shift.rem_euclid(slots as i64) as usize;
-            for slot in 0..slots {
-                let from = (slot + shift) & (slots - 1);
-                let square = squares[slot % squares.len()];
-                carried[output][slot] += square * vector.variance[from];
-                added[output][slot] += square * baby_error + vector.exact()[from].norm_sqr() * encoding;
-            }
-        }
-        // Each giant step divides once before its rotation and adds the error of its key.
-        let mut uniform = vec![0.0; transform.outputs()];
-        let mut secret = vec![0.0; transform.outputs()];
-        for (output, giants) in transform.schedule() {
-            for giant in giants.into_keys().filter(|giant| giant.rem_euclid(slots as i64) != 0) {
-                uniform[output] += key_product(giant, product_scale)? + self.model.rounding_plain(product_scale);
-                secret[output] += self.model.rounding_secret(product_scale);
-            }
-        }
-        let results = exact.into_iter().zip(noisy).zip(carried).zip(added).zip(uniform).zip(secret);
-        let finish = |(((((exact, noisy), variance), own), uniform), secret): Parts| {
-            let end = self.rounding(self.clear.scale(&exact));
-            let added = Added { uniform: uniform + end.uniform, secret: secret + end.secret, slots: Some(own) };
-            self.noisier(self.carried(exact, noisy, variance), &added)
-        };
-        Ok(results.map(finish).collect())
-    }
-}
-
-type Parts = (((((ClearVector, ClearVector), Vec<f64>), Vec<f64>), f64), f64);

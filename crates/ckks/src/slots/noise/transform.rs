@@ -1,0 +1,107 @@
+//! Linear transforms on the noise machine.
+
+use super::{Added, Noise, NoiseVector};
+use crate::linear::LinearTransform;
+use crate::noise::SlotVariance;
+use crate::slots::clear::{Clear, ClearVector};
+use crate::slots::{Machine, Scale, SlotResult};
+use crate::{GaloisElement, KeyPurpose};
+use std::collections::{BTreeMap, BTreeSet};
+
+impl Noise {
+    pub(super) fn transform(
+        &self,
+        inputs: &[&NoiseVector],
+        transform: &LinearTransform,
+        plain_scale: Scale,
+        rescale: bool,
+    ) -> SlotResult<Vec<NoiseVector>> {
+        let apply = |machine: &Clear, inputs: &[&ClearVector]| {
+            if rescale {
+                machine.linear_transform_rescale(inputs, transform, plain_scale)
+            } else {
+                machine.linear_transform_at(inputs, transform, plain_scale)
+            }
+        };
+        let exact = apply(&self.clear, &inputs.iter().map(|input| &input.exact).collect::<Vec<_>>())?;
+        let noisy = apply(&self.shadow, &inputs.iter().map(|input| &input.noisy).collect::<Vec<_>>())?;
+        let Some(first) = inputs.first() else { return Ok(Vec::new()) };
+        let (level, scale, slots) = (self.level(first), self.scale(first), self.slots());
+        let product_scale = scale * plain_scale;
+        let mut carried = vec![vec![SlotVariance::default(); slots]; transform.outputs()];
+        let mut added = carried.clone();
+        let mut keys: BTreeMap<i64, SlotVariance> = BTreeMap::new();
+        // Stored for the scale of the input; others follow by the square of the ratio.
+        let mut key_product = |steps: i64, at: Scale| -> SlotResult<SlotVariance> {
+            let element = GaloisElement::rotation(self.model.params(), steps);
+            if element.is_identity() {
+                return Ok(SlotVariance::default());
+            }
+            let known = match keys.get(&steps) {
+                Some(&known) => known,
+                None => self.model.key_product(KeyPurpose::Galois(element), level, scale)?,
+            };
+            keys.insert(steps, known);
+            Ok(known.times((scale / at).to_f64().powi(2)))
+        };
+        for (output, input, shift, plain) in transform.diagonals() {
+            let (_, baby) = transform.split(shift);
+            // Baby rotations stay over the extended modulus: their key error, but no rounding.
+            let baby_error = key_product(baby, scale)?;
+            let encoding = self.model.encoding(plain.period(), plain_scale);
+            let squares: Vec<f64> = plain.values().map(|value| value.norm_sqr()).collect();
+            let vector = inputs[input];
+            let shift = shift.rem_euclid(slots as i64) as usize;
+            for slot in 0..slots {
+                let from = (slot + shift) & (slots - 1);
+                let square = squares[slot % squares.len()];
+                let encoding = SlotVariance::plain(vector.exact()[from].norm_sqr() * encoding);
+                carried[output][slot] = carried[output][slot].plus_apart(vector.variance[from].times(square));
+                added[output][slot] = added[output][slot].plus_apart(baby_error.times(square)).plus(encoding);
+            }
+        }
+        // Each giant step divides before its rotation and adds the error of its key; the sum of all is divided in the end.
+        let specials = self.baby_specials(transform, level)?;
+        let mut giants = vec![(Added::default(), BTreeSet::new()); transform.outputs()];
+        for (output, steps) in transform.schedule() {
+            let (added, last) = &mut giants[output];
+            for (giant, terms) in steps {
+                let divided: BTreeSet<usize> = terms.iter().map(|term| specials[&(term.input, term.baby)]).collect();
+                if giant.rem_euclid(slots as i64) == 0 {
+                    last.extend(divided);
+                    continue;
+                }
+                let rounding = self.model.rounding(product_scale).times(divided.len() as f64);
+                added.all = added.all.plus_apart(key_product(giant, product_scale)?).plus_apart(rounding);
+                added.secret += rounding.spread;
+                last.insert(self.special(GaloisElement::rotation(self.model.params(), giant), level)?);
+            }
+        }
+        let results = exact.into_iter().zip(noisy).zip(carried).zip(added).zip(giants);
+        let finish = |((((exact, noisy), variance), own), (giants, last)): Parts| {
+            let divisions = last.len().max(usize::from(rescale)) as f64;
+            let end = self.model.rounding(self.clear.scale(&exact)).times(divisions);
+            let added = Added { secret: giants.secret + end.spread, slots: Some(own), ..giants.and(end) };
+            self.noisier(self.carried(exact, noisy, variance), &added)
+        };
+        Ok(results.map(finish).collect())
+    }
+
+    /// Special primes over which each baby rotation of each input stays; the input itself is brought to those of the first.
+    fn baby_specials(&self, transform: &LinearTransform, level: usize) -> SlotResult<BTreeMap<(usize, i64), usize>> {
+        let mut specials = BTreeMap::new();
+        for (_, input, shift, _) in transform.diagonals() {
+            let baby = transform.split(shift).1;
+            specials.insert((input, baby), self.special(GaloisElement::rotation(self.model.params(), baby), level)?);
+        }
+        for input in 0..transform.inputs() {
+            let first = specials.range((input, 1)..(input + 1, 0)).next().map(|(_, &special)| special);
+            if let (Some(own), Some(first)) = (specials.get_mut(&(input, 0)), first) {
+                *own = first;
+            }
+        }
+        Ok(specials)
+    }
+}
+
+type Parts = ((((ClearVector, ClearVector), Vec<SlotVariance>), Vec<SlotVariance>), (Added, BTreeSet<usize>));
