@@ -7,7 +7,8 @@
 //! digit decomposition and are left over the extended modulus, the plaintext products are summed there, and each giant step divides
 //! by the special modulus once ("double hoisting", Bossuat, Mouchet, Troncoso-Pastoriza and Hubaux, "Efficient Bootstrapping for
 //! Approximate Homomorphic Encryption with Non-Sparse Keys", 2020/1203). Inputs share their babies among all outputs, outputs sum
-//! their giants over all inputs.
+//! their giants over all inputs. Giant steps follow Horner's rule, from the farthest inwards: the sum so far is rotated by one
+//! baby-step range and the next sum added, so that all giant steps in one direction share one key.
 
 mod blocks;
 mod matrix;
@@ -54,6 +55,26 @@ pub struct Term<'a> {
     pub input: usize,
     /// The diagonal as it was given: to be rotated right by the giant step before use.
     pub plain: &'a Plain,
+}
+
+/// One step of Horner's rule: the sum of a giant step is added to what there is, and the total rotated.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct GiantStep {
+    /// Which sum is added.
+    pub giant: i64,
+    /// By how much the total is rotated then: to the next sum inwards.
+    pub rotation: i64,
+}
+
+/// The steps to the left and those to the right of a set of giant steps, each from the farthest inwards. The sum of giant step zero,
+/// if there is one, is in neither.
+pub fn giant_steps(giants: impl IntoIterator<Item = i64>) -> [Vec<GiantStep>; 2] {
+    let sorted: BTreeSet<i64> = giants.into_iter().collect();
+    let inwards = |side: Vec<i64>| {
+        let next = side.iter().skip(1).copied().chain([0]);
+        side.iter().zip(next).map(|(&giant, next)| GiantStep { giant, rotation: giant - next }).collect()
+    };
+    [inwards(sorted.range(1..).rev().copied().collect()), inwards(sorted.range(..0).copied().collect())]
 }
 
 impl LinearTransform {
@@ -176,11 +197,17 @@ impl LinearTransform {
         self.diagonals.iter().map(|(&(output, shift, input), plain)| (output, input, shift, plain))
     }
 
-    /// Rotations whose keys an evaluation needs, each in `1 .. slots`.
+    /// Rotations whose keys an evaluation needs, each in `1 .. slots`: the babies and the giant steps.
     pub fn rotations(&self) -> BTreeSet<usize> {
         let slots = self.slots as i64;
-        let parts = self.diagonals.keys().flat_map(|&(_, shift, _)| <[i64; 2]>::from(self.split(shift)));
-        parts.map(|part| part.rem_euclid(slots) as usize).filter(|&part| part != 0).collect()
+        let babies = self.diagonals.keys().map(|&(_, shift, _)| self.split(shift).1);
+        let mut giants = vec![BTreeSet::new(); self.outputs];
+        for &(output, shift, _) in self.diagonals.keys() {
+            giants[output].insert(self.split(shift).0);
+        }
+        let steps = giants.into_iter().flat_map(|giants| giant_steps(giants).into_iter().flatten());
+        let rotations = babies.chain(steps.map(|step| step.rotation));
+        rotations.map(|rotation| rotation.rem_euclid(slots) as usize).filter(|&rotation| rotation != 0).collect()
     }
 
     /// What one evaluation does.
@@ -252,7 +279,7 @@ impl LinearTransform {
             mod_ups: rotated_inputs.len() + giant_products,
             key_products: baby_products + giant_products,
             plain_products: self.diagonals.len(),
-            // Each giant group comes down before its own rotation, each output once at the end.
+            // The half of a total that is decomposed comes down before each giant step, each output once at the end.
             mod_downs: giant_products + outputs.len(),
             plain_values: self.diagonals.values().map(Plain::period).sum(),
         }
@@ -326,13 +353,26 @@ mod tests {
             let cost = transform.cost();
             assert_eq!(cost.plain_products, shifts.len());
             assert!(transform.rotations().len() <= cost.key_products);
+            // Every sum ends where its giant step says.
+            for side in giant_steps(transform.schedule()[&0].keys().copied()) {
+                let mut total: Vec<(i64, i64)> = Vec::new();
+                for step in side {
+                    total.push((step.giant, 0));
+                    total.iter_mut().for_each(|(_, at)| *at += step.rotation);
+                }
+                assert!(total.iter().all(|(giant, at)| giant == at), "{total:?}");
+            }
         }
     }
 
     #[test]
     fn dense_transforms_get_a_square_root_of_keys() {
         let transform = LinearTransform::from_diagonals(1024, (0..256).map(|k| (k, Plain::from(1.0)))).unwrap();
-        assert!(transform.rotations().len() < 50, "{}", transform.rotations().len());
+        // One key for all giant steps.
+        assert!(transform.rotations().len() <= transform.baby(), "{}", transform.rotations().len());
+        assert!(transform.baby() <= 32, "{}", transform.baby());
+        let both = LinearTransform::from_diagonals(1024, (-127..128).map(|k| (k, Plain::from(1.0)))).unwrap();
+        assert_eq!(both.rotations().len(), both.baby() + 1);
         let strided = LinearTransform::from_diagonals(1024, (0..16).map(|k| (k * 64, Plain::from(1.0)))).unwrap();
         assert!(strided.rotations().len() < 10);
         assert!(strided.rotations().iter().all(|rotation| rotation % 64 == 0));

@@ -1,10 +1,10 @@
 //! Linear transforms of ciphertexts, double-hoisted.
 
 use super::{Encrypted, EncryptedVector, wrap};
-use crate::linear::{LinearTransform, Term};
+use crate::linear::{LinearTransform, Term, giant_steps};
 use crate::slots::align::{require_level, require_scale};
 use crate::slots::{KeyUse, OpKind, Scale, SlotError, SlotResult};
-use crate::{Ciphertext, EvaluationKeys, ExtendedCiphertext, GaloisElement, Hoisted, LiftedPlaintext};
+use crate::{Ciphertext, EvaluationKeys, ExtendedCiphertext, GaloisElement, LiftedPlaintext};
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
 
@@ -52,14 +52,13 @@ impl<K: EvaluationKeys> Encrypted<K> {
                 .collect::<SlotResult<_>>()?;
             let one = |giants: Option<&BTreeMap<i64, Vec<Term<'_>>>>| {
                 let Some(giants) = giants else { return run.nothing(&first.0) };
-                let groups = giants.iter().map(|(&giant, terms)| {
+                run.finish(giants.keys().copied(), |giant| {
                     let mut sums = Sums::new();
-                    for term in terms {
+                    for term in giants.get(&giant).into_iter().flatten() {
                         run.accumulate(&mut sums, giant, term, &babies[term.input])?;
                     }
-                    Ok((giant, sums))
-                });
-                run.finish(groups)
+                    Ok(sums)
+                })
             };
             return outputs.map(one).collect();
         }
@@ -75,9 +74,8 @@ impl<K: EvaluationKeys> Encrypted<K> {
             }
         }
         let one = |output: usize| {
-            let of_output = groups.range((output, i64::MIN)..=(output, i64::MAX));
-            let mut of_output = of_output.map(|(&(_, giant), sums)| Ok((giant, sums.clone()))).peekable();
-            if of_output.peek().is_none() { run.nothing(&first.0) } else { run.finish(of_output) }
+            let Some(giants) = schedule.get(&output) else { return run.nothing(&first.0) };
+            run.finish(giants.keys().copied(), |giant| Ok(groups.remove(&(output, giant)).unwrap_or_default()))
         };
         (0..transform.outputs()).map(one).collect()
     }
@@ -174,32 +172,48 @@ impl<K: EvaluationKeys> Run<'_, K> {
         Ok(lifted)
     }
 
-    /// Rotates every group by its giant step, adds them and leaves the extended modulus.
-    fn finish(&self, groups: impl Iterator<Item = SlotResult<(i64, Sums)>>) -> SlotResult<EncryptedVector> {
-        let (machine, log) = (self.machine, &self.machine.log);
-        let mut total = Sums::new();
-        for group in groups {
-            let (giant, sums) = group?;
-            if giant == 0 {
-                self.merge(&mut total, sums)?;
-                continue;
+    /// Adds the sums of all giant steps by Horner's rule and leaves the extended modulus.
+    fn finish(
+        &self,
+        giants: impl Iterator<Item = i64> + Clone,
+        mut sum_of: impl FnMut(i64) -> SlotResult<Sums>,
+    ) -> SlotResult<EncryptedVector> {
+        let log = &self.machine.log;
+        let mut result = if giants.clone().any(|giant| giant == 0) { sum_of(0)? } else { Sums::new() };
+        for side in giant_steps(giants) {
+            let mut total = Sums::new();
+            for step in side {
+                self.merge(&mut total, sum_of(step.giant)?)?;
+                let start = Instant::now();
+                total = self.rotate(total, self.rotation(step.rotation))?;
+                log.record_timed(OpKind::ModDown, self.level, 1, Duration::ZERO);
+                log.record_timed(OpKind::ModUp, self.level, 1, Duration::ZERO);
+                log.record_timed(OpKind::KeyProduct, self.level, 1, start.elapsed());
             }
-            let start = Instant::now();
-            let inner = self.mod_down(&sums, false)?;
-            drop(sums);
-            log.record_timed(OpKind::ModDown, self.level, 1, start.elapsed());
-            let start = Instant::now();
-            let hoisted: Hoisted = machine.evaluator.hoist(&inner)?;
-            let rotated = machine.evaluator.rotate_hoisted_qp(&hoisted, self.rotation(giant))?;
-            self.merge(&mut total, Sums::from([(rotated.special(), rotated)]))?;
-            log.record_timed(OpKind::ModUp, self.level, 1, Duration::ZERO);
-            log.record_timed(OpKind::KeyProduct, self.level, 1, start.elapsed());
+            self.merge(&mut result, total)?;
         }
         let start = Instant::now();
-        let result = self.mod_down(&total, self.rescale)?;
+        let result = self.mod_down(&result, self.rescale)?;
         log.record_timed(OpKind::ModDown, self.level, 1, start.elapsed());
         log.record(OpKind::Rescale, self.level, usize::from(self.rescale));
         Ok(wrap(result))
+    }
+
+    /// One rotation of a total. Where the key has as many special primes as the total, only the half that is decomposed is divided.
+    fn rotate(&self, total: Sums, element: GaloisElement) -> SlotResult<Sums> {
+        if element.is_identity() {
+            return Ok(total);
+        }
+        let evaluator = &self.machine.evaluator;
+        let special = evaluator.keys().galois(element, self.level)?.shape().special;
+        let rotated = match (total.len(), total.get(&special)) {
+            (1, Some(sum)) => evaluator.rotate_qp(sum, element)?,
+            _ => {
+                let inner = self.mod_down(&total, false)?;
+                evaluator.rotate_hoisted_qp(&evaluator.hoist(&inner)?, element)?
+            }
+        };
+        Ok(Sums::from([(special, rotated)]))
     }
 
     fn merge(&self, total: &mut Sums, sums: Sums) -> SlotResult<()> {

@@ -1,7 +1,7 @@
 //! Linear transforms on the noise machine.
 
 use super::{Added, Noise, NoiseVector};
-use crate::linear::LinearTransform;
+use crate::linear::{LinearTransform, giant_steps};
 use crate::noise::SlotVariance;
 use crate::slots::clear::{Clear, ClearVector};
 use crate::slots::{Machine, Scale, SlotResult};
@@ -63,18 +63,25 @@ impl Noise {
         // Each giant step divides before its rotation and adds the error of its key; the sum of all is divided in the end.
         let specials = self.baby_specials(transform, level)?;
         let mut giants = vec![(Added::default(), BTreeSet::new()); transform.outputs()];
-        for (output, steps) in transform.schedule() {
+        for (output, sums) in transform.schedule() {
             let (added, last) = &mut giants[output];
-            for (giant, terms) in steps {
-                let divided: BTreeSet<usize> = terms.iter().map(|term| specials[&(term.input, term.baby)]).collect();
-                if giant.rem_euclid(slots as i64) == 0 {
-                    last.extend(divided);
-                    continue;
+            let divided =
+                |giant: i64| sums.get(&giant).into_iter().flatten().map(|term| specials[&(term.input, term.baby)]);
+            last.extend(divided(0));
+            for side in giant_steps(sums.keys().copied()) {
+                let mut total = BTreeSet::new();
+                for step in side {
+                    total.extend(divided(step.giant));
+                    let element = GaloisElement::rotation(self.model.params(), step.rotation);
+                    if element.is_identity() {
+                        continue;
+                    }
+                    let rounding = self.model.rounding(product_scale).times(total.len() as f64);
+                    added.all = added.all.plus_apart(key_product(step.rotation, product_scale)?).plus_apart(rounding);
+                    added.secret += rounding.spread;
+                    total = BTreeSet::from([self.special(element, level)?]);
                 }
-                let rounding = self.model.rounding(product_scale).times(divided.len() as f64);
-                added.all = added.all.plus_apart(key_product(giant, product_scale)?).plus_apart(rounding);
-                added.secret += rounding.spread;
-                last.insert(self.special(GaloisElement::rotation(self.model.params(), giant), level)?);
+                last.extend(total);
             }
         }
         let results = exact.into_iter().zip(noisy).zip(carried).zip(added).zip(giants);
