@@ -88,7 +88,7 @@ impl Setup {
                  \"key_resident_bytes\":{}}}",
                 variant(form),
                 shape.stored_bytes(&self.params),
-                shape.resident_bytes(&self.params, form),
+                shape.resident_bytes_in(&self.params, form),
             );
         }
         Ok(())

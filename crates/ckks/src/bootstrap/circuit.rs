@@ -111,7 +111,7 @@ impl Bootstrapper {
         for shape in [KeyShape { level: 0, special: 1 }, KeyShape::cheapest(&self.params, self.raised_level())?] {
             memory.keys += 1;
             memory.stored_bytes += shape.stored_bytes(&self.params);
-            memory.resident_bytes += shape.resident_bytes(&self.params, crate::KeyForm::Expanded);
+            memory.resident_bytes += shape.resident_bytes(&self.params);
         }
         let plaintexts: Vec<_> = self.down.iter().chain(&self.up).map(Transform::bytes).collect();
         let compact: u64 = plaintexts.iter().map(|b| b.0).sum();

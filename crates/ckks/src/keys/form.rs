@@ -1,7 +1,7 @@
 //! How switching keys lie in memory.
 
 use cipherlm_ring::sample::UniformLimb;
-use cipherlm_ring::{Eval, Limbs, Modulus, Poly, Seed};
+use cipherlm_ring::{Eval, Limbs, Poly, Seed};
 use std::ops::Range;
 
 use super::switching::{PUBLIC_HALF, public_half};
@@ -96,42 +96,69 @@ impl KeyBody {
     }
 }
 
-/// Unpacks one limb of the first digits of a compact key, block after block.
-pub(crate) struct KeyLimb<'a> {
-    position: usize,
-    b: &'a [PackedPoly],
-    a: Uniform<'a>,
-}
-
-enum Uniform<'a> {
-    Packed(&'a [PackedPoly]),
-    Streams(Vec<UniformLimb>),
+/// One limb of the first digits of a key, read block after block in whatever form the key is.
+pub(crate) enum KeyLimb<'a> {
+    Expanded(Vec<[&'a [f64]; 2]>),
+    Packed { position: usize, b: &'a [PackedPoly], a: &'a [PackedPoly] },
+    Seeded { position: usize, b: &'a [PackedPoly], a: Vec<UniformLimb> },
 }
 
 impl<'a> KeyLimb<'a> {
-    /// The limb at `position` of the key's limbs, with modulus `m`; `None` for an expanded key.
-    pub(crate) fn new(body: &'a KeyBody, seed: &[u8; 32], count: usize, position: usize, m: &Modulus) -> Option<Self> {
-        let (b, a) = match body {
-            KeyBody::Expanded(_) => return None,
-            KeyBody::Packed { b, a } => (b, Uniform::Packed(a)),
-            KeyBody::Seeded { b } => {
-                let seed = Seed::from_bytes(*seed);
-                let streams = (0..count).map(|digit| UniformLimb::new(m, &seed, PUBLIC_HALF, digit as u64));
-                (b, Uniform::Streams(streams.collect()))
+    /// Limb `limb` of the first `count` digits; `seed` is that of the key.
+    pub(crate) fn new(
+        params: &Params,
+        body: &'a KeyBody,
+        seed: &[u8; 32],
+        limbs: &Limbs,
+        limb: usize,
+        count: usize,
+    ) -> Result<Self, Error> {
+        let missing = cipherlm_ring::Error::LimbOutOfRange { index: limb, count: limbs.len() };
+        let position = limbs.position(limb).ok_or(missing)?;
+        Ok(match body {
+            KeyBody::Expanded(pairs) => {
+                let pairs = pairs.iter().take(count).map(|[b, a]| Ok([b.limb(limb)?, a.limb(limb)?]));
+                Self::Expanded(pairs.collect::<Result<_, Error>>()?)
             }
-        };
-        Some(Self { position, b, a })
+            KeyBody::Packed { b, a } => Self::Packed { position, b, a },
+            KeyBody::Seeded { b } => {
+                let (seed, modulus) = (Seed::from_bytes(*seed), params.ring().modulus(limb)?);
+                let stream = |digit| UniformLimb::new(modulus, &seed, PUBLIC_HALF, digit as u64);
+                Self::Seeded { position, b, a: (0..count).map(stream).collect() }
+            }
+        })
     }
 
-    /// The next block, `range`, of every digit: `b` and `a` in turn, one after the other in `tile`.
-    pub(crate) fn next(&mut self, range: &Range<usize>, tile: &mut [f64]) {
-        for (digit, pair) in tile.chunks_exact_mut(2 * range.len()).enumerate() {
-            let (b, a) = pair.split_at_mut(range.len());
-            self.b[digit].unpack(self.position, range, b);
-            match &mut self.a {
-                Uniform::Packed(packed) => packed[digit].unpack(self.position, range, a),
-                Uniform::Streams(streams) => streams[digit].fill(a),
+    /// Room that [`KeyLimb::next`] needs for a block.
+    pub(crate) fn tile(&self, count: usize, block: usize) -> usize {
+        if matches!(self, Self::Expanded(_)) { 0 } else { 2 * count * block }
+    }
+
+    /// The next block, `range`, of every digit: all `b_j` and all `a_j`. What has to be unpacked is put in `tile`.
+    pub(crate) fn next<'b>(&'b mut self, range: &Range<usize>, tile: &'b mut [f64]) -> [Vec<&'b [f64]>; 2] {
+        let length = range.len();
+        match self {
+            Self::Expanded(pairs) => [0, 1].map(|half| pairs.iter().map(|pair| &pair[half][range.clone()]).collect()),
+            Self::Packed { position, b, a } => {
+                for (digit, pair) in tile.chunks_exact_mut(2 * length).enumerate() {
+                    let (first, second) = pair.split_at_mut(length);
+                    b[digit].unpack(*position, range, first);
+                    a[digit].unpack(*position, range, second);
+                }
+                halves(tile, length)
+            }
+            Self::Seeded { position, b, a } => {
+                for ((digit, pair), stream) in tile.chunks_exact_mut(2 * length).enumerate().zip(a) {
+                    let (first, second) = pair.split_at_mut(length);
+                    b[digit].unpack(*position, range, first);
+                    stream.fill(second);
+                }
+                halves(tile, length)
             }
         }
     }
+}
+
+fn halves(tile: &[f64], length: usize) -> [Vec<&[f64]>; 2] {
+    [0, 1].map(|half| tile.chunks_exact(length).skip(half).step_by(2).collect())
 }

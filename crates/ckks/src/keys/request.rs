@@ -98,7 +98,7 @@ impl KeyRequest {
             let shape = KeyShape::cheapest(params, level)?;
             bill.keys += 1;
             bill.stored_bytes += shape.stored_bytes(params);
-            bill.resident_bytes += shape.resident_bytes(params, form);
+            bill.resident_bytes += shape.resident_bytes_in(params, form);
         }
         Ok(bill)
     }

@@ -69,7 +69,7 @@ impl KeyStore {
                     return Err(Error::KeyMismatch { operation: "key store", left, right });
                 }
             }
-            total += shape.resident_bytes(params, KeyForm::Expanded);
+            total += shape.resident_bytes(params);
             files.entry(purpose).or_default().push((shape, path));
         }
         files.values_mut().for_each(|list| list.sort());
@@ -87,7 +87,7 @@ impl KeyStore {
     /// Holds loaded keys in the given form, in which more of them fit the budget.
     #[must_use]
     pub fn with_form(self, form: KeyForm) -> Self {
-        let shapes = self.files.values().flatten().map(|(shape, _)| shape.resident_bytes(&self.params, form));
+        let shapes = self.files.values().flatten().map(|(shape, _)| shape.resident_bytes_in(&self.params, form));
         Self { total: shapes.sum(), form, loaded: Mutex::default(), ..self }
     }
 

@@ -54,7 +54,7 @@ impl SwitchingKey {
 
     /// Bytes it takes in memory.
     pub fn resident_bytes(&self) -> u64 {
-        self.shape.resident_bytes(&self.params, self.form())
+        self.shape.resident_bytes_in(&self.params, self.form())
     }
 
     /// The same key in another form.

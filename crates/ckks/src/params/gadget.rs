@@ -74,8 +74,13 @@ impl KeyShape {
         crate::wire::switching_key_bytes(self.digits(params).len(), limbs, params.degree())
     }
 
+    /// Bytes of the key in memory, ready for arithmetic ([`KeyForm::Expanded`]).
+    pub fn resident_bytes(self, params: &Params) -> u64 {
+        self.resident_bytes_in(params, KeyForm::Expanded)
+    }
+
     /// Bytes of the key in memory: two polynomials per digit in the given form.
-    pub fn resident_bytes(self, params: &Params, form: KeyForm) -> u64 {
+    pub fn resident_bytes_in(self, params: &Params, form: KeyForm) -> u64 {
         let limbs = self.digits(params).len() * (params.limb_count(self.level) + self.special);
         let packed = limbs as u64 * crate::wire::limb_bytes(params.degree());
         match form {

@@ -197,6 +197,10 @@ pub(crate) fn apart(params: &Params, inputs: &[(Vec<Complex64>, usize)], ops: &[
     let mut unused: Vec<usize> = (0..pool.len()).collect();
     let mut kept = Vec::new();
     for op in ops {
+        if matches!(op, Op::MulConst(_, 0)) {
+            // Exactly zero, without any error to predict.
+            continue;
+        }
         let (mut op, mut left) = (op.clone(), unused.clone());
         let mixes = op.mixes();
         let mut before = false;

@@ -167,6 +167,14 @@ impl Noise {
         vector
     }
 
+    /// One draw of errors of the given variance.
+    fn draw(&self, variance: f64) -> Vec<Complex64> {
+        let number = self.draws.fetch_add(1, Ordering::Relaxed);
+        let mut stream = Stream::new(&self.seed, "operation", number);
+        let deviation = variance.sqrt();
+        (0..self.slots()).map(|_| gaussian(&mut stream) * deviation).collect()
+    }
+
     /// A vector whose errors went through a map of slots unchanged but for the variance given.
     fn carried(&self, exact: ClearVector, noisy: ClearVector, variance: Vec<SlotVariance>) -> NoiseVector {
         NoiseVector { exact, noisy, variance: Arc::new(variance) }

@@ -6,6 +6,8 @@ use crate::noise::SlotVariance;
 use crate::slots::clear::{Clear, ClearVector};
 use crate::slots::{Machine, Scale, SlotResult};
 use crate::{GaloisElement, KeyPurpose};
+use num_complex::Complex64;
+use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, BTreeSet};
 
 impl Noise {
@@ -30,6 +32,9 @@ impl Noise {
         let product_scale = scale * plain_scale;
         let mut carried = vec![vec![SlotVariance::default(); slots]; transform.outputs()];
         let mut added = carried.clone();
+        // Outputs share the babies of an input and so their errors, which may add up when outputs meet again.
+        let mut babies: BTreeMap<(usize, i64), (SlotVariance, Vec<Complex64>)> = BTreeMap::new();
+        let mut drawn = vec![vec![Complex64::ZERO; slots]; transform.outputs()];
         let mut keys: BTreeMap<i64, SlotVariance> = BTreeMap::new();
         // Stored for the scale of the input; others follow by the square of the ratio.
         let mut key_product = |steps: i64, at: Scale| -> SlotResult<SlotVariance> {
@@ -45,19 +50,26 @@ impl Noise {
             Ok(known.times((scale / at).to_f64().powi(2)))
         };
         for (output, input, shift, plain) in transform.diagonals() {
-            let (_, baby) = transform.split(shift);
+            let (giant, baby) = transform.split(shift);
             // Baby rotations stay over the extended modulus: their key error, but no rounding.
-            let baby_error = key_product(baby, scale)?;
+            let (baby_error, errors) = match babies.entry((input, baby)) {
+                Entry::Occupied(known) => known.into_mut(),
+                Entry::Vacant(new) => {
+                    let variance = key_product(baby, scale)?;
+                    new.insert((variance, self.draw(variance.mean)))
+                }
+            };
             let encoding = self.model.encoding(plain.period(), plain_scale);
-            let squares: Vec<f64> = plain.values().map(|value| value.norm_sqr()).collect();
+            let values: Vec<Complex64> = plain.values().collect();
             let vector = inputs[input];
-            let shift = shift.rem_euclid(slots as i64) as usize;
+            let [shift, giant] = [shift, giant].map(|steps| steps.rem_euclid(slots as i64) as usize);
             for slot in 0..slots {
-                let from = (slot + shift) & (slots - 1);
-                let square = squares[slot % squares.len()];
+                let (from, value) = ((slot + shift) & (slots - 1), values[slot % values.len()]);
+                let error = vector.variance[from].plus_apart(*baby_error).times(value.norm_sqr());
+                carried[output][slot] = carried[output][slot].plus_apart(error);
+                drawn[output][slot] += errors[(slot + giant) & (slots - 1)] * value;
                 let encoding = SlotVariance::plain(vector.exact()[from].norm_sqr() * encoding);
-                carried[output][slot] = carried[output][slot].plus_apart(vector.variance[from].times(square));
-                added[output][slot] = added[output][slot].plus_apart(baby_error.times(square)).plus(encoding);
+                added[output][slot] = added[output][slot].plus(encoding);
             }
         }
         // Each giant step divides before its rotation and adds the error of its key; the sum of all is divided in the end.
@@ -84,6 +96,10 @@ impl Noise {
                 last.extend(total);
             }
         }
+        let noisy = noisy.into_iter().zip(drawn).map(|(mut noisy, drawn)| {
+            noisy.map_in_place(|slot, value| value + drawn[slot]);
+            noisy
+        });
         let results = exact.into_iter().zip(noisy).zip(carried).zip(added).zip(giants);
         let finish = |((((exact, noisy), variance), own), (giants, last)): Parts| {
             let divisions = last.len().max(usize::from(rescale)) as f64;
