@@ -65,11 +65,12 @@ impl NoiseModel {
         self.slots(SIGMA * SIGMA, scale) + self.encoding(self.params.slots(), scale)
     }
 
-    /// A fresh encryption under the public key at `scale`, encoding of full slots included.
-    pub fn fresh_public(&self, scale: Scale) -> f64 {
-        let ephemeral = self.degree() * 2.0 / 3.0;
-        self.slots(SIGMA * SIGMA * (1.0 + ephemeral + self.secret_norm), scale)
-            + self.encoding(self.params.slots(), scale)
+    /// A fresh encryption under the public key at `scale`, encoding of full slots included: an error of its own, one multiplied by the
+    /// secret, and that of the key multiplied by an ephemeral secret.
+    pub fn fresh_public(&self, scale: Scale) -> SlotVariance {
+        let multiplied = |norm: f64| SlotVariance::multiplied(self.slots(SIGMA * SIGMA * norm, scale));
+        let ephemeral = multiplied(self.degree() * 2.0 / 3.0);
+        multiplied(self.secret_norm).plus_apart(ephemeral).plus(SlotVariance::plain(self.fresh(scale)))
     }
 
     /// The rounding of a plaintext of the given period at `scale`.
@@ -145,7 +146,7 @@ mod tests {
         // sqrt(N) * 3.2 / 2^45 and sqrt(N * N / 18) / 2^45.
         assert!((bits(model.fresh(scale)) - (6.0 + 1.68 - 45.0)).abs() < 0.05);
         assert!((bits(model.rounding(scale).mean) - (12.0 - 2.085 - 45.0)).abs() < 0.05);
-        assert!(model.fresh_public(scale) > model.fresh(scale));
+        assert!(model.fresh_public(scale).mean > model.fresh(scale));
         // A key switch adds no less than its rounding, and twice the scale halves everything.
         let switch = model.key_switch(KeyPurpose::Relinearise, 3, scale)?;
         assert!(switch.mean > model.rounding(scale).mean);

@@ -13,6 +13,7 @@ use cipherlm_ring::{Seed, Stream};
 use num_complex::Complex64;
 use std::collections::BTreeSet;
 use std::f64::consts::TAU;
+use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -40,6 +41,8 @@ pub struct NoiseVector {
     exact: ClearVector,
     noisy: ClearVector,
     variance: Arc<Vec<SlotVariance>>,
+    /// Equal for vectors that are one and the same ciphertext: the same operation on them has the same error.
+    name: u64,
 }
 
 impl NoiseVector {
@@ -135,7 +138,7 @@ impl Noise {
     /// # Errors
     /// As [`Clear::input`].
     pub fn input_public(&self, values: impl Into<Plain>, level: usize) -> SlotResult<NoiseVector> {
-        let added = Added::plain(self.model.fresh_public(self.chain().scale(level)));
+        let added = Added { all: self.model.fresh_public(self.chain().scale(level)), ..Added::default() };
         self.enter(&values.into(), level, added)
     }
 
@@ -147,7 +150,7 @@ impl Noise {
     fn enter(&self, plain: &Plain, level: usize, added: Added) -> SlotResult<NoiseVector> {
         let exact = self.clear.input(plain.clone(), level)?;
         let variance = Arc::new(vec![SlotVariance::default(); self.slots()]);
-        Ok(self.noisier(NoiseVector { noisy: exact.clone(), exact, variance }, &added))
+        Ok(self.noisier(NoiseVector { noisy: exact.clone(), exact, variance, name: self.new_name() }, &added))
     }
 
     /// Adds the error of one operation to the variance and draws it into the sample.
@@ -157,8 +160,7 @@ impl Noise {
         for (slot, variance) in variance.iter_mut().enumerate() {
             *variance = variance.plus(added.all.plus_apart(own(slot)));
         }
-        let number = self.draws.fetch_add(1, Ordering::Relaxed);
-        let mut stream = Stream::new(&self.seed, "operation", number);
+        let mut stream = Stream::new(&self.seed, "operation", vector.name);
         let other = added.all.mean - added.secret;
         vector.noisy.map_in_place(|slot, value| {
             let deviation = (other + added.secret * self.profile[slot] + own(slot).mean).sqrt();
@@ -167,17 +169,20 @@ impl Noise {
         vector
     }
 
+    fn new_name(&self) -> u64 {
+        self.draws.fetch_add(1, Ordering::Relaxed)
+    }
+
     /// One draw of errors of the given variance.
-    fn draw(&self, variance: f64) -> Vec<Complex64> {
-        let number = self.draws.fetch_add(1, Ordering::Relaxed);
-        let mut stream = Stream::new(&self.seed, "operation", number);
+    fn draw(&self, name: u64, variance: f64) -> Vec<Complex64> {
+        let mut stream = Stream::new(&self.seed, "operation", name);
         let deviation = variance.sqrt();
         (0..self.slots()).map(|_| gaussian(&mut stream) * deviation).collect()
     }
 
     /// A vector whose errors went through a map of slots unchanged but for the variance given.
     fn carried(&self, exact: ClearVector, noisy: ClearVector, variance: Vec<SlotVariance>) -> NoiseVector {
-        NoiseVector { exact, noisy, variance: Arc::new(variance) }
+        NoiseVector { exact, noisy, variance: Arc::new(variance), name: self.new_name() }
     }
 
     fn sum_variance(left: &NoiseVector, right: &NoiseVector) -> Vec<SlotVariance> {
@@ -237,6 +242,14 @@ impl Noise {
     }
 }
 
+/// Name of the result of an operation that depends on nothing but its operands and a number.
+fn named<'a>(operation: &str, operands: impl IntoIterator<Item = &'a NoiseVector>, number: u64) -> u64 {
+    let mut hasher = DefaultHasher::new();
+    (operation, number).hash(&mut hasher);
+    operands.into_iter().for_each(|operand| operand.name.hash(&mut hasher));
+    hasher.finish()
+}
+
 fn gaussian(stream: &mut Stream) -> Complex64 {
     let mut uniform = || ((stream.next_u64() >> 11) as f64 + 0.5) * (-53f64).exp2();
     // A complex Gaussian of unit variance: squared modulus exponential, angle uniform.
@@ -294,14 +307,15 @@ impl Machine for Noise {
 
     fn neg(&self, vector: &NoiseVector) -> SlotResult<NoiseVector> {
         let (exact, noisy) = (self.clear.neg(&vector.exact)?, self.shadow.neg(&vector.noisy)?);
-        Ok(NoiseVector { exact, noisy, variance: vector.variance.clone() })
+        Ok(NoiseVector { exact, noisy, variance: vector.variance.clone(), name: self.new_name() })
     }
 
     fn add_plain(&self, vector: &NoiseVector, plain: &Plain) -> SlotResult<NoiseVector> {
         let exact = self.clear.add_plain(&vector.exact, plain)?;
         let noisy = self.shadow.add_plain(&vector.noisy, plain)?;
         let added = Added::plain(self.plain_error(plain, self.scale(vector)));
-        Ok(self.noisier(NoiseVector { exact, noisy, variance: vector.variance.clone() }, &added))
+        let result = NoiseVector { exact, noisy, variance: vector.variance.clone(), name: self.new_name() };
+        Ok(self.noisier(result, &added))
     }
 
     fn mul_plain_at(&self, vector: &NoiseVector, plain: &Plain, plain_scale: Scale) -> SlotResult<NoiseVector> {
@@ -318,7 +332,8 @@ impl Machine for Noise {
         let exact: Vec<_> = pairs.iter().map(|(a, b)| (&a.exact, &b.exact)).collect();
         let noisy: Vec<_> = pairs.iter().map(|(a, b)| (&a.noisy, &b.noisy)).collect();
         let (exact, noisy) = (self.clear.mul_sum_aligned(&exact)?, self.shadow.mul_sum_aligned(&noisy)?);
-        let vector = self.carried(exact, noisy, Self::product_variance(pairs));
+        let mut vector = self.carried(exact, noisy, Self::product_variance(pairs));
+        vector.name = named("product", pairs.iter().flat_map(|(left, right)| [*left, *right]), 0);
         let (level, scale) = (self.level(&vector), self.scale(&vector));
         let key = self.model.key_product(KeyPurpose::Relinearise, level, scale)?;
         Ok(self.noisier(vector, &self.rounding(scale).and(key)))
@@ -326,7 +341,8 @@ impl Machine for Noise {
 
     fn rescale(&self, vector: &NoiseVector) -> SlotResult<NoiseVector> {
         let (exact, noisy) = (self.clear.rescale(&vector.exact)?, self.shadow.rescale(&vector.noisy)?);
-        let result = NoiseVector { exact, noisy, variance: vector.variance.clone() };
+        let name = named("rescale", [vector], 0);
+        let result = NoiseVector { exact, noisy, variance: vector.variance.clone(), name };
         let added = self.rounding(self.scale(&result));
         Ok(self.noisier(result, &added))
     }
@@ -334,7 +350,8 @@ impl Machine for Noise {
     fn drop_to(&self, vector: &NoiseVector, level: usize) -> SlotResult<NoiseVector> {
         let exact = self.clear.drop_to(&vector.exact, level)?;
         let noisy = self.shadow.drop_to(&vector.noisy, level)?;
-        Ok(NoiseVector { exact, noisy, variance: vector.variance.clone() })
+        let name = named("level", [vector], level as u64);
+        Ok(NoiseVector { exact, noisy, variance: vector.variance.clone(), name })
     }
 
     fn with_scale(&self, vector: &NoiseVector, scale: Scale) -> SlotResult<NoiseVector> {
@@ -342,7 +359,7 @@ impl Machine for Noise {
         let exact = self.clear.with_scale(&vector.exact, scale)?;
         let noisy = self.shadow.with_scale(&vector.noisy, scale)?;
         if factor == 1.0 {
-            return Ok(NoiseVector { exact, noisy, variance: vector.variance.clone() });
+            return Ok(NoiseVector { exact, noisy, variance: vector.variance.clone(), name: vector.name });
         }
         Ok(self.carried(exact, noisy, vector.variance.iter().map(|v| v.times(factor * factor)).collect()))
     }
@@ -353,7 +370,8 @@ impl Machine for Noise {
         let (level, scale) = (self.level(vector), self.scale(vector));
         let one = |((exact, noisy), &steps): ((ClearVector, ClearVector), &i64)| {
             let element = GaloisElement::rotation(self.model.params(), steps);
-            let result = self.carried(exact, noisy, rotated(&vector.variance, steps));
+            let mut result = self.carried(exact, noisy, rotated(&vector.variance, steps));
+            result.name = named("automorphism", [vector], element.element() as u64);
             Ok(self.noisier(result, &self.galois(element, level, scale)?))
         };
         exact.into_iter().zip(noisy).zip(steps).map(one).collect()
@@ -382,7 +400,9 @@ impl Machine for Noise {
         let (exact, noisy) = (self.clear.conjugate(&vector.exact)?, self.shadow.conjugate(&vector.noisy)?);
         let element = GaloisElement::conjugation(self.model.params());
         let added = self.galois(element, self.level(vector), self.scale(vector))?;
-        Ok(self.noisier(self.carried(exact, noisy, vector.variance.to_vec()), &added))
+        let mut result = self.carried(exact, noisy, vector.variance.to_vec());
+        result.name = named("automorphism", [vector], element.element() as u64);
+        Ok(self.noisier(result, &added))
     }
 
     fn twice_real(&self, vector: &NoiseVector) -> SlotResult<NoiseVector> {

@@ -1,6 +1,6 @@
 //! Linear transforms on the noise machine.
 
-use super::{Added, Noise, NoiseVector};
+use super::{Added, Noise, NoiseVector, named};
 use crate::linear::{LinearTransform, giant_steps};
 use crate::noise::SlotVariance;
 use crate::slots::clear::{Clear, ClearVector};
@@ -56,7 +56,8 @@ impl Noise {
                 Entry::Occupied(known) => known.into_mut(),
                 Entry::Vacant(new) => {
                     let variance = key_product(baby, scale)?;
-                    new.insert((variance, self.draw(variance.mean)))
+                    let name = named("baby", [inputs[input]], baby as u64);
+                    new.insert((variance, self.draw(name, variance.mean)))
                 }
             };
             let encoding = self.model.encoding(plain.period(), plain_scale);
