@@ -13,8 +13,6 @@ use crate::{Ciphertext, Error, par};
 
 /// Residues handled together: a block of every rotation stays in the second-level cache.
 const BLOCK: usize = 1024;
-/// Residues of a key handled together: the accumulators stay in the first-level cache.
-const KEY_BLOCK: usize = 2048;
 
 /// A rotation of a hoisted ciphertext, not yet performed.
 struct Step {
@@ -127,7 +125,7 @@ impl<K: EvaluationKeys> Evaluator<K> {
         par::try_for_each(limbs_of(&mut sums), |(limb, outputs)| {
             workspace.with(self, 1, |work| {
                 let (Some(work), Some(output)) = (work.first_mut(), outputs.into_iter().next()) else { return Ok(()) };
-                self.key_product_limb(limb, limb_pair(work), &digits, &key)?;
+                self.key_product_limb(limb, &mut [limb_pair(work)], &[&digits], &key)?;
                 let [first, _] = limb_pair(work);
                 (params.ring().kernel().add)(params.ring().modulus(limb)?, first, a.parts[0].limb(limb)?);
                 self.add_permuted(limb, &automorphism, work, output)
@@ -152,7 +150,7 @@ impl<K: EvaluationKeys> Evaluator<K> {
         let tasks: Vec<_> = c0.iter_mut().zip(c1.iter_mut()).collect();
         let (ring, kernel) = (self.params.ring(), self.params.ring().kernel());
         par::try_for_each(tasks, |((limb, acc0), (_, acc1))| {
-            self.key_product_limb(limb, [acc0, acc1], &digits, key)?;
+            self.key_product_limb(limb, &mut [[&mut *acc0, &mut *acc1]], &[&digits], key)?;
             if let Some(p) = self.special_residue(level, limb, special) {
                 for (acc, part) in [acc0, acc1].into_iter().zip(parts) {
                     (kernel.mul_scalar_add)(ring.modulus(limb)?, acc, part.limb(limb)?, p);
@@ -261,7 +259,7 @@ impl<K: EvaluationKeys> Evaluator<K> {
         step: &Step,
         work: &mut [Poly<Eval>; 2],
     ) -> Result<(), Error> {
-        self.key_product_limb(limb, limb_pair(work), &step.digits, &step.key)?;
+        self.key_product_limb(limb, &mut [limb_pair(work)], &[&step.digits], &step.key)?;
         if let Some(p) = self.special_residue(a.level, limb, special) {
             let ring = self.params.ring();
             let [first, _] = limb_pair(work);
@@ -318,29 +316,6 @@ impl<K: EvaluationKeys> Evaluator<K> {
         }
         Ok(())
     }
-
-    /// One limb of the product of digits with a key.
-    fn key_product_limb(
-        &self,
-        limb: usize,
-        [acc0, acc1]: Pair<'_>,
-        digits: &[Poly<Eval>],
-        key: &SwitchingKey,
-    ) -> Result<(), Error> {
-        let ring = self.params.ring();
-        let (modulus, kernel) = (ring.modulus(limb)?, ring.kernel());
-        let digits = all(limb, digits.iter())?;
-        let (key0, key1) = (all(limb, key.digits.iter().map(|d| &d[0]))?, all(limb, key.digits.iter().map(|d| &d[1]))?);
-        for start in (0..acc0.len()).step_by(KEY_BLOCK) {
-            let block = start..acc0.len().min(start + KEY_BLOCK);
-            let (acc0, acc1) = (&mut acc0[block.clone()], &mut acc1[block.clone()]);
-            acc0.fill(0.0);
-            acc1.fill(0.0);
-            let (digits, key0, key1) = (cut(&digits, &block), cut(&key0, &block), cut(&key1, &block));
-            (kernel.inner_product2)(modulus, acc0, acc1, &digits, &key0, &key1, None);
-        }
-        Ok(())
-    }
 }
 
 impl Workspace {
@@ -378,14 +353,6 @@ fn limbs_of(list: &mut [ExtendedCiphertext]) -> Vec<(usize, Vec<Pair<'_>>)> {
         }
     }
     tasks
-}
-
-fn all<'a>(limb: usize, polys: impl Iterator<Item = &'a Poly<Eval>>) -> Result<Vec<&'a [f64]>, Error> {
-    polys.map(|poly| Ok(poly.limb(limb)?)).collect()
-}
-
-fn cut<'a>(limbs: &[&'a [f64]], block: &Range<usize>) -> Vec<&'a [f64]> {
-    limbs.iter().map(|limb| &limb[block.clone()]).collect()
 }
 
 /// The only limbs of a pair of the workspace.

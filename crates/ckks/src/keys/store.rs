@@ -155,7 +155,7 @@ impl KeyStore {
 
 impl EvaluationKeys for KeyStore {
     fn check(&self, purpose: KeyPurpose, level: usize) -> Result<(), Error> {
-        let there = self.files.get(&purpose).is_some_and(|list| list.iter().any(|(have, _)| *have >= level));
+        let there = self.files.get(&purpose).is_some_and(|list| list.iter().any(|(have, _)| have.level >= level));
         if there { Ok(()) } else { Err(Error::MissingKey { purpose, level }) }
     }
 

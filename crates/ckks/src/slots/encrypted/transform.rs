@@ -181,16 +181,21 @@ impl<K: EvaluationKeys> Run<'_, K> {
         let log = &self.machine.log;
         let mut result = if giants.clone().any(|giant| giant == 0) { sum_of(0)? } else { Sums::new() };
         for side in giant_steps(giants) {
-            let mut total = Sums::new();
-            for step in side {
-                self.merge(&mut total, sum_of(step.giant)?)?;
+            let Some(first) = side.first() else { continue };
+            let mut total = sum_of(first.giant)?;
+            let mut steps = side.iter().peekable();
+            while let Some(step) = steps.next() {
+                let next = match steps.peek() {
+                    Some(next) => sum_of(next.giant)?,
+                    None => std::mem::take(&mut result),
+                };
                 let start = Instant::now();
-                total = self.rotate(total, self.rotation(step.rotation))?;
+                total = self.rotate_and_add(total, self.rotation(step.rotation), next)?;
                 log.record_timed(OpKind::ModDown, self.level, 1, Duration::ZERO);
                 log.record_timed(OpKind::ModUp, self.level, 1, Duration::ZERO);
                 log.record_timed(OpKind::KeyProduct, self.level, 1, start.elapsed());
             }
-            self.merge(&mut result, total)?;
+            result = total;
         }
         let start = Instant::now();
         let result = self.mod_down(&result, self.rescale)?;
@@ -199,21 +204,25 @@ impl<K: EvaluationKeys> Run<'_, K> {
         Ok(wrap(result))
     }
 
-    /// One rotation of a total. Where the key has as many special primes as the total, only the half that is decomposed is divided.
-    fn rotate(&self, total: Sums, element: GaloisElement) -> SlotResult<Sums> {
+    /// One rotation of a total, and the next sum added. Where the key has as many special primes as both, only the half of the total
+    /// that is decomposed is divided.
+    fn rotate_and_add(&self, total: Sums, element: GaloisElement, mut next: Sums) -> SlotResult<Sums> {
         if element.is_identity() {
-            return Ok(total);
+            self.merge(&mut next, total)?;
+            return Ok(next);
         }
         let evaluator = &self.machine.evaluator;
         let special = evaluator.keys().galois(element, self.level)?.shape().special;
-        let rotated = match (total.len(), total.get(&special)) {
-            (1, Some(sum)) => evaluator.rotate_qp(sum, element)?,
-            _ => {
-                let inner = self.mod_down(&total, false)?;
-                evaluator.rotate_hoisted_qp(&evaluator.hoist(&inner)?, element)?
+        if let (1, Some(sum), true) = (total.len(), total.get(&special), next.contains_key(&special)) {
+            if let Some(own) = next.remove(&special) {
+                next.insert(special, evaluator.rotate_qp_add(sum, element, own)?);
             }
-        };
-        Ok(Sums::from([(special, rotated)]))
+            return Ok(next);
+        }
+        let inner = self.mod_down(&total, false)?;
+        let rotated = evaluator.rotate_hoisted_qp(&evaluator.hoist(&inner)?, element)?;
+        self.merge(&mut next, Sums::from([(special, rotated)]))?;
+        Ok(next)
     }
 
     fn merge(&self, total: &mut Sums, sums: Sums) -> SlotResult<()> {
