@@ -113,7 +113,9 @@ impl Prediction {
             let factor = all.factor.max(Excess::of(group).factor);
             group.iter().map(move |(variance, _)| variance.times(factor))
         });
-        Self { rms: (all.mean * (1.0 + DEVIATIONS * all.chance)).sqrt(), worst: quantile(&excess.collect::<Vec<_>>()) }
+        // Errors that add up coherently have fewer independent draws behind them than there are slots.
+        let deviations = if all.factor > 1.0 { 2.0 * DEVIATIONS } else { DEVIATIONS };
+        Self { rms: (all.mean * (1.0 + deviations * all.chance)).sqrt(), worst: quantile(&excess.collect::<Vec<_>>()) }
     }
 
     /// Bits below one of the largest slot error.
@@ -203,7 +205,7 @@ mod tests {
         let near = Prediction::of(&variance, &[1.05; 1024]);
         assert_eq!(near.worst, base.worst);
         let above = Prediction::of(&variance, &[4.0; 1024]);
-        assert!((above.worst / base.worst - 2.0).abs() < 1e-3 && (above.rms / base.rms - 2.0).abs() < 1e-9);
+        assert!((above.worst / base.worst - 2.0).abs() < 1e-3 && (2.0..2.5).contains(&(above.rms / base.rms)));
         // A sample far below proves nothing.
         assert_eq!(Prediction::of(&variance, &[0.0; 1024]), base);
     }
