@@ -59,6 +59,8 @@ pub struct Profiler<'p, P> {
     progress: P,
     start: Instant,
     steps: Vec<StepTime>,
+    /// Their numbers in the plan: a resumed run does not do all.
+    numbers: Vec<usize>,
     predicted: Vec<f64>,
 }
 
@@ -66,7 +68,7 @@ impl<'p, P: FnMut(&Progress<'_>) -> bool> Profiler<'p, P> {
     /// A profiler for one run of a plan.
     pub fn new(plan: &'p Plan, progress: P) -> Self {
         let predicted = plan.schedule().iter().map(|s| s.seconds + s.refresh_seconds).collect();
-        Self { plan, progress, start: Instant::now(), steps: vec![], predicted }
+        Self { plan, progress, start: Instant::now(), steps: vec![], numbers: vec![], predicted }
     }
 
     /// The report, with the primitives that the machine recorded during this run.
@@ -93,7 +95,7 @@ impl<'p, P: FnMut(&Progress<'_>) -> bool> Profiler<'p, P> {
             }
         }
         let mut pending: Vec<(Operator, f64)> = vec![];
-        for (index, step) in self.steps.iter().enumerate() {
+        for (number, step) in self.numbers.iter().zip(&self.steps) {
             let encoding = encode.get(step.name.as_str()).copied().unwrap_or(0.0).min(step.seconds);
             let powering = power.get(step.name.as_str()).copied().unwrap_or(0.0).min(step.seconds - encoding);
             let parts = [
@@ -105,7 +107,7 @@ impl<'p, P: FnMut(&Progress<'_>) -> bool> Profiler<'p, P> {
                 *report.by_operator.entry(name(class)).or_default() += seconds;
                 *report.bootstrap_attributed.entry(name(class)).or_default() += seconds;
             }
-            pending.push((step.class, self.plan.depth_of(index + 1) as f64));
+            pending.push((step.class, self.plan.depth_of(*number) as f64));
             if step.refreshes > 0 {
                 *report.by_operator.entry(name(Operator::Bootstrap)).or_default() += step.refresh_seconds;
                 let levels: f64 = pending.iter().map(|(_, depth)| depth).sum();
@@ -133,6 +135,7 @@ impl<M: Machine, P: FnMut(&Progress<'_>) -> bool> Observer<M> for Profiler<'_, P
     }
 
     fn after(&mut self, _: &M, done: &Done<'_, M>) -> Result<()> {
+        self.numbers.push(done.step);
         self.steps.push(StepTime {
             name: done.name.to_owned(),
             class: done.class,

@@ -54,6 +54,8 @@ pub(crate) fn run(args: &flags::Run, as_json: bool) -> anyhow::Result<bool> {
         "security_bits": params.security().bits,
         "seconds_load_keys": seconds_load,
         "peak_rss_bytes": peak_memory(),
+        "steps_computed": report.steps.len(),
+        "steps": setup.plan.steps() - 1,
         "report": report,
     });
     if let Some(file) = &args.report {
@@ -63,9 +65,10 @@ pub(crate) fn run(args: &flags::Run, as_json: bool) -> anyhow::Result<bool> {
         println!("{facts}");
     } else {
         println!(
-            "ran               {:.1} s, {} bootstraps, {:.1} GiB at the peak",
+            "ran               {:.1} s for {} of {} steps, {:.1} GiB at the peak",
             report.seconds_total,
-            report.bootstraps,
+            report.steps.len(),
+            setup.plan.steps() - 1,
             gib(peak_memory())
         );
         println!(
