@@ -68,7 +68,7 @@ xflags::xflags! {
             /// Also decrypt after every step, and compare with what the noise machine promises.
             optional --precision
         }
-        /// Runs one of the experiments: stability, division, latency, length.
+        /// Runs one of the experiments: stability, twins, division, latency, length.
         cmd experiment {
             /// Which one.
             required name: String

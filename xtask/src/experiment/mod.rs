@@ -13,8 +13,8 @@ pub(crate) fn run(sh: &Shell, flags: &Experiment) -> anyhow::Result<()> {
     sh.create_dir(&out)?;
     let quick = flags.quick.then_some("--quick");
     match flags.name.as_str() {
-        "stability" => {
-            cmd!(sh, "cargo run --quiet --locked --release -p cipherlm --features train -- experiment stability --out {out} {quick...}").run()?;
+        name @ ("stability" | "twins") => {
+            cmd!(sh, "cargo run --quiet --locked --release -p cipherlm-model --bin train -- {name} {out} {quick...}").run()?;
         }
         "division" => division::run(flags.quick, &out, flags.rows.as_deref())?,
         "latency" | "length" => {
@@ -22,7 +22,7 @@ pub(crate) fn run(sh: &Shell, flags: &Experiment) -> anyhow::Result<()> {
             cmd!(sh, "cargo run --quiet --locked --release -p cipherlm -- experiment {name} --out {out} {quick...}")
                 .run()?;
         }
-        other => bail!("no experiment is called `{other}`: choose stability, division, latency or length"),
+        other => bail!("no experiment is called `{other}`: choose stability, twins, division, latency or length"),
     }
     Ok(())
 }
