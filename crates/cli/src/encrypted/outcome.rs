@@ -359,7 +359,17 @@ impl<'s> Outcome<'s> {
 
 /// A modulus chain in words, from the bottom.
 fn chain(profile: &cipherlm_ckks::bootstrap::Profile) -> String {
-    let list = |bits: &mut dyn Iterator<Item = f64>| bits.map(|b| format!("{b}")).collect::<Vec<_>>().join(" + ");
+    let list = |bits: &mut dyn Iterator<Item = f64>| {
+        let mut runs: Vec<(f64, usize)> = Vec::new();
+        for b in bits {
+            match runs.last_mut() {
+                Some((last, count)) if *last == b => *count += 1,
+                _ => runs.push((b, 1)),
+            }
+        }
+        let word = |(b, count): &(f64, usize)| if *count > 1 { format!("{count} of {b}") } else { b.to_string() };
+        runs.iter().map(word).collect::<Vec<_>>().join(" + ")
+    };
     format!(
         "bottom {}; slots to coefficients {}; {} levels of {} for the model; modular reduction {}; coefficients to slots {}; {} special primes of {}",
         profile.bottom,
