@@ -26,8 +26,9 @@ pub(crate) fn run(sh: &Shell) -> anyhow::Result<()> {
         // Not those at full size: minutes and gigabytes for no new coverage beside the tests.
         let groups = crate::bench::GROUPS.iter().filter(|group| !FULL_SIZE.contains(group));
         let args = groups.flat_map(|group| ["--bench", group]);
-        // Under `cargo test` criterion runs each body once; one selection of packages with the tests, so that nothing is built twice.
-        Ok(cmd!(sh, "cargo test --locked --workspace {args...}").ignore_stdout().run()?)
+        // Under `cargo test` criterion runs each body once.
+        let everyday = crate::test::EVERYDAY;
+        Ok(cmd!(sh, "cargo test --locked {everyday...} {args...}").ignore_stdout().run()?)
     })?;
     step("tests", &|| crate::test::run(sh, &crate::flags::Test { slow: false, full: false, no_model: false }))?;
     println!("\nCI took {:.0} s:", start.elapsed().as_secs_f64());

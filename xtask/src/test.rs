@@ -26,6 +26,9 @@ impl Counts {
     }
 }
 
+/// All but the crate that builds burn. The same selection wherever something is built in this profile, so that it is built once.
+pub(crate) const EVERYDAY: [&str; 3] = ["--workspace", "--exclude", "cipherlm-model"];
+
 /// Package, name and toy arguments of every example. `None`: it has no toy size, and is only built.
 pub(crate) const EXAMPLES: &[(&str, &str, Option<&[&str]>)] = &[
     ("cipherlm-ring", "1_key_switch", Some(&[])),
@@ -74,9 +77,9 @@ impl Tally {
         Ok(())
     }
 
-    fn examples(&mut self, sh: &Shell, packages: &[&str]) {
+    fn examples(&mut self, sh: &Shell) {
         println!("== examples at toy size");
-        let built = cmd!(sh, "cargo build --locked {packages...} --examples").run();
+        let built = cmd!(sh, "cargo build --locked {EVERYDAY...} --examples").run();
         for (package, name, args) in EXAMPLES.iter().filter_map(|(p, e, args)| Some((p, e, (*args)?))) {
             match run_example(sh, name, args) {
                 Ok(()) if built.is_ok() => self.total.passed += 1,
@@ -94,11 +97,13 @@ impl Tally {
 pub(crate) fn run(sh: &Shell, flags: &Test) -> anyhow::Result<()> {
     let start = Instant::now();
     let mut tally = Tally::default();
-    // One selection of packages for all steps, so that each dependency is built once.
-    let packages: &[&str] = if flags.no_model { &[] } else { &["--workspace"] };
     let base = ["test", "--locked", "--no-fail-fast"];
-    tally.step(sh, "libraries, binaries, suites, doc examples", &[&base, packages].concat())?;
-    tally.examples(sh, packages);
+    tally.step(sh, "libraries, binaries, suites, doc examples", &[&base[..], &EVERYDAY].concat())?;
+    tally.examples(sh);
+    if !flags.no_model {
+        // In release: one optimised build of burn serves tests and training.
+        tally.step(sh, "training crate", &[&base[..], &["--release", "-p", "cipherlm-model"]].concat())?;
+    }
     let ignored = [&base[..], &["--release", "--lib", "--tests", "--", "--ignored"]].concat();
     if flags.slow || flags.full {
         tally.step(sh, "slow tier", &[&ignored[..], &["slow_"]].concat())?;
