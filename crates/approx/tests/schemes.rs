@@ -119,6 +119,40 @@ fn comparison_with_the_published_degrees_keeps_twelve_bits() {
     assert_eq!(sign.depth(), 16);
 }
 
+/// The least-depth degrees that Lee, Lee, No and Kim list for each α: a comparison (sgn + 1)/2 within 2^-α wherever
+/// |a - b| >= 2^-α, that is a sign within 2^(1-α).
+#[test]
+fn the_published_degrees_reach_their_published_precision() {
+    let published: [(i32, &[usize]); 11] = [
+        (4, &[27]),
+        (5, &[7, 13]),
+        (6, &[15, 15]),
+        (7, &[7, 7, 13]),
+        (8, &[7, 15, 15]),
+        (9, &[7, 7, 7, 13]),
+        (10, &[7, 7, 13, 15]),
+        (11, &[7, 15, 15, 15]),
+        (12, &[15, 15, 15, 15]),
+        (13, &[15, 15, 15, 31]),
+        (14, &[7, 7, 15, 15, 27]),
+    ];
+    let bits = |alpha: i32, degrees: &[usize]| {
+        let stages = cipherlm_approx::scheme::minimax_sign(2f64.powi(-alpha), degrees).unwrap();
+        1.0 - stages.last().unwrap().error.log2()
+    };
+    for (alpha, degrees) in published {
+        let reached = bits(alpha, degrees);
+        println!("comparison {degrees:?} at 2^-{alpha}: {reached:.2} bits");
+        assert!(reached >= f64::from(alpha), "{degrees:?}: {reached} bits of {alpha}");
+    }
+    // {7, 15, 15, 27} lies between the rows of 11 and 12. A composition of best stages is the best one of its degrees (their
+    // theorem 1), so no coefficients do better.
+    let reached = bits(12, &[7, 15, 15, 27]);
+    println!("comparison [7, 15, 15, 27] at 2^-12: {reached:.2} bits");
+    assert!(bits(11, &[7, 15, 15, 27]) >= 12.0);
+    assert!((11.0..12.0).contains(&reached), "{reached} bits");
+}
+
 #[test]
 fn goldschmidt_saturates_silently_outside_and_the_check_sees_it() {
     let scheme = Scheme::goldschmidt(0.0, interval(0.1, 1.0), 6).unwrap();
