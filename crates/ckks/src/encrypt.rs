@@ -43,7 +43,7 @@ impl SecretKey {
         c0.expose_mut().sub_assign(product.expose())?;
         let lifted = plaintext.lift(limbs)?;
         lifted.add_to(c0.expose_mut(), false)?;
-        let parts = vec![c0.expose().clone(), c1];
+        let parts = vec![c0.publish(), c1];
         Ok(ciphertext(params, self.id(), parts, level, plaintext, Some(public)))
     }
 
@@ -111,7 +111,7 @@ impl PublicKey {
         c0.expose_mut().mul_add_assign(u.expose(), &self.b)?;
         c1.expose_mut().mul_add_assign(u.expose(), &self.a)?;
         plaintext.lift(limbs)?.add_to(c0.expose_mut(), false)?;
-        let parts = vec![c0.expose().clone(), c1.expose().clone()];
+        let parts = vec![c0.publish(), c1.publish()];
         Ok(ciphertext(params, self.id, parts, level, plaintext, None))
     }
 }

@@ -11,7 +11,7 @@ use crate::ring::Ring;
 
 /// A polynomial that is wiped before its memory goes back to the pool.
 ///
-/// It cannot be cloned, printed or serialised; [`Secret::expose`] is the one way to the residues.
+/// It cannot be cloned, printed or serialised; [`Secret::expose`] and [`Secret::publish`] are the ways to the residues.
 pub struct Secret<D: Domain>(Poly<D>);
 
 impl<D: Domain> Secret<D> {
@@ -28,6 +28,11 @@ impl<D: Domain> Secret<D> {
     /// The polynomial, for changing it in place.
     pub fn expose_mut(&mut self) -> &mut Poly<D> {
         &mut self.0
+    }
+
+    /// The polynomial without its protection: for results that are public, such as a secret under a mask.
+    pub fn publish(mut self) -> Poly<D> {
+        self.0.take()
     }
 
     /// The ring.

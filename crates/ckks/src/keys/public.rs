@@ -29,7 +29,7 @@ impl PublicKey {
         let mut b = error.to_poly(params.ring(), limbs)?.into_eval();
         let product = Secret::new(Poly::mul(&a, secret.eval_all())?);
         b.expose_mut().sub_assign(product.expose())?;
-        let b = b.expose().clone();
+        let b = b.publish();
         Ok(Self { params: params.clone(), id: secret.id(), seed, b, a })
     }
 

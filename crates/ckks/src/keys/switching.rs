@@ -136,8 +136,8 @@ pub(super) fn generate(
             let add = ring.kernel().add;
             add(ring.modulus(limb)?, b.expose_mut().limb_mut(limb)?, source.expose().limb(limb)?);
         }
-        // What `b` now holds is public; it is copied out because the wrapper wipes itself.
-        Ok([b.expose().clone(), a])
+        // Masked by `a` and the error: public from here on.
+        Ok([b.publish(), a])
     });
     let body = KeyBody::collect(form, digits)?;
     let (params, distribution) = (params.clone(), secret.distribution());

@@ -24,6 +24,7 @@ macro_rules! intrinsics {
 impl Lanes for Avx2 {
     const LANES: usize = 4;
     type Quad = Avx2;
+    type Places = *const u32;
 
     #[inline(always)]
     unsafe fn splat(x: f64) -> Self {
@@ -35,6 +36,11 @@ impl Lanes for Avx2 {
     unsafe fn load(p: *const f64) -> Self {
         // SAFETY: the caller's promise.
         Self(unsafe { _mm256_loadu_pd(p) })
+    }
+
+    #[inline(always)]
+    unsafe fn places(index: *const u32, _len: usize) -> *const u32 {
+        index
     }
 
     #[inline(always)]

@@ -103,16 +103,26 @@ fn reduction_agrees_on_the_whole_input_range() {
     }
 }
 
+/// Scattered indices, and indices within aligned blocks of 16 as automorphisms have them, the last block cut short.
+fn permutations(n: usize) -> [Vec<u32>; 2] {
+    let n = n as u32;
+    [
+        (0..n).map(|i| (7 * i + 11) % n).collect(),
+        (0..n).map(|i| ((i & !15) ^ 32 | (5 * i + 3) & 15).min(n - 1)).collect(),
+    ]
+}
+
 #[test]
 fn permutations_agree() {
     const N: usize = 300;
-    let index: Vec<u32> = (0..N as u32).map(|i| (7 * i + 11) % N as u32).collect();
-    for m in moduli() {
-        let [a, b, c] = [3, 4, 7].map(|seed| residues(&m, N, seed));
-        agree("permute", &m, std::slice::from_ref(&a), |k, out, s, l| (k.permute)(out[0], &b, &index[s..s + l]));
-        agree("permute_mul_add", &m, std::slice::from_ref(&a), |k, out, s, l| {
-            (k.permute_mul_add)(&m, out[0], &b, &index[s..s + l], &c[s..s + l]);
-        });
+    for index in permutations(N) {
+        for m in moduli() {
+            let [a, b, c] = [3, 4, 7].map(|seed| residues(&m, N, seed));
+            agree("permute", &m, std::slice::from_ref(&a), |k, out, s, l| (k.permute)(out[0], &b, &index[s..s + l]));
+            agree("permute_mul_add", &m, std::slice::from_ref(&a), |k, out, s, l| {
+                (k.permute_mul_add)(&m, out[0], &b, &index[s..s + l], &c[s..s + l]);
+            });
+        }
     }
 }
 
@@ -128,7 +138,7 @@ fn an_index_out_of_range_is_refused() {
 #[test]
 fn inner_products_agree() {
     const N: usize = 300;
-    let index: Vec<u32> = (0..N as u32).map(|i| (7 * i + 11) % N as u32).collect();
+    let [scattered, blocks] = permutations(N);
     for m in moduli() {
         for terms in 0..10u64 {
             for seed in 0..4 {
@@ -139,7 +149,7 @@ fn inner_products_agree() {
                 };
                 let [digits, key0, key1] = [0, 13, 29].map(of);
                 let acc = [residues(&m, N, seed), residues(&m, N, seed + 6)];
-                for index in [None, Some(&index)] {
+                for index in [None, Some(&scattered), Some(&blocks)] {
                     agree("inner_product2", &m, &acc, |k, out, s, l| {
                         let [acc0, acc1] = out else { unreachable!() };
                         let cut = |v: &'_ [Vec<f64>]| v.iter().map(|x| x[s..s + l].to_vec()).collect::<Vec<_>>();

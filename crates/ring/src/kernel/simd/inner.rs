@@ -49,6 +49,7 @@ pub(in crate::kernel) unsafe fn inner_product2<V: Lanes>(
             key0: &key0[start..],
             key1: &key1[start..],
             index: index.map_or(std::ptr::null(), |index| index.as_ptr()),
+            sources,
             acc: [acc0.as_mut_ptr(), acc1.as_mut_ptr()],
             n: whole,
         };
@@ -81,6 +82,8 @@ struct Chunk<'a> {
     key0: &'a [&'a [f64]],
     key1: &'a [&'a [f64]],
     index: *const u32,
+    /// Elements of each digit.
+    sources: usize,
     acc: [*mut f64; 2],
     n: usize,
 }
@@ -101,12 +104,15 @@ impl Chunk<'_> {
             let mut old = self.sums::<V, D, GATHER>(base, digits, key0, key1, 0);
             for j in (V::LANES..self.n).step_by(V::LANES) {
                 if j % 8 == 0 {
+                    // A block of 16 permuted slots comes from one block: two lines for two turns.
+                    let digit = match GATHER {
+                        true => *self.index.add((j + AHEAD).min(self.n - 1)) as usize & !15 | j & 8,
+                        false => j + AHEAD,
+                    };
                     for d in 0..D {
                         prefetch(key0[d].wrapping_add(j + AHEAD));
                         prefetch(key1[d].wrapping_add(j + AHEAD));
-                        if !GATHER {
-                            prefetch(digits[d].wrapping_add(j + AHEAD));
-                        }
+                        prefetch(digits[d].wrapping_add(digit));
                     }
                 }
                 let new = self.sums::<V, D, GATHER>(base, digits, key0, key1, j);
@@ -137,8 +143,12 @@ impl Chunk<'_> {
         unsafe {
             let (mut high0, mut high1) = (base, base);
             let (mut low0, mut low1) = (V::load(self.acc[0].add(j)), V::load(self.acc[1].add(j)));
+            let places = if GATHER { Some(V::places(self.index.add(j), self.sources)) } else { None };
             for d in 0..D {
-                let x = if GATHER { V::gather(digits[d], self.index.add(j)) } else { V::load(digits[d].add(j)) };
+                let x = match places {
+                    Some(places) => V::gather(digits[d], places),
+                    None => V::load(digits[d].add(j)),
+                };
                 (high0, low0) = accumulate(high0, low0, x, V::load(key0[d].add(j)));
                 (high1, low1) = accumulate(high1, low1, x, V::load(key1[d].add(j)));
             }

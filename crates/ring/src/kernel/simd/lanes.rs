@@ -20,11 +20,18 @@ pub(in crate::kernel) trait Lanes: Copy {
     /// # Safety
     /// As [`Self::splat`], and `LANES` elements are readable at `p`.
     unsafe fn load(p: *const f64) -> Self;
-    /// The elements `p[index[0]]`, `p[index[1]]` …
+    /// Indices decoded for [`Self::gather`]: once, for any number of sources.
+    type Places: Copy;
+    /// The places `index[0]`, `index[1]` … in sources of `len` elements.
     ///
     /// # Safety
-    /// As [`Self::splat`], and `LANES` indices are readable at `index`, each naming an element readable at `p`.
-    unsafe fn gather(p: *const f64, index: *const u32) -> Self;
+    /// As [`Self::splat`], and `LANES` indices below `len` are readable at `index` for as long as the places are used.
+    unsafe fn places(index: *const u32, len: usize) -> Self::Places;
+    /// The elements of `p` at these places.
+    ///
+    /// # Safety
+    /// As [`Self::splat`], and as many elements are readable at `p` as the places were decoded for.
+    unsafe fn gather(p: *const f64, places: Self::Places) -> Self;
     /// Chunk `c` is the four elements from `p + c * stride`.
     ///
     /// # Safety

@@ -171,7 +171,8 @@ pub(in crate::kernel) unsafe fn permute<V: Lanes>(dst: &mut [f64], src: &[f64], 
     // SAFETY: `n` elements at each pointer, and all indices fall inside `src`.
     unsafe {
         for j in (0..whole).step_by(V::LANES) {
-            V::gather(src.as_ptr(), index.as_ptr().add(j)).store(dst.as_mut_ptr().add(j));
+            let places = V::places(index.as_ptr().add(j), src.len());
+            V::gather(src.as_ptr(), places).store(dst.as_mut_ptr().add(j));
         }
     }
     for j in whole..n {
@@ -194,7 +195,8 @@ pub(in crate::kernel) unsafe fn permute_mul_add<V: Lanes>(
     unsafe {
         let f = Field::<V>::new(m);
         for j in (0..whole).step_by(V::LANES) {
-            let (z, x) = (acc.as_mut_ptr().add(j), V::gather(src.as_ptr(), index.as_ptr().add(j)));
+            let places = V::places(index.as_ptr().add(j), src.len());
+            let (z, x) = (acc.as_mut_ptr().add(j), V::gather(src.as_ptr(), places));
             f.wrap(f.lift(f.mul(x, V::load(b.as_ptr().add(j))).add(V::load(z)))).store(z);
         }
     }
