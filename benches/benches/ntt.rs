@@ -3,7 +3,7 @@
 use std::hint::black_box;
 use std::time::Duration;
 
-use cipherlm_benches::{metrics, scattered};
+use cipherlm_benches::{aligned, metrics, scattered};
 use cipherlm_ring::{Kernel, Modulus, NttTable, ntt_primes};
 use criterion::{Criterion, criterion_group, criterion_main};
 
@@ -13,13 +13,14 @@ fn transforms(c: &mut Criterion) {
         let n = 1 << log_n;
         let q = ntt_primes(n, 50, 1, &[]).expect("a prime")[0];
         let table = NttTable::new(Modulus::new(q).expect("a prime"), n).expect("a table");
-        let mut poly = scattered(n, q);
+        let mut buffer = scattered(n + 8, q);
+        let poly = aligned(&mut buffer, n);
         for (direction, inverse) in [("forward", false), ("inverse", true)] {
             let id = format!("ntt/{direction}/{n}");
             metrics(&id, &format!("50-bit prime, {} kernel", kernel.name));
             c.bench_function(&id, |b| match inverse {
-                false => b.iter(|| (kernel.ntt_forward)(&table, black_box(&mut poly))),
-                true => b.iter(|| (kernel.ntt_inverse)(&table, black_box(&mut poly), 1.0)),
+                false => b.iter(|| (kernel.ntt_forward)(&table, black_box(&mut *poly))),
+                true => b.iter(|| (kernel.ntt_inverse)(&table, black_box(&mut *poly), 1.0)),
             });
         }
     }

@@ -4,7 +4,7 @@ use std::hint::black_box;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use cipherlm_benches::{metrics, scattered};
+use cipherlm_benches::{aligned, metrics, scattered};
 use cipherlm_ring::{Coeff, Domain, Eval, Limbs, Poly, Ring, inner_product, ntt_primes};
 use criterion::{Criterion, criterion_group, criterion_main};
 
@@ -83,7 +83,8 @@ fn inner(c: &mut Criterion) {
     // As right after the digits' transforms: digits and accumulators in cache, keys from memory.
     let kernel = ring.kernel();
     let hot: Vec<&[f64]> = digits.iter().map(|d| d.limb(0).expect("a limb")).collect();
-    let (mut out0, mut out1) = (scattered(DEGREE, 1 << 49), scattered(DEGREE, 1 << 49));
+    let [mut out0, mut out1] = [0, 1].map(|_| scattered(DEGREE + 8, 1 << 49));
+    let (out0, out1) = (aligned(&mut out0, DEGREE), aligned(&mut out1, DEGREE));
     let mut next = 0;
     for (name, index) in [("inner_product_4", None), ("inner_product_4_rotated", Some(automorphism.index()))] {
         let id = format!("ring/{name}/{DEGREE}");
@@ -93,7 +94,7 @@ fn inner(c: &mut Criterion) {
                 next = (next + 1) % LIMBS;
                 let half = |h: usize| key.iter().map(|pair| pair[h].limb(next).expect("a limb")).collect::<Vec<_>>();
                 let modulus = ring.modulus(next).expect("a limb");
-                (kernel.inner_product2)(modulus, &mut out0, &mut out1, &hot, &half(0), &half(1), index);
+                (kernel.inner_product2)(modulus, out0, out1, &hot, &half(0), &half(1), index);
             });
         });
     }
@@ -117,16 +118,16 @@ fn inner(c: &mut Criterion) {
 fn pointwise(c: &mut Criterion) {
     let ring = ring_of(1);
     let (modulus, kernel) = (ring.modulus(0).expect("a limb"), ring.kernel());
-    let (mut a, x, y) =
-        (scattered(DEGREE, modulus.value()), scattered(DEGREE, modulus.value()), scattered(DEGREE, modulus.value()));
+    let [mut a, mut x, mut y] = [0, 1, 2].map(|_| scattered(DEGREE + 8, modulus.value()));
+    let [a, x, y] = [&mut a, &mut x, &mut y].map(|buffer| aligned(buffer, DEGREE));
     let automorphism = ring.automorphism(5).expect("odd");
-    c.bench_function(&format!("ring/add/{DEGREE}"), |b| b.iter(|| (kernel.add)(modulus, black_box(&mut a), &x)));
-    c.bench_function(&format!("ring/mul/{DEGREE}"), |b| b.iter(|| (kernel.mul)(modulus, black_box(&mut a), &x)));
+    c.bench_function(&format!("ring/add/{DEGREE}"), |b| b.iter(|| (kernel.add)(modulus, black_box(&mut *a), x)));
+    c.bench_function(&format!("ring/mul/{DEGREE}"), |b| b.iter(|| (kernel.mul)(modulus, black_box(&mut *a), x)));
     c.bench_function(&format!("ring/mul_add/{DEGREE}"), |b| {
-        b.iter(|| (kernel.mul_add)(modulus, black_box(&mut a), &x, &y))
+        b.iter(|| (kernel.mul_add)(modulus, black_box(&mut *a), x, y))
     });
     c.bench_function(&format!("ring/automorphism/{DEGREE}"), |b| {
-        b.iter(|| (kernel.permute)(black_box(&mut a), &x, automorphism.index()));
+        b.iter(|| (kernel.permute)(black_box(&mut *a), x, automorphism.index()));
     });
 }
 

@@ -14,15 +14,18 @@ fn main() {
         for log_n in 12..=16 {
             let n = 1usize << log_n;
             let q = prime(bits, n as u64);
-            let mut values: Vec<u64> = (0..n as u64).map(|i| i.wrapping_mul(0x9E37_79B9_7F4A_7C15) % q).collect();
+            let mut buffer: Vec<u64> = (0..n as u64 + 8).map(|i| i.wrapping_mul(0x9E37_79B9_7F4A_7C15) % q).collect();
+            // On a cache-line boundary, as ours.
+            let start = buffer.as_ptr().align_offset(64);
+            let values = &mut buffer[start..start + n];
             if let Some(plan) = tfhe_ntt::prime64::Plan::try_new(n, q) {
-                row("tfhe-ntt 0.7.1", "forward", n, bits, || plan.fwd(black_box(&mut values)));
-                row("tfhe-ntt 0.7.1", "inverse", n, bits, || plan.inv(black_box(&mut values)));
+                row("tfhe-ntt 0.7.1", "forward", n, bits, || plan.fwd(black_box(&mut *values)));
+                row("tfhe-ntt 0.7.1", "inverse", n, bits, || plan.inv(black_box(&mut *values)));
             }
             values.iter_mut().for_each(|x| *x %= q);
             if let Some(plan) = concrete_ntt::prime64::Plan::try_new(n, q) {
-                row("concrete-ntt 0.2.0", "forward", n, bits, || plan.fwd(black_box(&mut values)));
-                row("concrete-ntt 0.2.0", "inverse", n, bits, || plan.inv(black_box(&mut values)));
+                row("concrete-ntt 0.2.0", "forward", n, bits, || plan.fwd(black_box(&mut *values)));
+                row("concrete-ntt 0.2.0", "inverse", n, bits, || plan.inv(black_box(&mut *values)));
             }
         }
     }

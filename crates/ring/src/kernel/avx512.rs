@@ -87,10 +87,7 @@ impl Lanes for Avx512 {
     #[inline(always)]
     unsafe fn splat4(p: *const f64, stride: usize) -> Self {
         // SAFETY: the caller's promise.
-        unsafe {
-            let low = _mm512_castpd256_pd512(_mm256_set1_pd(*p));
-            Self(_mm512_insertf64x4::<1>(low, _mm256_set1_pd(*p.add(stride))))
-        }
+        unsafe { Self(_mm512_mask_broadcastsd_pd(_mm512_set1_pd(*p), 0xf0, _mm_load_sd(p.add(stride)))) }
     }
 
     #[inline(always)]

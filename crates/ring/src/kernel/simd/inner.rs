@@ -10,8 +10,11 @@ use crate::modulus::Modulus;
 
 /// Products per reduction: at most `2^102` together, so that `high` stays in `[2^102, 2^103]` with last place `2^50`.
 const CHUNK: usize = 4;
-/// Distance of prefetching; keys come from main memory.
-const AHEAD: usize = 128;
+/// Distance of prefetching; keys come from main memory. Into the second-level cache: lines asked for in the first one
+/// this early push each other out, and cost more than they save.
+const AHEAD: usize = 512;
+/// The same for permuted digits, whose indices end with the block.
+const AHEAD_PERMUTED: usize = 128;
 const BASE: f64 = (1u128 << 102) as f64;
 
 /// # Safety
@@ -105,14 +108,14 @@ impl Chunk<'_> {
             for j in (V::LANES..self.n).step_by(V::LANES) {
                 if j % 8 == 0 {
                     // A block of 16 permuted slots comes from one block: two lines for two turns.
-                    let digit = match GATHER {
-                        true => *self.index.add((j + AHEAD).min(self.n - 1)) as usize & !15 | j & 8,
-                        false => j + AHEAD,
-                    };
+                    let permuted =
+                        GATHER.then(|| *self.index.add((j + AHEAD_PERMUTED).min(self.n - 1)) as usize & !15 | j & 8);
                     for d in 0..D {
                         prefetch(key0[d].wrapping_add(j + AHEAD));
                         prefetch(key1[d].wrapping_add(j + AHEAD));
-                        prefetch(digits[d].wrapping_add(digit));
+                        if let Some(at) = permuted {
+                            prefetch(digits[d].wrapping_add(at));
+                        }
                     }
                 }
                 let new = self.sums::<V, D, GATHER>(base, digits, key0, key1, j);

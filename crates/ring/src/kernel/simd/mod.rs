@@ -12,7 +12,7 @@ pub(super) mod pointwise;
 
 pub(super) use lanes::Lanes;
 
-use std::arch::x86_64::{_MM_HINT_ET0, _MM_HINT_T0, _mm_prefetch};
+use std::arch::x86_64::{_MM_HINT_ET0, _MM_HINT_T1, _mm_prefetch};
 
 use crate::modulus::Modulus;
 
@@ -89,14 +89,14 @@ impl<V: Lanes> Field<V> {
     }
 }
 
-/// Asks for the cache line at `p`, which may be any address, to be read soon.
+/// Asks for the cache line at `p`, which may be any address, in the second-level cache.
 #[inline(always)]
 fn prefetch(p: *const f64) {
     // SAFETY: a hint that never faults; SSE is part of x86-64.
-    unsafe { _mm_prefetch::<_MM_HINT_T0>(p.cast()) }
+    unsafe { _mm_prefetch::<_MM_HINT_T1>(p.cast()) }
 }
 
-/// As [`prefetch`], to be written.
+/// Asks for the cache line at `p`, which may be any address, to be written soon.
 #[inline(always)]
 fn prefetch_write(p: *const f64) {
     // SAFETY: a hint that never faults, and does nothing on CPUs that do not know it.

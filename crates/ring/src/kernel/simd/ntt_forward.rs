@@ -54,9 +54,13 @@ unsafe fn transform<V: Lanes>(t: &NttTable, a: *mut f64, n: usize) {
                 }
                 size /= 4;
             }
-            let count = leaf / 16;
-            tail_far(f, a.add(start), tw.tail(start / 16), count);
-            tail_near(f, a.add(start), tw.tail(start / 16), count);
+            let (count, tw) = (leaf / 16, tw.tail(start / 16));
+            if V::LANES == 8 {
+                tail(f, a.add(start), tw, count);
+            } else {
+                tail_far(f, a.add(start), tw, count);
+                tail_near(f, a.add(start), tw, count);
+            }
         }
     }
 }
@@ -159,6 +163,27 @@ unsafe fn store_block<V: Lanes>(z: [V; 4], a: *mut f64) {
         z[1].store4(a.add(4), 16);
         z[2].store4(a.add(8), 16);
         z[3].store4(a.add(12), 16);
+    }
+}
+
+/// [`tail_far`] and [`tail_near`] in one pass, for instruction sets with registers enough to hold two blocks throughout.
+#[inline(always)]
+unsafe fn tail<V: Lanes>(f: Field<V>, a: *mut f64, tw: *const f64, count: usize) {
+    // SAFETY: `16 count` elements at `a` and twiddles at `tw`; `count` is a multiple of `V::LANES / 4`.
+    unsafe {
+        for at in (0..16 * count).step_by(4 * V::LANES) {
+            let (a, tw) = (a.add(at), tw.add(at));
+            let x = load_block::<V>(a);
+            let [p, r] = f.mul_many([x[2], x[3]], [V::splat4(tw, 16); 2]);
+            let y = first_level::<V, false>(f, x, p, r);
+            let [c, d] = f.mul_many([y[1], y[3]], [V::splat4(tw.add(1), 16), V::splat4(tw.add(2), 16)]);
+            let x = V::transpose4(second_level(y, c, d));
+            let [p, r] = f.mul_many([x[2], x[3]], [V::load4(tw.add(4), 16); 2]);
+            let y = first_level::<V, true>(f, x, p, r);
+            let [c, d] = f.mul_many([y[1], y[3]], [V::load4(tw.add(8), 16), V::load4(tw.add(12), 16)]);
+            let [z0, z1, z2, z3] = second_level(y, c, d);
+            store_block([f.canonical(z0), f.canonical(z1), f.canonical(z2), f.canonical(z3)], a);
+        }
     }
 }
 
