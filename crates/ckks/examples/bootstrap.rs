@@ -1,5 +1,5 @@
 //! Refreshes a ciphertext at 128-bit parameters and says what it took:
-//! `cargo run --release --example bootstrap -- [n16|n16-fast|n15|insecure] [slots] [complex|real] [runs]`.
+//! `cargo run --release --example bootstrap -- [n16|n16-fast|n15|insecure] [slots] [complex|real] [runs] [levels left]`.
 
 use std::time::Instant;
 
@@ -21,6 +21,7 @@ fn main() -> Result<(), Error> {
     let slots = arg(1).parse().unwrap_or(params.slots());
     let content = if arg(2) == "real" { Content::Real } else { Content::Complex };
     let runs = arg(3).parse().unwrap_or(1);
+    let left = arg(4).parse().unwrap_or(profile.user_levels).min(profile.user_levels);
 
     let clock = Instant::now();
     let bootstrapper = Bootstrapper::new(&params, &profile, slots, content)?;
@@ -48,6 +49,11 @@ fn main() -> Result<(), Error> {
     let keys = BootstrapKeys::generate(&secret, &[&bootstrapper], &KeyRequest::new())?;
     println!("keys made in {:.1} s", clock.elapsed().as_secs_f64());
     let evaluator = Evaluator::new(&params, keys);
+    let clock = Instant::now();
+    bootstrapper.prepare()?;
+    println!("plaintexts lifted in {:.1} s", clock.elapsed().as_secs_f64());
+    let level = profile.input_level() + left;
+    let scale = params.default_scale(level);
 
     let mut rng = rand_chacha::ChaCha8Rng::seed_from_u64(7);
     for (run, family) in Family::ALL.into_iter().cycle().take(runs).enumerate() {
@@ -60,13 +66,13 @@ fn main() -> Result<(), Error> {
         let before = secret.decrypt(&input)?.decode();
         let clock = Instant::now();
         let mut stages = Vec::new();
-        let refreshed = bootstrapper
-            .bootstrap_with(&evaluator, &input, &mut |stage| stages.push((stage, clock.elapsed().as_secs_f64())))?;
+        let mut progress = |stage| stages.push((stage, clock.elapsed().as_secs_f64()));
+        let refreshed = bootstrapper.bootstrap_to(&evaluator, &input, level, scale, &mut progress)?;
         let seconds = clock.elapsed().as_secs_f64();
         let precision = Precision::between(before.as_slice(), secret.decrypt(&refreshed)?.decode().as_slice());
         let split: Vec<String> = stages.windows(2).map(|w| format!("{:?} {:.2}", w[0].0, w[1].1 - w[0].1)).collect();
         println!(
-            "run {run}: {seconds:.2} s ({}); {family:?}: worst slot {:.1} bits, mean {:.1}",
+            "run {run}: {seconds:.2} s to {left} levels ({}); {family:?}: worst slot {:.1} bits, mean {:.1}",
             split.join(", "),
             precision.worst,
             precision.mean
