@@ -1,4 +1,4 @@
-//! One encrypted forward pass, timed: `cargo run --release --example forward -- MODEL [tokens] [n16|n16-fast|insecure] [dry]`.
+//! One encrypted forward pass, timed, with the predicted and the measured error of every step: `cargo run --release --example forward -- MODEL [tokens] [n16|n16-fast|insecure] [dry]`.
 //! MODEL is a model folder or a preset shape with random weights.
 
 use std::collections::BTreeMap;
@@ -8,7 +8,7 @@ use std::time::Instant;
 
 use cipherlm_ckks::bootstrap::Profile;
 use cipherlm_ckks::slots::{Encrypted, Machine};
-use cipherlm_infer::{Circuits, Client, Options, Plan, Progress, Server};
+use cipherlm_infer::{Audit, Circuits, Client, Closeness, Options, Plan, Progress, Server};
 use cipherlm_spec::{FitOptions, Mode, Model, Positions, Runner, Shape, fit, random};
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
@@ -54,16 +54,36 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let clock = Instant::now();
     let prompt = client.encrypt(&plan, prompt_tokens)?;
     println!("encrypt {:.2} s", clock.elapsed().as_secs_f64());
+    let machine = plan.noise_machine(circuits.params(), circuits.key_request(&plan), 1)?;
+    let forecast = plan.forecast(&machine, prompt_tokens, true)?;
     let clock = Instant::now();
     let mut last = (0.0, String::new());
-    let logits = server.run(&plan, prompt, &mut |p: &Progress<'_>| {
+    let mut progress = |p: &Progress<'_>| {
         let now = p.elapsed.as_secs_f64();
         println!("{:>8.2} s  {}", now - last.0, last.1);
         last = (now, p.name.to_owned());
         true
-    })?;
+    };
+    let mut audit = Audit::new(&client, &forecast, &mut progress);
+    let logits = server.run(&plan, prompt, &mut audit)?;
     let total = clock.elapsed().as_secs_f64();
-    println!("{:>8.2} s  {}\nforward pass {total:.1} s, {:?} refreshes", total - last.0, last.1, plan.refreshes());
+    println!("forward pass {total:.1} s with an audit of every step, {:?} refreshes", plan.refreshes());
+    println!(
+        "{:<34} {:>21} {:>21} {:>14}",
+        "step, errors as bits", "predicted rms, worst", "measured rms, worst", "margins"
+    );
+    for row in audit.finish() {
+        let bits = |x: f64| -x.log2();
+        let (rms, worst) = row.margin();
+        println!(
+            "{:<34} {:>14.2} {:>6.2} {:>14.2} {:>6.2} {rms:>7.2} {worst:>6.2}",
+            row.name,
+            bits(row.predicted_rms),
+            bits(row.predicted_worst),
+            bits(row.measured_rms),
+            bits(row.measured_worst)
+        );
+    }
     let mut kinds: BTreeMap<String, (u64, f64)> = BTreeMap::new();
     for row in server.machine().log().rows() {
         let entry = kinds.entry(format!("{:?}", row.kind)).or_default();
@@ -72,15 +92,16 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     }
     kinds.iter().for_each(|(kind, (count, time))| println!("{kind:<18} {count:>7} {time:>8.2} s"));
     let reference = Runner::new(&model, Mode::Polynomial)?.forward(prompt_tokens, Positions::All)?;
-    let (mut worst, mut sum, mut count) = (0f64, 0f64, 0usize);
+    let mut same = 0;
+    let (mut mse, mut max, mut kl) = (0.0, 0f64, 0f64);
     for (position, row) in reference.iter().enumerate() {
-        let found = client.decrypt(&plan, &logits, position)?;
-        for (a, b) in row.iter().zip(&found) {
-            worst = worst.max((a - b).abs());
-            sum += (a - b) * (a - b);
-            count += 1;
-        }
+        let close = Closeness::of(row, &client.decrypt(&plan, &logits, position)?);
+        same += usize::from(close.same_top);
+        (mse, max, kl) = (mse + close.mse / reference.len() as f64, max.max(close.max), kl.max(close.kl));
     }
-    println!("worst logit error {worst:.2e} (2^{:.1}), mse {:.2e}", worst.log2(), sum / count as f64);
+    println!(
+        "same top token at {same} of {} positions, mse {mse:.2e}, largest error {max:.2e}, divergence {kl:.2e} nats",
+        reference.len()
+    );
     Ok(())
 }

@@ -1,89 +1,133 @@
-//! What primitives cost, by level.
+//! What primitives cost, by level: a measured table.
+
+use std::collections::BTreeMap;
+use std::path::Path;
 
 use cipherlm_ckks::slots::{OpKind, RefreshKind};
 use serde::{Deserialize, Serialize};
 
-/// Seconds of each primitive as a function of the level, from a few measured kernels (ring degree 2^16 unless scaled).
+use crate::error::{InferError, Result};
+use crate::exec::kind_name;
+
+/// Seconds of each primitive at a few levels, with straight lines between them, and of each kind of refresh.
 ///
-/// A key switch of `l` limbs with `k` special primes in digits of `k` limbs does `b (l + k) + 2 (k + l)` transforms,
-/// `N (b k l + 2 k l)` multiply-adds of basis extension and `2 b (l + k)` limb products with the key, `b = ceil(l / k)`.
+/// The default was measured at N = 2^16 on the machine that its own field names; `cargo run --release -p cipherlm-infer --example
+/// calibrate -- FILE` measures another one ([`CostModel::measure`]).
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct CostModel {
-    /// Seconds of one transform of one limb.
-    pub transform: f64,
-    /// Seconds of one multiply-add of basis extension over a whole limb.
-    pub extend: f64,
-    /// Seconds of one product of a limb with a key or plaintext limb.
-    pub product: f64,
-    /// Seconds to embed one full plaintext, before its transforms.
-    pub embed: f64,
-    /// Special primes.
-    pub special: usize,
-    /// Primes at level 0.
-    pub below: usize,
-    /// Seconds of a full refresh.
-    pub refresh_full: f64,
-    /// Seconds of a real one.
-    pub refresh_real: f64,
-    /// Seconds of a sparse one of few slots; in between, the time grows with the logarithm of the period.
-    pub refresh_sparse: f64,
-    /// Working threads, and how much faster than one they are.
-    pub speedup: f64,
+    /// Where the table was measured.
+    pub machine: String,
+    /// Worker threads during the measurement.
+    pub threads: usize,
+    /// Seconds by level, by the name of the primitive.
+    pub primitives: BTreeMap<String, BTreeMap<usize, f64>>,
+    /// Seconds by kind of refresh, at full slots.
+    pub refreshes: BTreeMap<String, f64>,
 }
 
 impl Default for CostModel {
     fn default() -> Self {
-        Self {
-            transform: 0.22e-3,
-            extend: 27.5e-6,
-            product: 75e-6,
-            embed: 2.0e-3,
-            special: 7,
-            below: 1,
-            refresh_full: 4.5,
-            refresh_real: 3.4,
-            refresh_sparse: 1.8,
-            speedup: 1.7,
-        }
+        // A test reads the same text: what stands behind the `or` is never used.
+        serde_json::from_str(include_str!("cost/default.json")).unwrap_or_else(|_| Self::empty())
     }
 }
 
 impl CostModel {
-    /// Seconds of one primitive at a level, on all threads.
-    pub fn seconds(&self, kind: OpKind, level: usize) -> f64 {
-        let (l, k) = ((level + self.below) as f64, self.special as f64);
-        let digits = (l / k).ceil();
-        let mod_up = digits * (l + k) * self.transform + digits * k * l * self.extend;
-        let inner = 2.0 * digits * (l + k) * self.product;
-        let mod_down = 2.0 * (k + l) * self.transform + 2.0 * k * l * self.extend;
-        let one = match kind {
-            OpKind::Encode => self.embed + l * self.transform,
-            OpKind::Add | OpKind::AddPlain => l * 0.5 * self.product,
-            OpKind::MulPlain => self.embed + l * self.transform + 2.0 * l * self.product,
-            OpKind::MulConst => 2.0 * l * self.product,
-            OpKind::Mul => 4.0 * l * self.product,
-            OpKind::Rescale => 2.0 * l * self.transform,
-            OpKind::Relin | OpKind::Rotate | OpKind::Conjugate => mod_up + inner + mod_down,
-            OpKind::ModUp => mod_up,
-            OpKind::KeyProduct => inner,
-            OpKind::MulPlainExtended => 2.0 * (l + k) * self.product,
-            OpKind::ModDown => mod_down,
-            _ => 0.0,
-        };
-        one / self.speedup
+    pub(crate) fn empty() -> Self {
+        Self { machine: String::new(), threads: 0, primitives: BTreeMap::new(), refreshes: BTreeMap::new() }
     }
 
-    /// Seconds of one refresh of one (possibly complex) vector of `slots` slots.
-    pub fn refresh(&self, kind: RefreshKind, slots: usize) -> f64 {
-        let share = |period: usize| (period.max(2) as f64).log2() / (slots.max(2) as f64).log2();
-        let between = |top: f64, period: usize| self.refresh_sparse + (top - self.refresh_sparse) * share(period);
-        let one = match kind {
-            RefreshKind::Real => self.refresh_real,
-            RefreshKind::Sparse(period) => between(self.refresh_full, period),
-            RefreshKind::SparseReal(period) => between(self.refresh_real, period),
-            _ => self.refresh_full,
+    /// Reads a table that [`CostModel::save`] wrote.
+    ///
+    /// # Errors
+    /// [`InferError::Io`], [`InferError::Malformed`].
+    pub fn load(path: &Path) -> Result<Self> {
+        let text = std::fs::read_to_string(path).map_err(|source| InferError::Io { path: path.into(), source })?;
+        serde_json::from_str(&text).map_err(|error| InferError::Malformed {
+            what: format!("cost table {}", path.display()),
+            reason: format!("{error}; measure it again"),
+        })
+    }
+
+    /// Writes the table as JSON.
+    ///
+    /// # Errors
+    /// [`InferError::Io`].
+    pub fn save(&self, path: &Path) -> Result<()> {
+        let text = serde_json::to_string_pretty(self).unwrap_or_default();
+        std::fs::write(path, text + "\n").map_err(|source| InferError::Io { path: path.into(), source })
+    }
+
+    /// Seconds of one primitive on an operand at a level.
+    pub fn seconds(&self, kind: OpKind, level: usize) -> f64 {
+        self.primitives.get(&primitive_name(kind)).map_or(0.0, |table| between(table, level))
+    }
+
+    /// Seconds of one refresh of one (possibly complex) vector of `slots` slots. Sparse kinds that were not measured are taken to cost
+    /// as much as full ones.
+    pub fn refresh(&self, kind: RefreshKind, _slots: usize) -> f64 {
+        let fallback = match kind {
+            RefreshKind::Real | RefreshKind::SparseReal(_) => RefreshKind::Real,
+            _ => RefreshKind::Full,
         };
-        one / self.speedup
+        [kind, fallback].iter().find_map(|&kind| self.refreshes.get(&kind_name(kind)).copied()).unwrap_or(0.0)
+    }
+}
+
+pub(crate) fn primitive_name(kind: OpKind) -> String {
+    format!("{kind:?}").to_lowercase()
+}
+
+/// A straight line through the two nearest entries; below the first one in proportion to the limbs, of which level 0 has one.
+fn between(table: &BTreeMap<usize, f64>, level: usize) -> f64 {
+    let below = table.range(..=level).next_back();
+    let above = table.range(level..).next();
+    match (below, above) {
+        (Some((&l, &a)), Some((&h, &b))) if h > l => a + (b - a) * (level - l) as f64 / (h - l) as f64,
+        (Some((_, &at)), Some(_)) => at,
+        (None, Some((&h, &b))) => b * (level + 1) as f64 / (h + 1) as f64,
+        (Some((&l, &a)), None) => a * (level + 1) as f64 / (l + 1) as f64,
+        (None, None) => 0.0,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What a table holds.
+    const KINDS: [OpKind; 14] = [
+        OpKind::Encode,
+        OpKind::Add,
+        OpKind::AddPlain,
+        OpKind::MulPlain,
+        OpKind::MulConst,
+        OpKind::Mul,
+        OpKind::Relin,
+        OpKind::Rescale,
+        OpKind::Rotate,
+        OpKind::Conjugate,
+        OpKind::ModUp,
+        OpKind::KeyProduct,
+        OpKind::MulPlainExtended,
+        OpKind::ModDown,
+    ];
+
+    #[test]
+    fn the_default_table_covers_every_primitive() {
+        let table: CostModel = serde_json::from_str(include_str!("cost/default.json")).unwrap();
+        assert_eq!(table, CostModel::default());
+        for kind in KINDS {
+            let (low, high) = (table.seconds(kind, 3), table.seconds(kind, 16));
+            assert!(low > 0.0 && high > low && high < 1.0, "{kind:?}: {low} {high}");
+        }
+        assert!(table.refresh(RefreshKind::Full, 1 << 15) > table.refresh(RefreshKind::Real, 1 << 15));
+    }
+
+    #[test]
+    fn entries_are_joined_by_lines() {
+        let table = BTreeMap::from([(3, 4.0), (5, 8.0)]);
+        assert_eq!([1, 3, 4, 5, 11].map(|level| between(&table, level)), [2.0, 4.0, 6.0, 8.0, 16.0]);
     }
 }

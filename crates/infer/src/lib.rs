@@ -43,6 +43,7 @@
 //!   the mixed values, never the score matrix. Numerators and denominators are refreshed together, as real and imaginary parts.
 //! * Every value is kept in units of its certified range, so that slots stay within one wherever a refresh may be placed.
 
+mod calibrate;
 mod checkpoint;
 mod client;
 mod cost;
@@ -61,6 +62,7 @@ mod plan;
 mod refresh;
 mod report;
 mod run;
+mod verify;
 
 pub use checkpoint::Checkpoints;
 pub use client::{Client, EncryptedLogits, EncryptedPrompt, Server};
@@ -75,3 +77,4 @@ pub use plan::{Options, Plan, Step, Target};
 pub use refresh::Circuits;
 pub use report::{Profiler, Report, StepTime};
 pub use run::{Done, Observer, Progress};
+pub use verify::{Audit, Closeness, Forecast, StepError};

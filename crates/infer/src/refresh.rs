@@ -74,6 +74,12 @@ impl Circuits {
         Ok(Arc::new(BootstrapKeys::generate(secret, &used, &request).map_err(failed)?))
     }
 
+    /// The keys of every refresh there is, without a plan.
+    pub(crate) fn all_keys(&self, secret: &SecretKey) -> Result<BootstrapKeys> {
+        let all: Vec<&Bootstrapper> = self.circuits.iter().map(|(_, circuit)| circuit.as_ref()).collect();
+        BootstrapKeys::generate(secret, &all, &KeyRequest::new()).map_err(failed)
+    }
+
     /// Bytes of all those keys: (stored, resident).
     ///
     /// # Errors

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use cipherlm_ckks::bootstrap::Profile;
 use cipherlm_ckks::slots::Encrypted;
 use cipherlm_ckks::{KeySet, Params};
-use cipherlm_infer::{Circuits, Client, InferError, Options, Plan, Progress, Server, Target};
+use cipherlm_infer::{Audit, Circuits, Client, Closeness, InferError, Options, Plan, Progress, Server, Target};
 use cipherlm_spec::{Mode, Model, Positions, Residual, Runner, Shape, random};
 
 fn one_layer(residual: Residual) -> Arc<Model> {
@@ -66,6 +66,42 @@ fn a_whole_model_with_bootstraps_matches_the_reference() {
     }
     println!("worst logit error 2^{:.1}", worst.log2());
     assert!(worst < 2f64.powi(-7), "{worst}");
+}
+
+#[test]
+fn the_error_of_every_step_is_predicted() {
+    let model = Arc::new(random::certified("two layers", &Shape::preset("test").unwrap(), 4).unwrap());
+    let profile = Profile { user_levels: 13, ..Profile::insecure(11) };
+    let circuits = Circuits::new(&profile).unwrap();
+    // Packed scores with 16 tokens, one score vector for each distance with 8.
+    for tokens in [8, 16] {
+        let options = Options { tokens, ..Options::default() };
+        let plan = Plan::compile(Arc::clone(&model), circuits.target().unwrap(), &options).unwrap();
+        let client = Client::generate(circuits.params()).unwrap();
+        let keys = circuits.keys(client.secret(), &plan).unwrap();
+        let machine = Encrypted::new(circuits.params(), client.key_id(), Arc::clone(&keys)).unwrap();
+        let server = Server::new(machine.with_refresher(circuits.refresher(&keys).unwrap()));
+        let prompt = &random::windows(model.shape(), tokens, 1, 5)[0];
+        let noise = plan.noise_machine(circuits.params(), circuits.key_request(&plan), 1).unwrap();
+        let forecast = plan.forecast(&noise, prompt, true).unwrap();
+        let mut go = |_: &Progress<'_>| true;
+        let mut audit = Audit::new(&client, &forecast, &mut go);
+        let logits = server.run(&plan, client.encrypt(&plan, prompt).unwrap(), &mut audit).unwrap();
+        let rows = audit.finish();
+        assert_eq!(rows.len(), plan.steps() - 1);
+        for row in &rows {
+            let (rms, worst) = row.margin();
+            println!("{:<34} {:>6.2} bits, margins {rms:.2} {worst:.2}", row.name, row.bits());
+            assert!((0.0..=2.0).contains(&rms), "{}: rms {rms:.2}", row.name);
+            assert!((0.0..=2.5).contains(&worst), "{}: worst {worst:.2}", row.name);
+        }
+        // The simulated answer is as far from the exact one as the encrypted one is.
+        let exact = forecast.exact_logits(&plan, tokens - 1).unwrap();
+        let noisy = Closeness::of(&exact, &forecast.noisy_logits(&plan, tokens - 1).unwrap());
+        let found = Closeness::of(&exact, &client.decrypt(&plan, &logits, tokens - 1).unwrap());
+        assert!((noisy.mse / found.mse).log2().abs() < 4.0, "{noisy:?} {found:?}");
+        assert!(found.same_top && found.kl < 1e-3, "{found:?}");
+    }
 }
 
 #[test]
