@@ -51,7 +51,7 @@ impl Plan {
     /// Parameters other than the plan's.
     pub fn noise_machine(&self, params: &Params, keys: KeyRequest, seed: u64) -> Result<Noise> {
         let model = NoiseModel::new(params).with_keys(keys);
-        let noise = Noise::on_chain(model, self.target.chain.clone(), seed).at("noise machine")?;
+        let noise = Noise::new(model, seed).at("noise machine")?.on_chain(self.target.chain.clone());
         Ok(self.target.refreshes.iter().fold(noise, |machine, &profile| machine.with_refresh(profile)))
     }
 

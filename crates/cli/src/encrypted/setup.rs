@@ -28,7 +28,7 @@ impl Setup {
                 .find(|l| *l >= need)
                 .with_context(|| format!("{need} tokens do not fit the longest plan of 128: shorten the prompt"))?,
         };
-        Self::on(loaded, length, Profile::n16())
+        Self::on(loaded, length, Profile::n16_fast())
     }
 
     /// Plans the model for exactly `length` tokens on the parameters of a bootstrapping profile.

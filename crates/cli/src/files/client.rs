@@ -28,7 +28,7 @@ const SLOT_ERROR: f64 = 1.0 / 4096.0;
 pub(crate) fn keygen(args: &flags::Keygen, as_json: bool) -> anyhow::Result<bool> {
     let profile = match args.insecure_ring {
         Some(log_degree) => insecure_profile(log_degree)?,
-        None => Profile::n16(),
+        None => Profile::n16_fast(),
     };
     let setup = Setup::on(crate::model::load(args.model.as_deref())?, args.length, profile)?;
     let mut console = Console::new(!as_json);

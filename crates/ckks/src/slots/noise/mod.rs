@@ -96,14 +96,6 @@ impl Noise {
     /// As [`Chain::of`].
     pub fn new(model: NoiseModel, seed: u64) -> SlotResult<Self> {
         let chain = Chain::of(model.params())?;
-        Self::on_chain(model, chain, seed)
-    }
-
-    /// As [`Noise::new`], with the chain of a circuit that leaves the lowest levels to its refreshes ([`Chain::above`]).
-    ///
-    /// # Errors
-    /// None yet.
-    pub fn on_chain(model: NoiseModel, chain: Chain, seed: u64) -> SlotResult<Self> {
         let slots = chain.slots();
         let mut bytes = [0; 32];
         bytes[..8].copy_from_slice(&seed.to_le_bytes());
