@@ -169,6 +169,22 @@ impl Plan {
         self.greedy
     }
 
+    /// Memory for plaintexts, digits and ciphertexts in flight, beside the keys: as measured at N = 2^16 with full bootstraps, and what
+    /// packed attention holds on top.
+    pub fn working_bytes(&self) -> u64 {
+        let g = self.folded.geometry;
+        let limb = 2 * g.slots as u64 * 8;
+        let held = |(id, node): (NodeId, &crate::graph::Node)| match node.op {
+            Op::Attend { .. } if self.folded.packs_scores() => {
+                let limbs = (self.placement.levels[id] + node.depth + 1) as u64;
+                2 * (2 * g.head as u64 - 1) * limbs * limb
+            }
+            _ => 0,
+        };
+        let attention = self.graph.nodes.iter().enumerate().map(held).max().unwrap_or(0);
+        (9u64 << 29) * g.slots as u64 / (1 << 15) + attention
+    }
+
     /// Keys that a run needs, each with the levels of its use.
     pub fn keys(&self) -> &BTreeMap<KeyUse, BTreeSet<usize>> {
         &self.keys

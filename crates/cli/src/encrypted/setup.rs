@@ -84,7 +84,7 @@ impl Setup {
 
     /// As [`Setup::price_memory`], with `keys` bytes of keys in memory.
     pub(crate) fn price_run(&self, keys: u64) -> anyhow::Result<()> {
-        let need = keys + self.working_bytes();
+        let need = keys + self.plan.working_bytes();
         if let Some(have) = available_memory().filter(|have| *have < need) {
             bail!(
                 "{:.1} GiB of memory are needed and {:.1} GiB are free: close other programs or use a shorter --length",
@@ -93,13 +93,6 @@ impl Setup {
             );
         }
         Ok(())
-    }
-}
-
-impl Setup {
-    /// Plaintexts, digits and ciphertexts in flight, as measured at N = 2^16, on top of the keys.
-    pub(crate) fn working_bytes(&self) -> u64 {
-        (3u64 << 30) * self.circuits.params().degree() as u64 / (1 << 16)
     }
 }
 

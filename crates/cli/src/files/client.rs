@@ -250,7 +250,7 @@ fn check_room(setup: &Setup, out: &Path, bytes: u64) -> anyhow::Result<()> {
         );
     }
     // One key a thread is in memory at a time, with its intermediate values.
-    let need = setup.working_bytes() / 2;
+    let need = setup.plan.working_bytes() / 2;
     if let Some(have) = available_memory().filter(|have| *have < need) {
         bail!(
             "making keys takes {:.2} GiB of memory and {:.2} GiB are free: close other programs",
