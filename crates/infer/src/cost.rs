@@ -11,8 +11,9 @@ use crate::exec::kind_name;
 
 /// Seconds of each primitive at a few levels, with straight lines between them, and of each kind of refresh.
 ///
-/// The default was measured at N = 2^16 on the machine that its own field names; `cargo run --release -p cipherlm-infer --example
-/// calibrate -- FILE` measures another one ([`CostModel::measure`]).
+/// The default is for N = 2^16 and the machine that its own field names: shares of limbs as the algorithms have them, scaled to whole
+/// measured runs. `cargo run --release -p cipherlm-infer --example
+/// calibrate -- FILE` measures each primitive on another one ([`CostModel::measure`]).
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct CostModel {
