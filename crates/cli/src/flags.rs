@@ -33,7 +33,7 @@ pub(crate) enum Command {
     Run(Run),
     /// Client: decrypt an answer.
     Decrypt(Decrypt),
-    /// Continue a prompt in the clear, with the exact functions or with the certified polynomials.
+    /// Continue a prompt: in the clear with the exact functions or the certified polynomials, or under encryption.
     Generate(Generate),
     /// Perplexity of a text: exact functions beside polynomials, and how often both pick the same token.
     Eval(Eval),
@@ -227,6 +227,9 @@ pub(crate) struct Generate {
     /// Use the exact functions instead of the polynomials.
     #[arg(long)]
     pub(crate) exact: bool,
+    /// Run under encryption at 128-bit parameters, token by token over encrypted keys and values, and check every token.
+    #[arg(long)]
+    pub(crate) encrypted: bool,
 }
 
 #[derive(Args)]

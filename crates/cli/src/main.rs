@@ -55,6 +55,7 @@ fn dispatch(cli: &Cli) -> anyhow::Result<bool> {
         Command::Encrypt(args) => files::client::encrypt(args, cli.json),
         Command::Run(args) => files::server::run(args, cli.json),
         Command::Decrypt(args) => files::client::decrypt(args, cli.json),
+        Command::Generate(args) if args.encrypted => encrypted::decode::generate(args, cli.json),
         Command::Generate(args) => clear::generate(args, cli.json),
         Command::Eval(args) => clear::eval(args, cli.json),
         Command::Certify(args) => clear::certify(args, cli.json),

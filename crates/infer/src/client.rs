@@ -5,6 +5,7 @@ use cipherlm_ckks::slots::{Chain, Encrypted, Machine};
 use cipherlm_ckks::{Ciphertext, Complex64, Decrypted, EvaluationKeys, KeyId, Params, Plaintext, SecretKey};
 
 use crate::error::{At, InferError, Result};
+use crate::exec::{Session, Value};
 use crate::plan::Plan;
 use crate::run::Observer;
 
@@ -60,6 +61,14 @@ impl Client {
     /// # Errors
     /// What [`Plan::pack`] refuses; parameters other than the plan's.
     pub fn encrypt(&self, plan: &Plan, tokens: &[u32]) -> Result<EncryptedPrompt> {
+        self.encrypt_at(plan, tokens, 0)
+    }
+
+    /// As [`Client::encrypt`], for tokens that stand from position `start` of a session on.
+    ///
+    /// # Errors
+    /// As [`Client::encrypt`].
+    pub fn encrypt_at(&self, plan: &Plan, tokens: &[u32], start: usize) -> Result<EncryptedPrompt> {
         let params = self.secret.params();
         let floor = plan.target.chain.floor();
         let own = if floor > 0 { Chain::above(params, floor) } else { Chain::of(params) };
@@ -70,7 +79,7 @@ impl Client {
             let plaintext = Plaintext::encode(params, &slots, slots.len(), scale).map_err(ckks("embedding"))?;
             self.secret.encrypt(&plaintext, plan.input_level()).map_err(ckks("embedding"))
         };
-        let ciphertexts = plan.pack(tokens)?.iter().map(encrypt).collect::<Result<Vec<_>>>()?;
+        let ciphertexts = plan.pack_at(tokens, start)?.iter().map(encrypt).collect::<Result<Vec<_>>>()?;
         Ok(EncryptedPrompt { plan: plan.id(), ciphertexts })
     }
 
@@ -143,11 +152,33 @@ impl<K: EvaluationKeys> Server<K> {
         prompt: EncryptedPrompt,
         observer: &mut dyn Observer<Encrypted<K>>,
     ) -> Result<EncryptedLogits> {
+        let input = self.accept(plan, prompt)?;
+        self.hand_out(plan, &plan.run(&self.machine, input, observer)?)
+    }
+
+    /// As [`Server::run`], within a session: a plan for prompts fills its cache, a plan for tokens adds one token to it.
+    ///
+    /// # Errors
+    /// As [`Server::run`] and [`Plan::run_session`].
+    pub fn run_session(
+        &self,
+        plan: &Plan,
+        prompt: EncryptedPrompt,
+        session: &mut Session<Encrypted<K>>,
+        observer: &mut dyn Observer<Encrypted<K>>,
+    ) -> Result<EncryptedLogits> {
+        let input = self.accept(plan, prompt)?;
+        self.hand_out(plan, &plan.run_session(&self.machine, input, session, observer)?)
+    }
+
+    fn accept(&self, plan: &Plan, prompt: EncryptedPrompt) -> Result<Value<Encrypted<K>>> {
         check_plan(plan, &prompt.plan)?;
         check_chain(plan, self.machine.chain())?;
         let take = |ciphertext| self.machine.input(ciphertext).at("input");
-        let input = prompt.ciphertexts.into_iter().map(take).collect::<Result<Vec<_>>>()?;
-        let outputs = plan.run(&self.machine, input, observer)?;
+        prompt.ciphertexts.into_iter().map(take).collect()
+    }
+
+    fn hand_out(&self, plan: &Plan, outputs: &Value<Encrypted<K>>) -> Result<EncryptedLogits> {
         // The lowest level that still carries logits up to a thousand: whatever modulus is left over goes nowhere.
         let bottom = |v: &_| {
             let (chain, scale, top) = (self.machine.chain(), self.machine.scale(v), self.machine.level(v));

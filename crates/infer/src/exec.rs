@@ -43,7 +43,7 @@ pub(crate) fn evaluate<M: Machine>(
         Op::Spread { layer } => {
             let transform = match &session {
                 Some(session) if folded.decoding() => folded.spread_one(*layer, session.position)?,
-                _ => folded.spread(*layer)?,
+                session => folded.spread(*layer, session.as_ref().map_or(usize::MAX, |s| s.prompt))?,
             };
             let inputs: Vec<&M::Vector> = first.iter().collect();
             machine.linear_transforms_to(&inputs, &transform, level).at(&node.name)
@@ -135,20 +135,26 @@ pub(crate) fn spread<M: Machine>(machine: &M, vector: &M::Vector, count: usize) 
 pub struct Session<M: Machine> {
     /// Position of the token to run next.
     pub(crate) position: usize,
+    /// Tokens of the prompt to come; what follows them in its plan is padding and stays out of the cache.
+    pub(crate) prompt: usize,
+    /// Slots per token of the cache.
+    pub(crate) features: usize,
     /// Keys after rotary, then values, by layer and block: token-major, one slot group per token.
     pub(crate) cache: Vec<Vec<Option<[M::Vector; 2]>>>,
 }
 
 impl<M: Machine> Clone for Session<M> {
     fn clone(&self) -> Self {
-        Self { position: self.position, cache: self.cache.clone() }
+        Self { cache: self.cache.clone(), ..*self }
     }
 }
 
 impl<M: Machine> Session<M> {
-    /// An empty session for a number of layers and blocks.
-    pub(crate) fn empty(layers: usize, blocks: usize) -> Self {
-        Self { position: 0, cache: vec![vec![None; blocks]; layers] }
+    /// An empty session for a prompt of `prompt` tokens.
+    pub(crate) fn empty(folded: &Folded, prompt: usize) -> Self {
+        let g = folded.geometry;
+        let cache = vec![vec![None; g.blocks]; folded.shape().layers];
+        Self { position: 0, prompt, features: g.features, cache }
     }
 
     /// Number of tokens in the cache.
@@ -179,8 +185,12 @@ impl<M: Machine> Context<'_, M> {
             let pairs: Vec<_> = lowered.iter().map(|h| (h, h)).collect();
             let squares = machine.mul_sum(&pairs)?;
             let sum = machine.rotate_sum(&squares, 1, g.features)?;
-            let first = machine.mul_plain(&sum, &Plain::real(mask))?;
-            let all = spread(machine, &first, g.features)?;
+            // A single token repeats: its sum is everywhere already.
+            let all = if g.tokens == 1 {
+                machine.mul_const(&sum, Complex64::new(factor, 0.0))?
+            } else {
+                spread(machine, &machine.mul_plain(&sum, &Plain::real(mask))?, g.features)?
+            };
             machine.add_const(&all, Complex64::new(constant, 0.0))
         };
         Ok(vec![run().at(&self.node.name)?])

@@ -11,6 +11,8 @@ use std::sync::Arc;
 use cipherlm_approx::{Interval, Polynomial};
 use cipherlm_ckks::linear::LinearTransform;
 use cipherlm_ckks::slots::Plain;
+use num_complex::Complex64;
+
 use cipherlm_spec::{
     Attention, Eps, Function, Kind, Model, Norm, Placement, Range, Residual, Shape, Site, SpecError, ensure_certified,
 };
@@ -205,8 +207,9 @@ impl Folded {
 
     /// Rotary embedding, folded score constants and the shift between copies, on queries, keys and values at once.
     ///
-    /// Queries keep their token in every copy; copy `c` of the keys and values holds what stands `c` tokens earlier.
-    pub(crate) fn spread(&self, l: usize) -> Result<LinearTransform> {
+    /// Queries keep their token in every copy; copy `c` of the keys and values holds what stands `c` tokens earlier. What goes to the
+    /// cache of a session ends after `prompt` tokens.
+    pub(crate) fn spread(&self, l: usize, prompt: usize) -> Result<LinearTransform> {
         let g = self.geometry;
         let scale = self.query_scale(l)?;
         let mut diagonals = vec![];
@@ -230,7 +233,9 @@ impl Folded {
                 let cached = first.filter_map(|(output, input, shift, plain)| {
                     let half = self.shape().rotary.map_or(0, |r| r.dims as i64 / 2);
                     let own = shift.abs() <= half && plain.values().take(g.period()).any(|v| v.re != 0.0);
-                    own.then(|| (output + 2 * g.blocks, *input, *shift, plain.clone()))
+                    let kept = |(slot, v): (usize, Complex64)| if g.place(slot).1 < prompt { v.re } else { 0.0 };
+                    let kept = || Plain::real(plain.values().enumerate().map(kept).collect::<Vec<_>>());
+                    own.then(|| (output + 2 * g.blocks, *input, *shift, kept()))
                 });
                 let cached: Vec<_> = cached.collect();
                 diagonals.extend(cached);

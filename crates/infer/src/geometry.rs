@@ -82,7 +82,8 @@ impl Geometry {
 
     /// The token-major layout of the plain matrix products.
     pub(crate) fn layout(&self) -> Result<TokenLayout> {
-        TokenLayout::new(self.slots, self.features).at("layout")
+        let layout = TokenLayout::new(self.slots, self.features).at("layout")?;
+        Ok(if self.tokens == 1 { layout.repeated() } else { layout })
     }
 
     /// Column of a head's feature in the padded concatenation of heads.

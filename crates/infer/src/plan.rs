@@ -485,7 +485,7 @@ impl Probe<'_> {
         let inputs = node.inputs.iter().map(|slice| make(slice.len)).collect::<Result<Vec<_>>>()?;
         machine.log().clear();
         let views: Vec<_> = inputs.iter().map(Vec::as_slice).collect();
-        let mut session = Session::empty(self.folded.shape().layers, self.folded.geometry.blocks);
+        let mut session = Session::empty(self.folded, usize::MAX);
         exec::evaluate(&machine, self.folded, node, &views, LEVEL, Some(&mut session))?;
         let rows = machine.log().rows();
         let kinds = rows.iter().filter(|row| row.kind != OpKind::Refresh);

@@ -94,16 +94,21 @@ impl Plan {
         self.walk(machine, input, None, observer)
     }
 
-    /// An empty session.
+    /// An empty session, for a prompt as long as the plan if the plan is one for prompts.
     pub fn session<M: Machine>(&self) -> Session<M> {
-        Session::empty(self.folded.shape().layers, self.folded.geometry.blocks)
+        self.session_of(self.tokens())
     }
 
-    /// As [`Plan::run`], with a session: a plan for prompts fills it with the keys and values of `tokens` tokens (the rest of the
-    /// prompt is padding), a plan for tokens reads it and adds its token.
+    /// An empty session for a prompt of `tokens` tokens; the rest of what the client encrypts is padding.
+    pub fn session_of<M: Machine>(&self, tokens: usize) -> Session<M> {
+        Session::empty(&self.folded, tokens)
+    }
+
+    /// As [`Plan::run`], with a session: a plan for prompts fills it with the keys and values of the session's prompt, a plan for
+    /// tokens reads it and adds its token.
     ///
     /// # Errors
-    /// As [`Plan::run`]; a session that is full.
+    /// As [`Plan::run`]; a session that is full, or one that has begun where a prompt is to start it.
     pub fn run_session<M: Machine>(
         &self,
         machine: &M,
@@ -112,6 +117,13 @@ impl Plan {
         observer: &mut dyn Observer<M>,
     ) -> Result<Value<M>> {
         let context = self.folded.shape().context;
+        if session.position > 0 && !self.folded.decoding() {
+            return Err(InferError::Prompt {
+                length: session.position + self.tokens(),
+                capacity: self.tokens(),
+                advice: "a prompt starts a session: go on token by token, or start a new one",
+            });
+        }
         if session.position >= context {
             return Err(InferError::Prompt {
                 length: session.position + 1,
@@ -119,10 +131,16 @@ impl Plan {
                 advice: "start a new session",
             });
         }
+        let features = self.folded.geometry.features;
+        if session.features != features {
+            let show = |features: usize| format!("{features} slots a token");
+            let (expected, found) = (show(features), show(session.features));
+            return Err(InferError::Mismatch { what: "layout of the session's cache", expected, found });
+        }
         // A failed step must not leave half a token in the cache.
         let mut next = session.clone();
         let value = self.walk(machine, input, Some(&mut next), observer)?;
-        next.position += if self.folded.decoding() { 1 } else { self.tokens() };
+        next.position += if self.folded.decoding() { 1 } else { session.prompt.min(self.tokens()) };
         *session = next;
         Ok(value)
     }

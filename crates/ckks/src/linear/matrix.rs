@@ -11,6 +11,8 @@ use crate::slots::{Plain, SlotError, SlotResult};
 pub struct TokenLayout {
     slots: usize,
     features: usize,
+    /// One row, repeated in every place.
+    repeated: bool,
 }
 
 impl TokenLayout {
@@ -27,7 +29,14 @@ impl TokenLayout {
         if features > slots {
             return Err(SlotError::Shape { what: "features per token", have: features, need: slots });
         }
-        Ok(Self { slots, features })
+        Ok(Self { slots, features, repeated: features == slots })
+    }
+
+    /// The same layout where every token is the same row: a shift inside the row is then a plain rotation, and a matrix takes half
+    /// the diagonals.
+    #[must_use]
+    pub fn repeated(self) -> Self {
+        Self { repeated: true, ..self }
     }
 
     /// Number of slots of a vector.
@@ -117,6 +126,10 @@ impl TokenLayout {
         let (inputs, outputs) = (self.blocks(weights.len()), self.blocks(width));
         let weight =
             |input: usize, output: usize| weights.get(input).and_then(|row| row.get(output)).copied().unwrap_or(0.0);
+        // With a single row the two halves of a diagonal are one rotation.
+        if self.repeated {
+            return self.cyclic(inputs, outputs, &weight);
+        }
         let mut diagonals = Vec::new();
         for output in 0..outputs {
             for input in 0..inputs {
@@ -133,20 +146,16 @@ impl TokenLayout {
                 }
             }
         }
-        // With a single token per vector the two halves of a diagonal are one rotation.
-        if size == self.slots {
-            return self.whole_vector(inputs, outputs, &weight);
-        }
         LinearTransform::block(self.slots, outputs, inputs, diagonals)
     }
 
-    fn whole_vector(
+    fn cyclic(
         &self,
         inputs: usize,
         outputs: usize,
         weight: &dyn Fn(usize, usize) -> f64,
     ) -> SlotResult<LinearTransform> {
-        let size = self.slots;
+        let size = self.features;
         let mut diagonals = Vec::new();
         for output in 0..outputs {
             for input in 0..inputs {
@@ -191,6 +200,27 @@ mod tests {
                     let expected: f64 = row.iter().zip(&weights).map(|(x, w)| x * w[o]).sum();
                     assert!((value - expected).abs() < 1e-9);
                 }
+            }
+        }
+    }
+
+    #[test]
+    fn a_repeated_row_takes_half_the_diagonals() {
+        let layout = TokenLayout::new(64, 8).unwrap().repeated();
+        let weights: Vec<Vec<f64>> =
+            (0..20).map(|i| (0..12).map(|o| ((i * 5 + o * 3) % 7) as f64 / 7.0 - 0.4).collect()).collect();
+        let row: Vec<f64> = (0..20).map(|i| (i % 5) as f64 - 2.0).collect();
+        let machine = Clear::new(Chain::uniform(64, 1, 40, 60).unwrap());
+        let inputs = layout.pack(&vec![row.clone(); layout.tokens()]).unwrap();
+        let inputs: Vec<_> = inputs.into_iter().map(|vector| machine.input(vector, 1).unwrap()).collect();
+        let transform = layout.matmul(&weights).unwrap();
+        assert_eq!(transform.diagonals().count(), 3 * 2 * 8);
+        let outputs = machine.linear_transforms(&inputs.iter().collect::<Vec<_>>(), &transform).unwrap();
+        let unpacked: Vec<_> = outputs.iter().map(|output| output.real()).collect();
+        for found in layout.unpack(&unpacked, layout.tokens(), 12).unwrap() {
+            for (o, value) in found.iter().enumerate() {
+                let expected: f64 = row.iter().zip(&weights).map(|(x, w)| x * w[o]).sum();
+                assert!((value - expected).abs() < 1e-9);
             }
         }
     }

@@ -1,5 +1,6 @@
 //! Commands that plan or run under encryption.
 
+pub(crate) mod decode;
 mod outcome;
 mod precision;
 mod run;

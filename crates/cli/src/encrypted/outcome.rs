@@ -12,10 +12,10 @@ use std::collections::BTreeMap;
 /// One answered token against clear text.
 pub(crate) struct TokenCheck {
     token: u32,
-    same_polynomial: bool,
-    same_exact: bool,
-    max_abs_error: f64,
-    mse: f64,
+    pub(crate) same_polynomial: bool,
+    pub(crate) same_exact: bool,
+    pub(crate) max_abs_error: f64,
+    pub(crate) mse: f64,
     kl: f64,
 }
 
@@ -48,7 +48,7 @@ fn divergence(p: &[f64], q: &[f64]) -> f64 {
 }
 
 /// Largest mean square error of the logits, the paper's bound.
-const MSE_BOUND: f64 = 0.005;
+pub(crate) const MSE_BOUND: f64 = 0.005;
 
 /// Everything measured.
 pub(crate) struct Outcome<'s> {

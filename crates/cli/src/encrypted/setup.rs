@@ -23,10 +23,7 @@ impl Setup {
         let length = match length {
             Some(length) if length < need => bail!("--length {length} is too short: {need} tokens have to fit"),
             Some(length) => length,
-            None => LENGTHS
-                .into_iter()
-                .find(|l| *l >= need)
-                .with_context(|| format!("{need} tokens do not fit the longest plan of 128: shorten the prompt"))?,
+            None => length_for(need)?,
         };
         Self::on(loaded, length, Profile::n16_fast())
     }
@@ -105,6 +102,12 @@ pub(crate) fn insecure_profile(log_degree: u32) -> anyhow::Result<Profile> {
     }
     let full = Profile::n16();
     Ok(Profile { user_levels: full.user_levels, ..Profile::insecure(log_degree) })
+}
+
+/// The smallest planned length that holds `need` tokens.
+pub(crate) fn length_for(need: usize) -> anyhow::Result<usize> {
+    let found = LENGTHS.into_iter().find(|l| *l >= need);
+    found.with_context(|| format!("{need} tokens do not fit the longest plan of 128: shorten the prompt"))
 }
 
 /// A prompt of exactly `length` tokens: the shipped sample text, repeated.
