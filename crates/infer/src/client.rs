@@ -88,7 +88,7 @@ impl Client {
     /// # Errors
     /// Logits of another plan or key; a position outside the plan.
     pub fn decrypt(&self, plan: &Plan, logits: &EncryptedLogits, position: usize) -> Result<Vec<f64>> {
-        self.open(plan, logits, position, |message| Ok(message.decode().real()))
+        plan.logits(&self.open(plan, logits, |message| Ok(message.decode().real()))?, position)
     }
 
     /// As [`Client::decrypt`], rounded for others to see: to multiples of 2^-`bits` of the largest logit that the plan provides for,
@@ -104,25 +104,25 @@ impl Client {
         bits: f64,
         error_bound: f64,
     ) -> Result<Vec<f64>> {
-        self.open(plan, logits, position, |message| {
+        let decode = |message: &Decrypted| {
             Ok(message.decode_public(bits, error_bound)?.iter().map(|slot| slot.re).collect())
-        })
+        };
+        plan.logits(&self.open(plan, logits, decode)?, position)
     }
 
-    fn open(
+    /// All slots of the vectors.
+    pub(crate) fn open(
         &self,
         plan: &Plan,
         logits: &EncryptedLogits,
-        position: usize,
         decode: impl Fn(&Decrypted) -> std::result::Result<Vec<f64>, cipherlm_ckks::Error>,
-    ) -> Result<Vec<f64>> {
+    ) -> Result<Vec<Vec<f64>>> {
         check_plan(plan, &logits.plan)?;
         let open = |ciphertext: &Ciphertext| {
             let slots = self.secret.decrypt(ciphertext).and_then(|message| decode(&message)).map_err(ckks("logits"))?;
             Ok(slots.iter().copied().cycle().take(plan.geometry().slots).collect())
         };
-        let vectors = logits.ciphertexts.iter().map(open).collect::<Result<Vec<Vec<f64>>>>()?;
-        plan.logits(&vectors, position)
+        logits.ciphertexts.iter().map(open).collect()
     }
 }
 
@@ -171,14 +171,14 @@ impl<K: EvaluationKeys> Server<K> {
         self.hand_out(plan, &plan.run_session(&self.machine, input, session, observer)?)
     }
 
-    fn accept(&self, plan: &Plan, prompt: EncryptedPrompt) -> Result<Value<Encrypted<K>>> {
+    pub(crate) fn accept(&self, plan: &Plan, prompt: EncryptedPrompt) -> Result<Value<Encrypted<K>>> {
         check_plan(plan, &prompt.plan)?;
         check_chain(plan, self.machine.chain())?;
         let take = |ciphertext| self.machine.input(ciphertext).at("input");
         prompt.ciphertexts.into_iter().map(take).collect()
     }
 
-    fn hand_out(&self, plan: &Plan, outputs: &Value<Encrypted<K>>) -> Result<EncryptedLogits> {
+    pub(crate) fn hand_out(&self, plan: &Plan, outputs: &Value<Encrypted<K>>) -> Result<EncryptedLogits> {
         // The lowest level that still carries logits up to a thousand: whatever modulus is left over goes nowhere.
         let bottom = |v: &_| {
             let (chain, scale, top) = (self.machine.chain(), self.machine.scale(v), self.machine.level(v));

@@ -44,11 +44,13 @@
 //! * Every value is kept in units of its certified range, so that slots stay within one wherever a refresh may be placed.
 
 mod calibrate;
+mod argmax;
 mod checkpoint;
 mod client;
 mod cost;
 mod error;
 mod exec;
+mod feedback;
 mod files;
 mod fold;
 mod geometry;

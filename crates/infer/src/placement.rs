@@ -53,6 +53,8 @@ pub(crate) struct Search<'a> {
     pub(crate) top: usize,
     /// Lowest level of any result.
     pub(crate) floor: usize,
+    /// Lowest level of the output.
+    pub(crate) exit: usize,
     /// Most refreshes in one layer.
     pub(crate) limit: usize,
 }
@@ -67,7 +69,7 @@ impl Search<'_> {
         let segments = self.segments();
         let top = self.top.max(self.refresh.output_level);
         // best[need of the stream] for the rest of the circuit, with the choices that lead there.
-        let mut best: BTreeMap<usize, (f64, Vec<Trial>)> = BTreeMap::from([(self.floor, (0.0, vec![]))]);
+        let mut best: BTreeMap<usize, (f64, Vec<Trial>)> = BTreeMap::from([(self.exit, (0.0, vec![]))]);
         for (index, &(from, to)) in segments.iter().enumerate().rev() {
             let candidates: Vec<NodeId> = (from..to).filter(|&n| self.graph.nodes[n].bounded).collect();
             let mut next: BTreeMap<usize, (f64, Vec<Trial>)> = BTreeMap::new();
@@ -121,7 +123,7 @@ impl Search<'_> {
         // Refresh as late as possible: the candidate nearest the point of exhaustion, in each layer.
         let consumers = self.graph.consumers();
         let mut total = 0.0;
-        let mut exit = self.floor;
+        let mut exit = self.exit;
         for &(from, to) in self.segments().iter().rev() {
             let candidates: Vec<NodeId> = (from..to).filter(|&n| self.graph.nodes[n].bounded).collect();
             let trial = subsets(&candidates, self.limit)

@@ -11,6 +11,7 @@ use cipherlm_spec::{Mode, Model, Runner};
 use crate::cost::CostModel;
 use crate::error::{At, InferError, Result};
 use crate::exec::{self, Session};
+use crate::feedback::Feedback;
 use crate::fold::{Folded, Purpose};
 use crate::geometry::Geometry;
 use crate::graph::{Graph, NodeId, Op, Operator};
@@ -68,11 +69,13 @@ pub struct Options {
     pub refreshes_per_layer: usize,
     /// A prompt at once, or a token at a time (then `tokens` does not matter).
     pub purpose: Purpose,
+    /// Levels that the logits have to keep: 0 for a client that decrypts them, 1 for [`Plan::with_feedback`].
+    pub levels_left: usize,
 }
 
 impl Default for Options {
     fn default() -> Self {
-        Self { tokens: 32, refreshes_per_layer: 6, purpose: Purpose::Prompt }
+        Self { tokens: 32, refreshes_per_layer: 6, purpose: Purpose::Prompt, levels_left: 0 }
     }
 }
 
@@ -85,7 +88,8 @@ pub struct Plan {
     pub(crate) target: Target,
     profiles: Vec<Profile>,
     greedy: Option<f64>,
-    keys: BTreeMap<KeyUse, BTreeSet<usize>>,
+    pub(crate) keys: BTreeMap<KeyUse, BTreeSet<usize>>,
+    pub(crate) feedback: Option<Feedback>,
 }
 
 impl Plan {
@@ -120,11 +124,12 @@ impl Plan {
             slots: geometry.slots,
             top: target.input_level,
             floor: floor(&target),
+            exit: floor(&target) + options.levels_left,
             limit,
         };
         let placement = search.cheapest()?;
         let greedy = search.greedy_seconds();
-        let mut plan = Self { folded, graph, placement, choice, target, profiles, greedy, keys: BTreeMap::new() };
+        let mut plan = Self { folded, graph, placement, choice, target, profiles, greedy, keys: BTreeMap::new(), feedback: None };
         plan.keys = plan.keys_used()?;
         Ok(plan)
     }
@@ -196,7 +201,9 @@ impl Plan {
         let (pairs, singles) = nodes.fold((0, 0), |(p, s), (pairs, singles)| (p + pairs, s + singles));
         let pair = self.choice.pair.filter(|_| pairs > 0);
         let single = (singles > 0).then_some(self.choice.single);
-        [pair, single].into_iter().flatten().collect()
+        let own: Vec<_> = [pair, single].into_iter().flatten().collect();
+        let feedback = self.feedback.iter().flat_map(|f| &f.kinds).copied().filter(|kind| !own.contains(kind));
+        own.iter().copied().chain(feedback).collect()
     }
 
     /// Refreshes of the whole run, as (operations, ciphertexts through them).
@@ -367,6 +374,7 @@ impl Plan {
             slots: self.folded.geometry.slots,
             top: self.target.input_level,
             floor: floor(&self.target),
+            exit: floor(&self.target),
             limit: 0,
         }
     }
@@ -377,7 +385,15 @@ impl Plan {
         let blank = Plain::from(0.0);
         let input = (0..self.input_width()).map(|_| machine.trivial(&blank, self.input_level()).at("input"));
         let input = input.collect::<Result<Vec<_>>>()?;
-        self.run(&machine, input, &mut |_: &crate::run::Progress<'_>| true)?;
+        let mut go = |_: &crate::run::Progress<'_>| true;
+        if self.folded.decoding() {
+            // Somewhere behind the first position, where nothing is turned.
+            let mut session = self.session();
+            session.position = self.folded.shape().context - 1;
+            self.run_session(&machine, input, &mut session, &mut go)?;
+        } else {
+            self.run(&machine, input, &mut go)?;
+        }
         Ok(machine.log().keys())
     }
 }
@@ -486,6 +502,7 @@ impl Probe<'_> {
         machine.log().clear();
         let views: Vec<_> = inputs.iter().map(Vec::as_slice).collect();
         let mut session = Session::empty(self.folded, usize::MAX);
+        session.position = self.folded.shape().context - 1;
         exec::evaluate(&machine, self.folded, node, &views, LEVEL, Some(&mut session))?;
         let rows = machine.log().rows();
         let kinds = rows.iter().filter(|row| row.kind != OpKind::Refresh);
