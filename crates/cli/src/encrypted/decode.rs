@@ -34,20 +34,28 @@ struct Plans {
 }
 
 impl Plans {
-    fn new(model: &Arc<Model>, length: usize) -> anyhow::Result<Self> {
+    /// `feedback`: logits to be expected, if the server is to go on alone.
+    fn new(model: &Arc<Model>, length: usize, feedback: Option<&[Vec<f64>]>) -> anyhow::Result<Self> {
         let profile = Profile::n16();
         let circuits = Circuits::new(&profile)?;
         let slots = circuits.params().slots();
         let period = Geometry::new(model.shape(), 1, slots)?.period();
-        let circuits = circuits.with_sparse(&profile, period)?;
+        let mut circuits = circuits.with_sparse(&profile, period)?;
+        let choice = model.shape().vocab.next_power_of_two();
+        if feedback.is_some() && choice > period {
+            circuits = circuits.with_sparse(&profile, choice)?;
+        }
         let plan = |purpose, tokens| {
-            Plan::compile(
-                Arc::clone(model),
-                circuits.target()?,
-                &Options { tokens, purpose, ..Options::default() },
-            )
+            let levels_left = usize::from(purpose == Purpose::Token && feedback.is_some());
+            let options = Options { tokens, purpose, levels_left, ..Options::default() };
+            Plan::compile(Arc::clone(model), circuits.target()?, &options)
         };
-        let (prompt, token) = (plan(Purpose::PromptForSession, length)?, plan(Purpose::Token, 1)?);
+        let prompt = plan(Purpose::PromptForSession, length)?;
+        let token = plan(Purpose::Token, 1)?;
+        let token = match feedback {
+            Some(rows) => token.with_feedback(rows)?,
+            None => token,
+        };
         Ok(Self { prompt, token, circuits })
     }
 
@@ -77,7 +85,8 @@ pub(crate) fn generate(args: &flags::Generate, as_json: bool) -> anyhow::Result<
     let length = setup::length_for(prompt.len())?;
     let model = Arc::new(loaded.model.clone());
     cipherlm_spec::ensure_certified(&model)?;
-    let plans = Plans::new(&model, length)?;
+    let expected = if args.alone { Some(expected_logits(&model, &prompt)?) } else { None };
+    let plans = Plans::new(&model, length, expected.as_deref())?;
     let params = plans.circuits.params();
     let mut console = Console::new(!as_json);
     console.line(&format!(
@@ -102,7 +111,8 @@ pub(crate) fn generate(args: &flags::Generate, as_json: bool) -> anyhow::Result<
     let mut fresh = prompt.clone();
     let mut seconds_keygen = vec![];
     let mut server: Option<Server<Keys>> = None;
-    while rows.len() < args.tokens {
+    let by_client = if args.alone { 1 } else { args.tokens };
+    while rows.len() < by_client {
         let start = session.position();
         let plan = if start == 0 { &plans.prompt } else { &plans.token };
         if start == 0 || rows.len() == 1 {
@@ -135,9 +145,16 @@ pub(crate) fn generate(args: &flags::Generate, as_json: bool) -> anyhow::Result<
             break;
         }
     }
-    let tokens: Vec<u32> = rows.iter().map(|r| r.token).collect();
+    let mut choices = vec![];
+    if args.alone {
+        // The prompt's keys leave before those of the tokens come.
+        drop(server);
+        let server = plans.serve(&client, &plans.token)?;
+        choices = alone(&server, &client, &plans, &mut session, &mut reference, (&fresh, args.tokens), &mut console)?;
+    }
+    let tokens: Vec<u32> = rows.iter().map(|r| r.token).chain(choices.iter().map(|c| c.token)).collect();
     let answer = String::from_utf8_lossy(&loaded.tokenizer.decode_bytes(&tokens)?).into_owned();
-    let outcome = Outcome { rows, answer, seconds_keygen };
+    let outcome = Outcome { rows, choices, answer, seconds_keygen };
     if as_json {
         println!("{}", outcome.json(&plans, &args.prompt, length));
     } else {
@@ -168,8 +185,94 @@ fn step(
     Ok((report, client.decrypt(plan, &answer, tokens.len() - 1)?))
 }
 
+/// A token that the server chose without seeing it.
+#[derive(serde::Serialize)]
+struct Choice {
+    token: u32,
+    /// Weight in the one-hot vector.
+    weight: f64,
+    /// Distance of the two largest logits in the clear.
+    gap: f64,
+    /// Seconds of the step, argmax and embedding included.
+    seconds: f64,
+    seconds_argmax: f64,
+    same_polynomial: bool,
+}
+
+/// Logits of text like that to come, in the clear: greedy and sampled continuations of the prompt.
+fn expected_logits(model: &Model, prompt: &[u32]) -> anyhow::Result<Vec<Vec<f64>>> {
+    let mut rows = vec![];
+    for seed in 0..12 {
+        let mut sampler = Sampler::new(if seed == 0 { 0.0 } else { 0.8 }, 40, seed)?;
+        let mut runner = Runner::new(model, Mode::Polynomial)?;
+        let mut fresh = prompt.to_vec();
+        while runner.position() + fresh.len() <= model.shape().context {
+            let mut row = runner.append(&fresh, Positions::Last)?;
+            let row = row.pop().context("the reference returned no logits")?;
+            fresh = vec![sampler.pick(&row)];
+            rows.push(row);
+        }
+    }
+    Ok(rows)
+}
+
+/// Steps of the server alone, from the token that the client picked last; the client opens the choices at the end.
+fn alone(
+    server: &Server<Keys>,
+    client: &Client,
+    plans: &Plans,
+    session: &mut Session<Encrypted<Keys>>,
+    reference: &mut Runner<'_>,
+    (fresh, count): (&[u32], usize),
+    console: &mut Console,
+) -> anyhow::Result<Vec<Choice>> {
+    let plan = &plans.token;
+    let machine = server.machine();
+    let first = client.encrypt_at(plan, fresh, session.position())?;
+    let clock = std::cell::Cell::new(Instant::now());
+    let mut starts = vec![];
+    let mut observer = |p: &Progress<'_>| {
+        if p.step <= 1 {
+            starts.push(clock.get().elapsed().as_secs_f64());
+        }
+        console.step(p);
+        true
+    };
+    clock.set(Instant::now());
+    let sealed = server.run_alone(plan, first, session, count, &mut observer)?;
+    starts.push(clock.get().elapsed().as_secs_f64());
+    console.done();
+    let label = machine.log().rows();
+    let argmax: f64 = label.iter().filter(|r| &*r.label == "argmax").map(|r| r.total.time.as_secs_f64()).sum();
+    let mut tokens = fresh.to_vec();
+    let mut out = vec![];
+    for (index, choice) in sealed.iter().enumerate() {
+        let (token, weight) = client.decrypt_choice(plan, choice)?;
+        let row = reference.append(&tokens, Positions::Last)?.pop().context("the reference returned no logits")?;
+        let mut sorted = row.clone();
+        sorted.sort_by(|a, b| b.total_cmp(a));
+        let seconds = starts.get(index + 1).zip(starts.get(index)).map_or(f64::NAN, |(b, a)| b - a);
+        out.push(Choice {
+            token,
+            weight,
+            gap: sorted[0] - sorted[1],
+            seconds,
+            seconds_argmax: argmax / sealed.len() as f64,
+            same_polynomial: token == argmax_of(&row),
+        });
+        // Follow the encrypted text, even where it left the clear one.
+        tokens = vec![token];
+    }
+    Ok(out)
+}
+
+fn argmax_of(row: &[f64]) -> u32 {
+    argmax(row) as u32
+}
+
 struct Outcome {
     rows: Vec<Row>,
+    choices: Vec<Choice>,
     answer: String,
     /// For the prompt, then for the tokens.
     seconds_keygen: Vec<f64>,
@@ -180,6 +283,7 @@ impl Outcome {
     fn pass(&self) -> bool {
         !self.rows.is_empty()
             && self.rows.iter().all(|r| r.check.same_polynomial && r.check.mse <= super::outcome::MSE_BOUND)
+            && self.choices.iter().all(|c| c.same_polynomial)
     }
 
     /// Seconds of the tokens after the first, which came with the prompt.
@@ -197,6 +301,12 @@ impl Outcome {
         }
         for (name, time) in by_operator(&self.rows) {
             println!("  {name:<20} {time:>7.2} s a token");
+        }
+        for c in &self.choices {
+            println!(
+                "alone    token {}, weight {:.4}, gap {:.3}, {:.1} s of which argmax and embedding {:.1} s, as in the clear: {}",
+                c.token, c.weight, c.gap, c.seconds, c.seconds_argmax, c.same_polynomial
+            );
         }
         println!("memory   {:.1} GiB at the peak", gib(peak_memory()));
         println!("\n{}", if self.pass() { "PASS" } else { "FAIL" });
@@ -240,6 +350,7 @@ impl Outcome {
             "key_bytes_resident": key_bytes.1,
             "peak_rss_bytes": peak_memory(),
             "tokens": self.rows.iter().map(row).collect::<Vec<_>>(),
+            "alone": self.choices,
             "pass": self.pass(),
         })
     }
