@@ -1,5 +1,7 @@
 //! Shared parameter sets for the criterion targets.
 
+pub mod forward;
+
 /// `len` residues modulo `q` without structure.
 pub fn scattered(len: usize, q: u64) -> Vec<f64> {
     (1..=len as u64).map(|i| (i.wrapping_mul(0x9E37_79B9_7F4A_7C15) % q) as f64).collect()

@@ -41,6 +41,8 @@ pub(crate) enum Command {
     Certify(Certify),
     /// Say what one of our files or folders is.
     Inspect(Inspect),
+    /// Measure: latency of three attention normalisers, or cost against the length and shape of a model.
+    Experiment(Experiment),
     /// Train a model from a run file; needs the feature `train`.
     Train(Train),
     /// Print completions for a shell.
@@ -277,6 +279,18 @@ pub(crate) struct Certify {
 pub(crate) struct Inspect {
     /// A model folder, or a key, ciphertext, plan or checkpoint file.
     pub(crate) path: PathBuf,
+}
+
+#[derive(Args)]
+pub(crate) struct Experiment {
+    /// `latency` or `length`.
+    pub(crate) name: String,
+    /// A few points only.
+    #[arg(long)]
+    pub(crate) quick: bool,
+    /// Folder for the CSV.
+    #[arg(long, default_value = "target/experiments")]
+    pub(crate) out: PathBuf,
 }
 
 #[derive(Args)]

@@ -7,6 +7,7 @@
 
 mod clear;
 mod encrypted;
+mod experiment;
 mod files;
 mod flags;
 mod inspect;
@@ -60,6 +61,7 @@ fn dispatch(cli: &Cli) -> anyhow::Result<bool> {
         Command::Eval(args) => clear::eval(args, cli.json),
         Command::Certify(args) => clear::certify(args, cli.json),
         Command::Inspect(args) => inspect::run(args, cli.json),
+        Command::Experiment(args) => experiment::run(args),
         Command::Train(args) => train::run(args, cli.json),
         Command::Completions(args) => {
             let mut command = <Cli as clap::CommandFactory>::command();

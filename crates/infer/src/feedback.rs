@@ -1,10 +1,9 @@
 //! Generation without the client: the most likely token is found under encryption and fed back as the next input.
 
 use cipherlm_ckks::linear::LinearTransform;
-use cipherlm_ckks::slots::{Clear, Encrypted, KeyUse, Machine, Plain, RefreshKind};
+use cipherlm_ckks::slots::{Clear, Encrypted, Machine, Plain, RefreshKind};
 use cipherlm_ckks::EvaluationKeys;
 use cipherlm_spec::{Mode, Runner};
-use std::collections::{BTreeMap, BTreeSet};
 
 use crate::argmax::Argmax;
 use crate::client::{Client, EncryptedLogits, EncryptedPrompt, Server};
@@ -16,9 +15,7 @@ use crate::run::Observer;
 /// What a plan for tokens needs beyond itself to go on alone.
 pub(crate) struct Feedback {
     argmax: Argmax,
-    /// Keys of the argmax and the embedding.
-    pub(crate) keys: BTreeMap<KeyUse, BTreeSet<usize>>,
-    /// Their refreshes.
+    /// Refreshes of the argmax and the embedding.
     pub(crate) kinds: Vec<RefreshKind>,
 }
 
@@ -36,7 +33,7 @@ impl Plan {
         }
         let argmax = Argmax::calibrate(rows, self.folded.units.logits, self.geometry().features)?;
         let kinds = vec![argmax.refresh_kind(), RefreshKind::SparseReal(self.geometry().features)];
-        self.feedback = Some(Feedback { argmax, keys: BTreeMap::new(), kinds });
+        self.feedback = Some(Feedback { argmax, kinds });
         let machine = self.target.refreshes.iter().fold(Clear::dry(self.target.chain.clone()), |m, &p| m.with_refresh(p));
         let blank = |_| machine.trivial(&Plain::from(0.0), self.output_level()).at("logits");
         let width = self.graph.nodes.last().map_or(0, |n| n.width);

@@ -188,7 +188,8 @@ impl Search<'_> {
                 if need > self.refresh.output_level {
                     return Err((need, id));
                 }
-                level = self.refresh.input_level;
+                // Sparse refreshes could take less than circuits may use.
+                level = self.refresh.input_level.max(self.floor);
                 trial.refreshes.push((id, need));
                 trial.seconds += self.refresh_seconds(nodes[id].width);
             }

@@ -423,7 +423,7 @@ pub struct Step {
 
 /// The lowest level that circuits use: those below a refresh's input belong to it, and their scales suit nothing else.
 fn floor(target: &Target) -> usize {
-    target.refreshes.iter().map(|profile| profile.input_level).max().unwrap_or(0)
+    target.refreshes.iter().map(|profile| profile.input_level).max().unwrap_or(0).max(target.chain.floor())
 }
 
 /// Picks kinds of refresh: sparse ones where all values repeat, pairs where a complex refresh exists.

@@ -1,6 +1,9 @@
 //! `cargo xtask experiment`: each writes a CSV, a plot and a paragraph.
 
 mod division;
+mod latency;
+mod length;
+mod table;
 
 use crate::flags::Experiment;
 use anyhow::bail;
@@ -22,6 +25,7 @@ pub(crate) fn run(sh: &Shell, flags: &Experiment) -> anyhow::Result<()> {
             let name = &flags.name;
             cmd!(sh, "cargo run --quiet --locked --release -p cipherlm -- experiment {name} --out {out} {quick...}")
                 .run()?;
+            if name == "latency" { latency::draw(&out)? } else { length::draw(&out)? }
         }
         other => bail!("no experiment is called `{other}`: choose stability, twins, division, latency or length"),
     }

@@ -6,12 +6,12 @@ mod precision;
 mod run;
 mod setup;
 
-pub(crate) use run::Console;
-pub(crate) use setup::{Setup, insecure_profile};
+pub(crate) use outcome::Outcome;
+pub(crate) use run::{Console, Session};
+pub(crate) use setup::{Setup, insecure_profile, sample};
 
 use crate::flags;
 use anyhow::{Context, bail};
-use outcome::Outcome;
 use serde_json::json;
 use std::path::Path;
 

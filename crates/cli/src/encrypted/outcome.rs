@@ -118,7 +118,7 @@ impl<'s> Outcome<'s> {
         self.setup.text(&self.tokens.iter().map(|t| t.token).collect::<Vec<_>>())
     }
 
-    fn seconds_total(&self) -> f64 {
+    pub(crate) fn seconds_total(&self) -> f64 {
         self.reports.iter().map(|r| r.seconds_total).sum()
     }
 

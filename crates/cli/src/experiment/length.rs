@@ -1,6 +1,6 @@
 //! End-to-end cost against length, width, layers, power and eps: the planner's predictions, and forward passes that check them.
 
-use crate::encrypted::{Outcome, run, setup};
+use crate::encrypted::{Console, Outcome, Session, Setup, sample};
 use cipherlm_ckks::bootstrap::Profile;
 use cipherlm_infer::{Circuits, Options, Plan, Purpose};
 use cipherlm_spec::{Attention, Eps, FitOptions, Margins, Model, Shape, certify, fit, freeze_eps, random};
@@ -95,11 +95,11 @@ fn model(point: Point) -> anyhow::Result<Model> {
 /// One encrypted forward pass of the shipped model beside its prediction.
 fn measure(csv: &mut String, length: usize) -> anyhow::Result<()> {
     let loaded = crate::model::load(None)?;
-    let prompt = setup::sample(&loaded, length)?;
-    let setup = setup::Setup::new(loaded, Some(length), prompt.len())?;
+    let prompt = sample(&loaded, length)?;
+    let setup = Setup::new(loaded, Some(length), prompt.len())?;
     setup.price_memory()?;
-    let mut console = run::Console::new(true);
-    let session = run::Session::start(&setup, &mut console)?;
+    let mut console = Console::new(true);
+    let session = Session::start(&setup, false, &mut console)?;
     let mut outcome = Outcome::new(&setup, "", session.seconds_keygen);
     session.forward(&prompt, &mut outcome, &mut console)?;
     let keys = setup.circuits.key_bytes(&setup.plan)?.0 as f64 / f64::from(1 << 30);

@@ -226,7 +226,7 @@ impl Softmax {
     }
 }
 
-fn each<V: Send + Sync>(vectors: &[V], f: impl Fn(&V) -> SlotResult<V> + Sync) -> SlotResult<Vec<V>> {
+fn each<V: Send + Sync>(vectors: &[V], f: impl Fn(&V) -> SlotResult<V> + Sync + Send) -> SlotResult<Vec<V>> {
     vectors.par_iter().map(f).collect()
 }
 
