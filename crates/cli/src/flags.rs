@@ -232,9 +232,9 @@ pub(crate) struct Generate {
     /// Run under encryption at 128-bit parameters, token by token over encrypted keys and values, and check every token.
     #[arg(long)]
     pub(crate) encrypted: bool,
-    /// With --encrypted: after the first token, find and feed back each next one without the client.
-    #[arg(long, requires = "encrypted")]
-    pub(crate) alone: bool,
+    /// With --encrypted: find and feed back the last so many tokens without the client.
+    #[arg(long, requires = "encrypted", default_value_t = 0)]
+    pub(crate) alone: usize,
 }
 
 #[derive(Args)]

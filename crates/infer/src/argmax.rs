@@ -196,8 +196,9 @@ mod tests {
 
     /// Logits without structure between -20 and 10, the winner `gap` above the second.
     fn row(seed: u64, vocab: usize, gap: f64) -> (Vec<f64>, usize) {
+        let scramble = |x: u64| (x ^ (x >> 29)).wrapping_mul(0x9E37_79B9_7F4A_7C15);
         let mut row: Vec<f64> = (0..vocab as u64)
-            .map(|i| ((i + 1) * (seed + 3)).wrapping_mul(0x9E37_79B9_7F4A_7C15) >> 40)
+            .map(|i| scramble(scramble(scramble(i + 1000 * seed + 1))) >> 40)
             .map(|bits| bits as f64 / f64::from(1 << 24) * 30.0 - 20.0)
             .collect();
         let winner = (seed as usize * 7) % vocab;

@@ -80,12 +80,19 @@ pub(crate) fn generate(args: &flags::Generate, as_json: bool) -> anyhow::Result<
     if args.tokens == 0 {
         bail!("--tokens 0 generates nothing: ask for at least 1");
     }
+    if args.alone >= args.tokens {
+        bail!(
+            "--alone {} leaves no token of {} to the client: it picks at least the one after the prompt",
+            args.alone,
+            args.tokens
+        );
+    }
     let loaded = crate::model::load(args.model.as_deref())?;
     let prompt = loaded.tokens(&args.prompt, args.tokens)?;
     let length = setup::length_for(prompt.len())?;
     let model = Arc::new(loaded.model.clone());
     cipherlm_spec::ensure_certified(&model)?;
-    let expected = if args.alone { Some(expected_logits(&model, &prompt)?) } else { None };
+    let expected = if args.alone > 0 { Some(expected_logits(&model, &prompt)?) } else { None };
     let plans = Plans::new(&model, length, expected.as_deref())?;
     let params = plans.circuits.params();
     let mut console = Console::new(!as_json);
@@ -111,8 +118,7 @@ pub(crate) fn generate(args: &flags::Generate, as_json: bool) -> anyhow::Result<
     let mut fresh = prompt.clone();
     let mut seconds_keygen = vec![];
     let mut server: Option<Server<Keys>> = None;
-    let by_client = if args.alone { 1 } else { args.tokens };
-    while rows.len() < by_client {
+    while rows.len() < args.tokens - args.alone {
         let start = session.position();
         let plan = if start == 0 { &plans.prompt } else { &plans.token };
         if start == 0 || rows.len() == 1 {
@@ -146,11 +152,12 @@ pub(crate) fn generate(args: &flags::Generate, as_json: bool) -> anyhow::Result<
         }
     }
     let mut choices = vec![];
-    if args.alone {
-        // The prompt's keys leave before those of the tokens come.
-        drop(server);
-        let server = plans.serve(&client, &plans.token)?;
-        choices = alone(&server, &client, &plans, &mut session, &mut reference, (&fresh, args.tokens), &mut console)?;
+    if args.alone > 0 {
+        let server = match server.take().filter(|_| rows.len() > 1) {
+            Some(server) => server,
+            None => plans.serve(&client, &plans.token)?,
+        };
+        choices = alone(&server, &client, &plans, &mut session, &mut reference, (&fresh, args.alone), &mut console)?;
     }
     let tokens: Vec<u32> = rows.iter().map(|r| r.token).chain(choices.iter().map(|c| c.token)).collect();
     let answer = String::from_utf8_lossy(&loaded.tokenizer.decode_bytes(&tokens)?).into_owned();
@@ -229,21 +236,21 @@ fn alone(
     let plan = &plans.token;
     let machine = server.machine();
     let first = client.encrypt_at(plan, fresh, session.position())?;
-    let clock = std::cell::Cell::new(Instant::now());
+    machine.log().clear();
+    let clock = Instant::now();
     let mut starts = vec![];
     let mut observer = |p: &Progress<'_>| {
         if p.step <= 1 {
-            starts.push(clock.get().elapsed().as_secs_f64());
+            starts.push(clock.elapsed().as_secs_f64());
         }
         console.step(p);
         true
     };
-    clock.set(Instant::now());
     let sealed = server.run_alone(plan, first, session, count, &mut observer)?;
-    starts.push(clock.get().elapsed().as_secs_f64());
+    starts.push(clock.elapsed().as_secs_f64());
     console.done();
-    let label = machine.log().rows();
-    let argmax: f64 = label.iter().filter(|r| &*r.label == "argmax").map(|r| r.total.time.as_secs_f64()).sum();
+    let rows = machine.log().rows();
+    let argmax: f64 = rows.iter().filter(|r| &*r.label == "argmax").map(|r| r.total.time.as_secs_f64()).sum();
     let mut tokens = fresh.to_vec();
     let mut out = vec![];
     for (index, choice) in sealed.iter().enumerate() {
