@@ -41,6 +41,10 @@ pub(crate) enum Map {
     Down(usize),
     /// Hidden state to the vocabulary.
     Head,
+    /// Hidden state to the argument of an encoder's pooling.
+    Pool,
+    /// Pooled state to the classes.
+    Classifier,
 }
 
 /// What one unit of a slot stands for, chosen from the certified ranges so that every intermediate value stays within about one.
@@ -50,6 +54,8 @@ pub(crate) struct Units {
     pub(crate) hidden: f64,
     /// Logits.
     pub(crate) logits: f64,
+    /// Argument of an encoder's pooling.
+    pub(crate) pool: f64,
     /// One entry per layer.
     pub(crate) layers: Vec<LayerUnits>,
     /// Before the head.
@@ -86,7 +92,8 @@ impl Units {
                 activation: at("ffn.activation")?.magnitude(),
             });
         }
-        Ok(Self { hidden, logits: range("logits")?.magnitude(), layers, final_norm: range("final_norm")? })
+        let pool = if shape.kind == Kind::Decoder { 1.0 } else { range("pool.activation")?.magnitude() };
+        Ok(Self { hidden, logits: range("logits")?.magnitude(), pool, layers, final_norm: range("final_norm")? })
     }
 }
 
@@ -132,8 +139,11 @@ impl Folded {
             Attention::PowerSoftmax { .. } => {}
             _ => return refuse("attention without an even power", "train with PowerSoftmax attention"),
         }
-        if shape.kind != Kind::Decoder || shape.placement != Placement::Pre {
-            return refuse("a post-norm encoder", "use a pre-norm decoder");
+        if shape.placement != Placement::Pre {
+            return refuse("a model with norms after its branches", "train with norms before them");
+        }
+        if shape.kind != Kind::Decoder && purpose != Purpose::Prompt {
+            return refuse("a session with an encoder", "plan for prompts");
         }
         ensure_certified(&model)?;
         let units = Units::new(&model)?;
@@ -142,6 +152,14 @@ impl Folded {
 
     pub(crate) fn shape(&self) -> &Shape {
         self.model.shape()
+    }
+
+    /// Values of a row of results: one for each token of the vocabulary, or for each class.
+    pub(crate) fn results(&self) -> usize {
+        match self.shape().kind {
+            Kind::Decoder => self.shape().vocab,
+            Kind::Encoder { classes } => classes,
+        }
     }
 
     /// The embedded rows as the client encrypts them: centred where the model normalises by LayerNorm, in units of the stream.
@@ -193,6 +211,15 @@ impl Folded {
                     self.linear("head")?
                 };
                 self.after_norm(raw, "final_norm", self.units.final_norm, self.units.logits)
+            }
+            Map::Pool => self.after_norm(self.linear("pool")?, "final_norm", self.units.final_norm, self.units.pool),
+            Map::Classifier => {
+                let mut raw = self.linear("classifier")?;
+                // An activation leaves its polynomial in units of its argument's range.
+                let (from, to) = (self.units.pool, self.units.logits);
+                raw.weights.iter_mut().flatten().for_each(|w| *w *= from / to);
+                raw.bias.iter_mut().for_each(|b| *b /= to);
+                Ok(raw)
             }
         }
     }
@@ -328,7 +355,8 @@ impl Folded {
             let (copy, position, _) = g.place(from);
             let key = (position + g.tokens * g.copies - copy) % g.tokens;
             let surplus = copy >= g.tokens;
-            if key <= token && !surplus {
+            let admitted = key <= token || self.shape().kind != Kind::Decoder;
+            if admitted && !surplus {
                 out.push((slot, token, key));
             }
         }
@@ -350,7 +378,8 @@ impl Folded {
         let top = 0.5 * (range.hi - range.lo);
         let row = |head: usize, token: usize| {
             let unit = frozen.map_or(1.0, |e| e[head * shape.context + token.min(shape.context - 1)]);
-            1.0 / (root * ((token + 1) as f64 * unit * top).powf(1.0 / f64::from(p)))
+            let keys = if shape.kind == Kind::Decoder { token + 1 } else { self.geometry.tokens };
+            1.0 / (root * (keys as f64 * unit * top).powf(1.0 / f64::from(p)))
         };
         let rows = if self.decoding() { shape.context } else { self.geometry.tokens };
         Ok((0..shape.heads).map(|h| (0..rows).map(|t| row(h, t)).collect()).collect())

@@ -1,7 +1,7 @@
 //! The circuit as data: one node per step, with what it reads, how deep it is and where its time belongs.
 
 use cipherlm_approx::EvalPlan;
-use cipherlm_spec::Attention;
+use cipherlm_spec::{Attention, Kind};
 
 use crate::error::{InferError, Result};
 use crate::fold::{Folded, Map, Purpose, shares_norm};
@@ -129,8 +129,15 @@ impl Builder<'_> {
         }
         self.layer = None;
         let inv = self.inverse_root(hidden, "final_norm")?;
-        let width = g.layout()?.blocks(shape.vocab);
-        self.scaled_map("head", Map::Head, hidden, inv, width);
+        let width = g.layout()?.blocks(self.folded.results());
+        if shape.kind == Kind::Decoder {
+            self.scaled_map("head", Map::Head, hidden, inv, width);
+        } else {
+            let pool = self.scaled_map("pool", Map::Pool, hidden, inv, g.blocks);
+            let pooled =
+                self.poly("pool.activation", pool, "pool.activation", Operator::ActivationNorm, true)?;
+            self.linear("classifier", Map::Classifier, pooled, width, true);
+        }
         Ok(Graph { nodes: self.nodes })
     }
 

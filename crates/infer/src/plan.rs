@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use cipherlm_ckks::Params;
 use cipherlm_ckks::slots::{Chain, Clear, KeyUse, Machine, OpKind, Plain, RefreshKind, RefreshProfile};
-use cipherlm_spec::{Mode, Model, Runner};
+use cipherlm_spec::{Kind, Mode, Model, Runner};
 
 use crate::cost::CostModel;
 use crate::error::{At, InferError, Result};
@@ -311,6 +311,13 @@ impl Plan {
                 advice: "shorten the prompt or plan for a longer one",
             });
         }
+        if self.folded.shape().kind != Kind::Decoder && tokens.len() != capacity {
+            return Err(InferError::Prompt {
+                length: tokens.len(),
+                capacity,
+                advice: "every position of an encoder sees all others: fill the text up with the model's padding token",
+            });
+        }
         let padded: Vec<u32> = tokens.iter().copied().cycle().take(capacity).collect();
         let mut rows = Runner::new(&self.folded.model, Mode::Exact)?.embed(&padded, start)?;
         self.folded.enter_stream(&mut rows);
@@ -331,7 +338,7 @@ impl Plan {
                 advice: "ask for a position of the prompt",
             });
         }
-        let mut row = self.folded.geometry.unpack_row(outputs, position, self.folded.shape().vocab);
+        let mut row = self.folded.geometry.unpack_row(outputs, position, self.folded.results());
         row.iter_mut().for_each(|x| *x *= self.folded.units.logits);
         Ok(row)
     }

@@ -222,7 +222,12 @@ impl<'m> Runner<'m> {
         self.reset();
         let rows = self.embed(tokens, 0)?;
         let hidden = self.blocks(rows, valid)?;
-        let pooled = Linear::new(self.model, "pool")?.apply(&hidden[..self.model.shape().d_model]);
+        let mut first = hidden[..self.model.shape().d_model].to_vec();
+        if self.model.shape().placement == Placement::Pre {
+            let norm = NormWeights::new(self.model, "final_norm")?;
+            first = self.norm(&norm, "final_norm", &first)?;
+        }
+        let pooled = Linear::new(self.model, "pool")?.apply(&first);
         let pooled = self.map("pool.activation", pooled)?;
         let logits = Linear::new(self.model, "classifier")?.apply(&pooled);
         self.observe("logits", &logits);
