@@ -104,9 +104,8 @@ impl Client {
         bits: f64,
         error_bound: f64,
     ) -> Result<Vec<f64>> {
-        let decode = |message: &Decrypted| {
-            Ok(message.decode_public(bits, error_bound)?.iter().map(|slot| slot.re).collect())
-        };
+        let decode =
+            |message: &Decrypted| Ok(message.decode_public(bits, error_bound)?.iter().map(|slot| slot.re).collect());
         plan.logits(&self.open(plan, logits, decode)?, position)
     }
 

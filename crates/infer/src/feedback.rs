@@ -1,8 +1,8 @@
 //! Generation without the client: the most likely token is found under encryption and fed back as the next input.
 
+use cipherlm_ckks::EvaluationKeys;
 use cipherlm_ckks::linear::LinearTransform;
 use cipherlm_ckks::slots::{Clear, Encrypted, Machine, Plain, RefreshKind};
-use cipherlm_ckks::EvaluationKeys;
 use cipherlm_spec::{Mode, Runner};
 
 use crate::argmax::Argmax;
@@ -34,7 +34,8 @@ impl Plan {
         let argmax = Argmax::calibrate(rows, self.folded.units.logits, self.geometry().features)?;
         let kinds = vec![argmax.refresh_kind(), RefreshKind::SparseReal(self.geometry().features)];
         self.feedback = Some(Feedback { argmax, kinds });
-        let machine = self.target.refreshes.iter().fold(Clear::dry(self.target.chain.clone()), |m, &p| m.with_refresh(p));
+        let machine =
+            self.target.refreshes.iter().fold(Clear::dry(self.target.chain.clone()), |m, &p| m.with_refresh(p));
         let blank = |_| machine.trivial(&Plain::from(0.0), self.output_level()).at("logits");
         let width = self.graph.nodes.last().map_or(0, |n| n.width);
         let logits = (0..width).map(blank).collect::<Result<Vec<_>>>()?;
@@ -137,7 +138,9 @@ impl Client {
         let vectors = self.open(plan, choice, |message| Ok(message.decode().real()))?;
         match (&plan.feedback, vectors.first()) {
             (Some(feedback), Some(slots)) => Ok(feedback.argmax.read(slots)),
-            _ => Err(InferError::Malformed { what: "choice".into(), reason: "it is empty or from another plan".into() }),
+            _ => {
+                Err(InferError::Malformed { what: "choice".into(), reason: "it is empty or from another plan".into() })
+            }
         }
     }
 }

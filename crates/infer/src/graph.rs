@@ -134,8 +134,7 @@ impl Builder<'_> {
             self.scaled_map("head", Map::Head, hidden, inv, width);
         } else {
             let pool = self.scaled_map("pool", Map::Pool, hidden, inv, g.blocks);
-            let pooled =
-                self.poly("pool.activation", pool, "pool.activation", Operator::ActivationNorm, true)?;
+            let pooled = self.poly("pool.activation", pool, "pool.activation", Operator::ActivationNorm, true)?;
             self.linear("classifier", Map::Classifier, pooled, width, true);
         }
         Ok(Graph { nodes: self.nodes })

@@ -129,7 +129,8 @@ impl Plan {
         };
         let placement = search.cheapest()?;
         let greedy = search.greedy_seconds();
-        let mut plan = Self { folded, graph, placement, choice, target, profiles, greedy, keys: BTreeMap::new(), feedback: None };
+        let mut plan =
+            Self { folded, graph, placement, choice, target, profiles, greedy, keys: BTreeMap::new(), feedback: None };
         plan.keys = plan.keys_used()?;
         Ok(plan)
     }

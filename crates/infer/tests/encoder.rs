@@ -33,12 +33,8 @@ fn classes_match_the_reference() {
 
 #[test]
 fn classes_under_encryption_match_the_reference() {
-    let shape = Shape {
-        kind: Kind::Encoder { classes: 3 },
-        layers: 1,
-        tied_head: false,
-        ..Shape::preset("test").unwrap()
-    };
+    let shape =
+        Shape { kind: Kind::Encoder { classes: 3 }, layers: 1, tied_head: false, ..Shape::preset("test").unwrap() };
     let model = Arc::new(random::certified("encoder", &shape, 3).unwrap());
     let builder = Params::builder().degree(1 << 10).base(50.0).levels(40.0, 52).special(50, 8);
     let params = Params::insecure_for_tests(builder).unwrap();

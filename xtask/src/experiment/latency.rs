@@ -12,8 +12,7 @@ const METHODS: [(&str, &str); 3] = [
 ];
 
 /// The paper's ratios to PowerSoftmax, one A100, at 128 and 1024 tokens.
-const PAPER: [(&str, [f64; 2]); 2] =
-    [("exp_taylor_goldschmidt", [1.3, 9.7]), ("normalise_and_square", [2.7, 20.0])];
+const PAPER: [(&str, [f64; 2]); 2] = [("exp_taylor_goldschmidt", [1.3, 9.7]), ("normalise_and_square", [2.7, 20.0])];
 
 /// Reads the CSV in `out`, writes the plot and a table beside it.
 pub(super) fn draw(out: &Path) -> anyhow::Result<()> {
@@ -39,12 +38,7 @@ pub(super) fn draw(out: &Path) -> anyhow::Result<()> {
 }
 
 /// Measured points solid, predicted ones dashed from the last measured one on.
-fn series(
-    rows: &[Row],
-    colour: usize,
-    (key, name): &(&str, &str),
-    column: fn(&Row, &[Row]) -> f64,
-) -> Vec<Series> {
+fn series(rows: &[Row], colour: usize, (key, name): &(&str, &str), column: fn(&Row, &[Row]) -> f64) -> Vec<Series> {
     let of = |kind: &str| -> Vec<(f64, f64)> {
         let own = rows.iter().filter(|r| r.text("method") == *key && r.text("kind") == kind);
         own.map(|r| (r.number("length"), column(r, rows))).collect()
@@ -52,10 +46,7 @@ fn series(
     let measured = of("measured");
     let predicted: Vec<_> = measured.last().copied().into_iter().chain(of("predicted")).collect();
     let line = |name: String, dash, points| Series { name, colour, dash, points };
-    vec![
-        line((*name).to_string(), Dash::Solid, measured),
-        line(format!("{name}, predicted"), Dash::Dashed, predicted),
-    ]
+    vec![line((*name).to_string(), Dash::Solid, measured), line(format!("{name}, predicted"), Dash::Dashed, predicted)]
 }
 
 fn table(rows: &[Row]) -> anyhow::Result<String> {

@@ -31,7 +31,12 @@ fn panel(rows: &[Row], (sweep, column, label, scale): &(&str, &str, &str, Scale)
     let line = |name: &str, colour, dash, points| Series { name: name.into(), colour, dash, points };
     let mut series = vec![
         line("prompt, seconds (predicted)", 0, Dash::Dashed, points("predicted", sweep, "seconds")),
-        line("one token over a cache, seconds (predicted)", 1, Dash::Dashed, points("predicted_token", sweep, "seconds")),
+        line(
+            "one token over a cache, seconds (predicted)",
+            1,
+            Dash::Dashed,
+            points("predicted_token", sweep, "seconds"),
+        ),
         line("prompt, bootstraps (planned)", 2, Dash::Dotted, points("predicted", sweep, "bootstraps")),
     ];
     if *sweep == "length" {

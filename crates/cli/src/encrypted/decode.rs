@@ -3,9 +3,9 @@
 use super::outcome::TokenCheck;
 use super::run::Console;
 use super::setup;
-use crate::system::{available_memory, gib, peak_memory, processor, threads};
 use crate::clear::{Sampler, argmax};
 use crate::flags;
+use crate::system::{available_memory, gib, peak_memory, processor, threads};
 use anyhow::{Context, bail};
 use cipherlm_ckks::bootstrap::{BootstrapKeys, Profile};
 use cipherlm_ckks::slots::{Encrypted, Machine};

@@ -7,7 +7,8 @@ use cipherlm_spec::{Attention, Eps, FitOptions, Margins, Model, Shape, certify, 
 use std::fmt::Write as _;
 use std::sync::Arc;
 
-const HEADER: &str = "sweep,layers,d_model,length,p,eps_ratio,kind,machine,seconds,bootstraps,bootstraps_per_layer,key_gib";
+const HEADER: &str =
+    "sweep,layers,d_model,length,p,eps_ratio,kind,machine,seconds,bootstraps,bootstraps_per_layer,key_gib";
 
 /// One point of a sweep.
 #[derive(Clone, Copy)]

@@ -188,11 +188,8 @@ impl Softmax {
             let mean = if round == 0 { self.mean(machine, &weights)? } else { self.sum(machine, &weights)? };
             let fresh = self.fresh(machine, &mean, split)?;
             let inverse = polynomial::evaluate_all(machine, plan, &fresh)?.swap_remove(0);
-            let inverse = if round == 0 {
-                machine.mul_const(&inverse, (1.0 / self.keys as f64).into())?
-            } else {
-                inverse
-            };
+            let inverse =
+                if round == 0 { machine.mul_const(&inverse, (1.0 / self.keys as f64).into())? } else { inverse };
             split.narrow += clock.elapsed().as_secs_f64();
             weights = times(machine, &weights, &inverse)?;
         }
