@@ -98,7 +98,7 @@ pub fn passes(model: Model, tokens: usize, count: usize, smoke: bool) -> Result<
         }
         mse = mse.max(sum / values as f64);
     }
-    if !(mse <= 0.005) {
+    if mse.is_nan() || mse > 0.005 {
         return Err(format!("mean square error {mse:.1e} of the logits").into());
     }
     let params = circuits.params();

@@ -8,8 +8,8 @@
 //!
 //! With logits `a > b` for the best two tokens and `k = 16 * 2^rounds / (a + c)`, the odds after step 2 are at least `exp(k (a - b))`
 //! each, so the winner takes more than one half if `(vocab - 1) exp(-k (a - b)) < 1`, whatever the other logits are; against a
-//! single rival any gap of more than a few hundredths of `1/k` does. A tie ends between the tied tokens: the result is then a mixture
-//! of them with weights that sum to about one, and so is the embedding that is fed back.
+//! single rival a gap of `0.12 / k` suffices. A tie ends between the tied tokens: the result is then a mixture of them, and so is
+//! the embedding that is fed back.
 
 use cipherlm_approx::{EvalPlan, Interval, Polynomial, chebyshev};
 use cipherlm_ckks::polynomial;
