@@ -168,7 +168,10 @@ impl Argmax {
     }
 }
 
-/// The cheapest `P(s)` on `[lo, 1]` with `1 - 2 limit <= s P(s) <= 1`, in the Chebyshev basis of `[-1, 1]`: no level goes into a map.
+/// The cheapest `P(s)` on `[lo, 1]` with `1 - 2 limit <= s P(s) <= 1`.
+///
+/// Low degrees are written in the Chebyshev basis of `[-1, 1]`, so that no level goes into a map. Their coefficients grow like
+/// `(3 + sqrt 8)^degree`, which at degree 15 would drown the value in noise: there a level is spent on the map.
 fn reciprocal(lo: f64, limit: f64) -> Option<Polynomial> {
     let domain = Interval::new(lo, 1.0).ok()?;
     for degree in [3, 7, 15] {
@@ -177,7 +180,11 @@ fn reciprocal(lo: f64, limit: f64) -> Option<Polynomial> {
         let error = 1.0 / ((degree + 1) as f64 * ((kappa + 1.0) / (kappa - 1.0)).acosh()).cosh();
         if error <= limit {
             let fit = chebyshev::interpolate(|s| 1.0 / s, domain, degree).ok()?.scaled(1.0 / (1.0 + error)).ok()?;
-            return chebyshev::interpolate(|s| fit.eval(s), Interval::UNIT, degree).ok();
+            return if degree > 7 {
+                Some(fit)
+            } else {
+                chebyshev::interpolate(|s| fit.eval(s), Interval::UNIT, degree).ok()
+            };
         }
     }
     None
