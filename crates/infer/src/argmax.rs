@@ -193,7 +193,9 @@ fn reciprocal(lo: f64, limit: f64) -> Option<Polynomial> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use cipherlm_ckks::slots::{Chain, Clear, RefreshProfile};
+    use cipherlm_ckks::Params;
+    use cipherlm_ckks::noise::NoiseModel;
+    use cipherlm_ckks::slots::{Chain, Clear, Noise, RefreshProfile};
 
     fn machine(slots: usize, period: usize) -> Clear {
         let kind = RefreshKind::SparseReal(period);
@@ -239,6 +241,35 @@ mod tests {
             for (slot, weight) in slots.iter().enumerate() {
                 let expected = f64::from(u8::from(slot % 64 == winner));
                 assert!((weight - expected).abs() < 1e-3, "seed {seed}, slot {slot}: {weight}");
+            }
+        }
+    }
+
+    /// The errors of encryption at 40-bit scales and of refreshes with 23 bits, in a small ring.
+    #[test]
+    fn noise_does_not_choose() {
+        let builder = Params::builder().degree(1 << 9).base(50.0).levels(40.0, 13).special(50, 4);
+        let params = Params::insecure_for_tests(builder).unwrap();
+        let (vocab, features, unit) = (60, 16, 40.0);
+        let rows: Vec<Vec<f64>> = (0..200).map(|s| row(s, vocab, 0.05 * (s % 20 + 1) as f64).0).collect();
+        let argmax = Argmax::calibrate(&rows, unit, features).unwrap();
+        let kind = RefreshKind::SparseReal(64);
+        let profile = RefreshProfile { kind, input_level: 0, output_level: 13, range: 1.0, error: 2f64.powf(-23.7) };
+        for seed in 300..306 {
+            let noise = Noise::new(NoiseModel::new(&params), seed).unwrap().with_refresh(profile);
+            let (row, winner) = row(seed, vocab, 0.2);
+            let blocks: Vec<_> = row
+                .chunks(features)
+                .map(|block| {
+                    let mut slots: Vec<f64> = block.iter().map(|x| x / unit).collect();
+                    slots.resize(features, 0.3);
+                    noise.input(slots, 1).unwrap()
+                })
+                .collect();
+            let result = argmax.run(&noise, &blocks).unwrap();
+            for (slot, weight) in result.noisy().iter().enumerate() {
+                let expected = f64::from(u8::from(slot % 64 == winner));
+                assert!((weight.re - expected).abs() < 1e-2, "seed {seed}, slot {slot}: {weight}");
             }
         }
     }
