@@ -94,9 +94,9 @@ impl Plan {
         self.walk(machine, input, None, observer)
     }
 
-    /// An empty session, for a prompt as long as the plan if the plan is one for prompts.
+    /// An empty session, for a prompt as long as the plan that begins it.
     pub fn session<M: Machine>(&self) -> Session<M> {
-        self.session_of(self.tokens())
+        self.session_of(usize::MAX)
     }
 
     /// An empty session for a prompt of `tokens` tokens; the rest of what the client encrypts is padding.
