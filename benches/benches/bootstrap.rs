@@ -16,8 +16,6 @@ criterion_main!(benches);
 fn bootstrap(c: &mut Criterion) {
     let mut group = c.benchmark_group("bootstrap");
     group.sample_size(10).sampling_mode(SamplingMode::Flat).warm_up_time(Duration::from_millis(1));
-    // Set up when first run, so that ids that are filtered out cost nothing.
-    let mut full = None;
     for (id, profile, slots, content) in [
         ("full/65536", Profile::n16(), 1 << 15, Content::Complex),
         ("full/65536/fast", Profile::n16_fast(), 1 << 15, Content::Complex),
@@ -25,19 +23,18 @@ fn bootstrap(c: &mut Criterion) {
         ("sparse1024/65536", Profile::n16(), 1 << 10, Content::Real),
         ("full/32768", Profile::n15(), 1 << 14, Content::Complex),
     ] {
+        // Set up when first run, so that ids that are filtered out cost nothing.
         let mut bench = None;
         group.bench_function(id, |b| {
             let bench = bench.get_or_insert_with(|| Bench::new(id, &profile, slots, content));
             b.iter(|| bench.run(bench.bootstrapper.output_level()));
         });
         if id == "full/65536" {
-            full = bench;
             // Six of the thirteen levels.
             group.bench_function("full/65536/lower6", |b| {
-                let bench = full.get_or_insert_with(|| Bench::new(id, &profile, slots, content));
+                let bench = bench.get_or_insert_with(|| Bench::new(id, &profile, slots, content));
                 b.iter(|| bench.run(bench.bootstrapper.profile().input_level() + 6));
             });
-            full = None;
         }
     }
     group.finish();

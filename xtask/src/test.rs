@@ -32,6 +32,8 @@ pub(crate) const EVERYDAY: [&str; 3] = ["--workspace", "--exclude", "cipherlm-mo
 /// Package, name and toy arguments of every example. `None`: it has no toy size, and is only built.
 pub(crate) const EXAMPLES: &[(&str, &str, Option<&[&str]>)] = &[
     ("cipherlm-ring", "1_key_switch", Some(&[])),
+    ("cipherlm-ring", "2_product", Some(&[])),
+    ("cipherlm-ring", "3_rescale", Some(&[])),
     ("cipherlm-approx", "1_fit_inverse", Some(&[])),
     ("cipherlm-ckks", "1_encrypt_and_add", Some(&[])),
     ("cipherlm-ckks", "2_rotate_and_dot", Some(&[])),
@@ -44,9 +46,12 @@ pub(crate) const EXAMPLES: &[(&str, &str, Option<&[&str]>)] = &[
     ("cipherlm-spec", "1_load_and_run", Some(&[])),
     ("cipherlm-spec", "random_model", None),
     ("cipherlm-spec", "refit", None),
+    ("cipherlm-spec", "row_means", Some(&[])),
     ("cipherlm-infer", "1_client_and_server", Some(&[])),
+    ("cipherlm-infer", "calibrate", None),
     ("cipherlm-infer", "forward", Some(&["models/tiny", "8", "insecure", "dry"])),
     ("cipherlm-infer", "length", None),
+    ("cipherlm-infer", "noise", None),
 ];
 
 /// Runs an example that was built, quietly unless it fails.

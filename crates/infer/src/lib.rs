@@ -43,8 +43,8 @@
 //!   the mixed values, never the score matrix. Numerators and denominators are refreshed together, as real and imaginary parts.
 //! * Every value is kept in units of its certified range, so that slots stay within one wherever a refresh may be placed.
 
-mod calibrate;
 mod argmax;
+mod calibrate;
 mod checkpoint;
 mod client;
 mod cost;

@@ -21,7 +21,7 @@ const LAYERS: [(&str, &[&str]); 7] = [
     ("cipherlm-spec", &["cipherlm-approx"]),
     ("cipherlm-model", &["cipherlm-spec", "cipherlm-approx"]),
     ("cipherlm-infer", &["cipherlm-ckks", "cipherlm-approx", "cipherlm-spec"]),
-    ("cipherlm", &["cipherlm-infer", "cipherlm-spec", "cipherlm-ckks", "cipherlm-model"]),
+    ("cipherlm", &["cipherlm-infer", "cipherlm-spec", "cipherlm-ckks", "cipherlm-approx", "cipherlm-model"]),
 ];
 
 /// Runs every check and lists all violations.
