@@ -9,8 +9,8 @@ fn main() -> Result<(), Error> {
     let ring = Ring::new(degree, &ntt_primes(degree, 50, 6, &[])?)?;
     let (chain, further) = (Limbs::range(0..4), Limbs::range(4..6));
 
-    // Coefficients of about 120 bits, modulo four primes of 50.
-    let values: Vec<(f64, f64)> = (0..degree).map(|i| ((i as f64 - 512.0) * 2f64.powi(110), 12_345.0)).collect();
+    // Coefficients of about 100 bits, modulo four primes of 50.
+    let values: Vec<(f64, f64)> = (0..degree).map(|i| ((i as f64 - 512.0) * 2f64.powi(90), 12_345.0)).collect();
     let x = Poly::<Coeff>::from_double_double(&ring, &chain, &values)?;
     let before = x.to_bigint();
 
