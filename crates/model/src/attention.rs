@@ -1,11 +1,14 @@
 //! Multi-head attention with softmax, pointwise or PowerSoftmax weights, and rotary positions.
 
+use std::sync::Arc;
+
 use burn::module::{Module, Param};
 use burn::tensor::activation::{gelu, softmax};
 use burn::tensor::{DType, Device, Tensor, TensorData};
 
 use crate::block::Dense;
 use crate::config::{Attention as Kind, Epsilon, ModelConfig, Power};
+use crate::fused::{self, Layout, Weights};
 use crate::power_softmax::parts;
 use crate::probe::{Probe, Site};
 
@@ -17,11 +20,22 @@ pub struct Tables {
     /// Additive mask, for softmax only: 0 where a key is seen, a large negative number where not.
     bias: Option<Tensor<4>>,
     rotary: Option<(Tensor<4>, Tensor<4>)>,
+    /// The same for the training kernel, where it applies.
+    layout: Option<Arc<Layout>>,
 }
 
 impl Tables {
-    /// Tables for `rows` positions. `keep`, of shape `[batch, rows]`, is 1 for real tokens and 0 for padding.
-    pub fn new(config: &ModelConfig, rows: usize, keep: Option<Tensor<2>>, device: &Device, dtype: DType) -> Self {
+    /// Tables for `batch` sequences of `rows` positions. `keep`, of shape `[batch, rows]`, is 1 for real tokens and 0
+    /// for padding.
+    pub fn new(
+        config: &ModelConfig,
+        batch: usize,
+        rows: usize,
+        keep: Option<Tensor<2>>,
+        device: &Device,
+        dtype: DType,
+    ) -> Self {
+        let layout = layout(config, batch, rows, keep.as_ref(), dtype);
         let seen = |row: usize, key: usize| if config.bidirectional || key <= row { 1.0f32 } else { 0.0 };
         let mask: Vec<f32> = (0..rows * rows).map(|at| seen(at / rows, at % rows)).collect();
         let mut mask: Tensor<4> = constant(mask, [1, 1, rows, rows], device, dtype);
@@ -32,7 +46,7 @@ impl Tables {
         let counts = mask.clone().sum_dim(3).clamp_min(1.0);
         let softmax = matches!(config.attention, Kind::Softmax);
         let bias = softmax.then(|| mask.clone().sub_scalar(1.0).mul_scalar(1e9));
-        Self { mask, counts, bias, rotary: rotary(config, rows, device, dtype) }
+        Self { mask, counts, bias, rotary: rotary(config, rows, device, dtype), layout }
     }
 }
 
@@ -94,6 +108,12 @@ impl Attention {
     pub fn forward(&self, x: Tensor<2>, batch: usize, tables: &Tables, layer: usize, probe: &mut Probe) -> Tensor<2> {
         let [tokens, width] = x.dims();
         let (rows, head) = (tokens / batch, width / self.heads);
+        let observed = [Site::Scores, Site::RowMean, Site::RowRatio].iter().any(|&site| probe.wants(site));
+        if let Some(layout) = tables.layout.as_ref().filter(|_| !observed) {
+            let [q, k] = [&self.query, &self.key].map(|dense| dense.forward(x.clone()));
+            let v = self.value.forward(x);
+            return self.output.forward(fused::attention(q, k, v, layout.clone(), self.frozen()));
+        }
         let split = |x: Tensor<2>| x.reshape([batch, rows, self.heads, head]).swap_dims(1, 2);
         let scale = 1.0 / (head as f64).sqrt();
         let q = rotate(split(self.query.forward(x.clone())), tables).mul_scalar(scale);
@@ -102,6 +122,13 @@ impl Attention {
         let scores = q.matmul(k.swap_dims(2, 3));
         let mixed = self.mix(scores, v, tables, layer, probe);
         self.output.forward(mixed.swap_dims(1, 2).reshape([tokens, width]))
+    }
+
+    /// The table of frozen epsilons on the host, empty where the operator has none.
+    fn frozen(&self) -> Arc<Vec<f32>> {
+        let frozen = matches!(self.kind, Kind::Power(power) if power.epsilon == Epsilon::Frozen);
+        let table = self.epsilon.as_ref().filter(|_| frozen);
+        Arc::new(table.map(|e| e.val().into_data().iter::<f32>().collect()).unwrap_or_default())
     }
 
     fn mix(&self, scores: Tensor<4>, v: Tensor<4>, tables: &Tables, layer: usize, probe: &mut Probe) -> Tensor<4> {
@@ -186,18 +213,48 @@ fn rotate(x: Tensor<4>, tables: &Tables) -> Tensor<4> {
     }
 }
 
+/// What the training kernel needs of a forward pass; `None` where it does not apply.
+fn layout(
+    config: &ModelConfig,
+    batch: usize,
+    rows: usize,
+    keep: Option<&Tensor<2>>,
+    dtype: DType,
+) -> Option<Arc<Layout>> {
+    let weights = match config.attention {
+        Kind::Softmax => Weights::Softmax,
+        Kind::Power(power) => Weights::Power(power),
+        Kind::Pointwise => return None,
+    };
+    (dtype == DType::F32).then(|| {
+        Arc::new(Layout {
+            batch,
+            rows,
+            heads: config.heads,
+            head: config.head_width(),
+            weights,
+            causal: !config.bidirectional,
+            keep: keep.map(|keep| keep.clone().into_data().iter::<f32>().collect()),
+            rotary: angles(config, rows).map(|a| (a.cos() as f32, a.sin() as f32)).collect(),
+            half: config.rotary / 2,
+        })
+    })
+}
+
+/// Angles `[rows, rotary / 2]` of the rotated pairs.
+fn angles(config: &ModelConfig, rows: usize) -> impl Iterator<Item = f64> {
+    let (half, base) = (config.rotary / 2, config.rotary_base);
+    (0..rows * half).map(move |at| (at / half) as f64 * base.powf(-((at % half) as f64) / half as f64))
+}
+
 /// Cosines and sines `[1, 1, rows, rotary / 2]`.
 fn rotary(config: &ModelConfig, rows: usize, device: &Device, dtype: DType) -> Option<(Tensor<4>, Tensor<4>)> {
     let half = config.rotary / 2;
     if half == 0 {
         return None;
     }
-    let angle = |at: usize| {
-        let (row, i) = ((at / half) as f64, (at % half) as f64);
-        row * config.rotary_base.powf(-i / half as f64)
-    };
     let table = |f: fn(f64) -> f64| {
-        let data: Vec<f64> = (0..rows * half).map(|at| f(angle(at))).collect();
+        let data: Vec<f64> = angles(config, rows).map(f).collect();
         Tensor::from_data(TensorData::new(data, [1, 1, rows, half]).convert_dtype(dtype), (device, dtype))
     };
     Some((table(f64::cos), table(f64::sin)))

@@ -7,6 +7,7 @@ use rand::{Rng, RngExt};
 
 use crate::attention::{Attention, Tables};
 use crate::config::{Activation, ModelConfig, Norm as NormKind};
+use crate::fused;
 use crate::probe::{Probe, Site};
 
 /// Where and how new parameters are made.
@@ -102,10 +103,10 @@ impl Init<'_> {
 impl Dense {
     /// `[rows, input]` to `[rows, output]`.
     pub fn forward(&self, x: Tensor<2>) -> Tensor<2> {
-        let y = x.matmul(self.weight.val());
         match &self.bias {
-            Some(bias) => y.add(bias.val().unsqueeze()),
-            None => y,
+            Some(bias) if fused::applies(&x) => fused::dense(x, self.weight.val(), bias.val()),
+            Some(bias) => x.matmul(self.weight.val()).add(bias.val().unsqueeze()),
+            None => x.matmul(self.weight.val()),
         }
     }
 }
@@ -124,6 +125,9 @@ impl Norm {
 
     /// `[rows, width]` to the same; the variance goes to the probe as `site` of `layer`.
     pub fn forward(&self, x: Tensor<2>, site: Site, layer: usize, probe: &mut Probe) -> Tensor<2> {
+        if let Some(beta) = self.beta.as_ref().filter(|_| fused::applies(&x) && !probe.wants(site)) {
+            return fused::layer_norm(x, self.gamma.val(), beta.val(), self.epsilon);
+        }
         let centred = match self.kind {
             NormKind::Layer => x.clone().sub(x.mean_dim(1)),
             NormKind::Rms => x,
@@ -157,6 +161,7 @@ impl FeedForward {
                 probe.watch(Site::FeedForward, layer, &x);
             }
             match self.activation {
+                Activation::Gelu if fused::applies(&x) => fused::gelu(x),
                 Activation::Gelu => gelu(x),
                 Activation::Silu => silu(x),
             }

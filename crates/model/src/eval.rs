@@ -6,7 +6,7 @@ use burn::tensor::activation::log_softmax;
 use crate::corpus::Corpus;
 use crate::error::Result;
 use crate::probe::Probe;
-use crate::trainer::inputs_and_targets;
+use crate::trainer::{cross_entropy, inputs_and_targets, scalar};
 use crate::transformer::{Decoder, token_tensor};
 
 /// Windows evaluated at once.
@@ -26,10 +26,9 @@ pub fn observe(model: &Decoder, corpus: &Corpus, count: usize, probe: &mut Probe
     for batch in windows.chunks(BATCH) {
         let (inputs, targets) = inputs_and_targets(config, batch, &device)?;
         let logits = model.forward(inputs, None, probe);
-        let [b, rows, vocab] = logits.dims();
-        let picked = log_softmax(logits.reshape([b * rows, vocab]), 1).gather(1, targets);
-        nats -= picked.into_data().iter::<f64>().sum::<f64>();
-        tokens += b * rows;
+        let count = targets.len();
+        nats += scalar(&cross_entropy(logits, targets)) * count as f64;
+        tokens += count;
     }
     Ok(nats / tokens as f64)
 }

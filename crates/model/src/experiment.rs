@@ -115,14 +115,16 @@ pub fn twins(quick: bool, out: &Path, mut progress: impl FnMut(&str)) -> Result<
         (true, true) => vec![Text::Stories, Text::Plays],
         _ => vec![Text::Generated],
     };
+    let seeds = 1..=if quick { 1 } else { 3 };
+    let depths: &[usize] = if quick { &[2] } else { &[2, 4] };
+    let (bar, paper) = (Attention::Power(Power::shipped()), Attention::Power(Power::plain(4)));
     let mut cells = Vec::new();
-    for seed in 1..=if quick { 1 } else { 3 } {
-        for layers in if quick { vec![2] } else { vec![2, 4] } {
-            for &text in &texts {
-                for attention in
-                    [Attention::Softmax, Attention::Power(Power::shipped()), Attention::Power(Power::plain(4))]
-                {
-                    cells.push(Cell { attention, text, layers, seed });
+    // The most informative first: an interrupted grid still compares the twins over seeds and texts.
+    for &layers in depths {
+        for attentions in [&[Attention::Softmax, bar][..], &[paper]] {
+            for seed in seeds.clone() {
+                for &text in &texts {
+                    cells.extend(attentions.iter().map(|&attention| Cell { attention, text, layers, seed }));
                 }
             }
         }

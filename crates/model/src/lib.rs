@@ -12,6 +12,7 @@ pub mod error;
 pub mod eval;
 pub mod experiment;
 pub mod export;
+mod fused;
 pub mod generate;
 pub mod import;
 pub mod optim;

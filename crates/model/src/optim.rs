@@ -2,10 +2,14 @@
 //!
 //! The state lives on the host in plain arrays: a checkpoint is those arrays, and a resumed run continues bit for bit.
 
+use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 
 use crate::error::{Error, Result};
 use crate::params::HostParam;
+
+/// Elements that one thread takes at a time.
+const CHUNK: usize = 1 << 14;
 
 /// AdamW constants; the defaults are those of PyTorch.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -73,11 +77,15 @@ impl AdamW {
             let (b1, b2) = (self.beta1 as f32, self.beta2 as f32);
             let (step_size, root) = ((rate / correction1) as f32, (1.0 / correction2.sqrt()) as f32);
             let epsilon = self.epsilon as f32;
-            for (((p, &g), m), v) in param.data.iter_mut().zip(grad).zip(first).zip(second) {
-                *m = b1 * *m + (1.0 - b1) * g;
-                *v = b2 * *v + (1.0 - b2) * g * g;
-                *p = *p * keep - step_size * *m / (v.sqrt() * root + epsilon);
-            }
+            let moments = first.par_chunks_mut(CHUNK).zip(second.par_chunks_mut(CHUNK));
+            let values = param.data.par_chunks_mut(CHUNK).zip(grad.par_chunks(CHUNK));
+            values.zip(moments).for_each(|((params, grads), (first, second))| {
+                for (((p, &g), m), v) in params.iter_mut().zip(grads).zip(first).zip(second) {
+                    *m = b1 * *m + (1.0 - b1) * g;
+                    *v = b2 * *v + (1.0 - b2) * g * g;
+                    *p = *p * keep - step_size * *m / (v.sqrt() * root + epsilon);
+                }
+            });
         }
     }
 
@@ -134,11 +142,13 @@ impl Schedule {
 
 /// Scales all gradients together so that their joint Euclidean norm is at most `limit`; returns the norm before.
 pub fn clip_global_norm(grads: &mut [Vec<f32>], limit: f64) -> f64 {
-    let square: f64 = grads.iter().flatten().map(|&g| f64::from(g) * f64::from(g)).sum();
-    let norm = square.sqrt();
+    // Sums of fixed chunks, added in order: the same with any number of threads.
+    let square = |chunk: &[f32]| chunk.iter().map(|&g| f64::from(g) * f64::from(g)).sum::<f64>();
+    let parts: Vec<f64> = grads.par_iter().map(|g| g.chunks(CHUNK).map(square).sum()).collect();
+    let norm = parts.iter().sum::<f64>().sqrt();
     if norm > limit {
         let factor = (limit / norm) as f32;
-        grads.iter_mut().flatten().for_each(|g| *g *= factor);
+        grads.par_iter_mut().for_each(|g| g.iter_mut().for_each(|g| *g *= factor));
     }
     norm
 }

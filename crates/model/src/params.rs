@@ -150,5 +150,5 @@ fn is_trained(name: &str) -> bool {
 
 fn to_host<const D: usize>(tensor: Tensor<D>) -> Vec<f32> {
     let data = tensor.into_data().convert_dtype(DType::F32);
-    data.iter::<f32>().collect()
+    data.as_slice::<f32>().map_or_else(|_| data.iter::<f32>().collect(), <[f32]>::to_vec)
 }

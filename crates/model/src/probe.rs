@@ -96,6 +96,19 @@ impl Probe {
         self.observe || self.limits.is_some()
     }
 
+    /// True if this site's tensor would be used.
+    pub fn wants(&self, site: Site) -> bool {
+        let limited = |limits: &Limits| match site {
+            Site::Scores => limits.scores.is_some(),
+            Site::RowMean => limits.row_mean.is_some(),
+            Site::RowRatio => limits.row_ratio.is_some(),
+            Site::FeedForward => limits.feed_forward.is_some(),
+            Site::AttentionNorm | Site::FeedForwardNorm | Site::FinalNorm => limits.variance.is_some(),
+            Site::Hidden => false,
+        };
+        self.observe || self.limits.as_ref().is_some_and(limited)
+    }
+
     /// The accumulated range loss, a tensor of shape `[1]`; `None` if nothing was penalised.
     pub fn take_penalty(&mut self) -> Option<Tensor<1>> {
         self.penalty.take()

@@ -2,11 +2,12 @@
 
 use std::io::Write;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Instant;
 
 use burn::module::Module;
 use burn::tensor::activation::log_softmax;
-use burn::tensor::{DType, Device, Int, Tensor};
+use burn::tensor::{DType, Device, Int, Tensor, TensorData};
 use serde::{Deserialize, Serialize};
 
 use crate::checkpoint::Archive;
@@ -14,10 +15,11 @@ use crate::config::ModelConfig;
 use crate::corpus::Corpus;
 use crate::error::{Error, Result};
 use crate::eval;
+use crate::fused;
 use crate::optim::{AdamW, Moments, Schedule, clip_global_norm};
 use crate::params::{HostParam, align, gradients, pull, push};
 use crate::probe::{Limits, Probe};
-use crate::transformer::{Decoder, token_tensor};
+use crate::transformer::{Decoder, check_tokens, token_tensor};
 
 /// One run (or one stage of a recipe).
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -410,27 +412,32 @@ impl TrainConfig {
     }
 }
 
-/// Splits windows of `context + 1` tokens into inputs `[batch, context]` and next tokens `[batch * context, 1]`.
+/// Splits windows of `context + 1` tokens into inputs `[batch, context]` and `batch * context` next tokens.
 pub fn inputs_and_targets(
     config: &ModelConfig,
     windows: &[&[u32]],
     device: &Device,
-) -> Result<(Tensor<2, Int>, Tensor<2, Int>)> {
+) -> Result<(Tensor<2, Int>, Vec<u32>)> {
     let inputs: Vec<u32> = windows.iter().flat_map(|w| &w[..w.len() - 1]).copied().collect();
     let targets: Vec<u32> = windows.iter().flat_map(|w| &w[1..]).copied().collect();
-    let count = targets.len();
-    let inputs = token_tensor(config, &inputs, windows.len(), device)?;
-    let targets = token_tensor(config, &targets, windows.len(), device)?.reshape([count, 1]);
-    Ok((inputs, targets))
+    check_tokens(config, &targets)?;
+    Ok((token_tensor(config, &inputs, windows.len(), device)?, targets))
 }
 
-/// Mean cross-entropy in nats of logits `[batch, rows, vocab]` against targets `[batch * rows, 1]`.
-pub fn cross_entropy(logits: Tensor<3>, targets: Tensor<2, Int>) -> Tensor<1> {
+/// Mean cross-entropy in nats of logits `[batch, rows, vocab]` against `batch * rows` targets below `vocab`.
+pub fn cross_entropy(logits: Tensor<3>, targets: Vec<u32>) -> Tensor<1> {
     let [batch, rows, vocab] = logits.dims();
-    log_softmax(logits.reshape([batch * rows, vocab]), 1).gather(1, targets).mean().neg()
+    let logits = logits.reshape([batch * rows, vocab]);
+    if fused::applies(&logits) {
+        return fused::cross_entropy(logits, Arc::new(targets));
+    }
+    let ids: Vec<i64> = targets.into_iter().map(i64::from).collect();
+    let ids = Tensor::<2, Int>::from_data(TensorData::new(ids, [batch * rows, 1]), (&logits.device(), DType::I64));
+    log_softmax(logits, 1).gather(1, ids).mean().neg()
 }
 
-fn scalar(x: &Tensor<1>) -> f64 {
+/// The value of a tensor of one element.
+pub(crate) fn scalar(x: &Tensor<1>) -> f64 {
     x.clone().detach().into_data().iter::<f64>().next().unwrap_or(f64::NAN)
 }
 

@@ -97,7 +97,7 @@ impl Decoder {
     pub fn hidden(&self, tokens: Tensor<2, Int>, keep: Option<Tensor<2>>, probe: &mut Probe) -> Tensor<2> {
         let [batch, rows] = tokens.dims();
         let mut x = self.embed(tokens, probe);
-        let tables = self.tables(rows, keep, &x);
+        let tables = self.tables(batch, rows, keep, &x);
         for (layer, block) in self.blocks.iter().enumerate() {
             x = block.forward(x, batch, &tables, layer, probe);
         }
@@ -109,7 +109,7 @@ impl Decoder {
         let [batch, rows] = tokens.dims();
         let mut probe = Probe::off();
         let mut x = self.embed(tokens, &mut probe);
-        let tables = self.tables(rows, None, &x);
+        let tables = self.tables(batch, rows, None, &x);
         let mut out = Vec::with_capacity(self.blocks.len());
         for (layer, block) in self.blocks.iter().enumerate() {
             let read = if self.config.post_norm {
@@ -170,8 +170,8 @@ impl Decoder {
         x
     }
 
-    fn tables(&self, rows: usize, keep: Option<Tensor<2>>, like: &Tensor<2>) -> Tables {
-        Tables::new(&self.config, rows, keep, &like.device(), like.dtype())
+    fn tables(&self, batch: usize, rows: usize, keep: Option<Tensor<2>>, like: &Tensor<2>) -> Tables {
+        Tables::new(&self.config, batch, rows, keep, &like.device(), like.dtype())
     }
 }
 
@@ -210,9 +210,15 @@ pub fn token_tensor(config: &ModelConfig, tokens: &[u32], batch: usize, device: 
     if rows > config.context {
         return Err(Error::ContextTooLong { tokens: rows, context: config.context });
     }
-    if let Some(&token) = tokens.iter().find(|&&t| t as usize >= config.vocab) {
-        return Err(Error::Vocabulary { token, vocab: config.vocab });
-    }
+    check_tokens(config, tokens)?;
     let ids: Vec<i64> = tokens.iter().map(|&t| i64::from(t)).collect();
     Ok(Tensor::from_data(TensorData::new(ids, [batch, rows]), (device, DType::I64)))
+}
+
+/// Refuses token ids that the model does not know.
+pub fn check_tokens(config: &ModelConfig, tokens: &[u32]) -> Result<()> {
+    match tokens.iter().find(|&&t| t as usize >= config.vocab) {
+        Some(&token) => Err(Error::Vocabulary { token, vocab: config.vocab }),
+        None => Ok(()),
+    }
 }

@@ -1,0 +1,47 @@
+//! GELU, `x * Phi(x)`.
+
+use rayon::prelude::*;
+
+use super::backend::{Primitive, tensor};
+use super::{CHUNK, contiguous, exp, values};
+
+pub(super) fn forward(x: &Primitive) -> Primitive {
+    let shape = x.layout().shape().clone();
+    let x = contiguous(x.clone());
+    let mut out = vec![0.0f32; shape.num_elements()];
+    out.par_chunks_mut(CHUNK).zip(values(&x).par_chunks(CHUNK)).for_each(|(out, x)| {
+        for (y, &x) in out.iter_mut().zip(x) {
+            *y = x * normal(x).0;
+        }
+    });
+    tensor(out, shape)
+}
+
+/// Gradient of the input from that of the output.
+pub(super) fn backward(x: &Primitive, grad: Primitive) -> Primitive {
+    let x = contiguous(x.clone());
+    let mut grad = contiguous(grad);
+    let start = grad.layout().start_offset();
+    let count = grad.layout().num_elements();
+    let g = &mut grad.storage_mut::<f32>()[start..start + count];
+    g.par_chunks_mut(CHUNK).zip(values(&x).par_chunks(CHUNK)).for_each(|(g, x)| {
+        for (g, &x) in g.iter_mut().zip(x) {
+            let (cdf, pdf) = normal(x);
+            *g *= cdf + x * pdf;
+        }
+    });
+    grad
+}
+
+/// Distribution function and density of the standard normal, absolute error below 2e-7: Abramowitz and Stegun,
+/// "Handbook of Mathematical Functions", 7.1.26.
+#[inline(always)]
+fn normal(x: f32) -> (f32, f32) {
+    const INVERSE_ROOT_TAU: f32 = 0.398_942_3;
+    let e = exp(-0.5 * x * x);
+    let t = 1.0 / (1.0 + 0.327_591_1 * std::f32::consts::FRAC_1_SQRT_2 * x.abs());
+    let poly =
+        t * (0.254_829_6 + t * (-0.284_496_74 + t * (1.421_413_7 + t * (-1.453_152_1 + t * 1.061_405_4))));
+    let tail = 0.5 * e * poly;
+    (if x < 0.0 { tail } else { 1.0 - tail }, e * INVERSE_ROOT_TAU)
+}
