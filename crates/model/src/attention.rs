@@ -164,6 +164,7 @@ impl Attention {
         let table = self.epsilon.as_ref().filter(|_| power.epsilon == Epsilon::Frozen).map(|e| e.val());
         let context = self.epsilon.as_ref().map_or(rows, |e| e.dims()[1]);
         let frozen = table.map(|e| e.slice([0..self.heads, 0..rows]).reshape([1, self.heads, rows, 1]));
+        let unit = frozen.clone();
         let parts = parts(power, scores, tables.mask.clone(), tables.counts.clone(), frozen.clone());
         if probe.active() {
             probe.watch(Site::RowMean, layer, &parts.row_mean);
@@ -172,8 +173,16 @@ impl Attention {
                 probe.watch(Site::RowRatio, layer, &parts.row_mean.clone().div(frozen));
             }
         }
-        // One reciprocal per row, after the product with the values.
-        parts.numerator.matmul(v).div(parts.denominator)
+        // One reciprocal per row, after the product with the values. Its polynomial is in units of the row's epsilon.
+        let mixed = parts.numerator.matmul(v);
+        let unit = match unit {
+            Some(frozen) => tables.counts.clone().mul(frozen),
+            None => tables.counts.clone(),
+        };
+        match probe.substitute(Site::RowRatio, layer, &parts.denominator.clone().div(unit.clone())) {
+            Some(reciprocal) => mixed.mul(reciprocal.div(unit)),
+            None => mixed.div(parts.denominator),
+        }
     }
 
     /// Attention weights `[batch, heads, rows, keys]` of this layer, for figures.

@@ -136,7 +136,12 @@ impl Norm {
         if probe.active() {
             probe.watch(site, layer, &variance);
         }
-        let y = centred.div(variance.add_scalar(self.epsilon).sqrt()).mul(self.gamma.val().unsqueeze());
+        let shifted = variance.add_scalar(self.epsilon);
+        let normed = match probe.substitute(site, layer, &shifted) {
+            Some(inverse_root) => centred.mul(inverse_root),
+            None => centred.div(shifted.sqrt()),
+        };
+        let y = normed.mul(self.gamma.val().unsqueeze());
         match &self.beta {
             Some(beta) => y.add(beta.val().unsqueeze()),
             None => y,
@@ -159,6 +164,9 @@ impl FeedForward {
         let mut activate = |x: Tensor<2>| {
             if probe.active() {
                 probe.watch(Site::FeedForward, layer, &x);
+            }
+            if let Some(y) = probe.substitute(Site::FeedForward, layer, &x) {
+                return y;
             }
             match self.activation {
                 Activation::Gelu if fused::applies(&x) => fused::gelu(x),

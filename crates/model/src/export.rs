@@ -1,12 +1,14 @@
 //! From a trained model to the data model that everything downstream reads, with certified ranges.
 
+use burn::tensor::{DType, Device};
 use cipherlm_spec as spec;
 use cipherlm_spec::{FitOptions, Margins, Mode, Positions, Runner};
 use serde::{Deserialize, Serialize};
 
-use crate::config::{Activation, Attention, Epsilon, ModelConfig, Norm};
+use crate::config::{Activation, Attention, Epsilon, Form, ModelConfig, Norm, Power};
 use crate::error::{Error, Result};
-use crate::params::HostParam;
+use crate::params::{HostParam, pull};
+use crate::transformer::Decoder;
 
 /// What the three forward passes say about one text.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
@@ -34,7 +36,7 @@ pub fn shape(config: &ModelConfig) -> Result<spec::Shape> {
             p: power.power,
             c: power.shift,
             eps: match power.epsilon {
-                Epsilon::Absolute(value) if power.form == crate::config::Form::Mean => spec::Eps::Absolute { value },
+                Epsilon::Absolute(value) if power.form == Form::Mean => spec::Eps::Absolute { value },
                 Epsilon::Absolute(_) => {
                     return Err(Error::Export("an absolute epsilon is exported in the mean form only".into()));
                 }
@@ -73,10 +75,64 @@ pub fn shape(config: &ModelConfig) -> Result<spec::Shape> {
     })
 }
 
+/// The way back: configuration and weights of a decoder in the project's format, for evaluation or further training.
+pub fn import(model: &spec::Model) -> Result<(ModelConfig, Vec<HostParam>)> {
+    let s = model.shape();
+    let unsupported = |what: &str| Error::Export(format!("{what} cannot be trained further"));
+    if s.kind != spec::Kind::Decoder {
+        return Err(unsupported("an encoder"));
+    }
+    let attention = match s.attention {
+        spec::Attention::Softmax => Attention::Softmax,
+        spec::Attention::PowerSoftmax { p, c, eps } => Attention::Power(Power {
+            power: p,
+            shift: c,
+            form: Form::Mean,
+            epsilon: match eps {
+                spec::Eps::Absolute { value } => Epsilon::Absolute(value),
+                spec::Eps::Relative { value } => Epsilon::Relative(value),
+                spec::Eps::Frozen => Epsilon::Frozen,
+            },
+        }),
+        spec::Attention::Pointwise { .. } => return Err(unsupported("pointwise attention of the data model")),
+    };
+    let config = ModelConfig {
+        feed_forward: s.ffn,
+        norm: if s.norm == spec::Norm::LayerNorm { Norm::Layer } else { Norm::Rms },
+        norm_epsilon: s.norm_eps,
+        activation: if s.activation == spec::Activation::Gelu { Activation::Gelu } else { Activation::Silu },
+        gated: s.gated,
+        bias: s.bias,
+        rotary: s.rotary.map_or(0, |r| r.dims),
+        rotary_base: s.rotary.map_or(10_000.0, |r| r.base),
+        learned_positions: s.positions,
+        parallel_residual: s.residual == spec::Residual::Parallel,
+        post_norm: s.placement == spec::Placement::Post,
+        tied: s.tied_head,
+        ..ModelConfig::decoder(s.vocab, s.context, s.layers, s.d_model, s.heads, attention)
+    };
+    let mut params = pull(&Decoder::new(&config, 0, &Device::flex(), DType::F32)?);
+    for param in &mut params {
+        let name = spec_name(&param.name, config.post_norm);
+        match model.weights().values(&name) {
+            Some(values) if values.len() == param.data.len() => {
+                param.data = values.iter().map(|&x| x as f32).collect();
+            }
+            // Only frozen epsilons are exported.
+            None if !param.trained => {}
+            other => {
+                let found = other.map(|v| vec![v.len()]).unwrap_or_default();
+                return Err(Error::Shape { name, expected: param.shape.clone(), found });
+            }
+        }
+    }
+    Ok((config, params))
+}
+
 /// The data model of a decoder, not yet certified.
 pub fn export(name: &str, config: &ModelConfig, params: &[HostParam]) -> Result<spec::Model> {
     if config.bidirectional {
-        return Err(Error::Export("only decoders are exported by this function".into()));
+        return Err(Error::Export("an encoder is exported by `classify::export`".into()));
     }
     let shape = shape(config)?;
     let frozen = matches!(shape.attention, spec::Attention::PowerSoftmax { eps: spec::Eps::Frozen, .. });
@@ -133,7 +189,7 @@ pub fn compare(model: &spec::Model, windows: &[Vec<u32>]) -> Result<Comparison> 
 }
 
 /// Name of a parameter in the data model.
-fn spec_name(name: &str, post_norm: bool) -> String {
+pub(crate) fn spec_name(name: &str, post_norm: bool) -> String {
     let fixed = match name {
         "embedding" => Some("embed.tokens"),
         "positions" => Some("embed.positions"),

@@ -5,6 +5,7 @@ pub mod attention;
 pub mod block;
 pub mod card;
 pub mod checkpoint;
+pub mod classify;
 pub mod config;
 pub mod corpus;
 pub mod curves;

@@ -1,9 +1,13 @@
 //! One mechanism for two needs: what ranges do activations take, and a loss that makes them smaller.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use burn::tensor::Tensor;
+use cipherlm_spec as spec;
 use serde::{Deserialize, Serialize};
+
+use crate::fused::{self, Series};
 
 /// Places whose range matters once every function is a polynomial.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
@@ -71,8 +75,49 @@ pub struct Probe {
     observe: bool,
     limits: Option<Limits>,
     penalty: Option<Tensor<1>>,
+    polynomials: Option<Polynomials>,
     ranges: BTreeMap<(Site, usize), Range>,
     rows: BTreeMap<usize, Vec<f32>>,
+}
+
+/// Polynomials in the place of a model's functions, by site and layer: what polynomial-aware training trains against.
+#[derive(Debug, Clone, Default)]
+pub struct Polynomials {
+    series: Arc<BTreeMap<(Site, usize), Arc<Series>>>,
+}
+
+impl Polynomials {
+    /// The polynomials of a fitted data model: inverse square roots of the normalisations, the activations, and the
+    /// reciprocals of the attention rows.
+    pub fn of(model: &spec::Model) -> Self {
+        let layers = model.shape().layers;
+        let mut names = vec![("final_norm".to_owned(), (Site::FinalNorm, layers))];
+        for layer in 0..layers {
+            for (part, site) in [
+                ("norm1", Site::AttentionNorm),
+                ("norm2", Site::FeedForwardNorm),
+                ("ffn.activation", Site::FeedForward),
+                ("attn.reciprocal", Site::RowRatio),
+            ] {
+                names.push((format!("layers.{layer}.{part}"), (site, layer)));
+            }
+        }
+        let series = names.into_iter().filter_map(|(name, at)| {
+            let scheme = model.scheme(&name)?;
+            Some((at, Arc::new(Series::new(scheme.range.lo, scheme.range.hi, &scheme.coefficients))))
+        });
+        Self { series: Arc::new(series.collect()) }
+    }
+
+    /// Number of functions replaced.
+    pub fn len(&self) -> usize {
+        self.series.len()
+    }
+
+    /// True if nothing is replaced.
+    pub fn is_empty(&self) -> bool {
+        self.series.is_empty()
+    }
 }
 
 impl Probe {
@@ -91,6 +136,18 @@ impl Probe {
         Self { limits: Some(limits), ..Self::default() }
     }
 
+    /// The same probe in a model whose functions are polynomials.
+    pub fn with_polynomials(mut self, polynomials: Option<Polynomials>) -> Self {
+        self.polynomials = polynomials;
+        self
+    }
+
+    /// The site's polynomial at `x`, if it has one.
+    pub fn substitute<const D: usize>(&self, site: Site, layer: usize, x: &Tensor<D>) -> Option<Tensor<D>> {
+        let series = self.polynomials.as_ref()?.series.get(&(site, layer))?;
+        Some(fused::polynomial(x.clone(), series.clone()))
+    }
+
     /// True if sites should hand over their tensors.
     pub fn active(&self) -> bool {
         self.observe || self.limits.is_some()
@@ -106,7 +163,8 @@ impl Probe {
             Site::AttentionNorm | Site::FeedForwardNorm | Site::FinalNorm => limits.variance.is_some(),
             Site::Hidden => false,
         };
-        self.observe || self.limits.as_ref().is_some_and(limited)
+        let replaced = |p: &Polynomials| p.series.keys().any(|(s, _)| *s == site);
+        self.observe || self.limits.as_ref().is_some_and(limited) || self.polynomials.as_ref().is_some_and(replaced)
     }
 
     /// The accumulated range loss, a tensor of shape `[1]`; `None` if nothing was penalised.

@@ -1,7 +1,8 @@
 //! A whole training run from a configuration file: data, tokenizer, stages, export.
 //!
 //! Stages follow each other on the same weights: learn (softmax or PowerSoftmax, from scratch or imported), convert to
-//! PowerSoftmax, minimise ranges, freeze epsilon. Each stage has its own folder with checkpoints and a log, so an
+//! PowerSoftmax, minimise ranges, freeze epsilon; any of them with polynomials in the place of the functions, or with a
+//! teacher. Each stage has its own folder with checkpoints and a log, so an
 //! interrupted run continues at the step where it stopped.
 
 use std::collections::BTreeMap;
@@ -18,9 +19,9 @@ use crate::error::{Error, Result};
 use crate::eval;
 use crate::export::{self, Comparison, refuse};
 use crate::params::{HostParam, align, pull, push};
-use crate::probe::Probe;
+use crate::probe::{Polynomials, Probe};
 use crate::stories::stories;
-use crate::trainer::{Progress, TrainConfig, Trainer};
+use crate::trainer::{Distil, Progress, TrainConfig, Trainer};
 use crate::transformer::Decoder;
 
 /// A training run as a file.
@@ -100,8 +101,26 @@ pub struct Stage {
     /// Freeze epsilon before this stage.
     #[serde(default)]
     pub freeze: Option<Freeze>,
+    /// Train with polynomials in the place of the functions, fitted on training text before the stage.
+    #[serde(default)]
+    pub polynomial: bool,
+    /// Learn from a teacher too.
+    #[serde(default)]
+    pub distil: Option<Distillation>,
     /// Training.
     pub train: TrainConfig,
+}
+
+/// Distillation in a stage.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Distillation {
+    /// The teacher's checkpoint; without one, the model as it enters the stage, before any new operator.
+    #[serde(default)]
+    pub teacher: Option<PathBuf>,
+    /// Weight and temperature.
+    #[serde(default = "even")]
+    pub how: Distil,
 }
 
 /// How epsilons are frozen.
@@ -217,6 +236,14 @@ impl Prepared {
         let device = Device::flex();
         let (mut config, mut params) = self.start(&device)?;
         for stage in &self.run.stages {
+            let teacher = match &stage.distil {
+                Some(Distillation { teacher: Some(path), how }) => {
+                    let (config, params) = read_weights(path)?;
+                    Some((decoder(&config, &params, &device)?, *how))
+                }
+                Some(Distillation { teacher: None, how }) => Some((decoder(&config, &params, &device)?, *how)),
+                None => None,
+            };
             if let Some(attention) = stage.attention {
                 (config, params) = convert(&config, &params, attention, &device)?;
             }
@@ -232,12 +259,28 @@ impl Prepared {
                     write_weights(&kept, &config, &params)?;
                 }
             }
+            let polynomials = if stage.polynomial { Some(self.polynomials(&config, &params)?) } else { None };
             let trainer = Trainer::new(&stage.name, config.clone(), stage.train.clone(), Some(params), &device)?;
+            let mut trainer = trainer.with_polynomials(polynomials);
+            if let Some((teacher, how)) = teacher {
+                trainer = trainer.with_teacher(teacher, how)?;
+            }
             let mut trainer = trainer.in_folder(&folder, resume)?;
             trainer.run(&self.train, &self.held_out, &mut report)?;
             params = trainer.params().to_vec();
         }
         Ok((config, params))
+    }
+
+    /// Polynomials fitted to the ranges that training text shows, widened by the run's margins.
+    fn polynomials(&self, config: &ModelConfig, params: &[HostParam]) -> Result<Polynomials> {
+        let e = &self.run.export;
+        let windows = self.train.windows(e.calibration_windows, config.context)?;
+        let windows: Vec<Vec<u32>> = windows.iter().map(|w| w[..config.context].to_vec()).collect();
+        let mut model = export::export(&self.run.name, config, params)?;
+        cipherlm_spec::certify(&mut model, &windows, &windows[..1], &e.margins).map_err(refuse)?;
+        cipherlm_spec::fit(&mut model, &e.fit).map_err(refuse)?;
+        Ok(Polynomials::of(&model))
     }
 
     /// Certifies and measures a trained model. Refuses while a held-out value leaves its certified range. Epsilons that
@@ -388,6 +431,10 @@ fn encode_documents(tokenizer: &Tokenizer, text: &str) -> Vec<u32> {
 
 fn opening() -> String {
     "Once upon a time".into()
+}
+
+fn even() -> Distil {
+    Distil { weight: 0.5, temperature: 1.0 }
 }
 
 fn count_words(text: &str) -> usize {

@@ -38,6 +38,19 @@ pub struct Score {
 }
 
 impl Score {
+    /// From counts: right by likelihood, right per byte, all, and the expected number right by guessing.
+    pub fn new(right: usize, normalised: usize, count: usize, chance: f64) -> Self {
+        let n = count.max(1) as f64;
+        let accuracy = right as f64 / n;
+        Self {
+            count,
+            accuracy,
+            normalised: normalised as f64 / n,
+            chance: chance / n,
+            interval: 1.96 * (accuracy * (1.0 - accuracy) / n).sqrt(),
+        }
+    }
+
     /// True if the accuracy is above chance at the 95 % level.
     pub fn significant(&self) -> bool {
         self.accuracy - self.interval > self.chance
@@ -117,7 +130,7 @@ pub fn choose(model: &Decoder, tokenizer: &Tokenizer, questions: &[Question], sh
         right_normalised += usize::from(best(|l| l.1) == Some(question.answer));
         chance += 1.0 / choices.max(1) as f64;
     }
-    Ok(score(right, right_normalised, scored.len(), chance))
+    Ok(Score::new(right, right_normalised, scored.len(), chance))
 }
 
 /// LAMBADA: share of passages whose last word is the greedy continuation, and perplexity of that word.
@@ -133,7 +146,7 @@ pub fn lambada(model: &Decoder, tokenizer: &Tokenizer, path: &Path, limit: usize
         nats -= likelihood;
         count += 1;
     }
-    Ok((score(right, right, count, 0.0), (nats / count.max(1) as f64).exp()))
+    Ok((Score::new(right, right, count, 0.0), (nats / count.max(1) as f64).exp()))
 }
 
 impl Question {
@@ -145,18 +158,6 @@ impl Question {
     fn solved(&self) -> String {
         let (context, continuation) = self.choice(self.answer);
         format!("{context}{continuation}")
-    }
-}
-
-fn score(right: usize, normalised: usize, count: usize, chance: f64) -> Score {
-    let n = count.max(1) as f64;
-    let accuracy = right as f64 / n;
-    Score {
-        count,
-        accuracy,
-        normalised: normalised as f64 / n,
-        chance: chance / n,
-        interval: 1.96 * (accuracy * (1.0 - accuracy) / n).sqrt(),
     }
 }
 
@@ -185,9 +186,9 @@ mod tests {
 
     #[test]
     fn significance_needs_the_interval_above_chance() {
-        let near = score(52, 50, 100, 50.0);
+        let near = Score::new(52, 50, 100, 50.0);
         assert!((near.accuracy - 0.52).abs() < 1e-12 && (near.chance - 0.5).abs() < 1e-12 && !near.significant());
-        assert!(score(700, 700, 1000, 500.0).significant());
+        assert!(Score::new(700, 700, 1000, 500.0).significant());
     }
 
     #[test]

@@ -18,7 +18,7 @@ use crate::eval;
 use crate::fused;
 use crate::optim::{AdamW, Moments, Schedule, clip_global_norm};
 use crate::params::{HostParam, align, gradients, pull, push};
-use crate::probe::{Limits, Probe};
+use crate::probe::{Limits, Polynomials, Probe};
 use crate::transformer::{Decoder, check_tokens, token_tensor};
 
 /// One run (or one stage of a recipe).
@@ -73,6 +73,17 @@ pub struct RangeLoss {
     pub limits: Limits,
 }
 
+/// Learning from the logits of another model.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Distil {
+    /// Share of the teacher's term; the rest is the cross-entropy with the text.
+    pub weight: f64,
+    /// Divides both models' logits.
+    #[serde(default = "unit")]
+    pub temperature: f64,
+}
+
 /// What one step did.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 pub struct StepStats {
@@ -120,6 +131,8 @@ pub struct Trainer {
     smooth: Option<f64>,
     lowest: f64,
     folder: Option<PathBuf>,
+    polynomials: Option<Polynomials>,
+    teacher: Option<(Decoder, Distil)>,
 }
 
 impl Trainer {
@@ -152,7 +165,28 @@ impl Trainer {
             smooth: None,
             lowest: f64::INFINITY,
             folder: None,
+            polynomials: None,
+            teacher: None,
         })
+    }
+
+    /// Trains the model with polynomials in the place of its functions. Evaluations stay exact.
+    pub fn with_polynomials(mut self, polynomials: Option<Polynomials>) -> Self {
+        self.polynomials = polynomials;
+        self
+    }
+
+    /// Mixes the loss with the divergence from a teacher of the same vocabulary and context.
+    pub fn with_teacher(mut self, teacher: Decoder, distil: Distil) -> Result<Self> {
+        if teacher.config().vocab != self.config.vocab {
+            let expected = format!("the student's {}", self.config.vocab);
+            return Err(Error::config("teacher vocab", teacher.config().vocab, expected));
+        }
+        if !(0.0..=1.0).contains(&distil.weight) || distil.temperature.is_nan() || distil.temperature <= 0.0 {
+            return Err(Error::config("distil", format!("{distil:?}"), "a weight in [0, 1], a temperature above 0"));
+        }
+        self.teacher = Some((teacher, distil));
+        Ok(self)
     }
 
     /// Writes checkpoints and the log to a folder; continues from the checkpoint there, if `resume` and one exists.
@@ -333,10 +367,23 @@ impl Trainer {
         let mut probe = match self.train.range {
             Some(range) => Probe::penalise(range.limits),
             None => Probe::off(),
-        };
+        }
+        .with_polynomials(self.polynomials.clone());
         let logits = self.model.forward(inputs, None, &mut probe);
+        let lesson = match &self.teacher {
+            Some((teacher, distil)) => {
+                let (inputs, _) = inputs_and_targets(&self.config, windows, &self.device.clone().inner())?;
+                let wanted = teacher.forward(inputs, None, &mut Probe::off());
+                Some((divergence(wanted, logits.clone(), distil.temperature), distil.weight))
+            }
+            None => None,
+        };
         let task = cross_entropy(logits, targets);
         let task_value = scalar(&task);
+        let task = match lesson {
+            Some((lesson, weight)) => task.mul_scalar(1.0 - weight).add(lesson.mul_scalar(weight)),
+            None => task,
+        };
         let Some((range, penalty)) = self.train.range.zip(probe.take_penalty()) else {
             return Ok((task, task_value, 0.0));
         };
@@ -434,6 +481,16 @@ pub fn cross_entropy(logits: Tensor<3>, targets: Vec<u32>) -> Tensor<1> {
     let ids: Vec<i64> = targets.into_iter().map(i64::from).collect();
     let ids = Tensor::<2, Int>::from_data(TensorData::new(ids, [batch * rows, 1]), (&logits.device(), DType::I64));
     log_softmax(logits, 1).gather(1, ids).mean().neg()
+}
+
+/// Mean Kullback-Leibler divergence in nats of a student's logits from its teacher's, both over `temperature`, times its
+/// square, so that gradients keep their size. The teacher is on the plain device.
+pub fn divergence(teacher: Tensor<3>, student: Tensor<3>, temperature: f64) -> Tensor<1> {
+    let [batch, rows, vocab] = student.dims();
+    let flat = |x: Tensor<3>| log_softmax(x.reshape([batch * rows, vocab]).div_scalar(temperature), 1);
+    let wanted = Tensor::from_inner(flat(teacher));
+    let difference = wanted.clone().sub(flat(student));
+    wanted.exp().mul(difference).sum().mul_scalar(temperature * temperature / (batch * rows) as f64)
 }
 
 /// The value of a tensor of one element.

@@ -141,3 +141,52 @@ fn probe_reports_ranges_and_row_maxima_that_freeze() {
     assert!(rows.iter().zip(&table.data).all(|(m, e)| *m <= 100.0 * e * 1.0001 && *e > 0.0));
     assert!(matches!(frozen.attention, Attention::Power(Power { epsilon: Epsilon::Frozen, .. })));
 }
+
+#[test]
+fn encoder_classes_agree_with_the_reference_with_padding() {
+    use cipherlm_model::{classify, transformer::Encoder};
+    let config =
+        ModelConfig { norm_epsilon: 1e-5, ..ModelConfig::encoder(17, 16, 2, 24, 3, power(Epsilon::Absolute(0.5))) };
+    for (dtype, tolerance) in [(DType::F64, 1e-9), (DType::F32, 1e-4)] {
+        let device = Device::flex();
+        let model = Encoder::new(&config, 3, 1, &device, dtype).unwrap();
+        let spec = classify::export("encoder", &config, 3, &pull(&model)).unwrap();
+        let tokens = [3, 1, 4, 1, 5, 0, 0];
+        let valid = [true, true, true, true, true, false, false];
+        let ids = token_tensor(&config, &tokens, 1, &device).unwrap();
+        let keep = burn::tensor::TensorData::new(valid.map(|v| f64::from(u8::from(v))).to_vec(), [1, 7]);
+        let keep = burn::tensor::Tensor::from_data(keep.convert_dtype(dtype), (&device, dtype));
+        let ours: Vec<f64> = model.forward(ids, keep, &mut Probe::off()).into_data().iter::<f64>().collect();
+        let theirs = Runner::new(&spec, Mode::Exact).unwrap().classify(&tokens, Some(&valid)).unwrap();
+        assert!(theirs.iter().any(|x| x.abs() > 0.05), "trivial logits {theirs:?}");
+        for (a, b) in ours.iter().zip(&theirs) {
+            assert!((a - b).abs() < tolerance, "{a} against {b} in {dtype:?}");
+        }
+    }
+}
+
+#[test]
+fn polynomial_mode_is_that_of_the_reference_and_models_can_be_read_back() {
+    use cipherlm_model::probe::Polynomials;
+    use cipherlm_spec::{FitOptions, Margins};
+    let config = base(power(Epsilon::Frozen));
+    let (exact, model) = logits(&config, DType::F32);
+    let params = pull(&model);
+    let mut spec = export("parity", &config, &params).unwrap();
+    assert_eq!(cipherlm_model::export::import(&spec).unwrap(), (config.clone(), params));
+
+    let windows = vec![TOKENS.to_vec()];
+    cipherlm_spec::certify(&mut spec, &windows, &windows, &Margins::default()).unwrap();
+    // Coarse on purpose, so that polynomials and functions can be told apart.
+    let coarse = FitOptions { reciprocal: 0.02, inv_sqrt: 0.02, activation: 0.05, max_degree: 63 };
+    cipherlm_spec::fit(&mut spec, &coarse).unwrap();
+    let polynomials = Polynomials::of(&spec);
+    assert_eq!(polynomials.len(), 2 * 4 + 1);
+    let mut probe = Probe::off().with_polynomials(Some(polynomials));
+    let tokens = token_tensor(&config, &TOKENS, 1, &Device::flex()).unwrap();
+    let ours: Vec<f64> = model.forward(tokens, None, &mut probe).into_data().iter::<f64>().collect();
+    let theirs = Runner::new(&spec, Mode::Polynomial).unwrap().forward(&TOKENS, Positions::All).unwrap().concat();
+    let worst = |a: &[f64]| a.iter().zip(&theirs).map(|(a, b)| (a - b).abs()).fold(0.0, f64::max);
+    assert!(worst(&ours) < 1e-4, "polynomial modes differ by {:e}", worst(&ours));
+    assert!(worst(&exact) > 1e-3, "the polynomials changed nothing");
+}

@@ -170,3 +170,72 @@ fn the_public_llama_checkpoint_has_its_known_likelihood() {
     let mean = nats / f64::from(count as u32);
     assert!((mean - 1.337).abs() < 0.02, "{mean} nats per token");
 }
+
+#[test]
+fn a_student_with_polynomials_learns_from_its_teacher() {
+    use cipherlm_model::export::export;
+    use cipherlm_model::probe::{Polynomials, Probe};
+    use cipherlm_model::trainer::{Distil, divergence};
+    use cipherlm_model::transformer::token_tensor;
+    use cipherlm_spec::{FitOptions, Margins};
+    let corpus = sums(2000);
+    let shape = config(Attention::Power(Power::shipped()));
+    let mut teacher = Trainer::new("teacher", shape.clone(), train(150), None, &Device::flex()).unwrap();
+    teacher.run(&corpus, &corpus, |_| {}).unwrap();
+
+    // A student of other weights, its functions replaced by polynomials on its own ranges.
+    let settings = TrainConfig { seed: 8, ..train(150) };
+    let student = Trainer::new("student", shape.clone(), settings, None, &Device::flex()).unwrap();
+    let mut model = export("student", &shape, student.params()).unwrap();
+    let windows: Vec<Vec<u32>> = corpus.windows(20, 16).unwrap().iter().map(|w| w[..16].to_vec()).collect();
+    let wide = Margins { denominator: 30.0, variance: 20.0, activation: 4.0, magnitude: 4.0 };
+    cipherlm_spec::certify(&mut model, &windows, &windows, &wide).unwrap();
+    let fit = FitOptions { reciprocal: 0.05, inv_sqrt: 0.02, activation: 0.01, max_degree: 255 };
+    cipherlm_spec::fit(&mut model, &fit).unwrap();
+    let polynomials = Polynomials::of(&model);
+    let lesson = Distil { weight: 1.0, temperature: 2.0 };
+    let mut student =
+        student.with_polynomials(Some(polynomials.clone())).with_teacher(teacher.valid(), lesson).unwrap();
+    let distance = |student: &Trainer| {
+        let tokens = token_tensor(&shape, &corpus.tokens()[..64], 4, &Device::flex()).unwrap();
+        let wanted = teacher.valid().forward(tokens.clone(), None, &mut Probe::off());
+        let mut probe = Probe::off().with_polynomials(Some(polynomials.clone()));
+        let got = student.valid().forward(tokens, None, &mut probe);
+        divergence(wanted, got, 1.0).into_data().iter::<f64>().next().unwrap()
+    };
+    let before = distance(&student);
+    steps(&mut student, &corpus, 150);
+    let after = distance(&student);
+    assert!(before > 0.3 && after < 0.5 * before, "from {before} to {after}");
+
+    let other = ModelConfig { vocab: 14, ..shape.clone() };
+    let stranger = Trainer::new("s", other, train(1), None, &Device::flex()).unwrap();
+    assert!(matches!(stranger.with_teacher(teacher.valid(), lesson), Err(Error::Config { .. })));
+}
+
+#[test]
+fn an_encoder_learns_which_of_two_symbols_comes_first() {
+    use cipherlm_model::classify::{Classifier, Example, accuracy};
+    let example = |i: u32| {
+        let x = i.wrapping_mul(2_654_435_761) >> 8;
+        let label = (x & 1) as usize;
+        let (a, b) = if label == 0 { (1, 2) } else { (2, 1) };
+        let filler = 3 + x / 2 % 9;
+        let mut tokens = vec![0, filler, a, filler, b];
+        tokens.truncate(if x % 3 == 0 { 5 } else { 4 });
+        Example { tokens, label }
+    };
+    let (learn, held_out): (Vec<_>, Vec<_>) = ((0..600).map(example).collect(), (600..800).map(example).collect());
+    let shape =
+        ModelConfig { norm_epsilon: 1e-5, ..ModelConfig::encoder(13, 8, 1, 32, 2, Attention::Power(Power::shipped())) };
+    let settings = TrainConfig::new(2, 16, 200, 3e-3);
+    let mut classifier = Classifier::new(&shape, 2, settings, &Device::flex()).unwrap();
+    let before = accuracy(&classifier.valid(), &held_out).unwrap();
+    for _ in 0..200 {
+        classifier.step(&learn).unwrap();
+    }
+    let after = accuracy(&classifier.valid(), &held_out).unwrap();
+    assert!(!before.significant() || before.accuracy < 0.8, "{before:?}");
+    assert!(after.accuracy > 0.97 && after.significant(), "{after:?}");
+    assert!(matches!(classifier.step(&[]), Err(Error::CorpusTooShort { .. })));
+}

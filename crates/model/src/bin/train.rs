@@ -4,7 +4,8 @@
 //! train run CONFIG [--resume]         all stages of a run
 //! train export CONFIG DIR             certify the newest checkpoint and write the model folder
 //! train generate CONFIG PROMPT        a story from the newest checkpoint
-//! train evaluate CONFIG DATA          public evaluation sets on the newest checkpoint
+//! train evaluate MODEL DATA           public evaluation sets on a model folder, or on the newest checkpoint of a run
+//! train classify DATA OUT             a small encoder for sentence polarity, its accuracy, and its certified model folder
 //! train import-llama2c FILE OUT       a llama2.c checkpoint as a start for a run
 //! train stability|twins DIR [--quick] experiments
 //! ```
@@ -15,8 +16,9 @@ use std::process::ExitCode;
 use cipherlm_model::card::write_folder;
 use cipherlm_model::generate::{Sampling, generate};
 use cipherlm_model::recipe::{Prepared, Run, decoder, write_weights};
-use cipherlm_model::trainer::Progress;
-use cipherlm_model::{Error, Result, experiment, tasks};
+use cipherlm_model::trainer::{Progress, TrainConfig};
+use cipherlm_model::{Error, Result, classify, config, experiment, export, tasks};
+use cipherlm_spec::{FitOptions, Margins, Model, TOKENIZER_FILE, Tokenizer};
 
 fn main() -> ExitCode {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
@@ -27,12 +29,13 @@ fn main() -> ExitCode {
         ["export", config, folder] => export(config, Path::new(folder)),
         ["generate", config, prompt] => story(config, prompt),
         ["evaluate", config, data] => evaluate(config, Path::new(data)),
+        ["classify", data, out] => polarity(Path::new(data), Path::new(out)),
         ["import-llama2c", file, out] => import(Path::new(file), Path::new(out)),
         [name @ ("stability" | "twins"), out] => experiment(name, false, Path::new(out)),
         [name @ ("stability" | "twins"), out, "--quick"] => experiment(name, true, Path::new(out)),
         _ => {
             eprintln!(
-                "usage: train run CONFIG [--resume] | export CONFIG DIR | generate CONFIG PROMPT | evaluate CONFIG DATA | import-llama2c FILE OUT | stability DIR [--quick] | twins DIR [--quick]"
+                "usage: train run CONFIG [--resume] | export CONFIG DIR | generate CONFIG PROMPT | evaluate MODEL DATA | classify DATA OUT | import-llama2c FILE OUT | stability DIR [--quick] | twins DIR [--quick]"
             );
             return ExitCode::from(2);
         }
@@ -87,11 +90,18 @@ fn story(config: &str, prompt: &str) -> Result<()> {
     Ok(())
 }
 
-fn evaluate(config: &str, data: &Path) -> Result<()> {
-    let prepared = prepare(config)?;
-    let (config, params) = prepared.newest()?;
+fn evaluate(from: &str, data: &Path) -> Result<()> {
+    let refuse = |e: cipherlm_spec::SpecError| Error::Export(e.to_string());
+    let (config, params, tokenizer) = if Path::new(from).is_dir() {
+        let (config, params) = export::import(&Model::load(Path::new(from)).map_err(refuse)?)?;
+        (config, params, Tokenizer::load(&Path::new(from).join(TOKENIZER_FILE)).map_err(refuse)?)
+    } else {
+        let prepared = prepare(from)?;
+        let (config, params) = prepared.newest()?;
+        (config, params, prepared.tokenizer)
+    };
     let model = decoder(&config, &params, &burn::tensor::Device::flex())?;
-    let t = &prepared.tokenizer;
+    let t = &tokenizer;
     let show = |name: &str, s: tasks::Score| {
         let verdict = if s.significant() { "above chance" } else { "not above chance" };
         println!(
@@ -113,6 +123,36 @@ fn evaluate(config: &str, data: &Path) -> Result<()> {
         }
     }
     Ok(())
+}
+
+fn polarity(data: &Path, out: &Path) -> Result<()> {
+    let refuse = |e: cipherlm_spec::SpecError| Error::Export(e.to_string());
+    let (train, held_out) = classify::sentence_polarity(&data.join("sentence_polarity"))?;
+    let text: String = train.iter().map(|(line, _)| format!("{line}\n")).collect();
+    let tokenizer = Tokenizer::train(&text, 512).map_err(refuse)?;
+    let power = config::Attention::Power(config::Power::shipped());
+    let shape = config::ModelConfig { norm_epsilon: 1e-5, ..config::ModelConfig::encoder(512, 64, 2, 64, 2, power) };
+    let [train, held_out] = [train, held_out].map(|set| classify::encode(&tokenizer, &set, shape.context));
+    let settings = TrainConfig::new(1, 32, 1500, 1e-3);
+    let device = cipherlm_model::Device::flex();
+    let mut classifier = classify::Classifier::new(&shape, 2, settings.clone(), &device)?;
+    for step in 1..=settings.steps {
+        let loss = classifier.step(&train)?;
+        if step % 100 == 0 {
+            println!("step {step}  loss {loss:.4}");
+        }
+    }
+    let score = classify::accuracy(&classifier.valid(), &held_out)?;
+    println!("accuracy {:.4} +- {:.4} of {}, chance {:.4}", score.accuracy, score.interval, score.count, score.chance);
+    let mut model = classify::export("polarity-2x64", &shape, 2, classifier.params())?;
+    let windows = |set: &[classify::Example]| -> Vec<Vec<u32>> { set.iter().map(|e| e.tokens.clone()).collect() };
+    cipherlm_spec::certify(&mut model, &windows(&train), &windows(&held_out), &Margins::default()).map_err(refuse)?;
+    cipherlm_spec::fit(&mut model, &FitOptions::default()).map_err(refuse)?;
+    model.set_provenance("data", "sentence polarity v1.0 (Pang and Lee 2005), CC BY 4.0");
+    model.set_provenance("accuracy", format!("{:.4}", score.accuracy));
+    model.save(out).map_err(refuse)?;
+    tokenizer.save(&out.join(TOKENIZER_FILE)).map_err(refuse)?;
+    cipherlm_spec::ensure_certified(&model).map_err(refuse)
 }
 
 fn import(file: &Path, out: &Path) -> Result<()> {

@@ -11,7 +11,8 @@ use burn::backend::{Autodiff, Backend, Flex, backend_extension};
 use burn::tensor::{Shape, TensorData};
 
 use super::attention::Layout;
-use super::{attention, dense, gelu, loss, norm};
+use super::polynomial::Series;
+use super::{attention, dense, gelu, loss, norm, polynomial};
 
 /// A tensor of the CPU backend.
 pub(super) type Primitive = FloatTensor<Flex>;
@@ -39,6 +40,7 @@ pub(super) trait Fused: Backend {
         epsilon: Arc<Vec<f32>>,
     ) -> FloatTensor<Self>;
     fn fused_cross_entropy(logits: FloatTensor<Self>, targets: Arc<Vec<u32>>) -> FloatTensor<Self>;
+    fn fused_polynomial(x: FloatTensor<Self>, series: Arc<Series>) -> FloatTensor<Self>;
 }
 
 impl Fused for Flex {
@@ -62,6 +64,9 @@ impl Fused for Flex {
     }
     fn fused_cross_entropy(logits: Primitive, targets: Arc<Vec<u32>>) -> Primitive {
         loss::forward(logits, &targets).0
+    }
+    fn fused_polynomial(x: Primitive, series: Arc<Series>) -> Primitive {
+        polynomial::forward(&x, &series)
     }
 }
 
@@ -121,6 +126,15 @@ impl<C: CheckpointStrategy> Fused for Autodiff<Flex, C> {
             OpsKind::UnTracked(prep) => prep.finish(out),
         }
     }
+
+    fn fused_polynomial(x: FloatTensor<Self>, series: Arc<Series>) -> FloatTensor<Self> {
+        let (x, node) = x.into_parts();
+        let out = polynomial::forward(&x, &series);
+        match Polynomial.prepare::<C>([node]).compute_bound().stateful() {
+            OpsKind::Tracked(prep) => prep.finish((x, series), out),
+            OpsKind::UnTracked(prep) => prep.finish(out),
+        }
+    }
 }
 
 #[derive(Debug)]
@@ -133,6 +147,8 @@ struct Norm;
 struct Attention;
 #[derive(Debug)]
 struct CrossEntropy;
+#[derive(Debug)]
+struct Polynomial;
 
 /// Hands each tracked parent its gradient.
 macro_rules! register {
@@ -188,5 +204,13 @@ impl Backward<Flex, 1> for CrossEntropy {
     fn backward(self, ops: Ops<Primitive, 1>, grads: &mut Gradients, _: &mut Checkpointer) {
         let grad = grads.consume::<Flex>(&ops.node);
         register!(grads, ops, [loss::backward(ops.state, &grad)]);
+    }
+}
+
+impl Backward<Flex, 1> for Polynomial {
+    type State = (Primitive, Arc<Series>);
+    fn backward(self, ops: Ops<Self::State, 1>, grads: &mut Gradients, _: &mut Checkpointer) {
+        let grad = grads.consume::<Flex>(&ops.node);
+        register!(grads, ops, [polynomial::backward(&ops.state.0, &ops.state.1, grad)]);
     }
 }

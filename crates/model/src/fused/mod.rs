@@ -13,6 +13,7 @@ mod dense;
 mod gelu;
 mod loss;
 mod norm;
+mod polynomial;
 
 use std::sync::Arc;
 
@@ -22,6 +23,7 @@ use rayon::prelude::*;
 
 pub(crate) use attention::{Layout, Weights};
 use backend::{Fused, Primitive};
+pub(crate) use polynomial::Series;
 
 /// True if the kernels apply to a tensor of this element type.
 pub(crate) fn applies<const D: usize>(x: &Tensor<D>) -> bool {
@@ -46,7 +48,13 @@ pub(crate) fn layer_norm(x: Tensor<2>, gamma: Tensor<1>, beta: Tensor<1>, epsilo
 
 /// Attention over projected queries, keys and values, all `[batch * rows, width]`: splits heads, rotates, weighs, mixes,
 /// joins heads. `epsilon` holds one value per head and row where the operator wants frozen ones.
-pub(crate) fn attention(q: Tensor<2>, k: Tensor<2>, v: Tensor<2>, layout: Arc<Layout>, epsilon: Arc<Vec<f32>>) -> Tensor<2> {
+pub(crate) fn attention(
+    q: Tensor<2>,
+    k: Tensor<2>,
+    v: Tensor<2>,
+    layout: Arc<Layout>,
+    epsilon: Arc<Vec<f32>>,
+) -> Tensor<2> {
     let [q, k, v] = [q, k, v].map(Tensor::into_dispatch);
     Tensor::from_dispatch(Dispatch::fused_attention(q, k, v, layout, epsilon))
 }
@@ -54,6 +62,11 @@ pub(crate) fn attention(q: Tensor<2>, k: Tensor<2>, v: Tensor<2>, layout: Arc<La
 /// Mean negative log-likelihood `[1]` of `targets` under `logits` `[rows, vocab]`.
 pub(crate) fn cross_entropy(logits: Tensor<2>, targets: Arc<Vec<u32>>) -> Tensor<1> {
     Tensor::from_dispatch(Dispatch::fused_cross_entropy(logits.into_dispatch(), targets))
+}
+
+/// A Chebyshev series at every element.
+pub(crate) fn polynomial<const D: usize>(x: Tensor<D>, series: Arc<Series>) -> Tensor<D> {
+    Tensor::from_dispatch(Dispatch::fused_polynomial(x.into_dispatch(), series))
 }
 
 /// Elements that one thread takes at a time.
