@@ -29,10 +29,12 @@ pub struct Example {
     pub label: usize,
 }
 
+/// Sentences with their classes.
+pub type Sentences = Vec<(String, usize)>;
+
 /// Reads the sentence polarity data set (Pang and Lee 2005): class 0 negative, 1 positive; every tenth pair of sentences is
 /// held out. Returns training and held-out sentences.
-#[allow(clippy::type_complexity)]
-pub fn sentence_polarity(folder: &Path) -> Result<(Vec<(String, usize)>, Vec<(String, usize)>)> {
+pub fn sentence_polarity(folder: &Path) -> Result<(Sentences, Sentences)> {
     let [negative, positive] =
         ["neg", "pos"].map(|name| read_text(&folder.join(format!("rt-polarity.{name}.utf8.xz"))));
     let (negative, positive) = (negative?, positive?);

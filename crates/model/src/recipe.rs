@@ -2,8 +2,8 @@
 //!
 //! Stages follow each other on the same weights: learn (softmax or PowerSoftmax, from scratch or imported), convert to
 //! PowerSoftmax, minimise ranges, freeze epsilon; any of them with polynomials in the place of the functions, or with a
-//! teacher. Each stage has its own folder with checkpoints and a log, so an
-//! interrupted run continues at the step where it stopped.
+//! teacher. Each stage has its own folder with checkpoints and a log, so an interrupted run continues at the step where
+//! it stopped.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};

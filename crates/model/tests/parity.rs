@@ -178,7 +178,7 @@ fn polynomial_mode_is_that_of_the_reference_and_models_can_be_read_back() {
     let windows = vec![TOKENS.to_vec()];
     cipherlm_spec::certify(&mut spec, &windows, &windows, &Margins::default()).unwrap();
     // Coarse on purpose, so that polynomials and functions can be told apart.
-    let coarse = FitOptions { reciprocal: 0.02, inv_sqrt: 0.02, activation: 0.05, max_degree: 63 };
+    let coarse = FitOptions { reciprocal: 0.02, inv_sqrt: 0.02, activation: 0.05, max_degree: 255 };
     cipherlm_spec::fit(&mut spec, &coarse).unwrap();
     let polynomials = Polynomials::of(&spec);
     assert_eq!(polynomials.len(), 2 * 4 + 1);
