@@ -11,6 +11,7 @@ pub(crate) fn demo(sh: &Shell, flags: &Demo) -> anyhow::Result<()> {
     push(&mut args, "--length", flags.length.map(|n| n.to_string()).as_ref());
     push(&mut args, "--json-file", path(flags.json.as_ref()).as_ref());
     push(&mut args, "--html", path(flags.html.as_ref()).as_ref());
+    push(&mut args, "--profile", flags.profile.as_ref());
     args.extend(flags.precision.then(|| "--precision".into()));
     Ok(cmd!(sh, "cargo run --quiet --locked --release -p cipherlm -- {args...}").run()?)
 }
@@ -25,6 +26,7 @@ pub(crate) fn profile(sh: &Shell, flags: &Profile) -> anyhow::Result<()> {
     push(&mut args, "--length", flags.length.map(|n| n.to_string()).as_ref());
     push(&mut args, "--json-file", path(flags.json.as_ref()).as_ref());
     push(&mut args, "--html", path(flags.html.as_ref()).as_ref());
+    push(&mut args, "--profile", flags.profile.as_ref());
     args.extend(flags.precision.then(|| "--precision".into()));
     Ok(cmd!(sh, "cargo run --quiet --locked --release -p cipherlm -- {args...}").run()?)
 }

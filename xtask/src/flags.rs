@@ -19,6 +19,8 @@ xflags::xflags! {
             optional --html file: PathBuf
             /// Also decrypt after every step, and compare with what the noise machine promises.
             optional --precision
+            /// Parameter set: n16 (default) or n16-fast, both 128-bit secure.
+            optional --profile name: String
         }
         /// Runs the tests; the default tier needs no data, no network and under 10 minutes after the build.
         cmd test {
@@ -67,6 +69,8 @@ xflags::xflags! {
             optional --html file: PathBuf
             /// Also decrypt after every step, and compare with what the noise machine promises.
             optional --precision
+            /// Parameter set: n16 (default) or n16-fast, both 128-bit secure.
+            optional --profile name: String
         }
         /// Runs one of the experiments: stability, twins, division, latency, length.
         cmd experiment {

@@ -1,6 +1,7 @@
 //! The command line of `cipherlm`.
 
-use clap::{Args, Parser, Subcommand};
+use cipherlm_ckks::bootstrap::Profile as Chain;
+use clap::{Args, Parser, Subcommand, ValueEnum};
 use std::path::PathBuf;
 
 /// Private inference with PowerSoftmax transformers under homomorphic encryption.
@@ -49,6 +50,27 @@ pub(crate) enum Command {
     Completions(Completions),
 }
 
+/// The secure parameter sets, by name.
+#[derive(Clone, Copy, ValueEnum)]
+pub(crate) enum ParameterSet {
+    /// Conservative: the ephemeral secret of bootstrapping has weight 48, like none of the peers'.
+    #[value(name = "n16")]
+    N16,
+    /// One level more and so fewer bootstraps, about a third less time; weight 30, like the peers'.
+    #[value(name = "n16-fast")]
+    N16Fast,
+}
+
+impl ParameterSet {
+    /// Its chain.
+    pub(crate) fn chain(self) -> Chain {
+        match self {
+            Self::N16 => Chain::n16(),
+            Self::N16Fast => Chain::n16_fast(),
+        }
+    }
+}
+
 #[derive(Args)]
 pub(crate) struct Demo {
     /// Model folder, or a name below `models/` (default: the shipped model).
@@ -75,6 +97,9 @@ pub(crate) struct Demo {
     /// NO SECURITY: a small ring of degree 2^LOG_N, to try the command in seconds; its result does not pass.
     #[arg(long, value_name = "LOG_N")]
     pub(crate) insecure_ring: Option<u32>,
+    /// Parameter set, 128-bit secure.
+    #[arg(long, value_enum, default_value = "n16")]
+    pub(crate) profile: ParameterSet,
 }
 
 #[derive(Args)]
@@ -94,6 +119,9 @@ pub(crate) struct Profile {
     /// Also decrypt after every step, and compare with what the noise machine promises.
     #[arg(long)]
     pub(crate) precision: bool,
+    /// Parameter set, 128-bit secure.
+    #[arg(long, value_enum, default_value = "n16")]
+    pub(crate) profile: ParameterSet,
 }
 
 #[derive(Args)]
@@ -107,6 +135,9 @@ pub(crate) struct Plan {
     /// Print every step with its levels, and the reason of every bootstrap.
     #[arg(long)]
     pub(crate) explain: bool,
+    /// Parameter set, 128-bit secure.
+    #[arg(long, value_enum, default_value = "n16")]
+    pub(crate) profile: ParameterSet,
 }
 
 #[derive(Args)]
@@ -129,6 +160,9 @@ pub(crate) struct Keygen {
     /// NO SECURITY: a small ring of degree 2^LOG_N, to try the commands in seconds.
     #[arg(long, value_name = "LOG_N")]
     pub(crate) insecure_ring: Option<u32>,
+    /// Parameter set, 128-bit secure.
+    #[arg(long, value_enum, default_value = "n16")]
+    pub(crate) profile: ParameterSet,
 }
 
 #[derive(Args)]
@@ -235,6 +269,9 @@ pub(crate) struct Generate {
     /// With --encrypted: find and feed back the last so many tokens without the client.
     #[arg(long, requires = "encrypted", default_value_t = 0)]
     pub(crate) alone: usize,
+    /// With --encrypted: parameter set, 128-bit secure.
+    #[arg(long, value_enum, default_value = "n16")]
+    pub(crate) profile: ParameterSet,
 }
 
 #[derive(Args)]

@@ -35,15 +35,19 @@ struct Plans {
 
 impl Plans {
     /// `feedback`: logits to be expected, if the server is to go on alone.
-    fn new(model: &Arc<Model>, length: usize, feedback: Option<&[Vec<f64>]>) -> anyhow::Result<Self> {
-        let profile = Profile::n16();
-        let circuits = Circuits::new(&profile)?;
+    fn new(
+        profile: &Profile,
+        model: &Arc<Model>,
+        length: usize,
+        feedback: Option<&[Vec<f64>]>,
+    ) -> anyhow::Result<Self> {
+        let circuits = Circuits::new(profile)?;
         let slots = circuits.params().slots();
         let period = Geometry::new(model.shape(), 1, slots)?.period();
-        let mut circuits = circuits.with_sparse(&profile, period)?;
+        let mut circuits = circuits.with_sparse(profile, period)?;
         let choice = model.shape().vocab.next_power_of_two();
         if feedback.is_some() && choice > period {
-            circuits = circuits.with_sparse(&profile, choice)?;
+            circuits = circuits.with_sparse(profile, choice)?;
         }
         let plan = |purpose, tokens| {
             let levels_left = usize::from(purpose == Purpose::Token && feedback.is_some());
@@ -93,7 +97,7 @@ pub(crate) fn generate(args: &flags::Generate, as_json: bool) -> anyhow::Result<
     let model = Arc::new(loaded.model.clone());
     cipherlm_spec::ensure_certified(&model)?;
     let expected = if args.alone > 0 { Some(expected_logits(&model, &prompt)?) } else { None };
-    let plans = Plans::new(&model, length, expected.as_deref())?;
+    let plans = Plans::new(&args.profile.chain(), &model, length, expected.as_deref())?;
     let params = plans.circuits.params();
     let mut console = Console::new(!as_json);
     console.line(&format!(

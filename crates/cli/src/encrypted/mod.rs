@@ -28,7 +28,7 @@ pub(crate) fn demo(args: &flags::Demo, as_json: bool) -> anyhow::Result<bool> {
     let need = prompt.len() + args.tokens - 1;
     let setup = match args.insecure_ring {
         Some(log_degree) => Setup::on(loaded, args.length.unwrap_or(need), insecure_profile(log_degree)?)?,
-        None => Setup::new(loaded, args.length, need)?,
+        None => Setup::new(loaded, args.length, need, args.profile.chain())?,
     };
     let mut progress = run::Console::new(!as_json);
     progress.line(&setup.summary());
@@ -48,7 +48,7 @@ pub(crate) fn profile(args: &flags::Profile, as_json: bool) -> anyhow::Result<bo
     let loaded = crate::model::load(args.model.as_deref())?;
     let prompt = setup::sample(&loaded, args.length)?;
     let text = loaded.tokenizer.decode(&prompt).unwrap_or_default();
-    let setup = Setup::new(loaded, Some(args.length), prompt.len())?;
+    let setup = Setup::new(loaded, Some(args.length), prompt.len(), args.profile.chain())?;
     let mut progress = run::Console::new(!as_json);
     progress.line(&setup.summary());
     setup.price_memory()?;
@@ -61,7 +61,7 @@ pub(crate) fn profile(args: &flags::Profile, as_json: bool) -> anyhow::Result<bo
 /// Compiles a plan and prints it.
 pub(crate) fn plan(args: &flags::Plan, as_json: bool) -> anyhow::Result<bool> {
     let loaded = crate::model::load(args.model.as_deref())?;
-    let setup = Setup::new(loaded, Some(args.length), args.length)?;
+    let setup = Setup::new(loaded, Some(args.length), args.length, args.profile.chain())?;
     if as_json {
         let (stored, resident) = setup.circuits.key_bytes(&setup.plan)?;
         let (params, plan) = (setup.circuits.params(), &setup.plan);

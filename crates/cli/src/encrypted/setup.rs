@@ -19,13 +19,13 @@ pub(crate) struct Setup {
 
 impl Setup {
     /// Plans the model for `length` tokens, or for the smallest length that holds `need`.
-    pub(crate) fn new(loaded: Loaded, length: Option<usize>, need: usize) -> anyhow::Result<Self> {
+    pub(crate) fn new(loaded: Loaded, length: Option<usize>, need: usize, profile: Profile) -> anyhow::Result<Self> {
         let length = match length {
             Some(length) if length < need => bail!("--length {length} is too short: {need} tokens have to fit"),
             Some(length) => length,
             None => length_for(need)?,
         };
-        Self::on(loaded, length, Profile::n16_fast())
+        Self::on(loaded, length, profile)
     }
 
     /// Plans the model for exactly `length` tokens on the parameters of a bootstrapping profile.

@@ -97,7 +97,7 @@ fn model(point: Point) -> anyhow::Result<Model> {
 fn measure(csv: &mut String, length: usize) -> anyhow::Result<()> {
     let loaded = crate::model::load(None)?;
     let prompt = sample(&loaded, length)?;
-    let setup = Setup::new(loaded, Some(length), prompt.len())?;
+    let setup = Setup::new(loaded, Some(length), prompt.len(), Profile::n16())?;
     setup.price_memory()?;
     let mut console = Console::new(true);
     let session = Session::start(&setup, false, &mut console)?;

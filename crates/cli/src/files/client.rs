@@ -6,7 +6,6 @@ use crate::encrypted::{Console, Setup, insecure_profile};
 use crate::flags;
 use crate::system::{available_memory, free_disk, gib};
 use anyhow::{Context, bail};
-use cipherlm_ckks::bootstrap::Profile;
 use cipherlm_ckks::{Params, SecretKey};
 use cipherlm_infer::{Client, EncryptedLogits, KeyFolder};
 use cipherlm_spec::{Mode, Positions, Runner};
@@ -28,7 +27,7 @@ const SLOT_ERROR: f64 = 1.0 / 4096.0;
 pub(crate) fn keygen(args: &flags::Keygen, as_json: bool) -> anyhow::Result<bool> {
     let profile = match args.insecure_ring {
         Some(log_degree) => insecure_profile(log_degree)?,
-        None => Profile::n16_fast(),
+        None => args.profile.chain(),
     };
     let setup = Setup::on(crate::model::load(args.model.as_deref())?, args.length, profile)?;
     let mut console = Console::new(!as_json);
@@ -270,6 +269,7 @@ fn folder_bytes(directory: &Path) -> u64 {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use cipherlm_ckks::bootstrap::Profile;
 
     #[test]
     fn the_profile_of_every_description_is_found_again() {
