@@ -65,7 +65,9 @@ fn dispatch(cli: &Cli) -> anyhow::Result<bool> {
         Command::Train(args) => train::run(args, cli.json),
         Command::Completions(args) => {
             let mut command = <Cli as clap::CommandFactory>::command();
-            clap_complete::generate(args.shell, &mut command, "cipherlm", &mut std::io::stdout());
+            let mut script = Vec::new();
+            clap_complete::generate(args.shell, &mut command, "cipherlm", &mut script);
+            print!("{}", String::from_utf8_lossy(&script));
             Ok(true)
         }
     }
