@@ -72,7 +72,7 @@ xflags::xflags! {
             /// Parameter set: n16 (default) or n16-fast, both 128-bit secure.
             optional --profile name: String
         }
-        /// Runs one of the experiments: stability, twins, division, latency, length.
+        /// Runs one of the experiments: stability, twins, shifts, division, latency, length.
         cmd experiment {
             /// Which one.
             required name: String

@@ -138,7 +138,13 @@ pub enum Activation {
 impl Power {
     /// The operator this project ships: `(x + 3)^4`, mean form, `eps` 1 % of `3^4`.
     pub fn shipped() -> Self {
-        Self { power: 4, shift: 3.0, form: Form::Mean, epsilon: Epsilon::Absolute(0.81) }
+        Self::shifted(4, 3.0)
+    }
+
+    /// `(x + shift)^power`, mean form, `eps` 1 % of `shift^power`: about `exp(x power / shift)` while `x` is small.
+    pub fn shifted(power: u32, shift: f64) -> Self {
+        let start = shift.powi(power as i32);
+        Self { power, shift, form: Form::Mean, epsilon: Epsilon::Absolute(start / 100.0) }
     }
 
     /// The paper's operator: `x^p` in the stable form, `eps` relative.

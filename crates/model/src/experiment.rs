@@ -106,24 +106,23 @@ pub fn stability(quick: bool, out: &Path, mut progress: impl FnMut(&str)) -> Res
     report::stability(&cells, &results, budget, text, omitted, out)
 }
 
-/// Softmax, shifted and plain PowerSoftmax with equal seeds, tokens and steps. Writes `twins.csv` and `twins.md`.
+/// Softmax and [`arms`] of PowerSoftmax with equal seeds, tokens and steps. Writes `twins.csv`, a chart and `twins.md`.
 /// `quick` takes one seed and two layers.
 pub fn twins(quick: bool, out: &Path, mut progress: impl FnMut(&str)) -> Result<()> {
-    let budget =
-        Budget { width: 128, heads: 4, context: 128, vocab: 512, batch: 16, steps: if quick { 250 } else { 800 } };
+    let budget = twins_budget(quick);
     let texts = match (data_folder().join("tinystories").exists(), data_folder().join("shakespeare").exists()) {
         (true, true) => vec![Text::Stories, Text::Plays],
         _ => vec![Text::Generated],
     };
     let seeds = 1..=if quick { 1 } else { 3 };
     let depths: &[usize] = if quick { &[2] } else { &[2, 4] };
-    let (bar, paper) = (Attention::Power(Power::shipped()), Attention::Power(Power::plain(4)));
+    let [shipped, closest, paper] = arms().map(|(_, power)| Attention::Power(power));
     let mut cells = Vec::new();
     // The most informative first: an interrupted grid still compares the twins over seeds and texts.
     for &layers in depths {
-        for attentions in [&[Attention::Softmax, bar][..], &[paper]] {
+        for attentions in [&[Attention::Softmax, shipped, closest][..], &[paper]] {
             for seed in seeds.clone() {
-                for &text in &texts {
+                for &text in texts.iter().rev() {
                     cells.extend(attentions.iter().map(|&attention| Cell { attention, text, layers, seed }));
                 }
             }
@@ -131,6 +130,31 @@ pub fn twins(quick: bool, out: &Path, mut progress: impl FnMut(&str)) -> Result<
     }
     let results = run(&cells, budget, &out.join("twins.csv"), &mut progress)?;
     report::twins(&cells, &results, budget, out)
+}
+
+/// The operators that [`twins`] compares with softmax: the shipped one, the closest to softmax of depth three ([`shifts`]
+/// finds it), and the paper's.
+fn arms() -> [(&'static str, Power); 3] {
+    [("(x+3)^4", Power::shipped()), ("(x+8)^8", Power::shifted(8, 8.0)), ("x^4", Power::plain(4))]
+}
+
+/// Which power and shift come closest to softmax at the budget of [`twins`], on the cell where the
+/// shipped ones are furthest. Writes `shifts.csv` and `shifts.md`. `quick` takes the first few.
+pub fn shifts(quick: bool, out: &Path, mut progress: impl FnMut(&str)) -> Result<()> {
+    let text = if data_folder().join("shakespeare").exists() { Text::Plays } else { Text::Generated };
+    let base = Cell { attention: Attention::Softmax, text, layers: 2, seed: 3 };
+    let shapes =
+        [(4, 3.0), (8, 6.0), (4, 6.0), (6, 4.5), (8, 8.0), (6, 6.0), (2, 3.0), (8, 12.0), (16, 16.0), (4, 4.0)];
+    let mut cells = vec![base.clone()];
+    cells.extend(
+        shapes
+            .iter()
+            .take(if quick { 3 } else { shapes.len() })
+            .map(|&(power, shift)| Cell { attention: Attention::Power(Power::shifted(power, shift)), ..base.clone() }),
+    );
+    let budget = twins_budget(quick);
+    let results = run(&cells, budget, &out.join("shifts.csv"), &mut progress)?;
+    report::shifts(&cells, &results, budget, out)
 }
 
 /// Trains one cell.
@@ -161,6 +185,10 @@ pub fn train_cell(cell: &Cell, budget: Budget, train: &Corpus, held_out: &Corpus
     // Attention that no longer moves anything: its weights sum to far less than one.
     let mode = if distance < 0.05 { "attention off" } else { "trained" }.to_owned();
     Ok(Outcome { perplexity, distance, score, spread, mode })
+}
+
+fn twins_budget(quick: bool) -> Budget {
+    Budget { width: 128, heads: 4, context: 128, vocab: 512, batch: 16, steps: if quick { 250 } else { 800 } }
 }
 
 /// Name of a cell, the key of its CSV line.

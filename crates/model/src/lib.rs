@@ -15,6 +15,7 @@ pub mod experiment;
 pub mod export;
 mod fused;
 pub mod generate;
+mod heap;
 pub mod import;
 pub mod optim;
 pub mod params;

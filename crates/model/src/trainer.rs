@@ -16,6 +16,7 @@ use crate::corpus::Corpus;
 use crate::error::{Error, Result};
 use crate::eval;
 use crate::fused;
+use crate::heap;
 use crate::optim::{AdamW, Moments, Schedule, clip_global_norm};
 use crate::params::{HostParam, align, gradients, pull, push};
 use crate::probe::{Limits, Polynomials, Probe};
@@ -145,6 +146,7 @@ impl Trainer {
         device: &Device,
     ) -> Result<Self> {
         train.check()?;
+        heap::retain();
         let device = device.clone().autodiff();
         let mut model = Decoder::new(&config, train.seed, &device, DType::F32)?;
         if let Some(params) = params {

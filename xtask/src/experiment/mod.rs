@@ -16,7 +16,7 @@ pub(crate) fn run(sh: &Shell, flags: &Experiment) -> anyhow::Result<()> {
     sh.create_dir(&out)?;
     let quick = flags.quick.then_some("--quick");
     match flags.name.as_str() {
-        name @ ("stability" | "twins") => {
+        name @ ("stability" | "twins" | "shifts") => {
             cmd!(sh, "cargo run --quiet --locked --release -p cipherlm-model --bin train -- {name} {out} {quick...}")
                 .run()?;
         }
@@ -27,7 +27,9 @@ pub(crate) fn run(sh: &Shell, flags: &Experiment) -> anyhow::Result<()> {
                 .run()?;
             if name == "latency" { latency::draw(&out)? } else { length::draw(&out)? }
         }
-        other => bail!("no experiment is called `{other}`: choose stability, twins, division, latency or length"),
+        other => {
+            bail!("no experiment is called `{other}`: choose stability, twins, shifts, division, latency or length")
+        }
     }
     Ok(())
 }

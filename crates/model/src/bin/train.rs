@@ -7,7 +7,7 @@
 //! train evaluate MODEL DATA           public evaluation sets on a model folder, or on the newest checkpoint of a run
 //! train classify DATA OUT             a small encoder for sentence polarity, its accuracy, and its certified model folder
 //! train import-llama2c FILE OUT       a llama2.c checkpoint as a start for a run
-//! train stability|twins DIR [--quick] experiments
+//! train stability|twins|shifts DIR [--quick]  experiments
 //! ```
 
 use std::path::Path;
@@ -31,11 +31,11 @@ fn main() -> ExitCode {
         ["evaluate", config, data] => evaluate(config, Path::new(data)),
         ["classify", data, out] => polarity(Path::new(data), Path::new(out)),
         ["import-llama2c", file, out] => import(Path::new(file), Path::new(out)),
-        [name @ ("stability" | "twins"), out] => experiment(name, false, Path::new(out)),
-        [name @ ("stability" | "twins"), out, "--quick"] => experiment(name, true, Path::new(out)),
+        [name @ ("stability" | "twins" | "shifts"), out] => experiment(name, false, Path::new(out)),
+        [name @ ("stability" | "twins" | "shifts"), out, "--quick"] => experiment(name, true, Path::new(out)),
         _ => {
             eprintln!(
-                "usage: train run CONFIG [--resume] | export CONFIG DIR | generate CONFIG PROMPT | evaluate MODEL DATA | classify DATA OUT | import-llama2c FILE OUT | stability DIR [--quick] | twins DIR [--quick]"
+                "usage: train run CONFIG [--resume] | export CONFIG DIR | generate CONFIG PROMPT | evaluate MODEL DATA | classify DATA OUT | import-llama2c FILE OUT | stability|twins|shifts DIR [--quick]"
             );
             return ExitCode::from(2);
         }
@@ -165,6 +165,7 @@ fn experiment(name: &str, quick: bool, out: &Path) -> Result<()> {
     let report = |line: &str| println!("{line}");
     match name {
         "twins" => experiment::twins(quick, out, report),
+        "shifts" => experiment::shifts(quick, out, report),
         _ => experiment::stability(quick, out, report),
     }
 }

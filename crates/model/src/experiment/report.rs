@@ -1,10 +1,10 @@
 //! Tables, charts and words of the experiments, all from the CSV's numbers.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write;
 use std::path::Path;
 
-use super::{Budget, Cell, Outcome, Text, key};
+use super::{Budget, Cell, Outcome, Text, arms, key};
 use crate::config::{Attention, Form};
 use crate::curves::{Chart, Series};
 use crate::error::{Error, Result};
@@ -35,8 +35,7 @@ pub(super) fn stability(
         name(text),
         cells.len(),
     );
-    words.push_str("| layers | seed | p | c | epsilon, form | perplexity | ratio | mean distance | max score | row-mean spread | outcome |\n");
-    words.push_str("|---|---|---|---|---|---|---|---|---|---|---|\n");
+    table(&mut words, cells, results);
     let mut worst: Option<(f64, String)> = None;
     let mut best: Option<(f64, String)> = None;
     let mut failed = Vec::new();
@@ -44,11 +43,6 @@ pub(super) fn stability(
         let Some(o) = results.get(&key(cell)) else { continue };
         let ratio = o.perplexity / baseline(cell, results);
         let (p, c, rest) = operator(cell);
-        let _ = writeln!(
-            words,
-            "| {} | {} | {p} | {c} | {rest} | {:.2} | {:.3} | {:.2} | {:.1} | {:.1e} | {} |",
-            cell.layers, cell.seed, o.perplexity, ratio, o.distance, o.score, o.spread, o.mode
-        );
         if o.mode != "trained" {
             failed.push(format!("p = {p}, c = {c}, {rest}: {}", o.mode));
         }
@@ -93,29 +87,99 @@ pub(super) fn twins(cells: &[Cell], results: &Results, budget: Budget, out: &Pat
     let mut words = String::from("# PowerSoftmax and its softmax twin\n\n");
     let _ = writeln!(
         words,
-        "Same seed, tokens, batches and steps: width {}, {} steps of {} tokens. Held-out perplexity per word.\n",
+        "`cargo xtask experiment twins [--quick]`. Same seed, tokens, batches and steps: width {}, {} steps of {} \
+         tokens. Held-out perplexity per word.\n",
         budget.width,
         budget.steps,
         budget.batch * budget.context
     );
-    words.push_str(
-        "| text | layers | seed | softmax | (x+3)^4 | ratio | x^4 | ratio |\n|---|---|---|---|---|---|---|---|\n",
+    let arms = arms();
+    let softmax: Vec<&Cell> = cells.iter().filter(|c| c.attention == Attention::Softmax).collect();
+    let ratio = |twin: &Cell, power| {
+        let cell = Cell { attention: Attention::Power(power), ..twin.clone() };
+        results.get(&key(&cell)).map(|o| (o.perplexity, o.perplexity / baseline(twin, results)))
+    };
+    let heads: String = arms.iter().map(|(name, _)| format!(" {name} | ratio |")).collect();
+    let _ = writeln!(
+        words,
+        "| text | layers | seed | softmax |{heads}\n|---|---|---|---|{}",
+        "---|---|".repeat(arms.len())
     );
-    for group in cells.chunks(3) {
-        let found: Vec<f64> = group.iter().filter_map(|c| results.get(&key(c))).map(|o| o.perplexity).collect();
-        let [softmax, shifted, plain] = found[..] else { continue };
-        let c = &group[0];
+    for twin in &softmax {
+        let _ = write!(words, "| {} | {} | {} |", name(twin.text), twin.layers, twin.seed);
+        let _ = write!(words, " {:.2} |", results.get(&key(twin)).map_or(f64::NAN, |o| o.perplexity));
+        for (_, power) in arms {
+            let _ = match ratio(twin, power) {
+                Some((perplexity, ratio)) => write!(words, " {perplexity:.2} | {ratio:.3} |"),
+                None => write!(words, " not run | |"),
+            };
+        }
+        words.push('\n');
+    }
+    let mut series = Vec::new();
+    words.push_str("\n| text | layers | operator | seeds | mean ratio | largest |\n|---|---|---|---|---|---|\n");
+    let groups: BTreeSet<(Text, usize)> = softmax.iter().map(|c| (c.text, c.layers)).collect();
+    for (label, power) in arms {
+        let mut lines: BTreeMap<Text, Vec<(f64, f64)>> = BTreeMap::new();
+        for &(text, layers) in &groups {
+            let here = softmax.iter().filter(|c| (c.text, c.layers) == (text, layers));
+            let found: Vec<f64> = here.filter_map(|c| ratio(c, power)).map(|r| r.1).collect();
+            if found.is_empty() {
+                continue;
+            }
+            let mean = found.iter().sum::<f64>() / found.len() as f64;
+            let largest = found.iter().copied().fold(f64::NEG_INFINITY, f64::max);
+            let _ =
+                writeln!(words, "| {} | {layers} | {label} | {} | {mean:.3} | {largest:.3} |", name(text), found.len());
+            lines.entry(text).or_default().push((layers as f64, mean));
+        }
+        let named = |(text, points)| Series { name: format!("{label}, {}", name(text)), points };
+        series.extend(lines.into_iter().map(named));
+    }
+    words.push_str("\n![mean ratio](twins.svg)\n");
+    let title = "Perplexity over the softmax twin, mean of the seeds".into();
+    let chart = Chart { title, x: "layers".into(), y: "ratio".into(), log: true, series };
+    write(&out.join("twins.svg"), &chart.svg())?;
+    write(&out.join("twins.md"), &words)
+}
+
+/// Powers and shifts against one softmax run.
+pub(super) fn shifts(cells: &[Cell], results: &Results, budget: Budget, out: &Path) -> Result<()> {
+    let mut words = String::from("# Powers and shifts at equal budget\n\n");
+    let _ = writeln!(
+        words,
+        "`cargo xtask experiment shifts [--quick]`. Same seed, tokens, batches and steps: width {}, {} steps of {} tokens, \
+         text: {}. Held-out perplexity per word. Near zero `(x + c)^p` is `exp(x p / c)`: p / c is the slope that \
+         training starts from, p / c = 1 that of softmax.\n",
+        budget.width,
+        budget.steps,
+        budget.batch * budget.context,
+        cells.first().map_or("", |c| name(c.text)),
+    );
+    table(&mut words, cells, results);
+    write(&out.join("shifts.md"), &words)
+}
+
+/// One line per cell.
+fn table(words: &mut String, cells: &[Cell], results: &Results) {
+    words.push_str("| layers | seed | p | c | epsilon, form | perplexity | ratio | mean distance | max score | row-mean spread | outcome |\n");
+    words.push_str("|---|---|---|---|---|---|---|---|---|---|---|\n");
+    for cell in cells {
+        let Some(o) = results.get(&key(cell)) else { continue };
+        let (p, c, rest) = operator(cell);
         let _ = writeln!(
             words,
-            "| {} | {} | {} | {softmax:.2} | {shifted:.2} | {:.3} | {plain:.2} | {:.3} |",
-            name(c.text),
-            c.layers,
-            c.seed,
-            shifted / softmax,
-            plain / softmax
+            "| {} | {} | {p} | {c} | {rest} | {:.2} | {:.3} | {:.2} | {:.1} | {:.1e} | {} |",
+            cell.layers,
+            cell.seed,
+            o.perplexity,
+            o.perplexity / baseline(cell, results),
+            o.distance,
+            o.score,
+            o.spread,
+            o.mode
         );
     }
-    write(&out.join("twins.md"), &words)
 }
 
 /// Perplexity of the softmax twin.
