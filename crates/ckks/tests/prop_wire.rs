@@ -32,6 +32,7 @@ fn objects(s: &Setup) -> Vec<Vec<u8>> {
     let keys = s.evaluator.keys();
     let mut list = vec![fresh.to_bytes(), product.to_bytes(), s.secret.public_key().unwrap().to_bytes()];
     list.extend(keys.iter().map(|k| k.to_bytes()));
+    list.push(keys.to_bytes());
     list
 }
 
@@ -160,15 +161,15 @@ fn every_truncation_flip_and_extension_is_refused() {
     let s = small();
     for bytes in objects(&s) {
         for length in (0..bytes.len()).step_by(7).chain(bytes.len() - 1..bytes.len()) {
-            assert!(read_all(&s.params, &bytes[..length])[..3].iter().all(Result::is_err), "length {length}");
+            assert!(read_all(&s.params, &bytes[..length])[..4].iter().all(Result::is_err), "length {length}");
         }
         let mut longer = bytes.clone();
         longer.push(0);
-        assert!(read_all(&s.params, &longer)[..3].iter().all(Result::is_err));
+        assert!(read_all(&s.params, &longer)[..4].iter().all(Result::is_err));
         for position in (0..bytes.len()).step_by(3) {
             let mut flipped = bytes.clone();
             flipped[position] ^= 1 << (position % 8);
-            assert!(read_all(&s.params, &flipped)[..3].iter().all(Result::is_err), "byte {position}");
+            assert!(read_all(&s.params, &flipped)[..4].iter().all(Result::is_err), "byte {position}");
         }
     }
 }
@@ -260,13 +261,13 @@ proptest! {
     #[test]
     fn arbitrary_bytes_never_panic(bytes in proptest::collection::vec(any::<u8>(), 0..600)) {
         let params = presets::insecure::small(N, 40.0, 2).unwrap();
-        prop_assert!(read_all(&params, &bytes)[..3].iter().all(Result::is_err));
+        prop_assert!(read_all(&params, &bytes)[..4].iter().all(Result::is_err));
     }
 
     #[test]
     fn changed_objects_with_a_correct_hash_never_panic(
-        which in 0usize..6,
-        changes in proptest::collection::vec((112usize..400, any::<u8>()), 1..8),
+        which in 0usize..12,
+        changes in proptest::collection::vec((0usize..400, any::<u8>()), 1..8),
     ) {
         let s = small();
         let list = objects(&s);

@@ -44,6 +44,10 @@ fn assert_bounded(what: &str, setup: &Setup, vector: &EncryptedVector, noise: &N
     })
 }
 
+/// Secrets under which a circuit runs. No run may show more than is predicted; the one that shows most must come within two bits. (The
+/// worst slot of a single run is sometimes a lucky one.)
+const RUNS: usize = 4;
+
 struct Bench {
     setup: Setup,
     noise: Noise,
@@ -224,12 +228,23 @@ proptest! {
         let ops = apart(&params, &inputs, &ops);
         let dry = Clear::dry(Chain::of(&params).unwrap());
         run(&dry, inputs.iter().map(|(values, level)| dry.input(values.clone(), *level).unwrap()).collect(), &ops);
-        let bench = Bench::new(&params, &dry.log().key_request(&params), seed);
-        let (encrypted, noise) = bench.enter(inputs);
-        let (vectors, _) = run(&bench.setup.machine, encrypted, &ops);
+        let request = dry.log().key_request(&params);
+        let bench = Bench::new(&params, &request, seed);
+        let (_, noise) = bench.enter(inputs.clone());
         let (predicted, _) = run(&bench.noise, noise, &ops);
-        for (index, (vector, predicted)) in vectors.iter().zip(&predicted).enumerate() {
-            assert_predicted(&format!("vector {index} of {ops:?}"), &bench.setup, vector, predicted);
+        let mut over = vec![[f64::INFINITY; 2]; predicted.len()];
+        for _ in 0..RUNS {
+            let setup = Setup::new(&params, &request);
+            let encrypted = inputs.iter().map(|(values, level)| setup.encrypt(values, *level)).collect();
+            let (vectors, _) = run(&setup.machine, encrypted, &ops);
+            for (index, (vector, predicted)) in vectors.iter().zip(&predicted).enumerate() {
+                let what = format!("vector {index} of {ops:?}");
+                let bits = assert_bounded(&what, &setup, vector, predicted, f64::INFINITY);
+                over[index] = [0, 1].map(|i| over[index][i].min(bits[i]));
+            }
+        }
+        for (index, over) in over.iter().enumerate() {
+            prop_assert!(over.iter().all(|&bits| bits <= 2.0), "vector {} of {:?}: above by {:?} bits", index, ops, over);
         }
     }
 }

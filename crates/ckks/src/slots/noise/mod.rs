@@ -1,6 +1,8 @@
 //! The noise machine: what a circuit computes, and how far encryption would be off.
 
+mod name;
 mod transform;
+mod variance;
 
 use super::clear::ClearVector;
 use super::{
@@ -10,10 +12,10 @@ use crate::linear::LinearTransform;
 use crate::noise::{NoiseModel, Prediction, SlotVariance};
 use crate::{GaloisElement, KeyPurpose};
 use cipherlm_ring::{Seed, Stream};
+use name::{Name, plain_name, scale_bits};
 use num_complex::Complex64;
 use std::collections::BTreeSet;
 use std::f64::consts::TAU;
-use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -42,7 +44,9 @@ pub struct NoiseVector {
     noisy: ClearVector,
     variance: Arc<Vec<SlotVariance>>,
     /// Equal for vectors that are one and the same ciphertext: the same operation on them has the same error.
-    name: u64,
+    name: Name,
+    /// Equal for vectors with one and the same error, such as a ciphertext at two levels.
+    error: Name,
 }
 
 impl NoiseVector {
@@ -59,6 +63,12 @@ impl NoiseVector {
     /// What is known of each slot's error.
     pub fn variance(&self) -> &[SlotVariance] {
         &self.variance
+    }
+
+    /// Multiplied by `i^turns`, which changes no error.
+    fn turned(&self, turns: u8, exact: ClearVector, noisy: ClearVector) -> Self {
+        let (name, error) = (self.name.turned(turns), self.error.turned(turns));
+        Self { exact, noisy, variance: self.variance.clone(), name, error }
     }
 
     /// The predicted error: never below what encryption shows (but for one run in 10^5), and within two bits of it.
@@ -149,8 +159,9 @@ impl Noise {
 
     fn enter(&self, plain: &Plain, level: usize, added: Added) -> SlotResult<NoiseVector> {
         let exact = self.clear.input(plain.clone(), level)?;
-        let variance = Arc::new(vec![SlotVariance::default(); self.slots()]);
-        Ok(self.noisier(NoiseVector { noisy: exact.clone(), exact, variance, name: self.new_name() }, &added))
+        let name = Name::fresh(self.draws.fetch_add(1, Ordering::Relaxed));
+        let vector = carried(name, exact.clone(), exact, vec![SlotVariance::default(); self.slots()]);
+        Ok(self.noisier(vector, &added))
     }
 
     /// Adds the error of one operation to the variance and draws it into the sample.
@@ -160,66 +171,22 @@ impl Noise {
         for (slot, variance) in variance.iter_mut().enumerate() {
             *variance = variance.plus(added.all.plus_apart(own(slot)));
         }
-        let mut stream = Stream::new(&self.seed, "operation", vector.name);
+        let (name, unit) = (vector.name, vector.name.unit());
+        vector.error = name;
+        let mut stream = Stream::new(&self.seed, "operation", name.base());
         let other = added.all.mean - added.secret;
         vector.noisy.map_in_place(|slot, value| {
             let deviation = (other + added.secret * self.profile[slot] + own(slot).mean).sqrt();
-            value + gaussian(&mut stream) * deviation
+            value + gaussian(&mut stream) * deviation * unit
         });
         vector
     }
 
-    fn new_name(&self) -> u64 {
-        self.draws.fetch_add(1, Ordering::Relaxed)
-    }
-
     /// One draw of errors of the given variance.
-    fn draw(&self, name: u64, variance: f64) -> Vec<Complex64> {
-        let mut stream = Stream::new(&self.seed, "operation", name);
-        let deviation = variance.sqrt();
+    fn draw(&self, name: Name, variance: f64) -> Vec<Complex64> {
+        let mut stream = Stream::new(&self.seed, "operation", name.base());
+        let deviation = variance.sqrt() * name.unit();
         (0..self.slots()).map(|_| gaussian(&mut stream) * deviation).collect()
-    }
-
-    /// A vector whose errors went through a map of slots unchanged but for the variance given.
-    fn carried(&self, exact: ClearVector, noisy: ClearVector, variance: Vec<SlotVariance>) -> NoiseVector {
-        NoiseVector { exact, noisy, variance: Arc::new(variance), name: self.new_name() }
-    }
-
-    fn sum_variance(left: &NoiseVector, right: &NoiseVector) -> Vec<SlotVariance> {
-        // A vector added to itself doubles its error instead of adding another.
-        let factor = if Arc::ptr_eq(&left.variance, &right.variance) { 2.0 } else { 1.0 };
-        left.variance.iter().zip(right.variance.iter()).map(|(a, b)| a.plus(*b).times(factor)).collect()
-    }
-
-    /// Error of a plaintext's own rounding: exact for real constants, an average otherwise.
-    fn plain_error(&self, plain: &Plain, scale: Scale) -> f64 {
-        match plain.as_constant() {
-            Some(constant) if constant.im == 0.0 => {
-                let (high, low) = scale.round_times(constant.re);
-                let rounded = (Scale::from_parts(high.abs(), low * high.signum())).map(|integer| integer / scale);
-                let error = rounded.map_or(constant.re, |rounded| rounded.to_f64() * high.signum() - constant.re);
-                error * error
-            }
-            _ => self.model.encoding(plain.period(), scale),
-        }
-    }
-
-    fn product_variance(pairs: &[(&NoiseVector, &NoiseVector)]) -> Vec<SlotVariance> {
-        let mut variance = vec![SlotVariance::default(); pairs.first().map_or(0, |(left, _)| left.variance.len())];
-        for (left, right) in pairs {
-            let square = Arc::ptr_eq(&left.variance, &right.variance);
-            let (a, b) = (left.exact(), right.exact());
-            for (slot, variance) in variance.iter_mut().enumerate() {
-                let (va, vb) = (left.variance[slot], right.variance[slot]);
-                let first_order = if square {
-                    va.times(4.0 * a[slot].norm_sqr())
-                } else {
-                    vb.times(a[slot].norm_sqr()).plus(va.times(b[slot].norm_sqr()))
-                };
-                *variance = variance.plus(first_order).plus(SlotVariance::multiplied(va.mean * vb.mean));
-            }
-        }
-        variance
     }
 
     fn galois(&self, element: GaloisElement, level: usize, scale: Scale) -> SlotResult<Added> {
@@ -242,12 +209,9 @@ impl Noise {
     }
 }
 
-/// Name of the result of an operation that depends on nothing but its operands and a number.
-fn named<'a>(operation: &str, operands: impl IntoIterator<Item = &'a NoiseVector>, number: u64) -> u64 {
-    let mut hasher = DefaultHasher::new();
-    (operation, number).hash(&mut hasher);
-    operands.into_iter().for_each(|operand| operand.name.hash(&mut hasher));
-    hasher.finish()
+/// A vector whose errors went through a map of slots unchanged but for the variance given.
+fn carried(name: Name, exact: ClearVector, noisy: ClearVector, variance: Vec<SlotVariance>) -> NoiseVector {
+    NoiseVector { exact, noisy, variance: Arc::new(variance), name, error: name }
 }
 
 fn gaussian(stream: &mut Stream) -> Complex64 {
@@ -283,39 +247,37 @@ impl Machine for Noise {
 
     fn trivial_at(&self, plain: &Plain, level: usize, scale: Scale) -> SlotResult<NoiseVector> {
         let exact = self.clear.trivial_at(plain, level, scale)?;
-        let vector = self.carried(exact.clone(), exact, vec![SlotVariance::default(); self.slots()]);
+        let (values, turn) = plain_name(plain, scale);
+        let name = Name::of("trivial", [], (values, level)).turned(turn);
+        let vector = carried(name, exact.clone(), exact, vec![SlotVariance::default(); self.slots()]);
         Ok(self.noisier(vector, &Added::plain(self.model.encoding(plain.period(), scale))))
     }
 
     fn add_aligned(&self, left: &NoiseVector, right: &NoiseVector) -> SlotResult<NoiseVector> {
         let exact = self.clear.add_aligned(&left.exact, &right.exact)?;
         let noisy = self.shadow.add_aligned(&left.noisy, &right.noisy)?;
-        Ok(self.carried(exact, noisy, Self::sum_variance(left, right)))
+        let (name, error, variance) = Self::sum(left, right, 0);
+        Ok(NoiseVector { error, ..carried(name, exact, noisy, variance) })
     }
 
     fn sub_aligned(&self, left: &NoiseVector, right: &NoiseVector) -> SlotResult<NoiseVector> {
         let exact = self.clear.sub_aligned(&left.exact, &right.exact)?;
         let noisy = self.shadow.sub_aligned(&left.noisy, &right.noisy)?;
-        let variance = if Arc::ptr_eq(&left.variance, &right.variance) {
-            // Equal variances by sharing do not mean equal vectors (conjugates share them), so nothing cancels for sure.
-            left.variance.iter().map(|v| v.times(4.0)).collect()
-        } else {
-            Self::sum_variance(left, right)
-        };
-        Ok(self.carried(exact, noisy, variance))
+        let (name, error, variance) = Self::sum(left, right, 2);
+        Ok(NoiseVector { error, ..carried(name, exact, noisy, variance) })
     }
 
     fn neg(&self, vector: &NoiseVector) -> SlotResult<NoiseVector> {
         let (exact, noisy) = (self.clear.neg(&vector.exact)?, self.shadow.neg(&vector.noisy)?);
-        Ok(NoiseVector { exact, noisy, variance: vector.variance.clone(), name: self.new_name() })
+        Ok(vector.turned(2, exact, noisy))
     }
 
     fn add_plain(&self, vector: &NoiseVector, plain: &Plain) -> SlotResult<NoiseVector> {
         let exact = self.clear.add_plain(&vector.exact, plain)?;
         let noisy = self.shadow.add_plain(&vector.noisy, plain)?;
         let added = Added::plain(self.plain_error(plain, self.scale(vector)));
-        let result = NoiseVector { exact, noisy, variance: vector.variance.clone(), name: self.new_name() };
-        Ok(self.noisier(result, &added))
+        let name = Name::of("plus", [vector.name], plain_name(plain, self.scale(vector)));
+        Ok(self.noisier(carried(name, exact, noisy, vector.variance.to_vec()), &added))
     }
 
     fn mul_plain_at(&self, vector: &NoiseVector, plain: &Plain, plain_scale: Scale) -> SlotResult<NoiseVector> {
@@ -325,15 +287,17 @@ impl Machine for Noise {
         let variance = vector.variance.iter().enumerate().map(|(i, v)| v.times(squares[i % squares.len()])).collect();
         let error = self.plain_error(plain, plain_scale);
         let slots = Some(vector.exact().iter().map(|slot| SlotVariance::plain(slot.norm_sqr() * error)).collect());
-        Ok(self.noisier(self.carried(exact, noisy, variance), &Added { slots, ..Added::default() }))
+        let (values, turn) = plain_name(plain, plain_scale);
+        let name = Name::linear("times", [vector.name], values).turned(turn);
+        Ok(self.noisier(carried(name, exact, noisy, variance), &Added { slots, ..Added::default() }))
     }
 
     fn mul_sum_aligned(&self, pairs: &[(&NoiseVector, &NoiseVector)]) -> SlotResult<NoiseVector> {
         let exact: Vec<_> = pairs.iter().map(|(a, b)| (&a.exact, &b.exact)).collect();
         let noisy: Vec<_> = pairs.iter().map(|(a, b)| (&a.noisy, &b.noisy)).collect();
         let (exact, noisy) = (self.clear.mul_sum_aligned(&exact)?, self.shadow.mul_sum_aligned(&noisy)?);
-        let mut vector = self.carried(exact, noisy, Self::product_variance(pairs));
-        vector.name = named("product", pairs.iter().flat_map(|(left, right)| [*left, *right]), 0);
+        let name = Name::product(pairs.iter().map(|(left, right)| (left.name, right.name)));
+        let vector = carried(name, exact, noisy, Self::product_variance(pairs));
         let (level, scale) = (self.level(&vector), self.scale(&vector));
         let key = self.model.key_product(KeyPurpose::Relinearise, level, scale)?;
         Ok(self.noisier(vector, &self.rounding(scale).and(key)))
@@ -341,8 +305,8 @@ impl Machine for Noise {
 
     fn rescale(&self, vector: &NoiseVector) -> SlotResult<NoiseVector> {
         let (exact, noisy) = (self.clear.rescale(&vector.exact)?, self.shadow.rescale(&vector.noisy)?);
-        let name = named("rescale", [vector], 0);
-        let result = NoiseVector { exact, noisy, variance: vector.variance.clone(), name };
+        let name = Name::linear("rescale", [vector.name], ());
+        let result = carried(name, exact, noisy, vector.variance.to_vec());
         let added = self.rounding(self.scale(&result));
         Ok(self.noisier(result, &added))
     }
@@ -350,8 +314,8 @@ impl Machine for Noise {
     fn drop_to(&self, vector: &NoiseVector, level: usize) -> SlotResult<NoiseVector> {
         let exact = self.clear.drop_to(&vector.exact, level)?;
         let noisy = self.shadow.drop_to(&vector.noisy, level)?;
-        let name = named("level", [vector], level as u64);
-        Ok(NoiseVector { exact, noisy, variance: vector.variance.clone(), name })
+        let name = Name::linear("level", [vector.name], level);
+        Ok(NoiseVector { exact, noisy, variance: vector.variance.clone(), name, error: vector.error })
     }
 
     fn with_scale(&self, vector: &NoiseVector, scale: Scale) -> SlotResult<NoiseVector> {
@@ -359,9 +323,10 @@ impl Machine for Noise {
         let exact = self.clear.with_scale(&vector.exact, scale)?;
         let noisy = self.shadow.with_scale(&vector.noisy, scale)?;
         if factor == 1.0 {
-            return Ok(NoiseVector { exact, noisy, variance: vector.variance.clone(), name: vector.name });
+            return Ok(NoiseVector { exact, noisy, ..vector.clone() });
         }
-        Ok(self.carried(exact, noisy, vector.variance.iter().map(|v| v.times(factor * factor)).collect()))
+        let name = Name::linear("scale", [vector.name], scale_bits(scale));
+        Ok(carried(name, exact, noisy, vector.variance.iter().map(|v| v.times(factor * factor)).collect()))
     }
 
     fn rotate_many(&self, vector: &NoiseVector, steps: &[i64]) -> SlotResult<Vec<NoiseVector>> {
@@ -370,8 +335,8 @@ impl Machine for Noise {
         let (level, scale) = (self.level(vector), self.scale(vector));
         let one = |((exact, noisy), &steps): ((ClearVector, ClearVector), &i64)| {
             let element = GaloisElement::rotation(self.model.params(), steps);
-            let mut result = self.carried(exact, noisy, rotated(&vector.variance, steps));
-            result.name = named("automorphism", [vector], element.element() as u64);
+            let name = Name::linear("automorphism", [vector.name], element.element());
+            let result = carried(name, exact, noisy, rotated(&vector.variance, steps));
             Ok(self.noisier(result, &self.galois(element, level, scale)?))
         };
         exact.into_iter().zip(noisy).zip(steps).map(one).collect()
@@ -393,16 +358,16 @@ impl Machine for Noise {
         }
         let rounding = self.model.rounding(scale).times(specials.len() as f64);
         added = Added { secret: rounding.spread, ..added.and(rounding) };
-        Ok(self.noisier(self.carried(exact, noisy, variance), &added))
+        let name = Name::linear("rotated sum", [vector.name], steps);
+        Ok(self.noisier(carried(name, exact, noisy, variance), &added))
     }
 
     fn conjugate(&self, vector: &NoiseVector) -> SlotResult<NoiseVector> {
         let (exact, noisy) = (self.clear.conjugate(&vector.exact)?, self.shadow.conjugate(&vector.noisy)?);
         let element = GaloisElement::conjugation(self.model.params());
         let added = self.galois(element, self.level(vector), self.scale(vector))?;
-        let mut result = self.carried(exact, noisy, vector.variance.to_vec());
-        result.name = named("automorphism", [vector], element.element() as u64);
-        Ok(self.noisier(result, &added))
+        let name = Name::linear("automorphism", [vector.name], element.element()).conjugated();
+        Ok(self.noisier(carried(name, exact, noisy, vector.variance.to_vec()), &added))
     }
 
     fn twice_real(&self, vector: &NoiseVector) -> SlotResult<NoiseVector> {
@@ -420,7 +385,7 @@ impl Machine for Noise {
 
     fn mul_i(&self, vector: &NoiseVector) -> SlotResult<NoiseVector> {
         let (exact, noisy) = (self.clear.mul_i(&vector.exact)?, self.shadow.mul_i(&vector.noisy)?);
-        Ok(self.carried(exact, noisy, vector.variance.to_vec()))
+        Ok(vector.turned(1, exact, noisy))
     }
 
     fn linear_transform_at(
@@ -471,7 +436,12 @@ impl Machine for Noise {
         if !sum.pairs.is_empty() {
             added = added.and(self.model.key_product(KeyPurpose::Relinearise, level, sum.scale)?);
         }
-        Ok(self.noisier(self.carried(exact, noisy, variance), &added))
+        let pairs = sum.pairs.iter().flat_map(|(left, right)| [left.name, right.name]);
+        let plains: Vec<_> = sum.terms.iter().map(|(_, plain)| plain).chain(&sum.constant).collect();
+        let plains: Vec<_> = plains.into_iter().map(|plain| plain_name(plain, sum.scale)).collect();
+        let detail = (sum.pairs.len(), sum.weight, plains, scale_bits(sum.scale));
+        let name = Name::of("combination", pairs.chain(sum.terms.iter().map(|(vector, _)| vector.name)), detail);
+        Ok(self.noisier(carried(name, exact, noisy, variance), &added))
     }
 
     fn refresh_profile(&self, kind: RefreshKind) -> Option<RefreshProfile> {
@@ -482,7 +452,10 @@ impl Machine for Noise {
         let profile = self.refresh_profile(kind).ok_or(SlotError::NoRefresh { kind })?;
         let exact = self.clear.refresh(&vector.exact, kind, target)?;
         let noisy = self.shadow.refresh(&vector.noisy, kind, target)?;
-        let added = Added::plain(profile.error * profile.error);
-        Ok(self.noisier(self.carried(exact, noisy, vector.variance.to_vec()), &added))
+        // What is left of a refresh are roundings, which are multiplied by the secret.
+        let all = SlotVariance::multiplied(profile.error * profile.error);
+        let added = Added { all, secret: all.spread, slots: None };
+        let name = Name::of("refresh", [vector.name], (kind, target));
+        Ok(self.noisier(carried(name, exact, noisy, vector.variance.to_vec()), &added))
     }
 }

@@ -1,6 +1,6 @@
 //! Linear transforms on the noise machine.
 
-use super::{Added, Noise, NoiseVector, named};
+use super::{Added, Name, Noise, NoiseVector, carried as vector_of, plain_name};
 use crate::linear::{LinearTransform, giant_steps};
 use crate::noise::SlotVariance;
 use crate::slots::clear::{Clear, ClearVector};
@@ -56,7 +56,7 @@ impl Noise {
                 Entry::Occupied(known) => known.into_mut(),
                 Entry::Vacant(new) => {
                     let variance = key_product(baby, scale)?;
-                    let name = named("baby", [inputs[input]], baby as u64);
+                    let name = Name::linear("baby", [inputs[input].name], baby);
                     new.insert((variance, self.draw(name, variance.mean)))
                 }
             };
@@ -102,13 +102,20 @@ impl Noise {
             noisy
         });
         let results = exact.into_iter().zip(noisy).zip(carried).zip(added).zip(giants);
-        let finish = |((((exact, noisy), variance), own), (giants, last)): Parts| {
+        // Outputs of the same diagonals are the same ciphertext.
+        let mut names = vec![(Vec::new(), Vec::new()); transform.outputs()];
+        for (output, input, shift, plain) in transform.diagonals() {
+            names[output].0.push(inputs[input].name);
+            names[output].1.push((shift, plain_name(plain, plain_scale)));
+        }
+        let finish = |((operands, diagonals), ((((exact, noisy), variance), own), (giants, last))): (Terms, Parts)| {
             let divisions = last.len().max(usize::from(rescale)) as f64;
             let end = self.model.rounding(self.clear.scale(&exact)).times(divisions);
             let added = Added { secret: giants.secret + end.spread, slots: Some(own), ..giants.and(end) };
-            self.noisier(self.carried(exact, noisy, variance), &added)
+            let name = Name::linear("transform", operands, (diagonals, transform.baby(), rescale));
+            self.noisier(vector_of(name, exact, noisy, variance), &added)
         };
-        Ok(results.map(finish).collect())
+        Ok(names.into_iter().zip(results).map(finish).collect())
     }
 
     /// Special primes over which each baby rotation of each input stays; the input itself is brought to those of the first.
@@ -128,4 +135,6 @@ impl Noise {
     }
 }
 
+/// Operands of an output, and the shift and plaintext of each.
+type Terms = (Vec<Name>, Vec<(i64, (u64, u8))>);
 type Parts = ((((ClearVector, ClearVector), Vec<SlotVariance>), Vec<SlotVariance>), (Added, BTreeSet<usize>));
