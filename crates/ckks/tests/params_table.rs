@@ -1,15 +1,20 @@
 //! The security gate: every preset and every key it can make is below its row of the table, and nothing above is built.
 
+use cipherlm_ckks::bootstrap::Profile;
 use cipherlm_ckks::params::{check_security, security_limit};
 use cipherlm_ckks::{Error, KeyShape, Params, SecretDistribution, SecretKey, presets};
 
 fn presets() -> Vec<(&'static str, Params)> {
-    vec![
+    let profiles = [Profile::n16(), Profile::n16_fast(), Profile::n15()];
+    let chains = profiles.map(|profile| (profile.name, profile.params().unwrap()));
+    let mut list = vec![
         ("levels24_scale45", presets::levels24_scale45().unwrap()),
         ("levels12_scale45", presets::levels12_scale45().unwrap()),
         ("levels5_scale45", presets::levels5_scale45().unwrap()),
         ("levels3_scale40", presets::levels3_scale40().unwrap()),
-    ]
+    ];
+    list.extend(chains);
+    list
 }
 
 #[test]
