@@ -45,6 +45,17 @@ pub struct Cell {
     pub seed: u64,
 }
 
+/// How much of an experiment is run.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Extent {
+    /// A part that takes minutes.
+    Quick,
+    /// All cells.
+    Whole,
+    /// None: tables and charts from the cells that the CSV already has.
+    Report,
+}
+
 /// Size of all cells of an experiment.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Budget {
@@ -77,9 +88,10 @@ pub struct Outcome {
     pub mode: String,
 }
 
-/// The grid of powers, shifts, epsilons and forms. `quick` is a part of it that takes minutes; the rest of the grid is
+/// The grid of powers, shifts, epsilons and forms. The quick part takes minutes; the rest of the grid is
 /// named in the report. Writes `stability.csv`, two charts and `stability.md` to `out`.
-pub fn stability(quick: bool, out: &Path, mut progress: impl FnMut(&str)) -> Result<()> {
+pub fn stability(extent: Extent, out: &Path, mut progress: impl FnMut(&str)) -> Result<()> {
+    let quick = extent == Extent::Quick;
     let budget =
         Budget { width: 64, heads: 2, context: 64, vocab: 512, batch: 16, steps: if quick { 150 } else { 400 } };
     let text = if data_folder().join("tinystories").exists() { Text::Stories } else { Text::Generated };
@@ -102,13 +114,14 @@ pub fn stability(quick: bool, out: &Path, mut progress: impl FnMut(&str)) -> Res
             }
         }
     }
-    let results = run(&cells, budget, &out.join("stability.csv"), &mut progress)?;
+    let results = run(&cells, budget, &out.join("stability.csv"), extent, &mut progress)?;
     report::stability(&cells, &results, budget, text, omitted, out)
 }
 
 /// Softmax and [`arms`] of PowerSoftmax with equal seeds, tokens and steps. Writes `twins.csv`, a chart and `twins.md`.
-/// `quick` takes one seed and two layers.
-pub fn twins(quick: bool, out: &Path, mut progress: impl FnMut(&str)) -> Result<()> {
+/// The quick part is one seed and two layers.
+pub fn twins(extent: Extent, out: &Path, mut progress: impl FnMut(&str)) -> Result<()> {
+    let quick = extent == Extent::Quick;
     let budget = twins_budget(quick);
     let texts = match (data_folder().join("tinystories").exists(), data_folder().join("shakespeare").exists()) {
         (true, true) => vec![Text::Stories, Text::Plays],
@@ -128,7 +141,7 @@ pub fn twins(quick: bool, out: &Path, mut progress: impl FnMut(&str)) -> Result<
             }
         }
     }
-    let results = run(&cells, budget, &out.join("twins.csv"), &mut progress)?;
+    let results = run(&cells, budget, &out.join("twins.csv"), extent, &mut progress)?;
     report::twins(&cells, &results, budget, out)
 }
 
@@ -139,8 +152,9 @@ fn arms() -> [(&'static str, Power); 3] {
 }
 
 /// Which power and shift come closest to softmax at the budget of [`twins`], on the cell where the
-/// shipped ones are furthest. Writes `shifts.csv` and `shifts.md`. `quick` takes the first few.
-pub fn shifts(quick: bool, out: &Path, mut progress: impl FnMut(&str)) -> Result<()> {
+/// shipped ones are furthest. Writes `shifts.csv` and `shifts.md`. The quick part is the first few.
+pub fn shifts(extent: Extent, out: &Path, mut progress: impl FnMut(&str)) -> Result<()> {
+    let quick = extent == Extent::Quick;
     let text = if data_folder().join("shakespeare").exists() { Text::Plays } else { Text::Generated };
     let base = Cell { attention: Attention::Softmax, text, layers: 2, seed: 3 };
     let shapes =
@@ -153,7 +167,7 @@ pub fn shifts(quick: bool, out: &Path, mut progress: impl FnMut(&str)) -> Result
             .map(|&(power, shift)| Cell { attention: Attention::Power(Power::shifted(power, shift)), ..base.clone() }),
     );
     let budget = twins_budget(quick);
-    let results = run(&cells, budget, &out.join("shifts.csv"), &mut progress)?;
+    let results = run(&cells, budget, &out.join("shifts.csv"), extent, &mut progress)?;
     report::shifts(&cells, &results, budget, out)
 }
 
@@ -213,11 +227,12 @@ pub fn key(cell: &Cell) -> String {
     format!("{text};{};{};{operator}", cell.layers, cell.seed).replace(';', ",").to_lowercase()
 }
 
-/// Runs the cells that the CSV does not have yet.
+/// Runs the cells that the CSV does not have yet, or none for a report.
 fn run(
     cells: &[Cell],
     budget: Budget,
     csv: &Path,
+    extent: Extent,
     progress: &mut dyn FnMut(&str),
 ) -> Result<BTreeMap<String, Outcome>> {
     if let Some(folder) = csv.parent() {
@@ -231,7 +246,7 @@ fn run(
     let mut corpora: BTreeMap<Text, (Corpus, Corpus)> = BTreeMap::new();
     for (at, cell) in cells.iter().enumerate() {
         let key = key(cell);
-        if done.contains_key(&key) {
+        if extent == Extent::Report || done.contains_key(&key) {
             continue;
         }
         if let std::collections::btree_map::Entry::Vacant(slot) = corpora.entry(cell.text) {

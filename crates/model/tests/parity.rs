@@ -190,3 +190,26 @@ fn polynomial_mode_is_that_of_the_reference_and_models_can_be_read_back() {
     assert!(worst(&ours) < 1e-4, "polynomial modes differ by {:e}", worst(&ours));
     assert!(worst(&exact) > 1e-3, "the polynomials changed nothing");
 }
+
+#[test]
+fn the_shipped_model_is_the_same_in_f64_and_f32() {
+    let folder = std::path::Path::new("../../models/stories-2x128");
+    let spec = cipherlm_spec::Model::load(folder).unwrap();
+    let tokenizer = cipherlm_spec::Tokenizer::load(&folder.join(cipherlm_spec::TOKENIZER_FILE)).unwrap();
+    let mut tokens = tokenizer.encode(&cipherlm_model::stories::stories(7, 20));
+    tokens.truncate(128);
+    let (config, params) = cipherlm_model::export::import(&spec).unwrap();
+    let device = Device::flex();
+    let logits = |dtype| -> Vec<f64> {
+        let model = push(Decoder::new(&config, 0, &device, dtype).unwrap(), &params).unwrap();
+        let ids = token_tensor(&config, &tokens, 1, &device).unwrap();
+        model.forward(ids, None, &mut Probe::off()).into_data().iter::<f64>().collect()
+    };
+    let reference = Runner::new(&spec, Mode::Exact).unwrap().forward(&tokens, Positions::All).unwrap().concat();
+    assert_eq!(reference.len(), 128 * 512);
+    for (dtype, tolerance) in [(DType::F64, 1e-9), (DType::F32, 1e-4)] {
+        let worst = logits(dtype).iter().zip(&reference).map(|(a, b)| (a - b).abs()).fold(0.0, f64::max);
+        println!("{dtype:?}: logits differ by at most {worst:.1e}");
+        assert!(worst < tolerance, "{worst:e} in {dtype:?}");
+    }
+}

@@ -142,6 +142,17 @@ fn bad_input_is_named() {
     assert!(matches!(trainer.step(&Corpus::new(vec![], 0)), Err(Error::CorpusTooShort { tokens: 0, .. })));
     let foreign = Corpus::new(vec![99; 100], 0);
     assert!(matches!(trainer.step(&foreign), Err(Error::Vocabulary { token: 99, vocab: 13 })));
+    let mut broken = start(train(5)).unwrap().params().to_vec();
+    broken[0].data[3] = f32::NAN;
+    let mut trainer = Trainer::new("t", config(Attention::Softmax), train(5), Some(broken), &device).unwrap();
+    let error = trainer.step(&sums(100)).unwrap_err();
+    assert!(matches!(&error, Error::Diverged { step: 1, reason } if reason.contains("NaN")), "{error}");
+    let mut short = start(train(5)).unwrap().params().to_vec();
+    short.pop();
+    assert!(matches!(
+        Trainer::new("t", config(Attention::Softmax), train(5), Some(short), &device),
+        Err(Error::Shape { .. })
+    ));
     let long = cipherlm_model::transformer::token_tensor(&config(Attention::Softmax), &[1; 17], 1, &device);
     assert!(matches!(long, Err(Error::ContextTooLong { tokens: 17, context: 16 })));
 }

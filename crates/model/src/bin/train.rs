@@ -7,13 +7,14 @@
 //! train evaluate MODEL DATA           public evaluation sets on a model folder, or on the newest checkpoint of a run
 //! train classify DATA OUT             a small encoder for sentence polarity, its accuracy, and its certified model folder
 //! train import-llama2c FILE OUT       a llama2.c checkpoint as a start for a run
-//! train stability|twins|shifts DIR [--quick]  experiments
+//! train stability|twins|shifts DIR [--quick|--report]  an experiment, a part of it, or only its tables and charts
 //! ```
 
 use std::path::Path;
 use std::process::ExitCode;
 
 use cipherlm_model::card::write_folder;
+use cipherlm_model::experiment::Extent;
 use cipherlm_model::generate::{Sampling, generate};
 use cipherlm_model::recipe::{Prepared, Run, decoder, write_weights};
 use cipherlm_model::trainer::{Progress, TrainConfig};
@@ -31,11 +32,14 @@ fn main() -> ExitCode {
         ["evaluate", config, data] => evaluate(config, Path::new(data)),
         ["classify", data, out] => polarity(Path::new(data), Path::new(out)),
         ["import-llama2c", file, out] => import(Path::new(file), Path::new(out)),
-        [name @ ("stability" | "twins" | "shifts"), out] => experiment(name, false, Path::new(out)),
-        [name @ ("stability" | "twins" | "shifts"), out, "--quick"] => experiment(name, true, Path::new(out)),
+        [name @ ("stability" | "twins" | "shifts"), out] => experiment(name, Extent::Whole, Path::new(out)),
+        [name @ ("stability" | "twins" | "shifts"), out, "--quick"] => experiment(name, Extent::Quick, Path::new(out)),
+        [name @ ("stability" | "twins" | "shifts"), out, "--report"] => {
+            experiment(name, Extent::Report, Path::new(out))
+        }
         _ => {
             eprintln!(
-                "usage: train run CONFIG [--resume] | export CONFIG DIR | generate CONFIG PROMPT | evaluate MODEL DATA | classify DATA OUT | import-llama2c FILE OUT | stability|twins|shifts DIR [--quick]"
+                "usage: train run CONFIG [--resume] | export CONFIG DIR | generate CONFIG PROMPT | evaluate MODEL DATA | classify DATA OUT | import-llama2c FILE OUT | stability|twins|shifts DIR [--quick|--report]"
             );
             return ExitCode::from(2);
         }
@@ -161,12 +165,12 @@ fn import(file: &Path, out: &Path) -> Result<()> {
     write_weights(out, &config, &params)
 }
 
-fn experiment(name: &str, quick: bool, out: &Path) -> Result<()> {
+fn experiment(name: &str, extent: Extent, out: &Path) -> Result<()> {
     let report = |line: &str| println!("{line}");
     match name {
-        "twins" => experiment::twins(quick, out, report),
-        "shifts" => experiment::shifts(quick, out, report),
-        _ => experiment::stability(quick, out, report),
+        "twins" => experiment::twins(extent, out, report),
+        "shifts" => experiment::shifts(extent, out, report),
+        _ => experiment::stability(extent, out, report),
     }
 }
 
