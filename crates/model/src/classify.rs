@@ -126,12 +126,31 @@ pub fn accuracy(model: &Encoder, examples: &[Example]) -> Result<Score> {
         let classes = logits.dims()[1];
         let values: Vec<f32> = logits.into_data().iter::<f32>().collect();
         for (row, example) in values.chunks(classes).zip(&batch) {
-            let best = (0..classes).max_by(|&a, &b| row[a].total_cmp(&row[b]));
-            right += usize::from(best == Some(example.label));
+            right += usize::from(likeliest(row) == Some(example.label));
         }
     }
+    Ok(score(right, examples))
+}
+
+/// As [`accuracy`], of an exported model with every function a polynomial, in f64.
+pub fn polynomial_accuracy(model: &spec::Model, examples: &[Example]) -> Result<Score> {
+    let mut runner = spec::Runner::new(model, spec::Mode::Polynomial).map_err(refuse)?;
+    let mut right = 0usize;
+    for example in examples {
+        let row = runner.classify(&example.tokens, None).map_err(refuse)?;
+        right += usize::from(likeliest(&row) == Some(example.label));
+    }
+    Ok(score(right, examples))
+}
+
+fn likeliest<T: PartialOrd>(row: &[T]) -> Option<usize> {
+    (0..row.len()).reduce(|best, i| if row[i] > row[best] { i } else { best })
+}
+
+/// Chance is the share of the largest class.
+fn score(right: usize, examples: &[Example]) -> Score {
     let largest = examples.iter().map(|e| examples.iter().filter(|o| o.label == e.label).count()).max();
-    Ok(Score::new(right, right, examples.len(), largest.unwrap_or(0) as f64))
+    Score::new(right, right, examples.len(), largest.unwrap_or(0) as f64)
 }
 
 /// Class logits `[batch, classes]`.
