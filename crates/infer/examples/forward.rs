@@ -54,8 +54,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let clock = Instant::now();
     let prompt = client.encrypt(&plan, prompt_tokens)?;
     println!("encrypt {:.2} s", clock.elapsed().as_secs_f64());
-    let machine = plan.noise_machine(circuits.params(), circuits.key_request(&plan), 1)?;
-    let forecast = plan.forecast(&machine, prompt_tokens, true)?;
+    let forecast = plan.forecast_steps(circuits.params(), &circuits.key_request(&plan), prompt_tokens)?;
     let clock = Instant::now();
     let mut last = (0.0, String::new());
     let mut progress = |p: &Progress<'_>| {
@@ -73,15 +72,11 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         "step, errors as bits", "predicted rms, worst", "measured rms, worst", "margins"
     );
     for row in audit.finish() {
-        let bits = |x: f64| -x.log2();
+        let (predicted, measured) = (row.predicted.bits(), row.measured.bits());
         let (rms, worst) = row.margin();
         println!(
             "{:<34} {:>14.2} {:>6.2} {:>14.2} {:>6.2} {rms:>7.2} {worst:>6.2}",
-            row.name,
-            bits(row.predicted_rms),
-            bits(row.predicted_worst),
-            bits(row.measured_rms),
-            bits(row.measured_worst)
+            row.name, predicted.0, predicted.1, measured.0, measured.1
         );
     }
     let mut kinds: BTreeMap<String, (u64, f64)> = BTreeMap::new();

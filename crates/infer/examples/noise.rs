@@ -26,7 +26,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let keys = circuits.key_request(&plan);
     let one = |(index, prompt): (usize, &&[u32])| -> Result<(Closeness, bool), String> {
         let machine = plan.noise_machine(circuits.params(), keys.clone(), index as u64).map_err(|e| e.to_string())?;
-        let forecast = plan.forecast(&machine, prompt, false).map_err(|e| e.to_string())?;
+        let forecast = plan.forecast(&machine, prompt).map_err(|e| e.to_string())?;
         let last = prompt.len() - 1;
         let noisy = forecast.noisy_logits(&plan, last).map_err(|e| e.to_string())?;
         let reference = |mode| -> Result<Vec<f64>, String> {

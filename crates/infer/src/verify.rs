@@ -1,7 +1,10 @@
 //! What errors were predicted and which came out, step by step, and how close the answers are.
 
+use std::collections::BTreeMap;
+use std::time::{Duration, Instant};
+
 use cipherlm_ckks::noise::{NoiseModel, Prediction};
-use cipherlm_ckks::slots::{Encrypted, Noise, NoiseVector};
+use cipherlm_ckks::slots::{Encrypted, EncryptedVector, Noise, NoiseVector};
 use cipherlm_ckks::{Complex64, EvaluationKeys, KeyRequest, Params};
 
 use crate::client::Client;
@@ -14,13 +17,14 @@ use crate::run::{Done, Observer, Progress};
 struct Expected {
     step: usize,
     exact: Vec<Vec<Complex64>>,
-    predicted: Prediction,
+    predicted: Errors,
+    ceiling: Errors,
 }
 
-/// A run of a plan on the noise machine.
+/// A plan's runs on noise machines.
 pub struct Forecast {
     steps: Vec<Expected>,
-    /// Output vectors with the predicted errors drawn and added.
+    /// Output vectors with the errors of the first machine.
     noisy: Vec<Vec<f64>>,
     /// Output vectors without errors.
     exact: Vec<Vec<f64>>,
@@ -55,27 +59,77 @@ impl Plan {
         Ok(self.target.refreshes.iter().fold(noise, |machine, &profile| machine.with_refresh(profile)))
     }
 
-    /// Runs a prompt on the noise machine. With `every_step`, all steps are kept for an [`Audit`] (about a megabyte a vector).
+    /// What encryption will do to the logits of a prompt, by one noise machine.
     ///
     /// # Errors
     /// As [`Plan::pack`] and [`Plan::run`].
-    pub fn forecast(&self, machine: &Noise, tokens: &[u32], every_step: bool) -> Result<Forecast> {
+    pub fn forecast(&self, machine: &Noise, tokens: &[u32]) -> Result<Forecast> {
+        self.simulate(machine, tokens, &mut Collect::default(), false)
+    }
+
+    /// The same with every step, for an [`Audit`], from [`DRAWS`] runs with different errors. Takes about a megabyte a vector.
+    ///
+    /// # Errors
+    /// As [`Plan::noise_machine`] and [`Plan::forecast`].
+    pub fn forecast_steps(&self, params: &Params, keys: &KeyRequest, tokens: &[u32]) -> Result<Forecast> {
+        let mut collect = Collect::default();
+        let mut first = None;
+        for seed in 1..=DRAWS {
+            let machine = self.noise_machine(params, keys.clone(), seed)?;
+            let forecast = self.simulate(&machine, tokens, &mut collect, true)?;
+            first.get_or_insert(forecast);
+        }
+        let forecast = first.ok_or(InferError::Malformed { what: "forecast".into(), reason: "no runs".into() })?;
+        let steps = collect.steps.into_iter().map(|(step, seen)| seen.expected(step)).collect();
+        Ok(Forecast { steps, ..forecast })
+    }
+
+    fn simulate(&self, machine: &Noise, tokens: &[u32], collect: &mut Collect, every_step: bool) -> Result<Forecast> {
         let enter = |vector: Vec<f64>| machine.input(vector, self.input_level()).at("input");
         let input = self.pack(tokens)?.into_iter().map(enter).collect::<Result<Vec<_>>>()?;
-        let mut collect = Collect { wanted: every_step, steps: vec![] };
-        let outputs = self.run(machine, input, &mut collect)?;
+        let outputs = if every_step {
+            self.run(machine, input, collect)?
+        } else {
+            self.run(machine, input, &mut |_: &Progress<'_>| true)?
+        };
         let real = |slots: &[Complex64]| slots.iter().map(|slot| slot.re).collect::<Vec<_>>();
         Ok(Forecast {
-            steps: collect.steps,
+            steps: vec![],
             noisy: outputs.iter().map(|vector| real(vector.noisy())).collect(),
             exact: outputs.iter().map(|vector| real(vector.exact())).collect(),
         })
     }
 }
 
+/// Simulated runs behind the forecast of a step.
+const DRAWS: u64 = 4;
+/// Factor on what the draws show, for the randomness of the run that is predicted: one bit.
+const ALLOWANCE: f64 = 2.0;
+
+/// What the noise machines showed of one step.
+struct Seen {
+    exact: Vec<Vec<Complex64>>,
+    /// By the variances of the first run, which are the same in all.
+    ceiling: Errors,
+    /// Sum of the mean squares of all runs.
+    squares: f64,
+    /// Largest square of all runs.
+    worst: f64,
+}
+
+impl Seen {
+    /// The draws went through the circuit operation by operation, so that errors which meet again (the powers in a polynomial) reinforce
+    /// or cancel as they will under encryption. Variances know nothing of that: what they promise is kept as the ceiling.
+    fn expected(self, step: usize) -> Expected {
+        let rms = ALLOWANCE * (self.squares / DRAWS as f64).sqrt();
+        let predicted = Errors { rms, worst: ALLOWANCE * self.worst.sqrt() };
+        Expected { step, exact: self.exact, predicted, ceiling: self.ceiling }
+    }
+}
+
+#[derive(Default)]
 struct Collect {
-    wanted: bool,
-    steps: Vec<Expected>,
+    steps: BTreeMap<usize, Seen>,
 }
 
 impl Observer<Noise> for Collect {
@@ -84,54 +138,72 @@ impl Observer<Noise> for Collect {
     }
 
     fn after(&mut self, _: &Noise, done: &Done<'_, Noise>) -> Result<()> {
-        if self.wanted {
-            let exact = done.value.iter().map(|vector| vector.exact().to_vec()).collect();
-            self.steps.push(Expected { step: done.step, exact, predicted: drawn(done.value) });
-        }
+        let seen = self.steps.entry(done.step).or_insert_with(|| Seen {
+            exact: done.value.iter().map(|vector| vector.exact().to_vec()).collect(),
+            ceiling: ceiling(done.value),
+            squares: 0.0,
+            worst: 0.0,
+        });
+        let errors = Errors::of(done.value.iter().flat_map(|vector| vector.exact().iter().zip(vector.noisy())));
+        seen.squares += errors.rms.powi(2);
+        seen.worst = seen.worst.max(errors.worst.powi(2));
         Ok(())
     }
 }
 
-/// Factor on a single draw, for the randomness of the run that is predicted.
-const MARGIN: f64 = 1.6;
-
-/// What one draw of all errors says about several vectors together.
-///
-/// The draw went through the circuit operation by operation, so that errors which meet again (the powers in a polynomial) reinforce
-/// or cancel as they will under encryption; variances, which know nothing of that, are too large by bits after a polynomial.
-fn drawn(vectors: &[NoiseVector]) -> Prediction {
-    let pairs = vectors.iter().flat_map(|vector| vector.exact().iter().zip(vector.noisy()));
-    let squares = pairs.map(|(exact, noisy)| (exact - noisy).norm_sqr());
-    let (sum, worst, count) = squares.fold((0.0, 0f64, 0usize), |(s, w, n), square| (s + square, w.max(square), n + 1));
-    Prediction { rms: MARGIN * (sum / count.max(1) as f64).sqrt(), worst: MARGIN * worst.sqrt() }
+/// What the variances promise of several vectors together.
+fn ceiling(vectors: &[NoiseVector]) -> Errors {
+    let predictions: Vec<Prediction> = vectors.iter().map(NoiseVector::prediction).collect();
+    let mean = predictions.iter().map(|p| p.rms * p.rms).sum::<f64>() / predictions.len().max(1) as f64;
+    Errors { rms: mean.sqrt(), worst: predictions.iter().map(|p| p.worst).fold(0.0, f64::max) }
 }
 
-/// Predicted and measured error of one step, its refresh included, in units of slots.
+/// Errors of all slots of a value, in units of slots.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Errors {
+    /// Root mean square.
+    pub rms: f64,
+    /// The largest.
+    pub worst: f64,
+}
+
+impl Errors {
+    fn of<'a>(pairs: impl Iterator<Item = (&'a Complex64, &'a Complex64)>) -> Self {
+        let squares = pairs.map(|(exact, found)| (exact - found).norm_sqr());
+        // A value that is not a number is the worst there is.
+        let larger = |m: f64, s: f64| if s > m || s.is_nan() { s } else { m };
+        let add = |(sum, worst, count), square| (sum + square, larger(worst, square), count + 1);
+        let (sum, worst, count) = squares.fold((0.0, 0f64, 0usize), add);
+        Self { rms: (sum / count.max(1) as f64).sqrt(), worst: worst.sqrt() }
+    }
+
+    /// Bits of precision: minus the logarithms of root mean square and worst slot.
+    pub fn bits(&self) -> (f64, f64) {
+        (-self.rms.log2(), -self.worst.log2())
+    }
+}
+
+/// Predicted and measured error of one step, its refresh included.
 #[derive(Debug, Clone, PartialEq)]
 pub struct StepError {
     /// Name of the step.
     pub name: String,
     /// Layer it belongs to.
     pub layer: Option<usize>,
-    /// Predicted root mean square over all slots of all vectors.
-    pub predicted_rms: f64,
-    /// Predicted largest error.
-    pub predicted_worst: f64,
-    /// Measured root mean square.
-    pub measured_rms: f64,
-    /// Measured largest error.
-    pub measured_worst: f64,
+    /// What simulated runs showed, with an allowance.
+    pub predicted: Errors,
+    /// What the variances of all operations promise, added up as if errors that meet were independent: no smaller than what encryption
+    /// shows but for one run in 10^5, and bits larger where errors cancel.
+    pub ceiling: Errors,
+    /// What decryption showed.
+    pub measured: Errors,
 }
 
 impl StepError {
     /// Bits by which the prediction lies above the measurement, (root mean square, worst slot); negative if it was too low.
     pub fn margin(&self) -> (f64, f64) {
-        ((self.predicted_rms / self.measured_rms).log2(), (self.predicted_worst / self.measured_worst).log2())
-    }
-
-    /// Bits of precision that were measured: minus the logarithm of the root mean square.
-    pub fn bits(&self) -> f64 {
-        -self.measured_rms.log2()
+        let above = |predicted: f64, measured: f64| (predicted / measured).log2();
+        (above(self.predicted.rms, self.measured.rms), above(self.predicted.worst, self.measured.worst))
     }
 }
 
@@ -142,12 +214,18 @@ pub struct Audit<'a, K> {
     forecast: &'a Forecast,
     inner: &'a mut dyn Observer<Encrypted<K>>,
     rows: Vec<StepError>,
+    spent: Duration,
 }
 
 impl<'a, K> Audit<'a, K> {
     /// An audit of one run of the prompt that was forecast, passing everything on to another observer.
     pub fn new(client: &'a Client, forecast: &'a Forecast, inner: &'a mut dyn Observer<Encrypted<K>>) -> Self {
-        Self { client, forecast, inner, rows: vec![] }
+        Self { client, forecast, inner, rows: vec![], spent: Duration::ZERO }
+    }
+
+    /// Time spent on decrypting and comparing, which is not the run's.
+    pub fn spent(&self) -> Duration {
+        self.spent
     }
 
     /// One row per step.
@@ -170,31 +248,31 @@ impl<K: EvaluationKeys> Observer<Encrypted<K>> for Audit<'_, K> {
     }
 
     fn after(&mut self, machine: &Encrypted<K>, done: &Done<'_, Encrypted<K>>) -> Result<()> {
+        self.inner.after(machine, done)?;
+        let clock = Instant::now();
         if let Some(expected) = self.forecast.steps.iter().find(|expected| expected.step == done.step) {
-            let (mut sum, mut worst, mut count) = (0.0, 0f64, 0usize);
-            for (vector, exact) in done.value.iter().zip(&expected.exact) {
+            let decrypt = |vector: &EncryptedVector| {
                 let decrypted = self.client.secret().decrypt(vector.ciphertext());
-                let decrypted = decrypted
-                    .map_err(|error| InferError::Slots { node: done.name.to_owned(), source: error.into() })?;
-                let slots = decrypted.decode();
-                // Sparse results repeat.
-                for (found, exact) in slots.as_slice().iter().cycle().zip(exact) {
-                    let square = (found - exact).norm_sqr();
-                    sum += square;
-                    worst = worst.max(square);
-                    count += 1;
-                }
-            }
+                let failed = |error: cipherlm_ckks::Error| InferError::Slots {
+                    node: done.name.to_owned(),
+                    source: error.into(),
+                };
+                Ok(decrypted.map_err(failed)?.decode().as_slice().to_vec())
+            };
+            let found = done.value.iter().map(decrypt).collect::<Result<Vec<_>>>()?;
+            // Sparse results repeat.
+            let pairs =
+                expected.exact.iter().zip(&found).flat_map(|(exact, found)| exact.iter().zip(found.iter().cycle()));
             self.rows.push(StepError {
                 name: done.name.to_owned(),
                 layer: done.layer,
-                predicted_rms: expected.predicted.rms,
-                predicted_worst: expected.predicted.worst,
-                measured_rms: (sum / count.max(1) as f64).sqrt(),
-                measured_worst: worst.sqrt(),
+                predicted: expected.predicted,
+                ceiling: expected.ceiling,
+                measured: Errors::of(pairs),
             });
         }
-        self.inner.after(machine, done)
+        self.spent += clock.elapsed();
+        Ok(())
     }
 }
 

@@ -9,7 +9,9 @@ use crate::system::{available_memory, gib, peak_memory, processor, threads};
 use anyhow::{Context, bail};
 use cipherlm_ckks::bootstrap::{BootstrapKeys, Profile};
 use cipherlm_ckks::slots::{Encrypted, Machine};
-use cipherlm_infer::{Circuits, Client, Geometry, Options, Plan, Profiler, Progress, Purpose, Report, Server, Session};
+use cipherlm_infer::{
+    Circuits, Client, Geometry, Options, Plan, Profiler, Progress, Purpose, Report, Server, Session, ensure_in_range,
+};
 use cipherlm_spec::{Mode, Model, Positions, Runner};
 use serde_json::json;
 use std::collections::BTreeMap;
@@ -134,11 +136,12 @@ pub(crate) fn generate(args: &flags::Generate, as_json: bool) -> anyhow::Result<
             console.line(&format!("client      keys made in {:.1} s", clock.elapsed().as_secs_f64()));
         }
         let server = server.as_ref().context("no server was started")?;
-        let (report, logits) = step(server, &client, plan, &fresh, start, &mut session, &mut console)?;
         let row = |runner: &mut Runner<'_>| -> anyhow::Result<Vec<f64>> {
             runner.append(&fresh, Positions::Last)?.pop().context("the reference returned no logits")
         };
         let (polynomial, exact) = (row(&mut reference)?, row(&mut exact)?);
+        ensure_in_range(&model, &reference)?;
+        let (report, logits) = step(server, &client, plan, &fresh, start, &mut session, &mut console)?;
         let token = sampler.pick(&logits);
         let check = TokenCheck::new(argmax(&logits) as u32, &logits, &polynomial, &exact);
         let text = String::from_utf8_lossy(&loaded.tokenizer.decode_bytes(&[token])?).into_owned();

@@ -1,13 +1,13 @@
 //! Client and server in one process, with nothing but ciphertexts and public keys between them.
 
 use super::outcome::{Outcome, TokenCheck};
-use super::precision::{Expectation, Watch};
+use super::precision::Bits;
 use super::setup::Setup;
 use crate::clear::argmax;
 use crate::system::{current_memory, gib};
 use cipherlm_ckks::bootstrap::BootstrapKeys;
 use cipherlm_ckks::slots::Encrypted;
-use cipherlm_infer::{Client, Profiler, Progress, Report, Server};
+use cipherlm_infer::{Audit, Client, Profiler, Progress, Report, Server};
 use cipherlm_spec::{Mode, Positions, Runner};
 use indicatif::ProgressBar;
 use std::sync::Arc;
@@ -111,21 +111,26 @@ impl<'s> Session<'s> {
         outcome.seconds_encrypt += clock.elapsed().as_secs_f64();
         let machine = self.server.machine();
         cipherlm_ckks::slots::Machine::log(machine).clear();
-        let expected = if self.precision { Some(Expectation::of(self.setup, tokens)?) } else { None };
+        let forecast = if self.precision {
+            let keys = self.setup.circuits.key_request(plan);
+            Some(plan.forecast_steps(self.setup.circuits.params(), &keys, tokens)?)
+        } else {
+            None
+        };
         let mut memory = Vec::new();
         let mut profiler = Profiler::new(plan, |p: &Progress<'_>| {
             memory.push((p.name.to_owned(), current_memory()));
             console.step(p);
             true
         });
-        let (answer, report) = match &expected {
+        let (answer, report) = match &forecast {
             None => (self.server.run(plan, prompt, &mut profiler)?, profiler.finish(machine)),
-            Some(expected) => {
-                let mut watch = Watch::new(profiler, self.client.secret(), expected);
-                let answer = self.server.run(plan, prompt, &mut watch)?;
-                let Watch { inner, bits, spent, .. } = watch;
-                outcome.bits = bits;
-                (answer, without(inner.finish(machine), spent))
+            Some(forecast) => {
+                let mut audit = Audit::new(&self.client, forecast, &mut profiler);
+                let answer = self.server.run(plan, prompt, &mut audit)?;
+                let spent = audit.spent();
+                outcome.bits = audit.finish().iter().map(|row| (row.name.clone(), Bits::from(row))).collect();
+                (answer, without(profiler.finish(machine), spent))
             }
         };
         outcome.memory = memory;

@@ -153,7 +153,7 @@ pub(super) fn precision(ops: &[OpRow]) -> String {
         height - 6.0,
         "start",
         "soft",
-        "operation number; axis: bits of precision, worst slot (higher is better)",
+        "operation number; axis: bits of precision, root mean square (higher is better)",
     );
     let items = [("predicted (never above measured)", PALETTE[0]), ("measured", PALETTE[5])];
     legend(items.into_iter()) + &svg.finish("precision by operation")
