@@ -216,6 +216,11 @@ fn damaged_files_are_refused_with_the_next_step() {
     refuse(&go, &["copy the folder again"]);
     fs::write(&key, good).unwrap();
 
+    // A disk without room, of which there is always one.
+    let full = "/proc/nothing";
+    refuse(&["keygen", "--out", full, "--insecure-ring", "9", "--length", "8"], &["GiB on disk", "free some"]);
+    refuse(&[go.as_slice(), &["--checkpoints", full]].concat(), &["GiB on disk", "free some"]);
+
     // A checkpoint with a flipped bit is named, and no wrong answer is made of it.
     let kept = at("kept");
     let slow = [go.as_slice(), &["--checkpoints", &kept, "--checkpoint-after", "0"]].concat();

@@ -56,18 +56,21 @@ impl Client {
         self.secret.id()
     }
 
-    /// Embeds and encrypts a prompt at the plan's input level.
+    /// Embeds and encrypts a prompt at the plan's input level, after a look in the clear whether it stays in the model's ranges.
+    ///
+    /// # Errors
+    /// What [`Plan::pack`] and [`Plan::ensure_in_range`] refuse; parameters other than the plan's.
+    pub fn encrypt(&self, plan: &Plan, tokens: &[u32]) -> Result<EncryptedPrompt> {
+        let prompt = self.encrypt_at(plan, tokens, 0)?;
+        plan.ensure_in_range(tokens)?;
+        Ok(prompt)
+    }
+
+    /// As [`Client::encrypt`], for tokens that stand from position `start` of a session on. Ranges depend on the tokens before and are
+    /// not looked at: see [`crate::ensure_in_range`].
     ///
     /// # Errors
     /// What [`Plan::pack`] refuses; parameters other than the plan's.
-    pub fn encrypt(&self, plan: &Plan, tokens: &[u32]) -> Result<EncryptedPrompt> {
-        self.encrypt_at(plan, tokens, 0)
-    }
-
-    /// As [`Client::encrypt`], for tokens that stand from position `start` of a session on.
-    ///
-    /// # Errors
-    /// As [`Client::encrypt`].
     pub fn encrypt_at(&self, plan: &Plan, tokens: &[u32], start: usize) -> Result<EncryptedPrompt> {
         let params = self.secret.params();
         let floor = plan.target.chain.floor();

@@ -62,6 +62,22 @@ pub enum InferError {
         /// What to do.
         advice: &'static str,
     },
+    /// On this prompt an activation leaves the range that its polynomial was certified for.
+    #[error(
+        "on this prompt `{site}` takes values in [{min:.4}, {max:.4}], certified for [{lo:.4}, {hi:.4}]: rephrase the prompt, or certify the model with wider margins"
+    )]
+    LeavesRange {
+        /// The site.
+        site: String,
+        /// Certified lower end.
+        lo: f64,
+        /// Certified upper end.
+        hi: f64,
+        /// Smallest value.
+        min: f64,
+        /// Largest value.
+        max: f64,
+    },
     /// Two things that must belong together do not.
     #[error("{what}: {found} does not belong to {expected}")]
     Mismatch {

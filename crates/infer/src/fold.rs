@@ -6,6 +6,8 @@
 //! * `1/sqrt(head_dim)`, the number of keys and the frozen eps of each (head, row) go into the rotary plaintexts of the queries, so
 //!   that `(x + c)^p` comes out already divided by `n * eps`.
 
+mod affine;
+
 use std::sync::Arc;
 
 use cipherlm_approx::{Interval, Polynomial};
@@ -20,32 +22,8 @@ use cipherlm_spec::{
 use crate::error::{At, InferError, Result};
 use crate::geometry::Geometry;
 
-/// A plain matrix with the bias that follows it.
-pub(crate) struct Affine {
-    /// `[in][out]`.
-    pub(crate) weights: Vec<Vec<f64>>,
-    /// One value per output column.
-    pub(crate) bias: Vec<f64>,
-}
-
-/// Names one linear map of the model.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub(crate) enum Map {
-    /// Hidden state to queries, keys and values, side by side in whole blocks.
-    Qkv(usize),
-    /// Heads back to the hidden state.
-    Out(usize),
-    /// Hidden state to the feed-forward layer (gate first, if there is one).
-    Up(usize),
-    /// Feed-forward layer to the hidden state.
-    Down(usize),
-    /// Hidden state to the vocabulary.
-    Head,
-    /// Hidden state to the argument of an encoder's pooling.
-    Pool,
-    /// Pooled state to the classes.
-    Classifier,
-}
+pub(crate) use affine::Map;
+use affine::centre;
 
 /// What one unit of a slot stands for, chosen from the certified ranges so that every intermediate value stays within about one.
 #[derive(Debug, Clone, PartialEq)]
@@ -168,60 +146,6 @@ impl Folded {
             rows.chunks_exact_mut(self.shape().d_model).for_each(centre);
         }
         rows.iter_mut().for_each(|x| *x /= self.units.hidden);
-    }
-
-    pub(crate) fn affine(&self, map: Map) -> Result<Affine> {
-        let shape = self.shape();
-        match map {
-            Map::Qkv(l) => self.qkv(l),
-            Map::Out(l) => {
-                let raw = self.linear(&format!("layers.{l}.attn.out"))?;
-                let mut weights = vec![vec![]; self.geometry.blocks * self.geometry.features];
-                for head in 0..shape.heads {
-                    for f in 0..shape.head_dim {
-                        weights[self.geometry.column(head, f)] = raw.weights[head * shape.head_dim + f].clone();
-                    }
-                }
-                weights.iter_mut().for_each(|row| row.resize(shape.d_model, 0.0));
-                let from = self.units.layers[l].value;
-                Ok(self.onto_stream(Affine { weights, bias: raw.bias }, from))
-            }
-            Map::Up(l) => {
-                let units = self.units.layers[l];
-                let read = |part: &str, unit| {
-                    let raw = self.linear(&format!("layers.{l}.ffn.{part}"))?;
-                    self.after_norm(raw, &norm_name(l, 2), units.norm2, unit)
-                };
-                if !shape.gated {
-                    return read("up", units.activation);
-                }
-                let parts = vec![read("gate", units.activation)?, read("up", 1.0)?];
-                Ok(self.side_by_side(parts, self.geometry.ffn_blocks))
-            }
-            Map::Down(l) => {
-                let raw = self.linear(&format!("layers.{l}.ffn.down"))?;
-                Ok(self.onto_stream(raw, self.units.layers[l].activation))
-            }
-            Map::Head => {
-                let raw = if shape.tied_head {
-                    let table = self.values("embed.tokens")?;
-                    let column = |i: usize| (0..shape.vocab).map(|t| table[t * shape.d_model + i]).collect();
-                    Affine { weights: (0..shape.d_model).map(column).collect(), bias: vec![0.0; shape.vocab] }
-                } else {
-                    self.linear("head")?
-                };
-                self.after_norm(raw, "final_norm", self.units.final_norm, self.units.logits)
-            }
-            Map::Pool => self.after_norm(self.linear("pool")?, "final_norm", self.units.final_norm, self.units.pool),
-            Map::Classifier => {
-                let mut raw = self.linear("classifier")?;
-                // An activation leaves its polynomial in units of its argument's range.
-                let (from, to) = (self.units.pool, self.units.logits);
-                raw.weights.iter_mut().flatten().for_each(|w| *w *= from / to);
-                raw.bias.iter_mut().for_each(|b| *b /= to);
-                Ok(raw)
-            }
-        }
     }
 
     /// The transform of a map and its bias, one plaintext per output block, in the token-major layout.
@@ -468,98 +392,10 @@ impl Folded {
             }
         }
     }
-
-    fn qkv(&self, l: usize) -> Result<Affine> {
-        let shape = self.shape();
-        let units = self.units.layers[l];
-        let parts = [("q", 1.0), ("k", 1.0), ("v", 2.0 * units.value)].map(|(part, unit)| {
-            let raw = self.linear(&format!("layers.{l}.attn.{part}"))?;
-            let raw = self.after_norm(raw, &norm_name(l, 1), units.norm1, unit)?;
-            let spread = |row: &[f64]| {
-                let mut out = vec![0.0; self.geometry.blocks * self.geometry.features];
-                for (i, &value) in row.iter().enumerate() {
-                    out[self.geometry.column(i / shape.head_dim, i % shape.head_dim)] = value;
-                }
-                out
-            };
-            Ok(Affine { weights: raw.weights.iter().map(|r| spread(r)).collect(), bias: spread(&raw.bias) })
-        });
-        let parts = parts.into_iter().collect::<Result<Vec<_>>>()?;
-        Ok(self.side_by_side(parts, self.geometry.blocks))
-    }
-
-    /// Joins outputs, each padded to whole blocks.
-    fn side_by_side(&self, parts: Vec<Affine>, blocks: usize) -> Affine {
-        let width = blocks * self.geometry.features;
-        let rows = parts.first().map_or(0, |p| p.weights.len());
-        let mut out = Affine { weights: vec![vec![]; rows], bias: vec![] };
-        for part in parts {
-            for (row, mut values) in out.weights.iter_mut().zip(part.weights) {
-                values.resize(width, 0.0);
-                row.extend(values);
-            }
-            let mut bias = part.bias;
-            bias.resize(width, 0.0);
-            out.bias.extend(bias);
-        }
-        out
-    }
-
-    /// Gains into rows, norm bias through the matrix into the bias, units of the stream and of the inverse root in, `unit` out.
-    fn after_norm(&self, mut map: Affine, norm: &str, range: Range, unit: f64) -> Result<Affine> {
-        let gain = self.values(&format!("{norm}.gain"))?;
-        if let Some(shift) = self.model.weights().values(&format!("{norm}.bias")) {
-            for (s, row) in shift.iter().zip(&map.weights) {
-                map.bias.iter_mut().zip(row).for_each(|(b, w)| *b += s * w);
-            }
-        }
-        let factor = self.units.hidden / (range.lo.sqrt() * unit);
-        for (g, row) in gain.iter().zip(&mut map.weights) {
-            row.iter_mut().for_each(|w| *w *= g * factor);
-        }
-        map.bias.iter_mut().for_each(|b| *b /= unit);
-        Ok(map)
-    }
-
-    fn onto_stream(&self, mut map: Affine, from: f64) -> Affine {
-        let to = self.units.hidden;
-        map.weights.iter_mut().flatten().for_each(|w| *w *= from / to);
-        map.bias.iter_mut().for_each(|b| *b /= to);
-        if self.shape().norm == Norm::LayerNorm {
-            map.weights.iter_mut().for_each(|row| centre(row));
-            centre(&mut map.bias);
-        }
-        map
-    }
-
-    fn linear(&self, name: &str) -> Result<Affine> {
-        let weight = self.model.weights().tensor(&format!("{name}.weight"));
-        let weight = weight.ok_or_else(|| missing(&format!("{name}.weight")))?;
-        let weights: Vec<Vec<f64>> = weight.data.chunks_exact(weight.dims[1]).map(<[f64]>::to_vec).collect();
-        let bias = self.model.weights().values(&format!("{name}.bias"));
-        Ok(Affine { bias: bias.map_or_else(|| vec![0.0; weight.dims[1]], <[f64]>::to_vec), weights })
-    }
-
-    fn values(&self, name: &str) -> Result<&[f64]> {
-        self.model.weights().values(name).ok_or_else(|| missing(name))
-    }
 }
 
 fn copy_mask(g: &Geometry, copy: usize) -> Vec<f64> {
     (0..g.slots).map(|slot| f64::from(u8::from(g.place(slot).0 == copy))).collect()
-}
-
-fn norm_name(layer: usize, index: usize) -> String {
-    format!("layers.{layer}.norm{index}")
-}
-
-fn missing(name: &str) -> InferError {
-    cipherlm_spec::SpecError::MissingTensor { name: name.to_owned(), expected: vec![] }.into()
-}
-
-fn centre(row: &mut [f64]) {
-    let mean = row.iter().sum::<f64>() / row.len().max(1) as f64;
-    row.iter_mut().for_each(|x| *x -= mean);
 }
 
 /// Whether both branches of a block read the same variance.

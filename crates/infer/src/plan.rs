@@ -1,12 +1,15 @@
 //! Compiling a model for one prompt length and one parameter set.
 
+mod explain;
+
+pub use explain::Step;
+
 use std::collections::{BTreeMap, BTreeSet};
-use std::fmt::Write as _;
 use std::sync::Arc;
 
 use cipherlm_ckks::Params;
 use cipherlm_ckks::slots::{Chain, Clear, KeyUse, Machine, OpKind, Plain, RefreshKind, RefreshProfile};
-use cipherlm_spec::{Kind, Mode, Model, Runner};
+use cipherlm_spec::{Kind, Mode, Model, Positions, Runner};
 
 use crate::cost::CostModel;
 use crate::error::{At, InferError, Result};
@@ -14,7 +17,7 @@ use crate::exec::{self, Session};
 use crate::feedback::Feedback;
 use crate::fold::{Folded, Purpose};
 use crate::geometry::Geometry;
-use crate::graph::{Graph, NodeId, Op, Operator};
+use crate::graph::{Graph, NodeId, Op};
 use crate::placement::{Placement, Profile, RefreshChoice, Search};
 
 /// What a plan is made for.
@@ -191,6 +194,13 @@ impl Plan {
         (9u64 << 29) * g.slots as u64 / (1 << 15) + attention
     }
 
+    /// Bytes of the checkpoints of a whole run, if every step is kept.
+    pub fn checkpoint_bytes(&self, params: &Params) -> u64 {
+        let polynomial = |level: usize| params.limb_count(level) as u64 * params.degree() as u64 * 25 / 4;
+        let level = |id: NodeId| self.placement.refreshes.get(&id).copied().unwrap_or(self.placement.levels[id]);
+        self.graph.nodes.iter().enumerate().skip(1).map(|(id, n)| 2 * n.width as u64 * polynomial(level(id))).sum()
+    }
+
     /// Keys that a run needs, each with the levels of its use.
     pub fn keys(&self) -> &BTreeMap<KeyUse, BTreeSet<usize>> {
         &self.keys
@@ -221,71 +231,6 @@ impl Plan {
             let node = &self.graph.nodes[id];
             let (pairs, singles) = self.choice.counts(node.width);
             out[node.layer.unwrap_or(layers - 1)] += pairs + singles;
-        }
-        out
-    }
-
-    /// Name, level in, level out, and refresh target of every step.
-    pub fn schedule(&self) -> Vec<Step> {
-        let step = |(id, node): (NodeId, &crate::graph::Node)| Step {
-            name: node.name.clone(),
-            class: node.class,
-            layer: node.layer,
-            level_in: self.placement.levels[id] + node.depth,
-            level_out: self.placement.levels[id],
-            vectors: node.width,
-            refreshed_to: self.placement.refreshes.get(&id).copied(),
-            seconds: self.search().node_seconds(id, self.placement.levels[id]),
-            refresh_seconds: self
-                .placement
-                .refreshes
-                .get(&id)
-                .map_or(0.0, |_| self.search().refresh_seconds(node.width)),
-        };
-        self.graph.nodes.iter().enumerate().map(step).collect()
-    }
-
-    /// A readable account of the plan.
-    pub fn explain(&self) -> String {
-        let g = self.folded.geometry;
-        let mut out = String::new();
-        let _ = writeln!(
-            out,
-            "{}: {} tokens x {} features x {} copies in {} slots, {} block(s), {}",
-            self.folded.model.spec().name,
-            g.tokens,
-            g.features,
-            g.copies,
-            g.slots,
-            g.blocks,
-            if self.folded.packs_scores() {
-                format!("packed scores, {} distances a vector", g.head)
-            } else {
-                format!("{} score vectors per block", g.shifts())
-            }
-        );
-        let (operations, vectors) = self.refreshes();
-        let _ = writeln!(
-            out,
-            "refreshes: {operations} for {vectors} vectors ({:?} by layer); single {}, pair {}",
-            self.refreshes_by_layer(),
-            exec::kind_name(self.choice.single),
-            self.choice.pair.map_or("-".into(), exec::kind_name),
-        );
-        let _ = writeln!(
-            out,
-            "predicted {:.1} s (refreshes as late as possible: {}), {} keys",
-            self.seconds(),
-            self.greedy.map_or("infeasible".into(), |s| format!("{s:.1} s")),
-            self.keys.len()
-        );
-        let _ = writeln!(out, "{:<34} {:>7} {:>7} {:>8} {:>9}", "step", "levels", "vectors", "seconds", "refresh");
-        for step in self.schedule() {
-            let refresh =
-                step.refreshed_to.map_or(String::new(), |to| format!("-> {to} ({:.2} s)", step.refresh_seconds));
-            let levels = format!("{}->{}", step.level_in, step.level_out);
-            let _ =
-                writeln!(out, "{:<34} {:>7} {:>7} {:>8.3} {}", step.name, levels, step.vectors, step.seconds, refresh);
         }
         out
     }
@@ -325,6 +270,21 @@ impl Plan {
         let mut packed = self.folded.geometry.pack(&rows, self.folded.shape().d_model);
         packed.resize(self.input_width(), vec![0.0; self.folded.geometry.period()]);
         Ok(packed)
+    }
+
+    /// Refuses a prompt on which an activation would leave its certified range, padding included: under encryption nobody would see it,
+    /// and one wild slot can spoil all others in a refresh. Runs the polynomial model in the clear.
+    ///
+    /// # Errors
+    /// [`InferError::LeavesRange`] for the first such site; what [`Plan::pack`] refuses.
+    pub fn ensure_in_range(&self, tokens: &[u32]) -> Result<()> {
+        let padded: Vec<u32> = tokens.iter().copied().cycle().take(self.tokens()).collect();
+        let mut runner = Runner::new(&self.folded.model, Mode::Polynomial)?;
+        match self.folded.shape().kind {
+            Kind::Decoder => drop(runner.forward(&padded, Positions::Last)?),
+            Kind::Encoder { .. } => drop(runner.classify(&padded, None)?),
+        }
+        ensure_in_range(&self.folded.model, &runner)
     }
 
     /// Logits of one position out of the decrypted output vectors.
@@ -406,27 +366,17 @@ impl Plan {
     }
 }
 
-/// One line of a plan.
-#[derive(Debug, Clone, PartialEq, serde::Serialize)]
-pub struct Step {
-    /// Name of the step.
-    pub name: String,
-    /// Kind of work.
-    pub class: Operator,
-    /// Layer, if it belongs to one.
-    pub layer: Option<usize>,
-    /// Level that the inputs need.
-    pub level_in: usize,
-    /// Level of the result.
-    pub level_out: usize,
-    /// Vectors of the result.
-    pub vectors: usize,
-    /// Level after the refresh of the result, if it is refreshed.
-    pub refreshed_to: Option<usize>,
-    /// Predicted seconds without the refresh.
-    pub seconds: f64,
-    /// Predicted seconds of the refresh.
-    pub refresh_seconds: f64,
+/// Refuses what a clear run in polynomial mode has shown to leave a certified range.
+///
+/// # Errors
+/// [`InferError::LeavesRange`] for the first such site.
+pub fn ensure_in_range(model: &Model, runner: &Runner<'_>) -> Result<()> {
+    let Some((site, _, stats)) = runner.stats().find(|(_, _, stats)| stats.violations > 0) else {
+        return Ok(());
+    };
+    let (lo, hi) = model.site(site).map_or((f64::NAN, f64::NAN), |site| (site.range.lo, site.range.hi));
+    let (min, max) = (stats.observed.min, stats.observed.max);
+    Err(InferError::LeavesRange { site: site.into(), lo, hi, min, max })
 }
 
 /// The lowest level that circuits use: those below a refresh's input belong to it, and their scales suit nothing else.

@@ -3,7 +3,7 @@
 use super::{description, must_be_new, read, setup_of, write_public};
 use crate::encrypted::{Console, Setup};
 use crate::flags;
-use crate::system::{gib, peak_memory, processor, threads};
+use crate::system::{free_disk, gib, peak_memory, processor, threads};
 use anyhow::{Context, bail};
 use cipherlm_ckks::slots::Encrypted;
 use cipherlm_ckks::{KeyId, KeyStore};
@@ -39,6 +39,18 @@ pub(crate) fn run(args: &flags::Run, as_json: bool) -> anyhow::Result<bool> {
         format!("{}: encrypt it again with the keys that belong to this server", args.input.display())
     })?;
     setup.price_run(resident.min(budget))?;
+    if let Some(directory) = &args.checkpoints {
+        let need = setup.plan.checkpoint_bytes(params);
+        if let Some(free) = free_disk(directory).filter(|free| *free < need) {
+            bail!(
+                "checkpoints take up to {:.2} GiB on disk and {:.2} GiB are free at {}: free some, choose another --checkpoints, \
+                 or drop it",
+                gib(need),
+                gib(free),
+                directory.display()
+            );
+        }
+    }
 
     let clock = Instant::now();
     let keys = load(keys, &console)?;
