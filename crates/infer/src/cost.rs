@@ -65,14 +65,17 @@ impl CostModel {
         self.primitives.get(&primitive_name(kind)).map_or(0.0, |table| between(table, level))
     }
 
-    /// Seconds of one refresh of one (possibly complex) vector of `slots` slots. Sparse kinds that were not measured are taken to cost
-    /// as much as full ones.
-    pub fn refresh(&self, kind: RefreshKind, _slots: usize) -> f64 {
-        let fallback = match kind {
-            RefreshKind::Real | RefreshKind::SparseReal(_) => RefreshKind::Real,
-            _ => RefreshKind::Full,
+    /// Seconds of one refresh of one (possibly complex) vector. Sparse kinds that were not measured cost what the table says of sparse
+    /// ones in general, and as much as full ones if it says nothing.
+    pub fn refresh(&self, kind: RefreshKind) -> f64 {
+        let general = match kind {
+            RefreshKind::Real => vec!["real"],
+            RefreshKind::SparseReal(_) => vec!["real sparse", "real"],
+            RefreshKind::Sparse(_) => vec!["sparse", "full"],
+            _ => vec!["full"],
         };
-        [kind, fallback].iter().find_map(|&kind| self.refreshes.get(&kind_name(kind)).copied()).unwrap_or(0.0)
+        let own = self.refreshes.get(&kind_name(kind));
+        own.or_else(|| general.into_iter().find_map(|name| self.refreshes.get(name))).copied().unwrap_or(0.0)
     }
 }
 
@@ -123,7 +126,10 @@ mod tests {
             let (low, high) = (table.seconds(kind, 3), table.seconds(kind, 16));
             assert!(low > 0.0 && high > low && high < 1.0, "{kind:?}: {low} {high}");
         }
-        assert!(table.refresh(RefreshKind::Full, 1 << 15) > table.refresh(RefreshKind::Real, 1 << 15));
+        let refresh = |kind| table.refresh(kind);
+        assert!(refresh(RefreshKind::Full) > refresh(RefreshKind::Real));
+        assert!(refresh(RefreshKind::Real) > refresh(RefreshKind::SparseReal(128)));
+        assert!(refresh(RefreshKind::Full) > refresh(RefreshKind::Sparse(128)));
     }
 
     #[test]

@@ -48,7 +48,6 @@ pub(crate) struct Search<'a> {
     pub(crate) cost: &'a CostModel,
     pub(crate) refresh: RefreshProfile,
     pub(crate) choice: RefreshChoice,
-    pub(crate) slots: usize,
     /// Highest level of a fresh encryption.
     pub(crate) top: usize,
     /// Lowest level of any result.
@@ -149,8 +148,8 @@ impl Search<'_> {
     /// Seconds to refresh a value of that many vectors.
     pub(crate) fn refresh_seconds(&self, width: usize) -> f64 {
         let (pairs, singles) = self.choice.counts(width);
-        let pair = self.choice.pair.map_or(0.0, |kind| self.cost.refresh(kind, self.slots));
-        pairs as f64 * pair + singles as f64 * self.cost.refresh(self.choice.single, self.slots)
+        let pair = self.choice.pair.map_or(0.0, |kind| self.cost.refresh(kind));
+        pairs as f64 * pair + singles as f64 * self.cost.refresh(self.choice.single)
     }
 
     /// Ranges of nodes between two states of the residual stream; the input node stands before the first.

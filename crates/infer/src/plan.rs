@@ -124,7 +124,6 @@ impl Plan {
             cost: &target.cost,
             refresh,
             choice,
-            slots: geometry.slots,
             top: target.input_level,
             floor: floor(&target),
             exit: floor(&target) + options.levels_left,
@@ -339,7 +338,6 @@ impl Plan {
             cost: &self.target.cost,
             refresh: choose(&self.target, &self.folded.geometry).1,
             choice: self.choice,
-            slots: self.folded.geometry.slots,
             top: self.target.input_level,
             floor: floor(&self.target),
             exit: floor(&self.target),
@@ -399,9 +397,7 @@ fn choose(target: &Target, geometry: &Geometry) -> (RefreshChoice, RefreshProfil
             RefreshProfile { kind: RefreshKind::Full, input_level: 0, output_level: level, range: 1.0, error: 0.0 };
         return (RefreshChoice { pair: None, single: RefreshKind::Full }, none);
     };
-    let pays = |kind: &RefreshKind| {
-        target.cost.refresh(*kind, geometry.slots) < 2.0 * target.cost.refresh(single, geometry.slots)
-    };
+    let pays = |kind: &RefreshKind| target.cost.refresh(*kind) < 2.0 * target.cost.refresh(single);
     let choice = RefreshChoice { pair: pair.filter(pays), single };
     // Plan with what every kind in use can do.
     let used = [Some(single), choice.pair].into_iter().flatten().filter_map(known).copied();

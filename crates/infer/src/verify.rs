@@ -123,7 +123,9 @@ impl Seen {
     fn expected(self, step: usize) -> Expected {
         let rms = ALLOWANCE * (self.squares / DRAWS as f64).sqrt();
         let predicted = Errors { rms, worst: ALLOWANCE * self.worst.sqrt() };
-        Expected { step, exact: self.exact, predicted, ceiling: self.ceiling }
+        let ceiling =
+            Errors { rms: self.ceiling.rms.max(predicted.rms), worst: self.ceiling.worst.max(predicted.worst) };
+        Expected { step, exact: self.exact, predicted, ceiling }
     }
 }
 
@@ -192,8 +194,8 @@ pub struct StepError {
     pub layer: Option<usize>,
     /// What simulated runs showed, with an allowance.
     pub predicted: Errors,
-    /// What the variances of all operations promise, added up as if errors that meet were independent: no smaller than what encryption
-    /// shows but for one run in 10^5, and bits larger where errors cancel.
+    /// The larger of `predicted` and of what the variances of all operations promise, added up as if errors that meet were
+    /// independent: bits too high where they cancel.
     pub ceiling: Errors,
     /// What decryption showed.
     pub measured: Errors,
