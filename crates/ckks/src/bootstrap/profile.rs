@@ -24,9 +24,9 @@ const fn dft(bits: f64, layers: u32) -> DftLevel {
 ///
 /// | profile | log2 N | log QP | user levels | ephemeral weight | worst slot |
 /// |---|---|---|---|---|---|
-/// | [`Profile::n16`] | 16 | 1692 | 13 x 40 | 48 | 20.6 bits |
-/// | [`Profile::n16_fast`] | 16 | 1682 | 14 x 40 | 30 | 20.5 bits, estimated |
-/// | [`Profile::n15`] | 15 | 841 | 4 x 35 | 30 | 17 bits, estimated |
+/// | [`Profile::n16`] | 16 | 1692 | 13 x 40 | 48 | 20.7 bits |
+/// | [`Profile::n16_fast`] | 16 | 1682 | 14 x 40 | 30 | 21.2 bits |
+/// | [`Profile::n15`] | 15 | 841 | 4 x 35 | 30 | 17.0 bits |
 ///
 /// The failure probability is zero in all of them: see [`Profile::overflow`].
 #[derive(Clone, Debug, PartialEq)]

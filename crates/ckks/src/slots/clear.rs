@@ -366,8 +366,10 @@ pub(super) fn check_refresh(profile: &RefreshProfile, level: usize, target: Opti
 
 /// Refuses slots that break what the kind of refresh assumes: in range, real, repeating.
 pub(super) fn check_shape(profile: &RefreshProfile, slots: &[Complex64]) -> SlotResult<()> {
-    let value = slots.iter().map(|slot| slot.norm()).fold(0.0, f64::max);
-    if value > profile.range {
+    // Real and imaginary parts are refreshed apart. What errors of operands add does not count.
+    const TOLERANCE: f64 = 1e-3;
+    let value = slots.iter().map(|slot| slot.re.abs().max(slot.im.abs())).fold(0.0, f64::max);
+    if value > (1.0 + TOLERANCE) * profile.range {
         return Err(SlotError::RefreshRange { value, limit: profile.range });
     }
     let (real, period) = match profile.kind {
@@ -379,7 +381,7 @@ pub(super) fn check_shape(profile: &RefreshProfile, slots: &[Complex64]) -> Slot
     let imaginary = if real { slots.iter().map(|slot| slot.im.abs()).fold(0.0, f64::max) } else { 0.0 };
     let unequal = slots.iter().skip(period).zip(slots).map(|(a, b)| (a - b).norm()).fold(0.0, f64::max);
     let deviation = imaginary.max(unequal);
-    if deviation > 1e-3 * profile.range {
+    if deviation > TOLERANCE * profile.range {
         return Err(SlotError::SlotShape { operation: "refresh", deviation });
     }
     Ok(())

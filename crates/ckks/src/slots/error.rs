@@ -104,7 +104,7 @@ pub enum SlotError {
     /// A refresh input has slots beyond the range that the refresh is precise on.
     #[error("refresh input reaches {value:.3e}, the refresh is certified up to {limit:.3e}: scale the input down")]
     RefreshRange {
-        /// Largest absolute slot value.
+        /// Largest real or imaginary part of a slot.
         value: f64,
         /// Certified range.
         limit: f64,

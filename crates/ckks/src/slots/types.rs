@@ -61,7 +61,7 @@ pub struct RefreshProfile {
     pub input_level: usize,
     /// Level of the output.
     pub output_level: usize,
-    /// Largest |slot| that comes through at full precision.
+    /// Largest real or imaginary part of a slot that comes through at full precision.
     pub range: f64,
     /// Standard deviation of the error added to each slot (of the complex error, relative to slots of size one).
     pub error: f64,
