@@ -63,7 +63,7 @@ pub struct Profile {
     pub polynomial_depth: u32,
     /// Squarings after it.
     pub doublings: u32,
-    /// Root mean square of a slot's complex error: `-log2`, from [`super::simulate`] and encrypted runs.
+    /// Root mean square of a slot's complex error, `-log2`: that of the worst family of inputs, from encrypted runs.
     pub error_bits: f64,
     /// Waives the security check: small rings, tests only.
     pub insecure: bool,
@@ -89,7 +89,7 @@ impl Profile {
             ephemeral_weight: 48,
             polynomial_depth: 5,
             doublings: 4,
-            error_bits: 23.7,
+            error_bits: 23.2,
             insecure: false,
         }
     }
@@ -102,6 +102,7 @@ impl Profile {
             eval_mod: with_wide_second(9),
             ephemeral_weight: 30,
             doublings: 3,
+            error_bits: 23.7,
             ..Self::n16()
         }
     }
@@ -125,7 +126,7 @@ impl Profile {
             ephemeral_weight: 30,
             polynomial_depth: 5,
             doublings: 3,
-            error_bits: 19.8,
+            error_bits: 19.5,
             insecure: false,
         }
     }
