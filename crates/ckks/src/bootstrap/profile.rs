@@ -150,7 +150,7 @@ impl Profile {
             user_levels: 2,
             special: 4,
             // Measured: 27.2 bits at 2^11, 25.8 at 2^13.
-            error_bits: self.error_bits + 0.7 * (f64::from(self.log_degree) - f64::from(log_degree)),
+            error_bits: self.error_bits + 0.8 * (f64::from(self.log_degree) - f64::from(log_degree)),
             insecure: true,
             ..self
         }
