@@ -84,7 +84,7 @@ impl Lanes for Avx2 {
         fn mul_sub(self, b, c) = _mm256_fmsub_pd(self.0, b.0, c.0);
         fn neg_mul_add(self, b, c) = _mm256_fnmadd_pd(self.0, b.0, c.0);
         fn round(self) = _mm256_round_pd::<{ _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC }>(self.0);
-        fn if_negative(self, a, b) = _mm256_blendv_pd(b.0, a.0, self.0);
+        fn or_if_negative(self, other) = _mm256_blendv_pd(self.0, other.0, self.0);
     }
 
     #[inline(always)]

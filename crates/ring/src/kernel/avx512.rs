@@ -113,7 +113,9 @@ impl Lanes for Avx512 {
         fn mul_sub(self, b, c) = _mm512_fmsub_pd(self.0, b.0, c.0);
         fn neg_mul_add(self, b, c) = _mm512_fnmadd_pd(self.0, b.0, c.0);
         fn round(self) = _mm512_roundscale_pd::<{ _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC }>(self.0);
-        fn if_negative(self, a, b) = _mm512_mask_blend_pd(_mm512_movepi64_mask(_mm512_castpd_si512(self.0)), b.0, a.0);
+        // As unsigned integers, floats with a sign are above those without, which are in order.
+        fn or_if_negative(self, other) =
+            _mm512_castsi512_pd(_mm512_min_epu64(_mm512_castpd_si512(self.0), _mm512_castpd_si512(other.0)));
     }
 
     #[inline(always)]

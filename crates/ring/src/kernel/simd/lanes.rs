@@ -66,8 +66,8 @@ pub(in crate::kernel) trait Lanes: Copy {
     fn neg_mul_add(self, b: Self, c: Self) -> Self;
     /// To the nearest integer.
     fn round(self) -> Self;
-    /// Where the sign bit of `self` is set `a`, else `b`.
-    fn if_negative(self, a: Self, b: Self) -> Self;
+    /// `self`, or `other` where the sign bit of `self` is set. Where neither has it, `other` is not below `self`.
+    fn or_if_negative(self, other: Self) -> Self;
     /// Whether any sign bit is set.
     fn any_negative(self) -> bool;
     /// Transposes the 4 x 4 matrix in each chunk of the four rows.

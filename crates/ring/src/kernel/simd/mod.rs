@@ -72,14 +72,13 @@ impl<V: Lanes> Field<V> {
     /// `|v| < 1` to canonical.
     #[inline(always)]
     fn lift(self, v: V) -> V {
-        v.if_negative(v.add(self.q), v)
+        v.or_if_negative(v.add(self.q))
     }
 
     /// `0 <= v < 2` to canonical.
     #[inline(always)]
     fn wrap(self, v: V) -> V {
-        let less = v.sub(self.q);
-        less.if_negative(v, less)
+        v.sub(self.q).or_if_negative(v)
     }
 
     /// Any `|v| < 2^53` to canonical.

@@ -55,12 +55,8 @@ unsafe fn transform<V: Lanes>(t: &NttTable, a: *mut f64, n: usize) {
                 size /= 4;
             }
             let (count, tw) = (leaf / 16, tw.tail(start / 16));
-            if V::LANES == 8 {
-                tail(f, a.add(start), tw, count);
-            } else {
-                tail_far(f, a.add(start), tw, count);
-                tail_near(f, a.add(start), tw, count);
-            }
+            tail_far(f, a.add(start), tw, count);
+            tail_near(f, a.add(start), tw, count);
         }
     }
 }
@@ -82,20 +78,27 @@ unsafe fn radix2<V: Lanes>(f: Field<V>, a: *mut f64, half: usize, tw: *const f64
 
 /// Two levels of block `index` of `size >= 64` elements at `a`.
 ///
-/// Without reduction a bound `B` grows to `1.27 B + 1.07`; with one of the first element it becomes `1.57 + 0.27 B`.
-/// Alternating keeps everything below 4.6 before a reduction and 2.8 after; the last pass before the tail reduces.
 #[inline(always)]
 unsafe fn pass<V: Lanes>(f: Field<V>, tw: &Twiddles, a: *mut f64, n: usize, size: usize, index: usize) {
     // SAFETY: `size` elements at `a`; the pass over blocks of this size has `n / size` of them.
     unsafe {
         let w = tw.pass(n / size).add(6 * index);
-        // 64 reduces, 256 does not, 1024 does …
-        if size.trailing_zeros() / 2 % 2 == 1 {
+        if reduces(n, size) {
             radix4::<V, true>(f, a, size / 4, w);
         } else {
             radix4::<V, false>(f, a, size / 4, w);
         }
     }
+}
+
+/// Whether the two levels over blocks of `size` reduce the first element of their butterflies.
+///
+/// Without that a bound `B` grows to `1.27 B + 1.07` (from canonical: 2.4, 4.1, 6.2; after a level of radix 2: 1.7, 3.2, 5.1), with
+/// it becomes `1.57 + 0.27 B`, with `1.13 B + 0.5 < 8` in between. Sizes 64, 1024 … reduce, but not within the first two
+/// passes; the last pass always does, to at most 3.3. Bounds before reductions stay below 6.3.
+#[inline(always)]
+fn reduces(n: usize, size: usize) -> bool {
+    size.trailing_zeros() / 2 % 2 == 1 && (n / size > 4 || size == 64)
 }
 
 /// First level of a butterfly (`x` to `y`) of pipelined passes, given the products `x2 w1`, `x3 w1`.
@@ -166,28 +169,7 @@ unsafe fn store_block<V: Lanes>(z: [V; 4], a: *mut f64) {
     }
 }
 
-/// [`tail_far`] and [`tail_near`] in one pass, for instruction sets with registers enough to hold two blocks throughout.
-#[inline(always)]
-unsafe fn tail<V: Lanes>(f: Field<V>, a: *mut f64, tw: *const f64, count: usize) {
-    // SAFETY: `16 count` elements at `a` and twiddles at `tw`; `count` is a multiple of `V::LANES / 4`.
-    unsafe {
-        for at in (0..16 * count).step_by(4 * V::LANES) {
-            let (a, tw) = (a.add(at), tw.add(at));
-            let x = load_block::<V>(a);
-            let [p, r] = f.mul_many([x[2], x[3]], [V::splat4(tw, 16); 2]);
-            let y = first_level::<V, false>(f, x, p, r);
-            let [c, d] = f.mul_many([y[1], y[3]], [V::splat4(tw.add(1), 16), V::splat4(tw.add(2), 16)]);
-            let x = V::transpose4(second_level(y, c, d));
-            let [p, r] = f.mul_many([x[2], x[3]], [V::load4(tw.add(4), 16); 2]);
-            let y = first_level::<V, true>(f, x, p, r);
-            let [c, d] = f.mul_many([y[1], y[3]], [V::load4(tw.add(8), 16), V::load4(tw.add(12), 16)]);
-            let [z0, z1, z2, z3] = second_level(y, c, d);
-            store_block([f.canonical(z0), f.canonical(z1), f.canonical(z2), f.canonical(z3)], a);
-        }
-    }
-}
-
-/// The levels of distance 8 and 4 in `count` blocks of 16. From 2.8, values grow to 5.1.
+/// The levels of distance 8 and 4 in `count` blocks of 16. From 3.3, values grow to 5.8.
 #[inline(always)]
 unsafe fn tail_far<V: Lanes>(f: Field<V>, a: *mut f64, tw: *const f64, count: usize) {
     // SAFETY: `16 count` elements at `a` and twiddles at `tw`; `count` is a multiple of `V::LANES / 4`.
@@ -210,8 +192,8 @@ unsafe fn tail_far<V: Lanes>(f: Field<V>, a: *mut f64, tw: *const f64, count: us
     }
 }
 
-/// The levels of distance 2 and 1 in `count` blocks of 16, transposed so that lanes are independent. From 5.1, values
-/// grow to 3.7 thanks to a reduction, and leave canonical.
+/// The levels of distance 2 and 1 in `count` blocks of 16, transposed so that lanes are independent. From 5.8, values
+/// grow to 3.9 thanks to a reduction (7.4 in between), and leave canonical.
 #[inline(always)]
 unsafe fn tail_near<V: Lanes>(f: Field<V>, a: *mut f64, tw: *const f64, count: usize) {
     // SAFETY: `16 count` elements at `a` and twiddles at `tw`; `count` is a multiple of `V::LANES / 4`.

@@ -38,12 +38,8 @@ unsafe fn transform<V: Lanes>(t: &NttTable, a: *mut f64, n: usize, constant: f64
         let leaf = top.min(LEAF);
         for start in (0..n).step_by(leaf) {
             let (count, near) = (leaf / 16, tw.tail(start / 16));
-            if V::LANES == 8 {
-                tail(f, a.add(start), near, count);
-            } else {
-                tail_near(f, a.add(start), near, count);
-                tail_far(f, a.add(start), near, count);
-            }
+            tail_near(f, a.add(start), near, count);
+            tail_far(f, a.add(start), near, count);
             let mut size = 64;
             while size <= leaf && size < n {
                 for from in (start..start + leaf).step_by(size) {
@@ -202,28 +198,6 @@ unsafe fn store_block<V: Lanes>(z: [V; 4], a: *mut f64) {
         z[1].store4(a.add(4), 16);
         z[2].store4(a.add(8), 16);
         z[3].store4(a.add(12), 16);
-    }
-}
-
-/// [`tail_near`] and [`tail_far`] in one pass, for instruction sets with registers enough to hold two blocks throughout.
-#[inline(always)]
-unsafe fn tail<V: Lanes>(f: Field<V>, a: *mut f64, tw: *const f64, count: usize) {
-    // SAFETY: `16 count` elements at `a` and twiddles at `tw`; `count` is a multiple of `V::LANES / 4`.
-    unsafe {
-        for at in (0..16 * count).step_by(4 * V::LANES) {
-            let (a, tw) = (a.add(at), tw.add(at));
-            let x = load_block::<V>(a);
-            let (w2, w3) = (V::load4(tw.add(8), 16), V::load4(tw.add(12), 16));
-            let [y1, y3] = f.mul_many([x[0].sub(x[1]), x[2].sub(x[3])], [w2, w3]);
-            let (y0, y2) = (x[0].add(x[1]), x[2].add(x[3]));
-            let [x2, x3] = f.mul_many([y0.sub(y2), y1.sub(y3)], [V::load4(tw.add(4), 16); 2]);
-            let x = V::transpose4([f.centre(y0.add(y2)), y1.add(y3), x2, x3]);
-            let (w2, w3) = (V::splat4(tw.add(1), 16), V::splat4(tw.add(2), 16));
-            let [y1, y3] = f.mul_many([x[0].sub(x[1]), x[2].sub(x[3])], [w2, w3]);
-            let (y0, y2) = (x[0].add(x[1]), x[2].add(x[3]));
-            let [x2, x3] = f.mul_many([y0.sub(y2), y1.sub(y3)], [V::splat4(tw, 16); 2]);
-            store_block([f.centre(y0.add(y2)), f.centre(y1.add(y3)), x2, x3], a);
-        }
     }
 }
 
