@@ -71,6 +71,21 @@ fn everything_comes_back() {
 }
 
 #[test]
+fn a_key_set_cut_between_two_keys_is_refused() {
+    let s = small();
+    let keys = s.evaluator.keys();
+    let last = keys.iter().last().unwrap().to_bytes().len();
+    let mut bytes = keys.to_bytes();
+    let whole = bytes.len();
+    bytes.extend_from_within(whole - last..);
+    let longer = KeySet::from_bytes(&s.params, &bytes).err().unwrap();
+    assert!(matches!(longer, Error::Wire(WireError::TrailingBytes { extra }) if extra == last as u64), "{longer}");
+    bytes.truncate(whole - last);
+    let shorter = KeySet::from_bytes(&s.params, &bytes).err().unwrap();
+    assert!(matches!(shorter, Error::Wire(WireError::Truncated { have: 0, .. })), "{shorter}");
+}
+
+#[test]
 fn keys_stream_from_a_directory_within_a_budget() {
     let s = setup(N, 40.0, 2, &[1, 2, 3, 4]);
     let directory = std::env::temp_dir().join(format!("cipherlm-ckks-keys-{}", std::process::id()));

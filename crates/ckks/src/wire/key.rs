@@ -7,7 +7,7 @@ use super::{Body, HEADER_BYTES, Header, Reader, Wire, field, open, seal};
 use crate::keys::{GaloisElement, KeyBody, KeyForm, KeyId, KeyPurpose, KeySet, PublicKey, SecretKey, SwitchingKey};
 use crate::params::{KeyShape, SecretDistribution};
 use crate::ring::Seed;
-use crate::{Error, Params};
+use crate::{Error, Params, WireError};
 
 /// Purpose, digits, reserved, level, special primes, weight of the secret, argument of the purpose, seed.
 const FIXED: u64 = 1 + 1 + 2 + 4 + 4 + 4 + 32 + 32;
@@ -192,12 +192,14 @@ impl SecretKey {
 }
 
 impl KeySet {
-    /// All keys, one object after the other.
+    /// Their number in eight bytes, then one object after the other.
     pub fn to_bytes(&self) -> Vec<u8> {
-        self.iter().flat_map(|key| key.to_bytes()).collect()
+        let mut bytes = (self.len() as u64).to_le_bytes().to_vec();
+        self.iter().for_each(|key| bytes.extend(key.to_bytes()));
+        bytes
     }
 
-    /// Reads switching keys until the bytes end.
+    /// Reads a set of switching keys.
     ///
     /// # Errors
     /// As [`Wire::from_bytes`]; [`Error::KeyMismatch`] for keys of different secrets.
@@ -209,14 +211,16 @@ impl KeySet {
     ///
     /// # Errors
     /// As [`KeySet::from_bytes`].
-    pub fn from_bytes_in(params: &Params, mut bytes: &[u8], form: KeyForm) -> Result<Self, Error> {
+    pub fn from_bytes_in(params: &Params, bytes: &[u8], form: KeyForm) -> Result<Self, Error> {
+        let have = bytes.len() as u64;
+        let (count, mut bytes) = bytes.split_first_chunk().ok_or(WireError::Truncated { have, need: 8 })?;
         let mut set = Self::new();
-        while !bytes.is_empty() {
+        for _ in 0..u64::from_le_bytes(*count) {
             let (key, rest) = SwitchingKey::from_prefix_in(params, bytes, form)?;
             set.insert(key)?;
             bytes = rest;
         }
-        Ok(set)
+        if bytes.is_empty() { Ok(set) } else { Err(WireError::TrailingBytes { extra: bytes.len() as u64 }.into()) }
     }
 }
 
