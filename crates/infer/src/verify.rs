@@ -67,7 +67,7 @@ impl Plan {
         self.simulate(machine, tokens, &mut Collect::default(), false)
     }
 
-    /// The same with every step, for an [`Audit`], from [`DRAWS`] runs with different errors. Takes about a megabyte a vector.
+    /// The same with every step, for an [`Audit`], from four runs with different errors. Takes about a megabyte a vector.
     ///
     /// # Errors
     /// As [`Plan::noise_machine`] and [`Plan::forecast`].

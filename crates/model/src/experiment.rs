@@ -118,7 +118,7 @@ pub fn stability(extent: Extent, out: &Path, mut progress: impl FnMut(&str)) -> 
     report::stability(&cells, &results, budget, text, omitted, out)
 }
 
-/// Softmax and [`arms`] of PowerSoftmax with equal seeds, tokens and steps. Writes `twins.csv`, a chart and `twins.md`.
+/// Softmax and three operators of PowerSoftmax with equal seeds, tokens and steps. Writes `twins.csv`, a chart and `twins.md`.
 /// The quick part is one seed and two layers.
 pub fn twins(extent: Extent, out: &Path, mut progress: impl FnMut(&str)) -> Result<()> {
     let quick = extent == Extent::Quick;
