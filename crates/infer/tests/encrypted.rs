@@ -74,7 +74,8 @@ fn a_whole_model_with_bootstraps_matches_the_reference() {
 
 /// Errors of three prompts under one key, against their forecasts: in a ring this small a few rows decide what one prompt shows.
 #[test]
-fn the_error_of_every_step_is_predicted() {
+#[ignore = "slow: six encrypted passes, twenty-four simulated ones"]
+fn slow_the_error_of_every_step_is_predicted() {
     let model = Arc::new(random::certified("two layers", &Shape::preset("test").unwrap(), 4).unwrap());
     let profile = Profile { user_levels: 13, ..Profile::insecure(13) };
     let circuits = Circuits::new(&profile).unwrap();
