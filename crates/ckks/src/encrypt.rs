@@ -5,6 +5,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use cipherlm_ring::{Eval, Limbs, Poly, Secret, Seed, Stream, sample};
 use num_complex::Complex64;
+use zeroize::Zeroizing;
 
 use crate::encode::Plaintext;
 use crate::keys::{PublicKey, SecretKey};
@@ -76,6 +77,24 @@ impl SecretKey {
             slots: ciphertext.slots,
             released: self.released.clone(),
         })
+    }
+
+    /// Squared sizes of the secret's own slots, relative to their mean: how much worse than the average slot each one rounds.
+    pub(crate) fn slot_profile(&self) -> Result<Zeroizing<Vec<f64>>, Error> {
+        let params = self.params();
+        let coefficients = Secret::new(self.eval_all().keep(params.limbs(0))?).into_coeff().expose().to_f64();
+        let as_message = Decrypted {
+            params: params.clone(),
+            coefficients,
+            scale: Scale::ONE,
+            slots: params.slots(),
+            released: self.released.clone(),
+        };
+        let mut profile: Zeroizing<Vec<f64>> =
+            Zeroizing::new(as_message.decode().as_slice().iter().map(|slot| slot.norm_sqr()).collect());
+        let mean = profile.iter().sum::<f64>() / profile.len() as f64;
+        profile.iter_mut().for_each(|square| *square /= mean);
+        Ok(profile)
     }
 }
 

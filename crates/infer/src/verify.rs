@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 use cipherlm_ckks::noise::{NoiseModel, Prediction};
 use cipherlm_ckks::slots::{Encrypted, EncryptedVector, Noise, NoiseVector};
 use cipherlm_ckks::{Complex64, EvaluationKeys, KeyRequest, Params};
+use rayon::prelude::*;
 
 use crate::client::Client;
 use crate::error::{At, InferError, Result};
@@ -24,8 +25,8 @@ struct Expected {
 /// A plan's runs on noise machines.
 pub struct Forecast {
     steps: Vec<Expected>,
-    /// Output vectors with the errors of the first machine.
-    noisy: Vec<Vec<f64>>,
+    /// Output vectors with the errors of each machine.
+    noisy: Vec<Vec<Vec<f64>>>,
     /// Output vectors without errors.
     exact: Vec<Vec<f64>>,
 }
@@ -36,7 +37,7 @@ impl Forecast {
     /// # Errors
     /// As [`Plan::logits`].
     pub fn noisy_logits(&self, plan: &Plan, position: usize) -> Result<Vec<f64>> {
-        plan.logits(&self.noisy, position)
+        plan.logits(self.noisy.first().map_or(&[], Vec::as_slice), position)
     }
 
     /// Logits of a position as the circuit computes them without errors.
@@ -45,6 +46,17 @@ impl Forecast {
     /// As [`Plan::logits`].
     pub fn exact_logits(&self, plan: &Plan, position: usize) -> Result<Vec<f64>> {
         plan.logits(&self.exact, position)
+    }
+
+    /// Mean square error of a position's logits, over all simulated encryptions.
+    ///
+    /// # Errors
+    /// As [`Plan::logits`].
+    pub fn logits_mse(&self, plan: &Plan, position: usize) -> Result<f64> {
+        let exact = self.exact_logits(plan, position)?;
+        let mse = |noisy: &Vec<Vec<f64>>| Ok(Closeness::of(&exact, &plan.logits(noisy, position)?).mse);
+        let all = self.noisy.iter().map(mse).collect::<Result<Vec<f64>>>()?;
+        Ok(all.iter().sum::<f64>() / all.len().max(1) as f64)
     }
 }
 
@@ -67,21 +79,28 @@ impl Plan {
         self.simulate(machine, tokens, &mut Collect::default(), false)
     }
 
-    /// The same with every step, for an [`Audit`], from four runs with different errors. Takes about a megabyte a vector.
+    /// The same with every step, for an [`Audit`], from sixteen runs with different errors under this client's key. Takes about a
+    /// megabyte a vector. The forecast tells something of the secret and is the client's own.
     ///
     /// # Errors
     /// As [`Plan::noise_machine`] and [`Plan::forecast`].
-    pub fn forecast_steps(&self, params: &Params, keys: &KeyRequest, tokens: &[u32]) -> Result<Forecast> {
-        let mut collect = Collect::default();
-        let mut first = None;
-        for seed in 1..=DRAWS {
-            let machine = self.noise_machine(params, keys.clone(), seed)?;
-            let forecast = self.simulate(&machine, tokens, &mut collect, true)?;
-            first.get_or_insert(forecast);
+    pub fn forecast_steps(&self, client: &Client, keys: &KeyRequest, tokens: &[u32]) -> Result<Forecast> {
+        let run = |seed: u64| {
+            let machine = self.noise_machine(client.secret().params(), keys.clone(), seed)?;
+            let machine = machine.with_secret(client.secret()).at("noise machine")?;
+            let mut collect = Collect { whole: seed == 1, steps: BTreeMap::new() };
+            Ok((self.simulate(&machine, tokens, &mut collect, true)?, collect.steps))
+        };
+        let mut runs = (1..=DRAWS).into_par_iter().map(run).collect::<Result<Vec<_>>>()?.into_iter();
+        let first = runs.next();
+        let (mut forecast, mut steps) =
+            first.ok_or(InferError::Malformed { what: "forecast".into(), reason: "no runs".into() })?;
+        for (other, seen) in runs {
+            forecast.noisy.extend(other.noisy);
+            seen.into_iter().zip(steps.values_mut()).for_each(|((_, seen), all)| all.errors.extend(seen.errors));
         }
-        let forecast = first.ok_or(InferError::Malformed { what: "forecast".into(), reason: "no runs".into() })?;
-        let steps = collect.steps.into_iter().map(|(step, seen)| seen.expected(step)).collect();
-        Ok(Forecast { steps, ..forecast })
+        forecast.steps = steps.into_iter().map(|(step, seen)| seen.expected(step)).collect();
+        Ok(forecast)
     }
 
     fn simulate(&self, machine: &Noise, tokens: &[u32], collect: &mut Collect, every_step: bool) -> Result<Forecast> {
@@ -95,42 +114,61 @@ impl Plan {
         let real = |slots: &[Complex64]| slots.iter().map(|slot| slot.re).collect::<Vec<_>>();
         Ok(Forecast {
             steps: vec![],
-            noisy: outputs.iter().map(|vector| real(vector.noisy())).collect(),
+            noisy: vec![outputs.iter().map(|vector| real(vector.noisy())).collect()],
             exact: outputs.iter().map(|vector| real(vector.exact())).collect(),
         })
     }
 }
 
-/// Simulated runs behind the forecast of a step.
-const DRAWS: u64 = 4;
-/// Factor on what the draws show, for the randomness of the run that is predicted: one bit.
+/// Simulated runs behind the forecast of a step. Behind the error of a reciprocal stand the few rows with the smallest sums, so one
+/// run shows anything from a quarter of what is typical to three times of it.
+const DRAWS: u64 = 16;
+/// Factor on the root mean square that the draws show, for the randomness of the run that is predicted: one bit.
 const ALLOWANCE: f64 = 2.0;
+/// What is added to the typical worst slot, in bits, and in standard deviations of its logarithm over runs. Together they are passed by
+/// less than one run in 10^4, whether all slots decide (deviations of a quarter of a bit) or a few rows (nearly one bit).
+const WORST_BITS: f64 = 0.5;
+const WORST_DEVIATIONS: f64 = 3.0;
+/// The deviation that steps have without knowing more, in bits, and the number of draws that it counts for.
+const KNOWN_DEVIATION: f64 = 0.35;
+const KNOWN_DRAWS: f64 = 8.0;
 
 /// What the noise machines showed of one step.
 struct Seen {
     exact: Vec<Vec<Complex64>>,
     /// By the variances of the first run, which are the same in all.
     ceiling: Errors,
-    /// Sum of the mean squares of all runs.
-    squares: f64,
-    /// Largest square of all runs.
-    worst: f64,
+    /// Of each run.
+    errors: Vec<Errors>,
 }
 
 impl Seen {
     /// The draws went through the circuit operation by operation, so that errors which meet again (the powers in a polynomial) reinforce
     /// or cancel as they will under encryption. Variances know nothing of that: what they promise is kept as the ceiling.
     fn expected(self, step: usize) -> Expected {
-        let rms = ALLOWANCE * (self.squares / DRAWS as f64).sqrt();
-        let predicted = Errors { rms, worst: ALLOWANCE * self.worst.sqrt() };
+        let squares = self.errors.iter().map(|errors| errors.rms.powi(2)).sum::<f64>();
+        let rms = ALLOWANCE * (squares / self.errors.len() as f64).sqrt();
+        let predicted = Errors { rms, worst: seldom_passed(self.errors.iter().map(|errors| errors.worst)) };
         let ceiling =
             Errors { rms: self.ceiling.rms.max(predicted.rms), worst: self.ceiling.worst.max(predicted.worst) };
         Expected { step, exact: self.exact, predicted, ceiling }
     }
 }
 
+/// A size that the worst slot of another run hardly passes, from those of some runs.
+fn seldom_passed(worst: impl Iterator<Item = f64>) -> f64 {
+    // Exact steps have no logarithm.
+    let bits: Vec<f64> = worst.map(|size| size.max(f64::MIN_POSITIVE).log2()).collect();
+    let mean = bits.iter().sum::<f64>() / bits.len() as f64;
+    let squares = bits.iter().map(|b| (b - mean).powi(2)).sum::<f64>() + KNOWN_DRAWS * KNOWN_DEVIATION.powi(2);
+    let deviation = (squares / (bits.len() as f64 - 1.0 + KNOWN_DRAWS)).sqrt();
+    (mean + WORST_BITS + WORST_DEVIATIONS * deviation).exp2()
+}
+
 #[derive(Default)]
 struct Collect {
+    /// Whether values and variances are wanted beside the errors.
+    whole: bool,
     steps: BTreeMap<usize, Seen>,
 }
 
@@ -140,15 +178,10 @@ impl Observer<Noise> for Collect {
     }
 
     fn after(&mut self, _: &Noise, done: &Done<'_, Noise>) -> Result<()> {
-        let seen = self.steps.entry(done.step).or_insert_with(|| Seen {
-            exact: done.value.iter().map(|vector| vector.exact().to_vec()).collect(),
-            ceiling: ceiling(done.value),
-            squares: 0.0,
-            worst: 0.0,
-        });
+        let value = if self.whole { done.value } else { &[] };
         let errors = Errors::of(done.value.iter().flat_map(|vector| vector.exact().iter().zip(vector.noisy())));
-        seen.squares += errors.rms.powi(2);
-        seen.worst = seen.worst.max(errors.worst.powi(2));
+        let exact = value.iter().map(|vector| vector.exact().to_vec()).collect();
+        self.steps.insert(done.step, Seen { exact, ceiling: ceiling(value), errors: vec![errors] });
         Ok(())
     }
 }
@@ -314,4 +347,60 @@ fn log_softmax(row: &[f64]) -> Vec<f64> {
     let top = row.iter().copied().fold(f64::NEG_INFINITY, f64::max);
     let log_sum = row.iter().map(|v| (v - top).exp()).sum::<f64>().ln() + top;
     row.iter().map(|v| v - log_sum).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{Circuits, Options};
+    use cipherlm_ckks::bootstrap::Profile;
+    use cipherlm_ckks::ring::Seed;
+    use cipherlm_ckks::{Params, SecretKey};
+    use cipherlm_spec::{Shape, random};
+    use std::sync::Arc;
+
+    /// A forecast holds for runs that it was not made from, under the same key. All draws are fixed by seeds; encrypted runs, with
+    /// keys and errors of their own, are judged in the slow tier.
+    #[test]
+    fn a_forecast_holds_for_other_draws() {
+        const OTHERS: u64 = 8;
+        let model = Arc::new(random::certified("two layers", &Shape::preset("test").unwrap(), 4).unwrap());
+        let circuits = Circuits::new(&Profile { user_levels: 13, ..Profile::insecure(11) }).unwrap();
+        let options = Options { tokens: 8, ..Options::default() };
+        let plan = Plan::compile(Arc::clone(&model), circuits.target().unwrap(), &options).unwrap();
+        let params: &Params = circuits.params();
+        let client = Client::with_secret(SecretKey::from_seed(params, Seed::from_bytes([7; 32])).unwrap());
+        let keys = circuits.key_request(&plan);
+        let prompt = &random::windows(model.shape(), 8, 1, 5)[0];
+        let forecast = plan.forecast_steps(&client, &keys, prompt).unwrap();
+        let other = |seed: u64| {
+            let machine = plan.noise_machine(params, keys.clone(), 100 + seed).unwrap();
+            let machine = machine.with_secret(client.secret()).unwrap();
+            let mut collect = Collect::default();
+            plan.simulate(&machine, prompt, &mut collect, true).unwrap();
+            collect.steps
+        };
+        let others: Vec<_> = (0..OTHERS).into_par_iter().map(other).collect();
+        assert_eq!(forecast.steps.len(), plan.steps() - 1);
+        for Expected { step, exact, predicted, ceiling } in &forecast.steps {
+            assert!(!exact.is_empty());
+            let found: Vec<Errors> = others.iter().map(|steps| steps[step].errors[0]).collect();
+            let mean = found.iter().map(|e| e.rms.powi(2)).sum::<f64>() / OTHERS as f64;
+            let rms = (predicted.rms / mean.sqrt()).log2();
+            let worst = found.iter().map(|e| (predicted.worst / e.worst).log2()).fold(f64::INFINITY, f64::min);
+            assert!((0.0..=2.0).contains(&rms), "step {step}: rms {rms:.2}");
+            assert!((0.0..=2.0).contains(&worst), "step {step}: worst {worst:.2}");
+            assert!(ceiling.rms >= predicted.rms && ceiling.worst >= predicted.worst);
+        }
+    }
+
+    #[test]
+    fn a_worst_slot_is_predicted_by_how_much_it_varies() {
+        let steady = seldom_passed([1.0; 16].into_iter());
+        let varied = seldom_passed([0.5, 2.0].into_iter().cycle().take(16));
+        assert!((1.8..2.6).contains(&steady), "{steady}");
+        assert!((6.0..10.0).contains(&varied), "{varied}");
+        assert!((seldom_passed([3.0; 16].into_iter()) / steady - 3.0).abs() < 1e-9);
+        assert!(seldom_passed([0.0; 16].into_iter()) < 1e-300);
+    }
 }

@@ -42,7 +42,7 @@ impl SlotVariance {
     /// A sum of errors from different slots or with different keys behind them.
     #[must_use]
     pub fn plus_apart(self, other: Self) -> Self {
-        Self { mean: self.mean + other.mean, spread: self.spread.hypot(other.spread) }
+        Self { mean: self.mean + other.mean, spread: (self.spread * self.spread + other.spread * other.spread).sqrt() }
     }
 
     /// Twice the real part: as large as a sum of two, but in one direction, which makes large values more likely.

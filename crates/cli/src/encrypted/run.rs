@@ -113,7 +113,7 @@ impl<'s> Session<'s> {
         cipherlm_ckks::slots::Machine::log(machine).clear();
         let forecast = if self.precision {
             let keys = self.setup.circuits.key_request(plan);
-            Some(plan.forecast_steps(self.setup.circuits.params(), &keys, tokens)?)
+            Some(plan.forecast_steps(&self.client, &keys, tokens)?)
         } else {
             None
         };

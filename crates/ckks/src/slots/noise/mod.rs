@@ -10,7 +10,7 @@ use super::{
 };
 use crate::linear::LinearTransform;
 use crate::noise::{NoiseModel, Prediction, SlotVariance};
-use crate::{GaloisElement, KeyPurpose};
+use crate::{GaloisElement, KeyPurpose, SecretKey};
 use cipherlm_ring::{Seed, Stream};
 use name::{Name, plain_name, scale_bits};
 use num_complex::Complex64;
@@ -18,6 +18,7 @@ use std::collections::BTreeSet;
 use std::f64::consts::TAU;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use zeroize::Zeroizing;
 
 /// Slots in double precision together with the error that encryption would add to each of them.
 ///
@@ -26,7 +27,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 /// which knows all correlations (of a power and the argument it comes from, say) but is one draw. [`Prediction`] joins them.
 ///
 /// In slots where the secret itself happens to be large, every division rounds badly. The sample draws such a secret once per machine,
-/// as a key is drawn once.
+/// as a key is drawn once; [`Noise::with_secret`] takes that of a key there is.
 pub struct Noise {
     clear: Clear,
     shadow: Clear,
@@ -34,7 +35,7 @@ pub struct Noise {
     seed: Seed,
     draws: AtomicU64,
     /// Squared slot values of the sampled secret, relative to their mean.
-    profile: Vec<f64>,
+    profile: Zeroizing<Vec<f64>>,
 }
 
 /// A vector of a [`Noise`] machine.
@@ -111,7 +112,7 @@ impl Noise {
         bytes[..8].copy_from_slice(&seed.to_le_bytes());
         let seed = Seed::from_bytes(bytes);
         let mut stream = Stream::new(&seed, "secret profile", 0);
-        let profile = (0..slots).map(|_| gaussian(&mut stream).norm_sqr()).collect();
+        let profile = Zeroizing::new((0..slots).map(|_| gaussian(&mut stream).norm_sqr()).collect());
         Ok(Self {
             clear: Clear::new(chain.clone()),
             shadow: Clear::new(chain),
@@ -120,6 +121,16 @@ impl Noise {
             draws: AtomicU64::new(0),
             profile,
         })
+    }
+
+    /// The same machine with the slots of one secret instead of drawn ones: what is to be expected under that key. Samples then tell
+    /// something of the secret, as decryptions do, so the machine belongs to the owner of the key.
+    ///
+    /// # Errors
+    /// A secret for other parameters than the model's.
+    pub fn with_secret(self, secret: &SecretKey) -> SlotResult<Self> {
+        self.model.params().check_same("noise machine", secret.params())?;
+        Ok(Self { profile: secret.slot_profile()?, ..self })
     }
 
     /// The same machine, without refreshes, on another chain of the same parameters, such as that of [`Chain::above`].
