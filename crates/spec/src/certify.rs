@@ -130,6 +130,7 @@ pub fn certify(model: &mut Model, calibration: &[Vec<u32>], held_out: &[Vec<u32>
             margin,
             violations: 0,
             checked: 0,
+            held_out: None,
             scheme: None,
         });
     }
@@ -138,6 +139,8 @@ pub fn certify(model: &mut Model, calibration: &[Vec<u32>], held_out: &[Vec<u32>
         for (site, report) in sites.iter_mut().zip(survey(model, held_out, Mode::Exact)?) {
             site.violations = report.violations;
             site.checked = report.observed.count;
+            let Observed { min, max, .. } = report.observed;
+            site.held_out = (report.violations > 0).then_some(Range { lo: min, hi: max });
         }
         model.set_sites(sites);
     }
@@ -152,13 +155,16 @@ pub fn ensure_certified(model: &Model) -> Result<()> {
     for (name, function) in model.shape().sites() {
         let Some(site) = model.site(&name) else { return Err(SpecError::NoScheme { site: name }) };
         if site.violations > 0 {
+            // What calibration saw lies inside the range; what left it was on held-out text.
+            let Range { lo: min, hi: max } =
+                site.held_out.unwrap_or(Range { lo: site.observed.min, hi: site.observed.max });
             return Err(SpecError::Violated {
                 site: name,
                 violations: site.violations,
                 lo: site.range.lo,
                 hi: site.range.hi,
-                min: site.observed.min,
-                max: site.observed.max,
+                min,
+                max,
             });
         }
         if function.is_nonlinear() && site.scheme.is_none() {

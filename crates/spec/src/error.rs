@@ -103,9 +103,9 @@ pub enum SpecError {
         /// The site.
         site: String,
     },
-    /// Observed values left a certified range.
+    /// Values on held-out text left a certified range.
     #[error(
-        "{violations} values of site `{site}` are outside [{lo}, {hi}] (seen: [{min}, {max}]): widen the margin or train with range loss"
+        "{violations} values of site `{site}` on held-out text are outside [{lo}, {hi}] (seen there: [{min}, {max}]): certify with more text, widen the margin or train with range loss"
     )]
     Violated {
         /// The site.
@@ -116,9 +116,9 @@ pub enum SpecError {
         lo: f64,
         /// Certified upper end.
         hi: f64,
-        /// Smallest value seen.
+        /// Smallest value on held-out text.
         min: f64,
-        /// Largest value seen.
+        /// Largest value on held-out text.
         max: f64,
     },
     /// A polynomial could not be fitted.

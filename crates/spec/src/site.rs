@@ -24,6 +24,9 @@ pub struct Site {
     pub violations: u64,
     /// Values checked on held-out text.
     pub checked: u64,
+    /// Extremes of the values on held-out text, if any of them left `range`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub held_out: Option<Range>,
     /// The polynomial in its place.
     #[serde(default)]
     pub scheme: Option<Scheme>,

@@ -190,3 +190,19 @@ fn violations_are_counted_and_refused() {
     fit(&mut model, &FitOptions::default()).unwrap();
     ensure_certified(&model).unwrap();
 }
+
+/// What calibration saw lies in the range by construction: the refusal names what was seen where the range was left.
+#[test]
+fn a_violation_names_what_left_the_range() {
+    let mut model = random::weights_only("v", &test_shape(), 1).unwrap();
+    let windows = random::windows(model.shape(), 16, 9, 4);
+    let margins = Margins { activation: 1.0, magnitude: 1.0, variance: 1.0, denominator: 1.0 };
+    certify(&mut model, &windows[..1], &windows[1..], &margins).unwrap();
+    for site in &model.spec().sites {
+        assert_eq!(site.held_out.is_some(), site.violations > 0, "{}", site.name);
+    }
+    let Err(SpecError::Violated { lo, hi, min, max, .. }) = ensure_certified(&model) else {
+        panic!("one window without margins cannot hold eight others");
+    };
+    assert!(min < lo || max > hi, "[{min}, {max}] lies in [{lo}, {hi}]");
+}

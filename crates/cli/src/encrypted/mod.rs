@@ -7,8 +7,8 @@ mod run;
 mod setup;
 
 pub(crate) use outcome::Outcome;
-pub(crate) use run::{Console, Session};
-pub(crate) use setup::{Setup, insecure_profile, sample};
+pub(crate) use run::Console;
+pub(crate) use setup::{Setup, insecure_profile};
 
 use crate::flags;
 use anyhow::{Context, bail};
