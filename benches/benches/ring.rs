@@ -5,13 +5,20 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use cipherlm_benches::{aligned, metrics, scattered};
-use cipherlm_ring::{Coeff, Domain, Eval, Limbs, Poly, Ring, inner_product, ntt_primes};
+use cipherlm_ring::{Coeff, Domain, Eval, Limbs, Poly, Ring, inner_product, ntt_primes, primes_near};
 use criterion::{Criterion, criterion_group, criterion_main};
 
 const DEGREE: usize = 1 << 16;
 
 fn ring_of(primes: usize) -> Arc<Ring> {
     Ring::new(DEGREE, &ntt_primes(DEGREE, 50, primes, &[]).expect("enough primes")).expect("a ring")
+}
+
+/// A ring with primes as in a chain for N = 2^16: seven of 45 bits to three of 50 (the base and the special ones).
+fn chain_of(primes: usize) -> Arc<Ring> {
+    let mut chain = ntt_primes(DEGREE, 50, primes * 3 / 10, &[]).expect("enough primes");
+    chain.extend(primes_near(DEGREE, 45.0, primes - chain.len(), &[]).expect("enough primes"));
+    Ring::new(DEGREE, &chain).expect("a ring")
 }
 
 fn poly<D: Domain>(ring: &Arc<Ring>, limbs: &Limbs) -> Poly<D> {
@@ -24,13 +31,13 @@ fn poly<D: Domain>(ring: &Arc<Ring>, limbs: &Limbs) -> Poly<D> {
 
 /// One limb after another out of 30, so that data and twiddles come from outside the L2 cache.
 fn stream(c: &mut Criterion) {
-    let ring = ring_of(30);
+    let ring = chain_of(30);
     let mut poly: Poly<Coeff> = poly(&ring, &ring.limbs());
     let kernel = ring.kernel();
     let mut next = 0;
     for inverse in [false, true] {
         let id = format!("ring/{}_stream_30/{DEGREE}", if inverse { "intt" } else { "ntt" });
-        metrics(&id, &format!("a limb, {} kernel", kernel.name));
+        metrics(&id, &format!("a limb, 21 primes of 45 bits and 9 of 50, {} kernel", kernel.name));
         c.bench_function(&id, |b| {
             b.iter(|| {
                 next = (next + 1) % 30;
@@ -43,11 +50,11 @@ fn stream(c: &mut Criterion) {
 
 /// All of 24 limbs, on one thread and on two; the time is for all limbs.
 fn threads(c: &mut Criterion) {
-    let ring = ring_of(24);
+    let ring = chain_of(24);
     let mut poly = Some(poly::<Coeff>(&ring, &ring.limbs()));
     for threads in [1, 2] {
         let id = format!("ring/ntt_24_both_ways/{DEGREE}/threads_{threads}");
-        metrics(&id, "24 limbs, forward and inverse");
+        metrics(&id, "24 limbs, 17 of 45 bits and 7 of 50, forward and inverse");
         let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().expect("threads");
         c.bench_function(&id, |b| {
             b.iter(|| {

@@ -126,7 +126,7 @@ impl Ring {
         self.kernel
     }
 
-    /// Which kernel was chosen: `"scalar"`, `"avx2"` or `"avx512"`.
+    /// Which kernel was chosen: `"scalar"`, `"avx2"`, `"avx512"` or `"avx512ifma"`.
     pub fn kernel_name(&self) -> &'static str {
         self.kernel.name
     }

@@ -144,3 +144,5 @@ impl Lanes for Avx512 {
 }
 
 simd_kernel!("avx512", ["avx512f", "avx512dq", "avx2", "fma"], "avx512f,avx512dq,avx2,fma", Avx512);
+
+pub(super) use compiled::KERNEL;

@@ -22,6 +22,8 @@ mod scalar;
 mod simd;
 #[cfg(test)]
 mod tests;
+#[cfg(target_arch = "x86_64")]
+mod words;
 
 pub use extend::ExtendTable;
 pub(crate) use memory::prefer_huge_pages;
@@ -35,7 +37,7 @@ use crate::modulus::Modulus;
 #[derive(Clone, Copy)]
 #[allow(clippy::type_complexity)] // The list of function types is the definition.
 pub struct Kernel {
-    /// `"scalar"`, `"avx2"` or `"avx512"`.
+    /// `"scalar"`, `"avx2"`, `"avx512"` or `"avx512ifma"`.
     pub name: &'static str,
     /// Forward negacyclic NTT in place: coefficients to evaluations, in the order of [`eval_exponent`].
     pub ntt_forward: fn(&NttTable, &mut [f64]),
@@ -101,7 +103,7 @@ impl Kernel {
     pub fn available() -> Vec<&'static Self> {
         let mut kernels = vec![scalar::kernel()];
         #[cfg(target_arch = "x86_64")]
-        kernels.extend([avx2::kernel(), avx512::kernel()].into_iter().flatten());
+        kernels.extend([avx2::kernel(), avx512::kernel(), words::kernel()].into_iter().flatten());
         kernels
     }
 }

@@ -6,6 +6,9 @@ use crate::error::{Error, Result};
 use crate::modulus::Modulus;
 use crate::ring::log_degree;
 
+#[cfg(target_arch = "x86_64")]
+use super::words::WordTwiddles;
+
 /// Slot `index` of a forward NTT of length `2^log_n` holds the value at `psi^e`; this returns the odd exponent `e < 2N`.
 ///
 /// All kernels share this order; automorphisms depend on nothing else. It is bit-reversed order with each block of 16
@@ -21,9 +24,10 @@ pub struct NttTable {
     pub(super) modulus: Modulus,
     pub(super) log_n: u32,
     root: u64,
-    pub(super) forward: Twiddles,
-    pub(super) inverse: Twiddles,
     pub(super) degree_inv: f64,
+    floats: OnceLock<[Twiddles; 2]>,
+    #[cfg(target_arch = "x86_64")]
+    words: OnceLock<[WordTwiddles; 2]>,
     reference: OnceLock<[Vec<f64>; 2]>,
 }
 
@@ -33,9 +37,24 @@ impl NttTable {
         let (q, log_n) = (modulus.value(), log_degree(degree)?);
         let root = primitive_root(&modulus, degree).ok_or(Error::NotNttFriendly { modulus: q, degree })?;
         let degree_inv = modulus.pow(degree as u64, q - 2) as f64;
-        let [forward, inverse] = [root, inverse_root(&modulus, root)]
-            .map(|w| Twiddles::new(&modulus, &bit_reversed_powers(&modulus, w, log_n)));
-        Ok(Self { modulus, log_n, root, forward, inverse, degree_inv, reference: OnceLock::new() })
+        let table = Self {
+            modulus,
+            log_n,
+            root,
+            degree_inv,
+            floats: OnceLock::new(),
+            #[cfg(target_arch = "x86_64")]
+            words: OnceLock::new(),
+            reference: OnceLock::new(),
+        };
+        // What the best kernel needs; the rest is made when asked for.
+        #[cfg(target_arch = "x86_64")]
+        if super::words::in_use(&table.modulus, log_n) {
+            table.words();
+            return Ok(table);
+        }
+        table.floats();
+        Ok(table)
     }
 
     /// The prime.
@@ -53,12 +72,26 @@ impl NttTable {
         1 << self.log_n
     }
 
-    /// Powers of `psi` and of `psi^-1` in bit-reversed order, for the scalar kernel; built when first asked for.
+    /// Powers of `psi` and of `psi^-1` in bit-reversed order, for the scalar kernel.
     pub(super) fn reference(&self) -> &[Vec<f64>; 2] {
-        self.reference.get_or_init(|| {
-            [self.root, inverse_root(&self.modulus, self.root)]
-                .map(|w| bit_reversed_powers(&self.modulus, w, self.log_n))
-        })
+        self.reference.get_or_init(|| self.powers())
+    }
+
+    /// Factors of the forward and the inverse transform for vectors of floats.
+    #[inline(always)]
+    pub(super) fn floats(&self) -> &[Twiddles; 2] {
+        self.floats.get_or_init(|| self.powers().map(|powers| Twiddles::new(&self.modulus, &powers)))
+    }
+
+    /// Factors of the forward and the inverse transform for vectors of words.
+    #[cfg(target_arch = "x86_64")]
+    #[inline(always)]
+    pub(super) fn words(&self) -> &[WordTwiddles; 2] {
+        self.words.get_or_init(|| self.powers().map(|powers| WordTwiddles::new(&self.modulus, &powers)))
+    }
+
+    fn powers(&self) -> [Vec<f64>; 2] {
+        [self.root, inverse_root(&self.modulus, self.root)].map(|w| bit_reversed_powers(&self.modulus, w, self.log_n))
     }
 }
 

@@ -4,7 +4,7 @@
 macro_rules! simd_functions {
     ($label:literal, $enable:tt;
      $( $name:ident in $module:ident ( $($arg:ident : $ty:ty),* ) ; )*) => {
-        pub(super) static KERNEL: Kernel = Kernel { name: $label, $( $name, )* };
+        pub(in crate::kernel) const KERNEL: Kernel = Kernel { name: $label, $( $name, )* };
 
         $(
             fn $name($($arg: $ty),*) {
@@ -26,7 +26,7 @@ macro_rules! simd_kernel {
         /// The kernel of this module if the CPU can run it.
         pub(super) fn kernel() -> Option<&'static $crate::kernel::Kernel> {
             let found = true $(&& std::arch::is_x86_feature_detected!($feature))*;
-            found.then_some(&compiled::KERNEL)
+            found.then_some(const { &compiled::KERNEL })
         }
 
         mod compiled {

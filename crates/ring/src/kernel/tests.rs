@@ -1,7 +1,7 @@
 //! Every kernel against the scalar one, bit for bit, and the transforms against evaluation.
 
 use super::*;
-use crate::prime::ntt_primes;
+use crate::prime::{is_prime, ntt_primes};
 
 /// Residues that sit on the corners first, then scattered; `seed` separates operands.
 fn residues(m: &Modulus, len: usize, seed: u64) -> Vec<f64> {
@@ -232,8 +232,15 @@ fn transforms_agree_at_every_degree() {
         let n = 1 << log_n;
         let mut primes = ntt_primes(n, 50, 1, &[]).unwrap();
         primes.extend(ntt_primes(n, 36, 1, &[]).unwrap());
-        if log_n == 4 {
-            primes.push(97);
+        primes.extend(ntt_primes(n, 45, 1, &[]).unwrap());
+        // The smallest, and those on both sides of the bound of transforms on words.
+        let step = 2 * n as u64;
+        primes.extend((1..).map(|k| k * step + 1).find(|&q| is_prime(q)));
+        #[cfg(target_arch = "x86_64")]
+        {
+            let limit = words::LIMIT / step;
+            primes.extend((1..limit).map(|k| (limit - k) * step + 1).find(|&q| is_prime(q)));
+            primes.extend((limit..).map(|k| k * step + 1).find(|&q| is_prime(q)));
         }
         for q in primes {
             let m = Modulus::new(q).unwrap();

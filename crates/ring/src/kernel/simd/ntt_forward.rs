@@ -33,7 +33,7 @@ unsafe fn transform<V: Lanes>(t: &NttTable, a: *mut f64, n: usize) {
     // SAFETY: all offsets below stay inside the `n` elements: blocks of `size` tile them.
     unsafe {
         let f = Field::<V>::new(&t.modulus);
-        let tw = &t.forward;
+        let tw = &t.floats()[0];
         // An odd number of levels starts with one of radix 2.
         let top = if t.log_n % 2 == 1 { n / 2 } else { n };
         if top != n {

@@ -32,7 +32,7 @@ unsafe fn transform<V: Lanes>(t: &NttTable, a: *mut f64, n: usize, constant: f64
     // SAFETY: all offsets below stay inside the `n` elements: blocks of `size` tile them.
     unsafe {
         let f = Field::<V>::new(&t.modulus);
-        let tw = &t.inverse;
+        let tw = &t.floats()[1];
         let scale = t.modulus.mul_f64(t.degree_inv, constant);
         let top = if t.log_n % 2 == 1 { n / 2 } else { n };
         let leaf = top.min(LEAF);
