@@ -78,7 +78,8 @@ fn mean_distance(weights: Tensor<4>) -> f64 {
     let mut sum = 0.0;
     for (at, w) in values.iter().enumerate() {
         let (row, key) = (at / keys % rows, at % keys);
-        sum += w * row.abs_diff(key) as f64;
+        // Pointwise weights have both signs.
+        sum += w.abs() * row.abs_diff(key) as f64;
     }
     sum / (b * h * rows) as f64
 }

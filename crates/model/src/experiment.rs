@@ -28,6 +28,8 @@ pub enum Text {
     Stories,
     /// `shakespeare` of the data folder (the last tenth is held out).
     Plays,
+    /// `wikitext-2` of the data folder.
+    Articles,
     /// The seeded generator.
     Generated,
 }
@@ -43,15 +45,19 @@ pub struct Cell {
     pub layers: usize,
     /// Seed of weights and data order.
     pub seed: u64,
+    /// Factor on the learning rate of the query and key projections ([`crate::optim::AdamW::with_query_key_rate`]).
+    pub query_key_rate: f64,
 }
 
 /// How much of an experiment is run.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Extent {
     /// A part that takes minutes.
     Quick,
     /// All cells.
     Whole,
+    /// Those of all cells whose name ([`key`]) begins so: how processes share a grid, each with its own folder.
+    Only(String),
     /// None: tables and charts from the cells that the CSV already has.
     Report,
 }
@@ -78,7 +84,7 @@ pub struct Budget {
 pub struct Outcome {
     /// Held-out perplexity per word; NaN if the run failed.
     pub perplexity: f64,
-    /// Mean distance from query to attended key, averaged over layers, in tokens.
+    /// Mean distance from query to attended key, weighted by the magnitude of attention and averaged over layers, in tokens.
     pub distance: f64,
     /// Largest score magnitude, shift included.
     pub score: f64,
@@ -98,7 +104,7 @@ pub fn stability(extent: Extent, out: &Path, mut progress: impl FnMut(&str)) -> 
     let (mut cells, mut omitted) = (Vec::new(), 0usize);
     for layers in [2, 4] {
         for seed in 1..=3 {
-            let cell = |attention| Cell { attention, text, layers, seed };
+            let cell = |attention| Cell { attention, text, layers, seed, query_key_rate: 1.0 };
             let keep = !quick || (layers == 2 && seed == 1);
             let mut add = |c: Cell| if keep { cells.push(c) } else { omitted += 1 };
             add(cell(Attention::Softmax));
@@ -118,37 +124,60 @@ pub fn stability(extent: Extent, out: &Path, mut progress: impl FnMut(&str)) -> 
     report::stability(&cells, &results, budget, text, omitted, out)
 }
 
-/// Softmax and three operators of PowerSoftmax with equal seeds, tokens and steps. Writes `twins.csv`, a chart and `twins.md`.
-/// The quick part is one seed and two layers.
+/// Softmax and PowerSoftmax with equal seeds, tokens and steps, at equal learning rates and with a raised one for queries and keys.
+/// Writes `twins.csv`, a chart and `twins.md`. The quick part is one seed, two layers and equal rates.
 pub fn twins(extent: Extent, out: &Path, mut progress: impl FnMut(&str)) -> Result<()> {
     let quick = extent == Extent::Quick;
     let budget = twins_budget(quick);
-    let texts = match (data_folder().join("tinystories").exists(), data_folder().join("shakespeare").exists()) {
-        (true, true) => vec![Text::Stories, Text::Plays],
-        _ => vec![Text::Generated],
-    };
+    let public = [(Text::Stories, "tinystories"), (Text::Plays, "shakespeare"), (Text::Articles, "wikitext-2")];
+    let there = public.into_iter().filter(|(_, folder)| data_folder().join(folder).exists());
+    let mut texts: Vec<Text> = there.map(|(text, _)| text).collect();
+    if texts.is_empty() {
+        texts.push(Text::Generated);
+    }
     let seeds = 1..=if quick { 1 } else { 3 };
     let depths: &[usize] = if quick { &[2] } else { &[2, 4] };
-    let [shipped, closest, paper] = arms().map(|(_, power)| Attention::Power(power));
+    let arms = arms();
+    let (equal, raised): (Vec<&Arm>, Vec<&Arm>) = arms.iter().partition(|arm| arm.rate == 1.0);
     let mut cells = Vec::new();
     // The most informative first: an interrupted grid still compares the twins over seeds and texts.
-    for &layers in depths {
-        for attentions in [&[Attention::Softmax, shipped, closest][..], &[paper]] {
-            for seed in seeds.clone() {
-                for &text in texts.iter().rev() {
-                    cells.extend(attentions.iter().map(|&attention| Cell { attention, text, layers, seed }));
-                }
-            }
+    for (group, &layers) in [equal, raised].iter().flat_map(|group| depths.iter().map(move |layers| (group, layers))) {
+        for (seed, &text) in seeds.clone().flat_map(|seed| texts.iter().map(move |text| (seed, text))) {
+            let kept = group.iter().filter(|arm| !quick || arm.rate == 1.0);
+            cells.extend(kept.map(|arm| arm.cell(text, layers, seed)));
         }
     }
     let results = run(&cells, budget, &out.join("twins.csv"), extent, &mut progress)?;
     report::twins(&cells, &results, budget, out)
 }
 
-/// The operators that [`twins`] compares with softmax: the shipped one, the closest to softmax of depth three ([`shifts`]
-/// finds it), and the paper's.
-fn arms() -> [(&'static str, Power); 3] {
-    [("(x+3)^4", Power::shipped()), ("(x+8)^8", Power::shifted(8, 8.0)), ("x^4", Power::plain(4))]
+/// One column of [`twins`].
+struct Arm {
+    name: &'static str,
+    attention: Attention,
+    rate: f64,
+}
+
+impl Arm {
+    fn cell(&self, text: Text, layers: usize, seed: u64) -> Cell {
+        Cell { attention: self.attention, text, layers, seed, query_key_rate: self.rate }
+    }
+}
+
+/// What [`twins`] compares: softmax; the shipped operator; the closest of depth three ([`shifts`] finds it); the paper's; and the
+/// first three with the learning rate of queries and keys that suits each.
+fn arms() -> [Arm; 7] {
+    let arm = |name, attention, rate| Arm { name, attention, rate };
+    let shifted = |power, shift| Attention::Power(Power::shifted(power, shift));
+    [
+        arm("softmax", Attention::Softmax, 1.0),
+        arm("(x+3)^4", Attention::Power(Power::shipped()), 1.0),
+        arm("(x+8)^8", shifted(8, 8.0), 1.0),
+        arm("x^4", Attention::Power(Power::plain(4)), 1.0),
+        arm("softmax, ×2", Attention::Softmax, 2.0),
+        arm("(x+3)^4, ×4", Attention::Power(Power::shipped()), 4.0),
+        arm("(x+8)^8, ×2", shifted(8, 8.0), 2.0),
+    ]
 }
 
 /// Which power and shift come closest to softmax at the budget of [`twins`], on the cell where the
@@ -156,7 +185,7 @@ fn arms() -> [(&'static str, Power); 3] {
 pub fn shifts(extent: Extent, out: &Path, mut progress: impl FnMut(&str)) -> Result<()> {
     let quick = extent == Extent::Quick;
     let text = if data_folder().join("shakespeare").exists() { Text::Plays } else { Text::Generated };
-    let base = Cell { attention: Attention::Softmax, text, layers: 2, seed: 3 };
+    let base = Cell { attention: Attention::Softmax, text, layers: 2, seed: 3, query_key_rate: 1.0 };
     let shapes =
         [(4, 3.0), (8, 6.0), (4, 6.0), (6, 4.5), (8, 8.0), (6, 6.0), (2, 3.0), (8, 12.0), (16, 16.0), (4, 4.0)];
     let mut cells = vec![base.clone()];
@@ -175,7 +204,10 @@ pub fn shifts(extent: Extent, out: &Path, mut progress: impl FnMut(&str)) -> Res
 pub fn train_cell(cell: &Cell, budget: Budget, train: &Corpus, held_out: &Corpus) -> Result<Outcome> {
     let Budget { width, heads, context, vocab, batch, steps } = budget;
     let config = ModelConfig::decoder(vocab, context, cell.layers, width, heads, cell.attention);
-    let settings = TrainConfig { evaluate_windows: 128, ..TrainConfig::new(cell.seed, batch, steps, 2e-3) };
+    let mut settings = TrainConfig { evaluate_windows: 128, ..TrainConfig::new(cell.seed, batch, steps, 2e-3) };
+    if cell.query_key_rate != 1.0 {
+        settings.optimiser = settings.optimiser.with_query_key_rate(cell.query_key_rate);
+    }
     let mut trainer = Trainer::new("cell", config, settings, None, &Device::flex())?;
     let nats = match trainer.run(train, held_out, |_| {}) {
         Ok(nats) => nats,
@@ -210,6 +242,7 @@ pub fn key(cell: &Cell) -> String {
     let text = match cell.text {
         Text::Stories => "stories",
         Text::Plays => "plays",
+        Text::Articles => "articles",
         Text::Generated => "generated",
     };
     let operator = match cell.attention {
@@ -224,7 +257,7 @@ pub fn key(cell: &Cell) -> String {
             format!("{};{};{epsilon};{:?}", p.power, p.shift, p.form)
         }
     };
-    format!("{text};{};{};{operator}", cell.layers, cell.seed).replace(';', ",").to_lowercase()
+    format!("{text};{};{};{operator};{}", cell.layers, cell.seed, cell.query_key_rate).replace(';', ",").to_lowercase()
 }
 
 /// Runs the cells that the CSV does not have yet, or none for a report.
@@ -246,7 +279,12 @@ fn run(
     let mut corpora: BTreeMap<Text, (Corpus, Corpus)> = BTreeMap::new();
     for (at, cell) in cells.iter().enumerate() {
         let key = key(cell);
-        if extent == Extent::Report || done.contains_key(&key) {
+        let wanted = match &extent {
+            Extent::Report => false,
+            Extent::Only(start) => key.starts_with(start),
+            Extent::Quick | Extent::Whole => true,
+        };
+        if !wanted || done.contains_key(&key) {
             continue;
         }
         if let std::collections::btree_map::Entry::Vacant(slot) = corpora.entry(cell.text) {
@@ -269,6 +307,11 @@ fn corpus(text: Text, vocab: usize) -> Result<(Corpus, Corpus)> {
             Data::Files { train: file("tinystories/part1.txt.xz"), held_out: file("tinystories/part2.txt.xz") }
                 .read()?
         }
+        Text::Articles => Data::Files {
+            train: file("wikitext-2/wiki.train.tokens.xz"),
+            held_out: file("wikitext-2/wiki.valid.tokens.xz"),
+        }
+        .read()?,
         Text::Generated => Data::Generated { seed: 1, stories: 20_000 }.read()?,
         Text::Plays => {
             let all = crate::recipe::read_text(&file("shakespeare/tinyshakespeare.txt.xz"))?;
@@ -333,7 +376,8 @@ fn read(csv: &Path, stamp: &str) -> Result<BTreeMap<String, Outcome>> {
 fn append(csv: &Path, stamp: &str, key: &str, o: &Outcome) -> Result<()> {
     let fresh = !csv.exists();
     let mut file = std::fs::OpenOptions::new().create(true).append(true).open(csv).map_err(Error::io(csv))?;
-    let header = "text,layers,seed,power,shift,epsilon,form,word_perplexity,distance,score,spread,outcome";
+    let header =
+        "text,layers,seed,power,shift,epsilon,form,query_key_rate,word_perplexity,distance,score,spread,outcome";
     let head = if fresh { format!("{stamp}\n{header}\n") } else { String::new() };
     writeln!(file, "{head}{key},{:.4},{:.4},{:.4},{:.4e},{}", o.perplexity, o.distance, o.score, o.spread, o.mode)
         .map_err(Error::io(csv))
@@ -345,18 +389,19 @@ mod tests {
 
     #[test]
     fn cells_have_distinct_keys_and_lines_read_back() {
-        let cell = |attention| Cell { attention, text: Text::Generated, layers: 2, seed: 1 };
+        let cell = |attention| Cell { attention, text: Text::Generated, layers: 2, seed: 1, query_key_rate: 1.0 };
         let mut keys: Vec<String> = [2, 4, 12]
             .into_iter()
             .flat_map(|p| epsilons(p, 3.0).map(|(form, epsilon)| Power { power: p, shift: 3.0, form, epsilon }))
             .map(|p| key(&cell(Attention::Power(p))))
             .collect();
         keys.push(key(&cell(Attention::Softmax)));
+        keys.extend(arms().iter().map(|arm| key(&arm.cell(Text::Stories, 2, 1))));
         let count = keys.len();
         keys.sort();
         keys.dedup();
         assert_eq!(keys.len(), count);
-        assert!(keys.iter().all(|k| k.matches(',').count() == 6), "{keys:?}");
+        assert!(keys.iter().all(|k| k.matches(',').count() == 7), "{keys:?}");
 
         let path = std::env::temp_dir().join(format!("cipherlm-cells-{}.csv", std::process::id()));
         let outcome = Outcome { perplexity: f64::NAN, distance: 1.5, score: 2.0, spread: 1e9, mode: "diverged".into() };

@@ -49,6 +49,18 @@ impl Default for AdamW {
 }
 
 impl AdamW {
+    /// Multiplies the learning rate of all query and key projections by `factor`, their decay per step with it.
+    ///
+    /// The slope of `ln (x + c)^p` is `p / (x + c)`: it falls as scores grow, so PowerSoftmax needs larger scores than
+    /// softmax for the same attention, and at the common rate a short run ends before they are reached.
+    pub fn with_query_key_rate(mut self, factor: f64) -> Self {
+        for (kind, weight_decay) in [("weight", self.weight_decay), ("bias", 0.0)] {
+            let names = ["query", "key"].map(|side| format!("attention.{side}.{kind}")).to_vec();
+            self.groups.push(Group { names, rate: factor, weight_decay });
+        }
+        self
+    }
+
     /// Refuses constants outside their domain.
     pub fn check(&self) -> Result<()> {
         for (field, value) in [("beta1", self.beta1), ("beta2", self.beta2)] {
@@ -59,7 +71,10 @@ impl AdamW {
         if self.epsilon.is_nan() || self.epsilon <= 0.0 {
             return Err(Error::config("epsilon", self.epsilon, "positive"));
         }
-        Ok(())
+        match self.groups.iter().find(|g| !(g.rate >= 0.0 && g.rate.is_finite())) {
+            Some(group) => Err(Error::config("rate of a group", group.rate, "finite and not negative")),
+            None => Ok(()),
+        }
     }
 
     /// One update of all trained parameters. `step` counts from 1.
@@ -188,6 +203,33 @@ mod tests {
         optimiser.update(&mut params, &mut state, &[vec![0.0], vec![0.0], vec![1.0]], 0.1, 1);
         let values: Vec<f32> = params.iter().map(|p| p.data[0]).collect();
         assert_eq!(values, [0.95, 1.0, 1.0]);
+    }
+
+    #[test]
+    fn query_and_key_projections_learn_at_their_own_rate() {
+        let names =
+            ["attention.query.weight", "attention.key.bias", "attention.value.weight", "feed_forward.up.weight"];
+        let mut params: Vec<HostParam> = names.iter().map(|n| param(&format!("blocks.0.{n}"), vec![1.0])).collect();
+        let mut state = Moments::new(&params);
+        let optimiser = AdamW { weight_decay: 0.5, ..AdamW::default() }.with_query_key_rate(4.0);
+        optimiser.check().unwrap();
+        let mut decayed = params.clone();
+        optimiser.update(&mut params, &mut state, &vec![vec![1.0]; 4], 0.01, 1);
+        let values: Vec<f32> = params.iter().map(|p| p.data[0]).collect();
+        // 1 - 4 x 0.01 x 0.5 - 4 x 0.01, the same without decay, and both at the common rate.
+        for (value, wanted) in values.iter().zip([0.94f32, 0.96, 0.985, 0.985]) {
+            assert!((value - wanted).abs() < 1e-6, "{values:?}");
+        }
+        let plain = AdamW { weight_decay: 0.5, ..AdamW::default() };
+        plain.clone().with_query_key_rate(1.0).update(
+            &mut decayed,
+            &mut Moments::new(&params),
+            &vec![vec![1.0]; 4],
+            0.01,
+            1,
+        );
+        assert!((decayed[0].data[0] - 0.985).abs() < 1e-6 && (decayed[1].data[0] - 0.99).abs() < 1e-6);
+        assert!(plain.with_query_key_rate(f64::NAN).check().is_err());
     }
 
     #[test]

@@ -7,7 +7,8 @@
 //! train evaluate MODEL DATA           public evaluation sets on a model folder, or on the newest checkpoint of a run
 //! train classify DATA OUT             a small encoder for sentence polarity, its accuracy, and its certified model folder
 //! train import-llama2c FILE OUT       a llama2.c checkpoint as a start for a run
-//! train stability|twins|shifts DIR [--quick|--report]  an experiment, a part of it, or only its tables and charts
+//! train stability|twins|shifts DIR [--quick|--report|--only START]
+//!                                     an experiment, a part of it, only its tables and charts, or the cells whose name starts so
 //! ```
 
 use std::path::Path;
@@ -39,9 +40,12 @@ fn main() -> ExitCode {
         [name @ ("stability" | "twins" | "shifts"), out, "--report"] => {
             experiment(name, Extent::Report, Path::new(out))
         }
+        [name @ ("stability" | "twins" | "shifts"), out, "--only", start] => {
+            experiment(name, Extent::Only(start.to_owned()), Path::new(out))
+        }
         _ => {
             eprintln!(
-                "usage: train run CONFIG [--resume] | export CONFIG DIR | generate CONFIG PROMPT | evaluate MODEL DATA | classify DATA OUT | import-llama2c FILE OUT | stability|twins|shifts DIR [--quick|--report]"
+                "usage: train run CONFIG [--resume] | export CONFIG DIR | generate CONFIG PROMPT | evaluate MODEL DATA | classify DATA OUT | import-llama2c FILE OUT | stability|twins|shifts DIR [--quick|--report|--only START]"
             );
             return ExitCode::from(2);
         }

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write;
 use std::path::Path;
 
-use super::{Budget, Cell, Outcome, Text, arms, key};
+use super::{Arm, Budget, Cell, Outcome, Text, arms, key};
 use crate::config::{Attention, Form};
 use crate::curves::{Chart, Series};
 use crate::error::{Error, Result};
@@ -19,13 +19,14 @@ pub(super) fn stability(
     omitted: usize,
     out: &Path,
 ) -> Result<()> {
+    let missing: Vec<String> = cells.iter().map(key).filter(|key| !results.contains_key(key)).collect();
     let mut words = String::from("# Stability: which powers, shifts and epsilons train\n\n");
     let _ = writeln!(
         words,
         "`cargo xtask experiment stability [--quick]`. Decoders of width {}, {} heads, context {}, {} steps of {} tokens \
-         ({} tokens in all), learning rate 2e-3 with cosine, text: {}. {} cells were run, {omitted} cells of the whole grid \
-         (2 and 4 layers, 3 seeds, p 2 to 16, c 0, 1, 3, three epsilons) were left out. Perplexities are per word on \
-         held-out text; the ratio is to the softmax twin with the same seed, tokens and steps.\n",
+         ({} tokens in all), learning rate 2e-3 with cosine, text: {}. {} cells of the whole grid (2 and 4 layers, 3 seeds, p 2 \
+         to 16, c 0, 1, 3, three epsilons) were run, {} were not{}. Perplexities are per word on held-out text; the ratio is \
+         to the softmax twin with the same seed, tokens and steps.\n",
         budget.width,
         budget.heads,
         budget.context,
@@ -33,7 +34,9 @@ pub(super) fn stability(
         budget.batch * budget.context,
         budget.steps * budget.batch * budget.context,
         name(text),
-        cells.len(),
+        cells.len() - missing.len(),
+        missing.len() + omitted,
+        missing.first().map(|key| format!(" (the first of them: `{key}`)")).unwrap_or_default(),
     );
     table(&mut words, cells, results);
     let mut worst: Option<(f64, String)> = None;
@@ -83,64 +86,111 @@ pub(super) fn stability(
     write(&out.join("stability.md"), &words)
 }
 
+/// Largest ratio that the twins aim for.
+const AIM: f64 = 1.02;
+
 pub(super) fn twins(cells: &[Cell], results: &Results, budget: Budget, out: &Path) -> Result<()> {
     let mut words = String::from("# PowerSoftmax and its softmax twin\n\n");
     let _ = writeln!(
         words,
-        "`cargo xtask experiment twins [--quick]`. Same seed, tokens, batches and steps: width {}, {} steps of {} \
-         tokens. Held-out perplexity per word.\n",
+        "`cargo xtask experiment twins [--quick]`. Same seed, tokens, batches and steps: width {}, {} steps of {} tokens, \
+         learning rate 2e-3. Held-out perplexity per word, and its ratio to softmax.\n",
         budget.width,
         budget.steps,
         budget.batch * budget.context
     );
     let arms = arms();
-    let softmax: Vec<&Cell> = cells.iter().filter(|c| c.attention == Attention::Softmax).collect();
-    let ratio = |twin: &Cell, power| {
-        let cell = Cell { attention: Attention::Power(power), ..twin.clone() };
-        results.get(&key(&cell)).map(|o| (o.perplexity, o.perplexity / baseline(twin, results)))
+    let plain = |cell: &&Cell| cell.attention == Attention::Softmax && cell.query_key_rate == 1.0;
+    let twins: Vec<&Cell> = cells.iter().filter(plain).collect();
+    let perplexity = |arm: &Arm, twin: &Cell| {
+        results.get(&key(&arm.cell(twin.text, twin.layers, twin.seed))).map_or(f64::NAN, |o| o.perplexity)
     };
-    let heads: String = arms.iter().map(|(name, _)| format!(" {name} | ratio |")).collect();
-    let _ = writeln!(
-        words,
-        "| text | layers | seed | softmax |{heads}\n|---|---|---|---|{}",
-        "---|---|".repeat(arms.len())
+    let [softmax, .., raised, _, _] = &arms;
+    let ratio = |arm: &Arm, to: &Arm, twin: &Cell| perplexity(arm, twin) / perplexity(to, twin);
+
+    let equal: Vec<&Arm> = arms.iter().filter(|arm| arm.rate == 1.0).collect();
+    twin_table(&mut words, &twins, &equal, &|arm, twin| [perplexity(arm, twin), ratio(arm, softmax, twin)]);
+    words.push_str(
+        "\nWith the learning rate of the query and key projections raised by the factor that the column names; `ratio` is still to \
+         softmax at equal rates.\n\n",
     );
-    for twin in &softmax {
+    let raise: Vec<&Arm> = arms.iter().filter(|arm| arm.rate != 1.0).collect();
+    twin_table(&mut words, &twins, &raise, &|arm, twin| [perplexity(arm, twin), ratio(arm, softmax, twin)]);
+
+    let _ = write!(
+        words,
+        "\n| text | layers | operator | seeds | mean over softmax | largest | at most {AIM} | mean over softmax ×2 | largest | at \
+         most {AIM} |\n|---|---|---|---|---|---|---|---|---|---|\n"
+    );
+    let groups: BTreeSet<(Text, usize)> = twins.iter().map(|c| (c.text, c.layers)).collect();
+    let mut means: BTreeMap<&str, Vec<(f64, f64)>> = BTreeMap::new();
+    for arm in &arms[1..] {
+        for &(text, layers) in &groups {
+            let over = |to: &Arm| -> Vec<f64> {
+                let here = twins.iter().filter(|c| (c.text, c.layers) == (text, layers));
+                here.map(|c| ratio(arm, to, c)).filter(|r| r.is_finite()).collect()
+            };
+            let first = over(softmax);
+            let second = if arm.name == raised.name { Vec::new() } else { over(raised) };
+            if first.is_empty() {
+                continue;
+            }
+            let _ = write!(words, "| {} | {layers} | {} | {} |", name(text), arm.name, first.len());
+            for found in [&first, &second] {
+                let met = found.iter().filter(|r| **r <= AIM).count();
+                let _ = match mean(found) {
+                    Some(mean) => {
+                        let largest = found.iter().copied().fold(f64::NEG_INFINITY, f64::max);
+                        write!(words, " {mean:.3} | {largest:.3} | {met} of {} |", found.len())
+                    }
+                    None => write!(words, " | | |"),
+                };
+            }
+            words.push('\n');
+            if text != Text::Articles {
+                means.entry(arm.name).or_default().extend(mean(&first).map(|mean| (layers as f64, mean)));
+            }
+        }
+    }
+    words.push_str("\n![mean ratio](twins.svg)\n");
+    // An operator is drawn at the depths where it has both texts.
+    let by_depth = |points: &[(f64, f64)]| {
+        let depths: BTreeSet<usize> = groups.iter().map(|g| g.1).collect();
+        let texts = |depth| groups.iter().filter(|g| g.1 == depth && g.0 != Text::Articles).count();
+        let at = |depth: usize| points.iter().filter(|p| p.0 == depth as f64).map(|p| p.1).collect::<Vec<f64>>();
+        let whole = depths.into_iter().map(|d| (d, at(d))).filter(|(d, found)| found.len() == texts(*d));
+        whole.filter_map(|(d, found)| mean(&found).map(|mean| (d as f64, mean))).collect::<Vec<_>>()
+    };
+    let drawn = means.iter().map(|(arm, points)| (*arm, by_depth(points))).filter(|(_, points)| !points.is_empty());
+    let series = drawn.map(|(arm, points)| Series { name: arm.into(), points }).collect();
+    let title = "Perplexity over softmax: mean of seeds, stories and plays".into();
+    let chart = Chart { title, x: "layers".into(), y: "ratio".into(), log: true, series };
+    write(&out.join("twins.svg"), &chart.svg())?;
+    write(&out.join("twins.md"), &words)
+}
+
+/// One line per text, depth and seed; perplexity and ratio of each operator.
+fn twin_table(words: &mut String, twins: &[&Cell], arms: &[&Arm], value: &dyn Fn(&Arm, &Cell) -> [f64; 2]) {
+    let heads: String = arms.iter().map(|arm| format!(" {} | ratio |", arm.name)).collect();
+    let _ = writeln!(words, "| text | layers | seed |{heads}\n|---|---|---|{}", "---|---|".repeat(arms.len()));
+    for twin in twins {
+        let values: Vec<[f64; 2]> = arms.iter().map(|arm| value(arm, twin)).collect();
+        if values.iter().all(|v| v[0].is_nan()) {
+            continue;
+        }
         let _ = write!(words, "| {} | {} | {} |", name(twin.text), twin.layers, twin.seed);
-        let _ = write!(words, " {:.2} |", results.get(&key(twin)).map_or(f64::NAN, |o| o.perplexity));
-        for (_, power) in arms {
-            let _ = match ratio(twin, power) {
-                Some((perplexity, ratio)) => write!(words, " {perplexity:.2} | {ratio:.3} |"),
-                None => write!(words, " not run | |"),
+        for [perplexity, ratio] in values {
+            let _ = match perplexity.is_nan() {
+                false => write!(words, " {perplexity:.2} | {ratio:.3} |"),
+                true => write!(words, " not run | |"),
             };
         }
         words.push('\n');
     }
-    let mut series = Vec::new();
-    words.push_str("\n| text | layers | operator | seeds | mean ratio | largest |\n|---|---|---|---|---|---|\n");
-    let groups: BTreeSet<(Text, usize)> = softmax.iter().map(|c| (c.text, c.layers)).collect();
-    for (label, power) in arms {
-        let mut lines: BTreeMap<Text, Vec<(f64, f64)>> = BTreeMap::new();
-        for &(text, layers) in &groups {
-            let here = softmax.iter().filter(|c| (c.text, c.layers) == (text, layers));
-            let found: Vec<f64> = here.filter_map(|c| ratio(c, power)).map(|r| r.1).collect();
-            if found.is_empty() {
-                continue;
-            }
-            let mean = found.iter().sum::<f64>() / found.len() as f64;
-            let largest = found.iter().copied().fold(f64::NEG_INFINITY, f64::max);
-            let _ =
-                writeln!(words, "| {} | {layers} | {label} | {} | {mean:.3} | {largest:.3} |", name(text), found.len());
-            lines.entry(text).or_default().push((layers as f64, mean));
-        }
-        let named = |(text, points)| Series { name: format!("{label}, {}", name(text)), points };
-        series.extend(lines.into_iter().map(named));
-    }
-    words.push_str("\n![mean ratio](twins.svg)\n");
-    let title = "Perplexity over the softmax twin, mean of the seeds".into();
-    let chart = Chart { title, x: "layers".into(), y: "ratio".into(), log: true, series };
-    write(&out.join("twins.svg"), &chart.svg())?;
-    write(&out.join("twins.md"), &words)
+}
+
+fn mean(values: &[f64]) -> Option<f64> {
+    (!values.is_empty()).then(|| values.iter().sum::<f64>() / values.len() as f64)
 }
 
 /// Powers and shifts against one softmax run.
@@ -184,7 +234,7 @@ fn table(words: &mut String, cells: &[Cell], results: &Results) {
 
 /// Perplexity of the softmax twin.
 fn baseline(cell: &Cell, results: &Results) -> f64 {
-    let twin = Cell { attention: Attention::Softmax, ..cell.clone() };
+    let twin = Cell { attention: Attention::Softmax, query_key_rate: 1.0, ..cell.clone() };
     results.get(&key(&twin)).map_or(f64::NAN, |o| o.perplexity)
 }
 
@@ -205,7 +255,7 @@ fn lines(cells: &[Cell], results: &Results, value: &dyn Fn(&Cell, &Outcome) -> f
 fn operator(cell: &Cell) -> (String, String, String) {
     let key = key(cell);
     let fields: Vec<&str> = key.split(',').collect();
-    let [_, _, _, p, c, epsilon, form] = fields[..] else { return Default::default() };
+    let [_, _, _, p, c, epsilon, form, _] = fields[..] else { return Default::default() };
     (
         p.to_owned(),
         c.to_owned(),
@@ -217,6 +267,7 @@ fn name(text: Text) -> &'static str {
     match text {
         Text::Stories => "TinyStories",
         Text::Plays => "tiny-shakespeare",
+        Text::Articles => "WikiText-2",
         Text::Generated => "generated stories",
     }
 }
