@@ -83,3 +83,17 @@ fn mean_distance(weights: Tensor<4>) -> f64 {
     }
     sum / (b * h * rows) as f64
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use burn::tensor::{Device, TensorData};
+
+    #[test]
+    fn distance_counts_negative_weights_by_their_magnitude() {
+        let weights = TensorData::new(vec![1.0f32, 0.0, -0.5, 0.5], [1, 1, 2, 2]);
+        let weights = Tensor::<4>::from_data(weights, &Device::flex());
+        // Row 0 attends to itself; row 1 with half its weight to the key before it.
+        assert!((mean_distance(weights) - 0.25).abs() < 1e-12);
+    }
+}

@@ -412,4 +412,52 @@ mod tests {
         assert!(matches!(read(&path, "# b"), Err(Error::Corrupt { .. })));
         std::fs::remove_file(&path).unwrap();
     }
+
+    #[test]
+    fn only_cells_of_that_name_are_run() {
+        let folder = std::env::temp_dir().join(format!("cipherlm-only-{}", std::process::id()));
+        let cells: Vec<Cell> = (1..=3).map(|seed| arms()[1].cell(Text::Generated, 1, seed)).collect();
+        let budget = Budget { width: 8, heads: 2, context: 8, vocab: 300, batch: 1, steps: 1 };
+        let mut lines = Vec::new();
+        let csv = folder.join("cells.csv");
+        let only = Extent::Only("generated,1,2,".into());
+        let results = run(&cells, budget, &csv, only, &mut |line| lines.push(line.to_owned())).unwrap();
+        assert_eq!(results.keys().collect::<Vec<_>>(), [&key(&cells[1])]);
+        assert!(lines.len() == 1 && lines[0].starts_with("2/3  generated,1,2,4,3,"), "{lines:?}");
+        let report = run(&cells, budget, &csv, Extent::Report, &mut |_| panic!("a report trains nothing")).unwrap();
+        assert_eq!(report.len(), 1);
+        std::fs::remove_dir_all(&folder).unwrap();
+    }
+
+    #[test]
+    fn the_report_of_twins_counts_what_meets_the_aim() {
+        let folder = std::env::temp_dir().join(format!("cipherlm-twins-{}", std::process::id()));
+        std::fs::create_dir_all(&folder).unwrap();
+        let arms = arms();
+        let outcome =
+            |perplexity| Outcome { perplexity, distance: 1.0, score: 1.0, spread: 1.0, mode: "trained".into() };
+        let mut results = BTreeMap::new();
+        let mut cells = Vec::new();
+        // Seed 1: softmax 100, (x+3)^4 101, with raised rates 80 and 90. Seed 2: 100 and 110, no raised rates.
+        for (seed, values) in
+            [(1, vec![(0, 100.0), (1, 101.0), (4, 80.0), (5, 90.0)]), (2, vec![(0, 100.0), (1, 110.0)])]
+        {
+            cells.extend(arms.iter().map(|arm| arm.cell(Text::Stories, 2, seed)));
+            for (arm, perplexity) in values {
+                results.insert(key(&arms[arm].cell(Text::Stories, 2, seed)), outcome(perplexity));
+            }
+        }
+        report::twins(&cells, &results, twins_budget(false), &folder).unwrap();
+        let words = std::fs::read_to_string(folder.join("twins.md")).unwrap();
+        for line in [
+            "| TinyStories | 2 | 2 | 100.00 | 1.000 | 110.00 | 1.100 | not run | | not run | |",
+            "| TinyStories | 2 | (x+3)^4 | 2 | 1.055 | 1.100 | 1 of 2 | 1.262 | 1.262 | 0 of 1 |",
+            "| TinyStories | 2 | (x+3)^4, ×4 | 1 | 0.900 | 0.900 | 1 of 1 | 1.125 | 1.125 | 0 of 1 |",
+            "| TinyStories | 2 | softmax, ×2 | 1 | 0.800 | 0.800 | 1 of 1 | | | |",
+        ] {
+            assert!(words.contains(line), "{line}\nis not in\n{words}");
+        }
+        assert!(!words.contains("| 2 | (x+8)^8 |"), "no summary of what was not run");
+        std::fs::remove_dir_all(&folder).unwrap();
+    }
 }
