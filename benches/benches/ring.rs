@@ -5,7 +5,10 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use cipherlm_benches::{aligned, metrics, scattered};
-use cipherlm_ring::{Coeff, Domain, Eval, Limbs, Poly, Ring, inner_product, ntt_primes, primes_near};
+use cipherlm_ring::{
+    Coeff, Domain, Eval, Kernel, Limbs, PackedPair, Poly, Ring, inner_product, inner_product_packed, ntt_primes,
+    primes_near,
+};
 use criterion::{Criterion, criterion_group, criterion_main};
 
 const DEGREE: usize = 1 << 16;
@@ -77,48 +80,67 @@ fn extend(c: &mut Criterion) {
     c.bench_function(&id, |b| b.iter(|| extension.apply_into(black_box(&source), &mut target).expect("same ring")));
 }
 
-/// Four digits against both halves of a key of 28 limbs (117 MB).
+/// One limb of both accumulators.
+type Pair<'a> = [&'a mut [f64]; 2];
+
+/// Four digits against both halves of a key of 28 limbs: 117 MB, packed 92 MB for primes of 50 bits.
 fn inner(c: &mut Criterion) {
     const LIMBS: usize = 28;
     let ring = ring_of(LIMBS);
     let all = ring.limbs();
     let key: Vec<[Poly<Eval>; 2]> = (0..4).map(|_| [poly(&ring, &all), poly(&ring, &all)]).collect();
+    let packed: Vec<PackedPair> =
+        key.iter().map(|pair| PackedPair::pack(pair.each_ref()).expect("same limbs")).collect();
     let digits: Vec<Poly<Eval>> = (0..4).map(|_| poly(&ring, &all)).collect();
     let [mut acc0, mut acc1]: [Poly<Eval>; 2] = [poly(&ring, &all), poly(&ring, &all)];
     let automorphism = ring.automorphism(5).expect("odd");
 
     // As right after the digits' transforms: digits and accumulators in cache, keys from memory.
-    let kernel = ring.kernel();
     let hot: Vec<&[f64]> = digits.iter().map(|d| d.limb(0).expect("a limb")).collect();
     let [mut out0, mut out1] = [0, 1].map(|_| scattered(DEGREE + 8, 1 << 49));
     let (out0, out1) = (aligned(&mut out0, DEGREE), aligned(&mut out1, DEGREE));
     let mut next = 0;
-    for (name, index) in [("inner_product_4", None), ("inner_product_4_rotated", Some(automorphism.index()))] {
-        let id = format!("ring/{name}/{DEGREE}");
-        metrics(&id, "a limb, keys from memory, digits and accumulators in cache");
+    let mut timed = |id: String, what: &str, f: &mut dyn FnMut(usize, Pair<'_>)| {
+        metrics(&id, &format!("a limb, {what} keys from memory, digits and accumulators in cache"));
         c.bench_function(&id, |b| {
             b.iter(|| {
                 next = (next + 1) % LIMBS;
-                let half = |h: usize| key.iter().map(|pair| pair[h].limb(next).expect("a limb")).collect::<Vec<_>>();
-                let modulus = ring.modulus(next).expect("a limb");
-                (kernel.inner_product2)(modulus, out0, out1, &hot, &half(0), &half(1), index);
+                f(next, [&mut *out0, &mut *out1]);
             });
         });
+    };
+    for kernel in Kernel::available().into_iter().rev().filter(|k| k.name != "scalar") {
+        let best = kernel.name == ring.kernel_name();
+        let id = format!("ring/inner_product_4/{DEGREE}{}", if best { "" } else { "/" });
+        let id = if best { id } else { id + kernel.name };
+        timed(id.clone(), "packed", &mut |limb, [out0, out1]| {
+            let keys: Vec<&[u8]> = packed.iter().map(|pair| pair.limb(limb).expect("a limb")).collect();
+            (kernel.inner_product_packed)(ring.modulus(limb).expect("a limb"), out0, out1, &hot, &keys);
+        });
+        for (name, index) in [("expanded", None), ("rotated", Some(automorphism.index()))] {
+            timed(format!("{id}/{name}"), "expanded", &mut |limb, [out0, out1]| {
+                let half = |h: usize| key.iter().map(|pair| pair[h].limb(limb).expect("a limb")).collect::<Vec<_>>();
+                let modulus = ring.modulus(limb).expect("a limb");
+                (kernel.inner_product2)(modulus, out0, out1, &hot, &half(0), &half(1), index);
+            });
+        }
     }
-    for (name, automorphism) in [("inner_product_4_cold", None), ("inner_product_4_cold_rotated", Some(&*automorphism))]
-    {
-        let id = format!("ring/{name}/{DEGREE}");
+    let mut cold = |name: &str, f: &mut dyn FnMut([&mut Poly<Eval>; 2])| {
+        let id = format!("ring/inner_product_4_cold/{DEGREE}{name}");
         metrics(&id, "a limb, everything from memory");
         c.bench_function(&id, |b| {
             b.iter_custom(|rounds| {
                 let start = Instant::now();
                 for _ in 0..rounds {
-                    inner_product([&mut acc0, &mut acc1], &digits, &key, automorphism).expect("same ring");
+                    f([&mut acc0, &mut acc1]);
                 }
                 start.elapsed() / LIMBS as u32
             });
         });
-    }
+    };
+    cold("", &mut |acc| inner_product_packed(acc, &digits, &packed).expect("same ring"));
+    cold("/expanded", &mut |acc| inner_product(acc, &digits, &key, None).expect("same ring"));
+    cold("/rotated", &mut |acc| inner_product(acc, &digits, &key, Some(&automorphism)).expect("same ring"));
 }
 
 /// Slot-by-slot operations on one limb in cache.

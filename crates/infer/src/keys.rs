@@ -11,7 +11,7 @@ impl Plan {
     /// The evaluation keys of a run, without those of the refreshes.
     ///
     /// A key serves its level and those below, but a key of a lower level is smaller and faster. Keys are therefore made at a few
-    /// levels, the same for every purpose (keys that one transform uses together must have one shape), chosen for the least memory.
+    /// levels, the same for every purpose (keys that one transform uses together must have one shape), chosen for the fewest bytes.
     pub fn key_request(&self, params: &Params) -> KeyRequest {
         let mut wanted: BTreeMap<KeyPurpose, BTreeSet<usize>> = BTreeMap::new();
         for (&key, levels) in self.keys() {
@@ -24,7 +24,7 @@ impl Plan {
             wanted.entry(purpose).or_default().extend(levels.iter().map(|&level| level.max(1)));
         }
         let cuts = cuts(&wanted.values().cloned().collect::<Vec<_>>(), |level| {
-            KeyShape::cheapest(params, level).map_or(u64::MAX >> 32, |shape| shape.resident_bytes(params))
+            KeyShape::cheapest(params, level).map_or(u64::MAX >> 32, |shape| shape.stored_bytes(params))
         });
         let mut request = KeyRequest::new();
         for (purpose, levels) in wanted {
@@ -39,7 +39,7 @@ impl Plan {
 /// Most levels between which the cuts are chosen; of more, the highest are cuts in any case.
 const CHOICES: usize = 16;
 
-/// The set of levels whose keys take the least memory when every use takes the key of the next level in the set.
+/// The set of levels whose keys take the fewest bytes when every use takes the key of the next level in the set.
 fn cuts(wanted: &[BTreeSet<usize>], bytes: impl Fn(usize) -> u64) -> BTreeSet<usize> {
     let levels: Vec<usize> = wanted.iter().flatten().copied().collect::<BTreeSet<_>>().into_iter().collect();
     let Some((&top, lower)) = levels.split_last() else { return BTreeSet::new() };

@@ -85,6 +85,13 @@ fn fresh(len: usize) -> Vec<f64> {
     store
 }
 
+/// As [`fresh`], for bytes.
+pub(crate) fn fresh_bytes(len: usize) -> Vec<u8> {
+    let mut store = vec![0; len];
+    prefer_huge_pages(&mut store);
+    store
+}
+
 fn bytes(store: &[f64]) -> usize {
     size_of_val(store)
 }

@@ -52,6 +52,12 @@ impl Modulus {
         self.recip
     }
 
+    /// Bits that hold every residue.
+    #[inline(always)]
+    pub fn bits(&self) -> u32 {
+        u64::BITS - (self.value - 1).leading_zeros()
+    }
+
     /// Bits in the modulus, as a real number: `log2 q`.
     pub fn log2(&self) -> f64 {
         self.float.log2()

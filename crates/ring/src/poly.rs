@@ -74,8 +74,13 @@ impl<D: Domain> Poly<D> {
     /// A polynomial to be overwritten: its residues are left over from earlier use and may not even be canonical.
     pub fn scratch(ring: &Arc<Ring>, limbs: &Limbs) -> Result<Self> {
         ring.check_limbs("polynomial", limbs)?;
+        Ok(Self::scratch_over(ring, limbs))
+    }
+
+    /// As [`Poly::scratch`], for limbs known to be in the ring.
+    pub(crate) fn scratch_over(ring: &Arc<Ring>, limbs: &Limbs) -> Self {
         let buffer = ring.pool().take(limbs.len() * ring.stride());
-        Ok(Self { ring: Arc::clone(ring), limbs: limbs.clone(), buffer, domain: PhantomData })
+        Self { ring: Arc::clone(ring), limbs: limbs.clone(), buffer, domain: PhantomData }
     }
 
     /// The ring.

@@ -3,8 +3,8 @@
 use std::sync::Arc;
 
 use cipherlm_ring::{
-    Automorphism, Coeff, Decomposition, Error, Eval, Extension, Limbs, ModDown, Modulus, NttTable, Poly, Ring, Seed,
-    Stream, inner_product, inner_product_many, ntt_primes, primes_near, sample,
+    Automorphism, Coeff, Decomposition, Error, Eval, Extension, Limbs, ModDown, Modulus, NttTable, PackedPair, Poly,
+    Ring, Seed, Stream, inner_product, inner_product_many, inner_product_packed, ntt_primes, primes_near, sample,
 };
 
 fn ring(degree: usize) -> Arc<Ring> {
@@ -215,7 +215,28 @@ fn key_switching() {
     assert!(matches!(run(&mut a, &mut b, &strangers, &key, None), Err(Error::RingMismatch { .. })));
     let refused = inner_product_many(&mut [[&mut a, &mut b]], &[&two[..1], &two[..1]], &key, None);
     assert!(matches!(refused, Err(Error::LengthMismatch { expected: 1, found: 2, .. })));
+    // The same with packed keys.
+    let packed = |pair: &[Poly<Eval>; 2]| PackedPair::pack(pair.each_ref()).unwrap();
+    let run_packed = |a: &mut _, b: &mut _, digits: &[_], key: &[_]| inner_product_packed([a, b], digits, key);
+    let (whole, lower) = ([packed(&key[0])], [packed(&[make(&low), make(&low)])]);
+    let refused = run_packed(&mut a, &mut b, &two, &whole);
+    assert!(matches!(refused, Err(Error::LengthMismatch { expected: 2, found: 1, .. })));
+    assert!(matches!(run_packed(&mut a, &mut make(&low), &two[..1], &whole), Err(Error::LimbsMismatch { .. })));
+    assert!(matches!(run_packed(&mut a, &mut b, &[make(&low)], &whole), Err(Error::LimbsMismatch { .. })));
+    assert!(matches!(run_packed(&mut a, &mut b, &two[..1], &lower), Err(Error::LimbsMismatch { .. })));
+    assert!(matches!(run_packed(&mut a, &mut b, &strangers, &whole), Err(Error::RingMismatch { .. })));
+    let foreign = [packed(&[strangers[0].clone(), strangers[0].clone()])];
+    assert!(matches!(run_packed(&mut a, &mut b, &two[..1], &foreign), Err(Error::RingMismatch { .. })));
+    for pair in [[&key[0][0], &make(&low)], [&make(&low), &key[0][0]]] {
+        assert!(matches!(PackedPair::pack(pair).map(drop), Err(Error::LimbsMismatch { .. })));
+    }
+    assert!(matches!(PackedPair::pack([&key[0][0], &strangers[0]]).map(drop), Err(Error::RingMismatch { .. })));
+    let last = all.len() - 1;
+    assert!(matches!(lower[0].limb(last), Err(Error::MissingLimb { index, .. }) if index == last));
+    assert!(matches!(PackedPair::bytes_over(&ring, &Limbs::range(0..0)), Err(Error::EmptyBasis { .. })));
+    assert!(matches!(PackedPair::bytes_over(&ring, &Limbs::range(0..99)), Err(Error::LimbOutOfRange { .. })));
     // Nothing to do is done.
+    assert_eq!(run_packed(&mut a, &mut b, &[], &whole), Ok(()));
     assert_eq!(inner_product_many(&mut [], &[], &key, None), Ok(()));
     assert_eq!(run(&mut a, &mut b, &[], &key, None), Ok(()));
 }

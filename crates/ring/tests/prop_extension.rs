@@ -3,7 +3,8 @@
 mod common;
 
 use cipherlm_ring::{
-    Automorphism, Coeff, Decomposition, Eval, Limbs, Poly, inner_product, inner_product_add, inner_product_many,
+    Automorphism, Coeff, Decomposition, Eval, Limbs, PackedPair, Poly, inner_product, inner_product_add,
+    inner_product_many, inner_product_packed,
 };
 use common::{all_centred, cases, centred, from_integers, mixed_ring, product, random, round_div};
 use num_bigint::BigInt;
@@ -129,6 +130,24 @@ proptest! {
         let ([mut a0, mut a1], [mut b0, mut b1]) = (scratch(), scratch());
         inner_product_many(&mut [[&mut a0, &mut a1], [&mut b0, &mut b1]], &[&list, &others], &key, automorphism).unwrap();
         prop_assert!([a0, a1] == expected(&list) && [b0, b1] == expected(&others));
+        if automorphism.is_none() {
+            let packed: Vec<PackedPair> = key.iter().map(|pair| PackedPair::pack(pair.each_ref()).unwrap()).collect();
+            let [mut a, mut b] = scratch();
+            inner_product_packed([&mut a, &mut b], &list, &packed).unwrap();
+            prop_assert!([a, b] == expected(&list));
+            for (pair, packed) in key.iter().zip(&packed) {
+                prop_assert!(packed.unpack() == *pair && packed.clone().unpack() == *pair);
+                // A part of a limb, from its offset on.
+                let modulus = ring.modulus(4).unwrap();
+                let (half, bytes) = (ring.degree() / 2, packed.limb(4).unwrap());
+                let mut out = [vec![0.0; half], vec![0.0; half]];
+                let [out0, out1] = &mut out;
+                let one = vec![1.0; half];
+                let from = PackedPair::offset(modulus, half);
+                (ring.kernel().inner_product_packed)(modulus, out0, out1, &[&one], &[&bytes[from..]]);
+                prop_assert!(out == [0, 1].map(|k| pair[k].limb(4).unwrap()[half..].to_vec()));
+            }
+        }
     }
 }
 

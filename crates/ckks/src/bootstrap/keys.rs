@@ -23,7 +23,7 @@ impl BootstrapKeys {
     /// [`Error::OperandCount`] for an empty list, [`Error::ParamsMismatch`], [`Error::Insecure`] if the bottom modulus is too large for the ephemeral secret,
     /// and as [`SecretKey::key_set`].
     pub fn generate(secret: &SecretKey, bootstrappers: &[&Bootstrapper], others: &KeyRequest) -> Result<Self, Error> {
-        Self::generate_in(secret, bootstrappers, others, KeyForm::Expanded)
+        Self::generate_in(secret, bootstrappers, others, KeyForm::fastest(secret.params()))
     }
 
     /// As [`BootstrapKeys::generate`], with all but the two wrapping keys held in memory in the given form.

@@ -69,7 +69,7 @@ fn the_largest_possible_overflow_is_harmless() {
             &ephemeral,
             &[&bootstrapper],
             &KeyRequest::new(),
-            crate::KeyForm::Expanded,
+            crate::KeyForm::fastest(&params),
         )
         .unwrap();
         let evaluator = Evaluator::new(&params, keys);

@@ -6,9 +6,6 @@ use super::Evaluator;
 use crate::keys::{EvaluationKeys, KeyLimb, SwitchingKey};
 use crate::{Error, par};
 
-/// Residues handled together: the accumulators stay in the first-level cache, the key of a block in the second.
-const BLOCK: usize = 2048;
-
 /// One limb of both halves of a result.
 type Pair<'a> = [&'a mut [f64]; 2];
 
@@ -40,25 +37,17 @@ impl<K: EvaluationKeys> Evaluator<K> {
         key: &SwitchingKey,
     ) -> Result<(), Error> {
         let (ring, degree) = (self.params.ring(), self.params.degree());
-        let (modulus, inner_product) = (ring.modulus(limb)?, ring.kernel().inner_product2);
+        let modulus = ring.modulus(limb)?;
         let count = digits.first().map_or(0, |digits| digits.len());
         let mut source = KeyLimb::new(&self.params, &key.body, &key.seed, &key.limbs(), limb, count)?;
         let operands: Vec<Vec<&[f64]>> = digits
             .iter()
             .map(|list| list.iter().map(|digit| digit.limb(limb)).collect::<Result<_, _>>())
             .collect::<Result<_, _>>()?;
-        let block = BLOCK.min(degree);
+        let block = source.block(operands.len(), degree);
         let mut tile = vec![0.0; source.tile(count, block)];
         for start in (0..degree).step_by(block) {
-            let range = start..start + block;
-            let [key0, key1] = source.next(&range, &mut tile);
-            for ([out0, out1], operand) in outputs.iter_mut().zip(&operands) {
-                let digits: Vec<&[f64]> = operand.iter().map(|digit| &digit[range.clone()]).collect();
-                let (out0, out1) = (&mut out0[range.clone()], &mut out1[range.clone()]);
-                out0.fill(0.0);
-                out1.fill(0.0);
-                inner_product(modulus, out0, out1, &digits, &key0, &key1, None);
-            }
+            source.product(ring.kernel(), modulus, &(start..start + block), &mut tile, outputs, &operands);
         }
         Ok(())
     }

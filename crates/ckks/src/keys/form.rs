@@ -1,7 +1,7 @@
 //! How switching keys lie in memory.
 
 use cipherlm_ring::sample::UniformLimb;
-use cipherlm_ring::{Eval, Limbs, Poly, Seed};
+use cipherlm_ring::{Eval, Kernel, Limbs, Modulus, PackedPair, Poly, Seed};
 use std::ops::Range;
 
 use super::switching::{PUBLIC_HALF, public_half};
@@ -12,22 +12,30 @@ use crate::{Error, Params};
 ///
 /// Set once for all keys where they are made or loaded: [`SecretKey::key_set_in`](crate::SecretKey::key_set_in),
 /// [`KeySet::into_form`](crate::KeySet::into_form), [`KeyStore::with_form`](crate::KeyStore::with_form).
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum KeyForm {
     /// Ready for arithmetic: 16 bytes for a pair of residues.
-    #[default]
     Expanded,
-    /// 50 bits a residue, 12.5 bytes a pair; unpacked block by block into the cache while the key is used.
+    /// In the bits of each prime, both halves of a digit side by side: 11.25 bytes a pair for a prime of 45 bits. Unpacked on
+    /// the way, which is faster than reading more bytes where the CPU does it well; see [`KeyForm::fastest`].
     Packed,
     /// One half packed and the uniform half made again from its seed at every use: 6.25 bytes a pair, as in a file.
     Seeded,
+}
+
+impl KeyForm {
+    /// The form in which keys are used fastest on this CPU, which is what they have unless another is asked for:
+    /// [`KeyForm::Packed`] with AVX-512 IFMA and VBMI, [`KeyForm::Expanded`] otherwise.
+    pub fn fastest(params: &Params) -> Self {
+        if params.ring().kernel().packed_is_faster { Self::Packed } else { Self::Expanded }
+    }
 }
 
 /// The digits of a key: pairs `[b_j, a_j]`.
 #[derive(Clone)]
 pub(crate) enum KeyBody {
     Expanded(Vec<[Poly<Eval>; 2]>),
-    Packed { b: Vec<PackedPoly>, a: Vec<PackedPoly> },
+    Packed(Vec<PackedPair>),
     Seeded { b: Vec<PackedPoly> },
 }
 
@@ -35,7 +43,7 @@ impl KeyBody {
     pub(crate) fn form(&self) -> KeyForm {
         match self {
             Self::Expanded(_) => KeyForm::Expanded,
-            Self::Packed { .. } => KeyForm::Packed,
+            Self::Packed(_) => KeyForm::Packed,
             Self::Seeded { .. } => KeyForm::Seeded,
         }
     }
@@ -48,9 +56,8 @@ impl KeyBody {
         match form {
             KeyForm::Expanded => Ok(Self::Expanded(digits.collect::<Result<_, _>>()?)),
             KeyForm::Packed => {
-                let pairs = digits.map(|pair| pair.map(|pair| pair.each_ref().map(PackedPoly::pack)));
-                let (b, a) = pairs.collect::<Result<Vec<_>, _>>()?.into_iter().map(|[b, a]| (b, a)).unzip();
-                Ok(Self::Packed { b, a })
+                let pairs = digits.map(|pair| Ok(PackedPair::pack(pair?.each_ref())?));
+                Ok(Self::Packed(pairs.collect::<Result<_, Error>>()?))
             }
             KeyForm::Seeded => {
                 let b = digits.map(|pair| pair.map(|[b, _]| PackedPoly::pack(&b)));
@@ -67,39 +74,33 @@ impl KeyBody {
         seed: &[u8; 32],
         b: Vec<PackedPoly>,
     ) -> Result<Self, Error> {
-        let publics = (0..b.len()).map(|digit| public_half(params, limbs, seed, digit));
-        match form {
-            KeyForm::Seeded => Ok(Self::Seeded { b }),
-            KeyForm::Packed => {
-                let a = publics.map(|a| a.map(|a| PackedPoly::pack(&a))).collect::<Result<_, _>>()?;
-                Ok(Self::Packed { b, a })
-            }
-            KeyForm::Expanded => {
-                let digits = b.iter().zip(publics).map(|(packed, a)| {
-                    let mut b = Poly::scratch(params.ring(), limbs)?;
-                    b.iter_mut().enumerate().for_each(|(position, (_, limb))| {
-                        packed.unpack(position, &(0..limb.len()), limb);
-                    });
-                    Ok([b, a?])
-                });
-                Ok(Self::Expanded(digits.collect::<Result<_, Error>>()?))
-            }
+        if form == KeyForm::Seeded {
+            return Ok(Self::Seeded { b });
         }
+        let digits = b.iter().enumerate().map(|(digit, packed)| {
+            let mut b = Poly::scratch(params.ring(), limbs)?;
+            b.iter_mut().enumerate().for_each(|(position, (_, limb))| {
+                packed.unpack(position, &(0..limb.len()), limb);
+            });
+            Ok([b, public_half(params, limbs, seed, digit)?])
+        });
+        Self::collect(form, digits)
     }
 
-    /// The packed halves `b_j`.
+    /// The halves `b_j` as in a file.
     pub(crate) fn packed(&self) -> Vec<PackedPoly> {
         match self {
             Self::Expanded(digits) => digits.iter().map(|[b, _]| PackedPoly::pack(b)).collect(),
-            Self::Packed { b, .. } | Self::Seeded { b } => b.clone(),
+            Self::Packed(digits) => digits.iter().map(|pair| PackedPoly::pack(&pair.unpack()[0])).collect(),
+            Self::Seeded { b } => b.clone(),
         }
     }
 }
 
-/// One limb of the first digits of a key, read block after block in whatever form the key is.
+/// One limb of the first digits of a key, read as it is or block after block.
 pub(crate) enum KeyLimb<'a> {
     Expanded(Vec<[&'a [f64]; 2]>),
-    Packed { position: usize, b: &'a [PackedPoly], a: &'a [PackedPoly] },
+    Packed(Vec<&'a [u8]>),
     Seeded { position: usize, b: &'a [PackedPoly], a: Vec<UniformLimb> },
 }
 
@@ -120,7 +121,10 @@ impl<'a> KeyLimb<'a> {
                 let pairs = pairs.iter().take(count).map(|[b, a]| Ok([b.limb(limb)?, a.limb(limb)?]));
                 Self::Expanded(pairs.collect::<Result<_, Error>>()?)
             }
-            KeyBody::Packed { b, a } => Self::Packed { position, b, a },
+            KeyBody::Packed(pairs) => {
+                let limbs = pairs.iter().take(count).map(|pair| Ok(pair.limb(limb)?));
+                Self::Packed(limbs.collect::<Result<_, Error>>()?)
+            }
             KeyBody::Seeded { b } => {
                 let (seed, modulus) = (Seed::from_bytes(*seed), params.ring().modulus(limb)?);
                 let stream = |digit| UniformLimb::new(modulus, &seed, PUBLIC_HALF, digit as u64);
@@ -129,36 +133,59 @@ impl<'a> KeyLimb<'a> {
         })
     }
 
-    /// Room that [`KeyLimb::next`] needs for a block.
-    pub(crate) fn tile(&self, count: usize, block: usize) -> usize {
-        if matches!(self, Self::Expanded(_)) { 0 } else { 2 * count * block }
+    /// Residues to handle together: the accumulators stay in the first-level cache, and the key of a block in the second if it
+    /// is read again.
+    pub(crate) fn block(&self, operands: usize, degree: usize) -> usize {
+        const BLOCK: usize = 2048;
+        if matches!(self, Self::Packed(_)) && operands == 1 { degree } else { BLOCK.min(degree) }
     }
 
-    /// The next block, `range`, of every digit: all `b_j` and all `a_j`. What has to be unpacked is put in `tile`.
-    pub(crate) fn next<'b>(&'b mut self, range: &Range<usize>, tile: &'b mut [f64]) -> [Vec<&'b [f64]>; 2] {
+    /// Room that [`KeyLimb::product`] needs for a block.
+    pub(crate) fn tile(&self, count: usize, block: usize) -> usize {
+        if matches!(self, Self::Seeded { .. }) { 2 * count * block } else { 0 }
+    }
+
+    /// The product of the next block, `range`, with each list of digits, in order of the lists; blocks follow each other from
+    /// the first on. What has to be unpacked first is put in `tile`.
+    pub(crate) fn product(
+        &mut self,
+        kernel: &Kernel,
+        modulus: &Modulus,
+        range: &Range<usize>,
+        tile: &mut [f64],
+        outputs: &mut [[&mut [f64]; 2]],
+        operands: &[Vec<&[f64]>],
+    ) {
         let length = range.len();
-        match self {
-            Self::Expanded(pairs) => [0, 1].map(|half| pairs.iter().map(|pair| &pair[half][range.clone()]).collect()),
-            Self::Packed { position, b, a } => {
-                for (digit, pair) in tile.chunks_exact_mut(2 * length).enumerate() {
-                    let (first, second) = pair.split_at_mut(length);
-                    b[digit].unpack(*position, range, first);
-                    a[digit].unpack(*position, range, second);
+        let [key0, key1]: [Vec<&[f64]>; 2] = match self {
+            Self::Packed(keys) => {
+                let keys: Vec<&[u8]> =
+                    keys.iter().map(|key| &key[PackedPair::offset(modulus, range.start)..]).collect();
+                for ([out0, out1], digits) in outputs.iter_mut().zip(operands) {
+                    let (out0, out1) = (&mut out0[range.clone()], &mut out1[range.clone()]);
+                    (kernel.inner_product_packed)(modulus, out0, out1, &cut(digits, range), &keys);
                 }
-                halves(tile, length)
+                return;
             }
+            Self::Expanded(pairs) => [0, 1].map(|half| pairs.iter().map(|pair| &pair[half][range.clone()]).collect()),
             Self::Seeded { position, b, a } => {
                 for ((digit, pair), stream) in tile.chunks_exact_mut(2 * length).enumerate().zip(a) {
                     let (first, second) = pair.split_at_mut(length);
                     b[digit].unpack(*position, range, first);
                     stream.fill(second);
                 }
-                halves(tile, length)
+                [0, 1].map(|half| tile.chunks_exact(length).skip(half).step_by(2).collect())
             }
+        };
+        for ([out0, out1], digits) in outputs.iter_mut().zip(operands) {
+            let (out0, out1) = (&mut out0[range.clone()], &mut out1[range.clone()]);
+            out0.fill(0.0);
+            out1.fill(0.0);
+            (kernel.inner_product2)(modulus, out0, out1, &cut(digits, range), &key0, &key1, None);
         }
     }
 }
 
-fn halves(tile: &[f64], length: usize) -> [Vec<&[f64]>; 2] {
-    [0, 1].map(|half| tile.chunks_exact(length).skip(half).step_by(2).collect())
+fn cut<'a>(slices: &[&'a [f64]], range: &Range<usize>) -> Vec<&'a [f64]> {
+    slices.iter().map(|slice| &slice[range.clone()]).collect()
 }

@@ -85,7 +85,7 @@ impl KeyRequest {
     /// # Errors
     /// [`Error::LevelOutOfRange`] or [`Error::BadKeyShape`] if a key cannot exist under these parameters.
     pub fn bill(&self, params: &Params) -> Result<MemoryBill, Error> {
-        self.bill_in(params, KeyForm::Expanded)
+        self.bill_in(params, KeyForm::fastest(params))
     }
 
     /// As [`KeyRequest::bill`], with the keys held in memory in the given form.

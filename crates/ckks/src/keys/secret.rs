@@ -113,7 +113,7 @@ impl SecretKey {
     /// # Errors
     /// [`Error::LevelOutOfRange`], [`Error::BadKeyShape`], or [`Error::Insecure`] for a key above 128-bit security.
     pub fn key_set(&self, request: &KeyRequest) -> Result<KeySet, Error> {
-        self.key_set_in(request, KeyForm::Expanded)
+        self.key_set_in(request, KeyForm::fastest(&self.params))
     }
 
     /// As [`SecretKey::key_set`], held in memory in the given form.
@@ -136,7 +136,7 @@ impl SecretKey {
     /// # Errors
     /// As [`SecretKey::key_set`]; [`Error::WrongKey`] for [`KeyPurpose::Switch`], which needs the other secret.
     pub fn switching_key(&self, purpose: KeyPurpose, shape: KeyShape) -> Result<SwitchingKey, Error> {
-        self.switching_key_in(purpose, shape, KeyForm::Expanded)
+        self.switching_key_in(purpose, shape, KeyForm::fastest(&self.params))
     }
 
     fn switching_key_in(&self, purpose: KeyPurpose, shape: KeyShape, form: KeyForm) -> Result<SwitchingKey, Error> {
@@ -163,7 +163,7 @@ impl SecretKey {
     /// As [`SecretKey::key_set`]; [`Error::ParamsMismatch`] if the secrets have different parameters.
     pub fn switching_key_from(&self, from: &Self, shape: KeyShape) -> Result<SwitchingKey, Error> {
         self.params.check_same("switching key", &from.params)?;
-        switching::generate(self, Purpose::Switch(from), shape, KeyForm::Expanded)
+        switching::generate(self, Purpose::Switch(from), shape, KeyForm::fastest(&self.params))
     }
 
     /// The secret in evaluation form over `limbs`.

@@ -79,7 +79,7 @@ impl KeyStore {
             key_id,
             total,
             budget,
-            form: KeyForm::Expanded,
+            form: KeyForm::fastest(params),
             loaded: Mutex::default(),
         })
     }

@@ -2,6 +2,8 @@
 
 use std::ops::Range;
 
+use cipherlm_ring::PackedPair;
+
 use super::{Params, SecretDistribution, check_security};
 use crate::Error;
 use crate::keys::KeyForm;
@@ -74,20 +76,21 @@ impl KeyShape {
         crate::wire::switching_key_bytes(self.digits(params).len(), limbs, params.degree())
     }
 
-    /// Bytes of the key in memory, ready for arithmetic ([`KeyForm::Expanded`]).
+    /// Bytes of the key in memory, in the fastest form for this CPU ([`KeyForm::fastest`]).
     pub fn resident_bytes(self, params: &Params) -> u64 {
-        self.resident_bytes_in(params, KeyForm::Expanded)
+        self.resident_bytes_in(params, KeyForm::fastest(params))
     }
 
     /// Bytes of the key in memory: two polynomials per digit in the given form.
     pub fn resident_bytes_in(self, params: &Params, form: KeyForm) -> u64 {
-        let limbs = self.digits(params).len() * (params.limb_count(self.level) + self.special);
-        let packed = limbs as u64 * crate::wire::limb_bytes(params.degree());
-        match form {
-            KeyForm::Expanded => (2 * limbs * (params.degree() + 72) * 8) as u64,
-            KeyForm::Packed => 2 * packed,
-            KeyForm::Seeded => packed,
-        }
+        let (digits, limbs) = (self.digits(params).len() as u64, params.extended_limbs(self.level, self.special));
+        digits
+            * match form {
+                KeyForm::Expanded => (2 * limbs.len() * params.ring().stride() * 8) as u64,
+                // No error: these are limbs of the ring.
+                KeyForm::Packed => PackedPair::bytes_over(params.ring(), &limbs).map_or(0, |bytes| bytes as u64),
+                KeyForm::Seeded => limbs.len() as u64 * crate::wire::limb_bytes(params.degree()),
+            }
     }
 
     /// Milliseconds of a key switch at N = 2^16 by the measured cost of its parts; only ratios matter.

@@ -110,7 +110,7 @@ impl Wire for SwitchingKey {
     }
 
     fn from_prefix<'a>(params: &Params, bytes: &'a [u8]) -> Result<(Self, &'a [u8]), Error> {
-        Self::from_prefix_in(params, bytes, KeyForm::Expanded)
+        Self::from_prefix_in(params, bytes, KeyForm::fastest(params))
     }
 }
 
@@ -204,7 +204,7 @@ impl KeySet {
     /// # Errors
     /// As [`Wire::from_bytes`]; [`Error::KeyMismatch`] for keys of different secrets.
     pub fn from_bytes(params: &Params, bytes: &[u8]) -> Result<Self, Error> {
-        Self::from_bytes_in(params, bytes, KeyForm::Expanded)
+        Self::from_bytes_in(params, bytes, KeyForm::fastest(params))
     }
 
     /// As [`KeySet::from_bytes`], held in memory in the given form.

@@ -6,7 +6,7 @@ use super::simd::Lanes;
 
 /// Four residues.
 #[derive(Clone, Copy)]
-pub(super) struct Avx2(__m256d);
+pub(super) struct Avx2(pub(super) __m256d);
 
 /// Lane-wise operations in terms of intrinsics.
 macro_rules! intrinsics {
@@ -21,10 +21,57 @@ macro_rules! intrinsics {
     };
 }
 
+/// Where four of eight packed residues lie: their bytes from `start` on, brought near by words, then in place by bytes.
+#[derive(Clone, Copy)]
+struct Half {
+    start: usize,
+    words: __m256i,
+    places: __m256i,
+    shift: __m256i,
+}
+
+/// The fields of eight packed residues.
+#[derive(Clone, Copy)]
+pub(super) struct Fields {
+    halves: [Half; 2],
+    mask: __m256i,
+    /// An integer below `2^52` in the low bits of this float is added to it.
+    magic: __m256d,
+}
+
+impl Half {
+    /// The residues from `4 * part` on.
+    ///
+    /// # Safety
+    /// The CPU supports AVX2.
+    #[inline(always)]
+    unsafe fn new(bits: usize, part: usize) -> Self {
+        let start = 4 * part * bits / 8;
+        let byte = |lane: usize| (4 * part + lane) * bits / 8 - start;
+        // Four words for each pair of residues.
+        let word = |pair: usize| byte(2 * pair) / 4;
+        let words: [u32; 8] = std::array::from_fn(|i| (word(i / 4) + i % 4) as u32);
+        // What lies beyond the words of a pair belongs to other residues.
+        let place = |i: usize| byte(i / 8) - 4 * word(i / 16) + i % 8;
+        let places: [u8; 32] = std::array::from_fn(|i| if place(i) < 16 { place(i) as u8 } else { 0x80 });
+        let shift: [u64; 4] = std::array::from_fn(|lane| ((4 * part + lane) * bits % 8) as u64);
+        // SAFETY: the arrays are as long as a vector.
+        unsafe {
+            Self {
+                start,
+                words: _mm256_loadu_si256(words.as_ptr().cast()),
+                places: _mm256_loadu_si256(places.as_ptr().cast()),
+                shift: _mm256_loadu_si256(shift.as_ptr().cast()),
+            }
+        }
+    }
+}
+
 impl Lanes for Avx2 {
     const LANES: usize = 4;
     type Quad = Avx2;
     type Places = *const u32;
+    type Fields = Fields;
 
     #[inline(always)]
     unsafe fn splat(x: f64) -> Self {
@@ -49,6 +96,29 @@ impl Lanes for Avx2 {
         unsafe {
             let at = |lane| *p.add(*index.add(lane) as usize);
             Self(_mm256_setr_pd(at(0), at(1), at(2), at(3)))
+        }
+    }
+
+    #[inline(always)]
+    unsafe fn fields(bits: u32) -> Fields {
+        // One register instead of a constant in memory at every use.
+        let magic = std::hint::black_box((1u64 << 52) as f64);
+        // SAFETY: the caller's promise.
+        unsafe {
+            let halves = [Half::new(bits as usize, 0), Half::new(bits as usize, 1)];
+            Fields { halves, mask: _mm256_set1_epi64x((1 << bits) - 1), magic: _mm256_set1_pd(magic) }
+        }
+    }
+
+    #[inline(always)]
+    unsafe fn unpack(p: *const u8, part: usize, fields: &Fields) -> Self {
+        // SAFETY: the caller's promise: four residues start within 25 bytes, and 32 are read.
+        unsafe {
+            let half = &fields.halves[part];
+            let words = _mm256_permutevar8x32_epi32(_mm256_loadu_si256(p.add(half.start).cast()), half.words);
+            let fields64 = _mm256_srlv_epi64(_mm256_shuffle_epi8(words, half.places), half.shift);
+            let values = _mm256_and_si256(fields64, fields.mask);
+            Self(_mm256_sub_pd(_mm256_or_pd(_mm256_castsi256_pd(values), fields.magic), fields.magic))
         }
     }
 

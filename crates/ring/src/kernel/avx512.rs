@@ -36,6 +36,7 @@ impl Lanes for Avx512 {
     const LANES: usize = 8;
     type Quad = super::avx2::Avx2;
     type Places = Places;
+    type Fields = <Self::Quad as Lanes>::Fields;
 
     #[inline(always)]
     unsafe fn splat(x: f64) -> Self {
@@ -72,6 +73,21 @@ impl Lanes for Avx512 {
                 }
                 None => _mm512_i32gather_pd::<8>(places.index, p),
             })
+        }
+    }
+
+    #[inline(always)]
+    unsafe fn fields(bits: u32) -> Self::Fields {
+        // SAFETY: the caller's promise; AVX2 is among the features of this kernel.
+        unsafe { Self::Quad::fields(bits) }
+    }
+
+    #[inline(always)]
+    unsafe fn unpack(p: *const u8, _part: usize, fields: &Self::Fields) -> Self {
+        // SAFETY: as above.
+        unsafe {
+            let (low, high) = (Self::Quad::unpack(p, 0, fields), Self::Quad::unpack(p, 1, fields));
+            Self(_mm512_insertf64x4::<1>(_mm512_castpd256_pd512(low.0), high.0))
         }
     }
 

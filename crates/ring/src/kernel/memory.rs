@@ -3,7 +3,7 @@
 /// Asks for huge pages behind fresh memory: limbs are half a megabyte each, and small pages cost address look-ups.
 ///
 /// Advice only: nothing changes but speed, and failure is ignored.
-pub(crate) fn prefer_huge_pages(memory: &mut [f64]) {
+pub(crate) fn prefer_huge_pages<T>(memory: &mut [T]) {
     #[cfg(target_os = "linux")]
     {
         const HUGE_PAGE: usize = 2 << 20;

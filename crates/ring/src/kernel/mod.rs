@@ -17,6 +17,7 @@ mod avx512;
 mod extend;
 mod memory;
 mod ntt;
+mod packed;
 mod scalar;
 #[cfg(target_arch = "x86_64")]
 mod simd;
@@ -28,6 +29,7 @@ mod words;
 pub use extend::ExtendTable;
 pub(crate) use memory::prefer_huge_pages;
 pub use ntt::{NttTable, eval_exponent};
+pub(crate) use packed::{GROUP, SLACK, group_bytes, pack_pair, unpack_pair};
 
 use crate::modulus::Modulus;
 
@@ -39,6 +41,8 @@ use crate::modulus::Modulus;
 pub struct Kernel {
     /// `"scalar"`, `"avx2"`, `"avx512"` or `"avx512ifma"`.
     pub name: &'static str,
+    /// Whether the inner product is faster with packed keys: it is where unpacking hides behind reading from memory.
+    pub packed_is_faster: bool,
     /// Forward negacyclic NTT in place: coefficients to evaluations, in the order of [`eval_exponent`].
     pub ntt_forward: fn(&NttTable, &mut [f64]),
     /// Inverse NTT in place, scaled by a constant residue: `(table, values, constant)`; pass 1 for the plain inverse.
@@ -71,6 +75,9 @@ pub struct Kernel {
     pub extend: Extend,
     /// `acc0 += sum_d digit_d * key0_d`, `acc1 += sum_d digit_d * key1_d`, the digits read through `index` if given.
     pub inner_product2: InnerProduct2,
+    /// `acc0 = sum_d digit_d * key0_d`, `acc1 = sum_d digit_d * key1_d`, where key `d` holds both factors packed, as
+    /// [`PackedPair::limb`](crate::PackedPair::limb) has them. Bytes after the groups in use make the last ones faster.
+    pub inner_product_packed: InnerProductPacked,
 }
 
 /// `(m, acc, src, index, b)`; see [`Kernel::permute_mul_add`].
@@ -81,6 +88,9 @@ pub type Extend = fn(&ExtendTable, &[&[f64]], &mut [&mut [f64]]);
 
 /// `(m, acc0, acc1, digits, key0, key1, index)`; see [`Kernel::inner_product2`].
 pub type InnerProduct2 = fn(&Modulus, &mut [f64], &mut [f64], &[&[f64]], &[&[f64]], &[&[f64]], Option<&[u32]>);
+
+/// `(m, acc0, acc1, digits, keys)`; see [`Kernel::inner_product_packed`].
+pub type InnerProductPacked = fn(&Modulus, &mut [f64], &mut [f64], &[&[f64]], &[&[u8]]);
 
 impl std::fmt::Debug for Kernel {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {

@@ -18,13 +18,13 @@ pub(super) fn kernel() -> &'static Kernel {
 /// Declares the portable table and its FMA twin from the list of bodies.
 macro_rules! kernels {
     ($( $name:ident ( $($arg:ident : $ty:ty),* ) ; )*) => {
-        pub(super) static PORTABLE: Kernel = Kernel { name: "scalar", $( $name: body::$name, )* };
+        pub(super) static PORTABLE: Kernel = Kernel { name: "scalar", packed_is_faster: false, $( $name: body::$name, )* };
 
         #[cfg(target_arch = "x86_64")]
         mod fma {
             use super::*;
 
-            pub(super) static KERNEL: Kernel = Kernel { name: "scalar", $( $name, )* };
+            pub(super) static KERNEL: Kernel = Kernel { name: "scalar", packed_is_faster: false, $( $name, )* };
 
             $(
                 fn $name($($arg: $ty),*) {
@@ -60,11 +60,13 @@ kernels! {
         m: &Modulus, acc0: &mut [f64], acc1: &mut [f64],
         digits: &[&[f64]], key0: &[&[f64]], key1: &[&[f64]], index: Option<&[u32]>
     );
+    inner_product_packed(m: &Modulus, acc0: &mut [f64], acc1: &mut [f64], digits: &[&[f64]], keys: &[&[u8]]);
 }
 
 mod body {
     use super::{ExtendTable, Modulus, NttTable};
     use crate::kernel::ntt::transpose16;
+    use crate::kernel::packed::inner_product_from;
 
     /// Cooley-Tukey butterflies, natural order in, bit-reversed order with transposed blocks of 16 out.
     #[inline(always)]
@@ -257,5 +259,16 @@ mod body {
                 *a1 = m.add_f64(*a1, m.mul_f64(d[from], b1[k]));
             }
         }
+    }
+
+    #[inline(always)]
+    pub(super) fn inner_product_packed(
+        m: &Modulus,
+        acc0: &mut [f64],
+        acc1: &mut [f64],
+        digits: &[&[f64]],
+        keys: &[&[u8]],
+    ) {
+        inner_product_from(m, [acc0, acc1], digits, keys, 0);
     }
 }

@@ -4,7 +4,7 @@
 macro_rules! simd_functions {
     ($label:literal, $enable:tt;
      $( $name:ident in $module:ident ( $($arg:ident : $ty:ty),* ) ; )*) => {
-        pub(in crate::kernel) const KERNEL: Kernel = Kernel { name: $label, $( $name, )* };
+        pub(in crate::kernel) const KERNEL: Kernel = Kernel { name: $label, packed_is_faster: false, $( $name, )* };
 
         $(
             fn $name($($arg: $ty),*) {
@@ -53,6 +53,9 @@ macro_rules! simd_kernel {
                 inner_product2 in inner(
                     m: &Modulus, acc0: &mut [f64], acc1: &mut [f64],
                     digits: &[&[f64]], key0: &[&[f64]], key1: &[&[f64]], index: Option<&[u32]>
+                );
+                inner_product_packed in packed(
+                    m: &Modulus, acc0: &mut [f64], acc1: &mut [f64], digits: &[&[f64]], keys: &[&[u8]]
                 );
             }
         }

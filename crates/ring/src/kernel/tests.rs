@@ -164,6 +164,105 @@ fn inner_products_agree() {
     }
 }
 
+/// Packs pairs of residues, the last group filled with zeros, with so many bytes after the groups.
+fn pack(m: &Modulus, pair: [&[f64]; 2], slack: usize) -> Vec<u8> {
+    let groups = pair[0].len().div_ceil(GROUP);
+    let [a, b] = pair.map(|x| [x, &vec![0.0; groups * GROUP - x.len()]].concat());
+    let mut packed = vec![0; groups * group_bytes(m) + SLACK];
+    pack_pair(m, [&a, &b], &mut packed);
+    packed.truncate(groups * group_bytes(m) + slack);
+    packed
+}
+
+#[test]
+fn packed_residues_come_back_in_their_bits() {
+    let mut moduli = moduli();
+    // One prime of every size.
+    moduli.extend((2..=50).filter_map(|bits| {
+        (1..1u64 << 12).filter_map(|k| Modulus::new((1u64 << bits).checked_sub(k)?).ok()).find(|m| m.bits() == bits)
+    }));
+    assert!((2..=50).all(|bits| moduli.iter().any(|m| m.bits() == bits)));
+    for m in moduli {
+        for seed in 0..6 {
+            let pair = [residues(&m, 64, seed), residues(&m, 64, seed + 9)];
+            let packed = pack(&m, [&pair[0], &pair[1]], 0);
+            assert_eq!(packed.len() as u32, 64 / 8 * 2 * m.bits());
+            // Field by field, bit by bit.
+            for (half, values) in pair.iter().enumerate() {
+                for (i, &value) in values.iter().enumerate() {
+                    let first = (2 * (i / 8) + half) * 8 * m.bits() as usize + i % 8 * m.bits() as usize;
+                    let bit = |k: usize| u64::from(packed[(first + k) / 8] >> ((first + k) % 8) & 1) << k;
+                    let field = (0..m.bits() as usize).map(bit).sum::<u64>();
+                    assert_eq!(field, value as u64, "{m:?}, half {half}, residue {i}");
+                }
+            }
+            let mut back = [vec![0.0; 64], vec![0.0; 64]];
+            let [a, b] = &mut back;
+            unpack_pair(&m, &packed, [a, b]);
+            assert_eq!(back, pair, "{m:?}");
+        }
+    }
+}
+
+#[test]
+fn inner_products_with_packed_keys_agree() {
+    const N: usize = 300;
+    for m in moduli() {
+        for terms in 0..10u64 {
+            for seed in 0..4 {
+                let of = |k: u64| {
+                    (0..terms)
+                        .map(|d| residues(&m, N, if seed == 0 { 0 } else { seed + 4 * d + k }))
+                        .collect::<Vec<_>>()
+                };
+                let [digits, key0, key1] = [0, 13, 29].map(of);
+                let acc = [residues(&m, N, seed), residues(&m, N, seed + 6)];
+                for slack in [0, 1, SLACK] {
+                    agree("inner_product_packed", &m, &acc, |k, out, s, l| {
+                        let [acc0, acc1] = out else { unreachable!() };
+                        let digits: Vec<&[f64]> = digits.iter().map(|d| &d[s..s + l]).collect();
+                        let pairs = key0.iter().zip(&key1).map(|(a, b)| [&a[s..s + l], &b[s..s + l]]);
+                        let keys: Vec<Vec<u8>> = pairs.map(|pair| pack(&m, pair, slack)).collect();
+                        let keys: Vec<&[u8]> = keys.iter().map(Vec::as_slice).collect();
+                        (k.inner_product_packed)(&m, acc0, acc1, &digits, &keys);
+                        // The same as with keys that are not packed.
+                        let mut plain = [vec![0.0; l], vec![0.0; l]];
+                        let [plain0, plain1] = &mut plain;
+                        let [k0, k1] =
+                            [&key0, &key1].map(|key| key.iter().map(|x| &x[s..s + l]).collect::<Vec<&[f64]>>());
+                        (Kernel::scalar().inner_product2)(&m, plain0, plain1, &digits, &k0, &k1, None);
+                        assert_eq!([&**acc0, &**acc1], [&plain[0][..], &plain[1]], "{k:?}");
+                    });
+                }
+            }
+        }
+    }
+}
+
+/// Whatever bytes a key has, kernels read no further than they reach, and write what they should.
+#[test]
+fn short_packed_keys_end_the_product() {
+    let m = moduli()[0];
+    let residues = residues(&m, 64, 5);
+    let packed = pack(&m, [&residues, &residues], SLACK);
+    for length in 0..packed.len() {
+        // Memory of its own, which tools that watch memory know the end of.
+        let key = packed[..length].to_vec();
+        let run = |kernel: &Kernel| {
+            let mut accs = [[7.0; 64]; 2];
+            let [acc0, acc1] = &mut accs;
+            (kernel.inner_product_packed)(&m, acc0, acc1, &[&residues], &[&key]);
+            accs
+        };
+        let expected = run(Kernel::scalar());
+        let whole = (length / group_bytes(&m) * GROUP).min(64);
+        assert!(expected.iter().all(|acc| acc[whole..].iter().all(|&x| x == 7.0)));
+        for kernel in vector_kernels() {
+            assert_eq!(run(kernel), expected, "{kernel:?}, {length} bytes");
+        }
+    }
+}
+
 #[test]
 fn basis_extensions_agree() {
     let primes = ntt_primes(1 << 10, 50, 24, &[]).unwrap();

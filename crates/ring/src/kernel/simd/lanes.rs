@@ -32,6 +32,18 @@ pub(in crate::kernel) trait Lanes: Copy {
     /// # Safety
     /// As [`Self::splat`], and as many elements are readable at `p` as the places were decoded for.
     unsafe fn gather(p: *const f64, places: Self::Places) -> Self;
+    /// Where the fields of eight packed residues lie, for [`Self::unpack`].
+    type Fields: Copy;
+    /// The fields of this many bits, at most 50.
+    ///
+    /// # Safety
+    /// As [`Self::splat`].
+    unsafe fn fields(bits: u32) -> Self::Fields;
+    /// Of the eight residues packed at `p`, the `LANES` from `part * LANES` on.
+    ///
+    /// # Safety
+    /// As [`Self::splat`], and 64 bytes are readable at `p`; `part < 8 / LANES`.
+    unsafe fn unpack(p: *const u8, part: usize, fields: &Self::Fields) -> Self;
     /// Chunk `c` is the four elements from `p + c * stride`.
     ///
     /// # Safety

@@ -8,6 +8,7 @@ pub(super) mod inner;
 pub(super) mod lanes;
 pub(super) mod ntt_forward;
 pub(super) mod ntt_inverse;
+pub(super) mod packed;
 pub(super) mod pointwise;
 
 pub(super) use lanes::Lanes;
@@ -93,6 +94,12 @@ impl<V: Lanes> Field<V> {
 fn prefetch(p: *const f64) {
     // SAFETY: a hint that never faults; SSE is part of x86-64.
     unsafe { _mm_prefetch::<_MM_HINT_T1>(p.cast()) }
+}
+
+/// As [`prefetch`] for bytes.
+#[inline(always)]
+fn prefetch_bytes(p: *const u8) {
+    prefetch(p.cast());
 }
 
 /// Asks for the cache line at `p`, which may be any address, to be written soon.

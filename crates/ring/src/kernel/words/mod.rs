@@ -1,4 +1,4 @@
-//! Transforms on 52-bit integers (AVX-512 IFMA) for primes below [`LIMIT`].
+//! Transforms on 52-bit integers (AVX-512 IFMA) for primes below [`LIMIT`], and inner products with packed keys for all.
 //!
 //! Between loading and storing, a residue is any congruent integer below `2^52` in the low 52 bits of a lane; bits above are noise.
 //! Sums are exact modulo `2^52` and multiply-adds read 52 bits of their factors, so noise does no harm. A product with a
@@ -12,6 +12,7 @@ use crate::modulus::Modulus;
 
 mod field;
 mod forward;
+mod inner;
 mod inverse;
 mod table;
 
@@ -38,10 +39,22 @@ fn fits(modulus: &Modulus, log_n: u32) -> bool {
     modulus.value() < LIMIT && log_n >= MIN_LOG_DEGREE
 }
 
-/// The AVX-512 kernel with these transforms where they fit, if the CPU has the instructions.
+/// The AVX-512 kernel with these inner products, and transforms where they fit, if the CPU has the instructions: those that
+/// multiply (IFMA) and those that unpack (VBMI).
 pub(super) fn kernel() -> Option<&'static Kernel> {
-    static KERNEL: Kernel = Kernel { name: "avx512ifma", ntt_forward, ntt_inverse, ..super::avx512::KERNEL };
-    (super::avx512::kernel().is_some() && is_x86_feature_detected!("avx512ifma")).then_some(&KERNEL)
+    static KERNEL: Kernel = Kernel {
+        name: "avx512ifma",
+        packed_is_faster: true,
+        ntt_forward,
+        ntt_inverse,
+        inner_product_packed: inner::inner_product_packed,
+        ..super::avx512::KERNEL
+    };
+    let found = super::avx512::kernel().is_some()
+        && is_x86_feature_detected!("avx512ifma")
+        && is_x86_feature_detected!("avx512bw")
+        && is_x86_feature_detected!("avx512vbmi");
+    found.then_some(&KERNEL)
 }
 
 fn ntt_forward(t: &NttTable, a: &mut [f64]) {
