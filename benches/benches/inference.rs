@@ -1,6 +1,6 @@
 //! Group `inference`: two encrypted forward passes of the shipped model, keys made once; needs about 16 GiB.
 
-use cipherlm_benches::forward::{Request, passes, peak_rss_bytes, record, shipped};
+use cipherlm_benches::forward::{Request, Subject, passes, peak_rss_bytes, record};
 use std::error::Error;
 
 const ID: &str = "inference/2x128/L32";
@@ -10,7 +10,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     if !request.wants(ID) {
         return Ok(());
     }
-    let passes = passes(shipped()?, 32, 2, request.smoke)?;
+    let passes = passes(Subject::shipped(32)?, 2, request.smoke)?;
     if request.smoke {
         println!("Testing {ID}\nSuccess");
         return Ok(());

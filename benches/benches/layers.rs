@@ -1,8 +1,8 @@
 //! Group `layers`: every step of one layer of the shipped shape at 32 tokens, `layers/<step>/65536`, refreshes apart; needs about 16 GiB.
 //! Weights are random with certified ranges; two passes.
 
-use cipherlm_benches::forward::{Request, passes, record};
-use cipherlm_spec::{Shape, random};
+use cipherlm_benches::forward::{Request, Subject, passes, record};
+use cipherlm_spec::Shape;
 use std::collections::BTreeMap;
 use std::error::Error;
 
@@ -13,8 +13,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     }
     let preset = if request.smoke { "test" } else { "2x128" };
     let shape = Shape { layers: 1, ..Shape::preset(preset).ok_or("no such shape")? };
-    let model = random::certified("1x128", &shape, 1)?;
-    let passes = passes(model, 32, 2, request.smoke)?;
+    let passes = passes(Subject::random("1x128", &shape, if request.smoke { 8 } else { 32 }, 1)?, 2, request.smoke)?;
     if request.smoke {
         println!("Testing layers\nSuccess");
         return Ok(());

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use cipherlm_ckks::bootstrap::Profile;
 use cipherlm_ckks::slots::{Encrypted, Machine};
 use cipherlm_infer::{Circuits, Client, Options, Plan, Profiler, Progress, Report, Server};
-use cipherlm_spec::{Mode, Model, Positions, Runner, Shape, random};
+use cipherlm_spec::{Mode, Model, Positions, Runner, Shape, TOKENIZER_FILE, Tokenizer, random};
 
 /// What a bench program was asked for on its command line.
 pub struct Request {
@@ -52,40 +52,67 @@ pub struct Passes {
     pub params: String,
 }
 
-/// The shipped model.
-///
-/// # Errors
-/// Unreadable files.
-pub fn shipped() -> Result<Model, Box<dyn Error>> {
-    Ok(Model::load(&Path::new(env!("CARGO_MANIFEST_DIR")).join("../models/stories-2x128"))?)
+/// A model and the prompt that it is timed on.
+pub struct Subject {
+    /// The model.
+    pub model: Model,
+    /// The prompt; its length is that of the plan.
+    pub prompt: Vec<u32>,
 }
 
-/// Runs `count` encrypted passes over random tokens at N = 2^16, or in smoke mode one of a small model in a small insecure ring.
+impl Subject {
+    /// The shipped model and the first `tokens` tokens of a story: random ones would leave the ranges it is certified for.
+    ///
+    /// # Errors
+    /// Unreadable files; a story too short.
+    pub fn shipped(tokens: usize) -> Result<Self, Box<dyn Error>> {
+        const STORY: &str = "Once upon a time there was a little girl named Lily. She had a red ball and she liked to play with it in the \
+            park. One day, her friend Tom came to the park. He said, \"Can I play with you?\"";
+        let dir = Path::new(env!("CARGO_MANIFEST_DIR")).join("../models/stories-2x128");
+        let mut prompt = Tokenizer::load(&dir.join(TOKENIZER_FILE))?.encode(STORY);
+        if prompt.len() < tokens {
+            return Err(format!("the story has {} tokens, not {tokens}", prompt.len()).into());
+        }
+        prompt.truncate(tokens);
+        Ok(Self { model: Model::load(&dir)?, prompt })
+    }
+
+    /// A model of random weights and random tokens.
+    ///
+    /// # Errors
+    /// A shape that certification refuses.
+    pub fn random(name: &str, shape: &Shape, tokens: usize, seed: u64) -> Result<Self, Box<dyn Error>> {
+        let model = random::certified(name, shape, seed)?;
+        let prompt = random::windows(model.shape(), tokens, 1, 5).swap_remove(0);
+        Ok(Self { model, prompt })
+    }
+}
+
+/// Runs `count` encrypted passes at N = 2^16, or in smoke mode one of a small model in a small insecure ring.
 ///
 /// # Errors
 /// Whatever planning, key generation or the run refuse; an error above the paper's bound.
-pub fn passes(model: Model, tokens: usize, count: usize, smoke: bool) -> Result<Passes, Box<dyn Error>> {
-    let (model, profile, tokens, count) = if smoke {
+pub fn passes(subject: Subject, count: usize, smoke: bool) -> Result<Passes, Box<dyn Error>> {
+    let (Subject { model, prompt: text }, profile, count) = if smoke {
         let shape = Shape { layers: 1, ..Shape::preset("test").ok_or("no test shape")? };
-        let small = random::certified("smoke", &shape, 4)?;
         let full = Profile::n16();
-        (small, Profile { user_levels: full.user_levels, ..Profile::insecure(10) }, 8, 1)
+        let small = Profile { user_levels: full.user_levels, ..Profile::insecure(10) };
+        (Subject::random("smoke", &shape, 8, 4)?, small, 1)
     } else {
-        (model, Profile::n16(), tokens, count)
+        (subject, Profile::n16(), count)
     };
     let model = Arc::new(model);
     let circuits = Circuits::new(&profile)?;
-    let options = Options { tokens, ..Options::default() };
+    let options = Options { tokens: text.len(), ..Options::default() };
     let plan = Plan::compile(Arc::clone(&model), circuits.target()?, &options)?;
     let client = Client::generate(circuits.params())?;
     let keys = circuits.keys(client.secret(), &plan)?;
     let machine = Encrypted::new(circuits.params(), client.key_id(), Arc::clone(&keys))?;
     let server = Server::new(machine.with_refresher(circuits.refresher(&keys)?));
-    let text = &random::windows(model.shape(), tokens, 1, 5)[0];
-    let reference = Runner::new(&model, Mode::Polynomial)?.forward(text, Positions::All)?;
+    let reference = Runner::new(&model, Mode::Polynomial)?.forward(&text, Positions::All)?;
     let (mut reports, mut mse) = (vec![], 0f64);
     for _ in 0..count {
-        let prompt = client.encrypt(&plan, text)?;
+        let prompt = client.encrypt(&plan, &text)?;
         server.machine().log().clear();
         let mut profiler = Profiler::new(&plan, |_: &Progress<'_>| true);
         let logits = server.run(&plan, prompt, &mut profiler)?;

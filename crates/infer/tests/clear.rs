@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use cipherlm_ckks::slots::{Clear, ClearVector};
-use cipherlm_infer::{Options, Plan, Progress, Purpose, Target};
+use cipherlm_infer::{Options, Plan, Progress, Target};
 use cipherlm_spec::{
     Activation, Attention, Eps, Mode, Model, Norm, Positions, Residual, Rotary, Runner, Shape, random,
 };
@@ -110,44 +110,6 @@ fn the_shipped_shape_plans_few_refreshes() {
     let prompt = &random::windows(&shape, 32, 1, 5)[0];
     let error = worst(&plan, prompt);
     assert!(error < 1e-6, "{error}");
-}
-
-#[test]
-fn tokens_over_a_cache_match_incremental_decoding() {
-    let model = Arc::new(random::certified("small", &small(), 1).unwrap());
-    let tokens = &random::windows(model.shape(), 12, 1, 5)[0];
-    let compile = |purpose, tokens| {
-        let target = Target::uniform(512, 14, 40, 60).unwrap();
-        Plan::compile(Arc::clone(&model), target, &Options { tokens, purpose, ..Options::default() }).unwrap()
-    };
-    let (prompt, token) = (compile(Purpose::PromptForSession, 8), compile(Purpose::Token, 1));
-    let machine = token.clear_machine();
-    let whole = Runner::new(&model, Mode::Polynomial).unwrap().forward(tokens, Positions::All).unwrap();
-    let place = |plan: &Plan, packed: Vec<Vec<f64>>| -> Vec<_> {
-        packed.into_iter().map(|v| machine.input(v, plan.input_level()).unwrap()).collect()
-    };
-    let check = |plan: &Plan, outputs: &[ClearVector], position: usize, row: usize| {
-        let outputs: Vec<Vec<f64>> = outputs.iter().map(|v| v.real()).collect();
-        let logits = plan.logits(&outputs, row).unwrap();
-        let error = whole[position].iter().zip(logits).map(|(a, b)| (a - b).abs()).fold(0.0, f64::max);
-        assert!(error < 1e-6, "position {position}: {error}");
-    };
-    let mut go = |_: &Progress<'_>| true;
-    // Token by token from nothing, and token by token after a prompt of eight.
-    for start in [0, 8] {
-        let mut session = token.session();
-        if start > 0 {
-            let input = place(&prompt, prompt.pack(&tokens[..8]).unwrap());
-            let outputs = prompt.run_session(&machine, input, &mut session, &mut go).unwrap();
-            check(&prompt, &outputs, 7, 7);
-        }
-        assert_eq!(session.position(), start);
-        for position in start..tokens.len() {
-            let input = place(&token, token.pack_at(&tokens[position..=position], position).unwrap());
-            let outputs = token.run_session(&machine, input, &mut session, &mut go).unwrap();
-            check(&token, &outputs, position, 0);
-        }
-    }
 }
 
 #[test]

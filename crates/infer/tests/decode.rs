@@ -1,5 +1,7 @@
 //! Token by token over a cache, on the clear machine, against incremental decoding by the reference.
 
+mod common;
+
 use std::path::Path;
 use std::sync::Arc;
 
@@ -8,46 +10,32 @@ use cipherlm_ckks::bootstrap::Profile;
 use cipherlm_ckks::noise::NoiseModel;
 use cipherlm_ckks::slots::{Clear, ClearVector, Machine, Noise, RefreshKind, RefreshProfile};
 use cipherlm_infer::{InferError, Options, Plan, Progress, Purpose, Target};
-use cipherlm_spec::{Mode, Model, Positions, Runner, Shape, TOKENIZER_FILE, Tokenizer, random};
+use cipherlm_spec::{Mode, Model, Positions, Runner, TOKENIZER_FILE, Tokenizer};
+use common::Decoding;
 
-fn small() -> Shape {
-    Shape::preset("test").unwrap()
+/// Token by token from nothing, and token by token after a prompt as long as its plan.
+#[test]
+fn tokens_over_a_cache_match_incremental_decoding() {
+    let decoding = Decoding::new();
+    let mut session = decoding.token.session();
+    decoding.go_on(&mut session, 0);
+    let mut session = decoding.token.session();
+    decoding.begin(&mut session, 8);
+    assert_eq!(session.position(), 8);
+    decoding.go_on(&mut session, 8);
 }
 
 #[test]
 fn padding_of_a_prompt_stays_out_of_the_cache() {
-    let model = Arc::new(random::certified("small", &small(), 1).unwrap());
-    let tokens = &random::windows(model.shape(), 12, 1, 5)[0];
-    let compile = |purpose, tokens| {
-        let target = Target::uniform(512, 14, 40, 60).unwrap();
-        Plan::compile(Arc::clone(&model), target, &Options { tokens, purpose, ..Options::default() }).unwrap()
-    };
-    let (prompt, token) = (compile(Purpose::PromptForSession, 8), compile(Purpose::Token, 1));
-    let machine = token.clear_machine();
-    let whole = Runner::new(&model, Mode::Polynomial).unwrap().forward(tokens, Positions::All).unwrap();
-    let place = |plan: &Plan, packed: Vec<Vec<f64>>| -> Vec<_> {
-        packed.into_iter().map(|v| machine.input(v, plan.input_level()).unwrap()).collect()
-    };
-    let check = |plan: &Plan, outputs: &[ClearVector], position: usize, row: usize| {
-        let outputs: Vec<Vec<f64>> = outputs.iter().map(|v| v.real()).collect();
-        let logits = plan.logits(&outputs, row).unwrap();
-        let error = whole[position].iter().zip(logits).map(|(a, b)| (a - b).abs()).fold(0.0, f64::max);
-        assert!(error < 1e-6, "position {position}: {error}");
-    };
-    let mut go = |_: &Progress<'_>| true;
+    let decoding = Decoding::new();
     for start in [1, 5, 8] {
-        let mut session = prompt.session_of(start);
-        let input = place(&prompt, prompt.pack(&tokens[..start]).unwrap());
-        let outputs = prompt.run_session(&machine, input.clone(), &mut session, &mut go).unwrap();
-        check(&prompt, &outputs, start - 1, start - 1);
+        let mut session = decoding.prompt.session_of(start);
+        decoding.begin(&mut session, start);
         assert_eq!(session.position(), start);
-        let again = prompt.run_session(&machine, input, &mut session, &mut go);
+        let input = decoding.prompt_input(start);
+        let again = decoding.prompt.run_session(&decoding.machine, input, &mut session, &mut |_: &Progress<'_>| true);
         assert!(matches!(again, Err(InferError::Prompt { .. })), "a prompt in the middle of a session");
-        for position in start..tokens.len() {
-            let input = place(&token, token.pack_at(&tokens[position..=position], position).unwrap());
-            let outputs = token.run_session(&machine, input, &mut session, &mut go).unwrap();
-            check(&token, &outputs, position, 0);
-        }
+        decoding.go_on(&mut session, start);
     }
 }
 
