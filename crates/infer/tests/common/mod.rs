@@ -2,21 +2,21 @@
 
 use std::sync::Arc;
 
-use cipherlm_ckks::slots::{Clear, ClearVector, Machine};
+use cipherlm_ckks::slots::{Clear, ClearVector};
 use cipherlm_infer::{Options, Plan, Progress, Purpose, Session, Target};
 use cipherlm_spec::{Mode, Positions, Runner, Shape, random};
 
-pub struct Decoding {
-    pub tokens: Vec<u32>,
+pub(crate) struct Decoding {
+    pub(crate) tokens: Vec<u32>,
     /// For prompts of up to eight tokens.
-    pub prompt: Plan,
-    pub token: Plan,
-    pub machine: Clear,
+    pub(crate) prompt: Plan,
+    pub(crate) token: Plan,
+    pub(crate) machine: Clear,
     reference: Vec<Vec<f64>>,
 }
 
 impl Decoding {
-    pub fn new() -> Self {
+    pub(crate) fn new() -> Self {
         let model = Arc::new(random::certified("small", &Shape::preset("test").unwrap(), 1).unwrap());
         let tokens = random::windows(model.shape(), 12, 1, 5).swap_remove(0);
         let compile = |purpose, tokens| {
@@ -30,14 +30,14 @@ impl Decoding {
     }
 
     /// Runs the first `count` tokens as the prompt of a session and compares the last one's logits.
-    pub fn begin(&self, session: &mut Session<Clear>, count: usize) {
+    pub(crate) fn begin(&self, session: &mut Session<Clear>, count: usize) {
         let input = self.prompt_input(count);
         let outputs = self.prompt.run_session(&self.machine, input, session, &mut |_: &Progress<'_>| true).unwrap();
         self.check(&self.prompt, &outputs, count - 1, count - 1);
     }
 
     /// Runs one token after another from `start` to the end and compares the logits of each.
-    pub fn go_on(&self, session: &mut Session<Clear>, start: usize) {
+    pub(crate) fn go_on(&self, session: &mut Session<Clear>, start: usize) {
         for position in start..self.tokens.len() {
             let packed = self.token.pack_at(&self.tokens[position..=position], position).unwrap();
             let input = self.place(&self.token, packed);
@@ -47,7 +47,7 @@ impl Decoding {
     }
 
     /// The first `count` tokens on the machine.
-    pub fn prompt_input(&self, count: usize) -> Vec<ClearVector> {
+    pub(crate) fn prompt_input(&self, count: usize) -> Vec<ClearVector> {
         self.place(&self.prompt, self.prompt.pack(&self.tokens[..count]).unwrap())
     }
 
