@@ -9,13 +9,13 @@ use super::{Field, Lanes, prefetch};
 use crate::modulus::Modulus;
 
 /// Products per reduction: at most `2^102` together, so that `high` stays in `[2^102, 2^103]` with last place `2^50`.
-const CHUNK: usize = 4;
+pub(super) const CHUNK: usize = 4;
 /// Distance of prefetching; keys come from main memory. Into the second-level cache: lines asked for in the first one
 /// this early push each other out, and cost more than they save.
 const AHEAD: usize = 512;
 /// The same for permuted digits, whose indices end with the block.
 const AHEAD_PERMUTED: usize = 128;
-const BASE: f64 = (1u128 << 102) as f64;
+pub(super) const BASE: f64 = (1u128 << 102) as f64;
 
 /// # Safety
 /// The CPU must support the instructions of `V`.

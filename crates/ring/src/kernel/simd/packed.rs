@@ -2,16 +2,13 @@
 //!
 //! One stream of bytes a digit, read once: what counts is how many bytes come from memory.
 
-use super::inner::{accumulate, fold};
+use super::inner::{BASE, CHUNK, accumulate, fold};
 use super::{Field, Lanes, prefetch_bytes};
 use crate::kernel::packed::{GROUP, SLACK, common_length, group_bytes, inner_product_from};
 use crate::modulus::Modulus;
 
-/// Products per reduction; see [`inner`](super::inner).
-const CHUNK: usize = 4;
 /// Bytes ahead of the keys in use that are asked for in the second-level cache.
 const AHEAD: usize = 2048;
-const BASE: f64 = (1u128 << 102) as f64;
 
 /// # Safety
 /// The CPU must support the instructions of `V`.
