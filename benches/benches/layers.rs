@@ -2,7 +2,7 @@
 //! Weights are random with certified ranges; two passes.
 
 use cipherlm_benches::forward::{Request, Subject, passes, record};
-use cipherlm_spec::Shape;
+use cipherlm_model::Shape;
 use std::collections::BTreeMap;
 use std::error::Error;
 

@@ -2,11 +2,11 @@
 
 use std::hint::black_box;
 
-use cipherlm_model::config::{Attention, ModelConfig, Power};
-use cipherlm_model::corpus::Corpus;
-use cipherlm_model::trainer::{TrainConfig, Trainer};
-use cipherlm_model::{Device, stories};
-use cipherlm_spec::Tokenizer;
+use cipherlm_model::Tokenizer;
+use cipherlm_train::config::{Attention, ModelConfig, Power};
+use cipherlm_train::corpus::Corpus;
+use cipherlm_train::trainer::{TrainConfig, Trainer};
+use cipherlm_train::{Device, stories};
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 
 fn train(c: &mut Criterion) {

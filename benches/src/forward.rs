@@ -9,7 +9,7 @@ use std::sync::Arc;
 use cipherlm_ckks::bootstrap::Profile;
 use cipherlm_ckks::slots::{Encrypted, Machine};
 use cipherlm_infer::{Circuits, Client, Options, Plan, Profiler, Progress, Report, Server};
-use cipherlm_spec::{Mode, Model, Positions, Runner, Shape, TOKENIZER_FILE, Tokenizer, random};
+use cipherlm_model::{Mode, Model, Positions, Runner, Shape, TOKENIZER_FILE, Tokenizer, random};
 
 /// What a bench program was asked for on its command line.
 pub struct Request {

@@ -43,7 +43,7 @@ const FULL_SIZE: [&str; 4] = ["bootstrap", "layers", "inference", "train"];
 
 /// Warnings are errors, for every target of every crate, training included.
 fn clippy(sh: &Shell) -> anyhow::Result<()> {
-    let features = "cipherlm/train,cipherlm-benches/model";
+    let features = "cipherlm/train,cipherlm-benches/train";
     Ok(cmd!(sh, "cargo clippy --locked --workspace --all-targets --features {features} -- -D warnings").run()?)
 }
 

@@ -27,7 +27,7 @@ impl Counts {
 }
 
 /// All but the crate that builds burn. The same selection wherever something is built in this profile, so that it is built once.
-pub(crate) const EVERYDAY: [&str; 3] = ["--workspace", "--exclude", "cipherlm-model"];
+pub(crate) const EVERYDAY: [&str; 3] = ["--workspace", "--exclude", "cipherlm-train"];
 
 /// Package, name and toy arguments of every example. `None`: it has no toy size, and is only built.
 pub(crate) const EXAMPLES: &[(&str, &str, Option<&[&str]>)] = &[
@@ -43,10 +43,10 @@ pub(crate) const EXAMPLES: &[(&str, &str, Option<&[&str]>)] = &[
     ("cipherlm-ckks", "bootstrap", Some(&["insecure", "16", "real", "1"])),
     ("cipherlm-ckks", "readme", None),
     ("cipherlm-ckks", "simulate_bootstrap", None),
-    ("cipherlm-spec", "1_load_and_run", Some(&[])),
-    ("cipherlm-spec", "random_model", None),
-    ("cipherlm-spec", "refit", None),
-    ("cipherlm-spec", "row_means", Some(&[])),
+    ("cipherlm-model", "1_load_and_run", Some(&[])),
+    ("cipherlm-model", "random_model", None),
+    ("cipherlm-model", "refit", None),
+    ("cipherlm-model", "row_means", Some(&[])),
     ("cipherlm-infer", "1_client_and_server", Some(&[])),
     ("cipherlm-infer", "calibrate", None),
     ("cipherlm-infer", "forward", Some(&["models/tiny", "8", "insecure", "dry"])),
@@ -107,7 +107,7 @@ pub(crate) fn run(sh: &Shell, flags: &Test) -> anyhow::Result<()> {
     tally.examples(sh);
     if !flags.no_model {
         // In release: one optimised build of burn serves tests and training.
-        tally.step(sh, "training crate", &[&base[..], &["--release", "-p", "cipherlm-model"]].concat())?;
+        tally.step(sh, "training crate", &[&base[..], &["--release", "-p", "cipherlm-train"]].concat())?;
     }
     let ignored = [&base[..], &["--release", "--lib", "--tests", "--", "--ignored"]].concat();
     if flags.slow || flags.full {
@@ -144,7 +144,7 @@ fn property_suites(sh: &Shell) -> anyhow::Result<Vec<(String, String)>> {
     let mut suites = Vec::new();
     for crate_dir in sh.read_dir("crates")? {
         let name = crate_dir.file_name().and_then(|n| n.to_str()).unwrap_or_default().to_string();
-        if name == "model" || !crate_dir.join("tests").exists() {
+        if name == "train" || !crate_dir.join("tests").exists() {
             continue;
         }
         for file in sh.read_dir(crate_dir.join("tests"))? {

@@ -3,7 +3,7 @@
 use crate::flags;
 use crate::model::{Loaded, load};
 use anyhow::bail;
-use cipherlm_spec::{FitOptions, Margins, Mode, Positions, Runner};
+use cipherlm_model::{FitOptions, Margins, Mode, Positions, Runner};
 use rand::{RngExt, SeedableRng};
 use serde_json::json;
 use std::io::{IsTerminal, Write};
@@ -137,11 +137,11 @@ pub(crate) fn certify(args: &flags::Certify, as_json: bool) -> anyhow::Result<bo
     let calibration = loaded.windows(&args.calibration, length, args.windows)?;
     let held_out = loaded.windows(&args.held_out, length, args.windows)?;
     let mut model = match args.freeze {
-        Some(ratio) => cipherlm_spec::freeze_eps(&loaded.model, &calibration, ratio)?,
+        Some(ratio) => cipherlm_model::freeze_eps(&loaded.model, &calibration, ratio)?,
         None => loaded.model.clone(),
     };
-    cipherlm_spec::certify(&mut model, &calibration, &held_out, &Margins::default())?;
-    cipherlm_spec::fit(&mut model, &FitOptions::default())?;
+    cipherlm_model::certify(&mut model, &calibration, &held_out, &Margins::default())?;
+    cipherlm_model::fit(&mut model, &FitOptions::default())?;
     let violations: u64 = model.spec().sites.iter().map(|site| site.violations).sum();
     if as_json {
         println!("{}", serde_json::to_string(&model.spec().sites)?);
@@ -171,7 +171,7 @@ pub(crate) fn certify(args: &flags::Certify, as_json: bool) -> anyhow::Result<bo
     if let Some(out) = &args.out {
         std::fs::create_dir_all(out)?;
         model.save(out)?;
-        loaded.tokenizer.save(&out.join(cipherlm_spec::TOKENIZER_FILE))?;
+        loaded.tokenizer.save(&out.join(cipherlm_model::TOKENIZER_FILE))?;
         eprintln!("wrote {}", out.display());
     }
     Ok(true)

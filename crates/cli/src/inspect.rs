@@ -5,7 +5,7 @@ use crate::flags;
 use anyhow::{Context, bail};
 use cipherlm_ckks::wire::{HEADER_BYTES, Header, MAGIC};
 use cipherlm_infer::KeyFolder;
-use cipherlm_spec::Model;
+use cipherlm_model::Model;
 use serde_json::{Value, json};
 use std::path::Path;
 

@@ -1,7 +1,7 @@
 //! Finds and loads models.
 
 use anyhow::{Context, bail};
-use cipherlm_spec::{Model, TOKENIZER_FILE, Tokenizer};
+use cipherlm_model::{Model, TOKENIZER_FILE, Tokenizer};
 use std::path::{Path, PathBuf};
 
 /// The shipped model's folder below `models/`.

@@ -12,7 +12,7 @@ pub(crate) fn run(_args: &flags::Train, _as_json: bool) -> anyhow::Result<bool> 
 #[cfg(feature = "train")]
 pub(crate) fn run(args: &flags::Train, as_json: bool) -> anyhow::Result<bool> {
     use anyhow::Context;
-    use cipherlm_model::recipe::Run;
+    use cipherlm_train::recipe::Run;
 
     let mut prepared = Run::load(&args.config)?.prepare()?;
     if let Some(dir) = &args.dir {
@@ -43,7 +43,7 @@ pub(crate) fn run(args: &flags::Train, as_json: bool) -> anyhow::Result<bool> {
     if let Some(out) = &args.out {
         std::fs::create_dir_all(out).with_context(|| format!("creating {}", out.display()))?;
         shipped.model.save(out)?;
-        prepared.tokenizer.save(&out.join(cipherlm_spec::TOKENIZER_FILE))?;
+        prepared.tokenizer.save(&out.join(cipherlm_model::TOKENIZER_FILE))?;
     }
     if as_json {
         println!(

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use cipherlm_ckks::bootstrap::Profile;
 use cipherlm_ckks::slots::Encrypted;
 use cipherlm_infer::{Circuits, Client, EncryptedLogits, EncryptedPrompt, Options, Plan, Progress, Server};
-use cipherlm_spec::{Mode, Positions, Runner, Shape, random};
+use cipherlm_model::{Mode, Positions, Runner, Shape, random};
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
     // Both sides know the model's shape, the parameters and the plan.

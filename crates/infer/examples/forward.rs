@@ -9,7 +9,7 @@ use std::time::Instant;
 use cipherlm_ckks::bootstrap::Profile;
 use cipherlm_ckks::slots::{Encrypted, Machine};
 use cipherlm_infer::{Audit, Circuits, Client, Closeness, Options, Plan, Progress, Server};
-use cipherlm_spec::{FitOptions, Mode, Model, Positions, Runner, Shape, fit, random};
+use cipherlm_model::{FitOptions, Mode, Model, Positions, Runner, Shape, fit, random};
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
     let args: Vec<String> = std::env::args().skip(1).collect();

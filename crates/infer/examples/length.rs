@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use cipherlm_ckks::bootstrap::Profile;
 use cipherlm_infer::{Circuits, Options, Plan, Purpose};
-use cipherlm_spec::{FitOptions, Shape, fit, random};
+use cipherlm_model::{FitOptions, Shape, fit, random};
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
     let shapes: Vec<String> = std::env::args().skip(1).collect();

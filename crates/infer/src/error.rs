@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use cipherlm_ckks::slots::SlotError;
-use cipherlm_spec::SpecError;
+use cipherlm_model::SpecError;
 
 /// Anything that can be wrong with a plan, its inputs or its files.
 #[derive(Debug, thiserror::Error)]

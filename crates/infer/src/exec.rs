@@ -2,7 +2,7 @@
 
 use cipherlm_ckks::polynomial;
 use cipherlm_ckks::slots::{Machine, Plain, RefreshKind, Scale, SlotResult};
-use cipherlm_spec::Attention;
+use cipherlm_model::Attention;
 use num_complex::Complex64;
 use rayon::prelude::*;
 

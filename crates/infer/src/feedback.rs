@@ -3,7 +3,7 @@
 use cipherlm_ckks::EvaluationKeys;
 use cipherlm_ckks::linear::LinearTransform;
 use cipherlm_ckks::slots::{Clear, Encrypted, Machine, Plain, RefreshKind};
-use cipherlm_spec::{Mode, Runner};
+use cipherlm_model::{Mode, Runner};
 
 use crate::argmax::Argmax;
 use crate::client::{Client, EncryptedLogits, EncryptedPrompt, Server};

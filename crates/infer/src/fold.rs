@@ -15,7 +15,7 @@ use cipherlm_ckks::linear::LinearTransform;
 use cipherlm_ckks::slots::Plain;
 use num_complex::Complex64;
 
-use cipherlm_spec::{
+use cipherlm_model::{
     Attention, Eps, Function, Kind, Model, Norm, Placement, Range, Residual, Shape, Site, SpecError, ensure_certified,
 };
 

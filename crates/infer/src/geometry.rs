@@ -1,7 +1,7 @@
 //! Where the numbers of a transformer lie in slots.
 
 use cipherlm_ckks::linear::TokenLayout;
-use cipherlm_spec::Shape;
+use cipherlm_model::Shape;
 
 use crate::error::{At, InferError, Result};
 

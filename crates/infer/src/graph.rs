@@ -1,7 +1,7 @@
 //! The circuit as data: one node per step, with what it reads, how deep it is and where its time belongs.
 
 use cipherlm_approx::EvalPlan;
-use cipherlm_spec::{Attention, Kind};
+use cipherlm_model::{Attention, Kind};
 
 use crate::error::{InferError, Result};
 use crate::fold::{Folded, Map, Purpose, shares_norm};

@@ -1,6 +1,6 @@
 //! Encrypted transformer inference: layouts, planner, encrypted layers, client and server.
 //!
-//! A certified model ([`cipherlm_spec`]) is compiled for one prompt length and one parameter set into a [`Plan`]: where every number
+//! A certified model ([`cipherlm_model`]) is compiled for one prompt length and one parameter set into a [`Plan`]: where every number
 //! lies ([`Geometry`]), what is folded into which weights, on which level each step lands, which values are refreshed. The plan runs on
 //! any slot machine: the clear one checks it against the reference to 1e-6, the encrypted one is what a [`Server`] owns.
 //!
@@ -8,7 +8,7 @@
 //! use std::sync::Arc;
 //! use cipherlm_ckks::{bootstrap::Profile, slots::Encrypted};
 //! use cipherlm_infer::{Circuits, Client, Options, Plan, Profiler, Progress, Server};
-//! use cipherlm_spec::Model;
+//! use cipherlm_model::Model;
 //!
 //! # fn main() -> Result<(), Box<dyn std::error::Error>> {
 //! let model = Arc::new(Model::load("models/stories-2x128".as_ref())?);

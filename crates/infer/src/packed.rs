@@ -14,7 +14,7 @@
 
 use cipherlm_ckks::linear::LinearTransform;
 use cipherlm_ckks::slots::{Machine, Plain, SlotResult};
-use cipherlm_spec::{Attention, Kind};
+use cipherlm_model::{Attention, Kind};
 use num_complex::Complex64;
 use rayon::prelude::*;
 

@@ -9,7 +9,7 @@ use std::sync::Arc;
 
 use cipherlm_ckks::Params;
 use cipherlm_ckks::slots::{Chain, Clear, KeyUse, Machine, OpKind, Plain, RefreshKind, RefreshProfile};
-use cipherlm_spec::{Kind, Mode, Model, Positions, Runner};
+use cipherlm_model::{Kind, Mode, Model, Positions, Runner};
 
 use crate::cost::CostModel;
 use crate::error::{At, InferError, Result};

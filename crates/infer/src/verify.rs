@@ -356,7 +356,7 @@ mod tests {
     use cipherlm_ckks::bootstrap::Profile;
     use cipherlm_ckks::ring::Seed;
     use cipherlm_ckks::{Params, SecretKey};
-    use cipherlm_spec::{Shape, random};
+    use cipherlm_model::{Shape, random};
     use std::sync::Arc;
 
     /// A forecast holds for runs that it was not made from, under the same key. All draws are fixed by seeds; encrypted runs, with

@@ -10,7 +10,7 @@ use cipherlm_ckks::bootstrap::Profile;
 use cipherlm_ckks::noise::NoiseModel;
 use cipherlm_ckks::slots::{Clear, ClearVector, Machine, Noise, RefreshKind, RefreshProfile};
 use cipherlm_infer::{InferError, Options, Plan, Progress, Purpose, Target};
-use cipherlm_spec::{Mode, Model, Positions, Runner, TOKENIZER_FILE, Tokenizer};
+use cipherlm_model::{Mode, Model, Positions, Runner, TOKENIZER_FILE, Tokenizer};
 use common::Decoding;
 
 /// Token by token from nothing, and token by token after a prompt as long as its plan.

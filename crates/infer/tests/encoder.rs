@@ -5,7 +5,7 @@ use std::sync::Arc;
 use cipherlm_ckks::Params;
 use cipherlm_ckks::slots::Encrypted;
 use cipherlm_infer::{Client, InferError, Options, Plan, Progress, Purpose, Server, Target};
-use cipherlm_spec::{Kind, Mode, Model, Runner, Shape, random};
+use cipherlm_model::{Kind, Mode, Model, Runner, Shape, random};
 
 fn encoder() -> Arc<Model> {
     let shape = Shape { kind: Kind::Encoder { classes: 3 }, tied_head: false, ..Shape::preset("test").unwrap() };

@@ -8,7 +8,7 @@ use cipherlm_ckks::{KeySet, Params};
 use cipherlm_infer::{
     Audit, Circuits, Client, Closeness, Errors, InferError, Options, Plan, Progress, Server, StepError, Target,
 };
-use cipherlm_spec::{
+use cipherlm_model::{
     FitOptions, Margins, Mode, Model, Positions, Residual, Runner, Shape, certify, fit, freeze_eps, random,
 };
 

@@ -1,226 +1,104 @@
-//! Linear layers, normalisation, feed-forward and the residual block.
+//! Borrowed weights of one block, and the linear map.
 
-use burn::module::{Module, Param, ParamId};
-use burn::tensor::activation::{gelu, silu};
-use burn::tensor::{DType, Device, Tensor, TensorData};
-use rand::{Rng, RngExt};
+use crate::error::{Result, SpecError};
+use crate::model::Model;
+use crate::shape::{Attention, Eps, Norm};
 
-use crate::attention::{Attention, Tables};
-use crate::config::{Activation, ModelConfig, Norm as NormKind};
-use crate::fused;
-use crate::probe::{Probe, Site};
-
-/// Where and how new parameters are made.
-pub struct Init<'a> {
-    /// Device of the parameters.
-    pub device: &'a Device,
-    /// Element type.
-    pub dtype: DType,
-    /// Source of randomness.
-    pub rng: &'a mut dyn Rng,
+#[derive(Clone)]
+pub(crate) struct Layer<'m> {
+    pub(crate) norm1: NormWeights<'m>,
+    pub(crate) q: Linear<'m>,
+    pub(crate) k: Linear<'m>,
+    pub(crate) v: Linear<'m>,
+    pub(crate) out: Linear<'m>,
+    pub(crate) eps: &'m [f64],
+    pub(crate) norm2: NormWeights<'m>,
+    pub(crate) gate: Option<Linear<'m>>,
+    pub(crate) up: Linear<'m>,
+    pub(crate) down: Linear<'m>,
 }
 
-/// A linear layer `x W + b` with `W` of shape `[input, output]`.
-#[derive(Module, Debug)]
-pub struct Dense {
-    /// `[input, output]`.
-    pub weight: Param<Tensor<2>>,
-    /// `[output]`.
-    pub bias: Option<Param<Tensor<1>>>,
-}
-
-/// LayerNorm or RMSNorm.
-#[derive(Module, Debug)]
-pub struct Norm {
-    /// Scale `[width]`.
-    pub gamma: Param<Tensor<1>>,
-    /// Offset `[width]`; LayerNorm only.
-    pub beta: Option<Param<Tensor<1>>>,
-    epsilon: f64,
-    #[module(skip)]
-    kind: NormKind,
-}
-
-/// `down(act(up x))`, or `down(act(gate x) * up x)`.
-#[derive(Module, Debug)]
-pub struct FeedForward {
-    /// Expanding layer.
-    pub up: Dense,
-    /// Gate of the gated form.
-    pub gate: Option<Dense>,
-    /// Contracting layer.
-    pub down: Dense,
-    #[module(skip)]
-    activation: Activation,
-}
-
-/// One transformer block.
-#[derive(Module, Debug)]
-pub struct Block {
-    /// Normalisation of the attention branch.
-    pub attention_norm: Norm,
-    /// Attention.
-    pub attention: Attention,
-    /// Normalisation of the feed-forward branch.
-    pub feed_forward_norm: Norm,
-    /// Feed-forward.
-    pub feed_forward: FeedForward,
-    parallel: bool,
-    post_norm: bool,
-}
-
-impl Init<'_> {
-    /// Normal weights of standard deviation `gain / sqrt(input)`, zero bias.
-    pub fn dense(&mut self, input: usize, output: usize, bias: bool, gain: f64) -> Dense {
-        let weight = self.normal([input, output], gain / (input as f64).sqrt());
-        Dense { weight, bias: bias.then(|| self.constant([output], 0.0)) }
-    }
-
-    /// Normal values.
-    pub fn normal<const D: usize>(&mut self, shape: [usize; D], deviation: f64) -> Param<Tensor<D>> {
-        let count: usize = shape.iter().product();
-        let data: Vec<f32> = (0..count).map(|_| (gaussian(self.rng) * deviation) as f32).collect();
-        self.param(TensorData::new(data, shape), true)
-    }
-
-    /// One trained value everywhere.
-    pub fn constant<const D: usize>(&mut self, shape: [usize; D], value: f32) -> Param<Tensor<D>> {
-        self.param(TensorData::new(vec![value; shape.iter().product()], shape), true)
-    }
-
-    /// A table that is calibrated, not trained.
-    pub fn table(&mut self, shape: [usize; 2], value: f64) -> Param<Tensor<2>> {
-        self.param(TensorData::new(vec![value as f32; shape.iter().product()], shape), false)
-    }
-
-    fn param<const D: usize>(&self, data: TensorData, trained: bool) -> Param<Tensor<D>> {
-        let tensor = Tensor::from_data(data.convert_dtype(self.dtype), (self.device, self.dtype));
-        let tensor = if trained && self.device.is_autodiff() { tensor.require_grad() } else { tensor };
-        Param::initialized(ParamId::new(), tensor)
-    }
-}
-
-impl Dense {
-    /// `[rows, input]` to `[rows, output]`.
-    pub fn forward(&self, x: Tensor<2>) -> Tensor<2> {
-        match &self.bias {
-            Some(bias) if fused::applies(&x) => fused::dense(x, self.weight.val(), bias.val()),
-            Some(bias) => x.matmul(self.weight.val()).add(bias.val().unsqueeze()),
-            None => x.matmul(self.weight.val()),
-        }
-    }
-}
-
-impl Norm {
-    /// Identity scale, no offset.
-    pub fn new(config: &ModelConfig, init: &mut Init<'_>) -> Self {
-        let with_beta = config.norm == NormKind::Layer;
-        Self {
-            gamma: init.constant([config.width], 1.0),
-            beta: with_beta.then(|| init.constant([config.width], 0.0)),
-            epsilon: config.norm_epsilon,
-            kind: config.norm,
-        }
-    }
-
-    /// `[rows, width]` to the same; the variance goes to the probe as `site` of `layer`.
-    pub fn forward(&self, x: Tensor<2>, site: Site, layer: usize, probe: &mut Probe) -> Tensor<2> {
-        if let Some(beta) = self.beta.as_ref().filter(|_| fused::applies(&x) && !probe.wants(site)) {
-            return fused::layer_norm(x, self.gamma.val(), beta.val(), self.epsilon);
-        }
-        let centred = match self.kind {
-            NormKind::Layer => x.clone().sub(x.mean_dim(1)),
-            NormKind::Rms => x,
+impl<'m> Layer<'m> {
+    pub(crate) fn new(model: &'m Model, l: usize) -> Result<Self> {
+        let shape = model.shape();
+        let linear = |part: &str| Linear::new(model, &format!("layers.{l}.{part}"));
+        let eps = match shape.attention {
+            Attention::PowerSoftmax { eps: Eps::Frozen, .. } => tensor(model, &format!("layers.{l}.attn.eps"))?,
+            _ => &[],
         };
-        let variance = centred.clone().mul(centred.clone()).mean_dim(1);
-        if probe.active() {
-            probe.watch(site, layer, &variance);
-        }
-        let shifted = variance.add_scalar(self.epsilon);
-        let normed = match probe.substitute(site, layer, &shifted) {
-            Some(inverse_root) => centred.mul(inverse_root),
-            None => centred.div(shifted.sqrt()),
-        };
-        let y = normed.mul(self.gamma.val().unsqueeze());
-        match &self.beta {
-            Some(beta) => y.add(beta.val().unsqueeze()),
-            None => y,
-        }
+        Ok(Self {
+            norm1: NormWeights::new(model, &format!("layers.{l}.norm1"))?,
+            q: linear("attn.q")?,
+            k: linear("attn.k")?,
+            v: linear("attn.v")?,
+            out: linear("attn.out")?,
+            eps,
+            norm2: NormWeights::new(model, &format!("layers.{l}.norm2"))?,
+            gate: if shape.gated { Some(linear("ffn.gate")?) } else { None },
+            up: linear("ffn.up")?,
+            down: linear("ffn.down")?,
+        })
     }
 }
 
-impl FeedForward {
-    fn new(config: &ModelConfig, init: &mut Init<'_>) -> Self {
-        let (d, f) = (config.width, config.feed_forward);
-        Self {
-            up: init.dense(d, f, config.bias, 1.0),
-            gate: config.gated.then(|| init.dense(d, f, config.bias, 1.0)),
-            down: init.dense(f, d, config.bias, 0.5),
-            activation: config.activation,
-        }
+#[derive(Clone)]
+pub(crate) struct NormWeights<'m> {
+    pub(crate) gain: &'m [f64],
+    pub(crate) bias: Option<&'m [f64]>,
+    pub(crate) centred: bool,
+}
+
+impl<'m> NormWeights<'m> {
+    pub(crate) fn new(model: &'m Model, name: &str) -> Result<Self> {
+        Ok(Self {
+            gain: tensor(model, &format!("{name}.gain"))?,
+            bias: model.weights().values(&format!("{name}.bias")),
+            centred: model.shape().norm == Norm::LayerNorm,
+        })
+    }
+}
+
+/// `y = x W + b` over rows.
+#[derive(Clone)]
+pub(crate) struct Linear<'m> {
+    weight: &'m [f64],
+    bias: Option<&'m [f64]>,
+    rows: usize,
+    cols: usize,
+}
+
+impl<'m> Linear<'m> {
+    pub(crate) fn new(model: &'m Model, name: &str) -> Result<Self> {
+        let weight_name = format!("{name}.weight");
+        let Some(weight) = model.weights().tensor(&weight_name) else {
+            return Err(SpecError::MissingTensor { name: weight_name, expected: vec![] });
+        };
+        let (rows, cols) = (weight.dims[0], weight.dims[1]);
+        Ok(Self { weight: &weight.data, bias: model.weights().values(&format!("{name}.bias")), rows, cols })
     }
 
-    fn forward(&self, x: Tensor<2>, layer: usize, probe: &mut Probe) -> Tensor<2> {
-        let mut activate = |x: Tensor<2>| {
-            if probe.active() {
-                probe.watch(Site::FeedForward, layer, &x);
+    /// Applies the map to each row. A row's result does not depend on its neighbours, bit for bit.
+    pub(crate) fn apply(&self, x: &[f64]) -> Vec<f64> {
+        const BLOCK: usize = 8;
+        let count = x.len() / self.rows;
+        let mut out = vec![0.0; count * self.cols];
+        for (xs, ys) in x.chunks(BLOCK * self.rows).zip(out.chunks_mut(BLOCK * self.cols)) {
+            for i in 0..self.rows {
+                let w = &self.weight[i * self.cols..(i + 1) * self.cols];
+                for (x, y) in xs.chunks_exact(self.rows).zip(ys.chunks_exact_mut(self.cols)) {
+                    let factor = x[i];
+                    y.iter_mut().zip(w).for_each(|(y, w)| *y += factor * w);
+                }
             }
-            if let Some(y) = probe.substitute(Site::FeedForward, layer, &x) {
-                return y;
-            }
-            match self.activation {
-                Activation::Gelu if fused::applies(&x) => fused::gelu(x),
-                Activation::Gelu => gelu(x),
-                Activation::Silu => silu(x),
-            }
-        };
-        let inner = match &self.gate {
-            Some(gate) => activate(gate.forward(x.clone())).mul(self.up.forward(x)),
-            None => activate(self.up.forward(x)),
-        };
-        self.down.forward(inner)
-    }
-}
-
-impl Block {
-    /// Random weights.
-    pub fn new(config: &ModelConfig, init: &mut Init<'_>) -> Self {
-        Self {
-            attention_norm: Norm::new(config, init),
-            attention: Attention::new(config, init),
-            feed_forward_norm: Norm::new(config, init),
-            feed_forward: FeedForward::new(config, init),
-            parallel: config.parallel_residual,
-            post_norm: config.post_norm,
         }
-    }
-
-    /// `[batch * rows, width]` to the same shape.
-    pub fn forward(&self, x: Tensor<2>, batch: usize, tables: &Tables, layer: usize, probe: &mut Probe) -> Tensor<2> {
-        let (first, second) = (Site::AttentionNorm, Site::FeedForwardNorm);
-        let out = if self.post_norm {
-            let mixed = self.attention.forward(x.clone(), batch, tables, layer, probe);
-            let x = self.attention_norm.forward(x.add(mixed), first, layer, probe);
-            let fed = self.feed_forward.forward(x.clone(), layer, probe);
-            self.feed_forward_norm.forward(x.add(fed), second, layer, probe)
-        } else {
-            let normed = self.attention_norm.forward(x.clone(), first, layer, probe);
-            let mixed = self.attention.forward(normed, batch, tables, layer, probe);
-            let middle = x.clone().add(mixed);
-            let read = if self.parallel { x } else { middle.clone() };
-            let normed = self.feed_forward_norm.forward(read, second, layer, probe);
-            middle.add(self.feed_forward.forward(normed, layer, probe))
-        };
-        if probe.active() {
-            probe.watch(Site::Hidden, layer, &out);
+        if let Some(bias) = self.bias {
+            out.chunks_exact_mut(self.cols).for_each(|y| y.iter_mut().zip(bias).for_each(|(y, b)| *y += b));
         }
         out
     }
 }
 
-/// A standard normal variate (Box and Muller).
-fn gaussian(rng: &mut dyn Rng) -> f64 {
-    let u: f64 = 1.0 - rng.random::<f64>();
-    let v: f64 = rng.random();
-    (-2.0 * u.ln()).sqrt() * (std::f64::consts::TAU * v).cos()
+pub(crate) fn tensor<'m>(model: &'m Model, name: &str) -> Result<&'m [f64]> {
+    let missing = || SpecError::MissingTensor { name: name.to_owned(), expected: vec![] };
+    model.weights().values(name).ok_or_else(missing)
 }

@@ -1,110 +1,153 @@
-//! Errors of the training half.
+//! Typed errors: every mismatch names both sides and what to do about it.
 
 use std::path::PathBuf;
 
-/// What can go wrong while building, training, evaluating or exporting a model.
+/// Anything that can be wrong with a model, its files or its input.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
-pub enum Error {
-    /// A shape or operator setting that no model can have.
-    #[error("model configuration: {field} is {found}, but must be {expected}")]
-    Config {
-        /// The offending field.
-        field: &'static str,
-        /// Its value.
-        found: String,
-        /// What would be accepted.
-        expected: String,
-    },
+pub enum SpecError {
     /// A file could not be read or written.
-    #[error("{path}: {source}")]
+    #[error("cannot access {}: {source}", path.display())]
     Io {
         /// The file.
         path: PathBuf,
-        /// The system's reason.
+        /// What the system said.
         source: std::io::Error,
     },
-    /// A file was read but its content is not what it should be.
-    #[error("{path}: {reason}; {hint}")]
-    Corrupt {
-        /// The file.
-        path: PathBuf,
+    /// A file is not what its name promises.
+    #[error("{what} is malformed: {reason}")]
+    Malformed {
+        /// The file or the field.
+        what: String,
         /// What is wrong with it.
         reason: String,
-        /// What to do about it.
-        hint: &'static str,
     },
-    /// A weights file does not fit the model.
-    #[error("parameter `{name}`: the model needs shape {expected:?}, the file has {found:?}")]
-    Shape {
-        /// Name of the parameter.
+    /// The weights file lacks a tensor that the shape asks for.
+    #[error("tensor `{name}` is missing; the shape asks for it with dimensions {expected:?}: export the model again")]
+    MissingTensor {
+        /// Tensor name.
         name: String,
-        /// Shape in the model.
+        /// Dimensions asked for.
         expected: Vec<usize>,
-        /// Shape in the file; empty when the file lacks the tensor.
+    },
+    /// The weights file holds a tensor that the shape does not know.
+    #[error("tensor `{name}` does not belong to this shape: remove it or correct the shape")]
+    UnknownTensor {
+        /// Tensor name.
+        name: String,
+    },
+    /// A tensor has other dimensions than the shape says.
+    #[error("tensor `{name}` has dimensions {found:?}, the shape asks for {expected:?}")]
+    TensorShape {
+        /// Tensor name.
+        name: String,
+        /// Dimensions asked for.
+        expected: Vec<usize>,
+        /// Dimensions found.
         found: Vec<usize>,
     },
-    /// A corpus too short to cut one training window from.
-    #[error("the corpus has {tokens} tokens, a window needs {needed}: give more text or a shorter context")]
-    CorpusTooShort {
-        /// Tokens found.
-        tokens: usize,
-        /// Tokens needed.
-        needed: usize,
+    /// A weight is NaN or infinite.
+    #[error("tensor `{name}` holds a value that is not finite at index {index}: the training run diverged")]
+    NotFinite {
+        /// Tensor name.
+        name: String,
+        /// Flat index of the first bad value.
+        index: usize,
     },
-    /// More tokens than positions.
-    #[error("{tokens} tokens do not fit the model's context of {context}: shorten the text")]
+    /// The weights do not belong to the model description beside them.
+    #[error(
+        "weights have hash {found}, the model description names {expected}: the two files are from different exports"
+    )]
+    WeightsHash {
+        /// Hash in the description.
+        expected: String,
+        /// Hash of the file found.
+        found: String,
+    },
+    /// The shape contradicts itself.
+    #[error("shape field `{field}` is {value}: {reason}")]
+    Shape {
+        /// The field.
+        field: &'static str,
+        /// Its value.
+        value: String,
+        /// What it has to be.
+        reason: &'static str,
+    },
+    /// More tokens than the model has positions for.
+    #[error("{length} tokens, but the model's context is {context}: shorten the text")]
     ContextTooLong {
-        /// Tokens given.
-        tokens: usize,
-        /// Context of the model.
+        /// Tokens asked for.
+        length: usize,
+        /// Positions the model has.
         context: usize,
     },
-    /// A token id outside the model's vocabulary: the tokenizer belongs to another model.
-    #[error("token id {token} is outside the model's vocabulary of {vocab}: the tokenizer belongs to another model")]
-    Vocabulary {
+    /// No token at all.
+    #[error("the token sequence is empty: give at least one token")]
+    Empty,
+    /// A token id outside the vocabulary.
+    #[error(
+        "token {token} at position {position} is outside the vocabulary of {vocab}: the text was encoded with another tokenizer"
+    )]
+    UnknownToken {
         /// The id.
         token: u32,
-        /// Vocabulary of the model.
+        /// Where it stands.
+        position: usize,
+        /// Vocabulary size.
         vocab: usize,
     },
-    /// Training stopped because it no longer converges.
-    #[error("training diverged at step {step}: {reason}; the last good checkpoint is kept")]
-    Diverged {
-        /// Step at which it was noticed.
-        step: usize,
-        /// What was seen.
+    /// Polynomial mode was asked of a site that has no polynomial yet.
+    #[error("site `{site}` has no polynomial: certify the model and fit its schemes first")]
+    NoScheme {
+        /// The site.
+        site: String,
+    },
+    /// Values on held-out text left a certified range.
+    #[error(
+        "{violations} values of site `{site}` on held-out text are outside [{lo}, {hi}] (seen there: [{min}, {max}]): certify with more text, widen the margin or train with range loss"
+    )]
+    Violated {
+        /// The site.
+        site: String,
+        /// How many values.
+        violations: u64,
+        /// Certified lower end.
+        lo: f64,
+        /// Certified upper end.
+        hi: f64,
+        /// Smallest value on held-out text.
+        min: f64,
+        /// Largest value on held-out text.
+        max: f64,
+    },
+    /// A polynomial could not be fitted.
+    #[error("no polynomial for site `{site}` on [{lo}, {hi}]: {reason}")]
+    Fit {
+        /// The site.
+        site: String,
+        /// Lower end.
+        lo: f64,
+        /// Upper end.
+        hi: f64,
+        /// Why.
         reason: String,
     },
-    /// A checkpoint of another run.
-    #[error(
-        "checkpoint {path} was written by another configuration ({field}: {found}, now {expected}): start afresh or restore the configuration"
-    )]
-    Checkpoint {
-        /// The checkpoint.
-        path: PathBuf,
-        /// First differing field.
-        field: &'static str,
-        /// Value in the checkpoint.
-        found: String,
-        /// Value asked for.
-        expected: String,
+    /// The operation does not exist for this kind of model.
+    #[error("{operation} is not defined for {model}")]
+    Unsupported {
+        /// What was asked.
+        operation: &'static str,
+        /// What the model is.
+        model: &'static str,
     },
-    /// The data model refused the exported model.
-    #[error("export: {0}")]
-    Export(String),
 }
 
-impl Error {
-    pub(crate) fn io(path: impl Into<PathBuf>) -> impl FnOnce(std::io::Error) -> Self {
-        let path = path.into();
-        move |source| Self::Io { path, source }
-    }
-
-    pub(crate) fn config(field: &'static str, found: impl ToString, expected: impl Into<String>) -> Self {
-        Self::Config { field, found: found.to_string(), expected: expected.into() }
+impl SpecError {
+    pub(crate) fn malformed(what: impl Into<String>, reason: impl ToString) -> Self {
+        Self::Malformed { what: what.into(), reason: reason.to_string() }
     }
 }
 
-/// Result with this crate's error.
-pub type Result<T, E = Error> = std::result::Result<T, E>;
+/// Result of this crate.
+pub type Result<T> = std::result::Result<T, SpecError>;

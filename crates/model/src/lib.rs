@@ -1,31 +1,40 @@
-//! PowerSoftmax transformers in burn: training, range control, evaluation, export.
-#![forbid(unsafe_code)]
+//! A transformer as data: shape, weights, polynomial sites with certified ranges, tokenizer, and a plain f64 reference.
+//!
+//! A model folder holds `model.json` ([`ModelSpec`]: shape, certified sites, provenance), `weights.safetensors` ([`Weights`]: f32
+//! stored, f64 in use; names in [`Shape::tensors`]) and `tokenizer.json` ([`Tokenizer`]). [`Runner`] is the reference forward pass,
+//! exact or polynomial; the encrypted run is compared with its polynomial mode, and nothing here knows about ciphertexts.
+//!
+//! ```
+//! use cipherlm_model::{Mode, Positions, Runner, Shape, random};
+//!
+//! let shape = Shape::preset("test").ok_or("no such preset")?;
+//! let model = random::certified("demo", &shape, 1)?;
+//! let exact = Runner::new(&model, Mode::Exact)?.forward(&[1, 2, 3], Positions::Last)?;
+//! let polynomial = Runner::new(&model, Mode::Polynomial)?.forward(&[1, 2, 3], Positions::Last)?;
+//! assert!((exact[0][0] - polynomial[0][0]).abs() < 0.05);
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
 
-pub mod attention;
-pub mod block;
-pub mod card;
-pub mod checkpoint;
-pub mod classify;
-pub mod config;
-pub mod corpus;
-pub mod curves;
-pub mod error;
-pub mod eval;
-pub mod experiment;
-pub mod export;
-mod fused;
-pub mod generate;
-mod heap;
-pub mod import;
-pub mod optim;
-pub mod params;
-pub mod power_softmax;
-pub mod probe;
-pub mod recipe;
-pub mod stories;
-pub mod tasks;
-pub mod trainer;
-pub mod transformer;
+mod block;
+mod certify;
+mod error;
+mod forward;
+mod function;
+mod model;
+pub mod random;
+mod scheme;
+mod shape;
+mod site;
+mod tokenizer;
+mod weights;
 
-pub use burn::tensor::Device;
-pub use error::{Error, Result};
+pub use certify::{FitOptions, Margins, SiteReport, certify, ensure_certified, fit, freeze_eps, survey};
+pub use error::{Result, SpecError};
+pub use forward::{Mode, Positions, Runner, SiteStats};
+pub use function::{Function, erfc};
+pub use model::{MODEL_FILE, Model, ModelSpec, TOKENIZER_FILE, WEIGHTS_FILE};
+pub use scheme::Scheme;
+pub use shape::{Activation, Attention, Eps, Kind, Norm, Placement, Residual, Rotary, Shape};
+pub use site::{Observed, Range, Site};
+pub use tokenizer::Tokenizer;
+pub use weights::{Tensor, Weights};

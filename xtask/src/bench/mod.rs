@@ -98,7 +98,7 @@ fn run_group(sh: &Shell, flags: &Bench, group: &str, threads: usize) -> anyhow::
     let mut args: Vec<String> =
         ["bench", "--locked", "-p", "cipherlm-benches", "--bench", group].map(String::from).to_vec();
     if group == "train" {
-        args.extend(["--features".into(), "model".into()]);
+        args.extend(["--features".into(), "train".into()]);
     }
     args.push("--".into());
     args.extend(flags.filter.clone());

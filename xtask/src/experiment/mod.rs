@@ -17,7 +17,7 @@ pub(crate) fn run(sh: &Shell, flags: &Experiment) -> anyhow::Result<()> {
     let quick = flags.quick.then_some("--quick");
     match flags.name.as_str() {
         name @ ("stability" | "twins" | "shifts") => {
-            cmd!(sh, "cargo run --quiet --locked --release -p cipherlm-model --bin train -- {name} {out} {quick...}")
+            cmd!(sh, "cargo run --quiet --locked --release -p cipherlm-train --bin train -- {name} {out} {quick...}")
                 .run()?;
         }
         "division" => division::run(flags.quick, &out, flags.rows.as_deref())?,

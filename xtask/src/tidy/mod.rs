@@ -18,10 +18,10 @@ const LAYERS: [(&str, &[&str]); 7] = [
     ("cipherlm-ring", &[]),
     ("cipherlm-approx", &[]),
     ("cipherlm-ckks", &["cipherlm-ring", "cipherlm-approx"]),
-    ("cipherlm-spec", &["cipherlm-approx"]),
-    ("cipherlm-model", &["cipherlm-spec", "cipherlm-approx"]),
-    ("cipherlm-infer", &["cipherlm-ckks", "cipherlm-approx", "cipherlm-spec"]),
-    ("cipherlm", &["cipherlm-infer", "cipherlm-spec", "cipherlm-ckks", "cipherlm-approx", "cipherlm-model"]),
+    ("cipherlm-model", &["cipherlm-approx"]),
+    ("cipherlm-train", &["cipherlm-model", "cipherlm-approx"]),
+    ("cipherlm-infer", &["cipherlm-ckks", "cipherlm-approx", "cipherlm-model"]),
+    ("cipherlm", &["cipherlm-infer", "cipherlm-model", "cipherlm-ckks", "cipherlm-approx", "cipherlm-train"]),
 ];
 
 /// Runs every check and lists all violations.
@@ -101,16 +101,16 @@ fn layers(metadata: &Value, found: &mut Vec<String>) {
             if ours && !dev && !allowed.contains(&target) {
                 found.push(format!("{name} depends on {target}; it may depend on {allowed:?}"));
             }
-            if target == "burn" && *name != "cipherlm-model" {
-                found.push(format!("{name} depends on burn; only cipherlm-model may"));
+            if target == "burn" && *name != "cipherlm-train" {
+                found.push(format!("{name} depends on burn; only cipherlm-train may"));
             }
         }
     }
 }
 
-/// Only `model`, and `cli` through its feature `train`, reaches burn.
+/// Only `train`, and `cli` through its feature `train`, reaches burn.
 fn burn_reach(graph: &Graph, found: &mut Vec<String>) {
-    for (name, _) in LAYERS.iter().filter(|(n, _)| !["cipherlm-model", "cipherlm"].contains(n)) {
+    for (name, _) in LAYERS.iter().filter(|(n, _)| !["cipherlm-train", "cipherlm"].contains(n)) {
         if graph.reach(name).contains("burn") {
             found.push(format!("{name} reaches burn"));
         }
@@ -150,7 +150,7 @@ fn unsafe_code(files: &[PathBuf], found: &mut Vec<String>) -> anyhow::Result<()>
     if !std::fs::read_to_string("Cargo.toml")?.contains("unsafe_code = \"forbid\"") {
         found.push("Cargo.toml: the shared lint table must forbid unsafe_code".into());
     }
-    for name in ["approx", "ckks", "spec", "model", "infer", "cli"] {
+    for name in ["approx", "ckks", "model", "train", "infer", "cli"] {
         let manifest = Path::new("crates").join(name).join("Cargo.toml");
         if !std::fs::read_to_string(&manifest)?.contains("[lints]\nworkspace = true") {
             found.push(format!("{}: must take the shared lint table, which forbids unsafe code", manifest.display()));

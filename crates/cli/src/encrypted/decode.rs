@@ -12,7 +12,7 @@ use cipherlm_ckks::slots::{Encrypted, Machine};
 use cipherlm_infer::{
     Circuits, Client, Geometry, Options, Plan, Profiler, Progress, Purpose, Report, Server, Session, ensure_in_range,
 };
-use cipherlm_spec::{Mode, Model, Positions, Runner};
+use cipherlm_model::{Mode, Model, Positions, Runner};
 use serde_json::json;
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -97,7 +97,7 @@ pub(crate) fn generate(args: &flags::Generate, as_json: bool) -> anyhow::Result<
     let prompt = loaded.tokens(&args.prompt, args.tokens)?;
     let length = setup::length_for(prompt.len())?;
     let model = Arc::new(loaded.model.clone());
-    cipherlm_spec::ensure_certified(&model)?;
+    cipherlm_model::ensure_certified(&model)?;
     let expected = if args.alone > 0 { Some(expected_logits(&model, &prompt)?) } else { None };
     let plans = Plans::new(&args.profile.chain(), &model, length, expected.as_deref())?;
     let params = plans.circuits.params();

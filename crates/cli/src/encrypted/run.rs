@@ -8,7 +8,7 @@ use crate::system::{current_memory, gib};
 use cipherlm_ckks::bootstrap::BootstrapKeys;
 use cipherlm_ckks::slots::Encrypted;
 use cipherlm_infer::{Audit, Client, Profiler, Progress, Report, Server};
-use cipherlm_spec::{Mode, Positions, Runner};
+use cipherlm_model::{Mode, Positions, Runner};
 use indicatif::ProgressBar;
 use std::sync::Arc;
 use std::time::{Duration, Instant};

@@ -30,7 +30,7 @@ impl Setup {
 
     /// Plans the model for exactly `length` tokens on the parameters of a bootstrapping profile.
     pub(crate) fn on(loaded: Loaded, length: usize, profile: Profile) -> anyhow::Result<Self> {
-        cipherlm_spec::ensure_certified(&loaded.model)?;
+        cipherlm_model::ensure_certified(&loaded.model)?;
         let circuits = Circuits::new(&profile)?;
         let options = Options { tokens: length, ..Options::default() };
         let plan = Plan::compile(Arc::new(loaded.model.clone()), circuits.target()?, &options)?;

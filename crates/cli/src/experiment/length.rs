@@ -3,7 +3,7 @@
 use anyhow::{Context, bail};
 use cipherlm_ckks::bootstrap::Profile;
 use cipherlm_infer::{Circuits, Options, Plan, Purpose};
-use cipherlm_spec::{Attention, Eps, FitOptions, Margins, Model, Shape, certify, fit, freeze_eps, random};
+use cipherlm_model::{Attention, Eps, FitOptions, Margins, Model, Shape, certify, fit, freeze_eps, random};
 use std::fmt::Write as _;
 use std::process::{Command, Stdio};
 use std::sync::Arc;

@@ -8,7 +8,7 @@ use crate::system::{available_memory, free_disk, gib};
 use anyhow::{Context, bail};
 use cipherlm_ckks::{Params, SecretKey};
 use cipherlm_infer::{Client, EncryptedLogits, KeyFolder};
-use cipherlm_spec::{Mode, Positions, Runner};
+use cipherlm_model::{Mode, Positions, Runner};
 use serde_json::json;
 use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
 use std::path::{Path, PathBuf};

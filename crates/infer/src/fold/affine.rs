@@ -1,6 +1,6 @@
 //! The model's linear maps, with everything that is constant folded into their weights.
 
-use cipherlm_spec::{Norm, Range};
+use cipherlm_model::{Norm, Range};
 
 use super::Folded;
 use crate::error::{InferError, Result};
@@ -169,7 +169,7 @@ fn norm_name(layer: usize, index: usize) -> String {
 }
 
 fn missing(name: &str) -> InferError {
-    cipherlm_spec::SpecError::MissingTensor { name: name.to_owned(), expected: vec![] }.into()
+    cipherlm_model::SpecError::MissingTensor { name: name.to_owned(), expected: vec![] }.into()
 }
 
 pub(super) fn centre(row: &mut [f64]) {

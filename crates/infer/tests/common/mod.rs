@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use cipherlm_ckks::slots::{Clear, ClearVector};
 use cipherlm_infer::{Options, Plan, Progress, Purpose, Session, Target};
-use cipherlm_spec::{Mode, Positions, Runner, Shape, random};
+use cipherlm_model::{Mode, Positions, Runner, Shape, random};
 
 pub(crate) struct Decoding {
     pub(crate) tokens: Vec<u32>,

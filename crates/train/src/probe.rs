@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use burn::tensor::Tensor;
-use cipherlm_spec as spec;
+use cipherlm_model as spec;
 use serde::{Deserialize, Serialize};
 
 use crate::fused::{self, Series};

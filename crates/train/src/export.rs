@@ -1,8 +1,8 @@
 //! From a trained model to the data model that everything downstream reads, with certified ranges.
 
 use burn::tensor::{DType, Device};
-use cipherlm_spec as spec;
-use cipherlm_spec::{FitOptions, Margins, Mode, Positions, Runner};
+use cipherlm_model as spec;
+use cipherlm_model::{FitOptions, Margins, Mode, Positions, Runner};
 use serde::{Deserialize, Serialize};
 
 use crate::config::{Activation, Attention, Epsilon, Form, ModelConfig, Norm, Power};

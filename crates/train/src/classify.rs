@@ -4,8 +4,8 @@ use std::path::Path;
 
 use burn::module::Module;
 use burn::tensor::{DType, Device, Int, Tensor, TensorData};
-use cipherlm_spec as spec;
-use cipherlm_spec::Tokenizer;
+use cipherlm_model as spec;
+use cipherlm_model::Tokenizer;
 use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 

@@ -24,7 +24,7 @@ pub fn write_folder(
     folder: &Path,
 ) -> Result<()> {
     shipped.model.save(folder).map_err(refuse)?;
-    prepared.tokenizer.save(&folder.join(cipherlm_spec::TOKENIZER_FILE)).map_err(refuse)?;
+    prepared.tokenizer.save(&folder.join(cipherlm_model::TOKENIZER_FILE)).map_err(refuse)?;
     let log = read_log(prepared)?;
     write(&folder.join("curves.svg"), &curves(&log).svg())?;
     write(&folder.join("README.md"), &card(prepared, shipped, config, params, &log)?)

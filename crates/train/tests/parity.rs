@@ -2,12 +2,12 @@
 
 use burn::module::Module;
 use burn::tensor::{DType, Device};
-use cipherlm_model::config::{Activation, Attention, Epsilon, Form, ModelConfig, Norm, Power};
-use cipherlm_model::export::export;
-use cipherlm_model::params::{pull, push};
-use cipherlm_model::probe::{Probe, Site};
-use cipherlm_model::transformer::{Decoder, token_tensor};
-use cipherlm_spec::{Mode, Positions, Runner};
+use cipherlm_model::{Mode, Positions, Runner};
+use cipherlm_train::config::{Activation, Attention, Epsilon, Form, ModelConfig, Norm, Power};
+use cipherlm_train::export::export;
+use cipherlm_train::params::{pull, push};
+use cipherlm_train::probe::{Probe, Site};
+use cipherlm_train::transformer::{Decoder, token_tensor};
 
 const TOKENS: [u32; 11] = [3, 1, 4, 1, 5, 9, 2, 6, 5, 3, 5];
 
@@ -109,7 +109,7 @@ fn a_causal_model_does_not_see_the_future_nor_an_encoder_its_padding() {
         assert!(a[early..].iter().zip(&b[early..]).any(|(a, b)| (a - b).abs() > 1e-6));
     }
     let config = ModelConfig::encoder(17, 16, 2, 24, 3, power(Epsilon::Absolute(0.5)));
-    let model = cipherlm_model::transformer::Encoder::new(&config, 2, 1, &device, DType::F64).unwrap();
+    let model = cipherlm_train::transformer::Encoder::new(&config, 2, 1, &device, DType::F64).unwrap();
     let run = |tokens: &[u32], keep: Vec<f64>| {
         let t = token_tensor(&config, tokens, 1, &device).unwrap();
         let keep = burn::tensor::TensorData::new(keep, [1, tokens.len()]);
@@ -144,7 +144,7 @@ fn probe_reports_ranges_and_row_maxima_that_freeze() {
 
 #[test]
 fn encoder_classes_agree_with_the_reference_with_padding() {
-    use cipherlm_model::{classify, transformer::Encoder};
+    use cipherlm_train::{classify, transformer::Encoder};
     let config =
         ModelConfig { norm_epsilon: 1e-5, ..ModelConfig::encoder(17, 16, 2, 24, 3, power(Epsilon::Absolute(0.5))) };
     for (dtype, tolerance) in [(DType::F64, 1e-9), (DType::F32, 1e-4)] {
@@ -167,19 +167,19 @@ fn encoder_classes_agree_with_the_reference_with_padding() {
 
 #[test]
 fn polynomial_mode_is_that_of_the_reference_and_models_can_be_read_back() {
-    use cipherlm_model::probe::Polynomials;
-    use cipherlm_spec::{FitOptions, Margins};
+    use cipherlm_model::{FitOptions, Margins};
+    use cipherlm_train::probe::Polynomials;
     let config = base(power(Epsilon::Frozen));
     let (exact, model) = logits(&config, DType::F32);
     let params = pull(&model);
     let mut spec = export("parity", &config, &params).unwrap();
-    assert_eq!(cipherlm_model::export::import(&spec).unwrap(), (config.clone(), params));
+    assert_eq!(cipherlm_train::export::import(&spec).unwrap(), (config.clone(), params));
 
     let windows = vec![TOKENS.to_vec()];
-    cipherlm_spec::certify(&mut spec, &windows, &windows, &Margins::default()).unwrap();
+    cipherlm_model::certify(&mut spec, &windows, &windows, &Margins::default()).unwrap();
     // Coarse on purpose, so that polynomials and functions can be told apart.
     let coarse = FitOptions { reciprocal: 0.02, inv_sqrt: 0.02, activation: 0.05, max_degree: 255 };
-    cipherlm_spec::fit(&mut spec, &coarse).unwrap();
+    cipherlm_model::fit(&mut spec, &coarse).unwrap();
     let polynomials = Polynomials::of(&spec);
     assert_eq!(polynomials.len(), 2 * 4 + 1);
     let mut probe = Probe::off().with_polynomials(Some(polynomials));
@@ -194,11 +194,11 @@ fn polynomial_mode_is_that_of_the_reference_and_models_can_be_read_back() {
 #[test]
 fn the_shipped_model_is_the_same_in_f64_and_f32() {
     let folder = std::path::Path::new("../../models/stories-2x128");
-    let spec = cipherlm_spec::Model::load(folder).unwrap();
-    let tokenizer = cipherlm_spec::Tokenizer::load(&folder.join(cipherlm_spec::TOKENIZER_FILE)).unwrap();
-    let mut tokens = tokenizer.encode(&cipherlm_model::stories::stories(7, 20));
+    let spec = cipherlm_model::Model::load(folder).unwrap();
+    let tokenizer = cipherlm_model::Tokenizer::load(&folder.join(cipherlm_model::TOKENIZER_FILE)).unwrap();
+    let mut tokens = tokenizer.encode(&cipherlm_train::stories::stories(7, 20));
     tokens.truncate(128);
-    let (config, params) = cipherlm_model::export::import(&spec).unwrap();
+    let (config, params) = cipherlm_train::export::import(&spec).unwrap();
     let device = Device::flex();
     let logits = |dtype| -> Vec<f64> {
         let model = push(Decoder::new(&config, 0, &device, dtype).unwrap(), &params).unwrap();

@@ -14,15 +14,15 @@
 use std::path::Path;
 use std::process::ExitCode;
 
-use cipherlm_model::card::write_folder;
-use cipherlm_model::classify::Classifier;
-use cipherlm_model::config::{Attention, ModelConfig, Power};
-use cipherlm_model::experiment::Extent;
-use cipherlm_model::generate::{Sampling, generate};
-use cipherlm_model::recipe::{Prepared, Run, decoder, write_weights};
-use cipherlm_model::trainer::{Progress, TrainConfig};
-use cipherlm_model::{Error, Result, classify, experiment, export, tasks};
-use cipherlm_spec::{FitOptions, Margins, Model, TOKENIZER_FILE, Tokenizer};
+use cipherlm_model::{FitOptions, Margins, Model, TOKENIZER_FILE, Tokenizer};
+use cipherlm_train::card::write_folder;
+use cipherlm_train::classify::Classifier;
+use cipherlm_train::config::{Attention, ModelConfig, Power};
+use cipherlm_train::experiment::Extent;
+use cipherlm_train::generate::{Sampling, generate};
+use cipherlm_train::recipe::{Prepared, Run, decoder, write_weights};
+use cipherlm_train::trainer::{Progress, TrainConfig};
+use cipherlm_train::{Error, Result, classify, experiment, export, tasks};
 
 fn main() -> ExitCode {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
@@ -72,7 +72,7 @@ fn export(config: &str, folder: &Path) -> Result<()> {
     let (config, params) = prepared.newest()?;
     let shipped = prepared.export(&config, &params)?;
     let c = shipped.comparison;
-    let words = cipherlm_model::eval::word_perplexity(shipped.nats, &prepared.held_out);
+    let words = cipherlm_train::eval::word_perplexity(shipped.nats, &prepared.held_out);
     println!("held-out perplexity per token {:.4}, per word {words:.3}", shipped.nats.exp());
     println!("f64 exact {:.5}, polynomial {:.5}, ratio {:.6}", c.exact, c.polynomial, c.polynomial / c.exact);
     println!("same top-1 {:.3} % of {} tokens", 100.0 * c.same_top1, c.tokens);
@@ -101,7 +101,7 @@ fn story(config: &str, prompt: &str) -> Result<()> {
 }
 
 fn evaluate(from: &str, data: &Path) -> Result<()> {
-    let refuse = |e: cipherlm_spec::SpecError| Error::Export(e.to_string());
+    let refuse = |e: cipherlm_model::SpecError| Error::Export(e.to_string());
     let (config, params, tokenizer) = if Path::new(from).is_dir() {
         let (config, params) = export::import(&Model::load(Path::new(from)).map_err(refuse)?)?;
         (config, params, Tokenizer::load(&Path::new(from).join(TOKENIZER_FILE)).map_err(refuse)?)
@@ -136,7 +136,7 @@ fn evaluate(from: &str, data: &Path) -> Result<()> {
 }
 
 fn polarity(data: &Path, out: &Path) -> Result<()> {
-    let refuse = |e: cipherlm_spec::SpecError| Error::Export(e.to_string());
+    let refuse = |e: cipherlm_model::SpecError| Error::Export(e.to_string());
     let (train, held_out) = classify::sentence_polarity(&data.join("sentence_polarity"))?;
     let text: String = train.iter().map(|(line, _)| format!("{line}\n")).collect();
     let tokenizer = Tokenizer::train(&text, 512).map_err(refuse)?;
@@ -145,7 +145,7 @@ fn polarity(data: &Path, out: &Path) -> Result<()> {
     let [train, held_out] = [train, held_out].map(|set| classify::encode(&tokenizer, &set, power.context));
     let learn = |shape: &ModelConfig| -> Result<(Classifier, tasks::Score)> {
         let settings = TrainConfig::new(1, 32, 1500, 1e-3);
-        let mut classifier = Classifier::new(shape, 2, settings.clone(), &cipherlm_model::Device::flex())?;
+        let mut classifier = Classifier::new(shape, 2, settings.clone(), &cipherlm_train::Device::flex())?;
         for step in 1..=settings.steps {
             let loss = classifier.step(&train)?;
             if step % 100 == 0 {
@@ -163,7 +163,7 @@ fn polarity(data: &Path, out: &Path) -> Result<()> {
     let model = classify::export("polarity-2x64", &power, 2, classifier.params())?;
     let windows = |set: &[classify::Example]| -> Vec<Vec<u32>> { set.iter().map(|e| e.tokens.clone()).collect() };
     let (seen, unseen) = (windows(&train), windows(&held_out));
-    let model = cipherlm_spec::freeze_eps(&model, &seen, 96.0).map_err(refuse)?;
+    let model = cipherlm_model::freeze_eps(&model, &seen, 96.0).map_err(refuse)?;
     let margins = Margins { variance: 1.7, ..Margins::default() };
     let fit = FitOptions { reciprocal: 2e-3, inv_sqrt: 1e-3, activation: 4e-3, max_degree: 255 };
     let mut model = export::certify(model, &seen, &unseen, &margins, &fit)?;
@@ -180,7 +180,7 @@ fn polarity(data: &Path, out: &Path) -> Result<()> {
 }
 
 fn import(file: &Path, out: &Path) -> Result<()> {
-    let (config, params) = cipherlm_model::import::llama2c(file)?;
+    let (config, params) = cipherlm_train::import::llama2c(file)?;
     println!("{} layers, width {}, {} parameters", config.layers, config.width, config.parameters());
     write_weights(out, &config, &params)
 }

@@ -2,9 +2,9 @@
 
 use std::path::{Path, PathBuf};
 
-use cipherlm_model::Error;
-use cipherlm_model::config::{Attention, Epsilon, Power};
-use cipherlm_model::recipe::Run;
+use cipherlm_train::Error;
+use cipherlm_train::config::{Attention, Epsilon, Power};
+use cipherlm_train::recipe::Run;
 use serde_json::{Value, json};
 
 fn stage(name: &str, steps: usize, more: Value) -> Value {

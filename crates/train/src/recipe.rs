@@ -9,7 +9,7 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use burn::tensor::{DType, Device};
-use cipherlm_spec::{FitOptions, Margins, Model, Tokenizer};
+use cipherlm_model::{FitOptions, Margins, Model, Tokenizer};
 use serde::{Deserialize, Serialize};
 
 use crate::checkpoint::Archive;
@@ -278,8 +278,8 @@ impl Prepared {
         let windows = self.train.windows(e.calibration_windows, config.context)?;
         let windows: Vec<Vec<u32>> = windows.iter().map(|w| w[..config.context].to_vec()).collect();
         let mut model = export::export(&self.run.name, config, params)?;
-        cipherlm_spec::certify(&mut model, &windows, &windows[..1], &e.margins).map_err(refuse)?;
-        cipherlm_spec::fit(&mut model, &e.fit).map_err(refuse)?;
+        cipherlm_model::certify(&mut model, &windows, &windows[..1], &e.margins).map_err(refuse)?;
+        cipherlm_model::fit(&mut model, &e.fit).map_err(refuse)?;
         Ok(Polynomials::of(&model))
     }
 

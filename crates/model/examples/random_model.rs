@@ -1,10 +1,10 @@
 //! Writes a model of a preset shape with seeded random weights and certified ranges, to plan and time shapes that nobody trained here:
-//! `cargo run --release -p cipherlm-spec --example random_model -- 6x512 models/stories-2x128 OUT [SEED]`.
+//! `cargo run --release -p cipherlm-model --example random_model -- 6x512 models/stories-2x128 OUT [SEED]`.
 //! The tokenizer, and with it the vocabulary, is that of the model in the second argument. What the model says means nothing.
 
 use std::path::Path;
 
-use cipherlm_spec::{FitOptions, Shape, TOKENIZER_FILE, Tokenizer, fit, random};
+use cipherlm_model::{FitOptions, Shape, TOKENIZER_FILE, Tokenizer, fit, random};
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
     let args: Vec<String> = std::env::args().skip(1).collect();

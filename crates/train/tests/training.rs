@@ -1,11 +1,11 @@
 //! The training loop on toy data: it learns, resumes bit for bit, and stops with a reason.
 
 use burn::tensor::Device;
-use cipherlm_model::Error;
-use cipherlm_model::config::{Attention, Epsilon, Form, ModelConfig, Power};
-use cipherlm_model::corpus::Corpus;
-use cipherlm_model::probe::Limits;
-use cipherlm_model::trainer::{RangeLoss, TrainConfig, Trainer};
+use cipherlm_train::Error;
+use cipherlm_train::config::{Attention, Epsilon, Form, ModelConfig, Power};
+use cipherlm_train::corpus::Corpus;
+use cipherlm_train::probe::Limits;
+use cipherlm_train::trainer::{RangeLoss, TrainConfig, Trainer};
 
 fn config(attention: Attention) -> ModelConfig {
     ModelConfig::decoder(13, 16, 1, 32, 2, attention)
@@ -111,7 +111,7 @@ fn divergence_stops_with_the_reason_and_keeps_the_checkpoint() {
     let mut trainer = trainer.in_folder(&folder, false).unwrap();
     let error = trainer.run(&corpus, &sums(100), |_| {}).unwrap_err();
     assert!(matches!(&error, Error::Diverged { reason, .. } if !reason.is_empty()), "{error}");
-    let kept = cipherlm_model::checkpoint::Archive::load(&folder.join("last.safetensors")).unwrap();
+    let kept = cipherlm_train::checkpoint::Archive::load(&folder.join("last.safetensors")).unwrap();
     assert!(kept.tensors.iter().flat_map(|t| &t.data).all(|x| x.is_finite()));
     std::fs::remove_dir_all(&folder).unwrap();
 }
@@ -124,9 +124,9 @@ fn range_loss_pulls_scores_in() {
         let mut trainer =
             Trainer::new("r", config(Attention::Power(Power::shipped())), settings, None, &Device::flex()).unwrap();
         trainer.run(&corpus, &corpus, |_| {}).unwrap();
-        let mut probe = cipherlm_model::probe::Probe::observe();
-        cipherlm_model::eval::observe(&trainer.valid(), &corpus, 32, &mut probe).unwrap();
-        probe.ranges()[&(cipherlm_model::probe::Site::Scores, 0)].magnitude()
+        let mut probe = cipherlm_train::probe::Probe::observe();
+        cipherlm_train::eval::observe(&trainer.valid(), &corpus, 32, &mut probe).unwrap();
+        probe.ranges()[&(cipherlm_train::probe::Site::Scores, 0)].magnitude()
     };
     let limits = Limits { scores: Some(4.0), ..Limits::default() };
     let (free, bound) = (run(None), run(Some(RangeLoss { weight: 0.1, ramp: 1, limits })));
@@ -153,7 +153,7 @@ fn bad_input_is_named() {
         Trainer::new("t", config(Attention::Softmax), train(5), Some(short), &device),
         Err(Error::Shape { .. })
     ));
-    let long = cipherlm_model::transformer::token_tensor(&config(Attention::Softmax), &[1; 17], 1, &device);
+    let long = cipherlm_train::transformer::token_tensor(&config(Attention::Softmax), &[1; 17], 1, &device);
     assert!(matches!(long, Err(Error::ContextTooLong { tokens: 17, context: 16 })));
 }
 
@@ -164,17 +164,17 @@ fn the_public_llama_checkpoint_has_its_known_likelihood() {
         println!("skipped: no data");
         return;
     }
-    let (config, params) = cipherlm_model::import::llama2c(&data.join("models/stories260K.bin")).unwrap();
+    let (config, params) = cipherlm_train::import::llama2c(&data.join("models/stories260K.bin")).unwrap();
     assert_eq!((config.layers, config.width, config.heads, config.vocab, config.context), (5, 64, 8, 512, 512));
-    let model = cipherlm_model::recipe::decoder(&config, &params, &Device::flex()).unwrap();
+    let model = cipherlm_train::recipe::decoder(&config, &params, &Device::flex()).unwrap();
     let bytes = std::fs::read(data.join("models/stories260K.tok512.bin")).unwrap();
-    let tokenizer = cipherlm_spec::Tokenizer::from_llama2c(&bytes).unwrap();
-    let text = cipherlm_model::recipe::read_text(&data.join("tinystories/part2.txt.xz")).unwrap();
+    let tokenizer = cipherlm_model::Tokenizer::from_llama2c(&bytes).unwrap();
+    let text = cipherlm_train::recipe::read_text(&data.join("tinystories/part2.txt.xz")).unwrap();
     let (mut nats, mut count) = (0.0, 0);
     for story in text.split("<|endoftext|>").map(str::trim).filter(|s| !s.is_empty()).take(40) {
         let tokens = tokenizer.encode(story);
         let tokens = &tokens[..tokens.len().min(512)];
-        let (likelihood, _) = cipherlm_model::eval::log_likelihood(&model, &tokens[..1], &tokens[1..]).unwrap();
+        let (likelihood, _) = cipherlm_train::eval::log_likelihood(&model, &tokens[..1], &tokens[1..]).unwrap();
         nats -= likelihood;
         count += tokens.len() - 1;
     }
@@ -184,11 +184,11 @@ fn the_public_llama_checkpoint_has_its_known_likelihood() {
 
 #[test]
 fn a_student_with_polynomials_learns_from_its_teacher() {
-    use cipherlm_model::export::export;
-    use cipherlm_model::probe::{Polynomials, Probe};
-    use cipherlm_model::trainer::{Distil, divergence};
-    use cipherlm_model::transformer::token_tensor;
-    use cipherlm_spec::{FitOptions, Margins};
+    use cipherlm_model::{FitOptions, Margins};
+    use cipherlm_train::export::export;
+    use cipherlm_train::probe::{Polynomials, Probe};
+    use cipherlm_train::trainer::{Distil, divergence};
+    use cipherlm_train::transformer::token_tensor;
     let corpus = sums(2000);
     let power = Power { epsilon: Epsilon::Absolute(8.1), ..Power::shipped() };
     let shape = config(Attention::Power(power));
@@ -201,9 +201,9 @@ fn a_student_with_polynomials_learns_from_its_teacher() {
     let mut model = export("student", &shape, student.params()).unwrap();
     let windows: Vec<Vec<u32>> = corpus.windows(20, 16).unwrap().iter().map(|w| w[..16].to_vec()).collect();
     let wide = Margins { denominator: 30.0, variance: 20.0, activation: 4.0, magnitude: 4.0 };
-    cipherlm_spec::certify(&mut model, &windows, &windows, &wide).unwrap();
+    cipherlm_model::certify(&mut model, &windows, &windows, &wide).unwrap();
     let fit = FitOptions { reciprocal: 0.05, inv_sqrt: 0.02, activation: 0.01, max_degree: 255 };
-    cipherlm_spec::fit(&mut model, &fit).unwrap();
+    cipherlm_model::fit(&mut model, &fit).unwrap();
     let polynomials = Polynomials::of(&model);
     let lesson = Distil { weight: 1.0, temperature: 2.0 };
     let mut student =
@@ -227,7 +227,7 @@ fn a_student_with_polynomials_learns_from_its_teacher() {
 
 #[test]
 fn an_encoder_learns_which_of_two_symbols_comes_first() {
-    use cipherlm_model::classify::{Classifier, Example, accuracy};
+    use cipherlm_train::classify::{Classifier, Example, accuracy};
     let example = |i: u32| {
         let x = i.wrapping_mul(2_654_435_761) >> 8;
         let label = (x & 1) as usize;

@@ -1,9 +1,9 @@
 //! Fits cheaper or finer polynomials to a certified model and says what they cost in quality:
-//! `cargo run --release -p cipherlm-spec --example refit -- MODEL TEXT RECIPROCAL INV_SQRT ACTIVATION [OUT]`, targets as errors.
+//! `cargo run --release -p cipherlm-model --example refit -- MODEL TEXT RECIPROCAL INV_SQRT ACTIVATION [OUT]`, targets as errors.
 
 use std::path::Path;
 
-use cipherlm_spec::{FitOptions, Mode, Model, Positions, Runner, TOKENIZER_FILE, Tokenizer, fit};
+use cipherlm_model::{FitOptions, Mode, Model, Positions, Runner, TOKENIZER_FILE, Tokenizer, fit};
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
     let args: Vec<String> = std::env::args().skip(1).collect();

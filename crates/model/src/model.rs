@@ -18,14 +18,14 @@ pub const WEIGHTS_FILE: &str = "weights.safetensors";
 /// File name of the tokenizer inside a model folder.
 pub const TOKENIZER_FILE: &str = "tokenizer.json";
 
-const FORMAT: &str = "cipherlm-model";
+const FORMAT: &str = "cipherlm-train";
 const VERSION: u32 = 1;
 
 /// The description of a model: everything but the weights.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct ModelSpec {
-    /// Always `cipherlm-model`.
+    /// Always `cipherlm-train`.
     pub format: String,
     /// Version of this format.
     pub version: u32,

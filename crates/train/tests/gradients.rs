@@ -2,11 +2,11 @@
 //! parameter's gradient.
 
 use burn::tensor::{DType, Device};
-use cipherlm_model::config::{Attention, Epsilon, Form, ModelConfig, Power};
-use cipherlm_model::params::{gradients, pull, push};
-use cipherlm_model::probe::Probe;
-use cipherlm_model::trainer::{cross_entropy, inputs_and_targets};
-use cipherlm_model::transformer::Decoder;
+use cipherlm_train::config::{Attention, Epsilon, Form, ModelConfig, Power};
+use cipherlm_train::params::{gradients, pull, push};
+use cipherlm_train::probe::Probe;
+use cipherlm_train::trainer::{cross_entropy, inputs_and_targets};
+use cipherlm_train::transformer::Decoder;
 
 const TEXT: [u32; 24] = [3, 1, 4, 1, 5, 9, 2, 6, 5, 3, 5, 8, 9, 7, 9, 3, 2, 3, 8, 4, 6, 2, 6, 4];
 

@@ -10,7 +10,7 @@ use std::io::Write;
 use std::path::{Path, PathBuf};
 
 use burn::tensor::Device;
-use cipherlm_spec::Tokenizer;
+use cipherlm_model::Tokenizer;
 
 use crate::config::{Attention, Epsilon, Form, ModelConfig, Power};
 use crate::corpus::Corpus;

@@ -1,9 +1,9 @@
 //! A model as data: what it is, and its answer with exact functions and with the certified polynomials.
-//! `cargo run --release -p cipherlm-spec --example 1_load_and_run -- [MODEL] [TEXT]`
+//! `cargo run --release -p cipherlm-model --example 1_load_and_run -- [MODEL] [TEXT]`
 
 use std::path::Path;
 
-use cipherlm_spec::{Mode, Model, Positions, Runner, TOKENIZER_FILE, Tokenizer};
+use cipherlm_model::{Mode, Model, Positions, Runner, TOKENIZER_FILE, Tokenizer};
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
     let args: Vec<String> = std::env::args().skip(1).collect();

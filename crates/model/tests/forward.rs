@@ -1,6 +1,6 @@
 //! The reference forward pass: forms of attention, incremental decoding, files, certification.
 
-use cipherlm_spec::{
+use cipherlm_model::{
     Attention, Eps, FitOptions, Kind, Margins, Mode, Model, Norm, Placement, Positions, Residual, Runner, Shape,
     SpecError, certify, ensure_certified, fit, random, survey,
 };
@@ -90,7 +90,7 @@ fn polynomial_mode_follows_the_exact_one() {
             norm: Norm::RmsNorm,
             bias: false,
             gated: true,
-            activation: cipherlm_spec::Activation::Silu,
+            activation: cipherlm_model::Activation::Silu,
             ..test_shape()
         },
         Shape { tied_head: false, residual: Residual::Parallel, ..test_shape() },
@@ -132,7 +132,7 @@ fn encoder_ignores_padding() {
 
 #[test]
 fn a_saved_model_computes_the_same_values() {
-    let dir = std::env::temp_dir().join(format!("cipherlm-spec-{}", std::process::id()));
+    let dir = std::env::temp_dir().join(format!("cipherlm-model-{}", std::process::id()));
     let model = random::certified("saved", &test_shape(), 1).unwrap();
     model.save(&dir).unwrap();
     let again = Model::load(&dir).unwrap();
@@ -161,7 +161,7 @@ fn bad_weights_and_tokens_are_named() {
     values[5] = f64::NAN;
     assert!(matches!(with("final_norm.gain", &[16], values), SpecError::NotFinite { index: 5, .. }));
     assert!(matches!(
-        Model::new("bad", test_shape(), cipherlm_spec::Weights::new()),
+        Model::new("bad", test_shape(), cipherlm_model::Weights::new()),
         Err(SpecError::MissingTensor { .. })
     ));
     let mut runner = Runner::new(&model, Mode::Exact).unwrap();

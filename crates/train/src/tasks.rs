@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use cipherlm_spec::Tokenizer;
+use cipherlm_model::Tokenizer;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 

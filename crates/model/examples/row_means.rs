@@ -1,10 +1,10 @@
 //! Row means of attention on a text, each over the largest of its head: a distribution for the division experiment.
-//! `cargo run --release -p cipherlm-spec --example row_means -- [MODEL] [TEXT_FILE] > rows.txt`, then
+//! `cargo run --release -p cipherlm-model --example row_means -- [MODEL] [TEXT_FILE] > rows.txt`, then
 //! `cargo xtask experiment division --rows rows.txt`
 
 use std::path::Path;
 
-use cipherlm_spec::{Attention, Mode, Model, Positions, Runner, TOKENIZER_FILE, Tokenizer};
+use cipherlm_model::{Attention, Mode, Model, Positions, Runner, TOKENIZER_FILE, Tokenizer};
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
     let args: Vec<String> = std::env::args().skip(1).collect();
