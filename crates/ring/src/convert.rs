@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use num_bigint::{BigInt, BigUint, Sign};
 use num_traits::ToPrimitive;
+use zeroize::Zeroizing;
 
 use crate::error::{Error, Result};
 use crate::limbs::Limbs;
@@ -11,6 +12,7 @@ use crate::modulus::Modulus;
 use crate::par;
 use crate::poly::{Coeff, Poly, check_len};
 use crate::ring::Ring;
+use crate::secret::Secret;
 
 /// An unevaluated sum `high + low` with `|low|` at most half a unit in the last place of `high`: about 106 bits.
 pub type DoubleDouble = (f64, f64);
@@ -140,24 +142,42 @@ impl Poly<Coeff> {
 
     /// The centred coefficients to 53 bits: [`Poly::to_double_double`] rounded.
     pub fn to_f64(&self) -> Vec<f64> {
-        self.to_double_double().into_iter().map(|(high, _)| high).collect()
+        self.rebuild(0.0, |(high, _)| high)
     }
 
     /// The centred coefficients to about 104 bits, exact below 2^100; the fast way to decode.
     ///
     /// Costs `l^2 / 2` modular products a coefficient: first drop to the few limbs that hold the message.
+    /// The time depends on the values, so it is for those who may learn them.
     pub fn to_double_double(&self) -> Vec<DoubleDouble> {
+        self.rebuild((0.0, 0.0), |x| x)
+    }
+
+    /// One `convert`ed integer a coefficient. The mixed-radix digits on the way are wiped, as the polynomial may be secret.
+    fn rebuild<T: Clone + Send>(&self, zero: T, convert: impl Fn(DoubleDouble) -> T + Sync + Send) -> Vec<T> {
         let garner = Garner::new(self);
         let limbs: Vec<&[f64]> = self.iter().map(|(_, limb)| limb).collect();
-        let mut out = vec![(0.0, 0.0); self.ring().degree()];
+        let mut out = vec![zero; self.ring().degree()];
         par::each(out.len() * limbs.len(), out.chunks_mut(BLOCK).enumerate(), |(block, out)| {
-            let mut digits = vec![0i64; limbs.len()];
+            let mut digits = Zeroizing::new(vec![0i64; limbs.len()]);
             for (k, x) in out.iter_mut().enumerate() {
                 garner.digits(limbs.iter().map(|limb| limb[block * BLOCK + k] as u64), &mut digits);
-                *x = garner.evaluate(&digits);
+                *x = convert(garner.evaluate(&digits));
             }
         });
         out
+    }
+}
+
+impl Secret<Coeff> {
+    /// As [`Poly::to_f64`], in memory that is wiped on drop.
+    pub fn to_f64(&self) -> Zeroizing<Vec<f64>> {
+        Zeroizing::new(self.expose().to_f64())
+    }
+
+    /// As [`Poly::to_double_double`], in memory that is wiped on drop.
+    pub fn to_double_double(&self) -> Zeroizing<Vec<DoubleDouble>> {
+        Zeroizing::new(self.expose().to_double_double())
     }
 }
 
@@ -223,6 +243,7 @@ fn two_sum(a: f64, b: f64) -> DoubleDouble {
 }
 
 fn check_range(ring: &Ring, limbs: &Limbs, coefficients: impl Iterator<Item = f64>) -> Result<()> {
+    ring.check_limbs("polynomial", limbs)?;
     let smallest = limbs.iter().map(|i| ring.m(i).value()).min().unwrap_or(2);
     let max_bits = 52 + smallest.ilog2();
     let bound = f64::from(max_bits).exp2();

@@ -11,7 +11,8 @@ use crate::ring::Ring;
 
 /// A polynomial that is wiped before its memory goes back to the pool.
 ///
-/// It cannot be cloned, printed or serialised; [`Secret::expose`] and [`Secret::publish`] are the ways to the residues.
+/// It cannot be cloned, printed or serialised; [`Secret::expose`] and [`Secret::publish`] are the ways to the residues,
+/// and [`Secret::to_f64`] and [`Secret::to_double_double`] give integers in memory that is wiped too.
 pub struct Secret<D: Domain>(Poly<D>);
 
 impl<D: Domain> Secret<D> {

@@ -150,6 +150,32 @@ fn data_from_outside() {
     }
 }
 
+/// Every way to make a polynomial, over limbs that the ring has not, and over none.
+#[test]
+fn limbs_outside_the_ring_make_no_polynomial() {
+    let ring = ring(32);
+    for (limbs, expected) in [
+        (Limbs::range(0..5), Error::LimbOutOfRange { index: 4, count: 4 }),
+        (Limbs::new([9]).unwrap(), Error::LimbOutOfRange { index: 9, count: 4 }),
+        (Limbs::range(0..0), Error::EmptyBasis { role: "polynomial" }),
+    ] {
+        let small = sample::ternary(&mut Stream::new(&Seed::from_bytes([0; 32]), "bad", 0), 32);
+        let refusals = [
+            Poly::<Coeff>::zero(&ring, &limbs).err(),
+            Poly::<Coeff>::scratch(&ring, &limbs).err(),
+            Poly::<Coeff>::from_residues(&ring, &limbs, &[0; 160]).err(),
+            Poly::from_f64(&ring, &limbs, &[0.0; 32]).err(),
+            Poly::from_double_double(&ring, &limbs, &[(0.0, 0.0); 32]).err(),
+            Poly::from_i64(&ring, &limbs, &[0; 32]).err(),
+            Poly::from_i128(&ring, &limbs, &[0; 32]).err(),
+            Poly::from_bigint(&ring, &limbs, &vec![0.into(); 32]).err(),
+            sample::uniform::<Coeff>(&ring, &limbs, &Seed::from_bytes([0; 32]), "bad", 0).err(),
+            small.to_poly(&ring, &limbs).err(),
+        ];
+        assert!(refusals.iter().all(|error| *error == Some(expected.clone())), "{limbs:?}: {refusals:?}");
+    }
+}
+
 #[test]
 fn basis_conversions() {
     let ring = ring(32);
