@@ -5,26 +5,26 @@
 //! error, results on standard output.
 #![forbid(unsafe_code)]
 
-mod clear;
-mod encrypted;
-mod experiment;
-mod files;
+mod commands;
+mod console;
 mod flags;
-mod inspect;
 mod model;
-mod progress;
+mod outcome;
+mod party;
 mod report;
+mod sampler;
+mod session;
+mod setup;
 mod system;
-mod train;
 
 use clap::Parser;
-use flags::{Cli, Command};
+use flags::Cli;
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
     quiet_when_nobody_reads();
     let cli = Cli::parse();
-    match dispatch(&cli) {
+    match commands::dispatch(&cli) {
         Ok(true) => ExitCode::SUCCESS,
         // The command ran and found what it checks for wanting.
         Ok(false) => ExitCode::from(1),
@@ -47,35 +47,9 @@ fn quiet_when_nobody_reads() {
     }));
 }
 
-fn dispatch(cli: &Cli) -> anyhow::Result<bool> {
-    match &cli.command {
-        Command::Demo(args) => encrypted::demo(args, cli.json),
-        Command::Profile(args) => encrypted::profile(args, cli.json),
-        Command::Plan(args) => encrypted::plan(args, cli.json),
-        Command::Keygen(args) => files::client::keygen(args, cli.json),
-        Command::Encrypt(args) => files::client::encrypt(args, cli.json),
-        Command::Run(args) => files::server::run(args, cli.json),
-        Command::Decrypt(args) => files::client::decrypt(args, cli.json),
-        Command::Generate(args) if args.encrypted => encrypted::decode::generate(args, cli.json),
-        Command::Generate(args) => clear::generate(args, cli.json),
-        Command::Eval(args) => clear::eval(args, cli.json),
-        Command::Certify(args) => clear::certify(args, cli.json),
-        Command::Inspect(args) => inspect::run(args, cli.json),
-        Command::Experiment(args) => experiment::run(args),
-        Command::Train(args) => train::run(args, cli.json),
-        Command::Completions(args) => {
-            let mut command = <Cli as clap::CommandFactory>::command();
-            let mut script = Vec::new();
-            clap_complete::generate(args.shell, &mut command, "cipherlm", &mut script);
-            print!("{}", String::from_utf8_lossy(&script));
-            Ok(true)
-        }
-    }
-}
-
 #[cfg(test)]
 #[path = "../../../xtask/src/tidy/commands.rs"]
-mod commands;
+mod documented;
 
 #[cfg(test)]
 mod tests {
@@ -104,7 +78,7 @@ mod tests {
         documents(&Path::new(env!("CARGO_MANIFEST_DIR")).join("../.."), &mut files);
         let mut count = 0;
         for file in files {
-            for command in crate::commands::find(&std::fs::read_to_string(&file).unwrap(), "cipherlm") {
+            for command in crate::documented::find(&std::fs::read_to_string(&file).unwrap(), "cipherlm") {
                 let args = std::iter::once("cipherlm".to_owned()).chain(command.args.iter().cloned());
                 if let Err(error) = Cli::try_parse_from(args) {
                     // A command that is only named needs no arguments.

@@ -1,9 +1,12 @@
 //! What a run showed: for the terminal, as JSON, and as the report page.
 
-use super::precision::Bits;
-use super::setup::Setup;
-use crate::clear::argmax;
+mod precision;
+
+pub(crate) use precision::Bits;
+
 use crate::report::{Card, Check, OpRow, Page};
+use crate::sampler::argmax;
+use crate::setup::Setup;
 use crate::system::{gib, peak_memory, processor, threads};
 use cipherlm_infer::{Operator, Report};
 use serde_json::{Value, json};

@@ -1,69 +1,16 @@
 //! Client and server in one process, with nothing but ciphertexts and public keys between them.
 
-use super::outcome::{Outcome, TokenCheck};
-use super::precision::Bits;
-use super::setup::Setup;
-use crate::clear::argmax;
-use crate::system::{current_memory, gib};
+use crate::console::Console;
+use crate::outcome::{Bits, Outcome, TokenCheck};
+use crate::sampler::argmax;
+use crate::setup::Setup;
+use crate::system::current_memory;
 use cipherlm_ckks::bootstrap::BootstrapKeys;
 use cipherlm_ckks::slots::Encrypted;
 use cipherlm_infer::{Audit, Client, Profiler, Progress, Report, Server};
 use cipherlm_model::{Mode, Positions, Runner};
-use indicatif::ProgressBar;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
-
-/// What the user sees while it runs.
-pub(crate) struct Console {
-    wanted: bool,
-    bar: ProgressBar,
-}
-
-impl Console {
-    pub(crate) fn new(wanted: bool) -> Self {
-        Self { wanted, bar: crate::progress::bar(wanted) }
-    }
-
-    /// A line that stays.
-    pub(crate) fn line(&mut self, text: &str) {
-        if self.wanted {
-            self.bar.suspend(|| eprintln!("{text}"));
-        }
-    }
-
-    /// The step about to start.
-    pub(crate) fn step(&mut self, p: &Progress<'_>) {
-        let refresh = if p.refresh { ", then a bootstrap" } else { "" };
-        let layer = p.layer.map_or_else(String::new, |l| format!("layer {} of the model, ", l + 1));
-        let left = p.left.as_secs_f64();
-        let memory = gib(current_memory());
-        self.bar.set_length(p.steps as u64);
-        self.bar.set_position(p.step as u64);
-        self.bar
-            .set_message(format!("{layer}{} at level {}{refresh}; {memory:.1} GiB, {left:.0} s left", p.name, p.level));
-        // Piped: a line now and then instead of a bar.
-        if self.wanted && self.bar.is_hidden() && p.step % 8 == 1 {
-            let (elapsed, step, steps) = (p.elapsed.as_secs_f64(), p.step, p.steps);
-            eprintln!(
-                "  {elapsed:>6.1} s  step {step}/{steps}  {} at level {}  ({memory:.1} GiB, {left:.0} s left)",
-                p.name, p.level
-            );
-        }
-    }
-
-    /// A stage counted in bytes, items or whatever `of` is.
-    pub(crate) fn stage(&self, what: &str, done: u64, of: u64) {
-        self.bar.set_length(of);
-        self.bar.set_position(done);
-        self.bar.set_message(format!("{what}; {:.1} GiB", gib(current_memory())));
-    }
-
-    /// Clears the bar.
-    pub(crate) fn done(&self) {
-        self.bar.finish_and_clear();
-        self.bar.reset();
-    }
-}
 
 /// Keys made, server up.
 pub(crate) struct Session<'s> {

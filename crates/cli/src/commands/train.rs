@@ -25,7 +25,7 @@ pub(crate) fn run(args: &flags::Train, as_json: bool) -> anyhow::Result<bool> {
         prepared.train.tokens().len(),
         prepared.held_out.tokens().len()
     );
-    let bar = crate::progress::bar(!as_json);
+    let bar = crate::console::bar(!as_json);
     let (config, params) = prepared.train(args.resume, |p| {
         bar.set_length(p.steps as u64);
         bar.set_position(p.stats.step as u64);

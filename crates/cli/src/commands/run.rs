@@ -1,8 +1,9 @@
 //! The server's command: `run`. Nothing here can hold a secret key.
 
-use super::{description, must_be_new, read, setup_of, write_public};
-use crate::encrypted::{Console, Setup};
+use crate::console::Console;
 use crate::flags;
+use crate::party::{description, must_be_new, read, setup_of, write_public};
+use crate::setup::Setup;
 use crate::system::{free_disk, gib, peak_memory, processor, threads};
 use anyhow::{Context, bail};
 use cipherlm_ckks::slots::Encrypted;

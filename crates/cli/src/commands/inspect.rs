@@ -1,7 +1,7 @@
 //! `cipherlm inspect`: what a file or folder is, and whether it is whole.
 
-use crate::files::NOTE;
 use crate::flags;
+use crate::party::NOTE;
 use anyhow::{Context, bail};
 use cipherlm_ckks::wire::{HEADER_BYTES, Header, MAGIC};
 use cipherlm_infer::KeyFolder;
@@ -134,7 +134,7 @@ fn text(path: &Path, bytes: &[u8]) -> anyhow::Result<Value> {
     let (what, facts) = if format == NOTE {
         // Its tokens are the prompt: not shown.
         ("client's note of a prompt: keep it", pick(&["plan", "key_id"]))
-    } else if format == crate::encrypted::PLAN {
+    } else if format == super::plan::PLAN {
         (
             "plan",
             pick(&[

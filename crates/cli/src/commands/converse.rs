@@ -1,10 +1,10 @@
 //! `generate --encrypted`: a prompt at once, then token by token over encrypted keys and values.
 
-use super::outcome::TokenCheck;
-use super::run::Console;
-use super::setup;
-use crate::clear::{Sampler, argmax};
+use crate::console::Console;
 use crate::flags;
+use crate::outcome::{MSE_BOUND, TokenCheck};
+use crate::sampler::{Sampler, argmax};
+use crate::setup;
 use crate::system::{available_memory, gib, peak_memory, processor, threads};
 use anyhow::{Context, bail};
 use cipherlm_ckks::bootstrap::{BootstrapKeys, Profile};
@@ -79,7 +79,7 @@ impl Plans {
 }
 
 /// Continues a prompt under encryption; the client decrypts the logits of each token and picks the next one.
-pub(crate) fn generate(args: &flags::Generate, as_json: bool) -> anyhow::Result<bool> {
+pub(crate) fn run(args: &flags::Generate, as_json: bool) -> anyhow::Result<bool> {
     if args.exact {
         bail!("--exact cannot run under encryption: drop it, or drop --encrypted");
     }
@@ -296,7 +296,7 @@ impl Outcome {
     /// Every token as in the clear, errors below the paper's bound.
     fn pass(&self) -> bool {
         !self.rows.is_empty()
-            && self.rows.iter().all(|r| r.check.same_polynomial && r.check.mse <= super::outcome::MSE_BOUND)
+            && self.rows.iter().all(|r| r.check.same_polynomial && r.check.mse <= MSE_BOUND)
             && self.choices.iter().all(|c| c.same_polynomial)
     }
 

@@ -1,0 +1,47 @@
+//! `cipherlm generate`: continues a prompt in the clear.
+
+use crate::flags;
+use crate::model::load;
+use crate::sampler::Sampler;
+use anyhow::bail;
+use cipherlm_model::{Mode, Positions, Runner};
+use serde_json::json;
+use std::io::{IsTerminal, Write};
+
+/// Continues a prompt.
+pub(crate) fn run(args: &flags::Generate, as_json: bool) -> anyhow::Result<bool> {
+    let loaded = load(args.model.as_deref())?;
+    let mode = if args.exact { Mode::Exact } else { Mode::Polynomial };
+    let mut tokens = loaded.tokens(&args.prompt, args.tokens)?;
+    let mut runner = Runner::new(&loaded.model, mode)?;
+    let mut sampler = Sampler::new(args.temperature, args.top_k, args.seed)?;
+    let mut fresh = tokens.clone();
+    let stream = !as_json && std::io::stdout().is_terminal();
+    let prompt_length = tokens.len();
+    if stream {
+        print!("{}", args.prompt);
+    }
+    for _ in 0..args.tokens {
+        let rows = runner.append(&fresh, Positions::Last)?;
+        let Some(logits) = rows.last() else { bail!("the model returned no logits") };
+        let next = sampler.pick(logits);
+        if Some(next) == loaded.tokenizer.end_of_text() {
+            break;
+        }
+        tokens.push(next);
+        fresh = vec![next];
+        if stream {
+            std::io::stdout().write_all(loaded.tokenizer.bytes(next).unwrap_or_default())?;
+            std::io::stdout().flush()?;
+        }
+    }
+    let answer = String::from_utf8_lossy(&loaded.tokenizer.decode_bytes(&tokens[prompt_length..])?).into_owned();
+    if as_json {
+        println!("{}", json!({"machine": "clear", "prompt": args.prompt, "answer": answer, "tokens": tokens}));
+    } else if stream {
+        println!();
+    } else {
+        println!("{}{answer}", args.prompt);
+    }
+    Ok(true)
+}

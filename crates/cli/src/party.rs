@@ -1,0 +1,154 @@
+//! The parties as separate programs, files in and files out: what their commands share.
+
+use crate::setup::{Setup, insecure_profile};
+use anyhow::{Context, bail};
+use cipherlm_ckks::bootstrap::Profile;
+use cipherlm_ckks::{Params, SecretKey};
+use cipherlm_infer::KeyFolder;
+use serde::{Deserialize, Serialize};
+use std::fs::OpenOptions;
+use std::io::Write;
+use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
+use std::path::{Path, PathBuf};
+use zeroize::Zeroizing;
+
+/// The secret, in the client's folder.
+pub(crate) const SECRET: &str = "secret.key";
+/// The evaluation keys, in the client's folder.
+pub(crate) const SERVER: &str = "server";
+
+/// What a client keeps of a prompt: where the answer stands, and the tokens, to compare it with.
+#[derive(Serialize, Deserialize)]
+pub(crate) struct Note {
+    pub(crate) format: String,
+    pub(crate) plan: String,
+    pub(crate) key_id: String,
+    pub(crate) tokens: Vec<u32>,
+}
+
+pub(crate) const NOTE: &str = "cipherlm client note 1";
+
+/// The profile that a description names.
+pub(crate) fn profile(name: &str, log_degree: u32) -> anyhow::Result<Profile> {
+    let secure = [Profile::n16(), Profile::n16_fast()].into_iter().find(|p| p.name == name);
+    match secure {
+        Some(profile) => Ok(profile),
+        None if name == insecure_profile(10)?.name => insecure_profile(log_degree),
+        None => bail!("these keys are for the profile `{name}`, which this version does not have: make new ones"),
+    }
+}
+
+/// Loads the model and makes the plan again that a description names.
+pub(crate) fn setup_of(keys: &KeyFolder, model: Option<&Path>) -> anyhow::Result<Setup> {
+    let loaded = crate::model::load(model)?;
+    let profile = profile(&keys.profile, keys.log_degree)?;
+    if profile.insecure {
+        eprintln!("WARNING: these keys are for a small ring and protect nothing");
+    }
+    let setup = Setup::on(loaded, keys.tokens, profile)?;
+    let plan = setup.plan.id();
+    if plan != keys.plan {
+        bail!(
+            "the keys were made for plan {} of model {} at {} tokens, and this model ({}) compiles to plan {plan}: pass the same \
+             --model to every command, or make new keys with this version of cipherlm",
+            keys.plan,
+            keys.model,
+            keys.tokens,
+            setup.loaded.model.spec().name,
+        );
+    }
+    Ok(setup)
+}
+
+/// The description in a folder that `keygen` made.
+pub(crate) fn description(directory: &Path) -> anyhow::Result<KeyFolder> {
+    let found = KeyFolder::find(directory)?;
+    let (keys, _) = found.with_context(|| {
+        format!("{} is not a folder that `cipherlm keygen` made: it holds no keys.json", directory.display())
+    })?;
+    Ok(keys)
+}
+
+/// Refuses an output that is there already, before any work is done for it.
+pub(crate) fn must_be_new(file: &Path, force: bool) -> anyhow::Result<()> {
+    if file.exists() && !force {
+        bail!("{} is already there: choose another name, or pass --force to replace it", file.display());
+    }
+    Ok(())
+}
+
+/// Writes a file of its owner alone, aside first: under its final name it is whole.
+pub(crate) fn write_private(file: &Path, bytes: &[u8]) -> anyhow::Result<()> {
+    write_mode(file, bytes, 0o600)
+}
+
+pub(crate) fn write_public(file: &Path, bytes: &[u8]) -> anyhow::Result<()> {
+    write_mode(file, bytes, 0o644)
+}
+
+pub(crate) fn write_mode(file: &Path, bytes: &[u8], mode: u32) -> anyhow::Result<()> {
+    let mut aside = file.as_os_str().to_owned();
+    aside.push(".part");
+    let aside = PathBuf::from(aside);
+    let write = || {
+        // A left-over of another mode would keep it.
+        let _ = std::fs::remove_file(&aside);
+        let mut out = OpenOptions::new().write(true).create_new(true).mode(mode).open(&aside)?;
+        out.write_all(bytes)?;
+        out.sync_all()?;
+        std::fs::rename(&aside, file)
+    };
+    write().with_context(|| format!("writing {}", file.display()))
+}
+
+pub(crate) fn read(file: &Path, what: &str, next: &str) -> anyhow::Result<Vec<u8>> {
+    std::fs::read(file).with_context(|| format!("reading the {what} {}: {next}", file.display()))
+}
+
+pub(crate) fn load_note(file: &Path) -> anyhow::Result<Note> {
+    let bytes = read(file, "note", "it lies beside the encrypted prompt")?;
+    let note: Note =
+        serde_json::from_slice(&bytes).with_context(|| format!("{} is no note of `encrypt`", file.display()))?;
+    if note.format != NOTE || note.tokens.is_empty() {
+        bail!("{} is no note of `encrypt` in this version's format ({NOTE})", file.display());
+    }
+    Ok(note)
+}
+
+pub(crate) fn note_beside(prompt: &Path) -> PathBuf {
+    let mut name = prompt.as_os_str().to_owned();
+    name.push(".note");
+    name.into()
+}
+
+/// Reads the secret key; refuses a file that others may read.
+pub(crate) fn load_secret(file: &Path, params: &Params) -> anyhow::Result<SecretKey> {
+    let missing =
+        || format!("the secret key {}: pass the folder that `cipherlm keygen` made with --keys", file.display());
+    let mode = std::fs::metadata(file).with_context(missing)?.permissions().mode();
+    if mode & 0o077 != 0 {
+        bail!("{} can be read by others (mode {:03o}): chmod 600 {0}", file.display(), mode & 0o777);
+    }
+    let bytes = Zeroizing::new(std::fs::read(file).with_context(missing)?);
+    SecretKey::from_secret_bytes(params, &bytes).with_context(|| {
+        format!("{} is not the secret key of these parameters: restore it, or make new keys", file.display())
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_profile_of_every_description_is_found_again() {
+        for made in [Profile::n16(), Profile::n16_fast(), insecure_profile(10).unwrap()] {
+            assert_eq!(profile(made.name, made.log_degree).unwrap(), made);
+        }
+        assert!(profile("n17", 17).is_err() && insecure_profile(16).is_err());
+    }
+
+    #[test]
+    fn a_note_stands_beside_its_prompt() {
+        assert_eq!(note_beside(Path::new("a/prompt.bin")), Path::new("a/prompt.bin.note"));
+    }
+}
