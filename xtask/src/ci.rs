@@ -1,5 +1,6 @@
 //! `cargo xtask ci`: everything a change must pass, in the order that fails fastest.
 
+use crate::build::{EVERYDAY, WHOLE};
 use std::time::Instant;
 use xshell::{Shell, cmd};
 
@@ -20,17 +21,16 @@ pub(crate) fn run(sh: &Shell) -> anyhow::Result<()> {
     step("clippy", &|| clippy(sh))?;
     step("documentation", &|| {
         let _env = sh.push_env("RUSTDOCFLAGS", "-D warnings");
-        Ok(cmd!(sh, "cargo doc --locked --no-deps --workspace").run()?)
+        Ok(cmd!(sh, "cargo doc {WHOLE...} --no-deps").run()?)
     })?;
     step("benchmark bodies", &|| {
         // Not those at full size: minutes and gigabytes for no new coverage beside the tests.
         let groups = crate::bench::GROUPS.iter().filter(|group| !FULL_SIZE.contains(group));
         let args = groups.flat_map(|group| ["--bench", group]);
         // Under `cargo test` criterion runs each body once.
-        let everyday = crate::test::EVERYDAY;
-        Ok(cmd!(sh, "cargo test --locked {everyday...} {args...}").ignore_stdout().run()?)
+        Ok(cmd!(sh, "cargo test {EVERYDAY...} {args...}").ignore_stdout().run()?)
     })?;
-    step("tests", &|| crate::test::run(sh, &crate::flags::Test { slow: false, full: false, no_model: false }))?;
+    step("tests", &|| crate::test::run(sh, &crate::flags::Test { slow: false, full: false, train: true }))?;
     println!("\nCI took {:.0} s:", start.elapsed().as_secs_f64());
     for (name, seconds) in timings {
         println!("  {name:<18} {seconds:>6.0} s");
@@ -43,8 +43,7 @@ const FULL_SIZE: [&str; 4] = ["bootstrap", "layers", "inference", "train"];
 
 /// Warnings are errors, for every target of every crate, training included.
 fn clippy(sh: &Shell) -> anyhow::Result<()> {
-    let features = "cipherlm/train,cipherlm-benches/train";
-    Ok(cmd!(sh, "cargo clippy --locked --workspace --all-targets --features {features} -- -D warnings").run()?)
+    Ok(cmd!(sh, "cargo clippy {WHOLE...} --all-targets -- -D warnings").run()?)
 }
 
 /// Licences, sources and bans; advisories need a database copy, which is not fetched here.

@@ -13,7 +13,8 @@ pub(crate) fn demo(sh: &Shell, flags: &Demo) -> anyhow::Result<()> {
     push(&mut args, "--html", path(flags.html.as_ref()).as_ref());
     push(&mut args, "--profile", flags.profile.as_ref());
     args.extend(flags.precision.then(|| "--precision".into()));
-    Ok(cmd!(sh, "cargo run --quiet --locked --release -p cipherlm -- {args...}").run()?)
+    let program = crate::build::cipherlm(sh)?;
+    Ok(cmd!(sh, "{program} {args...}").run()?)
 }
 
 /// The latency split, by operator and by primitive.
@@ -28,7 +29,8 @@ pub(crate) fn profile(sh: &Shell, flags: &Profile) -> anyhow::Result<()> {
     push(&mut args, "--html", path(flags.html.as_ref()).as_ref());
     push(&mut args, "--profile", flags.profile.as_ref());
     args.extend(flags.precision.then(|| "--precision".into()));
-    Ok(cmd!(sh, "cargo run --quiet --locked --release -p cipherlm -- {args...}").run()?)
+    let program = crate::build::cipherlm(sh)?;
+    Ok(cmd!(sh, "{program} {args...}").run()?)
 }
 
 /// A training run; the only everyday command that builds burn.

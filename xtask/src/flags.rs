@@ -22,14 +22,14 @@ xflags::xflags! {
             /// Parameter set: n16 (default) or n16-fast, both 128-bit secure.
             optional --profile name: String
         }
-        /// Runs the tests; the default tier needs no data, no network and under 10 minutes after the build.
+        /// Runs the tests; the default tier needs no data, no network, no burn and under 10 minutes.
         cmd test {
             /// Also the tests named `slow_*` (bootstraps on small insecure rings, longer training).
             optional --slow
             /// Also the tests named `slow_*` and `full_*` (N = 2^16, gigabytes of memory, one at a time).
             optional --full
-            /// Leave out the crate that builds burn.
-            optional --no-model
+            /// Also the training tier, which builds burn: minutes more.
+            optional --train
         }
         /// Runs the property suites alone.
         cmd prop {

@@ -1,6 +1,7 @@
 //! The project's own commands: `cargo xtask <command>`. Each module is one command.
 
 mod bench;
+mod build;
 mod ci;
 mod cli;
 mod experiment;

@@ -1,5 +1,6 @@
 //! `cargo xtask test` and `cargo xtask prop`: cargo's own runner, with one closing line of counts.
 
+use crate::build::EVERYDAY;
 use crate::flags::{Prop, Test};
 use anyhow::{Context, bail};
 use std::io::{BufRead, BufReader, Write};
@@ -25,9 +26,6 @@ impl Counts {
         Some(Self { passed: number("passed")?, failed: number("failed")?, skipped: number("ignored")? })
     }
 }
-
-/// All but the crate that builds burn. The same selection wherever something is built in this profile, so that it is built once.
-pub(crate) const EVERYDAY: [&str; 3] = ["--workspace", "--exclude", "cipherlm-train"];
 
 /// Package, name and toy arguments of every example. `None`: it has no toy size, and is only built.
 pub(crate) const EXAMPLES: &[(&str, &str, Option<&[&str]>)] = &[
@@ -56,7 +54,7 @@ pub(crate) const EXAMPLES: &[(&str, &str, Option<&[&str]>)] = &[
 
 /// Runs an example that was built, quietly unless it fails.
 fn run_example(sh: &Shell, name: &str, args: &[&str]) -> anyhow::Result<()> {
-    let program = crate::bench::target_dir(sh).join("debug/examples").join(name);
+    let program = crate::build::target_dir(sh).join("release/examples").join(name);
     let output =
         Command::new(&program).args(args).current_dir(sh.current_dir()).output().context("it could not be started")?;
     if !output.status.success() {
@@ -84,7 +82,7 @@ impl Tally {
 
     fn examples(&mut self, sh: &Shell) {
         println!("== examples at toy size");
-        let built = cmd!(sh, "cargo build --locked {EVERYDAY...} --examples").run();
+        let built = cmd!(sh, "cargo build {EVERYDAY...} --examples").run();
         for (package, name, args) in EXAMPLES.iter().filter_map(|(p, e, args)| Some((p, e, (*args)?))) {
             match run_example(sh, name, args) {
                 Ok(()) if built.is_ok() => self.total.passed += 1,
@@ -102,14 +100,14 @@ impl Tally {
 pub(crate) fn run(sh: &Shell, flags: &Test) -> anyhow::Result<()> {
     let start = Instant::now();
     let mut tally = Tally::default();
-    let base = ["test", "--locked", "--no-fail-fast"];
+    let base = ["test", "--no-fail-fast"];
     tally.step(sh, "libraries, binaries, suites, doc examples", &[&base[..], &EVERYDAY].concat())?;
     tally.examples(sh);
-    if !flags.no_model {
-        // In release: one optimised build of burn serves tests and training.
-        tally.step(sh, "training crate", &[&base[..], &["--release", "-p", "cipherlm-train"]].concat())?;
+    if flags.train || flags.slow || flags.full {
+        println!("training tier: builds burn (about 160 packages, 6 minutes on two cores), then tests for a minute");
+        tally.step(sh, "training tier", &[&base[..], &["--locked", "--release", "-p", "cipherlm-train"]].concat())?;
     }
-    let ignored = [&base[..], &["--release", "--lib", "--tests", "--", "--ignored"]].concat();
+    let ignored = [&base[..], &EVERYDAY, &["--lib", "--tests", "--", "--ignored"]].concat();
     if flags.slow || flags.full {
         tally.step(sh, "slow tier", &[&ignored[..], &["slow_"]].concat())?;
     }
@@ -132,7 +130,7 @@ pub(crate) fn prop(sh: &Shell, flags: &Prop) -> anyhow::Result<()> {
     let mut failures = Vec::new();
     for (package, test) in property_suites(sh)? {
         println!("== {package}: {test}");
-        if !cargo_counted(sh, &["test", "--locked", "--release", "-p", &package, "--test", &test], &env, &mut total)? {
+        if !cargo_counted(sh, &[&["test"], &EVERYDAY[..], &["--test", &test]].concat(), &env, &mut total)? {
             failures.push(format!("{package}: {test}"));
         }
     }

@@ -3,11 +3,13 @@
 mod criterion;
 mod peers;
 
+use crate::build::EVERYDAY;
 use crate::flags::Bench;
 use anyhow::{Context, bail};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::io::{BufRead, BufReader};
+use std::path::PathBuf;
 use std::process::{Command, Stdio};
 use xshell::{Shell, cmd};
 
@@ -46,7 +48,7 @@ pub(crate) fn run(sh: &Shell, flags: &Bench) -> anyhow::Result<()> {
     let mut rows = Vec::new();
     for group in groups {
         let metrics = run_group(sh, flags, group, threads)?;
-        rows.extend(criterion::rows(&target_dir(sh), group, threads, &metrics)?);
+        rows.extend(criterion::rows(&crate::build::target_dir(sh), group, threads, &metrics)?);
         if flags.peers {
             rows.extend(peers::run(sh, group, threads)?);
         }
@@ -71,14 +73,8 @@ pub(crate) fn callgrind(sh: &Shell, group: &str) -> anyhow::Result<()> {
     if cmd!(sh, "valgrind --version").quiet().ignore_stdout().ignore_stderr().run().is_err() {
         bail!("valgrind is not installed: `apt-get install valgrind`, then the same command again");
     }
-    let built =
-        cmd!(sh, "cargo bench --locked -p cipherlm-benches --bench {group} --no-run --message-format=json").read()?;
-    let artifacts = built.lines().filter_map(|line| serde_json::from_str::<serde_json::Value>(line).ok());
-    let program = artifacts
-        .filter(|a| a["target"]["name"] == group)
-        .find_map(|a| a["executable"].as_str().map(String::from))
-        .context("cargo built no bench executable")?;
-    let out = target_dir(sh).join(format!("callgrind.{group}.out"));
+    let program = executable(sh, group)?;
+    let out = crate::build::target_dir(sh).join(format!("callgrind.{group}.out"));
     let _threads = sh.push_env("RAYON_NUM_THREADS", "1");
     // Valgrind's processor has AVX2 and no AVX-512: the kernel is chosen from what it shows, so these are counts of the AVX2 path.
     let said =
@@ -90,31 +86,44 @@ pub(crate) fn callgrind(sh: &Shell, group: &str) -> anyhow::Result<()> {
     Ok(())
 }
 
+/// Builds the criterion target of a group and says where its program is.
+///
+/// `cargo bench` would name another profile, and `-p cipherlm-benches` resolve other features: either builds all again.
+fn executable(sh: &Shell, group: &str) -> anyhow::Result<PathBuf> {
+    let selection: &[&str] = if group == "train" {
+        &["--locked", "--release", "-p", "cipherlm-benches", "--features", "train"]
+    } else {
+        &EVERYDAY
+    };
+    let built = cmd!(sh, "cargo build {selection...} --bench {group} --message-format=json").read()?;
+    let artifacts = built.lines().filter_map(|line| serde_json::from_str::<serde_json::Value>(line).ok());
+    let program =
+        artifacts.filter(|a| a["target"]["name"] == group).find_map(|a| a["executable"].as_str().map(PathBuf::from));
+    program.context("cargo built no bench executable")
+}
+
 /// `METRICS {"id":…, …}` lines that a bench body prints beside its times, by id.
 type Metrics = BTreeMap<String, BTreeMap<String, serde_json::Value>>;
 
 fn run_group(sh: &Shell, flags: &Bench, group: &str, threads: usize) -> anyhow::Result<Metrics> {
-    criterion::forget(&target_dir(sh), group)?;
-    let mut args: Vec<String> =
-        ["bench", "--locked", "-p", "cipherlm-benches", "--bench", group].map(String::from).to_vec();
-    if group == "train" {
-        args.extend(["--features".into(), "train".into()]);
-    }
-    args.push("--".into());
+    criterion::forget(&crate::build::target_dir(sh), group)?;
+    let program = executable(sh, group)?;
+    let mut args = vec!["--bench".to_string()];
     args.extend(flags.filter.clone());
     for (option, value) in [("--save-baseline", &flags.save), ("--baseline", &flags.compare)] {
         if let Some(value) = value {
             args.extend([option.to_string(), value.clone()]);
         }
     }
-    let mut child = Command::new("cargo")
+    let mut child = Command::new(&program)
         .args(&args)
         .env("RAYON_NUM_THREADS", threads.to_string())
-        .current_dir(sh.current_dir())
+        .env("CRITERION_HOME", crate::build::target_dir(sh).join("criterion"))
+        .current_dir(sh.current_dir().join("benches"))
         .stdout(Stdio::piped())
         .spawn()
-        .context("cargo could not be started")?;
-    let stdout = child.stdout.take().context("no output from cargo bench")?;
+        .with_context(|| format!("{} could not be started", program.display()))?;
+    let stdout = child.stdout.take().context("no output from the benchmark")?;
     let mut metrics = Metrics::new();
     for line in BufReader::new(stdout).lines() {
         let line = line?;
@@ -129,13 +138,9 @@ fn run_group(sh: &Shell, flags: &Bench, group: &str, threads: usize) -> anyhow::
         }
     }
     if !child.wait()?.success() {
-        bail!("`cargo {}` failed", args.join(" "));
+        bail!("`{} {}` failed", program.display(), args.join(" "));
     }
     Ok(metrics)
-}
-
-pub(crate) fn target_dir(sh: &Shell) -> std::path::PathBuf {
-    std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| sh.current_dir().join("target"), Into::into)
 }
 
 fn print_table(rows: &[Row]) {

@@ -23,8 +23,8 @@ pub(crate) fn run(sh: &Shell, flags: &Experiment) -> anyhow::Result<()> {
         "division" => division::run(flags.quick, &out, flags.rows.as_deref())?,
         "latency" | "length" => {
             let name = &flags.name;
-            cmd!(sh, "cargo run --quiet --locked --release -p cipherlm -- experiment {name} --out {out} {quick...}")
-                .run()?;
+            let program = crate::build::cipherlm(sh)?;
+            cmd!(sh, "{program} experiment {name} --out {out} {quick...}").run()?;
             if name == "latency" { latency::draw(&out)? } else { length::draw(&out)? }
         }
         other => {
