@@ -3,12 +3,13 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use cipherlm_ring::{Eval, Limbs, Poly, Secret, Seed, Stream, sample};
+use cipherlm_ring::{Eval, Limbs, Poly, Secret, Seed, SmallCoeffs, Stream, sample};
 use num_complex::Complex64;
 use zeroize::Zeroizing;
 
 use crate::encode::Plaintext;
 use crate::keys::{PublicKey, SecretKey};
+use crate::secrecy::finish;
 use crate::{Ciphertext, Error, Params, Scale};
 
 /// Bits above the scale that decryption reconstructs: values beyond 2^50 times the scale are garbage in any case.
@@ -25,7 +26,9 @@ impl SecretKey {
         self.encrypt_with_seed(plaintext, level, &Seed::random()?)
     }
 
-    /// As [`SecretKey::encrypt`] with randomness of the caller's; **using a seed twice reveals the messages**.
+    /// As [`SecretKey::encrypt`] with randomness of the caller's. The seed is bound to key, level and message: the same call
+    /// gives the same ciphertext, which shows that the message is the same, and any other call shares nothing with it. It
+    /// must be as secret as the key.
     ///
     /// # Errors
     /// As [`SecretKey::encrypt`].
@@ -35,10 +38,11 @@ impl SecretKey {
         params.check_level("encrypt", level)?;
         self.check_modulus("ciphertext", params.log_q(level))?;
         let limbs = params.limbs(level);
+        let seed = bound_seed("secret key", seed, self.id(), plaintext, level);
         // The published seed is derived, and says nothing about that of the error.
-        let public = *seed.derive("encryption public half", 0).expose();
+        let public = *seed.derive("public half", 0).expose();
         let c1 = fresh_half(params, limbs, &public)?;
-        let error = sample::gaussian(&mut Stream::new(seed, "encryption error", 0), params.degree());
+        let error = sample::gaussian(&mut Stream::new(&seed, "error", 0), params.degree());
         let mut c0 = error.to_poly(params.ring(), limbs)?.into_eval();
         let product = Secret::new(Poly::mul(&c1, self.eval_all())?);
         c0.expose_mut().sub_assign(product.expose())?;
@@ -107,7 +111,8 @@ impl PublicKey {
         self.encrypt_with_seed(plaintext, level, &Seed::random()?)
     }
 
-    /// As [`PublicKey::encrypt`] with randomness of the caller's; **using a seed twice reveals the messages**.
+    /// As [`PublicKey::encrypt`] with randomness of the caller's, bound as by [`SecretKey::encrypt_with_seed`]. The seed must
+    /// be kept secret.
     ///
     /// # Errors
     /// As [`SecretKey::encrypt`].
@@ -116,17 +121,12 @@ impl PublicKey {
         params.check_same("encrypt", plaintext.params())?;
         params.check_level("encrypt", level)?;
         let (ring, limbs) = (params.ring(), params.limbs(level));
-        let small = |label| -> Result<Secret<Eval>, Error> {
-            let mut stream = Stream::new(seed, label, 0);
-            let coefficients = if label == "ephemeral" {
-                sample::ternary(&mut stream, params.degree())
-            } else {
-                sample::gaussian(&mut stream, params.degree())
-            };
-            Ok(coefficients.to_poly(ring, limbs)?.into_eval())
-        };
-        let u = small("ephemeral")?;
-        let (mut c0, mut c1) = (small("first error")?, small("second error")?);
+        let seed = bound_seed("public key", seed, self.id, plaintext, level);
+        let stream = |label| Stream::new(&seed, label, 0);
+        let spread = |small: SmallCoeffs| -> Result<_, Error> { Ok(small.to_poly(ring, limbs)?.into_eval()) };
+        let u = spread(sample::ternary(&mut stream("ephemeral secret"), params.degree()))?;
+        let mut c0 = spread(sample::gaussian(&mut stream("first error"), params.degree()))?;
+        let mut c1 = spread(sample::gaussian(&mut stream("second error"), params.degree()))?;
         c0.expose_mut().mul_add_assign(u.expose(), &self.b)?;
         c1.expose_mut().mul_add_assign(u.expose(), &self.a)?;
         plaintext.lift(limbs)?.add_to(c0.expose_mut(), false)?;
@@ -249,6 +249,15 @@ impl DecodedSlots {
     pub fn real(&self) -> Vec<f64> {
         self.0.iter().map(|v| v.re).collect()
     }
+}
+
+/// The caller's seed bound to all that an encryption depends on, so that no two encryptions share randomness.
+fn bound_seed(kind: &str, seed: &Seed, key_id: crate::KeyId, plaintext: &Plaintext, level: usize) -> Seed {
+    let mut hasher = blake3::Hasher::new_derive_key("cipherlm-ckks 2 encryption seed");
+    hasher.update(seed.expose()).update(plaintext.params().hash().as_bytes()).update(key_id.as_bytes());
+    hasher.update(&(level as u64).to_le_bytes()).update(&(kind.len() as u64).to_le_bytes()).update(kind.as_bytes());
+    plaintext.hash_into(&mut hasher);
+    finish(hasher)
 }
 
 /// The public half of a seeded ciphertext.

@@ -288,7 +288,10 @@ pub enum WireError {
     #[error("unknown magic number")]
     Magic,
     /// Another version of the format.
-    #[error("format version {found}, this build reads {expected}")]
+    #[error(
+        "format version {found}, this build reads {expected}; make the object again with this build (a secret key of \
+         another version cannot be carried over: make a new secret, and new keys from it)"
+    )]
     Version {
         /// Version in the header.
         found: u16,

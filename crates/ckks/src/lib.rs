@@ -45,6 +45,7 @@ mod par;
 pub mod params;
 pub mod polynomial;
 mod scale;
+mod secrecy;
 pub mod slots;
 pub mod wire;
 

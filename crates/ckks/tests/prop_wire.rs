@@ -208,7 +208,7 @@ fn hostile_fields_are_named() {
         other => panic!("{other}"),
     };
     assert!(matches!(wire(with(&|b| b[0] = b'X')), WireError::Magic));
-    for version in [0u16, 1, 3, u16::MAX] {
+    for version in [0u16, 1, 2, 4, u16::MAX] {
         let e = wire(with(&|b| b[4..6].copy_from_slice(&version.to_le_bytes())));
         assert!(matches!(e, WireError::Version { found, .. } if found == version));
     }
@@ -236,6 +236,18 @@ fn hostile_fields_are_named() {
     // The first residue becomes 2^50 - 1, above every prime.
     let e = wire(with(&|b| b[h + 60..h + 67].fill(0xff)));
     assert!(matches!(e, WireError::Residue { limb: 0, .. }), "{e}");
+}
+
+#[test]
+fn secrets_of_an_older_version_are_refused_with_the_next_step() {
+    let s = small();
+    let mut bytes = s.secret.to_secret_bytes().to_vec();
+    for version in [1u16, 2] {
+        bytes[4..6].copy_from_slice(&version.to_le_bytes());
+        let refused = SecretKey::from_secret_bytes(&s.params, &bytes).map(drop).unwrap_err();
+        assert!(matches!(refused, Error::Wire(WireError::Version { found, .. }) if found == version), "{refused}");
+        assert!(refused.to_string().contains("make a new secret, and new keys"), "{refused}");
+    }
 }
 
 #[test]

@@ -1,6 +1,7 @@
 //! Plaintexts: integer coefficients kept compact, lifted to residues only where they are used.
 
 use cipherlm_ring::{Coeff, Eval, Kernel, Limbs, Modulus, Poly};
+use zeroize::Zeroizing;
 
 use crate::{Error, Params, Scale};
 
@@ -47,6 +48,19 @@ impl Plaintext {
     pub fn log2_max(&self) -> f64 {
         let largest = self.integers.iter().map(|c| c.unsigned_abs()).max().unwrap_or(0);
         (largest as f64).log2() + f64::from(self.shift)
+    }
+
+    /// Feeds a hash with everything that tells this message from others of its parameter set.
+    pub(crate) fn hash_into(&self, hasher: &mut blake3::Hasher) {
+        let (high, low) = self.scale.to_parts();
+        hasher.update(&(self.slots as u64).to_le_bytes()).update(&self.shift.to_le_bytes());
+        hasher.update(&high.to_bits().to_le_bytes()).update(&low.to_bits().to_le_bytes());
+        let mut bytes = Zeroizing::new([0u8; 4096]);
+        for block in self.integers.chunks(bytes.len() / 8) {
+            let bytes = &mut bytes[..8 * block.len()];
+            bytes.as_chunks_mut().0.iter_mut().zip(block).for_each(|(to, integer)| *to = integer.to_le_bytes());
+            hasher.update(bytes);
+        }
     }
 
     /// The `2 * slots` coefficients, to 53 bits.

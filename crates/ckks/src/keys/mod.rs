@@ -4,6 +4,7 @@ mod form;
 mod galois;
 mod public;
 mod request;
+mod root;
 mod secret;
 mod set;
 mod store;

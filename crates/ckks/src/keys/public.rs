@@ -2,6 +2,7 @@
 
 use cipherlm_ring::{Eval, Poly, Secret, Seed, Stream, sample};
 
+use super::root::KeySeeds;
 use super::{KeyId, SecretKey};
 use crate::{Error, Params};
 
@@ -22,9 +23,8 @@ impl PublicKey {
         let params = secret.params();
         secret.check_modulus("public key", params.log_q(params.max_level()))?;
         let limbs = params.limbs(params.max_level());
-        let seed = *secret.root().derive("public key a", 0).expose();
+        let KeySeeds { public: seed, errors } = secret.seeds(&format!("public key, level {}", params.max_level()));
         let a = Self::public_half(params, &seed)?;
-        let errors = secret.root().derive("public key error", 0);
         let error = sample::gaussian(&mut Stream::new(&errors, "error", 0), params.degree());
         let mut b = error.to_poly(params.ring(), limbs)?.into_eval();
         let product = Secret::new(Poly::mul(&a, secret.eval_all())?);

@@ -6,6 +6,7 @@ use std::sync::atomic::AtomicU64;
 use cipherlm_ring::{Eval, Limbs, Poly, Secret, Seed, Stream, sample};
 use rayon::prelude::*;
 
+use super::root::{KeySeeds, Root};
 use super::switching::{self, Purpose};
 use super::{KeyForm, KeyId, KeyPurpose, KeyRequest, KeySet, PublicKey, SwitchingKey};
 use crate::params::{KeyShape, SecretDistribution};
@@ -13,8 +14,9 @@ use crate::{Error, Params};
 
 /// A secret key. It is wiped on drop and can be neither printed, cloned nor serialised by derive.
 ///
-/// Its public halves, error terms and identity come from one root seed by labelled one-way derivation, so that
-/// generating the same key twice gives the same bytes, and no two keys share a stream.
+/// Its coefficients, its identity, and the public halves and errors of its keys come from one root seed by labelled one-way
+/// derivation: generating the same key twice gives the same bytes, and no two keys share a stream. The derivation takes in
+/// the parameter set and the distribution, so that one root seed under two sets gives two unrelated secrets.
 ///
 /// ```compile_fail
 /// fn copy<T: Clone>(x: &T) -> T { x.clone() }
@@ -23,7 +25,7 @@ use crate::{Error, Params};
 pub struct SecretKey {
     params: Params,
     distribution: SecretDistribution,
-    root: Seed,
+    root: Root,
     id: KeyId,
     /// Over all limbs of the ring.
     eval: Secret<Eval>,
@@ -40,7 +42,8 @@ impl SecretKey {
         Self::from_seed(params, Seed::random()?)
     }
 
-    /// The dense ternary secret of a root seed: the way to store a secret key in 32 bytes, and to repeat a test.
+    /// The dense ternary secret of a root seed under these parameters, for tests that repeat and for those who keep 32 bytes.
+    /// Under other parameters the seed gives another secret; [`SecretKey::to_secret_bytes`] stores which ones they were.
     ///
     /// # Errors
     /// [`Error::Ring`] only.
@@ -73,15 +76,14 @@ impl SecretKey {
     }
 
     fn with_distribution(params: &Params, distribution: SecretDistribution, root: Seed) -> Result<Self, Error> {
-        let mut stream = Stream::new(&root, "secret coefficients", 0);
+        let root = Root::new(root, params, distribution);
+        let mut stream = Stream::new(&root.coefficients(), "coefficients", 0);
         let coefficients = match distribution {
             SecretDistribution::Ternary => sample::ternary(&mut stream, params.degree()),
             SecretDistribution::Sparse { weight } => sample::ternary_weight(&mut stream, params.degree(), weight)?,
         };
         let eval = coefficients.to_poly(params.ring(), &params.ring().limbs())?.into_eval();
-        let mut hasher = blake3::Hasher::new_derive_key("cipherlm-ckks 1 key id");
-        hasher.update(params.hash().as_bytes()).update(root.derive("key id", 0).expose());
-        let id = KeyId(*hasher.finalize().as_bytes());
+        let id = KeyId(root.id());
         Ok(Self { params: params.clone(), distribution, root, id, eval, released: Arc::default() })
     }
 
@@ -176,8 +178,14 @@ impl SecretKey {
         self.eval.expose()
     }
 
-    pub(crate) fn root(&self) -> &Seed {
-        &self.root
+    /// The root seed as it is stored.
+    pub(crate) fn stored_root(&self) -> &Seed {
+        self.root.stored()
+    }
+
+    /// The seeds of one key of this secret; see [`Root::key`].
+    pub(super) fn seeds(&self, object: &str) -> KeySeeds {
+        self.root.key(object)
     }
 
     /// Refuses an encryption under this secret at a modulus of `log_q` bits below 128-bit security.

@@ -3,6 +3,7 @@
 use cipherlm_ring::{Eval, Limbs, Poly, Secret, Seed, Stream, sample};
 
 use super::form::{KeyBody, KeyForm};
+use super::root::KeySeeds;
 use super::{GaloisElement, KeyId, KeyPurpose, SecretKey};
 use crate::params::{KeyShape, SecretDistribution};
 use crate::{Error, Params};
@@ -119,14 +120,14 @@ pub(super) fn generate(
             (KeyPurpose::Switch(from.id()), label, from.eval(&limbs)?, own)
         }
     };
-    // One label per key object: no two keys share a public half or an error.
-    let label = format!("{label} level {} special {}", shape.level, shape.special);
-    let seed = *secret.root().derive(&format!("public half, {label}"), 0).expose();
-    let errors = secret.root().derive(&format!("error, {label}"), 0);
+    // Everything that tells this key from the others of the secret: no two share a public half or an error.
+    let (KeyShape { level, special }, digits) = (shape, shape.digits(params));
+    let label = format!("switching key {label}, level {level}, special {special}, digits {digits:?}");
+    let KeySeeds { public: seed, errors } = secret.seeds(&label);
 
     // P s, the term that digit j carries on its own limbs.
     source.expose_mut().scale_assign(&params.special_residues(&limbs, shape.special))?;
-    let digits = shape.digits(params).into_iter().enumerate().map(|(j, range)| {
+    let digits = digits.into_iter().enumerate().map(|(j, range)| {
         let a = public_half(params, &limbs, &seed, j)?;
         let error = sample::gaussian(&mut Stream::new(&errors, "digit", j as u64), params.degree());
         let mut b = error.to_poly(ring, &limbs)?.into_eval();

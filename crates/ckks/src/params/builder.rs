@@ -163,7 +163,7 @@ impl Assembled {
         let special = primes.len()..primes.len() + self.chain.special.len();
         primes.extend(&self.chain.special);
         let scales = default_scales(&self.group_bits, &self.chain.groups);
-        let mut text = format!("cipherlm-ckks 1; degree {}; groups", self.degree);
+        let mut text = format!("cipherlm-ckks 2; degree {}; groups", self.degree);
         for (group, bits) in self.chain.groups.iter().zip(&self.group_bits) {
             text += &format!(" {:016x}:{group:?}", bits.to_bits());
         }

@@ -164,7 +164,7 @@ impl SecretKey {
     /// The secret key for storage: whoever reads these bytes can decrypt everything.
     pub fn to_secret_bytes(&self) -> Zeroizing<Vec<u8>> {
         let mut body = Zeroizing::new(weight(self.distribution()).to_le_bytes().to_vec());
-        body.extend_from_slice(self.root().expose());
+        body.extend_from_slice(self.stored_root().expose());
         Zeroizing::new(seal(Self::TYPE, self.params(), self.id(), &body))
     }
 

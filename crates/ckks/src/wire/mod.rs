@@ -27,7 +27,7 @@ use crate::{Error, KeyId, Params, ParamsHash, WireError};
 /// First bytes of every object.
 pub const MAGIC: [u8; 4] = *b"CLMK";
 /// Version that this build writes and reads.
-pub const VERSION: u16 = 2;
+pub const VERSION: u16 = 3;
 /// Bytes of the header.
 pub const HEADER_BYTES: u64 = 112;
 
