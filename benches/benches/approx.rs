@@ -1,6 +1,6 @@
 //! Fits, certificates and evaluation of polynomials.
 
-use cipherlm_approx::{Circuit, DiscreteCosine, EvalPlan, Function, Interval, Remez, Scheme, Weight, choose};
+use cipherlm_approx::{Circuit, EvalPlan, Function, Interval, Remez, Scheme, Weight, choose};
 use criterion::{Criterion, criterion_group, criterion_main};
 use std::hint::black_box;
 use std::time::Duration;
@@ -26,9 +26,6 @@ fn fits(c: &mut Criterion) {
     });
     group.bench_function("sign_composite/7_15_15_27", |b| {
         b.iter(|| cipherlm_approx::scheme::minimax_sign(black_box(2f64.powi(-12)), &[7, 15, 15, 27]).expect("stages"));
-    });
-    group.bench_function("discrete_cosine/30", |b| {
-        b.iter(|| DiscreteCosine::new(black_box(16), 30, 3, 2f64.powi(-10)).expect("an interpolant"));
     });
     group.bench_function("choose_inverse/1000", |b| {
         b.iter(|| choose(black_box(Function::INVERSE), &[wide], 1e-3).expect("a choice"));

@@ -43,7 +43,8 @@ pub struct Choice {
 /// The domain is one interval, or for sign and step the two intervals ±[gap, radius].
 ///
 /// # Errors
-/// A pole in the domain, a target that is not positive, or [`Error::NoScheme`].
+/// A pole in the domain, a target that is not positive, another number of intervals, [`Error::NotDirect`] for max(x, 0),
+/// or [`Error::NoScheme`].
 pub fn choose(function: Function, domain: &[Interval], target: f64) -> Result<Choice> {
     if !(target > 0.0 && target.is_finite()) {
         return Err(Error::Parameter { what: "target error", value: target, expected: "positive" });
@@ -54,9 +55,17 @@ pub fn choose(function: Function, domain: &[Interval], target: f64) -> Result<Ch
         (Function::Step, [a, b]) => composites(*a, *b, target, (0.5, 0.5))?,
         (Function::Inverse { shift }, [domain]) => inverses(shift, *domain, target)?,
         (Function::InverseSqrt { shift }, [domain]) => inverse_roots(shift, *domain, target)?,
-        (Function::Sign | Function::Step | Function::Relu, _) | (_, [] | [_, _, ..]) => {
-            let (value, expected) = (domain.len() as f64, "one, or two around a gap for sign and step");
-            return Err(Error::Parameter { what: "number of intervals", value, expected });
+        (Function::Relu, _) => {
+            let instead = "it is x times a step, which `Scheme::relu` makes from a radius, a gap and degrees";
+            return Err(Error::NotDirect { function: function.to_string(), instead });
+        }
+        (Function::Sign | Function::Step, _) => {
+            let (what, value) = ("number of intervals of a sign or step", domain.len() as f64);
+            return Err(Error::Parameter { what, value, expected: "two, on both sides of the gap around 0" });
+        }
+        (_, [] | [_, _, ..]) => {
+            let (what, value) = ("number of intervals of a smooth function", domain.len() as f64);
+            return Err(Error::Parameter { what, value, expected: "one" });
         }
         (_, [domain]) => smooth(function, *domain, target, measure)?,
     };
@@ -261,7 +270,43 @@ mod tests {
         let domain = [interval(-1.0, -1.0 / 64.0), interval(1.0 / 64.0, 1.0)];
         let choice = choose(Function::Sign, &domain, 1e-3).unwrap();
         assert!(choice.scheme.max_error() <= 1e-3 && choice.scheme.depth() <= 9, "{:?}", choice.scheme.cost());
-        assert!(choose(Function::Sign, &domain[..1], 1e-3).is_err());
+    }
+
+    #[test]
+    fn refusals_say_how_many_intervals_and_what_instead() {
+        let [one, other] = [interval(-1.0, -0.5), interval(0.5, 1.0)];
+        let message = |function, domain: &[Interval]| choose(function, domain, 1e-3).unwrap_err().to_string();
+        for domain in [&[interval(-1.0, 1.0)][..], &[one, other], &[]] {
+            let said = message(Function::Relu, domain);
+            assert!(said.contains("max(x, 0)") && said.contains("Scheme::relu"), "{said}");
+        }
+        for function in [Function::Sign, Function::Step] {
+            for domain in [&[other][..], &[], &[one, other, interval(2.0, 3.0)]] {
+                let said = message(function, domain);
+                assert!(said.contains(&format!("is {}, expected two", domain.len())), "{said}");
+            }
+        }
+        for function in [Function::Gelu, Function::INVERSE, Function::InverseSqrt { shift: 1.0 }] {
+            for domain in [&[one, other][..], &[]] {
+                let said = message(function, domain);
+                assert!(said.contains(&format!("is {}, expected one", domain.len())), "{said}");
+            }
+        }
+    }
+
+    #[test]
+    fn hopeless_domains_end_in_a_refusal() {
+        let extreme = interval(1e-300, 1e300);
+        for function in [Function::INVERSE, Function::InverseSqrt { shift: 0.0 }] {
+            let refused = choose(function, &[extreme], 1e-3);
+            assert!(matches!(refused, Err(Error::NoScheme { .. } | Error::NotConverged { .. })), "{refused:?}");
+        }
+        for shift in [f64::NAN, f64::INFINITY] {
+            for function in [Function::Inverse { shift }, Function::InverseSqrt { shift }] {
+                let refused = choose(function, &[interval(0.5, 1.0)], 1e-3);
+                assert!(matches!(refused, Err(Error::NotFinite { .. })), "{refused:?}");
+            }
+        }
     }
 
     #[test]

@@ -14,6 +14,31 @@ pub enum Error {
         /// Upper end as given.
         hi: f64,
     },
+    /// An interval that doubles cannot map onto [-1, 1].
+    #[error("[{lo}, {hi}] is too narrow: the slope of its map onto [-1, 1] overflows a double; widen it or rescale")]
+    TooNarrow {
+        /// Lower end as given.
+        lo: f64,
+        /// Upper end as given.
+        hi: f64,
+    },
+    /// A domain without intervals.
+    #[error("a domain needs at least one interval")]
+    EmptyDomain,
+    /// A domain with fewer doubles than a fit needs points.
+    #[error(
+        "a fit of degree {degree} needs {needed} different points, and [{lo}, {hi}] has not so many doubles there: widen the domain or lower the degree"
+    )]
+    TooFewPoints {
+        /// Lower end of the domain.
+        lo: f64,
+        /// Upper end of the domain.
+        hi: f64,
+        /// Degree asked for.
+        degree: usize,
+        /// Points of alternation of that degree.
+        needed: usize,
+    },
     /// A number that is infinite or not a number.
     #[error("{what} is not finite: {value}")]
     NotFinite {
@@ -26,6 +51,14 @@ pub enum Error {
     #[error("the function is not finite at x = {x}: choose a domain where it is defined")]
     NonFiniteSample {
         /// Where the function was sampled.
+        x: f64,
+    },
+    /// A relative error asked for where the function vanishes.
+    #[error(
+        "the function is 0 at x = {x}, where a relative error is undefined: fit the absolute error, or leave that point out of the domain"
+    )]
+    ZeroOfFunction {
+        /// Where the function vanishes, or changes its sign next to it.
         x: f64,
     },
     /// The function has a pole or a branch point inside the domain.
@@ -99,13 +132,13 @@ pub enum Error {
         /// The last reference points.
         reference: Vec<f64>,
     },
-    /// Too few samples for the number of coefficients, or samples that do not determine them.
-    #[error("{samples} samples do not determine {coefficients} coefficients")]
-    Underdetermined {
-        /// Samples with positive weight.
-        samples: usize,
-        /// Coefficients asked for.
-        coefficients: usize,
+    /// A function that is built from others instead of being approximated.
+    #[error("{function} is not approximated directly: {instead}")]
+    NotDirect {
+        /// The function.
+        function: String,
+        /// What to do.
+        instead: &'static str,
     },
     /// A parameter outside its range.
     #[error("{what} is {value}, expected {expected}")]

@@ -15,7 +15,25 @@ pub(crate) fn float(x: f64, bits: usize) -> Float {
 
 /// Nearest double; infinite when out of range.
 pub(crate) fn to_f64(x: &Float) -> f64 {
-    if x.repr().is_infinite() { f64::INFINITY } else { x.to_f64().value() }
+    x.to_f64().value()
+}
+
+/// Where exp(±x) is so far outside the range of doubles that it counts as 0 or infinite.
+pub(crate) const EXP_LIMIT: f64 = 65536.0;
+
+/// exp x, 0 or infinite beyond [`EXP_LIMIT`].
+pub(crate) fn exp(x: &Float) -> Float {
+    match to_f64(x) {
+        value if value < -EXP_LIMIT => float(0.0, x.precision()),
+        value if value > EXP_LIMIT => Float::INFINITY,
+        _ => x.exp(),
+    }
+}
+
+/// factor / (1 + exp(−x)).
+pub(crate) fn sigmoid_of(x: &Float, factor: Float) -> Float {
+    let e = exp(&-x.clone());
+    if is_finite(&e) { factor / (float(1.0, x.precision()) + e) } else { float(0.0, x.precision()) }
 }
 
 /// Whether the number is finite.
@@ -42,6 +60,10 @@ pub(crate) fn log2_abs(x: &Float) -> f64 {
 /// erf x from its all-positive series 2/√π · exp(−x²) · Σ 2^k x^(2k+1) / (2k+1)!!.
 pub(crate) fn erf(x: &Float) -> Float {
     let bits = x.precision().max(64);
+    // Beyond this erfc x < exp(−x²) is below the last bit, and the series would take x² terms.
+    if to_f64(&abs(x)) > (bits as f64 + 16.0).sqrt() {
+        return float(1f64.copysign(to_f64(x)), bits);
+    }
     let x = x.clone().with_precision(bits + 16).value();
     let square = &x * &x;
     let twice = &square * Float::from(2);

@@ -44,8 +44,6 @@ pub enum Function {
 impl Function {
     /// 1/x.
     pub const INVERSE: Self = Self::Inverse { shift: 0.0 };
-    /// 1/√x.
-    pub const INVERSE_SQRT: Self = Self::InverseSqrt { shift: 0.0 };
 
     /// Value at x in double precision.
     pub fn eval(&self, x: f64) -> f64 {
@@ -70,19 +68,31 @@ impl Function {
         }
     }
 
-    /// Value at x, as precise as x is.
+    /// Value at x, as precise as x is; infinite where the function has a pole or no value.
     pub fn eval_float(&self, x: &Float) -> Float {
         let bits = x.precision();
+        if !float::is_finite(x) {
+            return Float::try_from(self.eval(float::to_f64(x))).unwrap_or(Float::INFINITY);
+        }
         let one = float::float(1.0, bits);
         let half = float::float(0.5, bits);
         match *self {
-            Self::Inverse { shift } => one / (x + float::float(shift, bits)),
-            Self::InverseSqrt { shift } => one / (x + float::float(shift, bits)).sqrt(),
+            Self::Inverse { shift } => match x + float::float(shift, bits) {
+                shifted if shifted == Float::ZERO => Float::INFINITY,
+                shifted => one / shifted,
+            },
+            Self::InverseSqrt { shift } => match x + float::float(shift, bits) {
+                shifted if shifted <= Float::ZERO => Float::INFINITY,
+                shifted => one / shifted.sqrt(),
+            },
             Self::Gelu => half.clone() * x * (one + float::erf(&(x * half.sqrt()))),
-            Self::Silu => x / (one + (-x.clone()).exp()),
+            Self::Silu => float::sigmoid_of(x, x.clone()),
+            Self::Tanh if float::to_f64(x).abs() > float::EXP_LIMIT => {
+                float::float(1f64.copysign(float::to_f64(x)), bits)
+            }
             Self::Tanh => x.tanh(),
-            Self::Sigmoid => one.clone() / (one + (-x.clone()).exp()),
-            Self::Exp => x.exp(),
+            Self::Sigmoid => float::sigmoid_of(x, one),
+            Self::Exp => float::exp(x),
             Self::Erf => float::erf(x),
             Self::Relu if *x <= Float::ZERO => float::float(0.0, bits),
             Self::Relu => x.clone(),
@@ -93,8 +103,13 @@ impl Function {
     /// Refuses a domain on which the function is not smooth.
     ///
     /// # Errors
-    /// [`Error::Pole`] naming the singular point.
+    /// [`Error::Pole`] naming the singular point, [`Error::NotFinite`] for a shift that is no number.
     pub fn check_domain(&self, domain: Interval) -> Result<()> {
+        if let Self::Inverse { shift } | Self::InverseSqrt { shift } = *self
+            && !shift.is_finite()
+        {
+            return Err(Error::NotFinite { what: "shift of the argument", value: shift });
+        }
         let at = match *self {
             Self::Inverse { shift } if domain.contains(-shift) => -shift,
             Self::InverseSqrt { shift } if domain.lo() <= -shift => -shift,
@@ -207,7 +222,7 @@ mod tests {
     fn poles_are_found() {
         let domain = Interval::new(-1.0, 2.0).unwrap();
         assert!(matches!(Function::INVERSE.check_domain(domain), Err(Error::Pole { at: 0.0, .. })));
-        assert!(matches!(Function::INVERSE_SQRT.check_domain(domain), Err(Error::Pole { .. })));
+        assert!(matches!(Function::InverseSqrt { shift: 0.0 }.check_domain(domain), Err(Error::Pole { .. })));
         assert!(Function::Inverse { shift: 1.5 }.check_domain(domain).is_ok());
     }
 }

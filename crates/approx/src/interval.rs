@@ -19,7 +19,7 @@ impl Interval {
     /// The interval [lo, hi].
     ///
     /// # Errors
-    /// If an end is not finite, or lo >= hi.
+    /// If an end is not finite, lo >= hi, or the interval is so narrow (below 2^-1023) that no double maps it onto [-1, 1].
     pub fn new(lo: f64, hi: f64) -> Result<Self> {
         for value in [lo, hi] {
             if !value.is_finite() {
@@ -29,7 +29,8 @@ impl Interval {
         if lo >= hi {
             return Err(Error::EmptyInterval { lo, hi });
         }
-        Ok(Self { lo, hi })
+        let interval = Self { lo, hi };
+        if interval.unit_map().0.is_finite() { Ok(interval) } else { Err(Error::TooNarrow { lo, hi }) }
     }
 
     /// The interval [-radius, radius].
@@ -75,11 +76,6 @@ impl Interval {
         self.lo <= x && x <= self.hi
     }
 
-    /// Whether the other interval lies inside this one.
-    pub fn encloses(&self, other: &Self) -> bool {
-        self.lo <= other.lo && other.hi <= self.hi
-    }
-
     /// Whether the interval is its own mirror image around 0.
     pub fn is_symmetric(&self) -> bool {
         self.lo == -self.hi
@@ -110,8 +106,14 @@ impl Interval {
     /// `count` points from end to end, equally spaced (at least the two ends).
     pub fn linspace(&self, count: usize) -> impl Iterator<Item = f64> + '_ {
         let last = count.max(2) - 1;
-        (0..=last)
-            .map(move |i| if i == last { self.hi } else { self.lo + (self.hi - self.lo) * i as f64 / last as f64 })
+        let width = self.hi - self.lo;
+        let small = (width * last as f64).is_finite();
+        (0..=last).map(move |i| match i as f64 / last as f64 {
+            _ if i == last => self.hi,
+            _ if small => self.lo + width * i as f64 / last as f64,
+            // Widths and their multiples overflow near the largest doubles; the two parts of the mean do not.
+            t => self.lo * (1.0 - t) + self.hi * t,
+        })
     }
 
     /// How many of the values lie outside, and the one farthest out.
@@ -134,6 +136,17 @@ impl Interval {
             }
         }
         seen
+    }
+}
+
+/// Refuses domains that are not a list of disjoint intervals, ascending.
+pub(crate) fn check_domain(domain: &[Interval]) -> Result<()> {
+    if domain.is_empty() {
+        return Err(Error::EmptyDomain);
+    }
+    match domain.windows(2).find(|pair| pair[0].hi() >= pair[1].lo()) {
+        Some(pair) => Err(Error::Overlap { end: pair[0].hi(), begin: pair[1].lo() }),
+        None => Ok(()),
     }
 }
 
@@ -178,6 +191,20 @@ mod tests {
         assert_eq!(Interval::new(2.0, 1.0), Err(Error::EmptyInterval { lo: 2.0, hi: 1.0 }));
         assert!(matches!(Interval::new(f64::NAN, 1.0), Err(Error::NotFinite { .. })));
         assert!(serde_json::from_str::<Interval>("[3.0, 1.0]").is_err());
+    }
+
+    #[test]
+    fn intervals_without_a_map_onto_the_unit_interval_are_refused() {
+        for (lo, hi) in [(0.0, 5e-324), (-5e-324, 5e-324), (0.0, 1e-308), (1e-310, 2e-310)] {
+            assert_eq!(Interval::new(lo, hi), Err(Error::TooNarrow { lo, hi }));
+        }
+        for (lo, hi) in [(0.0, 2e-308), (1.0, 1.0 + f64::EPSILON), (-f64::MAX, f64::MAX), (1e308, f64::MAX)] {
+            let widest = Interval::new(lo, hi).unwrap();
+            let points: Vec<f64> = widest.linspace(9).collect();
+            assert!(points.is_sorted() && points.iter().all(|x| widest.contains(*x)), "{points:?}");
+            // The middle of neighbouring doubles is one of them.
+            assert!(widest.to_unit(lo).abs() <= 2.0 && widest.to_unit(hi).abs() <= 2.0, "{widest}");
+        }
     }
 
     #[test]

@@ -3,7 +3,6 @@
 pub mod certificate;
 pub mod chebyshev;
 pub mod choose;
-pub mod cosine;
 mod error;
 mod float;
 mod function;
@@ -11,11 +10,11 @@ mod interval;
 pub mod plan;
 mod polynomial;
 pub mod remez;
+mod samples;
 pub mod scheme;
 
 pub use certificate::{Certificate, Measure};
 pub use choose::{Candidate, Choice, choose};
-pub use cosine::DiscreteCosine;
 pub use error::{Error, Result};
 pub use float::Float;
 pub use function::{Function, erf, erfc};

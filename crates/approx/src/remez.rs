@@ -1,24 +1,18 @@
 //! Minimax polynomials by the Remez exchange, in multi-precision.
 
-pub(crate) mod exchange;
+mod exchange;
+mod minimax;
+
+pub use minimax::{Minimax, Weight};
 
 use crate::float::Float;
-use crate::{Error, Function, Interval, Parity, Polynomial, Result};
+use crate::interval::check_domain;
+use crate::{Error, Function, Interval, Parity, Result};
 use exchange::Problem;
 
 /// Highest degree accepted.
 pub const MAX_DEGREE: usize = 512;
 const MAX_BITS: usize = 4096;
-
-/// Weight of the error at x.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub enum Weight {
-    /// |f − p|.
-    #[default]
-    Absolute,
-    /// |f − p| / |f|; f must not vanish on the domain.
-    Relative,
-}
 
 /// A minimax problem: a domain of one or several intervals, a degree, a parity, a weight.
 #[derive(Debug, Clone, PartialEq)]
@@ -31,42 +25,13 @@ pub struct Remez {
     max_iterations: usize,
 }
 
-/// A best approximation.
-#[derive(Debug, Clone)]
-pub struct Minimax {
-    /// The polynomial in the Chebyshev basis of the hull of the domain (symmetric around 0 if it has a parity),
-    /// coefficients rounded to double precision.
-    pub polynomial: Polynomial,
-    /// Weighted error levelled on the reference: a lower bound of the best possible error. Zero when it underflows.
-    pub levelled: f64,
-    /// log2 of the levelled error.
-    pub log2_levelled: f64,
-    /// Largest weighted error seen on the domain, before rounding the coefficients.
-    pub largest: f64,
-    /// Points of alternation, ascending.
-    pub reference: Vec<f64>,
-    /// Exchanges done.
-    pub iterations: usize,
-    /// Working precision in bits.
-    pub bits: usize,
-    /// Coefficients before rounding.
-    pub exact: Vec<Float>,
-}
-
 impl Remez {
     /// Best approximation of the given degree on a domain, in absolute error.
     ///
     /// # Errors
     /// If there is no interval, or they touch or are out of order, or the degree is above [`MAX_DEGREE`].
     pub fn new(domain: &[Interval], degree: usize) -> Result<Self> {
-        if domain.is_empty() {
-            return Err(Error::EmptyInterval { lo: 0.0, hi: 0.0 });
-        }
-        for pair in domain.windows(2) {
-            if pair[0].hi() >= pair[1].lo() {
-                return Err(Error::Overlap { end: pair[0].hi(), begin: pair[1].lo() });
-            }
-        }
+        check_domain(domain)?;
         if degree > MAX_DEGREE {
             return Err(Error::DegreeTooHigh { degree, limit: MAX_DEGREE, what: "the Remez exchange" });
         }
@@ -101,8 +66,9 @@ impl Remez {
     /// The best approximation of one of the named functions.
     ///
     /// # Errors
-    /// A pole in the domain, an exchange that does not converge (with its last state), or a degree whose error no working
-    /// precision resolves.
+    /// A pole in the domain, a zero in it if the error is relative, fewer doubles in the domain than the degree needs
+    /// points, an exchange that does not converge (with its last state), or a degree whose error no working precision
+    /// resolves.
     pub fn fit(&self, f: &Function) -> Result<Minimax> {
         for &interval in &self.domain {
             f.check_domain(interval)?;
@@ -111,7 +77,8 @@ impl Remez {
     }
 
     /// The best approximation of a function given in multi-precision. A function that is only known to double precision
-    /// limits the levelled error to about 10^-15 of its values.
+    /// limits the levelled error to about 10^-15 of its values. A function that is itself a polynomial of the degree
+    /// asked for comes back as it is, with the error 0.
     ///
     /// # Errors
     /// As [`Remez::fit`], and [`Error::NonFiniteSample`] where f is not finite.
@@ -120,11 +87,19 @@ impl Remez {
             let value = self.domain[0].lo();
             return Err(Error::Parameter { what: "domain of a symmetric fit", value, expected: "not negative" });
         }
+        if self.parity == Parity::Odd && self.degree == 0 {
+            return Err(Error::Parameter { what: "degree of an odd fit", value: 0.0, expected: "at least 1" });
+        }
+        if !(self.tolerance > 0.0 && self.tolerance.is_finite()) {
+            let (what, value) = ("tolerance of a fit", self.tolerance);
+            return Err(Error::Parameter { what, value, expected: "positive and finite" });
+        }
         let mut bits = 128 + self.degree;
         loop {
             let problem = Problem::new(&self.domain, self.degree, self.parity, self.weight, bits, f);
             match problem.solve(self.tolerance, self.max_iterations) {
                 Err(Error::PrecisionExhausted { .. }) if 2 * bits <= MAX_BITS => bits *= 2,
+                Err(Error::PrecisionExhausted { .. }) => return problem.exact(),
                 other => return other,
             }
         }
@@ -216,7 +191,86 @@ mod tests {
         assert!(matches!(stopped, Err(Error::NotConverged { ref reference, .. }) if reference.len() == 22));
         let infinite = Remez::new(&[interval(0.0, 1.0)], 3).unwrap().fit_with(&|x| Float::from(1) / (x - x));
         assert!(matches!(infinite, Err(Error::NonFiniteSample { .. })));
-        let exact = Remez::new(&[interval(0.0, 1.0)], 3).unwrap().fit_with(&|x| x * x);
-        assert!(matches!(exact, Err(Error::PrecisionExhausted { .. })), "{exact:?}");
+        for tolerance in [0.0, -1.0, f64::NAN, f64::INFINITY] {
+            let fit = Remez::new(&[interval(0.0, 1.0)], 3).unwrap().tolerance(tolerance).fit(&Function::Exp);
+            assert!(matches!(fit, Err(Error::Parameter { what: "tolerance of a fit", .. })), "{tolerance}");
+        }
+        assert_eq!(Remez::new(&[], 3), Err(Error::EmptyDomain));
+    }
+
+    /// The exchange needs degree + 2 different points: domains of a few doubles are refused, with their ends.
+    #[test]
+    fn domains_of_a_few_doubles_are_fitted_or_refused() {
+        let four_ulps = interval(1.0, 1.0 + 4.0 * f64::EPSILON);
+        for (function, degree) in [(Function::Exp, 7), (Function::INVERSE, 7), (Function::Gelu, 4)] {
+            let fit = Remez::new(&[four_ulps], degree).unwrap().fit(&function);
+            let (lo, hi, needed) = (four_ulps.lo(), four_ulps.hi(), degree + 2);
+            assert!(
+                matches!(fit, Err(Error::TooFewPoints { lo: a, hi: b, needed: n, .. }) if (a, b, n) == (lo, hi, needed)),
+                "{function} {degree}: {fit:?}"
+            );
+        }
+        // The two points of a constant are there.
+        let constant = Remez::new(&[interval(1.0, 1.0 + 2.0 * f64::EPSILON)], 0).unwrap().fit(&Function::Exp).unwrap();
+        assert_eq!(constant.polynomial.degree(), 0);
+        assert!((constant.polynomial.eval(1.0) - 1f64.exp()).abs() < 1e-14);
+        for (lo, hi) in [(0.0, 2e-308), (1e308, 1.7e308), (-f64::MAX, f64::MAX), (1e-300, 1e300)] {
+            for function in [Function::Exp, Function::Sigmoid, Function::Tanh, Function::Erf, Function::Gelu] {
+                for (degree, weight) in [(0, Weight::Absolute), (5, Weight::Absolute), (3, Weight::Relative)] {
+                    let remez = Remez::new(&[interval(lo, hi)], degree).unwrap().weight(weight).max_iterations(8);
+                    if let Ok(fit) = remez.fit(&function) {
+                        assert!(fit.polynomial.coeffs().iter().all(|c| c.is_finite()), "{function} on [{lo}, {hi}]");
+                    }
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn a_relative_error_at_a_zero_is_refused_by_name() {
+        let relative =
+            |lo, hi, degree: usize| Remez::new(&[interval(lo, hi)], degree).unwrap().weight(Weight::Relative);
+        for (function, lo, hi) in [
+            (Function::Tanh, 0.0, 1.0),
+            (Function::Tanh, -1.0, 1.0),
+            (Function::Erf, -0.3, 2.0),
+            (Function::Gelu, -0.5, 3.0),
+            (Function::Relu, -2.0, -1.0),
+        ] {
+            let fit = relative(lo, hi, 5).fit(&function);
+            assert!(matches!(fit, Err(Error::ZeroOfFunction { x }) if lo <= x && x <= hi), "{function}: {fit:?}");
+        }
+        let zero = relative(0.0, 1.0, 2).fit_with(&|x| x - x);
+        assert!(matches!(zero, Err(Error::ZeroOfFunction { .. })), "{zero:?}");
+        assert!(relative(0.1, 1.0, 5).fit(&Function::Tanh).is_ok());
+        // A change of sign across a gap of the domain is no zero.
+        let sign = Remez::new(&[interval(-1.0, -0.5), interval(0.5, 1.0)], 5).unwrap().weight(Weight::Relative);
+        assert!(sign.fit(&Function::Sign).is_ok());
+    }
+
+    #[test]
+    fn polynomials_and_the_zero_function_come_back_exactly() {
+        let domain = interval(-0.5, 2.0);
+        let check = |degree: usize, f: &dyn Fn(&Float) -> Float, value: &dyn Fn(f64) -> f64| {
+            let fit = Remez::new(&[domain], degree).unwrap().fit_with(f).unwrap();
+            assert_eq!((fit.levelled, fit.largest), (0.0, 0.0), "degree {degree}");
+            assert!(fit.log2_levelled < -1000.0);
+            for x in domain.linspace(33) {
+                assert!((fit.polynomial.eval(x) - value(x)).abs() <= 4.0 * f64::EPSILON, "degree {degree} at {x}");
+            }
+        };
+        check(1, &|x| x.clone(), &|x| x);
+        check(4, &|x| x.clone(), &|x| x);
+        check(3, &|x| x * x * float::float(0.25, x.precision()), &|x| 0.25 * x * x);
+        check(1, &|x| float::float(0.0, x.precision()), &|_| 0.0);
+        check(0, &|x| float::float(3.0, x.precision()), &|_| 3.0);
+        let half = Remez::new(&[interval(0.0, 2.0)], 5).unwrap().parity(Parity::Odd).fit_with(&|x| x.clone()).unwrap();
+        assert_eq!((half.polynomial.degree(), half.levelled), (1, 0.0));
+        assert!(Remez::new(&[interval(0.0, 2.0)], 0).unwrap().parity(Parity::Odd).fit(&Function::Tanh).is_err());
+        // Nearly a polynomial is none.
+        let bits = |x: &Float| x.precision();
+        let fit =
+            Remez::new(&[domain], 2).unwrap().fit_with(&|x| x * x + float::float(1e-30, bits(x)) * x.exp()).unwrap();
+        assert!(fit.levelled > 1e-33 && fit.levelled < 1e-29, "{:e}", fit.levelled);
     }
 }

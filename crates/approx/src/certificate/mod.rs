@@ -7,6 +7,7 @@
 
 mod model;
 
+use crate::interval::check_domain;
 use crate::{Circuit, Error, Function, Interval, Result};
 use model::{Model, ModelArith};
 use serde::{Deserialize, Serialize};
@@ -52,7 +53,8 @@ impl Certificate {
     /// Proves a bound for a circuit.
     ///
     /// # Errors
-    /// A pole in the domain, or [`Error::NotProved`] when no finite bound was found.
+    /// A pole in the domain, intervals that are not disjoint and ascending, or [`Error::NotProved`] when no finite bound was
+    /// found.
     pub fn prove(circuit: &Circuit, function: Function, domain: &[Interval], measure: Measure) -> Result<Self> {
         let mut heap = BinaryHeap::new();
         for piece in first_pieces(function, domain)? {
@@ -92,8 +94,16 @@ impl Certificate {
     /// until its own bound is not above the one certified.
     ///
     /// # Errors
-    /// [`Error::NotProved`] at the first place where that fails.
+    /// [`Error::NotProved`] at the first place where that fails, [`Error::Parameter`] for a bound that bounds nothing.
     pub fn verify(&self, circuit: &Circuit) -> Result<()> {
+        if !(self.bound >= 0.0 && self.bound.is_finite()) {
+            let (what, value) = ("certified bound", self.bound);
+            return Err(Error::Parameter { what, value, expected: "finite and not negative" });
+        }
+        if !(self.attained >= 0.0 && self.attained <= self.bound) {
+            let (what, value) = ("attained error of a certificate", self.attained);
+            return Err(Error::Parameter { what, value, expected: "between 0 and the bound" });
+        }
         let mut stack: Vec<(f64, f64)> = first_pieces(self.function, &self.domain)?;
         let mut seen = 0;
         while let Some((lo, hi)) = stack.pop() {
@@ -167,6 +177,7 @@ impl Ord for Piece {
 }
 
 fn first_pieces(function: Function, domain: &[Interval]) -> Result<Vec<(f64, f64)>> {
+    check_domain(domain)?;
     let mut out = Vec::new();
     for interval in domain {
         function.check_domain(*interval)?;
@@ -177,9 +188,6 @@ fn first_pieces(function: Function, domain: &[Interval]) -> Result<Vec<(f64, f64
             points.dedup();
         }
         out.extend(points.windows(2).map(|p| (p[0], p[1])));
-    }
-    if out.is_empty() {
-        return Err(Error::EmptyInterval { lo: 0.0, hi: 0.0 });
     }
     Ok(out)
 }

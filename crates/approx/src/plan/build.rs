@@ -1,18 +1,53 @@
 //! Splitting polynomials into baby and giant steps.
 
-use super::{EvalPlan, Node, PowerStep, Root};
 use crate::Polynomial;
 
-pub(super) struct Builder {
+/// T_n = 2·T_a·T_b − T_{a−b}, with a + b = n and a >= b.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct PowerStep {
+    /// Index made by this step.
+    pub n: usize,
+    /// Larger factor.
+    pub a: usize,
+    /// Smaller factor.
+    pub b: usize,
+}
+
+/// One sum of the tree: Σ node·T_m + Σ c·T_j + constant.
+#[derive(Debug, Clone, PartialEq)]
+pub(super) struct Node {
+    pub(super) products: Vec<(usize, usize)>,
+    pub(super) linear: Vec<(usize, f64)>,
+    pub(super) constant: f64,
+}
+
+/// Where the value of one polynomial comes from.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(super) struct Root {
+    pub(super) node: usize,
+    pub(super) depth: u32,
+}
+
+/// The powers and the sums of a plan.
+#[derive(Debug, Clone, PartialEq)]
+pub(super) struct Tree {
+    pub(super) powers: Vec<PowerStep>,
+    pub(super) nodes: Vec<Node>,
+    pub(super) roots: Vec<Root>,
+    pub(super) depth: u32,
+    pub(super) baby_steps: usize,
+}
+
+struct Builder {
     baby_steps: usize,
     nodes: Vec<Node>,
     powers: Vec<PowerStep>,
 }
 
-impl Builder {
-    /// The plan of Chebyshev polynomials on one interval with the given power of two as number of baby steps.
-    pub(super) fn run(polynomials: &[Polynomial], baby_steps: usize) -> EvalPlan {
-        let mut builder = Self { baby_steps, nodes: Vec::new(), powers: Vec::new() };
+impl Tree {
+    /// The tree of Chebyshev polynomials on one interval with the given power of two as number of baby steps.
+    pub(super) fn build(polynomials: &[Polynomial], baby_steps: usize) -> Self {
+        let mut builder = Builder { baby_steps, nodes: Vec::new(), powers: Vec::new() };
         let roots: Vec<Root> = polynomials
             .iter()
             .map(|p| {
@@ -21,10 +56,12 @@ impl Builder {
             })
             .collect();
         let depth = roots.iter().map(|r| r.depth).max().unwrap_or(1);
-        let Self { nodes, powers, .. } = builder;
-        EvalPlan { polynomials: polynomials.to_vec(), powers, nodes, roots, depth, baby_steps }
+        let Builder { nodes, powers, .. } = builder;
+        Self { powers, nodes, roots, depth, baby_steps }
     }
+}
 
+impl Builder {
     /// The node of Σ c_k T_k, landing at most `depth` levels below the argument; needs `depth` >= ⌈log2(degree + 1)⌉.
     fn split(&mut self, mut c: Vec<f64>, depth: u32) -> usize {
         let mut products = Vec::new();

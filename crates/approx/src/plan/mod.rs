@@ -9,9 +9,10 @@ mod arith;
 mod build;
 
 pub use arith::{Arith, Cost, Counter, F64, Lanes, Sum, exact_weight};
+pub use build::PowerStep;
 
 use crate::{Error, Interval, Polynomial, Result};
-use build::Builder;
+use build::Tree;
 use serde::{Deserialize, Serialize};
 
 /// Highest degree a plan accepts.
@@ -26,36 +27,7 @@ pub const MAX_DEGREE: usize = 1 << 12;
 #[serde(try_from = "Vec<Polynomial>", into = "Vec<Polynomial>")]
 pub struct EvalPlan {
     polynomials: Vec<Polynomial>,
-    powers: Vec<PowerStep>,
-    nodes: Vec<Node>,
-    roots: Vec<Root>,
-    depth: u32,
-    baby_steps: usize,
-}
-
-/// T_n = 2·T_a·T_b − T_{a−b}, with a + b = n and a >= b.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct PowerStep {
-    /// Index made by this step.
-    pub n: usize,
-    /// Larger factor.
-    pub a: usize,
-    /// Smaller factor.
-    pub b: usize,
-}
-
-/// One sum of the tree: Σ node·T_m + Σ c·T_j + constant.
-#[derive(Debug, Clone, PartialEq)]
-struct Node {
-    products: Vec<(usize, usize)>,
-    linear: Vec<(usize, f64)>,
-    constant: f64,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq)]
-struct Root {
-    node: usize,
-    depth: u32,
+    tree: Tree,
 }
 
 impl EvalPlan {
@@ -85,9 +57,9 @@ impl EvalPlan {
             chebyshev.push(p.to_basis(crate::Basis::Chebyshev)?);
         }
         let degree = chebyshev.iter().map(Polynomial::degree).max().unwrap_or(0);
-        let candidates = (1..=usize::BITS - degree.leading_zeros()).map(|log| Builder::run(&chebyshev, 1 << log));
-        let best = candidates.min_by_key(Self::effort);
-        Ok(best.unwrap_or_else(|| Builder::run(&chebyshev, 2)))
+        let plan = |log: u32| Self { polynomials: chebyshev.clone(), tree: Tree::build(&chebyshev, 1 << log) };
+        let best = (1..=usize::BITS - degree.leading_zeros()).map(plan).min_by_key(Self::effort);
+        Ok(best.unwrap_or_else(|| plan(1)))
     }
 
     /// The polynomials, in the Chebyshev basis.
@@ -102,22 +74,22 @@ impl EvalPlan {
 
     /// The Chebyshev powers made, in order.
     pub fn powers(&self) -> &[PowerStep] {
-        &self.powers
+        &self.tree.powers
     }
 
     /// Number of baby steps chosen.
     pub fn baby_steps(&self) -> usize {
-        self.baby_steps
+        self.tree.baby_steps
     }
 
     /// Levels used by [`EvalPlan::eval`], the map of the argument onto [-1, 1] included.
     pub fn depth(&self) -> u32 {
-        self.depth + u32::from(!self.is_mapped())
+        self.tree.depth + u32::from(!self.is_mapped())
     }
 
     /// Levels used once the argument lies in [-1, 1].
     pub fn depth_mapped(&self) -> u32 {
-        self.depth
+        self.tree.depth
     }
 
     /// Whether the interval already is [-1, 1].
@@ -177,10 +149,10 @@ impl EvalPlan {
     /// # Errors
     /// As [`EvalPlan::eval_all`].
     pub fn eval_mapped<A: Arith>(&self, arith: &mut A, u: &A::Value, targets: Option<&[A::Target]>) -> Values<A> {
-        let top = self.powers.iter().map(|p| p.n).max().unwrap_or(1);
+        let top = self.tree.powers.iter().map(|p| p.n).max().unwrap_or(1);
         let mut powers: Vec<Option<A::Value>> = vec![None; top + 1];
         powers[1] = Some(u.clone());
-        for step in &self.powers {
+        for step in &self.tree.powers {
             let (Some(a), Some(b)) = (&powers[step.a], &powers[step.b]) else { continue };
             let mut sum = Sum { weight: 2.0, products: vec![(a, b)], ..Sum::default() };
             match &powers[step.a - step.b] {
@@ -191,8 +163,8 @@ impl EvalPlan {
             powers[step.n] = Some(power);
         }
         let powers: Vec<&A::Value> = powers.iter().map(|p| p.as_ref().unwrap_or(u)).collect();
-        let mut out = Vec::with_capacity(self.roots.len());
-        for (i, root) in self.roots.iter().enumerate() {
+        let mut out = Vec::with_capacity(self.tree.roots.len());
+        for (i, root) in self.tree.roots.iter().enumerate() {
             let target = match targets.and_then(|t| t.get(i)) {
                 Some(target) => target.clone(),
                 None => arith.below(u, root.depth)?,
@@ -209,7 +181,7 @@ impl EvalPlan {
         powers: &[&A::Value],
         target: &A::Target,
     ) -> Result<A::Value, A::Error> {
-        let node = &self.nodes[node];
+        let node = &self.tree.nodes[node];
         let mut factors = Vec::with_capacity(node.products.len());
         for &(child, m) in &node.products {
             let landing = arith.factor(target, 1.0, powers[m])?;

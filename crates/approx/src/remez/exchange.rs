@@ -3,8 +3,9 @@
 //! With a parity, p(x) = x^s·q(x²) and the fit runs on q in y = x², the prefactor moving into the weight. Reference points
 //! are doubles (exact in multi-precision); only values are multi-precision.
 
-use super::{Minimax, Weight};
+use super::minimax::{Minimax, Weight};
 use crate::float::{Float, abs, float, is_finite, log2_abs, to_f64};
+use crate::samples::cos_pi;
 use crate::{Error, Interval, Parity, Polynomial, Result};
 
 /// Points tried between two neighbours of the reference.
@@ -89,10 +90,43 @@ impl<'a> Problem<'a> {
         Err(Error::NotConverged { degree: self.degree, iterations: max_iterations, levelled, largest, reference })
     }
 
+    /// The polynomial itself, for a function whose error no precision up to this one resolves, on all of the grid.
+    pub(super) fn exact(&self) -> Result<Minimax> {
+        let reference = self.first_reference(0.3);
+        let fit = self.level(&reference)?;
+        let resolved = self.resolved(&fit);
+        let mut top = f64::NEG_INFINITY;
+        for interval in self.domain {
+            for x in self.grid(*interval, &reference) {
+                top = top.max(log2_abs(&self.error(x, &fit)?));
+            }
+        }
+        if top > resolved {
+            return Err(Error::PrecisionExhausted { degree: self.degree, bits: self.bits, log2_error: top });
+        }
+        let (polynomial, exact) = self.rounded(&fit)?;
+        let (iterations, bits) = (0, self.bits);
+        Ok(Minimax {
+            polynomial,
+            levelled: 0.0,
+            log2_levelled: resolved,
+            largest: 0.0,
+            reference,
+            iterations,
+            bits,
+            exact,
+        })
+    }
+
     /// Whether the levelled error drowns in the rounding of the coefficients, or of f.
     fn unresolved(&self, fit: &Levelled) -> bool {
+        log2_abs(&fit.error) < self.resolved(fit)
+    }
+
+    /// log2 of the smallest error that is told from rounding.
+    fn resolved(&self, fit: &Levelled) -> f64 {
         let largest = fit.coeffs.iter().map(log2_abs).fold(0.0, f64::max);
-        log2_abs(&fit.error) < largest + 48.0 - self.bits as f64
+        largest + 48.0 - self.bits as f64
     }
 
     /// Chebyshev extrema of each interval, shared out by the weight of the interval under the arcsine law of the hull;
@@ -102,7 +136,7 @@ impl<'a> Problem<'a> {
         if self.parity != Parity::None && self.domain.len() == 1 && self.domain[0].lo() == 0.0 {
             // The positive half of the extrema of the Chebyshev polynomial of twice as many coefficients.
             let steps = 2 * self.count + usize::from(self.parity == Parity::Odd);
-            return (0..total).rev().map(|j| self.hull.hi() * crate::chebyshev::cos_pi(j, steps)).collect();
+            return (0..total).rev().map(|j| self.hull.hi() * cos_pi(j, steps)).collect();
         }
         let angle = |x: f64| self.hull.to_unit(x).clamp(-1.0, 1.0).acos();
         let shares: Vec<f64> = self.domain.iter().map(|i| angle(i.lo()) - angle(i.hi())).collect();
@@ -126,7 +160,7 @@ impl<'a> Problem<'a> {
                 let u = match n {
                     1 => 0.0,
                     _ if inner && skew != 0.0 => -(std::f64::consts::PI * (j as f64 + skew) / (n - 1) as f64).cos(),
-                    _ => -crate::chebyshev::cos_pi(j, n - 1),
+                    _ => -cos_pi(j, n - 1),
                 };
                 // Odd polynomials are 0 at 0 whatever their coefficients, so 0 cannot be a reference point.
                 let x = interval.from_unit(u).clamp(interval.lo(), interval.hi());
@@ -140,14 +174,13 @@ impl<'a> Problem<'a> {
     fn sample(&self, x: f64) -> Result<(Float, Float)> {
         let at = float(x, self.bits);
         let value = (self.f)(&at);
-        let bad = Error::NonFiniteSample { x };
         if !is_finite(&value) {
-            return Err(bad);
+            return Err(Error::NonFiniteSample { x });
         }
         let mut weight = float(1.0, self.bits);
         if self.weight == Weight::Relative {
             if value == Float::ZERO {
-                return Err(bad);
+                return Err(Error::ZeroOfFunction { x });
             }
             weight /= abs(&value);
         }
@@ -185,23 +218,47 @@ impl<'a> Problem<'a> {
         (y - lo) * Float::from(2) / width - Float::from(1)
     }
 
+    /// Refuses points that coincide, as those of an interval of a few doubles do.
+    fn check_reference(&self, reference: &[f64]) -> Result<()> {
+        let positive = self.parity != Parity::Odd || reference.first().is_some_and(|x| *x > 0.0);
+        if positive && reference.windows(2).all(|pair| pair[0] < pair[1]) {
+            return Ok(());
+        }
+        let (lo, hi) = (self.hull.lo(), self.hull.hi());
+        Err(Error::TooFewPoints { lo, hi, degree: self.degree, needed: self.count + 1 })
+    }
+
+    /// Refuses a function that changes its sign within an interval, if the error is relative.
+    fn check_signs(&self, reference: &[f64], values: &[Float]) -> Result<()> {
+        if self.weight != Weight::Relative {
+            return Ok(());
+        }
+        let negative = |i: usize| values[i] < Float::ZERO;
+        let together = |i: usize| self.domain.iter().any(|d| d.contains(reference[i]) && d.contains(reference[i + 1]));
+        match (0..values.len().saturating_sub(1)).find(|&i| negative(i) != negative(i + 1) && together(i)) {
+            Some(i) => Err(Error::ZeroOfFunction { x: 0.5 * reference[i] + 0.5 * reference[i + 1] }),
+            None => Ok(()),
+        }
+    }
+
+    /// The weights Π 1 / (u_i − u_j) of interpolation.
+    fn barycentric(&self, u: &[Float]) -> Vec<Float> {
+        let one = float(1.0, self.bits);
+        let others = |i: usize| (0..u.len()).filter(move |&j| j != i);
+        (0..u.len()).map(|i| &one / others(i).fold(one.clone(), |product, j| product * (&u[i] - &u[j]))).collect()
+    }
+
     /// Levels the error on the reference and returns q.
     fn level(&self, reference: &[f64]) -> Result<Levelled> {
+        self.check_reference(reference)?;
+        let sampled = reference.iter().map(|&x| self.sample(x)).collect::<Result<Vec<_>>>()?;
+        self.check_signs(reference, &sampled.iter().map(|(value, _)| value.clone()).collect::<Vec<_>>())?;
         let x: Vec<Float> = reference.iter().map(|&x| float(x, self.bits)).collect();
         let u: Vec<Float> = x.iter().map(|x| self.unit(&self.variable(x))).collect();
-        let one = float(1.0, self.bits);
-        let mut bary = Vec::with_capacity(u.len());
-        for i in 0..u.len() {
-            let mut product = one.clone();
-            for j in (0..u.len()).filter(|&j| j != i) {
-                product *= &u[i] - &u[j];
-            }
-            bary.push(&one / product);
-        }
+        let bary = self.barycentric(&u);
         let (mut top, mut bottom) = (float(0.0, self.bits), float(0.0, self.bits));
         let mut samples = Vec::with_capacity(u.len());
-        for i in 0..u.len() {
-            let (mut value, mut weight) = self.sample(reference[i])?;
+        for (i, (mut value, mut weight)) in sampled.into_iter().enumerate() {
             if self.parity == Parity::Odd {
                 value /= &x[i];
                 weight *= &x[i];

@@ -4,6 +4,9 @@ use super::Circuit;
 use crate::remez::{Remez, Weight};
 use crate::{Error, EvalPlan, Function, Interval, Parity, Polynomial, Result};
 
+/// Largest number of folds of a domain extension; each takes two levels.
+const MAX_FOLDS: f64 = 40.0;
+
 /// One polynomial of a composite sign.
 #[derive(Debug, Clone, PartialEq)]
 pub struct SignStage {
@@ -94,6 +97,10 @@ impl Extension {
             return Err(Error::Parameter { what: "inner radius of a domain extension", value: inner, expected });
         }
         let steps = (radius / inner).log2().ceil().max(1.0);
+        if steps > MAX_FOLDS {
+            let expected = "at least a 2^40th of the outer one";
+            return Err(Error::Parameter { what: "inner radius of a domain extension", value: inner, expected });
+        }
         let ratio = (radius / inner).powf(1.0 / steps);
         Ok(Self { radii: (0..=steps as i32).map(|k| radius / ratio.powi(k)).collect() })
     }
@@ -166,5 +173,8 @@ mod tests {
         assert!(matches!(minimax_sign(2.0, &[7]), Err(Error::Parameter { .. })));
         assert!(minimax_sign(0.1, &[]).is_err());
         assert!(Extension::new(4.0, 8.0).is_err());
+        for (radius, inner) in [(1e308, 1e-300), (1e30, 1.0), (f64::NAN, 1.0), (2.0, f64::NAN), (f64::INFINITY, 1.0)] {
+            assert!(matches!(Extension::new(radius, inner), Err(Error::Parameter { .. })), "{radius} {inner}");
+        }
     }
 }

@@ -5,7 +5,7 @@ use super::composite::{Extension, minimax_sign, sign_circuit};
 use super::{Circuit, Scheme};
 use crate::certificate::Measure;
 use crate::remez::{Remez, Weight};
-use crate::{Error, EvalPlan, Float, Function, Interval, Parity, Polynomial, Result, chebyshev, float};
+use crate::{Error, EvalPlan, Float, Function, Interval, Parity, Polynomial, Result, float};
 
 /// Largest number of Goldschmidt factors.
 const MAX_FACTORS: usize = 40;
@@ -40,22 +40,6 @@ impl Scheme {
         let (polynomial, _) = minimax_polynomial(function, domain, degree, measure)?;
         let circuit = Circuit::Polynomial { plan: EvalPlan::new(&polynomial)? };
         Self::certified(format!("minimax {degree}"), circuit, function, &[domain], measure)
-    }
-
-    /// The Chebyshev interpolant of a smooth function, in its usual measure: no exchange, an error at most a few times
-    /// larger than the minimax one.
-    ///
-    /// # Errors
-    /// A pole in the domain, or a degree too high.
-    pub fn interpolated(function: Function, domain: Interval, degree: usize) -> Result<Self> {
-        function.check_domain(domain)?;
-        let mut polynomial = chebyshev::interpolate(|x| function.eval(x), domain, degree)?;
-        if let Some(symmetry) = symmetry(function).filter(|_| domain.is_symmetric()) {
-            let rest = |x: f64| function.eval(x) - symmetry.constant - symmetry.slope * x;
-            polynomial = symmetry.restore(&chebyshev::interpolate(rest, domain, degree)?)?;
-        }
-        let circuit = Circuit::Polynomial { plan: EvalPlan::new(&polynomial)? };
-        Self::certified(format!("Chebyshev {degree}"), circuit, function, &[domain], function.usual_measure())
     }
 
     /// 1/(x + shift) by Goldschmidt's division with the given number of factors (1 + e^(2^k)): relative error
@@ -269,6 +253,7 @@ fn symmetry(function: Function) -> Option<Symmetry> {
 
 /// (2/(a + b), (κ − 1)/(κ + 1)): the slope that levels e_0 on the shifted domain [a, b], and its largest value.
 pub(crate) fn inverse_start(shift: f64, domain: Interval, factors: usize) -> Result<(f64, f64)> {
+    Function::Inverse { shift }.check_domain(domain)?;
     let (a, b) = (domain.lo() + shift, domain.hi() + shift);
     if a <= 0.0 {
         let function = Function::Inverse { shift }.to_string();

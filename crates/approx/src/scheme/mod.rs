@@ -17,12 +17,35 @@ use serde::{Deserialize, Serialize};
 ///
 /// A scheme does not notice an argument outside its domain: Goldschmidt's product saturates there at a wrong constant, and
 /// polynomials grow. Count violations with [`Scheme::violations`] on clear data first.
+///
+/// Reading one with serde proves it again, which takes about as long as making it: a file cannot claim an error, a domain
+/// or a cost that its circuit has not.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(try_from = "Claim")]
 pub struct Scheme {
     name: String,
     circuit: Circuit,
     certificate: Certificate,
     cost: Cost,
+}
+
+/// A scheme as a file has it, before it is proved.
+#[derive(Deserialize)]
+struct Claim {
+    name: String,
+    circuit: Circuit,
+    certificate: Certificate,
+    cost: Cost,
+}
+
+impl TryFrom<Claim> for Scheme {
+    type Error = Error;
+
+    fn try_from(Claim { name, circuit, certificate, cost }: Claim) -> Result<Self> {
+        let scheme = Self { name, circuit, certificate, cost };
+        scheme.verify()?;
+        Ok(scheme)
+    }
 }
 
 impl Scheme {
@@ -150,11 +173,11 @@ impl Scheme {
         total
     }
 
-    /// Proves the error of this scheme again; a scheme read from a file is worth what this says.
+    /// Proves the error of this scheme again, as reading it from a file does.
     ///
     /// # Errors
     /// [`Error::NotProved`] if the bound cannot be shown, [`Error::WrongCertificate`] if the recorded cost is not that of
-    /// the circuit.
+    /// the circuit, and what [`Certificate::verify`] refuses in a domain or a bound.
     pub fn verify(&self) -> Result<()> {
         let cost = self.circuit.cost();
         if cost != self.cost {
