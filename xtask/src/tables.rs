@@ -59,12 +59,44 @@ fn render(sh: &Shell, file: &Path, text: &str) -> anyhow::Result<String> {
         if !lines.any(|line| line == CLOSE) {
             bail!("{}: the table {name} has no `{CLOSE}`", file.display());
         }
-        let source = sh.current_dir().join("docs/results").join(format!("{name}.json"));
-        let json = std::fs::read_to_string(&source).with_context(|| format!("reading {}", source.display()))?;
-        let value: Value = serde_json::from_str(&json).with_context(|| format!("parsing {}", source.display()))?;
-        let table =
-            if value.is_array() { benches(&serde_json::from_value::<Vec<Row>>(value)?) } else { run_table(&value)? };
+        let results = sh.current_dir().join("docs/results");
+        let value = read(&results, name)?;
+        let table = if value.is_array() {
+            benches(&serde_json::from_value::<Vec<Row>>(value)?)
+        } else if let Some(chosen) = value.get("selection") {
+            selection(&results, chosen)?
+        } else {
+            run_table(&value)?
+        };
         let _ = write!(out, "\n{table}\n{CLOSE}\n");
+    }
+    Ok(out)
+}
+
+fn read(results: &Path, name: &str) -> anyhow::Result<Value> {
+    let source = results.join(format!("{name}.json"));
+    let json = std::fs::read_to_string(&source).with_context(|| format!("reading {}", source.display()))?;
+    serde_json::from_str(&json).with_context(|| format!("parsing {}", source.display()))
+}
+
+/// A few rows of other results under names for people: ours, the peer of the same run, the ratio.
+fn selection(results: &Path, chosen: &Value) -> anyhow::Result<String> {
+    let mut out = String::from("| operation | ours | peer in the same run | ours / peer |\n|---|---|---|---|\n");
+    for row in chosen.as_array().context("`selection` is not a list")? {
+        let text = |name: &str| row[name].as_str().with_context(|| format!("a selected row has no `{name}`"));
+        let (label, file, id) = (text("label")?, text("file")?, text("id")?);
+        let rows: Vec<Row> = serde_json::from_value(read(results, file)?)?;
+        let find = |peer: bool| rows.iter().find(|r| r.id == id && r.peer.is_some() == peer);
+        let ours = find(false).with_context(|| format!("{file}.json has no row {id} of ours"))?;
+        let theirs = find(true).with_context(|| format!("{file}.json has no row {id} of a peer"))?;
+        let _ = writeln!(
+            out,
+            "| {label} | {} | {}: {} | {:.2} |",
+            human(ours.median_ns),
+            theirs.peer.as_deref().unwrap_or_default(),
+            human(theirs.median_ns),
+            ours.median_ns / theirs.median_ns
+        );
     }
     Ok(out)
 }

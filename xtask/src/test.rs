@@ -39,7 +39,6 @@ pub(crate) const EXAMPLES: &[(&str, &str, Option<&[&str]>)] = &[
     ("cipherlm-ckks", "4_matrix", Some(&[])),
     ("cipherlm-ckks", "5_saving_and_loading", Some(&[])),
     ("cipherlm-ckks", "bootstrap", Some(&["insecure", "16", "real", "1"])),
-    ("cipherlm-ckks", "readme", None),
     ("cipherlm-ckks", "simulate_bootstrap", None),
     ("cipherlm-model", "1_load_and_run", Some(&[])),
     ("cipherlm-model", "random_model", None),

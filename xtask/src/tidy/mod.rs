@@ -1,6 +1,7 @@
 //! `cargo xtask tidy`: the invariants of `docs/architecture.md` and the house rules, as code.
 
 mod commands;
+mod readme;
 
 use anyhow::bail;
 use serde_json::Value;
@@ -47,6 +48,7 @@ pub(crate) fn run(sh: &Shell) -> anyhow::Result<()> {
     doc_links(&documents, &mut found)?;
     doc_commands(&documents, &mut found)?;
     examples(sh, &mut found)?;
+    readme::check(&mut found)?;
     crate::tables::stale(sh, &mut found)?;
     if found.is_empty() {
         println!("tidy: {} Rust files, no violations", files.len());
