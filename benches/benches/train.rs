@@ -12,7 +12,8 @@ use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 fn train(c: &mut Criterion) {
     let text = stories::stories(1, 2000);
     let Ok(tokenizer) = Tokenizer::train(&text, 320) else { return };
-    let corpus = Corpus::new(tokenizer.encode(&text), 0);
+    let Ok(tokens) = tokenizer.encode(&text) else { return };
+    let corpus = Corpus::new(tokens, 0);
     let mut group = c.benchmark_group("train");
     group.sample_size(10);
     for (name, power) in [("2x128", true), ("2x128/softmax", false), ("4x256", true)] {

@@ -69,7 +69,7 @@ impl Subject {
         const STORY: &str = "Once upon a time there was a little girl named Lily. She had a red ball and she liked to play with it in the \
             park. One day, her friend Tom came to the park. He said, \"Can I play with you?\"";
         let dir = Path::new(env!("CARGO_MANIFEST_DIR")).join("../models/stories-2x128");
-        let mut prompt = Tokenizer::load(&dir.join(TOKENIZER_FILE))?.encode(STORY);
+        let mut prompt = Tokenizer::load(&dir.join(TOKENIZER_FILE))?.encode(STORY)?;
         if prompt.len() < tokens {
             return Err(format!("the story has {} tokens, not {tokens}", prompt.len()).into());
         }

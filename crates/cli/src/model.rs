@@ -25,14 +25,7 @@ pub(crate) fn load(dir: Option<&Path>) -> anyhow::Result<Loaded> {
     let model = Model::load(&dir).with_context(|| format!("loading the model in {}", dir.display()))?;
     let file = dir.join(TOKENIZER_FILE);
     let tokenizer = Tokenizer::load(&file).with_context(|| format!("loading {}", file.display()))?;
-    if tokenizer.vocab() != model.shape().vocab {
-        bail!(
-            "the tokenizer in {} has {} tokens, the model {}: they do not belong together",
-            dir.display(),
-            tokenizer.vocab(),
-            model.shape().vocab
-        );
-    }
+    tokenizer.check_shape(model.shape()).with_context(|| format!("loading {}", dir.display()))?;
     Ok(Loaded { dir, model, tokenizer })
 }
 
@@ -46,7 +39,7 @@ fn find(name: &str) -> Option<PathBuf> {
 impl Loaded {
     /// The prompt's tokens, refused when there is none or there are too many.
     pub(crate) fn tokens(&self, prompt: &str, room: usize) -> anyhow::Result<Vec<u32>> {
-        let tokens = self.tokenizer.encode(prompt);
+        let tokens = self.tokenizer.encode(prompt)?;
         if tokens.is_empty() {
             bail!("the prompt is empty: pass some text");
         }
@@ -55,6 +48,11 @@ impl Loaded {
             bail!("the prompt has {} tokens; with {room} to generate the model takes {most}: shorten it", tokens.len());
         }
         Ok(tokens)
+    }
+
+    /// The logits of tokens that exist: a model's vocabulary may be padded beyond its tokenizer's.
+    pub(crate) fn known<'l>(&self, logits: &'l [f64]) -> &'l [f64] {
+        &logits[..logits.len().min(self.tokenizer.vocab())]
     }
 
     /// A text file cut into windows of tokens.
@@ -68,7 +66,7 @@ impl Loaded {
         while !text.is_char_boundary(end) {
             end -= 1;
         }
-        let tokens = self.tokenizer.encode(&text[..end]);
+        let tokens = self.tokenizer.encode(&text[..end])?;
         let windows: Vec<Vec<u32>> = tokens.chunks_exact(length).take(count).map(<[u32]>::to_vec).collect();
         if windows.is_empty() {
             bail!("{} has {} tokens; one window takes {length}", file.display(), tokens.len());

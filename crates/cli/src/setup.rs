@@ -39,8 +39,7 @@ impl Setup {
 
     /// The text of some tokens.
     pub(crate) fn text(&self, tokens: &[u32]) -> String {
-        let bytes = self.loaded.tokenizer.decode_bytes(tokens).unwrap_or_default();
-        String::from_utf8_lossy(&bytes).into_owned()
+        self.loaded.tokenizer.decode(tokens).unwrap_or_default()
     }
 
     /// What will run, in a few lines.
@@ -118,6 +117,6 @@ pub(crate) fn sample(loaded: &Loaded, length: usize) -> anyhow::Result<Vec<u32>>
     if length == 0 || length > most {
         bail!("the model takes 1 to {most} tokens, not {length}");
     }
-    let tokens = loaded.tokenizer.encode(&TEXT.repeat(1 + length / 16));
+    let tokens = loaded.tokenizer.encode(&TEXT.repeat(1 + length / 16))?;
     Ok(tokens.into_iter().take(length).collect())
 }

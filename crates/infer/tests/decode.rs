@@ -46,7 +46,7 @@ fn stories(beginnings: &[&str], length: usize) -> (Arc<Model>, Vec<Vec<u32>>, Ve
     let tokenizer = Tokenizer::load(&dir.join(TOKENIZER_FILE)).unwrap();
     let (mut texts, mut rows) = (vec![], vec![]);
     for beginning in beginnings {
-        let mut text = tokenizer.encode(beginning);
+        let mut text = tokenizer.encode(beginning).unwrap();
         let mut runner = Runner::new(&model, Mode::Polynomial).unwrap();
         let mut fresh = text.clone();
         while text.len() < length {

@@ -19,7 +19,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         model.spec().sites.len()
     );
 
-    let tokens = tokenizer.encode(&arg(1, "One day a"));
+    let tokens = tokenizer.encode(&arg(1, "One day a"))?;
     let mut answers = Vec::new();
     for mode in [Mode::Exact, Mode::Polynomial] {
         let rows = Runner::new(&model, mode)?.forward(&tokens, Positions::Last)?;

@@ -11,7 +11,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let dir = Path::new(arg(0)?);
     let mut model = Model::load(dir)?;
     let tokenizer = Tokenizer::load(&dir.join(TOKENIZER_FILE))?;
-    let tokens = tokenizer.encode(&std::fs::read_to_string(arg(1)?)?);
+    let tokens = tokenizer.encode(&std::fs::read_to_string(arg(1)?)?)?;
     let options = FitOptions {
         reciprocal: arg(2)?.parse()?,
         inv_sqrt: arg(3)?.parse()?,

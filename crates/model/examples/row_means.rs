@@ -15,7 +15,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         Some(file) => std::fs::read_to_string(file)?,
         None => "One day a little girl went to the park with her dog and her mom.".to_owned(),
     };
-    let tokens = Tokenizer::load(&dir.join(TOKENIZER_FILE))?.encode(&text);
+    let tokens = Tokenizer::load(&dir.join(TOKENIZER_FILE))?.encode(&text)?;
     let shape = model.shape();
     let (heads, dh) = (shape.heads, shape.head_dim);
     let Attention::PowerSoftmax { p, c, .. } = shape.attention else {

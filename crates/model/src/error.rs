@@ -1,19 +1,12 @@
 //! Typed errors: every mismatch names both sides and what to do about it.
 
-use std::path::PathBuf;
-
 /// Anything that can be wrong with a model, its files or its input.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum SpecError {
     /// A file could not be read or written.
-    #[error("cannot access {}: {source}", path.display())]
-    Io {
-        /// The file.
-        path: PathBuf,
-        /// What the system said.
-        source: std::io::Error,
-    },
+    #[error(transparent)]
+    File(#[from] cipherlm_files::Error),
     /// A file is not what its name promises.
     #[error("{what} is malformed: {reason}")]
     Malformed {
@@ -97,6 +90,14 @@ pub enum SpecError {
         /// Vocabulary size.
         vocab: usize,
     },
+    /// The tokenizer has ids that the model does not know.
+    #[error("the tokenizer has {tokenizer} tokens, the model's vocabulary {model}: they do not belong together")]
+    Vocabulary {
+        /// Tokens of the tokenizer.
+        tokenizer: usize,
+        /// Vocabulary of the model.
+        model: usize,
+    },
     /// Polynomial mode was asked of a site that has no polynomial yet.
     #[error("site `{site}` has no polynomial: certify the model and fit its schemes first")]
     NoScheme {
@@ -147,6 +148,11 @@ impl SpecError {
     pub(crate) fn malformed(what: impl Into<String>, reason: impl ToString) -> Self {
         Self::Malformed { what: what.into(), reason: reason.to_string() }
     }
+}
+
+/// Text without the byte-order mark that some editors put before it.
+pub(crate) fn without_mark(text: &str) -> &str {
+    text.strip_prefix('\u{feff}').unwrap_or(text)
 }
 
 /// Result of this crate.

@@ -36,5 +36,5 @@ pub use model::{MODEL_FILE, Model, ModelSpec, TOKENIZER_FILE, WEIGHTS_FILE};
 pub use scheme::Scheme;
 pub use shape::{Activation, Attention, Eps, Kind, Norm, Placement, Residual, Rotary, Shape};
 pub use site::{Observed, Range, Site};
-pub use tokenizer::Tokenizer;
+pub use tokenizer::{TextStream, Tokenizer};
 pub use weights::{Tensor, Weights};

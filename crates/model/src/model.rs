@@ -3,9 +3,10 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
+use cipherlm_files::{Access, Existing};
 use serde::{Deserialize, Serialize};
 
-use crate::error::{Result, SpecError};
+use crate::error::{Result, SpecError, without_mark};
 use crate::scheme::Scheme;
 use crate::shape::Shape;
 use crate::site::Site;
@@ -18,14 +19,16 @@ pub const WEIGHTS_FILE: &str = "weights.safetensors";
 /// File name of the tokenizer inside a model folder.
 pub const TOKENIZER_FILE: &str = "tokenizer.json";
 
-const FORMAT: &str = "cipherlm-train";
+const FORMAT: &str = "cipherlm-model";
 const VERSION: u32 = 1;
+/// Largest description, bytes: sites and coefficients of some hundred layers.
+const MAX_DESCRIPTION: u64 = 1 << 28;
 
 /// The description of a model: everything but the weights.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct ModelSpec {
-    /// Always `cipherlm-train`.
+    /// Always `cipherlm-model`.
     pub format: String,
     /// Version of this format.
     pub version: u32,
@@ -78,10 +81,8 @@ impl Model {
     /// # Errors
     /// Unreadable or malformed files, a wrong hash, and all that [`Model::new`] refuses.
     pub fn load(dir: &Path) -> Result<Self> {
-        let path = dir.join(MODEL_FILE);
-        let text = std::fs::read_to_string(&path).map_err(|source| SpecError::Io { path: path.clone(), source })?;
-        let path = dir.join(WEIGHTS_FILE);
-        let bytes = std::fs::read(&path).map_err(|source| SpecError::Io { path, source })?;
+        let text = cipherlm_files::read_text(&dir.join(MODEL_FILE), MAX_DESCRIPTION)?;
+        let bytes = cipherlm_files::read(&dir.join(WEIGHTS_FILE), u64::MAX)?;
         Self::from_parts(&text, &bytes)
     }
 
@@ -90,7 +91,8 @@ impl Model {
     /// # Errors
     /// As [`Model::load`].
     pub fn from_parts(description: &str, weights: &[u8]) -> Result<Self> {
-        let spec: ModelSpec = serde_json::from_str(description).map_err(|e| SpecError::malformed(MODEL_FILE, e))?;
+        let spec: ModelSpec =
+            serde_json::from_str(without_mark(description)).map_err(|e| SpecError::malformed(MODEL_FILE, e))?;
         if spec.format != FORMAT || spec.version != VERSION {
             let reason =
                 format!("format {} version {}, expected {FORMAT} version {VERSION}", spec.format, spec.version);
@@ -114,16 +116,15 @@ impl Model {
     /// Writes `model.json` and `weights.safetensors` into a folder, creating it.
     ///
     /// # Errors
-    /// [`SpecError::Io`].
+    /// [`SpecError::File`].
     pub fn save(&self, dir: &Path) -> Result<()> {
-        let write = |path: std::path::PathBuf, bytes: &[u8]| {
-            std::fs::write(&path, bytes).map_err(|source| SpecError::Io { path, source })
-        };
-        std::fs::create_dir_all(dir).map_err(|source| SpecError::Io { path: dir.into(), source })?;
+        let write =
+            |name, bytes: &[u8]| cipherlm_files::write(&dir.join(name), bytes, Existing::Replace, Access::Everyone);
+        cipherlm_files::create_folder(dir)?;
         let mut text = serde_json::to_string_pretty(&self.spec).map_err(|e| SpecError::malformed(MODEL_FILE, e))?;
         text.push('\n');
-        write(dir.join(WEIGHTS_FILE), &self.weights.to_bytes()?)?;
-        write(dir.join(MODEL_FILE), text.as_bytes())
+        write(WEIGHTS_FILE, &self.weights.to_bytes()?)?;
+        Ok(write(MODEL_FILE, text.as_bytes())?)
     }
 
     /// The description.

@@ -128,10 +128,9 @@ impl Weights {
     /// Reads a safetensors file.
     ///
     /// # Errors
-    /// [`SpecError::Io`] or [`SpecError::Malformed`].
+    /// [`SpecError::File`] or [`SpecError::Malformed`].
     pub fn load(path: &Path) -> Result<Self> {
-        let bytes = std::fs::read(path).map_err(|source| SpecError::Io { path: path.into(), source })?;
-        Self::from_bytes(&bytes)
+        Self::from_bytes(&cipherlm_files::read(path, u64::MAX)?)
     }
 
     /// Rounds every value to f32, what a save and a load do.

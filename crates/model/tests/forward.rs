@@ -144,7 +144,7 @@ fn a_saved_model_computes_the_same_values() {
     std::fs::write(dir.join("model.json"), "{").unwrap();
     assert!(matches!(Model::load(&dir), Err(SpecError::Malformed { .. })));
     std::fs::remove_dir_all(&dir).unwrap();
-    assert!(matches!(Model::load(&dir), Err(SpecError::Io { .. })));
+    assert!(matches!(Model::load(&dir), Err(SpecError::File(_))));
 }
 
 #[test]

@@ -112,12 +112,12 @@ fn card(
 fn samples(prepared: &Prepared, config: &ModelConfig, params: &[HostParam]) -> Result<Vec<String>> {
     let model = decoder(config, params, &Device::flex())?;
     let prompt = prepared.run.prompt.as_str();
-    let tokens = prepared.tokenizer.encode(prompt);
+    let tokens = prepared.tokenizer.encode(prompt).map_err(refuse)?;
     (0..3)
         .map(|seed| {
             let how = Sampling { temperature: 0.6, top_k: 40, seed };
-            let new = generate(&model, &tokens, 160, prepared.tokenizer.end_of_text(), how)?;
-            Ok(format!("**{prompt}**{}", prepared.tokenizer.decode(&new).map_err(refuse)?))
+            let new = generate(&model, &tokens, 160, prepared.tokenizer.ends(), how)?;
+            Ok(format!("**{prompt}**{}", prepared.tokenizer.decode_continuation(&tokens, &new).map_err(refuse)?))
         })
         .collect()
 }

@@ -50,13 +50,18 @@ pub fn sentence_polarity(folder: &Path) -> Result<(Sentences, Sentences)> {
 }
 
 /// Tokenises sentences, cut to `context` tokens.
-pub fn encode(tokenizer: &Tokenizer, sentences: &[(String, usize)], context: usize) -> Vec<Example> {
+pub fn encode(
+    tokenizer: &Tokenizer,
+    sentences: &[(String, usize)],
+    context: usize,
+) -> cipherlm_model::Result<Vec<Example>> {
     let example = |(text, label): &(String, usize)| {
-        let mut tokens = tokenizer.encode(text);
+        let mut tokens = tokenizer.encode(text)?;
         tokens.truncate(context);
-        Example { tokens, label: *label }
+        Ok(Example { tokens, label: *label })
     };
-    sentences.iter().map(example).filter(|e| !e.tokens.is_empty()).collect()
+    let kept = |e: &cipherlm_model::Result<Example>| e.as_ref().map_or(true, |e| !e.tokens.is_empty());
+    sentences.iter().map(example).filter(kept).collect()
 }
 
 /// An encoder in training.

@@ -321,8 +321,11 @@ fn corpus(text: Text, vocab: usize) -> Result<(Corpus, Corpus)> {
         }
     };
     let tokenizer = Tokenizer::train(&train, vocab).map_err(refuse)?;
-    let wrap = |text: &str| Corpus::new(tokenizer.encode(text), text.split_whitespace().count());
-    Ok((wrap(&train), wrap(&held_out)))
+    let wrap = |text: &str| -> Result<Corpus> {
+        let tokens = tokenizer.encode(text).map_err(refuse)?;
+        Ok(Corpus::new(tokens, text.split_whitespace().count()))
+    };
+    Ok((wrap(&train)?, wrap(&held_out)?))
 }
 
 /// Epsilons tried for a power and shift: 1 % and 0.01 % of the starting row mean in the mean form, the relative one in

@@ -18,9 +18,9 @@ pub struct Sampling {
     pub seed: u64,
 }
 
-/// Continues `prompt` by at most `count` tokens, stopping at `stop`; returns the new tokens. The model sees the last
+/// Continues `prompt` by at most `count` tokens, stopping at a token of `stop`; returns the new tokens. The model sees the last
 /// `context` tokens.
-pub fn generate(model: &Decoder, prompt: &[u32], count: usize, stop: Option<u32>, how: Sampling) -> Result<Vec<u32>> {
+pub fn generate(model: &Decoder, prompt: &[u32], count: usize, stop: &[u32], how: Sampling) -> Result<Vec<u32>> {
     if prompt.is_empty() {
         return Err(Error::config("prompt", "empty", "at least one token"));
     }
@@ -34,7 +34,7 @@ pub fn generate(model: &Decoder, prompt: &[u32], count: usize, stop: Option<u32>
         let last = logits.slice([0..1, seen.len() - 1..seen.len(), 0..config.vocab]);
         let logits: Vec<f64> = last.into_data().iter::<f64>().collect();
         let token = sample(&logits, how, rng.random());
-        if Some(token) == stop {
+        if stop.contains(&token) {
             break;
         }
         all.push(token);

@@ -214,8 +214,10 @@ impl Run {
             return Err(Error::config("vocab", self.model.vocab, expected));
         }
         tokenizer.save(&kept).map_err(refuse)?;
-        let corpus = |text: &str| Corpus::new(encode_documents(&tokenizer, text), count_words(text));
-        let (train, held_out) = (corpus(&train), corpus(&held_out));
+        let corpus = |text: &str| -> Result<Corpus> {
+            Ok(Corpus::new(encode_documents(&tokenizer, text).map_err(refuse)?, count_words(text)))
+        };
+        let (train, held_out) = (corpus(&train)?, corpus(&held_out)?);
         Ok(Prepared { run: self, tokenizer, train, held_out })
     }
 }
@@ -421,12 +423,13 @@ pub fn read_text(path: &Path) -> Result<String> {
 }
 
 /// Encodes document by document, so that a tokenizer that opens every text with a mark does so for each of them.
-fn encode_documents(tokenizer: &Tokenizer, text: &str) -> Vec<u32> {
+fn encode_documents(tokenizer: &Tokenizer, text: &str) -> cipherlm_model::Result<Vec<u32>> {
     const MARK: &str = "<|endoftext|>";
     if tokenizer.end_of_text().is_some() {
         return tokenizer.encode(text);
     }
-    text.split(MARK).map(str::trim).filter(|t| !t.is_empty()).flat_map(|t| tokenizer.encode(t)).collect()
+    let documents = text.split(MARK).map(str::trim).filter(|t| !t.is_empty());
+    Ok(documents.map(|t| tokenizer.encode(t)).collect::<cipherlm_model::Result<Vec<_>>>()?.concat())
 }
 
 fn opening() -> String {

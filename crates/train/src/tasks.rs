@@ -8,6 +8,7 @@ use serde_json::Value;
 
 use crate::error::{Error, Result};
 use crate::eval::log_likelihood;
+use crate::export::refuse;
 use crate::recipe::read_text;
 use crate::transformer::Decoder;
 
@@ -118,8 +119,8 @@ pub fn choose(model: &Decoder, tokenizer: &Tokenizer, questions: &[Question], sh
         let mut likelihoods = Vec::with_capacity(choices);
         for choice in 0..choices {
             let (context, continuation) = question.choice(choice);
-            let context = tokenizer.encode(&format!("{front}{context}"));
-            let tokens = tokenizer.encode(continuation);
+            let context = tokenizer.encode(&format!("{front}{context}")).map_err(refuse)?;
+            let tokens = tokenizer.encode_continuation(continuation).map_err(refuse)?;
             let (likelihood, _) = log_likelihood(model, &context, &tokens)?;
             likelihoods.push((likelihood, likelihood / continuation.len().max(1) as f64));
         }
@@ -140,8 +141,9 @@ pub fn lambada(model: &Decoder, tokenizer: &Tokenizer, path: &Path, limit: usize
     for line in lines.iter().take(limit) {
         let passage = text(path, line, "text")?;
         let Some((context, word)) = passage.trim_end().rsplit_once(' ') else { continue };
-        let (likelihood, greedy) =
-            log_likelihood(model, &tokenizer.encode(context), &tokenizer.encode(&format!(" {word}")))?;
+        let context = tokenizer.encode(context).map_err(refuse)?;
+        let word = tokenizer.encode_continuation(&format!(" {word}")).map_err(refuse)?;
+        let (likelihood, greedy) = log_likelihood(model, &context, &word)?;
         right += usize::from(greedy);
         nats -= likelihood;
         count += 1;

@@ -172,7 +172,7 @@ fn the_public_llama_checkpoint_has_its_known_likelihood() {
     let text = cipherlm_train::recipe::read_text(&data.join("tinystories/part2.txt.xz")).unwrap();
     let (mut nats, mut count) = (0.0, 0);
     for story in text.split("<|endoftext|>").map(str::trim).filter(|s| !s.is_empty()).take(40) {
-        let tokens = tokenizer.encode(story);
+        let tokens = tokenizer.encode(story).unwrap();
         let tokens = &tokens[..tokens.len().min(512)];
         let (likelihood, _) = cipherlm_train::eval::log_likelihood(&model, &tokens[..1], &tokens[1..]).unwrap();
         nats -= likelihood;

@@ -142,9 +142,9 @@ pub(crate) fn run(args: &flags::Generate, as_json: bool) -> anyhow::Result<bool>
         let (polynomial, exact) = (row(&mut reference)?, row(&mut exact)?);
         ensure_in_range(&model, &reference)?;
         let (report, logits) = step(server, &client, plan, &fresh, start, &mut session, &mut console)?;
-        let token = sampler.pick(&logits);
-        let check = TokenCheck::new(argmax(&logits) as u32, &logits, &polynomial, &exact);
-        let text = String::from_utf8_lossy(&loaded.tokenizer.decode_bytes(&[token])?).into_owned();
+        let token = sampler.pick(loaded.known(&logits));
+        let check = TokenCheck::new(argmax(loaded.known(&logits)) as u32, &logits, &polynomial, &exact);
+        let text = loaded.tokenizer.decode_continuation(&prompt, &[token])?;
         console.line(&format!(
             "  position {}: {:.1} s, token {text:?}, same as in the clear: {}, mse {:.1e}",
             session.position(),
@@ -154,7 +154,7 @@ pub(crate) fn run(args: &flags::Generate, as_json: bool) -> anyhow::Result<bool>
         ));
         rows.push(Row { token, position: session.position(), report, check });
         fresh = vec![token];
-        if Some(token) == loaded.tokenizer.end_of_text() {
+        if loaded.tokenizer.is_end(token) {
             break;
         }
     }
@@ -167,7 +167,7 @@ pub(crate) fn run(args: &flags::Generate, as_json: bool) -> anyhow::Result<bool>
         choices = alone(&server, &client, &plans, &mut session, &mut reference, (&fresh, args.alone), &mut console)?;
     }
     let tokens: Vec<u32> = rows.iter().map(|r| r.token).chain(choices.iter().map(|c| c.token)).collect();
-    let answer = String::from_utf8_lossy(&loaded.tokenizer.decode_bytes(&tokens)?).into_owned();
+    let answer = loaded.tokenizer.decode_continuation(&prompt, &tokens)?;
     let outcome = Outcome { rows, choices, answer, seconds_keygen };
     if as_json {
         println!("{}", outcome.json(&plans, &args.prompt, length));

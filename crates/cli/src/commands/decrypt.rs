@@ -33,8 +33,9 @@ pub(crate) fn run(args: &flags::Decrypt, as_json: bool) -> anyhow::Result<bool> 
     let again = || format!("{} is no answer to a prompt under these keys", args.input.display());
     let own = client.decrypt(&setup.plan, &answer, position).with_context(again)?;
     let shown = client.decrypt_public(&setup.plan, &answer, position, SHOWN_BITS, SLOT_ERROR).with_context(again)?;
-    let token = argmax(&own) as u32;
-    let mut order: Vec<usize> = (0..own.len()).collect();
+    let known = setup.loaded.known(&own);
+    let token = argmax(known) as u32;
+    let mut order: Vec<usize> = (0..known.len()).collect();
     order.sort_by(|a, b| own[*b].total_cmp(&own[*a]));
     let top: Vec<(u32, f64)> = order.iter().take(args.top.max(1)).map(|&i| (i as u32, shown[i])).collect();
     let check = match note.as_ref().filter(|_| args.check) {
@@ -78,7 +79,7 @@ fn check(setup: &Setup, tokens: &[u32], answer: &[f64]) -> anyhow::Result<Check>
     let clear = rows.last().context("the clear model returned no logits")?;
     let errors = answer.iter().zip(clear).map(|(a, b)| (a - b).abs());
     Ok(Check {
-        same_token: argmax(answer) == argmax(clear),
+        same_token: argmax(setup.loaded.known(answer)) == argmax(setup.loaded.known(clear)),
         max_abs_error: errors.clone().fold(0.0, |m: f64, e| if e > m || e.is_nan() { e } else { m }),
         mse: errors.map(|e| e * e).sum::<f64>() / answer.len().max(1) as f64,
     })

@@ -20,9 +20,9 @@ pub(crate) fn run(args: &flags::Eval, as_json: bool) -> anyhow::Result<bool> {
         for (row, next) in window[1..].iter().enumerate() {
             nats[0] += loss(&a[row], *next as usize);
             nats[1] += loss(&b[row], *next as usize);
-            same += usize::from(argmax(&a[row]) == argmax(&b[row]));
+            same += usize::from(argmax(loaded.known(&a[row])) == argmax(loaded.known(&b[row])));
             worst = a[row].iter().zip(&b[row]).map(|(x, y)| (x - y).abs()).fold(worst, f64::max);
-            bytes += loaded.tokenizer.bytes(*next).map_or(0, <[u8]>::len);
+            bytes += loaded.tokenizer.bytes(*next).map_or(0, |b| b.len());
             count += 1;
         }
     }

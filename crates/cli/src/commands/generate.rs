@@ -18,24 +18,26 @@ pub(crate) fn run(args: &flags::Generate, as_json: bool) -> anyhow::Result<bool>
     let mut fresh = tokens.clone();
     let stream = !as_json && std::io::stdout().is_terminal();
     let prompt_length = tokens.len();
+    let mut shown = loaded.tokenizer.stream(&tokens)?;
     if stream {
         print!("{}", args.prompt);
     }
     for _ in 0..args.tokens {
         let rows = runner.append(&fresh, Positions::Last)?;
         let Some(logits) = rows.last() else { bail!("the model returned no logits") };
-        let next = sampler.pick(logits);
-        if Some(next) == loaded.tokenizer.end_of_text() {
+        let next = sampler.pick(loaded.known(logits));
+        if loaded.tokenizer.is_end(next) {
             break;
         }
         tokens.push(next);
         fresh = vec![next];
         if stream {
-            std::io::stdout().write_all(loaded.tokenizer.bytes(next).unwrap_or_default())?;
+            print!("{}", shown.push(next)?);
             std::io::stdout().flush()?;
         }
     }
-    let answer = String::from_utf8_lossy(&loaded.tokenizer.decode_bytes(&tokens[prompt_length..])?).into_owned();
+    let (prompt, new) = tokens.split_at(prompt_length);
+    let answer = loaded.tokenizer.decode_continuation(prompt, new)?;
     if as_json {
         println!("{}", json!({"machine": "clear", "prompt": args.prompt, "answer": answer, "tokens": tokens}));
     } else if stream {

@@ -1,60 +1,80 @@
-//! Tokenizers: byte-level BPE trained here or loaded from public files, and the scored BPE of llama2.c.
+//! Text to token ids and back: every Hugging Face `tokenizer.json`, byte-level BPE trained here, scored BPE.
 
-mod import;
-mod pretoken;
+mod bytes;
+mod file;
+mod library;
+mod scored;
+mod stream;
+#[cfg(test)]
+mod tests;
 mod train;
 
-use std::collections::HashMap;
 use std::path::Path;
 
-use serde::{Deserialize, Serialize};
+use cipherlm_files::{Access, Existing};
+
+pub use stream::TextStream;
 
 use crate::error::{Result, SpecError};
+use crate::shape::Shape;
+use library::Library;
+use scored::Scored;
 
-const FORMAT: &str = "cipherlm-tokenizer";
-const VERSION: u32 = 1;
+/// The end-of-text mark of GPT-2.
+pub(crate) const END_OF_TEXT: &str = "<|endoftext|>";
+
+/// Largest tokenizer file, bytes: the largest public ones have about 30 MB.
+const MAX_FILE: u64 = 1 << 28;
+
+/// Marks that end a text in public tokenizers, for files that do not say which one does.
+const KNOWN_ENDS: [&str; 7] = [END_OF_TEXT, "</s>", "<|end_of_text|>", "<|eot_id|>", "<|im_end|>", "<eos>", "<|end|>"];
 
 /// Text to token ids and back.
 ///
-/// Byte-level BPE: text is cut into words by the GPT-2 rule (letters, digits, other signs and white space apart, one leading space
-/// kept), each word becomes bytes, and learned pairs are merged, earliest learned first. Any text can be encoded and decodes to
-/// itself.
-#[derive(Debug, Clone, PartialEq)]
+/// The `tokenizers` crate runs all rules of the Hugging Face format (normalisers, pre-tokenizers, models,
+/// post-processors, decoders, added tokens), so ids are those of the Python package of the same project.
+/// Scored BPE (llama2.c, SentencePiece models inside GGUF) is the one rule of its own here.
+///
+/// ```
+/// use cipherlm_model::Tokenizer;
+///
+/// let tokenizer = Tokenizer::train(&"the cat sat on the mat; ".repeat(20), 270)?;
+/// let ids = tokenizer.encode("the cat")?;
+/// assert_eq!(tokenizer.decode(&ids)?, "the cat");
+/// # Ok::<(), cipherlm_model::SpecError>(())
+/// ```
+#[derive(Clone)]
 pub struct Tokenizer {
-    tokens: Vec<Vec<u8>>,
-    ids: HashMap<Vec<u8>, u32>,
-    special: Vec<u32>,
     rule: Rule,
+    begin: Option<u32>,
+    ends: Vec<u32>,
 }
 
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Clone)]
 enum Rule {
-    /// Pair to (rank, merged id).
-    Merges { ranks: HashMap<(u32, u32), (u32, u32)>, bytes: Box<[u32; 256]> },
-    /// Score of each token; the best-scoring adjacent pair is merged first. Ids 3..259 are the single bytes.
-    Scores(Vec<f32>),
+    Library(Box<Library>),
+    /// With the space that this family puts before a text.
+    Scored {
+        rule: Box<Scored>,
+        space: bool,
+    },
 }
 
-#[derive(Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-struct File {
-    format: String,
-    version: u32,
-    tokens: Vec<String>,
-    #[serde(default)]
-    merges: Vec<(u32, u32)>,
-    #[serde(default)]
-    scores: Vec<f32>,
-    #[serde(default)]
-    special: Vec<u32>,
+impl std::fmt::Debug for Tokenizer {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let Self { begin, ends, .. } = self;
+        f.debug_struct("Tokenizer").field("vocab", &self.vocab()).field("begin", begin).field("ends", ends).finish()
+    }
 }
 
 impl Tokenizer {
-    /// Learns a byte-level BPE of `vocab` tokens: 256 bytes, then merges by frequency, the last id being the end-of-text mark
-    /// `<|endoftext|>`. Deterministic: ties go to the smaller pair of ids. Occurrences of the mark in `text` separate documents.
+    /// Learns a byte-level BPE of `vocab` tokens: 256 bytes, then merges by frequency, the last id being the
+    /// end-of-text mark `<|endoftext|>`. Deterministic: ties go to the smaller pair of ids. Occurrences of the
+    /// mark in `text` separate documents.
     ///
     /// # Errors
-    /// [`SpecError::Empty`] without text; [`SpecError::Malformed`] when `vocab` is below 258 or the text is too short for it.
+    /// [`SpecError::Empty`] without text; [`SpecError::Malformed`] when `vocab` is below 258 or the text is too
+    /// short for it.
     pub fn train(text: &str, vocab: usize) -> Result<Self> {
         train::train(text, vocab)
     }
@@ -64,338 +84,213 @@ impl Tokenizer {
     /// # Errors
     /// [`SpecError::Malformed`] naming the file.
     pub fn from_gpt2(vocab_json: &str, merges: &str) -> Result<Self> {
-        import::gpt2(vocab_json, merges)
+        Self::from_library(library::gpt2(vocab_json, merges)?, None, None)
     }
 
-    /// Loads a Hugging Face `tokenizer.json` with a byte-level BPE model (GPT-NeoX, Pythia). Unicode normalisation is not applied:
-    /// text that is not in normal form C may encode otherwise than there.
+    /// Loads BERT's `vocab.txt`: word pieces, each text between `[CLS]` and `[SEP]`. `lower` also strips accents.
     ///
     /// # Errors
-    /// [`SpecError::Malformed`] for other models.
-    pub fn from_hugging_face(json: &str) -> Result<Self> {
-        import::hugging_face(json)
+    /// [`SpecError::Malformed`] when `[UNK]`, `[CLS]` or `[SEP]` is not in the file.
+    pub fn from_word_pieces(vocab: &str, lower: bool) -> Result<Self> {
+        Self::from_library(library::word_pieces(vocab, lower)?, None, Some(vec![]))
     }
 
-    /// Loads the tokenizer of llama2.c (`tok512.bin`): scores, lengths and bytes.
+    /// Loads the tokenizer of llama2.c (`tok512.bin`): scores, lengths and bytes. A text begins with token 1;
+    /// tokens 1 and 2 end it.
     ///
     /// # Errors
     /// [`SpecError::Malformed`] for a truncated file.
     pub fn from_llama2c(bytes: &[u8]) -> Result<Self> {
-        import::llama2c(bytes)
+        file::llama2c(bytes)
     }
 
-    /// Reads the format written by [`Tokenizer::save`].
+    /// Reads the format written by [`Tokenizer::save`], or a Hugging Face `tokenizer.json`.
     ///
     /// # Errors
-    /// [`SpecError::Io`], [`SpecError::Malformed`].
+    /// [`SpecError::File`], [`SpecError::Malformed`].
     pub fn load(path: &Path) -> Result<Self> {
-        let text = std::fs::read_to_string(path).map_err(|source| SpecError::Io { path: path.into(), source })?;
-        Self::from_json(&text)
+        Self::from_json(&cipherlm_files::read_text(path, MAX_FILE)?)
     }
 
-    /// Parses the format written by [`Tokenizer::to_json`].
+    /// Parses the format written by [`Tokenizer::to_json`], or a Hugging Face `tokenizer.json`.
+    ///
+    /// A bare Hugging Face file does not say which marks end a text: its special tokens that other models use
+    /// for it are taken (`</s>`, `<|endoftext|>`, `<|im_end|>` and their like).
     ///
     /// # Errors
-    /// [`SpecError::Malformed`].
+    /// [`SpecError::Malformed`], also for a token that the file numbers otherwise than its vocabulary does.
     pub fn from_json(text: &str) -> Result<Self> {
-        let file: File = serde_json::from_str(text).map_err(|e| SpecError::malformed("tokenizer", e))?;
-        if file.format != FORMAT || file.version != VERSION {
-            let reason = format!("format {} version {}, expected {FORMAT} {VERSION}", file.format, file.version);
-            return Err(SpecError::malformed("tokenizer", reason));
-        }
-        let tokens = file.tokens.iter().map(|t| import::printable_to_bytes(t)).collect::<Result<Vec<_>>>()?;
-        if file.special.iter().any(|&id| id as usize >= tokens.len()) {
-            return Err(SpecError::malformed("tokenizer", "a special id is outside the vocabulary"));
-        }
-        if file.scores.is_empty() {
-            Self::from_merges(tokens, &file.merges, file.special)
-        } else {
-            Self::from_scores(tokens, file.scores, file.special)
-        }
+        file::parse(text)
     }
 
-    /// The own format: tokens with bytes as printable characters (GPT-2's table), merges as pairs of ids.
+    /// The own format: the rule with its marks.
     ///
     /// # Errors
     /// None in practice; serialisation failures are reported as [`SpecError::Malformed`].
     pub fn to_json(&self) -> Result<String> {
-        let (merges, scores) = match &self.rule {
-            Rule::Merges { ranks, .. } => {
-                let mut ordered: Vec<_> = ranks.iter().map(|(pair, (rank, _))| (*rank, *pair)).collect();
-                ordered.sort_unstable();
-                (ordered.into_iter().map(|(_, pair)| pair).collect(), vec![])
-            }
-            Rule::Scores(scores) => (vec![], scores.clone()),
-        };
-        let file = File {
-            format: FORMAT.into(),
-            version: VERSION,
-            tokens: self.tokens.iter().map(|t| import::bytes_to_printable(t)).collect(),
-            merges,
-            scores,
-            special: self.special.clone(),
-        };
-        serde_json::to_string(&file).map_err(|e| SpecError::malformed("tokenizer", e))
+        file::write(self)
     }
 
     /// Writes the own format.
     ///
     /// # Errors
-    /// [`SpecError::Io`].
+    /// [`SpecError::File`].
     pub fn save(&self, path: &Path) -> Result<()> {
-        std::fs::write(path, self.to_json()?).map_err(|source| SpecError::Io { path: path.into(), source })
+        let text = self.to_json()?;
+        Ok(cipherlm_files::write(path, text.as_bytes(), Existing::Replace, Access::Everyone)?)
     }
 
-    /// Number of tokens.
+    /// The same rule with other marks.
+    ///
+    /// # Errors
+    /// [`SpecError::UnknownToken`] for a mark outside the vocabulary.
+    pub fn with_marks(mut self, begin: Option<u32>, ends: Vec<u32>) -> Result<Self> {
+        let vocab = self.vocab();
+        if let Some(&token) = begin.iter().chain(&ends).find(|&&id| id as usize >= vocab) {
+            return Err(SpecError::UnknownToken { token, position: 0, vocab });
+        }
+        (self.begin, self.ends) = (begin, ends);
+        Ok(self)
+    }
+
+    fn from_library(rule: Library, begin: Option<u32>, ends: Option<Vec<u32>>) -> Result<Self> {
+        let known = || {
+            let special = rule.special().filter(|(_, text)| KNOWN_ENDS.contains(&text.as_str()));
+            let mut ids: Vec<u32> = special.map(|(id, _)| id).collect();
+            ids.sort_unstable();
+            ids
+        };
+        let ends = ends.unwrap_or_else(known);
+        let out = Self { rule: Rule::Library(Box::new(rule)), begin: None, ends: vec![] };
+        out.with_marks(begin, ends)
+    }
+
+    /// Number of token ids: one more than the largest.
     pub fn vocab(&self) -> usize {
-        self.tokens.len()
-    }
-
-    /// Bytes of a token.
-    pub fn bytes(&self, token: u32) -> Option<&[u8]> {
-        self.tokens.get(token as usize).map(Vec::as_slice)
-    }
-
-    /// Id of the token with exactly these bytes.
-    pub fn id(&self, bytes: &[u8]) -> Option<u32> {
-        self.ids.get(bytes).copied()
-    }
-
-    /// Id of the end-of-text mark, if the vocabulary has one.
-    pub fn end_of_text(&self) -> Option<u32> {
-        self.id(END_OF_TEXT.as_bytes())
-    }
-
-    /// Encodes text; special tokens spelled out in it are recognised.
-    pub fn encode(&self, text: &str) -> Vec<u32> {
         match &self.rule {
-            Rule::Scores(scores) => self.encode_scored(text, scores),
-            Rule::Merges { ranks, bytes } => {
-                let mut cache: HashMap<&str, Vec<u32>> = HashMap::new();
-                let mut out = vec![];
-                for (part, special) in self.split_special(text) {
-                    if let Some(id) = special {
-                        out.push(id);
-                        continue;
-                    }
-                    for word in pretoken::words(part) {
-                        let ids = cache.entry(word).or_insert_with(|| merge(word.as_bytes(), ranks, bytes));
-                        out.extend_from_slice(ids);
-                    }
-                }
-                out
+            Rule::Library(library) => library.size(),
+            Rule::Scored { rule, .. } => rule.tokens.len(),
+        }
+    }
+
+    /// Refuses a model whose vocabulary lacks ids of this tokenizer. A larger one is usual (padding to a round
+    /// number): its surplus ids mean nothing, so choose among the first [`Tokenizer::vocab`] logits only.
+    ///
+    /// # Errors
+    /// [`SpecError::Vocabulary`].
+    pub fn check_shape(&self, shape: &Shape) -> Result<()> {
+        let (tokenizer, model) = (self.vocab(), shape.vocab);
+        if tokenizer > model { Err(SpecError::Vocabulary { tokenizer, model }) } else { Ok(()) }
+    }
+
+    /// Bytes that a token adds to a text, or `None` outside the vocabulary. Where tokens have no bytes of their
+    /// own (word pieces), those of its text alone.
+    pub fn bytes(&self, token: u32) -> Option<Vec<u8>> {
+        if token as usize >= self.vocab() {
+            return None;
+        }
+        match &self.rule {
+            Rule::Library(library) => {
+                library.bytes(token).or_else(|| library.decode(&[token]).ok().map(String::into_bytes))
+            }
+            Rule::Scored { rule, .. } => rule.tokens.get(token as usize).cloned(),
+        }
+    }
+
+    /// Id of the token that is written so, special tokens included.
+    pub fn id(&self, text: &str) -> Option<u32> {
+        match &self.rule {
+            Rule::Library(library) => library.id(text).or_else(|| library.id(&bytes::to_printable(text.as_bytes()))),
+            Rule::Scored { rule, .. } => rule.id(text.as_bytes()),
+        }
+    }
+
+    /// The mark before a text, if the model family has one.
+    pub fn begin(&self) -> Option<u32> {
+        self.begin
+    }
+
+    /// The marks that end a text.
+    pub fn ends(&self) -> &[u32] {
+        &self.ends
+    }
+
+    /// Whether generation stops at this token.
+    pub fn is_end(&self, token: u32) -> bool {
+        self.ends.contains(&token)
+    }
+
+    /// Id of GPT-2's end-of-text mark, if the vocabulary has it.
+    pub fn end_of_text(&self) -> Option<u32> {
+        self.id(END_OF_TEXT)
+    }
+
+    /// Encodes a whole text, with the marks that the model family puts around it (`[CLS]`, `<s>`). Special
+    /// tokens spelled out in the text are recognised, except by scored tokenizers.
+    ///
+    /// # Errors
+    /// [`SpecError::Malformed`] when the rule has no token for a character.
+    pub fn encode(&self, text: &str) -> Result<Vec<u32>> {
+        match &self.rule {
+            Rule::Library(library) => library.encode(text, true),
+            Rule::Scored { rule, space } => {
+                let text = if *space && !text.is_empty() { format!(" {text}") } else { text.to_owned() };
+                Ok(self.begin.into_iter().chain(rule.encode(&text)).collect())
             }
         }
     }
 
-    /// Decodes to text; bytes that are not UTF-8 become the replacement character.
+    /// Encodes text that continues other text: no mark around it, no space before it.
+    ///
+    /// # Errors
+    /// As [`Tokenizer::encode`].
+    pub fn encode_continuation(&self, text: &str) -> Result<Vec<u32>> {
+        match &self.rule {
+            Rule::Library(library) => library.encode(text, false),
+            Rule::Scored { rule, .. } => Ok(rule.encode(text)),
+        }
+    }
+
+    /// Decodes to text, a begin mark at the front left out; bytes that are not UTF-8 become the replacement
+    /// character.
     ///
     /// # Errors
     /// [`SpecError::UnknownToken`].
     pub fn decode(&self, tokens: &[u32]) -> Result<String> {
-        Ok(String::from_utf8_lossy(&self.decode_bytes(tokens)?).into_owned())
+        let vocab = self.vocab();
+        if let Some(position) = tokens.iter().position(|&t| t as usize >= vocab) {
+            return Err(SpecError::UnknownToken { token: tokens[position], position, vocab });
+        }
+        let marked = tokens.first().is_some_and(|t| self.begin == Some(*t));
+        let tokens = &tokens[usize::from(marked)..];
+        match &self.rule {
+            Rule::Library(library) => library.decode(tokens),
+            Rule::Scored { rule, space } => {
+                let mut out: Vec<u8> = tokens.iter().flat_map(|&t| rule.tokens[t as usize].iter().copied()).collect();
+                if *space && out.first() == Some(&b' ') {
+                    out.remove(0);
+                }
+                Ok(String::from_utf8_lossy(&out).into_owned())
+            }
+        }
     }
 
-    /// Decodes to bytes.
+    /// Decodes tokens that continue the text `before`.
     ///
     /// # Errors
     /// [`SpecError::UnknownToken`].
-    pub fn decode_bytes(&self, tokens: &[u32]) -> Result<Vec<u8>> {
-        let mut out = vec![];
-        for (position, &token) in tokens.iter().enumerate() {
-            let Some(bytes) = self.bytes(token) else {
-                return Err(SpecError::UnknownToken { token, position, vocab: self.vocab() });
-            };
-            match (&self.rule, position) {
-                // The scored family starts a text with a space that is not part of it, after the begin mark.
-                (Rule::Scores(_), 0) if token == 1 || token == 2 => {}
-                (Rule::Scores(_), 0) => out.extend_from_slice(bytes.strip_prefix(b" ").unwrap_or(bytes)),
-                (Rule::Scores(_), 1) if tokens[0] == 1 => {
-                    out.extend_from_slice(bytes.strip_prefix(b" ").unwrap_or(bytes));
-                }
-                _ => out.extend_from_slice(bytes),
-            }
-        }
+    pub fn decode_continuation(&self, before: &[u32], tokens: &[u32]) -> Result<String> {
+        let mut stream = self.stream(before)?;
+        let mut out = tokens.iter().map(|&t| stream.push(t)).collect::<Result<String>>()?;
+        out.push_str(&stream.finish());
         Ok(out)
     }
 
-    fn from_merges(tokens: Vec<Vec<u8>>, merges: &[(u32, u32)], special: Vec<u32>) -> Result<Self> {
-        let ids: HashMap<Vec<u8>, u32> = tokens.iter().enumerate().map(|(i, t)| (t.clone(), i as u32)).collect();
-        let mut bytes = Box::new([0u32; 256]);
-        for (byte, slot) in bytes.iter_mut().enumerate() {
-            let missing = || SpecError::malformed("tokenizer", format!("byte {byte} has no token"));
-            *slot = *ids.get(&[byte as u8][..]).ok_or_else(missing)?;
-        }
-        let mut ranks = HashMap::with_capacity(merges.len());
-        for (rank, &(left, right)) in merges.iter().enumerate() {
-            let part = |id: u32| tokens.get(id as usize).map(Vec::as_slice);
-            let (Some(a), Some(b)) = (part(left), part(right)) else {
-                return Err(SpecError::malformed("tokenizer", format!("merge {rank} names an unknown id")));
-            };
-            let Some(&merged) = ids.get(&[a, b].concat()) else {
-                return Err(SpecError::malformed("tokenizer", format!("merge {rank} makes no known token")));
-            };
-            ranks.entry((left, right)).or_insert((rank as u32, merged));
-        }
-        Ok(Self { tokens, ids, special, rule: Rule::Merges { ranks, bytes } })
-    }
-
-    fn from_scores(tokens: Vec<Vec<u8>>, scores: Vec<f32>, special: Vec<u32>) -> Result<Self> {
-        if scores.len() != tokens.len() || tokens.len() < 259 {
-            let reason = format!("{} scores for {} tokens, at least 259 of each", scores.len(), tokens.len());
-            return Err(SpecError::malformed("tokenizer", reason));
-        }
-        // Later duplicates (single characters) win over the byte tokens, which are only for bytes no token covers.
-        let ids = tokens.iter().enumerate().map(|(i, t)| (t.clone(), i as u32)).collect();
-        Ok(Self { tokens, ids, special, rule: Rule::Scores(scores) })
-    }
-
-    fn encode_scored(&self, text: &str, scores: &[f32]) -> Vec<u32> {
-        let spaced = if text.is_empty() { String::new() } else { format!(" {text}") };
-        let mut ids = vec![1];
-        for c in spaced.chars() {
-            let mut buffer = [0; 4];
-            let bytes = c.encode_utf8(&mut buffer).as_bytes();
-            match self.id(bytes) {
-                Some(id) => ids.push(id),
-                None => ids.extend(bytes.iter().map(|&b| u32::from(b) + 3)),
-            }
-        }
-        loop {
-            let mut best: Option<(f32, usize, u32)> = None;
-            for i in 0..ids.len().saturating_sub(1) {
-                let joined = [&self.tokens[ids[i] as usize][..], &self.tokens[ids[i + 1] as usize]].concat();
-                if i > 0
-                    && let Some(id) = self.id(&joined)
-                    && best.is_none_or(|(score, ..)| scores[id as usize] > score)
-                {
-                    best = Some((scores[id as usize], i, id));
-                }
-            }
-            let Some((_, i, id)) = best else { return ids };
-            ids[i] = id;
-            ids.remove(i + 1);
-        }
-    }
-
-    /// Cuts text at special tokens, longest first.
-    fn split_special<'t>(&self, text: &'t str) -> Vec<(&'t str, Option<u32>)> {
-        let mut specials: Vec<(&str, u32)> = self
-            .special
-            .iter()
-            .filter_map(|&id| Some((std::str::from_utf8(self.bytes(id)?).ok()?, id)))
-            .filter(|(s, _)| !s.is_empty())
-            .collect();
-        specials.sort_by_key(|(s, _)| std::cmp::Reverse(s.len()));
-        let mut out = vec![];
-        let mut rest = text;
-        while !rest.is_empty() {
-            let next =
-                specials.iter().filter_map(|&(s, id)| Some((rest.find(s)?, std::cmp::Reverse(s.len()), id))).min();
-            let Some((at, std::cmp::Reverse(length), id)) = next else { break };
-            if at > 0 {
-                out.push((&rest[..at], None));
-            }
-            out.push((&rest[at..at + length], Some(id)));
-            rest = &rest[at + length..];
-        }
-        if !rest.is_empty() {
-            out.push((rest, None));
-        }
-        out
-    }
-}
-
-/// The end-of-text mark of GPT-2.
-pub(crate) const END_OF_TEXT: &str = "<|endoftext|>";
-
-fn merge(word: &[u8], ranks: &HashMap<(u32, u32), (u32, u32)>, bytes: &[u32; 256]) -> Vec<u32> {
-    let mut ids: Vec<u32> = word.iter().map(|&b| bytes[b as usize]).collect();
-    loop {
-        let best = ids.windows(2).filter_map(|w| ranks.get(&(w[0], w[1])).map(|r| (*r, (w[0], w[1])))).min();
-        let Some(((_, merged), pair)) = best else { return ids };
-        let mut out = Vec::with_capacity(ids.len());
-        let mut i = 0;
-        while i < ids.len() {
-            if i + 1 < ids.len() && (ids[i], ids[i + 1]) == pair {
-                out.push(merged);
-                i += 2;
-            } else {
-                out.push(ids[i]);
-                i += 1;
-            }
-        }
-        ids = out;
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn sample() -> Tokenizer {
-        let text = "the cat sat on the mat; the cat's hat is that.\n\nIt's 1234 O'clock — naïve café. ".repeat(20);
-        Tokenizer::train(&text, 290).unwrap()
-    }
-
-    #[test]
-    fn any_text_round_trips_and_files_do_too() {
-        let tokenizer = sample();
-        let again = Tokenizer::from_json(&tokenizer.to_json().unwrap()).unwrap();
-        assert_eq!(again, tokenizer);
-        for text in
-            ["", "the cat", "  two  spaces \n\t x", "日本語 emoji 🦀", "<|endoftext|>a<|endoftext|>", "\u{0}\u{7f}"]
-        {
-            let ids = tokenizer.encode(text);
-            assert_eq!(tokenizer.decode(&ids).unwrap(), text);
-            assert_eq!(again.encode(text), ids);
-        }
-        assert_eq!(tokenizer.vocab(), 290);
-        assert_eq!(tokenizer.encode("<|endoftext|>"), [289]);
-        assert!(tokenizer.encode("the cat").len() <= 3);
-        assert!(matches!(tokenizer.decode(&[300]), Err(SpecError::UnknownToken { token: 300, .. })));
-    }
-
-    #[test]
-    fn training_refuses_what_it_cannot_do() {
-        assert!(matches!(Tokenizer::train("", 300), Err(SpecError::Empty)));
-        assert!(Tokenizer::train("abc", 100).is_err());
-        assert!(Tokenizer::train("abc", 400).is_err());
-    }
-
-    #[test]
-    fn gpt2_format() {
-        // Ids in GPT-2's byte order, then two merges and the mark.
-        let mut vocab: Vec<String> = (0u8..=255).map(|b| import::bytes_to_printable(&[b])).collect();
-        vocab.extend(["th".into(), "the".into(), END_OF_TEXT.into()]);
-        let entries: Vec<String> =
-            vocab.iter().enumerate().map(|(i, t)| format!("{}: {i}", serde_json::to_string(t).unwrap())).collect();
-        let json = format!("{{{}}}", entries.join(", "));
-        let tokenizer = Tokenizer::from_gpt2(&json, "#version: 0.2\nt h\nth e\n").unwrap();
-        assert_eq!(tokenizer.encode("the<|endoftext|>th"), [257, 258, 256]);
-        assert!(Tokenizer::from_gpt2(&json, "x y\n").is_err());
-    }
-
-    #[test]
-    fn scored_format() {
-        let mut bytes = 8i32.to_le_bytes().to_vec();
-        let mut push = |score: f32, token: &[u8]| {
-            bytes.extend(score.to_le_bytes());
-            bytes.extend((token.len() as i32).to_le_bytes());
-            bytes.extend(token);
-        };
-        for token in ["<unk>", "\n<s>\n", "\n</s>\n"] {
-            push(0.0, token.as_bytes());
-        }
-        (0..256).for_each(|b| push(0.0, format!("<0x{b:02X}>").as_bytes()));
-        for (score, token) in [(-1.0, " a"), (-2.0, "ab"), (-3.0, " ab"), (-9.0, " "), (-9.0, "a"), (-9.0, "b")] {
-            push(score, token.as_bytes());
-        }
-        let tokenizer = Tokenizer::from_llama2c(&bytes).unwrap();
-        assert_eq!(tokenizer.encode("ab"), [1, 261]);
-        assert_eq!(tokenizer.encode("aé"), [1, 259, 3 + 0xc3, 3 + 0xa9]);
-        assert_eq!(tokenizer.decode(&[1, 259, 3 + 0xc3, 3 + 0xa9]).unwrap(), "aé");
-        assert_eq!(Tokenizer::from_json(&tokenizer.to_json().unwrap()).unwrap().encode("ab"), [1, 261]);
-        assert!(Tokenizer::from_llama2c(&bytes[..bytes.len() - 1]).is_err());
+    /// Decodes tokens that continue the text `before`, as they come.
+    ///
+    /// # Errors
+    /// [`SpecError::UnknownToken`].
+    pub fn stream(&self, before: &[u32]) -> Result<TextStream<'_>> {
+        TextStream::new(self, before)
     }
 }

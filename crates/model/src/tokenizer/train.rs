@@ -1,9 +1,18 @@
 //! Learning merges.
+//!
+//! The trainer of the `tokenizers` crate breaks ties by other ids, so it would give the shipped models other
+//! tokenizers than the ones they were trained with.
 
 use std::collections::{BTreeSet, HashMap};
 
-use super::{END_OF_TEXT, Tokenizer, pretoken};
+use tokenizers::utils::SysRegex;
+
+use super::file::from_merges;
+use super::{END_OF_TEXT, Tokenizer};
 use crate::error::{Result, SpecError};
+
+/// GPT-2's cutting rule, the same that encodes with these merges.
+const WORDS: &str = r"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+";
 
 pub(super) fn train(text: &str, vocab: usize) -> Result<Tokenizer> {
     if text.is_empty() {
@@ -17,7 +26,8 @@ pub(super) fn train(text: &str, vocab: usize) -> Result<Tokenizer> {
     }
     let mut tokens: Vec<Vec<u8>> = (0u8..=255).map(|b| vec![b]).collect();
     let mut merges = vec![];
-    let mut state = State::new(text);
+    let rule = SysRegex::new(WORDS).map_err(|e| SpecError::malformed("cutting rule", e))?;
+    let mut state = State::new(text, &rule);
     while tokens.len() < vocab - 1 {
         let Some(pair) = state.most_frequent() else {
             let reason = format!("the text has pairs for {} tokens, not for {vocab}", tokens.len() + 1);
@@ -30,7 +40,7 @@ pub(super) fn train(text: &str, vocab: usize) -> Result<Tokenizer> {
     }
     let mark = tokens.len() as u32;
     tokens.push(END_OF_TEXT.as_bytes().to_vec());
-    Tokenizer::from_merges(tokens, &merges, vec![mark])
+    from_merges(&tokens, &merges, &[mark])
 }
 
 type Pair = (u32, u32);
@@ -43,10 +53,10 @@ struct State {
 }
 
 impl State {
-    fn new(text: &str) -> Self {
+    fn new(text: &str, rule: &SysRegex) -> Self {
         let mut frequency: HashMap<&str, i64> = HashMap::new();
         for document in text.split(END_OF_TEXT) {
-            pretoken::words(document).for_each(|w| *frequency.entry(w).or_default() += 1);
+            rule.find_iter(document).for_each(|(from, to)| *frequency.entry(&document[from..to]).or_default() += 1);
         }
         let mut words: Vec<(Vec<u32>, i64)> =
             frequency.into_iter().map(|(w, n)| (w.bytes().map(u32::from).collect(), n)).collect();

@@ -90,11 +90,12 @@ fn story(config: &str, prompt: &str) -> Result<()> {
     let prepared = prepare(config)?;
     let (config, params) = prepared.newest()?;
     let model = decoder(&config, &params, &burn::tensor::Device::flex())?;
-    let tokens = prepared.tokenizer.encode(prompt);
+    let refuse = |e: cipherlm_model::SpecError| Error::Export(e.to_string());
+    let tokens = prepared.tokenizer.encode(prompt).map_err(refuse)?;
     for seed in 0..3 {
         let how = Sampling { temperature: 0.7, top_k: 40, seed };
-        let new = generate(&model, &tokens, 200, prepared.tokenizer.end_of_text(), how)?;
-        let text = prepared.tokenizer.decode(&new).map_err(|e| Error::Export(e.to_string()))?;
+        let new = generate(&model, &tokens, 200, prepared.tokenizer.ends(), how)?;
+        let text = prepared.tokenizer.decode_continuation(&tokens, &new).map_err(refuse)?;
         println!("{prompt}{text}\n----");
     }
     Ok(())
@@ -142,7 +143,8 @@ fn polarity(data: &Path, out: &Path) -> Result<()> {
     let tokenizer = Tokenizer::train(&text, 512).map_err(refuse)?;
     let shape = |attention| ModelConfig { norm_epsilon: 1e-5, ..ModelConfig::encoder(512, 64, 2, 64, 2, attention) };
     let power = shape(Attention::Power(Power::shipped()));
-    let [train, held_out] = [train, held_out].map(|set| classify::encode(&tokenizer, &set, power.context));
+    let encode = |set: &[(String, usize)]| classify::encode(&tokenizer, set, power.context).map_err(refuse);
+    let (train, held_out) = (encode(&train)?, encode(&held_out)?);
     let learn = |shape: &ModelConfig| -> Result<(Classifier, tasks::Score)> {
         let settings = TrainConfig::new(1, 32, 1500, 1e-3);
         let mut classifier = Classifier::new(shape, 2, settings.clone(), &cipherlm_train::Device::flex())?;
