@@ -31,6 +31,14 @@ pub enum Error {
         /// The ring degree.
         degree: usize,
     },
+    /// The CPU cannot run the kernel that was asked for.
+    #[error("kernel `{name}` is not one of {} that this CPU can run; `CIPHERLM_KERNEL` names it", available.join(", "))]
+    UnknownKernel {
+        /// The name given.
+        name: String,
+        /// What it could have been.
+        available: Vec<&'static str>,
+    },
     /// The degree is not a supported power of two.
     #[error("degree {degree} is not a power of two between {min} and {max}")]
     UnsupportedDegree {

@@ -3,12 +3,24 @@
 use std::sync::Arc;
 
 use cipherlm_ring::{
-    Automorphism, Coeff, Decomposition, Error, Eval, Extension, Limbs, ModDown, Modulus, NttTable, PackedPair, Poly,
-    Ring, Seed, Stream, inner_product, inner_product_many, inner_product_packed, ntt_primes, primes_near, sample,
+    Automorphism, Coeff, Decomposition, Error, Eval, Extension, Kernel, Limbs, ModDown, Modulus, NttTable, PackedPair,
+    Poly, Ring, Seed, Stream, inner_product, inner_product_many, inner_product_packed, ntt_primes, primes_near, sample,
 };
 
 fn ring(degree: usize) -> Arc<Ring> {
     Ring::new(degree, &ntt_primes(degree, 30, 4, &[]).unwrap()).unwrap()
+}
+
+#[test]
+fn kernels_are_named_or_refused() {
+    for kernel in Kernel::available() {
+        assert_eq!(Kernel::named(kernel.name).unwrap().name, kernel.name);
+    }
+    for name in ["", "AVX2", "neon", "avx2 "] {
+        let refused = Kernel::named(name).unwrap_err();
+        assert!(matches!(&refused, Error::UnknownKernel { name: found, .. } if found == name), "{refused}");
+        assert!(refused.to_string().contains("scalar"), "{refused}");
+    }
 }
 
 #[test]

@@ -32,6 +32,7 @@ pub use ntt::{NttTable, eval_exponent};
 pub(crate) use packed::{GROUP, SLACK, group_bytes, pack_pair, unpack_pair};
 
 use crate::modulus::Modulus;
+use crate::{Error, Result};
 
 /// A table of slice operations; all tables give identical results.
 ///
@@ -102,6 +103,31 @@ impl Kernel {
     /// The fastest kernel this CPU can run.
     pub fn best() -> &'static Self {
         Self::available().last().copied().unwrap_or(&scalar::PORTABLE)
+    }
+
+    /// The kernel that the environment variable `CIPHERLM_KERNEL` names, else [`Kernel::best`]. It serves those who measure:
+    /// results do not depend on it.
+    ///
+    /// # Errors
+    /// [`Error::UnknownKernel`] if this CPU cannot run it.
+    pub fn chosen() -> Result<&'static Self> {
+        match std::env::var_os("CIPHERLM_KERNEL") {
+            None => Ok(Self::best()),
+            Some(name) => Self::named(&name.to_string_lossy()),
+        }
+    }
+
+    /// The kernel of a name.
+    ///
+    /// # Errors
+    /// [`Error::UnknownKernel`] if this CPU cannot run it.
+    pub fn named(name: &str) -> Result<&'static Self> {
+        let available = Self::available();
+        let found = available.iter().find(|kernel| kernel.name == name).copied();
+        found.ok_or_else(|| Error::UnknownKernel {
+            name: name.escape_default().to_string(),
+            available: available.iter().map(|kernel| kernel.name).collect(),
+        })
     }
 
     /// The reference kernel: plain loops over [`Modulus::mul_f64`].
