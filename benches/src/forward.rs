@@ -116,7 +116,7 @@ pub fn passes(subject: Subject, count: usize, smoke: bool) -> Result<Passes, Box
         server.machine().log().clear();
         let mut profiler = Profiler::new(&plan, |_: &Progress<'_>| true);
         let logits = server.run(&plan, prompt, &mut profiler)?;
-        reports.push(profiler.finish(server.machine()));
+        reports.push(profiler.finish());
         let (mut sum, mut values) = (0.0, 0);
         for (position, row) in reference.iter().enumerate() {
             let found = client.decrypt(&plan, &logits, position)?;

@@ -71,13 +71,13 @@ impl<'s> Session<'s> {
             true
         });
         let (answer, report) = match &forecast {
-            None => (self.server.run(plan, prompt, &mut profiler)?, profiler.finish(machine)),
+            None => (self.server.run(plan, prompt, &mut profiler)?, profiler.finish()),
             Some(forecast) => {
                 let mut audit = Audit::new(&self.client, forecast, &mut profiler);
                 let answer = self.server.run(plan, prompt, &mut audit)?;
                 let spent = audit.spent();
                 outcome.bits = audit.finish().iter().map(|row| (row.name.clone(), Bits::from(row))).collect();
-                (answer, without(profiler.finish(machine), spent))
+                (answer, without(profiler.finish(), spent))
             }
         };
         outcome.memory = memory;

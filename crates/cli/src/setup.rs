@@ -32,7 +32,7 @@ impl Setup {
     pub(crate) fn on(loaded: Loaded, length: usize, profile: Profile) -> anyhow::Result<Self> {
         cipherlm_model::ensure_certified(&loaded.model)?;
         let circuits = Circuits::new(&profile)?;
-        let options = Options { tokens: length, ..Options::default() };
+        let options = Options { tokens: length, ..Options::default() }.with_tokenizer(&loaded.tokenizer)?;
         let plan = Plan::compile(Arc::new(loaded.model.clone()), circuits.target()?, &options)?;
         Ok(Self { loaded, profile, circuits, plan })
     }

@@ -17,6 +17,7 @@ use cipherlm_ckks::slots::{Machine, Plain, RefreshKind, SlotResult};
 
 use crate::error::{InferError, Result};
 use crate::exec::lower;
+use crate::plan::identity::Fingerprint;
 
 /// Squarings of the first power.
 const POWER: u32 = 4;
@@ -40,6 +41,8 @@ pub(crate) struct Argmax {
     /// Half of the scaled logit is `gain * slot + offset`.
     gain: f64,
     offset: f64,
+    /// Smallest sums of the weights that calibration saw, in order.
+    sums: Vec<f64>,
     /// Reciprocals of the sums, in order.
     reciprocals: Vec<EvalPlan>,
     step: EvalPlan,
@@ -65,7 +68,7 @@ impl Argmax {
         let period = vocab.next_power_of_two().max(features);
         let mut weights: Vec<Vec<f64>> =
             rows.iter().map(|row| row.iter().map(|&x| power(x, scale)).collect()).collect();
-        let mut reciprocals = vec![];
+        let (mut sums, mut reciprocals) = (vec![], vec![]);
         for round in 0..=ROUNDS {
             if round > 0 {
                 weights.iter_mut().flatten().for_each(|w| *w *= *w);
@@ -79,6 +82,7 @@ impl Argmax {
                 let factor = polynomial.eval(row.iter().sum());
                 row.iter_mut().for_each(|w| *w *= factor);
             }
+            sums.push(smallest);
             reciprocals.push(EvalPlan::new(&polynomial).map_err(|e| refuse(e.to_string()))?);
         }
         let step = Polynomial::monomial(Interval::UNIT, vec![0.0, 0.0, 0.0, 0.0, 35.0, -84.0, 70.0, -20.0])
@@ -89,9 +93,18 @@ impl Argmax {
             period,
             gain: 0.5 * unit / scale,
             offset: 0.5 * shift / scale,
+            sums,
             reciprocals,
             step: step.map_err(|e| refuse(e.to_string()))?,
         })
+    }
+
+    /// Adds the constants of the circuit to the identity of a plan.
+    pub(crate) fn identify(&self, all: &mut Fingerprint) {
+        [self.vocab, self.features, self.period].iter().for_each(|&n| all.number("argmax size", n as u64));
+        all.reals("argmax map", [self.gain, self.offset]);
+        all.reals("argmax sums", self.sums.iter().copied());
+        self.reciprocals.iter().for_each(|plan| all.number("argmax depth", u64::from(plan.depth())));
     }
 
     /// Slots after which the one-hot vector repeats.

@@ -1,6 +1,8 @@
 //! The two sides of a run. A [`Client`] holds the secret key, embeds and encrypts, decrypts and decodes; a [`Server`] holds the model
 //! and public keys, and its type has no room for a secret.
 
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
 use cipherlm_ckks::slots::{Chain, Encrypted, Machine};
 use cipherlm_ckks::{Ciphertext, Complex64, Decrypted, EvaluationKeys, KeyId, Params, Plaintext, SecretKey};
 
@@ -131,12 +133,14 @@ impl Client {
 /// The owner of the model.
 pub struct Server<K> {
     machine: Encrypted<K>,
+    /// Held by the run that writes the machine's log.
+    turn: Mutex<()>,
 }
 
 impl<K: EvaluationKeys> Server<K> {
     /// A server with a machine that holds the client's evaluation keys.
     pub fn new(machine: Encrypted<K>) -> Self {
-        Self { machine }
+        Self { machine, turn: Mutex::new(()) }
     }
 
     /// The machine.
@@ -144,7 +148,7 @@ impl<K: EvaluationKeys> Server<K> {
         &self.machine
     }
 
-    /// Runs the plan on an encrypted prompt.
+    /// Runs the plan on an encrypted prompt. Runs of one server take turns: each uses all threads, and the machine has one log.
     ///
     /// # Errors
     /// A prompt for another plan, parameter set or key; missing keys; [`InferError::Stopped`] when the observer says so.
@@ -155,6 +159,7 @@ impl<K: EvaluationKeys> Server<K> {
         observer: &mut dyn Observer<Encrypted<K>>,
     ) -> Result<EncryptedLogits> {
         let input = self.accept(plan, prompt)?;
+        let _turn = self.turn();
         self.hand_out(plan, &plan.run(&self.machine, input, observer)?)
     }
 
@@ -170,7 +175,12 @@ impl<K: EvaluationKeys> Server<K> {
         observer: &mut dyn Observer<Encrypted<K>>,
     ) -> Result<EncryptedLogits> {
         let input = self.accept(plan, prompt)?;
+        let _turn = self.turn();
         self.hand_out(plan, &plan.run_session(&self.machine, input, session, observer)?)
+    }
+
+    pub(crate) fn turn(&self) -> MutexGuard<'_, ()> {
+        self.turn.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     pub(crate) fn accept(&self, plan: &Plan, prompt: EncryptedPrompt) -> Result<Value<Encrypted<K>>> {

@@ -4,9 +4,10 @@ use std::collections::BTreeMap;
 use std::path::Path;
 
 use cipherlm_ckks::slots::{OpKind, RefreshKind};
+use cipherlm_files::{Access, Existing};
 use serde::{Deserialize, Serialize};
 
-use crate::error::{InferError, Result};
+use crate::error::{InferError, Result, broken};
 use crate::exec::kind_name;
 
 /// Seconds of each primitive at a few levels, with straight lines between them, and of each kind of refresh.
@@ -42,9 +43,9 @@ impl CostModel {
     /// Reads a table that [`CostModel::save`] wrote.
     ///
     /// # Errors
-    /// [`InferError::Io`], [`InferError::Malformed`].
+    /// [`InferError::Files`], [`InferError::Malformed`].
     pub fn load(path: &Path) -> Result<Self> {
-        let text = std::fs::read_to_string(path).map_err(|source| InferError::Io { path: path.into(), source })?;
+        let text = cipherlm_files::read_text(path, 1 << 20)?;
         serde_json::from_str(&text).map_err(|error| InferError::Malformed {
             what: format!("cost table {}", path.display()),
             reason: format!("{error}; measure it again"),
@@ -54,10 +55,11 @@ impl CostModel {
     /// Writes the table as JSON.
     ///
     /// # Errors
-    /// [`InferError::Io`].
+    /// [`InferError::Files`].
     pub fn save(&self, path: &Path) -> Result<()> {
-        let text = serde_json::to_string_pretty(self).unwrap_or_default();
-        std::fs::write(path, text + "\n").map_err(|source| InferError::Io { path: path.into(), source })
+        let text = serde_json::to_string_pretty(self).map_err(|e| broken(&format!("a cost table as JSON: {e}")))?;
+        let text = text + "\n";
+        Ok(cipherlm_files::write(path, text.as_bytes(), Existing::Replace, Access::Everyone)?)
     }
 
     /// Seconds of one primitive on an operand at a level.

@@ -1,7 +1,5 @@
 //! Typed errors of planning and running.
 
-use std::path::PathBuf;
-
 use cipherlm_ckks::slots::SlotError;
 use cipherlm_model::SpecError;
 
@@ -97,13 +95,8 @@ pub enum InferError {
         reason: String,
     },
     /// A file could not be read or written.
-    #[error("cannot access {}: {source}", path.display())]
-    Io {
-        /// The file.
-        path: PathBuf,
-        /// What the system said.
-        source: std::io::Error,
-    },
+    #[error(transparent)]
+    Files(#[from] cipherlm_files::Error),
     /// A file is not what it should be.
     #[error("{what} is malformed: {reason}")]
     Malformed {
@@ -111,6 +104,12 @@ pub enum InferError {
         what: String,
         /// What is wrong.
         reason: String,
+    },
+    /// Something that the code promises itself does not hold: a fault of this library.
+    #[error("an internal invariant does not hold ({what}): please report it with the command that was run")]
+    Internal {
+        /// The invariant.
+        what: String,
     },
     /// The run was asked to stop between two steps; checkpoints hold what was done.
     #[error("stopped before step {step} of {steps}; run again with the same checkpoint folder to go on")]
@@ -120,6 +119,11 @@ pub enum InferError {
         /// Steps in all.
         steps: usize,
     },
+}
+
+/// An invariant that does not hold.
+pub(crate) fn broken(invariant: &str) -> InferError {
+    InferError::Internal { what: invariant.to_owned() }
 }
 
 /// Result of this crate.

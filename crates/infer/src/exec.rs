@@ -6,7 +6,7 @@ use cipherlm_model::Attention;
 use num_complex::Complex64;
 use rayon::prelude::*;
 
-use crate::error::{At, InferError, Result};
+use crate::error::{At, InferError, Result, broken};
 use crate::fold::{Folded, Map};
 use crate::graph::{Node, Op};
 use crate::pairing::Pairing;
@@ -16,6 +16,12 @@ use crate::report::POWER_LABEL;
 /// The vectors of one node.
 pub(crate) type Value<M> = Vec<<M as Machine>::Vector>;
 
+/// A session within one step: read as it was before, written for after. A step that is done twice so leaves what one does.
+pub(crate) struct Turn<'a, M: Machine> {
+    pub(crate) before: &'a Session<M>,
+    pub(crate) after: &'a mut Session<M>,
+}
+
 /// Evaluates a node whose inputs are given (already sliced) so that every output is canonical at `level`.
 pub(crate) fn evaluate<M: Machine>(
     machine: &M,
@@ -23,54 +29,78 @@ pub(crate) fn evaluate<M: Machine>(
     node: &Node,
     inputs: &[&[M::Vector]],
     level: usize,
-    session: Option<&mut Session<M>>,
+    turn: Option<&mut Turn<'_, M>>,
 ) -> Result<Value<M>> {
     let context = Context { machine, folded, node };
-    let first = inputs.first().copied().unwrap_or_default();
-    let second = inputs.get(1).copied().unwrap_or_default();
-    match &node.op {
-        Op::Input => Ok(vec![]),
-        Op::Variance { site } => context.variance(first, site, level),
-        Op::Poly { plan } => {
+    match (&node.op, inputs) {
+        (Op::Variance { site }, [hidden]) => context.variance(hidden, site, level),
+        (Op::Poly { plan }, [arguments]) => {
             let apply = |x: &M::Vector| {
                 let mut values = polynomial::evaluate_all_to(machine, plan, x, level)?;
                 Ok(values.swap_remove(0))
             };
-            first.par_iter().map(|x| apply(x).at(&node.name)).collect()
+            arguments.par_iter().map(|x| apply(x).at(&node.name)).collect()
         }
-        Op::Linear { map, bias } => context.linear(first, *map, *bias, level),
-        Op::Scaled { map } => context.scaled(first, second, *map, level),
-        Op::Spread { layer } => {
-            let transform = match &session {
-                Some(session) if folded.decoding() => folded.spread_one(*layer, session.position)?,
-                session => folded.spread(*layer, session.as_ref().map_or(usize::MAX, |s| s.prompt))?,
+        (Op::Linear { map, bias }, [vectors]) => context.linear(vectors, *map, *bias, level),
+        (Op::Scaled { map }, [raw, factor]) => context.scaled(raw, factor, *map, level),
+        (Op::Spread { layer }, [vectors]) => {
+            let transform = match &turn {
+                Some(turn) if folded.decoding() => folded.spread_one(*layer, turn.before.position)?,
+                turn => folded.spread(*layer, turn.as_ref().map_or(usize::MAX, |turn| turn.before.prompt))?,
             };
-            let inputs: Vec<&M::Vector> = first.iter().collect();
+            let inputs: Vec<&M::Vector> = vectors.iter().collect();
             machine.linear_transforms_to(&inputs, &transform, level).at(&node.name)
         }
-        Op::Attend { layer } if folded.packs_scores() => {
-            crate::packed::attend(machine, folded, &node.name, first, *layer, level)
+        (Op::Attend { layer }, [qkv]) if folded.packs_scores() => {
+            crate::packed::attend(machine, folded, &node.name, qkv, *layer, level)
         }
-        Op::Attend { layer } => match session {
-            Some(session) if folded.decoding() => context.attend_cached(first, *layer, level, session),
-            Some(session) => {
-                context.keep(first, *layer, session);
-                context.attend(first, *layer, level)
+        (Op::Attend { layer }, [spread]) => match turn {
+            Some(turn) if folded.decoding() => context.attend_cached(spread, *layer, level, turn),
+            Some(turn) => {
+                context.keep(spread, *layer, turn.after)?;
+                context.attend(spread, *layer, level)
             }
-            None => context.attend(first, *layer, level),
+            None => context.attend(spread, *layer, level),
         },
-        Op::Mul => {
+        (Op::Mul, [left, right]) if left.len() == right.len() => {
             let multiply = |(a, b): (&M::Vector, &M::Vector)| {
                 let (a, b) = (lower(machine, a, level + 1)?, lower(machine, b, level + 1)?);
                 machine.mul(&a, &b)
             };
-            first.par_iter().zip(second).map(|pair| multiply(pair).at(&node.name)).collect()
+            left.par_iter().zip(*right).map(|pair| multiply(pair).at(&node.name)).collect()
         }
-        Op::Add => {
+        (Op::Add, [left, right]) if left.len() == right.len() => {
             let sum =
                 |(a, b): (&M::Vector, &M::Vector)| machine.add(&lower(machine, a, level)?, &lower(machine, b, level)?);
-            first.iter().zip(second).map(|pair| sum(pair).at(&node.name)).collect()
+            left.iter().zip(*right).map(|pair| sum(pair).at(&node.name)).collect()
         }
+        (op, _) => {
+            let counts: Vec<usize> = inputs.iter().map(|input| input.len()).collect();
+            Err(broken(&format!("{} takes no operands of {counts:?} vectors for {op:?}", node.name)))
+        }
+    }
+}
+
+/// Puts keys and values into the cache of a session, as [`evaluate`] does, for attention whose result was kept from another run.
+pub(crate) fn remember<M: Machine>(
+    machine: &M,
+    folded: &Folded,
+    node: &Node,
+    inputs: &[&[M::Vector]],
+    level: usize,
+    turn: &mut Turn<'_, M>,
+) -> Result<()> {
+    let context = Context { machine, folded, node };
+    match (&node.op, inputs) {
+        (Op::Attend { layer }, [spread]) if folded.decoding() => {
+            for block in 0..folded.geometry.blocks {
+                let pair = context.cached(spread, *layer, block, level, turn.before)?;
+                turn.after.cache[*layer][block] = Some(pair);
+            }
+            Ok(())
+        }
+        (Op::Attend { layer }, [spread]) => context.keep(spread, *layer, turn.after),
+        _ => Err(broken(&format!("{} has no cache", node.name))),
     }
 }
 
@@ -238,12 +268,43 @@ impl<M: Machine> Context<'_, M> {
     }
 
     /// Hands the keys and values of a whole prompt to a session.
-    fn keep(&self, spread: &[M::Vector], layer: usize, session: &mut Session<M>) {
+    fn keep(&self, spread: &[M::Vector], layer: usize, session: &mut Session<M>) -> Result<()> {
         let blocks = self.folded.geometry.blocks;
         for block in 0..blocks {
-            if let (Some(key), Some(value)) = (spread.get(3 * blocks + block), spread.get(4 * blocks + block)) {
-                session.cache[layer][block] = Some([key.clone(), value.clone()]);
-            }
+            let (Some(key), Some(value)) = (spread.get(3 * blocks + block), spread.get(4 * blocks + block)) else {
+                return Err(broken(&format!("{} has no keys and values for the cache", self.node.name)));
+            };
+            session.cache[layer][block] = Some([key.clone(), value.clone()]);
+        }
+        Ok(())
+    }
+
+    /// Keys and values of a block with those of the token added.
+    fn cached(
+        &self,
+        spread: &[M::Vector],
+        layer: usize,
+        block: usize,
+        level: usize,
+        before: &Session<M>,
+    ) -> Result<[M::Vector; 2]> {
+        let (machine, blocks) = (self.machine, self.folded.geometry.blocks);
+        let own = self.folded.token_mask(before.position);
+        let (key_level, value_level) = (level + 3 + crate::graph::power_depth(self.power()?), level + 1);
+        let run = || {
+            let key = machine.mul_plain_to(&spread[blocks + block], &own, key_level)?;
+            let value = machine.mul_plain_to(&spread[2 * blocks + block], &own, value_level)?;
+            let Some([keys, values]) = before.cache[layer][block].as_ref() else { return Ok([key, value]) };
+            let key = machine.add(&lower(machine, keys, key_level)?, &key)?;
+            Ok([key, machine.add(&lower(machine, values, value_level)?, &value)?])
+        };
+        run().at(&self.node.name)
+    }
+
+    fn power(&self) -> Result<u32> {
+        match self.folded.shape().attention {
+            Attention::PowerSoftmax { p, .. } => Ok(p),
+            _ => Err(InferError::Unsupported { feature: "this attention", advice: "use PowerSoftmax" }),
         }
     }
 
@@ -253,38 +314,27 @@ impl<M: Machine> Context<'_, M> {
         spread: &[M::Vector],
         layer: usize,
         level: usize,
-        session: &mut Session<M>,
+        turn: &mut Turn<'_, M>,
     ) -> Result<Value<M>> {
         let (machine, g, name) = (self.machine, self.folded.geometry, &self.node.name);
-        let Attention::PowerSoftmax { p, .. } = self.folded.shape().attention else {
-            return Err(InferError::Unsupported { feature: "this attention", advice: "use PowerSoftmax" });
-        };
-        let key_level = level + 3 + crate::graph::power_depth(p);
-        let own = self.folded.token_mask(session.position);
+        let p = self.power()?;
         let (mut numerators, mut denominators) = (vec![], vec![]);
         for block in 0..g.blocks {
-            let part = |index: usize| &spread[index * g.blocks + block];
-            let (mask, add) = self.folded.cached_score_plains(layer, block, session.position)?;
-            let slot = &mut session.cache[layer][block];
-            let mut run = || {
-                let mut key = machine.mul_plain_to(part(1), &own, key_level)?;
-                let mut value = machine.mul_plain_to(part(2), &own, level + 1)?;
-                if let Some([keys, values]) = slot.as_ref() {
-                    key = machine.add(&lower(machine, keys, key_level)?, &key)?;
-                    value = machine.add(&lower(machine, values, level + 1)?, &value)?;
-                }
-                let product = machine.mul(&lower(machine, part(0), key_level)?, &key)?;
-                let sum = machine.rotate_sum(&product, 1, g.head)?;
+            let [key, value] = self.cached(spread, layer, block, level, turn.before)?;
+            let (mask, add) = self.folded.cached_score_plains(layer, block, turn.before.position)?;
+            let run = || {
+                let query = lower(machine, &spread[block], machine.level(&key))?;
+                let sum = machine.rotate_sum(&machine.mul(&query, &key)?, 1, g.head)?;
                 let first = machine.add_plain(&machine.mul_plain(&sum, &mask)?, &add)?;
                 let weight = power(machine, &machine.rotate_sum(&first, -1, g.head)?, p)?;
                 let stride = g.features as i64;
                 let numerator = machine.rotate_sum(&machine.mul(&weight, &value)?, stride, g.slots / g.features)?;
                 let sum = machine.rotate_sum(&lower(machine, &weight, level)?, stride, g.slots / g.features)?;
                 let offset = Complex64::new(self.folded.denominator_offset(layer), 0.0);
-                *slot = Some([key, value]);
                 Ok((numerator, machine.add_const(&sum, offset)?))
             };
             let (numerator, denominator) = run().at(name)?;
+            turn.after.cache[layer][block] = Some([key, value]);
             numerators.push(numerator);
             denominators.push(denominator);
         }
@@ -294,9 +344,7 @@ impl<M: Machine> Context<'_, M> {
 
     fn attend(&self, spread: &[M::Vector], layer: usize, level: usize) -> Result<Value<M>> {
         let (machine, g) = (self.machine, self.folded.geometry);
-        let Attention::PowerSoftmax { p, .. } = self.folded.shape().attention else {
-            return Err(InferError::Unsupported { feature: "this attention", advice: "use PowerSoftmax" });
-        };
+        let p = self.power()?;
         let steps: Vec<i64> = (0..g.shifts()).map(|a| -(a as i64) * g.shift_stride()).collect();
         // Product, mask and the power lie above the weights, which lie one above the output.
         let key_level = level + 3 + crate::graph::power_depth(p);

@@ -8,8 +8,9 @@ use cipherlm_model::{Mode, Runner};
 use crate::argmax::Argmax;
 use crate::client::{Client, EncryptedLogits, EncryptedPrompt, Server};
 use crate::error::{At, InferError, Result};
-use crate::exec::{Session, Value};
+use crate::exec::{Session, Value, kind_name};
 use crate::plan::Plan;
+use crate::plan::identity::Fingerprint;
 use crate::run::Observer;
 
 /// What a plan for tokens needs beyond itself to go on alone.
@@ -17,6 +18,14 @@ pub(crate) struct Feedback {
     argmax: Argmax,
     /// Refreshes of the argmax and the embedding.
     pub(crate) kinds: Vec<RefreshKind>,
+}
+
+impl Feedback {
+    /// Adds what decides the choices to the identity of a plan.
+    pub(crate) fn identify(&self, all: &mut Fingerprint) {
+        self.argmax.identify(all);
+        self.kinds.iter().for_each(|&kind| all.text("feedback refresh", &kind_name(kind)));
+    }
 }
 
 impl Plan {
@@ -43,6 +52,7 @@ impl Plan {
         for (key, levels) in machine.log().keys() {
             self.keys.entry(key).or_default().extend(levels);
         }
+        self.renew_id()?;
         Ok(self)
     }
 
@@ -118,6 +128,7 @@ impl<K: EvaluationKeys> Server<K> {
         observer: &mut dyn Observer<Encrypted<K>>,
     ) -> Result<Vec<EncryptedLogits>> {
         let mut input = self.accept(plan, first)?;
+        let _turn = self.turn();
         let mut choices = vec![];
         for _ in 0..count {
             let logits = plan.run_session(self.machine(), input, session, observer)?;

@@ -5,11 +5,10 @@ use cipherlm_ckks::{Ciphertext, Params};
 
 use crate::client::{EncryptedLogits, EncryptedPrompt};
 use crate::error::{InferError, Result};
+use crate::plan::identity;
 
 const PROMPT: &[u8; 8] = b"cipherpr";
 const LOGITS: &[u8; 8] = b"cipherlo";
-/// Characters of a plan's identity.
-const PLAN: usize = 32;
 
 impl EncryptedPrompt {
     /// Magic, plan, ciphertexts.
@@ -45,7 +44,7 @@ impl EncryptedLogits {
 
 fn write(magic: &[u8; 8], plan: &str, ciphertexts: &[Ciphertext]) -> Vec<u8> {
     let mut out = magic.to_vec();
-    out.extend(plan.bytes().chain(std::iter::repeat(b' ')).take(PLAN));
+    out.extend(plan.bytes().chain(std::iter::repeat(b' ')).take(identity::LENGTH));
     ciphertexts.iter().for_each(|ciphertext| out.extend(ciphertext.to_bytes()));
     out
 }
@@ -53,7 +52,8 @@ fn write(magic: &[u8; 8], plan: &str, ciphertexts: &[Ciphertext]) -> Vec<u8> {
 fn read(magic: &[u8; 8], what: &str, params: &Params, bytes: &[u8]) -> Result<(String, Vec<Ciphertext>)> {
     let malformed = |reason: String| InferError::Malformed { what: what.to_owned(), reason };
     let body = bytes.strip_prefix(magic.as_slice()).ok_or_else(|| malformed("it starts with other bytes".into()))?;
-    let (plan, mut rest) = body.split_at_checked(PLAN).ok_or_else(|| malformed("it ends too early".into()))?;
+    let (plan, mut rest) =
+        body.split_at_checked(identity::LENGTH).ok_or_else(|| malformed("it ends too early".into()))?;
     let plan = String::from_utf8(plan.to_vec()).map_err(|_| malformed("its plan is not text".into()))?;
     let mut ciphertexts = vec![];
     while !rest.is_empty() {

@@ -4,11 +4,12 @@
 //! never starts with half of the keys, and a client that was interrupted goes on where it stopped: keys follow from the secret, so
 //! those that are there already are the ones that would be made again.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use cipherlm_ckks::wire::Wire;
 use cipherlm_ckks::{KeyId, KeyPurpose, KeyShape, KeyStore, Params, SecretKey};
+use cipherlm_files::{Access, Existing};
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 
@@ -81,14 +82,14 @@ impl KeyFolder {
     /// The description in a folder, complete or in the making; `None` for a folder without one.
     ///
     /// # Errors
-    /// [`InferError::Io`] and [`InferError::Malformed`] for a description that is there and cannot be read.
+    /// [`InferError::Files`] and [`InferError::Malformed`] for a description that is there and cannot be read.
     pub fn find(directory: &Path) -> Result<Option<(Self, bool)>> {
         for (name, complete) in [(MANIFEST, true), (UNFINISHED, false)] {
             let path = directory.join(name);
             if !path.exists() {
                 continue;
             }
-            let text = std::fs::read_to_string(&path).map_err(io(&path))?;
+            let text = cipherlm_files::read_text(&path, 1 << 20)?;
             let found: Self = serde_json::from_str(&text)
                 .map_err(|e| InferError::Malformed { what: path.display().to_string(), reason: e.to_string() })?;
             if found.format != FORMAT {
@@ -106,7 +107,7 @@ impl KeyFolder {
     /// Leaves the description in a folder: the client's own copy, beside its secret.
     ///
     /// # Errors
-    /// [`InferError::Io`].
+    /// [`InferError::Files`].
     pub fn save(&self, directory: &Path) -> Result<()> {
         self.save_as(directory, MANIFEST)
     }
@@ -114,14 +115,14 @@ impl KeyFolder {
     fn save_as(&self, directory: &Path, name: &str) -> Result<()> {
         let text = serde_json::to_string_pretty(self)
             .map_err(|e| InferError::Malformed { what: name.into(), reason: e.to_string() })?;
-        write_whole(&directory.join(name), text.as_bytes())
+        write(&directory.join(name), text.as_bytes())
     }
 
     /// Makes the keys of `secret` that are not in the folder yet. `progress` is told the bytes there so far.
     ///
     /// # Errors
     /// [`InferError::Mismatch`] for a folder with keys of another secret, plan or parameter set, which is left as it is;
-    /// [`InferError::Io`].
+    /// [`InferError::Files`].
     pub fn write(
         &self,
         directory: &Path,
@@ -130,7 +131,7 @@ impl KeyFolder {
         plan: &Plan,
         progress: impl Fn(u64) + Sync,
     ) -> Result<()> {
-        std::fs::create_dir_all(directory).map_err(io(directory))?;
+        cipherlm_files::create_folder(directory)?;
         if let Some((found, complete)) = Self::find(directory)? {
             same("secret key of the key folder", &self.key_id, &found.key_id)?;
             same("parameters of the key folder", &self.params, &found.params)?;
@@ -149,7 +150,7 @@ impl KeyFolder {
             let path = directory.join(format!("{number:04}.key"));
             if length(&path) != Some(shape.stored_bytes(params)) {
                 let key = secret.switching_key(purpose, shape).map_err(at("keys"))?;
-                write_whole(&path, &key.to_bytes())?;
+                write(&path, &key.to_bytes())?;
             }
             add(shape.stored_bytes(params));
             Ok::<_, InferError>(())
@@ -158,11 +159,10 @@ impl KeyFolder {
         if !paths.iter().all(|path| path.exists()) {
             // A lone one belongs to an ephemeral secret that is gone.
             for (path, key) in paths.iter().zip(circuits.wrapping_keys(secret, plan)?) {
-                write_whole(path, &key.to_bytes())?;
+                write(path, &key.to_bytes())?;
             }
         }
-        let finished = directory.join(MANIFEST);
-        std::fs::rename(directory.join(UNFINISHED), &finished).map_err(io(&finished))
+        Ok(cipherlm_files::rename(&directory.join(UNFINISHED), &directory.join(MANIFEST))?)
     }
 
     /// Opens the keys for a plan; at most about `budget` bytes of them will be in memory. Returns the secret they belong to.
@@ -203,11 +203,8 @@ fn same(what: &'static str, expected: &str, found: &str) -> Result<()> {
     Err(InferError::Mismatch { what, expected: expected.to_owned(), found: found.to_owned() })
 }
 
-/// Written aside and renamed: a file under its final name is whole.
-fn write_whole(path: &Path, bytes: &[u8]) -> Result<()> {
-    let aside = path.with_extension("part");
-    std::fs::write(&aside, bytes).map_err(io(&aside))?;
-    std::fs::rename(&aside, path).map_err(io(path))
+fn write(path: &Path, bytes: &[u8]) -> Result<()> {
+    Ok(cipherlm_files::write(path, bytes, Existing::Replace, Access::Everyone)?)
 }
 
 fn length(path: &Path) -> Option<u64> {
@@ -216,11 +213,6 @@ fn length(path: &Path) -> Option<u64> {
 
 fn hex(bytes: &[u8]) -> String {
     bytes.iter().map(|b| format!("{b:02x}")).collect()
-}
-
-fn io(path: &Path) -> impl FnOnce(std::io::Error) -> InferError {
-    let path: PathBuf = path.to_owned();
-    move |source| InferError::Io { path, source }
 }
 
 fn at(node: &'static str) -> impl Fn(cipherlm_ckks::Error) -> InferError {

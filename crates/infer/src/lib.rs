@@ -27,7 +27,7 @@
 //!     true
 //! });
 //! let logits = server.run(&plan, prompt, &mut profiler)?;
-//! let report = profiler.finish(server.machine());
+//! let report = profiler.finish();
 //! println!("{:?}", client.decrypt(&plan, &logits, 2)?);
 //! # let _ = report;
 //! # Ok(())
@@ -78,5 +78,5 @@ pub use keyfolder::KeyFolder;
 pub use plan::{Options, Plan, Step, Target, ensure_in_range};
 pub use refresh::Circuits;
 pub use report::{Profiler, Report, StepTime};
-pub use run::{Done, Observer, Progress};
+pub use run::{Done, Observer, Progress, Start, Wanted};
 pub use verify::{Audit, Closeness, Errors, Forecast, StepError};

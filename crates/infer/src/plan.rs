@@ -1,6 +1,7 @@
 //! Compiling a model for one prompt length and one parameter set.
 
 mod explain;
+pub(crate) mod identity;
 
 pub use explain::Step;
 
@@ -9,7 +10,7 @@ use std::sync::Arc;
 
 use cipherlm_ckks::Params;
 use cipherlm_ckks::slots::{Chain, Clear, KeyUse, Machine, OpKind, Plain, RefreshKind, RefreshProfile};
-use cipherlm_model::{Kind, Mode, Model, Positions, Runner};
+use cipherlm_model::{Kind, Mode, Model, Positions, Runner, Tokenizer};
 
 use crate::cost::CostModel;
 use crate::error::{At, InferError, Result};
@@ -31,6 +32,8 @@ pub struct Target {
     pub input_level: usize,
     /// What primitives cost.
     pub cost: CostModel,
+    /// The parameters and bootstrapping profiles behind all this, for the identity of a plan.
+    pub(crate) origin: String,
 }
 
 impl Target {
@@ -40,7 +43,8 @@ impl Target {
     /// [`InferError::Slots`] when the parameters have no usable chain.
     pub fn of(params: &Params) -> Result<Self> {
         let chain = Chain::of(params).at("parameters")?;
-        Ok(Self { input_level: chain.top(), chain, refreshes: vec![], cost: CostModel::default() })
+        let origin = params.hash().as_bytes().iter().map(|b| format!("{b:02x}")).collect();
+        Ok(Self { input_level: chain.top(), chain, refreshes: vec![], cost: CostModel::default(), origin })
     }
 
     /// The same with one more kind of refresh; fresh encryptions stay at or below its output.
@@ -59,7 +63,7 @@ impl Target {
         let chain = Chain::uniform(slots, levels, scale_bits, bottom_bits).at("chain")?;
         let profile = |kind| RefreshProfile { kind, input_level: 0, output_level: levels, range: 1.0, error: 1e-6 };
         let refreshes = vec![profile(RefreshKind::Full), profile(RefreshKind::Real)];
-        Ok(Self { chain, refreshes, input_level: levels, cost: CostModel::default() })
+        Ok(Self { chain, refreshes, input_level: levels, cost: CostModel::default(), origin: "uniform".into() })
     }
 }
 
@@ -74,11 +78,23 @@ pub struct Options {
     pub purpose: Purpose,
     /// Levels that the logits have to keep: 0 for a client that decrypts them, 1 for [`Plan::with_feedback`].
     pub levels_left: usize,
+    /// Hash of the tokenizer that makes the prompts: see [`Options::with_tokenizer`].
+    pub tokenizer: Option<[u8; 32]>,
 }
 
 impl Default for Options {
     fn default() -> Self {
-        Self { tokens: 32, refreshes_per_layer: 6, purpose: Purpose::Prompt, levels_left: 0 }
+        Self { tokens: 32, refreshes_per_layer: 6, purpose: Purpose::Prompt, levels_left: 0, tokenizer: None }
+    }
+}
+
+impl Options {
+    /// Binds the plan to a tokenizer: another one makes other tokens of the same text, hence other answers.
+    ///
+    /// # Errors
+    /// As [`Tokenizer::to_json`].
+    pub fn with_tokenizer(self, tokenizer: &Tokenizer) -> Result<Self> {
+        Ok(Self { tokenizer: Some(*blake3::hash(tokenizer.to_json()?.as_bytes()).as_bytes()), ..self })
     }
 }
 
@@ -89,10 +105,12 @@ pub struct Plan {
     pub(crate) placement: Placement,
     pub(crate) choice: RefreshChoice,
     pub(crate) target: Target,
+    options: Options,
     profiles: Vec<Profile>,
     greedy: Option<f64>,
     pub(crate) keys: BTreeMap<KeyUse, BTreeSet<usize>>,
     pub(crate) feedback: Option<Feedback>,
+    pub(crate) id: String,
 }
 
 impl Plan {
@@ -131,9 +149,21 @@ impl Plan {
         };
         let placement = search.cheapest()?;
         let greedy = search.greedy_seconds();
-        let mut plan =
-            Self { folded, graph, placement, choice, target, profiles, greedy, keys: BTreeMap::new(), feedback: None };
+        let mut plan = Self {
+            folded,
+            graph,
+            placement,
+            choice,
+            target,
+            options: options.clone(),
+            profiles,
+            greedy,
+            keys: BTreeMap::new(),
+            feedback: None,
+            id: String::new(),
+        };
         plan.keys = plan.keys_used()?;
+        plan.renew_id()?;
         Ok(plan)
     }
 
@@ -196,8 +226,8 @@ impl Plan {
     /// Bytes of the checkpoints of a whole run, if every step is kept.
     pub fn checkpoint_bytes(&self, params: &Params) -> u64 {
         let polynomial = |level: usize| params.limb_count(level) as u64 * params.degree() as u64 * 25 / 4;
-        let level = |id: NodeId| self.placement.refreshes.get(&id).copied().unwrap_or(self.placement.levels[id]);
-        self.graph.nodes.iter().enumerate().skip(1).map(|(id, n)| 2 * n.width as u64 * polynomial(level(id))).sum()
+        let nodes = self.graph.nodes.iter().enumerate().skip(1);
+        nodes.map(|(id, n)| 2 * n.width as u64 * polynomial(self.level_after(id))).sum()
     }
 
     /// Keys that a run needs, each with the levels of its use.
@@ -308,22 +338,17 @@ impl Plan {
         self.graph.nodes.get(step).map_or(0, |node| node.depth)
     }
 
-    /// Identity of the plan: model, geometry, chain and placement.
+    /// Identity of the plan: a hash of the whole description, the tokenizer, the options, the parameters and bootstrapping
+    /// profiles, and every step with its operations and levels. Plans with one identity take each other's keys, prompts,
+    /// checkpoints and answers.
     pub fn id(&self) -> String {
-        let chain = &self.target.chain;
-        let moduli: Vec<String> = (0..=chain.top()).map(|l| format!("{:.6}", chain.modulus(l).log2())).collect();
-        let spec = self.folded.model.spec();
-        let sites = serde_json::to_string(&spec.sites).unwrap_or_default();
-        let text = format!(
-            "{} {:?} {} {moduli:?} {:?} {:?} {:?}",
-            spec.weights_blake3,
-            self.folded.geometry,
-            sites,
-            self.placement.levels,
-            self.placement.refreshes,
-            self.choice
-        );
-        blake3::hash(text.as_bytes()).to_hex()[..32].to_owned()
+        self.id.clone()
+    }
+
+    /// Computes the identity again after a change.
+    pub(crate) fn renew_id(&mut self) -> Result<()> {
+        self.id = self.identify()?;
+        Ok(())
     }
 
     /// A clear machine with this plan's chain and refreshes.
@@ -457,7 +482,10 @@ impl Probe<'_> {
         let views: Vec<_> = inputs.iter().map(Vec::as_slice).collect();
         let mut session = Session::empty(self.folded, usize::MAX);
         session.position = self.folded.shape().context - 1;
-        exec::evaluate(&machine, self.folded, node, &views, LEVEL, Some(&mut session))?;
+        let mut after = session.clone();
+        let mut turn = exec::Turn { before: &session, after: &mut after };
+        let turn = (self.folded.purpose != Purpose::Prompt).then_some(&mut turn);
+        exec::evaluate(&machine, self.folded, node, &views, LEVEL, turn)?;
         let rows = machine.log().rows();
         let kinds = rows.iter().filter(|row| row.kind != OpKind::Refresh);
         Ok(kinds.map(|row| (row.kind, row.level as i64 - LEVEL as i64, row.total.count)).collect())

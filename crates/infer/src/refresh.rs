@@ -7,6 +7,7 @@ use cipherlm_ckks::slots::{Chain, RefreshKind};
 use cipherlm_ckks::{EvaluationKeys, Evaluator, KeyRequest, Params, SecretKey, SwitchingKey};
 
 use crate::error::{At, InferError, Result};
+use crate::exec::kind_name;
 use crate::plan::{Plan, Target};
 
 /// The bootstrapping circuits of one parameter set, without keys.
@@ -58,6 +59,10 @@ impl Circuits {
         let mut target = Target::of(&self.params)?;
         let floor = self.circuits.iter().map(|(_, circuit)| circuit.profile().input_level()).max().unwrap_or(0);
         target.chain = Chain::above(&self.params, floor).at("parameters")?;
+        // The same operations by another profile leave other errors, and other values in the last bits.
+        for (kind, circuit) in &self.circuits {
+            target.origin.push_str(&format!("; {}: {:?}", kind_name(*kind), circuit.profile()));
+        }
         Ok(self
             .circuits
             .iter()

@@ -1,15 +1,16 @@
 //! Where the time of a run went, under both accounting rules.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use cipherlm_ckks::slots::{Machine, OpKind};
+use cipherlm_ckks::slots::{Machine, OpKind, OpTotal};
 use serde::{Deserialize, Serialize};
 
 use crate::error::Result;
 use crate::graph::Operator;
 use crate::plan::Plan;
-use crate::run::{Done, Observer, Progress};
+use crate::run::{Done, Observer, Progress, Start};
 
 /// One finished step.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -62,18 +63,28 @@ pub struct Profiler<'p, P> {
     /// Their numbers in the plan: a resumed run does not do all.
     numbers: Vec<usize>,
     predicted: Vec<f64>,
+    /// What the machine's log held when the run began, by label, kind and level.
+    before: Rows,
+    /// What this run added to it.
+    own: Rows,
+}
+
+type Rows = BTreeMap<(Arc<str>, OpKind, usize), OpTotal>;
+
+fn rows_of<M: Machine>(machine: &M) -> Rows {
+    machine.log().rows().into_iter().map(|row| ((row.label, row.kind, row.level), row.total)).collect()
 }
 
 impl<'p, P: FnMut(&Progress<'_>) -> bool> Profiler<'p, P> {
     /// A profiler for one run of a plan.
     pub fn new(plan: &'p Plan, progress: P) -> Self {
         let predicted = plan.schedule().iter().map(|s| s.seconds + s.refresh_seconds).collect();
-        Self { plan, progress, start: Instant::now(), steps: vec![], numbers: vec![], predicted }
+        let (before, own) = (Rows::new(), Rows::new());
+        Self { plan, progress, start: Instant::now(), steps: vec![], numbers: vec![], predicted, before, own }
     }
 
     /// The report, with the primitives that the machine recorded during this run.
-    pub fn finish<M: Machine>(self, machine: &M) -> Report {
-        let rows = machine.log().rows();
+    pub fn finish(self) -> Report {
         let mut report = Report {
             model: self.plan.model().spec().name.clone(),
             length: self.plan.tokens(),
@@ -85,12 +96,12 @@ impl<'p, P: FnMut(&Progress<'_>) -> bool> Profiler<'p, P> {
         // Encoding and the power run inside steps of other kinds; the log knows their time by label.
         let mut encode: BTreeMap<&str, f64> = BTreeMap::new();
         let mut power: BTreeMap<&str, f64> = BTreeMap::new();
-        for row in &rows {
-            let seconds = row.total.time.as_secs_f64();
-            *report.by_primitive.entry(primitive(row.kind).to_owned()).or_default() += seconds;
-            if row.kind == OpKind::Encode {
-                *encode.entry(row.label.trim_end_matches(POWER_LABEL)).or_default() += seconds;
-            } else if let Some(step) = row.label.strip_suffix(POWER_LABEL) {
+        for ((label, kind, _), total) in &self.own {
+            let seconds = total.time.as_secs_f64();
+            *report.by_primitive.entry(primitive(*kind).to_owned()).or_default() += seconds;
+            if *kind == OpKind::Encode {
+                *encode.entry(label.trim_end_matches(POWER_LABEL)).or_default() += seconds;
+            } else if let Some(step) = label.strip_suffix(POWER_LABEL) {
                 *power.entry(step).or_default() += seconds;
             }
         }
@@ -127,6 +138,21 @@ impl<'p, P: FnMut(&Progress<'_>) -> bool> Profiler<'p, P> {
 }
 
 impl<M: Machine, P: FnMut(&Progress<'_>) -> bool> Observer<M> for Profiler<'_, P> {
+    fn enter(&mut self, start: &Start<'_, M>) -> Result<()> {
+        self.before = rows_of(start.machine);
+        Ok(())
+    }
+
+    fn leave(&mut self, machine: &M) {
+        for (key, total) in rows_of(machine) {
+            let before = self.before.get(&key).copied().unwrap_or_default();
+            let own = self.own.entry(key).or_default();
+            // A log that was cleared meanwhile has less than before.
+            own.count += total.count.checked_sub(before.count).unwrap_or(total.count);
+            own.time += total.time.checked_sub(before.time).unwrap_or(total.time);
+        }
+    }
+
     fn before(&mut self, progress: &Progress<'_>) -> bool {
         if self.steps.is_empty() && progress.elapsed < Duration::from_millis(50) {
             self.start = Instant::now();
@@ -180,5 +206,69 @@ fn primitive(kind: OpKind) -> &'static str {
         OpKind::Conjugate => "conjugate",
         OpKind::Refresh => "bootstrap",
         _ => "other",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{Options, Plan, Target};
+    use cipherlm_model::{Shape, random};
+
+    fn plan() -> Plan {
+        let model = random::certified("small", &Shape::preset("test").unwrap(), 1).unwrap();
+        let target = Target::uniform(512, 14, 40, 60).unwrap();
+        Plan::compile(Arc::new(model), target, &Options { tokens: 8, ..Options::default() }).unwrap()
+    }
+
+    fn run(plan: &Plan, machine: &cipherlm_ckks::slots::Clear) -> (Rows, Report) {
+        let input = plan.pack(&[1, 2, 3, 4, 5, 6, 7, 8]).unwrap();
+        let input = input.into_iter().map(|v| machine.input(v, plan.input_level()).unwrap()).collect();
+        let mut profiler = Profiler::new(plan, |_: &Progress<'_>| true);
+        plan.run(machine, input, &mut profiler).unwrap();
+        (profiler.own.clone(), profiler.finish())
+    }
+
+    #[test]
+    fn a_second_run_on_one_machine_is_not_charged_for_the_first() {
+        let plan = plan();
+        let machine = plan.clear_machine();
+        let (first, report) = run(&plan, &machine);
+        let (second, _) = run(&plan, &machine);
+        assert!(first.values().map(|total| total.count).sum::<u64>() > 100);
+        assert_eq!(first, second);
+        assert_eq!(report.steps.len(), plan.steps() - 1);
+        assert_eq!(report.bootstraps, report.steps.iter().map(|step| step.refreshes).sum::<usize>());
+    }
+
+    /// Two steps and a refresh, in seconds that are easy to follow.
+    #[test]
+    fn refreshes_are_charged_by_the_levels_that_they_replace() {
+        let plan = plan();
+        let deep = |name: &str| {
+            let number = plan.schedule().iter().position(|step| step.name == name).unwrap();
+            (number, plan.depth_of(number))
+        };
+        let (linear, power) = (deep("layers.0.attn.qkv.product"), deep("layers.0.attn.attend"));
+        assert_eq!((linear.1, power.1), (1, 5));
+        let mut profiler = Profiler::new(&plan, |_: &Progress<'_>| true);
+        let step = |class, seconds, refreshes| StepTime {
+            name: String::new(),
+            class,
+            layer: None,
+            seconds,
+            refresh_seconds: 12.0 * refreshes as f64,
+            refreshes,
+            predicted: 0.0,
+        };
+        profiler.numbers = vec![linear.0, power.0];
+        profiler.steps = vec![step(Operator::PlainMatmul, 1.0, 0), step(Operator::CipherMatmul, 3.0, 1)];
+        let report = profiler.finish();
+        let apart = |kind: &str| report.by_operator[kind];
+        assert_eq!((apart("plain_matmul"), apart("cipher_matmul"), apart("bootstrap")), (1.0, 3.0, 12.0));
+        let charged = |kind: &str| report.bootstrap_attributed[kind];
+        assert!((charged("plain_matmul") - (1.0 + 2.0)).abs() < 1e-9, "{}", charged("plain_matmul"));
+        assert!((charged("cipher_matmul") - (3.0 + 10.0)).abs() < 1e-9, "{}", charged("cipher_matmul"));
+        assert!(!report.bootstrap_attributed.contains_key("bootstrap"));
     }
 }

@@ -4,10 +4,11 @@ use std::time::{Duration, Instant};
 
 use cipherlm_ckks::slots::Machine;
 
-use crate::error::{InferError, Result};
-use crate::exec::{self, Session, Value};
-use crate::graph::{NodeId, Operator};
-use crate::plan::Plan;
+use crate::error::{InferError, Result, broken};
+use crate::exec::{self, Session, Turn, Value};
+use crate::fold::Purpose;
+use crate::graph::{NodeId, Op, Operator, Slice};
+use crate::plan::{Plan, Step};
 
 /// Told before every step; returning `false` stops the run there.
 pub struct Progress<'a> {
@@ -31,6 +32,14 @@ pub struct Progress<'a> {
 
 /// Who watches a run, and keeps what must outlive it.
 pub trait Observer<M: Machine> {
+    /// Called once before the first step.
+    ///
+    /// # Errors
+    /// What keeps the run from starting.
+    fn enter(&mut self, _start: &Start<'_, M>) -> Result<()> {
+        Ok(())
+    }
+
     /// Called before each step; `false` stops the run.
     fn before(&mut self, progress: &Progress<'_>) -> bool;
 
@@ -39,21 +48,49 @@ pub trait Observer<M: Machine> {
         false
     }
 
-    /// A value kept from an earlier run, if there is one.
+    /// A value kept from an earlier run, if there is one that is whole and fits.
     ///
     /// # Errors
-    /// An unreadable checkpoint.
-    fn restore(&mut self, _machine: &M, _step: usize, _name: &str) -> Result<Option<Value<M>>> {
+    /// What ends the run; a damaged value is none (`None`, and it is computed again).
+    fn restore(&mut self, _machine: &M, _wanted: &Wanted<'_>) -> Result<Option<Value<M>>> {
         Ok(None)
     }
 
     /// Called after each step with its value, and how long it and its refresh took.
     ///
     /// # Errors
-    /// A checkpoint that cannot be written.
+    /// What ends the run.
     fn after(&mut self, _machine: &M, _done: &Done<'_, M>) -> Result<()> {
         Ok(())
     }
+
+    /// Called after the last step of a run that was not ended by an error.
+    fn leave(&mut self, _machine: &M) {}
+}
+
+/// What a run begins with.
+pub struct Start<'a, M: Machine> {
+    /// The machine.
+    pub machine: &'a M,
+    /// Identity of the plan.
+    pub plan: &'a str,
+    /// The encrypted (or clear) embedding.
+    pub input: &'a [M::Vector],
+    /// The session, as it stands before the run.
+    pub session: Option<&'a Session<M>>,
+}
+
+/// A value that an earlier run may have kept.
+#[derive(Debug, Clone, Copy)]
+pub struct Wanted<'a> {
+    /// Index of the step.
+    pub step: usize,
+    /// Its name.
+    pub name: &'a str,
+    /// Vectors that the step has.
+    pub vectors: usize,
+    /// Their level, after the refresh if there is one.
+    pub level: usize,
 }
 
 /// A finished step.
@@ -117,6 +154,10 @@ impl Plan {
         observer: &mut dyn Observer<M>,
     ) -> Result<Value<M>> {
         let context = self.folded.shape().context;
+        if self.folded.purpose == Purpose::Prompt {
+            let advice = "plan with `Purpose::PromptForSession`: this plan keeps no keys and values";
+            return Err(InferError::Unsupported { feature: "a session with this plan", advice });
+        }
         if session.position > 0 && !self.folded.decoding() {
             return Err(InferError::Prompt {
                 length: session.position + self.tokens(),
@@ -138,10 +179,11 @@ impl Plan {
             return Err(InferError::Mismatch { what: "layout of the session's cache", expected, found });
         }
         // A failed step must not leave half a token in the cache.
-        let mut next = session.clone();
-        let value = self.walk(machine, input, Some(&mut next), observer)?;
-        next.position += if self.folded.decoding() { 1 } else { session.prompt.min(self.tokens()) };
-        *session = next;
+        let mut after = session.clone();
+        let turn = Turn { before: session, after: &mut after };
+        let value = self.walk(machine, input, Some(turn), observer)?;
+        after.position += if self.folded.decoding() { 1 } else { session.prompt.min(self.tokens()) };
+        *session = after;
         Ok(value)
     }
 
@@ -149,90 +191,35 @@ impl Plan {
         &self,
         machine: &M,
         input: Value<M>,
-        mut session: Option<&mut Session<M>>,
+        turn: Option<Turn<'_, M>>,
         observer: &mut dyn Observer<M>,
     ) -> Result<Value<M>> {
         self.check_input(machine, &input)?;
+        let session = turn.as_ref().map(|turn| turn.before);
+        observer.enter(&Start { machine, plan: &self.id, input: &input, session })?;
         let nodes = &self.graph.nodes;
+        let needed = self.needed(observer, turn.is_some());
         let last_use = self.last_uses();
         let schedule = self.schedule();
-        let total: f64 = schedule.iter().map(|s| s.seconds + s.refresh_seconds).sum();
-        let mut done = 0.0;
-        let start = Instant::now();
+        let total = schedule.iter().map(|s| s.seconds + s.refresh_seconds).sum();
         let mut values: Vec<Option<Value<M>>> = vec![None; nodes.len()];
         values[0] = Some(input);
-        let needed = self.needed(observer);
-        for (id, node) in nodes.iter().enumerate().skip(1).filter(|(id, _)| needed[*id]) {
-            let elapsed = start.elapsed();
-            // Predictions are scaled by what the finished part really took.
-            let pace = if done > 0.05 * total { elapsed.as_secs_f64() / done } else { 1.0 };
-            let progress = Progress {
-                step: id,
-                steps: nodes.len(),
-                name: &node.name,
-                layer: node.layer,
-                level: self.placement.levels[id],
-                refresh: self.placement.refreshes.contains_key(&id),
-                elapsed,
-                left: Duration::from_secs_f64((pace * (total - done)).max(0.0)),
-            };
-            if !observer.before(&progress) {
-                return Err(InferError::Stopped { step: id, steps: nodes.len() });
+        let start = Instant::now();
+        let mut walk = Walk { plan: self, machine, observer, turn, values, schedule, total, done: 0.0, start };
+        for id in (1..nodes.len()).filter(|&id| needed[id]) {
+            if walk.values[id].is_none() {
+                walk.reach(id)?;
             }
-            let value = match observer.restore(machine, id, &node.name)? {
-                Some(value) => value,
-                None => self.step(machine, id, &values, session.as_deref_mut(), observer)?,
-            };
-            values[id] = Some(value);
-            done += schedule[id].seconds + schedule[id].refresh_seconds;
-            for slice in &node.inputs {
-                if last_use[slice.node] == id {
-                    values[slice.node] = None;
+            // The input stays: a damaged checkpoint may take the run back to it.
+            for (node, value) in walk.values.iter_mut().enumerate().skip(1) {
+                if last_use[node] <= id {
+                    *value = None;
                 }
             }
         }
-        values.pop().flatten().ok_or(InferError::Malformed { what: "plan".into(), reason: "it has no steps".into() })
-    }
-
-    fn step<M: Machine>(
-        &self,
-        machine: &M,
-        id: NodeId,
-        values: &[Option<Value<M>>],
-        session: Option<&mut Session<M>>,
-        observer: &mut dyn Observer<M>,
-    ) -> Result<Value<M>> {
-        let node = &self.graph.nodes[id];
-        let view = |slice: &crate::graph::Slice| {
-            let value = values[slice.node].as_deref().unwrap_or_default();
-            value.get(slice.from..slice.from + slice.len).unwrap_or_default()
-        };
-        let inputs: Vec<&[M::Vector]> = node.inputs.iter().map(view).collect();
-        let _label = machine.log().label(&node.name);
-        let start = Instant::now();
-        let mut value = exec::evaluate(machine, &self.folded, node, &inputs, self.placement.levels[id], session)?;
-        let time = start.elapsed();
-        let start = Instant::now();
-        let mut refreshes = 0;
-        if let Some(&to) = self.placement.refreshes.get(&id) {
-            let _label = machine.log().label(&format!("{}.refresh", node.name));
-            value = exec::refresh(machine, &node.name, &value, &self.choice, to)?;
-            let (pairs, singles) = self.choice.counts(value.len());
-            refreshes = pairs + singles;
-        }
-        let refresh_time = start.elapsed();
-        let done = Done {
-            step: id,
-            name: &node.name,
-            class: node.class,
-            layer: node.layer,
-            value: &value,
-            time,
-            refresh_time,
-            refreshes,
-        };
-        observer.after(machine, &done)?;
-        Ok(value)
+        let value = walk.values.pop().flatten();
+        observer.leave(machine);
+        value.ok_or_else(|| broken("a plan ends in a value"))
     }
 
     fn check_input<M: Machine>(&self, machine: &M, input: &[M::Vector]) -> Result<()> {
@@ -250,15 +237,18 @@ impl Plan {
         }
     }
 
-    /// Steps whose values are wanted, given those that were kept.
-    fn needed<M: Machine>(&self, observer: &dyn Observer<M>) -> Vec<bool> {
+    /// Steps whose values are wanted, given those that were kept. Within a session all attention is, with its inputs: keys and values
+    /// go into the cache.
+    fn needed<M: Machine>(&self, observer: &dyn Observer<M>, session: bool) -> Vec<bool> {
         let nodes = &self.graph.nodes;
         let mut needed = vec![false; nodes.len()];
         if let Some(last) = needed.last_mut() {
             *last = true;
         }
         for (id, node) in nodes.iter().enumerate().rev() {
-            if needed[id] && !observer.has(id, &node.name) {
+            let caches = session && matches!(node.op, Op::Attend { .. });
+            needed[id] |= caches;
+            if needed[id] && (caches || !observer.has(id, &node.name)) {
                 node.inputs.iter().for_each(|slice| needed[slice.node] = true);
             }
         }
@@ -267,5 +257,142 @@ impl Plan {
 
     fn last_uses(&self) -> Vec<NodeId> {
         self.graph.consumers().iter().map(|readers| readers.last().copied().unwrap_or(usize::MAX)).collect()
+    }
+}
+
+/// A run on its way.
+struct Walk<'a, 'o, M: Machine> {
+    plan: &'a Plan,
+    machine: &'a M,
+    observer: &'o mut dyn Observer<M>,
+    turn: Option<Turn<'a, M>>,
+    values: Vec<Option<Value<M>>>,
+    schedule: Vec<Step>,
+    /// Predicted seconds of the whole run, and of what is done.
+    total: f64,
+    done: f64,
+    start: Instant,
+}
+
+impl<M: Machine> Walk<'_, '_, M> {
+    /// Restores or computes a value, and before it what it reads and nobody has yet.
+    fn reach(&mut self, id: NodeId) -> Result<()> {
+        let node = &self.plan.graph.nodes[id];
+        let caches = self.turn.is_some() && matches!(node.op, Op::Attend { .. });
+        if !caches {
+            self.announce(id)?;
+            if let Some(value) = self.restored(id)? {
+                return self.keep(id, value);
+            }
+        }
+        for slice in &node.inputs {
+            if self.values[slice.node].is_none() {
+                self.reach(slice.node)?;
+            }
+        }
+        if caches {
+            self.announce(id)?;
+            if let Some(value) = self.restored(id)? {
+                let plan = self.plan;
+                let inputs = plan.inputs(id, &self.values)?;
+                if let Some(turn) = &mut self.turn {
+                    let level = plan.placement.levels[id];
+                    exec::remember(self.machine, &plan.folded, node, &inputs, level, turn)?;
+                }
+                return self.keep(id, value);
+            }
+        }
+        let value = self.step(id)?;
+        self.keep(id, value)
+    }
+
+    fn keep(&mut self, id: NodeId, value: Value<M>) -> Result<()> {
+        let node = &self.plan.graph.nodes[id];
+        let level = self.plan.level_after(id);
+        if value.len() != node.width || value.iter().any(|v| self.machine.level(v) != level) {
+            let found: Vec<usize> = value.iter().map(|v| self.machine.level(v)).collect();
+            return Err(broken(&format!("{} has {} vectors at level {level}, not {found:?}", node.name, node.width)));
+        }
+        self.values[id] = Some(value);
+        self.done += self.schedule[id].seconds + self.schedule[id].refresh_seconds;
+        Ok(())
+    }
+
+    fn announce(&mut self, id: NodeId) -> Result<()> {
+        let (plan, node) = (self.plan, &self.plan.graph.nodes[id]);
+        let elapsed = self.start.elapsed();
+        // Predictions are scaled by what the finished part really took.
+        let pace = if self.done > 0.05 * self.total { elapsed.as_secs_f64() / self.done } else { 1.0 };
+        let left = (pace * (self.total - self.done)).max(0.0);
+        let progress = Progress {
+            step: id,
+            steps: plan.graph.nodes.len(),
+            name: &node.name,
+            layer: node.layer,
+            level: plan.placement.levels[id],
+            refresh: plan.placement.refreshes.contains_key(&id),
+            elapsed,
+            left: Duration::try_from_secs_f64(left).unwrap_or(Duration::MAX),
+        };
+        if self.observer.before(&progress) {
+            return Ok(());
+        }
+        Err(InferError::Stopped { step: id, steps: plan.graph.nodes.len() })
+    }
+
+    fn restored(&mut self, id: NodeId) -> Result<Option<Value<M>>> {
+        let node = &self.plan.graph.nodes[id];
+        let level = self.plan.level_after(id);
+        self.observer.restore(self.machine, &Wanted { step: id, name: &node.name, vectors: node.width, level })
+    }
+
+    fn step(&mut self, id: NodeId) -> Result<Value<M>> {
+        let (plan, machine) = (self.plan, self.machine);
+        let node = &plan.graph.nodes[id];
+        let inputs = plan.inputs(id, &self.values)?;
+        let _label = machine.log().label(&node.name);
+        let start = Instant::now();
+        let mut value =
+            exec::evaluate(machine, &plan.folded, node, &inputs, plan.placement.levels[id], self.turn.as_mut())?;
+        let time = start.elapsed();
+        let start = Instant::now();
+        let mut refreshes = 0;
+        if let Some(&to) = plan.placement.refreshes.get(&id) {
+            let _label = machine.log().label(&format!("{}.refresh", node.name));
+            value = exec::refresh(machine, &node.name, &value, &plan.choice, to)?;
+            let (pairs, singles) = plan.choice.counts(value.len());
+            refreshes = pairs + singles;
+        }
+        let refresh_time = start.elapsed();
+        let done = Done {
+            step: id,
+            name: &node.name,
+            class: node.class,
+            layer: node.layer,
+            value: &value,
+            time,
+            refresh_time,
+            refreshes,
+        };
+        self.observer.after(machine, &done)?;
+        Ok(value)
+    }
+}
+
+impl Plan {
+    /// The level of a step's value, after its refresh if it has one.
+    pub(crate) fn level_after(&self, id: NodeId) -> usize {
+        self.placement.refreshes.get(&id).copied().unwrap_or(self.placement.levels[id])
+    }
+
+    /// The vectors that a step reads.
+    fn inputs<'v, V>(&self, id: NodeId, values: &'v [Option<Vec<V>>]) -> Result<Vec<&'v [V]>> {
+        let node = &self.graph.nodes[id];
+        let view = |slice: &Slice| {
+            let value = values[slice.node].as_deref();
+            let part = value.and_then(|value| value.get(slice.from..slice.from + slice.len));
+            part.ok_or_else(|| broken(&format!("{} reads what is not there", node.name)))
+        };
+        node.inputs.iter().map(view).collect()
     }
 }

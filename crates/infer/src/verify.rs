@@ -12,7 +12,7 @@ use crate::client::Client;
 use crate::error::{At, InferError, Result};
 use crate::exec::Value;
 use crate::plan::Plan;
-use crate::run::{Done, Observer, Progress};
+use crate::run::{Done, Observer, Progress, Start, Wanted};
 
 /// A step on the noise machine: exact values, and how far encryption is expected to be off.
 struct Expected {
@@ -270,6 +270,10 @@ impl<'a, K> Audit<'a, K> {
 }
 
 impl<K: EvaluationKeys> Observer<Encrypted<K>> for Audit<'_, K> {
+    fn enter(&mut self, start: &Start<'_, Encrypted<K>>) -> Result<()> {
+        self.inner.enter(start)
+    }
+
     fn before(&mut self, progress: &Progress<'_>) -> bool {
         self.inner.before(progress)
     }
@@ -278,8 +282,12 @@ impl<K: EvaluationKeys> Observer<Encrypted<K>> for Audit<'_, K> {
         self.inner.has(step, name)
     }
 
-    fn restore(&mut self, machine: &Encrypted<K>, step: usize, name: &str) -> Result<Option<Value<Encrypted<K>>>> {
-        self.inner.restore(machine, step, name)
+    fn restore(&mut self, machine: &Encrypted<K>, wanted: &Wanted<'_>) -> Result<Option<Value<Encrypted<K>>>> {
+        self.inner.restore(machine, wanted)
+    }
+
+    fn leave(&mut self, machine: &Encrypted<K>) {
+        self.inner.leave(machine);
     }
 
     fn after(&mut self, machine: &Encrypted<K>, done: &Done<'_, Encrypted<K>>) -> Result<()> {

@@ -193,3 +193,16 @@ fn slow_choices_survive_the_noise() {
     println!("noise machine: lightest choice {lightest:.5}");
     assert!(lightest > 0.99);
 }
+
+#[test]
+fn a_plan_without_a_cache_takes_no_session() {
+    let decoding = Decoding::new();
+    let options = Options { tokens: 8, ..Options::default() };
+    let target = Target::uniform(512, 14, 40, 60).unwrap();
+    let plan = Plan::compile(Arc::new(decoding.prompt.model().clone()), target, &options).unwrap();
+    let mut session = plan.session_of(3);
+    let input = decoding.prompt_input(3);
+    let refused = plan.run_session(&decoding.machine, input, &mut session, &mut |_: &Progress<'_>| true);
+    let refused = refused.err().unwrap();
+    assert!(matches!(refused, InferError::Unsupported { .. }) && session.position() == 0, "{refused}");
+}

@@ -194,7 +194,7 @@ fn step(
         true
     });
     let answer = server.run_session(plan, input, session, &mut profiler)?;
-    let report = profiler.finish(server.machine());
+    let report = profiler.finish();
     console.done();
     Ok((report, client.decrypt(plan, &answer, tokens.len() - 1)?))
 }

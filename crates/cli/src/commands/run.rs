@@ -135,12 +135,12 @@ fn forward(
     let answer = match &args.checkpoints {
         Some(directory) => {
             let at_least = Duration::from_secs_f64(args.checkpoint_after);
-            let mut kept = Checkpoints::new(directory, &prompt, at_least, &mut profiler)?;
+            let mut kept = Checkpoints::new(directory, at_least, &mut profiler)?;
             server.run(plan, prompt, &mut kept)?
         }
         None => server.run(plan, prompt, &mut profiler)?,
     };
-    let report = profiler.finish(server.machine());
+    let report = profiler.finish();
     console.done();
     Ok((answer, report))
 }

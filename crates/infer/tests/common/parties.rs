@@ -1,0 +1,42 @@
+//! A client and a server for plans of one small model, in a ring without security that is deep enough to need no bootstraps.
+
+use std::sync::Arc;
+
+use cipherlm_ckks::slots::Encrypted;
+use cipherlm_ckks::{KeyRequest, KeySet, Params};
+use cipherlm_infer::{Client, Options, Plan, Server, Target};
+use cipherlm_model::{Model, Shape, random};
+
+pub(crate) struct Parties {
+    pub(crate) model: Arc<Model>,
+    pub(crate) plans: Vec<Plan>,
+    pub(crate) client: Client,
+    pub(crate) server: Server<KeySet>,
+    pub(crate) params: Params,
+}
+
+pub(crate) fn one_layer() -> Arc<Model> {
+    let shape = Shape { layers: 1, ..Shape::preset("test").unwrap() };
+    Arc::new(random::certified("one layer", &shape, 4).unwrap())
+}
+
+pub(crate) fn deep_params() -> Params {
+    Params::insecure_for_tests(Params::builder().degree(1 << 10).base(50.0).levels(40.0, 52).special(50, 8)).unwrap()
+}
+
+impl Parties {
+    /// One plan for each of the options, and keys for all of them.
+    pub(crate) fn new(model: &Arc<Model>, options: &[Options]) -> Self {
+        let params = deep_params();
+        let compile = |o: &Options| Plan::compile(Arc::clone(model), Target::of(&params).unwrap(), o).unwrap();
+        let plans: Vec<Plan> = options.iter().map(compile).collect();
+        let client = Client::generate(&params).unwrap();
+        let mut request = KeyRequest::new();
+        for plan in &plans {
+            request.merge(&plan.key_request(&params));
+        }
+        let keys = client.secret().key_set(&request).unwrap();
+        let server = Server::new(Encrypted::new(&params, client.key_id(), keys).unwrap());
+        Self { model: Arc::clone(model), plans, client, server, params }
+    }
+}
