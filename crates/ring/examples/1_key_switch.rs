@@ -5,7 +5,7 @@
 use std::time::Instant;
 
 use cipherlm_ring::{
-    Decomposition, Error, Eval, Limbs, Poly, Ring, Secret, Seed, Stream, inner_product, ntt_primes, sample,
+    Decomposition, Error, Eval, Limbs, Poly, Ring, Secret, Seed, Stream, key_product, ntt_primes, sample,
 };
 
 fn main() -> Result<(), Error> {
@@ -42,7 +42,7 @@ fn main() -> Result<(), Error> {
     let start = Instant::now();
     let raised = gadget.decompose(&c1)?;
     let [mut b, mut a] = [Poly::scratch(&ring, gadget.limbs())?, Poly::scratch(&ring, gadget.limbs())?];
-    inner_product([&mut b, &mut a], &raised, &key, None)?;
+    key_product(&mut [[&mut b, &mut a]], &[&raised], &key[..])?;
     let down = ring.mod_down(&chain, &special)?;
     let (mut b, a) = (down.apply(&b)?, down.apply(&a)?);
     let time = start.elapsed();

@@ -8,7 +8,7 @@ use crate::kernel::prefer_huge_pages;
 pub(crate) const PADDING: usize = 72;
 /// f64 in a cache line.
 const LINE: usize = 8;
-/// What a pool keeps at most, unless told otherwise.
+/// What a pool keeps at most.
 const DEFAULT_LIMIT_BYTES: usize = 1 << 30;
 
 /// Free buffers, kept for reuse: fresh memory costs page faults in the middle of hot paths.
@@ -30,6 +30,7 @@ impl Pool {
     }
 
     /// Sets the most bytes kept, freeing what is above.
+    #[cfg(test)]
     pub(crate) fn set_limit(&self, limit: usize) {
         let mut free = self.free.lock().unwrap_or_else(PoisonError::into_inner);
         free.limit = limit;
@@ -40,6 +41,7 @@ impl Pool {
     }
 
     /// Bytes waiting for reuse.
+    #[cfg(test)]
     pub(crate) fn bytes(&self) -> usize {
         self.free.lock().unwrap_or_else(PoisonError::into_inner).bytes
     }
@@ -118,11 +120,6 @@ impl Buffer {
     pub(crate) fn take(&mut self) -> Self {
         let empty = Self { store: Vec::new(), start: 0, len: 0, pool: Arc::clone(&self.pool) };
         std::mem::replace(self, empty)
-    }
-
-    /// Uses only the first `len` values from now on.
-    pub(crate) fn truncate(&mut self, len: usize) {
-        self.len = self.len.min(len);
     }
 
     /// Everything allocated, whether in use or not.

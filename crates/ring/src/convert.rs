@@ -41,11 +41,6 @@ impl Poly<Coeff> {
         Self::from_parts(ring, limbs, &high, Some(&low))
     }
 
-    /// From `N` signed 128-bit coefficients.
-    pub fn from_i128(ring: &Arc<Ring>, limbs: &Limbs, coefficients: &[i128]) -> Result<Self> {
-        Self::from_integers(ring, limbs, coefficients, |m, &x| m.reduce_i128(x) as f64)
-    }
-
     /// From `N` signed big integers.
     pub fn from_bigint(ring: &Arc<Ring>, limbs: &Limbs, coefficients: &[BigInt]) -> Result<Self> {
         Self::from_integers(ring, limbs, coefficients, |m, x| {
@@ -60,22 +55,6 @@ impl Poly<Coeff> {
         check_range(ring, limbs, coefficients.iter().copied())?;
         let rounded: Vec<f64> = coefficients.iter().map(|x| x.round_ties_even()).collect();
         Self::from_parts(ring, limbs, &rounded, None)
-    }
-
-    /// From `N` integers in double-double form, for scales beyond 2^53; both parts are rounded to integers.
-    pub fn from_double_double(ring: &Arc<Ring>, limbs: &Limbs, coefficients: &[DoubleDouble]) -> Result<Self> {
-        check_len("coefficients", ring.degree(), coefficients.len())?;
-        check_range(ring, limbs, coefficients.iter().map(|x| x.0))?;
-        check_range(ring, limbs, coefficients.iter().map(|x| x.1))?;
-        // Rounding the low part last keeps |error| <= 1/2 when the high part is an integer, as it is beyond 2^53.
-        let (high, low): (Vec<f64>, Vec<f64>) = coefficients
-            .iter()
-            .map(|&(high, low)| {
-                let integer = high.round_ties_even();
-                (integer, ((high - integer) + low).round_ties_even())
-            })
-            .unzip();
-        Self::from_parts(ring, limbs, &high, Some(&low))
     }
 
     /// From integer-valued floats in the range of the reduction kernel, `high + low`.
@@ -112,7 +91,7 @@ impl Poly<Coeff> {
 
     /// The coefficients as integers in `(-Q/2, Q/2)`, `Q` the product of the limbs' primes: the exact reference.
     pub fn to_bigint(&self) -> Vec<BigInt> {
-        let moduli: Vec<&Modulus> = self.limbs().iter().map(|i| self.ring().m(i)).collect();
+        let moduli: Vec<&Modulus> = self.limbs().iter().map(|i| self.ring().modulus_at(i)).collect();
         let product: BigUint = moduli.iter().map(|m| BigUint::from(m.value())).product();
         let lifts: Vec<BigUint> = moduli
             .iter()
@@ -193,7 +172,7 @@ struct Garner {
 
 impl Garner {
     fn new(poly: &Poly<Coeff>) -> Self {
-        let moduli: Vec<Modulus> = poly.limbs().iter().map(|i| *poly.ring().m(i)).collect();
+        let moduli: Vec<Modulus> = poly.limbs().iter().map(|i| *poly.ring().modulus_at(i)).collect();
         let inverses = moduli
             .iter()
             .enumerate()
@@ -244,7 +223,7 @@ fn two_sum(a: f64, b: f64) -> DoubleDouble {
 
 fn check_range(ring: &Ring, limbs: &Limbs, coefficients: impl Iterator<Item = f64>) -> Result<()> {
     ring.check_limbs("polynomial", limbs)?;
-    let smallest = limbs.iter().map(|i| ring.m(i).value()).min().unwrap_or(2);
+    let smallest = limbs.iter().map(|i| ring.modulus_at(i).value()).min().unwrap_or(2);
     let max_bits = 52 + smallest.ilog2();
     let bound = f64::from(max_bits).exp2();
     match coefficients.enumerate().find(|(_, x)| x.is_nan() || x.abs() >= bound) {

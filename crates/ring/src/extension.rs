@@ -6,7 +6,7 @@ use crate::error::{Error, Result};
 use crate::kernel::ExtendTable;
 use crate::limbs::Limbs;
 use crate::par;
-use crate::poly::{Coeff, Domain, Eval, Poly, check_contains, check_len};
+use crate::poly::{Coeff, Domain, Eval, Poly, check_contains};
 use crate::ring::Ring;
 
 /// Coefficients handled together: one block of every source limb stays in the L2 cache.
@@ -29,7 +29,7 @@ impl Extension {
         if !from.is_disjoint(to) {
             return Err(Error::LimbsOverlap { left: from.clone(), right: to.clone() });
         }
-        let [sources, targets] = [from, to].map(|limbs| limbs.iter().map(|i| *ring.m(i)).collect::<Vec<_>>());
+        let [sources, targets] = [from, to].map(|limbs| limbs.iter().map(|i| *ring.modulus_at(i)).collect::<Vec<_>>());
         let table = ExtendTable::new(&sources, &targets);
         Ok(Self { ring_id: ring.id(), from: from.clone(), to: to.clone(), table })
     }
@@ -46,7 +46,6 @@ impl Extension {
 
     /// Reads the source limbs of `source` and overwrites the target limbs of `target`, which may both have others.
     pub fn apply_into(&self, source: &Poly<Coeff>, target: &mut Poly<Coeff>) -> Result<()> {
-        check_contains("extension source", &self.from, "polynomial", source.limbs())?;
         self.apply_raw(source, target)
     }
 
@@ -62,14 +61,12 @@ impl Extension {
     /// Costs an inverse transform per source limb and a forward one per target limb.
     pub fn mod_up(&self, x: &Poly<Eval>) -> Result<Poly<Eval>> {
         let mut raised = Poly::scratch(x.ring(), &self.from.union(&self.to))?;
-        self.mod_up_into(x, &x.to_coeff(&self.from)?, &mut raised)?;
+        self.raise(x, &x.to_coeff(&self.from)?, &mut raised)?;
         Ok(raised)
     }
 
-    /// As [`Extension::mod_up`] when the coefficients of `x` are known already, overwriting those limbs of `raised`.
-    pub fn mod_up_into(&self, x: &Poly<Eval>, coeff: &Poly<Coeff>, raised: &mut Poly<Eval>) -> Result<()> {
-        x.ring().check_same(raised.ring())?;
-        check_contains("extension source", &self.from, "polynomial", x.limbs())?;
+    /// As [`Extension::mod_up`] with the coefficients of `x`, overwriting source and target limbs of `raised`.
+    fn raise(&self, x: &Poly<Eval>, coeff: &Poly<Coeff>, raised: &mut Poly<Eval>) -> Result<()> {
         check_contains("extension source", &self.from, "raised polynomial", raised.limbs())?;
         self.apply_raw(coeff, raised)?;
         let (ring, forward) = (Arc::clone(x.ring()), x.ring().kernel().ntt_forward);
@@ -108,7 +105,7 @@ impl Extension {
 }
 
 /// A table may be used with its own ring, or with one that has the same primes in the same places.
-pub(crate) fn check_ring(id: u64, table: &ExtendTable, from: &Limbs, to: &Limbs, ring: &Ring) -> Result<()> {
+fn check_ring(id: u64, table: &ExtendTable, from: &Limbs, to: &Limbs, ring: &Ring) -> Result<()> {
     if id == ring.id() {
         return Ok(());
     }
@@ -123,6 +120,13 @@ pub(crate) fn check_ring(id: u64, table: &ExtendTable, from: &Limbs, to: &Limbs,
         }
     }
     Ok(())
+}
+
+impl Ring {
+    /// The centred basis extension between two disjoint sets of limbs, built once.
+    pub fn extension(&self, from: &Limbs, to: &Limbs) -> Result<Arc<Extension>> {
+        self.derived().get((from.clone(), to.clone()), || Extension::new(self, from, to))
+    }
 }
 
 /// The gadget of hybrid key switching: cuts the chain `Q` into digits, and raises each to all of `Q P`.
@@ -200,23 +204,15 @@ impl Decomposition {
     ///
     /// Costs `l` inverse and `digits * (l + k) - l` forward transforms; share it among rotations of one ciphertext.
     pub fn decompose(&self, x: &Poly<Eval>) -> Result<Vec<Poly<Eval>>> {
-        let mut raised: Vec<Poly<Eval>> =
-            self.digits.iter().map(|_| Poly::scratch(x.ring(), &self.all)).collect::<Result<_>>()?;
-        self.decompose_into(x, &mut raised)?;
-        Ok(raised)
-    }
-
-    /// As [`Decomposition::decompose`], overwriting polynomials over [`Decomposition::limbs`].
-    pub fn decompose_into(&self, x: &Poly<Eval>, raised: &mut [Poly<Eval>]) -> Result<()> {
-        check_len("digits", self.digits.len(), raised.len())?;
         check_contains("chain", &self.chain, "decomposed polynomial", x.limbs())?;
-        for target in raised.iter() {
-            check_contains("raised limbs", &self.all, "target", target.limbs())?;
-        }
         let coeff = x.to_coeff(&self.chain)?;
-        for ((_, extension), target) in self.digits.iter().zip(raised) {
-            extension.mod_up_into(x, &coeff, target)?;
-        }
-        Ok(())
+        self.digits
+            .iter()
+            .map(|(_, extension)| {
+                let mut raised = Poly::scratch(x.ring(), &self.all)?;
+                extension.raise(x, &coeff, &mut raised)?;
+                Ok(raised)
+            })
+            .collect()
     }
 }

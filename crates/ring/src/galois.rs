@@ -1,5 +1,7 @@
 //! Automorphisms `X -> X^g`.
 
+use std::sync::Arc;
+
 use crate::error::{Error, Result};
 use crate::kernel::eval_exponent;
 use crate::poly::{Coeff, Eval, Poly};
@@ -17,6 +19,8 @@ impl Automorphism {
     /// Builds the permutation; [`Ring::automorphism`] keeps it for the next call.
     pub fn new(ring: &Ring, element: usize) -> Result<Self> {
         let (degree, log_n) = (ring.degree(), ring.log_degree());
+        // Products of exponents take up to 36 bits.
+        let order = 2 * degree as u64;
         if element.is_multiple_of(2) || element >= 2 * degree {
             return Err(Error::NotAGaloisElement { element, degree });
         }
@@ -25,8 +29,8 @@ impl Automorphism {
             slot_of[eval_exponent(log_n, slot) / 2] = slot as u32;
         }
         // Slot i of the image holds a(psi^(e_i g)).
-        let index =
-            (0..degree).map(|slot| slot_of[(eval_exponent(log_n, slot) * element) % (2 * degree) / 2]).collect();
+        let source = |slot| eval_exponent(log_n, slot) as u64 * element as u64 % order / 2;
+        let index = (0..degree).map(|slot| slot_of[source(slot) as usize]).collect();
         Ok(Self { element, degree, index })
     }
 
@@ -40,7 +44,7 @@ impl Automorphism {
         &self.index
     }
 
-    pub(crate) fn check_degree(&self, ring: &Ring) -> Result<()> {
+    fn check_degree(&self, ring: &Ring) -> Result<()> {
         if self.degree == ring.degree() {
             Ok(())
         } else {
@@ -53,28 +57,21 @@ impl Automorphism {
     }
 }
 
+impl Ring {
+    /// The automorphism `X -> X^element` (odd, below `2N`), built once.
+    pub fn automorphism(&self, element: usize) -> Result<Arc<Automorphism>> {
+        self.derived().get(element, || Automorphism::new(self, element))
+    }
+}
+
 impl Poly<Eval> {
     /// `a(X^g)`, as a permutation of slots.
     pub fn automorphism(&self, automorphism: &Automorphism) -> Result<Self> {
+        automorphism.check_degree(self.ring())?;
+        let kernel = self.ring().kernel();
         let mut image = Self::scratch(self.ring(), self.limbs())?;
-        self.automorphism_into(automorphism, &mut image)?;
+        image.zip_limbs("image", self, "source", |_, dst, src| (kernel.permute)(dst, src, &automorphism.index))?;
         Ok(image)
-    }
-
-    /// Writes `a(X^g)` over `image`, on the limbs of `image` (which must all be here).
-    pub fn automorphism_into(&self, automorphism: &Automorphism, image: &mut Self) -> Result<()> {
-        automorphism.check_degree(self.ring())?;
-        let kernel = self.ring().kernel();
-        image.zip_limbs("image", self, "source", |_, dst, src| (kernel.permute)(dst, src, &automorphism.index))
-    }
-
-    /// `self += a(X^g) * b`: the multiply-accumulate of a hoisted rotation by a plaintext, in one pass.
-    pub fn automorphism_mul_add_assign(&mut self, a: &Self, automorphism: &Automorphism, b: &Self) -> Result<()> {
-        automorphism.check_degree(self.ring())?;
-        let kernel = self.ring().kernel();
-        self.zip2_limbs("accumulator", (a, "rotated factor"), (b, "factor"), |m, acc, a, b| {
-            (kernel.permute_mul_add)(m, acc, a, &automorphism.index, b);
-        })
     }
 }
 

@@ -3,8 +3,6 @@
 use std::ops::Range;
 use std::sync::Arc;
 
-use crate::error::{Error, Result};
-
 /// A set of indices into a [`Ring`](crate::Ring)'s prime pool, in increasing order; cloning is cheap.
 ///
 /// ```
@@ -18,18 +16,9 @@ use crate::error::{Error, Result};
 pub struct Limbs(Arc<[u16]>);
 
 impl Limbs {
-    /// The set of these indices; refuses repetitions and indices above `u16::MAX`.
-    pub fn new(indices: impl IntoIterator<Item = usize>) -> Result<Self> {
-        let mut list = Vec::new();
-        for index in indices {
-            let small = u16::try_from(index);
-            list.push(small.map_err(|_| Error::LimbOutOfRange { index, count: usize::from(u16::MAX) })?);
-        }
-        list.sort_unstable();
-        match list.windows(2).find(|w| w[0] == w[1]) {
-            Some(w) => Err(Error::Duplicate { value: u64::from(w[0]) }),
-            None => Ok(Self(list.into())),
-        }
+    /// The set of these indices, which increase.
+    pub(crate) fn from_sorted(indices: Vec<u16>) -> Self {
+        Self(indices.into())
     }
 
     /// All indices of a range, cut at `u16::MAX`.
@@ -97,7 +86,7 @@ impl Limbs {
     }
 
     /// Limbs in both.
-    pub fn intersection(&self, other: &Self) -> Self {
+    pub(crate) fn intersection(&self, other: &Self) -> Self {
         Self(self.0.iter().filter(|&&i| other.contains(usize::from(i))).copied().collect())
     }
 

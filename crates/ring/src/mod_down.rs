@@ -5,7 +5,7 @@ use std::sync::Arc;
 use crate::error::Result;
 use crate::extension::Extension;
 use crate::limbs::Limbs;
-use crate::poly::{Coeff, Eval, Poly, check_contains};
+use crate::poly::{Eval, Poly, check_contains};
 use crate::ring::Ring;
 
 /// `x -> round(x / prod(drop))`, from limbs `keep + drop` to `keep`.
@@ -29,8 +29,8 @@ impl ModDown {
         let inverses = keep
             .iter()
             .map(|i| {
-                let m = ring.m(i);
-                let product = drop.iter().fold(1, |product, d| m.mul(product, ring.m(d).value()));
+                let m = ring.modulus_at(i);
+                let product = drop.iter().fold(1, |product, d| m.mul(product, ring.modulus_at(d).value()));
                 m.pow(product, m.value() - 2) as f64
             })
             .collect();
@@ -69,24 +69,40 @@ impl ModDown {
         Ok(())
     }
 
-    /// The rounded quotient of a polynomial in coefficients.
-    pub fn apply_coeff(&self, x: &Poly<Coeff>) -> Result<Poly<Coeff>> {
-        let mut quotient = Poly::scratch(x.ring(), &self.keep)?;
-        self.check(x.limbs(), quotient.limbs())?;
-        self.extension.apply_raw(x, &mut quotient)?;
-        let kernel = x.ring().kernel();
-        quotient.for_each_limb(|index, m, limb| {
-            if let (Some(p), Some(k)) = (x.limbs().position(index), self.keep.position(index)) {
-                (kernel.rsub_mul_scalar)(m, limb, x.at(p), self.inverses[k]);
-            }
-        });
-        Ok(quotient)
-    }
-
     fn check(&self, x: &Limbs, quotient: &Limbs) -> Result<()> {
         check_contains("kept limbs", &self.keep, "dividend", x)?;
         check_contains("dropped limbs", &self.drop, "dividend", x)?;
         check_contains("quotient", quotient, "kept limbs", &self.keep)?;
         check_contains("kept limbs", &self.keep, "quotient", quotient)
+    }
+}
+
+impl Ring {
+    /// The division by the product of `drop`, built once; rescaling is the case of one or a few chain primes.
+    pub fn mod_down(&self, keep: &Limbs, drop: &Limbs) -> Result<Arc<ModDown>> {
+        self.derived().get((keep.clone(), drop.clone()), || ModDown::new(self, keep, drop))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::prime::ntt_primes;
+    use crate::sample::{Seed, uniform};
+
+    #[test]
+    fn repeated_work_reuses_its_buffers() {
+        let ring = Ring::new(1024, &ntt_primes(1024, 40, 8, &[]).unwrap()).unwrap();
+        let x: Poly<Eval> = uniform(&ring, &ring.limbs(), &Seed::from_bytes([1; 32]), "test", 0).unwrap();
+        let down = ring.mod_down(&Limbs::range(0..6), &Limbs::range(6..8)).unwrap();
+        assert!(Arc::ptr_eq(&down, &ring.mod_down(&Limbs::range(0..6), &Limbs::range(6..8)).unwrap()));
+        let mut held = Vec::new();
+        for _ in 0..4 {
+            let y = down.apply(&x).unwrap();
+            drop(y.clone().into_coeff());
+            drop(y);
+            held.push(ring.pool().bytes());
+        }
+        assert!(held[0] > 0 && held.iter().all(|&bytes| bytes == held[0]), "{held:?}");
     }
 }

@@ -1,10 +1,8 @@
 //! One word-sized prime modulus and arithmetic modulo it.
 
+use crate::bounds::MAX_MODULUS_BITS;
 use crate::error::{Error, Result};
 use crate::prime::is_prime;
-
-/// Every modulus is below `2^MAX_MODULUS_BITS`, so that products are exact in f64 fused arithmetic.
-pub const MAX_MODULUS_BITS: u32 = 50;
 
 /// A prime `q < 2^50` with the constants that reduction needs.
 ///

@@ -21,7 +21,7 @@ use crate::ring::Ring;
 /// ```
 /// use cipherlm_ring::{Limbs, PackedPair, Poly, Ring, ntt_primes};
 /// let ring = Ring::new(16, &ntt_primes(16, 40, 2, &[])?)?;
-/// let one = Poly::from_residues(&ring, &Limbs::range(0..2), &[1; 32])?;
+/// let one = Poly::from_i64(&ring, &Limbs::range(0..2), &[1; 16])?.into_eval();
 /// let packed = PackedPair::pack([&one, &one])?;
 /// assert_eq!(packed.unpack(), [one.clone(), one]);
 /// # Ok::<(), cipherlm_ring::Error>(())
@@ -45,7 +45,7 @@ impl PackedPair {
         let mut jobs = Vec::with_capacity(limbs.len());
         for (position, index) in limbs.iter().enumerate() {
             let (limb, left) = rest.split_at_mut(limb_bytes(&ring, index) + SLACK);
-            jobs.push((ring.m(index), [first.at(position), second.at(position)], limb));
+            jobs.push((ring.modulus_at(index), [first.at(position), second.at(position)], limb));
             rest = left;
         }
         par::each(2 * ring.degree() * limbs.len(), jobs.into_iter(), |(m, pair, limb)| pack_pair(m, pair, limb));
@@ -58,9 +58,13 @@ impl PackedPair {
         let [first, second] = &mut pair;
         let jobs = self.ranges().zip(first.iter_mut().zip(second.iter_mut()));
         par::each(2 * self.ring.degree() * self.limbs.len(), jobs, |(range, ((index, a), (_, b)))| {
-            unpack_pair(self.ring.m(index), &self.bytes[range], [a, b]);
+            unpack_pair(self.ring.modulus_at(index), &self.bytes[range], [a, b]);
         });
         pair
+    }
+
+    pub(crate) fn ring(&self) -> &Ring {
+        &self.ring
     }
 
     /// The limbs, as indices into the ring's pool.
@@ -69,7 +73,6 @@ impl PackedPair {
     }
 
     /// Both limbs at a pool index as [`Kernel::inner_product_packed`](crate::kernel::Kernel) reads them, and some bytes more.
-    /// The product of a part of the residues reads them from [`PackedPair::offset`] on.
     pub fn limb(&self, index: usize) -> Result<&[u8]> {
         let missing = || Error::MissingLimb { index, limbs: self.limbs.clone() };
         let position = self.limbs.position(index).ok_or_else(missing)?;
@@ -78,7 +81,7 @@ impl PackedPair {
     }
 
     /// Where residues from `start`, a multiple of 8, lie in two packed limbs.
-    pub fn offset(modulus: &Modulus, start: usize) -> usize {
+    pub(crate) fn offset(modulus: &Modulus, start: usize) -> usize {
         start / GROUP * group_bytes(modulus)
     }
 
@@ -108,37 +111,5 @@ impl Clone for PackedPair {
 
 /// Bytes of both limbs at a pool index that is known to exist.
 fn limb_bytes(ring: &Ring, index: usize) -> usize {
-    ring.degree() / GROUP * group_bytes(ring.m(index))
-}
-
-/// `acc = sum_d digits[d] * key[d]` for both halves of the key, over the limbs of the accumulators: as
-/// [`inner_product`](crate::inner_product) with a packed key.
-///
-/// Digits and keys may have more limbs than the accumulators, and keys more digits than there are digits.
-pub fn inner_product_packed(acc: [&mut Poly<Eval>; 2], digits: &[Poly<Eval>], key: &[PackedPair]) -> Result<()> {
-    let [acc0, acc1] = acc;
-    let (ring, limbs) = (acc0.ring().clone(), acc0.limbs().clone());
-    ring.check_same(acc1.ring())?;
-    check_contains("accumulator", &limbs, "other accumulator", acc1.limbs())?;
-    check_contains("accumulator", acc1.limbs(), "other accumulator", &limbs)?;
-    if key.len() < digits.len() {
-        return Err(Error::LengthMismatch { what: "digits in the key", expected: digits.len(), found: key.len() });
-    }
-    for (digit, key) in digits.iter().zip(key) {
-        ring.check_same(digit.ring())?;
-        check_contains("accumulator", &limbs, "digit", digit.limbs())?;
-        ring.check_same(&key.ring)?;
-        check_contains("accumulator", &limbs, "key", &key.limbs)?;
-    }
-    let mut jobs = Vec::with_capacity(limbs.len());
-    for ((index, acc0), (_, acc1)) in acc0.iter_mut().zip(acc1.iter_mut()) {
-        let digits: Vec<&[f64]> = digits.iter().map(|digit| digit.limb(index)).collect::<Result<_>>()?;
-        let keys: Vec<&[u8]> = key[..digits.len()].iter().map(|key| key.limb(index)).collect::<Result<_>>()?;
-        jobs.push((ring.m(index), acc0, acc1, digits, keys));
-    }
-    let kernel = ring.kernel().inner_product_packed;
-    par::each(ring.degree() * limbs.len(), jobs.into_iter(), |(modulus, acc0, acc1, digits, keys)| {
-        kernel(modulus, acc0, acc1, &digits, &keys);
-    });
-    Ok(())
+    ring.degree() / GROUP * group_bytes(ring.modulus_at(index))
 }

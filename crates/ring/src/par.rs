@@ -1,4 +1,4 @@
-//! The one place that talks to rayon.
+//! The one place of this crate that talks to rayon.
 //!
 //! Work is cut by limb or by block of coefficients, never by thread, so results do not depend on the thread count.
 //! Calls use the current rayon pool; [`with_threads`] runs a closure in a pool of a given size.

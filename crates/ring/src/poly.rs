@@ -120,13 +120,13 @@ impl<D: Domain> Poly<D> {
     pub fn for_each_limb(&mut self, f: impl Fn(usize, &Modulus, &mut [f64]) + Sync + Send) {
         let ring = Arc::clone(&self.ring);
         let residues = ring.degree() * self.limbs.len();
-        par::each(residues, self.iter_mut(), |(index, limb)| f(index, ring.m(index), limb));
+        par::each(residues, self.iter_mut(), |(index, limb)| f(index, ring.modulus_at(index), limb));
     }
 
     /// Checks that every residue is an integer in `[0, q)`: for data from outside, after writing to [`Poly::limb_mut`].
     pub fn check(&self) -> Result<()> {
         for (limb, residues) in self.iter() {
-            let q = self.ring.m(limb);
+            let q = self.ring.modulus_at(limb);
             let bad = |x: &f64| !(*x >= 0.0 && *x < q.float() && x.fract() == 0.0) || x.is_sign_negative();
             if let Some(position) = residues.iter().position(bad) {
                 let value = residues[position];
@@ -134,24 +134,6 @@ impl<D: Domain> Poly<D> {
             }
         }
         Ok(())
-    }
-
-    /// Builds a polynomial from residues: limb after limb, `N` each, every one checked.
-    pub fn from_residues(ring: &Arc<Ring>, limbs: &Limbs, residues: &[u64]) -> Result<Self> {
-        let mut poly = Self::scratch(ring, limbs)?;
-        let n = ring.degree();
-        check_len("residues", limbs.len() * n, residues.len())?;
-        for ((index, dst), src) in poly.iter_mut().zip(residues.chunks_exact(n)) {
-            let modulus = ring.m(index).value();
-            if let Some(position) = src.iter().position(|&x| x >= modulus) {
-                let value = src[position] as f64;
-                return Err(Error::ResidueOutOfRange { limb: index, position, value, modulus });
-            }
-            for (d, &x) in dst.iter_mut().zip(src) {
-                *d = x as f64;
-            }
-        }
-        Ok(poly)
     }
 
     /// `self += other`.
@@ -211,27 +193,6 @@ impl<D: Domain> Poly<D> {
         Ok(kept)
     }
 
-    /// Forgets all other limbs, in place: `self mod` the product of the kept primes.
-    pub fn keep_assign(&mut self, limbs: &Limbs) -> Result<()> {
-        self.ring.check_limbs("kept", limbs)?;
-        check_contains("limbs to keep", limbs, "polynomial", &self.limbs)?;
-        let (stride, n) = (self.ring.stride(), self.ring.degree());
-        for (to, index) in limbs.iter().enumerate() {
-            let from = self.position(index)?;
-            if from != to {
-                self.buffer.as_mut_slice().copy_within(from * stride..from * stride + n, to * stride);
-            }
-        }
-        self.buffer.truncate(limbs.len() * stride);
-        self.limbs = limbs.clone();
-        Ok(())
-    }
-
-    /// Overwrites `self` by the same limbs of `other`.
-    pub fn copy_from(&mut self, other: &Self) -> Result<()> {
-        self.zip_limbs("copy", other, "original", |_, dst, src| dst.copy_from_slice(src))
-    }
-
     /// The limb at a position, in the order of `limbs`.
     pub(crate) fn at(&self, position: usize) -> &[f64] {
         &self.buffer.as_slice()[position * self.ring.stride()..][..self.ring.degree()]
@@ -241,7 +202,7 @@ impl<D: Domain> Poly<D> {
         self.limbs.position(index).ok_or_else(|| Error::MissingLimb { index, limbs: self.limbs.clone() })
     }
 
-    /// All memory behind the polynomial, for wiping: padding and truncated limbs too.
+    /// All memory behind the polynomial, for wiping: padding too.
     pub(crate) fn raw_mut(&mut self) -> &mut [f64] {
         self.buffer.store_mut()
     }
@@ -335,33 +296,14 @@ impl Poly<Eval> {
     /// `a * b` over the limbs of `a`.
     pub fn mul(a: &Self, b: &Self) -> Result<Self> {
         let mut product = Self::scratch(&a.ring, &a.limbs)?;
-        product.mul_from(a, b)?;
+        product.zip2_limbs("product", (a, "left side"), (b, "right side"), a.ring.kernel().mul_to)?;
         Ok(product)
-    }
-
-    /// `self = a * b`, over the limbs of `self`.
-    pub fn mul_from(&mut self, a: &Self, b: &Self) -> Result<()> {
-        let mul_to = self.ring.kernel().mul_to;
-        self.zip2_limbs("product", (a, "left side"), (b, "right side"), mul_to)
     }
 
     /// `self += a * b`.
     pub fn mul_add_assign(&mut self, a: &Self, b: &Self) -> Result<()> {
         let mul_add = self.ring.kernel().mul_add;
         self.zip2_limbs("accumulator", (a, "left side"), (b, "right side"), mul_add)
-    }
-
-    /// Adds a constant polynomial, given by its residue for each limb, in order; reduced on the way in.
-    pub fn add_constant_assign(&mut self, constants: &[u64]) -> Result<()> {
-        check_len("constants, one per limb", self.limbs.len(), constants.len())?;
-        let limbs = self.limbs.clone();
-        self.for_each_limb(|index, m, a| {
-            let c = constant(&limbs, constants, index, m);
-            for x in a {
-                *x = m.add_f64(*x, c);
-            }
-        });
-        Ok(())
     }
 }
 

@@ -1,8 +1,7 @@
 //! Primality and deterministic search for NTT-friendly primes.
 
+use crate::bounds::{MAX_MODULUS_BITS, MAX_PRIMES, log_degree};
 use crate::error::{Error, Result};
-use crate::modulus::MAX_MODULUS_BITS;
-use crate::ring::log_degree;
 
 /// Whether `n` is prime; deterministic for every `u64` (Miller-Rabin to the first twelve prime bases).
 pub fn is_prime(n: u64) -> bool {
@@ -79,6 +78,9 @@ fn collect(
     count: usize,
     exclude: &[u64],
 ) -> Result<Vec<u64>> {
+    if count > MAX_PRIMES {
+        return Err(Error::LimbOutOfRange { index: count, count: MAX_PRIMES });
+    }
     let primes: Vec<u64> = candidates.filter(|q| !exclude.contains(q) && is_prime(*q)).take(count).collect();
     if primes.len() < count {
         return Err(Error::PrimesExhausted { degree, bits, wanted: count, found: primes.len() });

@@ -1,40 +1,28 @@
 //! The ring context: degree, prime pool, tables and buffers.
 
-use std::collections::HashMap;
-use std::hash::Hash;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
 
 use crate::arena::{PADDING, Pool};
+use crate::bounds::{MAX_PRIMES, log_degree};
+use crate::cache::Cache;
 use crate::error::{Error, Result};
-use crate::extension::Extension;
-use crate::galois::Automorphism;
 use crate::kernel::{Kernel, NttTable};
 use crate::limbs::Limbs;
-use crate::mod_down::ModDown;
 use crate::modulus::Modulus;
 use crate::par;
 
-/// Smallest supported degree.
-pub const MIN_DEGREE: usize = 1 << 4;
-/// Largest supported degree.
-pub const MAX_DEGREE: usize = 1 << 17;
-
 /// `Z_q[X] / (X^N + 1)` for a pool of primes `q`; polynomials choose their limbs from the pool.
 ///
-/// Holds the NTT tables, the kernel for this CPU, caches of automorphisms and basis conversions, and the free buffers.
+/// Holds the NTT tables, the kernel for this CPU, the automorphisms and basis conversions in use, and the free buffers.
 pub struct Ring {
     id: u64,
     degree: usize,
     tables: Vec<NttTable>,
     kernel: &'static Kernel,
     pool: Arc<Pool>,
-    automorphisms: Cache<usize, Automorphism>,
-    extensions: Cache<(Limbs, Limbs), Extension>,
-    mod_downs: Cache<(Limbs, Limbs), ModDown>,
+    derived: Cache,
 }
-
-type Cache<K, V> = Mutex<HashMap<K, Arc<V>>>;
 
 impl Ring {
     /// A ring of the given degree (a power of two, 2^4 to 2^17) over distinct primes `q < 2^50`, `q = 1 mod 2 * degree`,
@@ -49,8 +37,8 @@ impl Ring {
         if primes.is_empty() {
             return Err(Error::EmptyBasis { role: "ring" });
         }
-        if primes.len() > usize::from(u16::MAX) {
-            return Err(Error::LimbOutOfRange { index: primes.len(), count: usize::from(u16::MAX) });
+        if primes.len() > MAX_PRIMES {
+            return Err(Error::LimbOutOfRange { index: primes.len(), count: MAX_PRIMES });
         }
         let mut sorted = primes.to_vec();
         sorted.sort_unstable();
@@ -66,9 +54,7 @@ impl Ring {
             tables,
             kernel,
             pool: Pool::new(),
-            automorphisms: Cache::default(),
-            extensions: Cache::default(),
-            mod_downs: Cache::default(),
+            derived: Cache::default(),
         }))
     }
 
@@ -127,38 +113,18 @@ impl Ring {
         self.kernel
     }
 
-    /// Which kernel was chosen: `"scalar"`, `"avx2"`, `"avx512"` or `"avx512ifma"`.
+    /// Which kernel was chosen: as [`Kernel::name`] says.
     pub fn kernel_name(&self) -> &'static str {
         self.kernel.name
     }
 
-    /// The automorphism `X -> X^element` (odd, below `2N`), built once.
-    pub fn automorphism(&self, element: usize) -> Result<Arc<Automorphism>> {
-        cached(&self.automorphisms, element, || Automorphism::new(self, element))
-    }
-
-    /// The centred basis extension between two disjoint sets of limbs, built once.
-    pub fn extension(&self, from: &Limbs, to: &Limbs) -> Result<Arc<Extension>> {
-        cached(&self.extensions, (from.clone(), to.clone()), || Extension::new(self, from, to))
-    }
-
-    /// The division by the product of `drop`, built once; rescaling is the case of one or a few chain primes.
-    pub fn mod_down(&self, keep: &Limbs, drop: &Limbs) -> Result<Arc<ModDown>> {
-        cached(&self.mod_downs, (keep.clone(), drop.clone()), || ModDown::new(self, keep, drop))
-    }
-
-    /// Sets how many bytes of freed polynomials are kept for reuse (1 GiB at first); secrets are wiped before that.
-    pub fn set_buffer_limit(&self, bytes: usize) {
-        self.pool.set_limit(bytes);
-    }
-
-    /// Bytes of freed polynomials now kept for reuse.
-    pub fn buffer_bytes(&self) -> usize {
-        self.pool.bytes()
-    }
-
     pub(crate) fn id(&self) -> u64 {
         self.id
+    }
+
+    /// Automorphisms and basis conversions made so far.
+    pub(crate) fn derived(&self) -> &Cache {
+        &self.derived
     }
 
     pub(crate) fn pool(&self) -> &Arc<Pool> {
@@ -171,7 +137,7 @@ impl Ring {
     }
 
     /// The modulus of a limb that is known to exist.
-    pub(crate) fn m(&self, index: usize) -> &Modulus {
+    pub(crate) fn modulus_at(&self, index: usize) -> &Modulus {
         self.tables[index].modulus()
     }
 
@@ -184,8 +150,11 @@ impl Ring {
         }
     }
 
-    /// Whether elements of both can be combined: one ring, or two with equal degree and pool.
-    pub(crate) fn check_same(&self, other: &Self) -> Result<()> {
+    /// Refuses a ring whose elements cannot be combined with those of this one: another degree or pool.
+    ///
+    /// # Errors
+    /// [`Error::RingMismatch`].
+    pub fn check_same(&self, other: &Self) -> Result<()> {
         if self.id == other.id || (self.degree == other.degree && self.primes().eq(other.primes())) {
             return Ok(());
         }
@@ -206,22 +175,4 @@ impl std::fmt::Debug for Ring {
             .field("kernel", &self.kernel.name)
             .finish()
     }
-}
-
-/// `log2` of a supported degree.
-pub(crate) fn log_degree(degree: usize) -> Result<u32> {
-    if degree.is_power_of_two() && (MIN_DEGREE..=MAX_DEGREE).contains(&degree) {
-        Ok(degree.trailing_zeros())
-    } else {
-        Err(Error::UnsupportedDegree { degree, min: MIN_DEGREE, max: MAX_DEGREE })
-    }
-}
-
-fn cached<K: Eq + Hash, V>(cache: &Cache<K, V>, key: K, build: impl FnOnce() -> Result<V>) -> Result<Arc<V>> {
-    if let Some(found) = cache.lock().unwrap_or_else(PoisonError::into_inner).get(&key) {
-        return Ok(Arc::clone(found));
-    }
-    // Built outside the lock: two threads may both build, and the first to store wins.
-    let built = Arc::new(build()?);
-    Ok(Arc::clone(cache.lock().unwrap_or_else(PoisonError::into_inner).entry(key).or_insert(built)))
 }

@@ -7,6 +7,7 @@ use std::sync::Arc;
 
 use zeroize::{Zeroize, ZeroizeOnDrop, Zeroizing};
 
+use crate::bounds::log_degree;
 use crate::error::{Error, Result};
 use crate::limbs::Limbs;
 use crate::modulus::Modulus;
@@ -16,12 +17,6 @@ use crate::secret::SmallCoeffs;
 
 /// Standard deviation of [`gaussian`].
 pub const SIGMA: f64 = 3.2;
-
-/// Largest absolute value that [`gaussian`] returns.
-pub const GAUSSIAN_BOUND: i8 = GAUSSIAN_CDF.len() as i8;
-
-/// Largest absolute value that [`centered_binomial`] returns; its variance is half of this.
-pub const BINOMIAL_BOUND: i8 = 21;
 
 /// 32 bytes from which streams are derived; wiped on drop, never printed.
 ///
@@ -165,15 +160,6 @@ pub fn gaussian(stream: &mut Stream, count: usize) -> SmallCoeffs {
     })
 }
 
-/// `count` draws from the centred binomial distribution of 21 + 21 bits (variance 10.5), in constant time.
-pub fn centered_binomial(stream: &mut Stream, count: usize) -> SmallCoeffs {
-    const MASK: u64 = (1 << BINOMIAL_BOUND) - 1;
-    draw(count, || {
-        let word = stream.next_u64();
-        (word & MASK).count_ones() as i8 - (word >> 32 & MASK).count_ones() as i8
-    })
-}
-
 /// `count` independent uniform draws from {-1, 0, 1}, in constant time; each symbol is within 2^-63 of a third.
 pub fn ternary(stream: &mut Stream, count: usize) -> SmallCoeffs {
     draw(count, || ((u128::from(stream.next_u64()) * 3) >> 64) as i8 - 1)
@@ -183,7 +169,7 @@ pub fn ternary(stream: &mut Stream, count: usize) -> SmallCoeffs {
 ///
 /// Sorts random 62-bit tags with a network, so that time and memory accesses depend on `count` alone.
 pub fn ternary_weight(stream: &mut Stream, count: usize, weight: usize) -> Result<SmallCoeffs> {
-    crate::ring::log_degree(count)?;
+    log_degree(count)?;
     if weight == 0 || weight > count {
         return Err(Error::BadWeight { weight, degree: count });
     }

@@ -88,3 +88,34 @@ impl SmallCoeffs {
         Ok(secret)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::prime::ntt_primes;
+    use crate::sample::{Seed, Stream, ternary};
+
+    #[test]
+    fn secrets_are_wiped_before_their_memory_is_reused() {
+        let ring = Ring::new(256, &ntt_primes(256, 40, 4, &[]).unwrap()).unwrap();
+        let limbs = ring.limbs();
+        let left_behind = |secret: bool| {
+            ring.pool().set_limit(0);
+            ring.pool().set_limit(1 << 30);
+            let mut stream = Stream::new(&Seed::from_bytes([1; 32]), "secret", 0);
+            let poly = ternary(&mut stream, ring.degree()).to_poly(&ring, &limbs).unwrap().into_eval();
+            let copy = poly.expose().clone();
+            if secret {
+                drop(Secret::new(copy))
+            } else {
+                drop(copy)
+            }
+            // The pool hands back the last buffer given to it.
+            let reused = Poly::<Eval>::scratch(&ring, &limbs).unwrap();
+            assert!(ring.pool().bytes() == 0, "the buffer came from the pool");
+            reused.iter().map(|(_, limb)| limb.iter().filter(|&&x| x != 0.0).count()).sum::<usize>()
+        };
+        assert!(left_behind(false) > 0, "an ordinary polynomial leaves its residues");
+        assert_eq!(left_behind(true), 0);
+    }
+}

@@ -3,8 +3,8 @@
 use std::sync::Arc;
 
 use cipherlm_ring::{
-    Automorphism, Coeff, Decomposition, Error, Eval, Extension, Kernel, Limbs, ModDown, Modulus, NttTable, PackedPair,
-    Poly, Ring, Seed, Stream, inner_product, inner_product_many, inner_product_packed, ntt_primes, primes_near, sample,
+    Coeff, Decomposition, Error, Eval, Extension, Kernel, KeyDigits, KeyLimb, Limbs, ModDown, Modulus, NttTable,
+    PackedPair, Poly, Ring, Seed, Stream, eval_exponent, is_prime, key_product, ntt_primes, primes_near, sample,
 };
 
 fn ring(degree: usize) -> Arc<Ring> {
@@ -53,6 +53,14 @@ fn rings_and_primes() {
         assert!(matches!(primes_near(32, log2, 1, &[]).err(), Some(Error::PrimeBits { .. })), "{log2}");
     }
     assert!(matches!(primes_near(1 << 17, 20.0, 9, &[]).err(), Some(Error::PrimesExhausted { wanted: 9, .. })));
+    // More than a pool holds would be searched for years.
+    for count in [1 << 16, usize::MAX] {
+        let refused = Some(Error::LimbOutOfRange { index: count, count: 65535 });
+        assert_eq!(ntt_primes(16, 50, count, &[]).err(), refused);
+        assert_eq!(primes_near(16, 45.0, count, &[]).err(), refused);
+    }
+    assert!(matches!(primes_near(32, f64::NAN, 1, &[]).err(), Some(Error::PrimeBits { .. })));
+    assert!(!is_prime(0) && !is_prime(1) && !is_prime(u64::MAX));
     let ring = ring(32);
     let outside = Some(Error::LimbOutOfRange { index: 4, count: 4 });
     assert_eq!(ring.prime(4).err(), outside);
@@ -97,8 +105,6 @@ fn polynomials() {
     assert!(matches!(a.mul_add_assign(&a.clone(), &b), Err(Error::LimbsMismatch { .. })));
     assert!(matches!(Poly::mul(&a, &b), Err(Error::LimbsMismatch { .. })));
     assert!(matches!(a.keep(&high), Err(Error::LimbsMismatch { .. })));
-    assert!(matches!(a.keep_assign(&high), Err(Error::LimbsMismatch { .. })));
-    assert!(matches!(a.keep_assign(&empty), Err(Error::EmptyBasis { .. })));
     assert!(matches!(a.keep(&empty), Err(Error::EmptyBasis { .. })));
     assert_eq!(a.limb(3).err(), Some(Error::MissingLimb { index: 3, limbs: low.clone() }));
     assert!(matches!(a.limb_mut(usize::MAX), Err(Error::MissingLimb { index: usize::MAX, .. })));
@@ -106,15 +112,15 @@ fn polynomials() {
     assert!(matches!(a.add_scaled_assign(&b, &high, &[1; 3]), Err(Error::LimbsMismatch { .. })));
     let length = |expected, found| move |e: Error| matches!(e, Error::LengthMismatch { expected: x, found: y, .. } if x == expected && y == found);
     assert!(a.scale_assign(&[1]).is_err_and(length(2, 1)));
-    assert!(a.add_constant_assign(&[1; 5]).is_err_and(length(2, 5)));
     assert!(a.add_scaled_assign(&b, &Limbs::range(1..2), &[]).is_err_and(length(1, 0)));
 
     let other = self::ring(64);
     let stranger = Poly::<Eval>::zero(&other, &low).unwrap();
     let mismatch = Error::RingMismatch { left_degree: 32, left_primes: 4, right_degree: 64, right_primes: 4 };
     assert_eq!(a.add_assign(&stranger).err(), Some(mismatch.clone()));
-    assert_eq!(a.copy_from(&stranger).err(), Some(mismatch.clone()));
-    assert_eq!(a.mul_from(&stranger, &stranger).err(), Some(mismatch));
+    assert_eq!(a.mul_add_assign(&stranger, &stranger).err(), Some(mismatch.clone()));
+    assert_eq!(Poly::mul(&a, &stranger).err(), Some(mismatch.clone()));
+    assert_eq!(a.add_scaled_assign(&stranger, &low, &[1; 2]).err(), Some(mismatch));
     assert!(a != stranger);
     let automorphism = other.automorphism(3).unwrap();
     assert!(a.automorphism(&automorphism).is_err_and(length(32, 64)));
@@ -126,12 +132,10 @@ fn data_from_outside() {
     let ring = ring(32);
     let limbs = Limbs::range(0..2);
     let q = ring.prime(1).unwrap();
-    let mut residues = vec![0u64; 64];
-    assert!(Poly::<Eval>::from_residues(&ring, &limbs, &residues).is_ok());
-    residues[32 + 5] = q;
+    let mut poly = Poly::<Eval>::zero(&ring, &limbs).unwrap();
+    poly.limb_mut(1).unwrap()[5] = q as f64;
     let refused = Error::ResidueOutOfRange { limb: 1, position: 5, value: q as f64, modulus: q };
-    assert_eq!(Poly::<Eval>::from_residues(&ring, &limbs, &residues).err(), Some(refused));
-    assert!(Poly::<Eval>::from_residues(&ring, &limbs, &residues[1..]).is_err());
+    assert_eq!(poly.check().err(), Some(refused));
     for bad in [-1.0, -0.0, 0.5, q as f64, f64::NAN, f64::INFINITY] {
         let mut poly = Poly::<Coeff>::zero(&ring, &limbs).unwrap();
         poly.check().unwrap();
@@ -143,15 +147,9 @@ fn data_from_outside() {
         reals[9] = bad;
         let refused = Poly::from_f64(&ring, &limbs, &reals).err();
         assert!(matches!(refused, Some(Error::CoefficientOutOfRange { position: 9, .. })), "{bad}: {refused:?}");
-        let pairs: Vec<(f64, f64)> = reals.iter().map(|&x| (0.0, x)).collect();
-        assert!(matches!(
-            Poly::from_double_double(&ring, &limbs, &pairs),
-            Err(Error::CoefficientOutOfRange { position: 9, .. })
-        ));
     }
     assert!(matches!(Poly::from_f64(&ring, &limbs, &[0.0; 31]), Err(Error::LengthMismatch { .. })));
     assert!(matches!(Poly::from_i64(&ring, &limbs, &[0; 33]), Err(Error::LengthMismatch { .. })));
-    assert!(matches!(Poly::from_i128(&ring, &limbs, &[]), Err(Error::LengthMismatch { .. })));
     assert!(matches!(Poly::from_bigint(&ring, &limbs, &[]), Err(Error::LengthMismatch { .. })));
     // The extremes of the type are fine, for tiny primes too.
     for (ring, extreme) in [(&ring, i64::MIN), (&ring, i64::MAX), (&Ring::new(16, &[97, 193]).unwrap(), i64::MIN)] {
@@ -175,11 +173,8 @@ fn limbs_outside_the_ring_make_no_polynomial() {
         let refusals = [
             Poly::<Coeff>::zero(&ring, &limbs).err(),
             Poly::<Coeff>::scratch(&ring, &limbs).err(),
-            Poly::<Coeff>::from_residues(&ring, &limbs, &[0; 160]).err(),
             Poly::from_f64(&ring, &limbs, &[0.0; 32]).err(),
-            Poly::from_double_double(&ring, &limbs, &[(0.0, 0.0); 32]).err(),
             Poly::from_i64(&ring, &limbs, &[0; 32]).err(),
-            Poly::from_i128(&ring, &limbs, &[0; 32]).err(),
             Poly::from_bigint(&ring, &limbs, &vec![0.into(); 32]).err(),
             sample::uniform::<Coeff>(&ring, &limbs, &Seed::from_bytes([0; 32]), "bad", 0).err(),
             small.to_poly(&ring, &limbs).err(),
@@ -204,7 +199,6 @@ fn basis_conversions() {
     let short = Poly::<Eval>::zero(&ring, &a).unwrap();
     assert!(matches!(ring.mod_down(&a, &b).unwrap().apply(&short), Err(Error::LimbsMismatch { .. })));
     let coeff = short.clone().into_coeff();
-    assert!(matches!(ring.mod_down(&a, &b).unwrap().apply_coeff(&coeff), Err(Error::LimbsMismatch { .. })));
     assert!(matches!(ring.extension(&b, &a).unwrap().apply(&coeff), Err(Error::LimbsMismatch { .. })));
     let full = Poly::<Eval>::zero(&ring, &ring.limbs()).unwrap();
     let mut wrong = Poly::<Eval>::zero(&ring, &b).unwrap();
@@ -225,8 +219,17 @@ fn basis_conversions() {
     assert!(matches!(new(&a, std::slice::from_ref(&a), &empty), Err(Error::EmptyBasis { .. })));
     let gadget = new(&a, std::slice::from_ref(&a), &p).unwrap();
     assert!(matches!(gadget.decompose(&wrong), Err(Error::LimbsMismatch { .. })));
-    assert!(matches!(gadget.decompose_into(&short, &mut []), Err(Error::LengthMismatch { .. })));
-    assert!(matches!(gadget.decompose_into(&short, &mut [wrong]), Err(Error::LimbsMismatch { .. })));
+    assert!(matches!(gadget.decompose(&stranger_eval(&stranger)), Err(Error::RingMismatch { .. })));
+    let mut target = Poly::<Coeff>::zero(&ring, &a).unwrap();
+    assert!(matches!(
+        ring.extension(&a, &b).unwrap().apply_into(&coeff, &mut target),
+        Err(Error::LimbsMismatch { .. })
+    ));
+    assert!(matches!(ring.extension(&b, &a).unwrap().mod_up(&short), Err(Error::LimbsMismatch { .. })));
+}
+
+fn stranger_eval(ring: &Arc<Ring>) -> Poly<Eval> {
+    Poly::zero(ring, &ring.limbs()).unwrap()
 }
 
 #[test]
@@ -237,46 +240,79 @@ fn key_switching() {
     let key = [[make(&all), make(&all)]];
     let ([mut a, mut b], digit) = ([make(&all), make(&all)], make(&all));
     let two = [digit.clone(), digit.clone()];
-    let run = |a: &mut _, b: &mut _, digits: &[_], key: &[_], auto: Option<&Automorphism>| {
-        inner_product([a, b], digits, key, auto)
-    };
-    assert!(matches!(run(&mut a, &mut b, &two, &key, None), Err(Error::LengthMismatch { expected: 2, found: 1, .. })));
-    assert!(matches!(run(&mut a, &mut make(&low), &two[..1], &key, None), Err(Error::LimbsMismatch { .. })));
-    assert!(matches!(run(&mut a, &mut b, &[make(&low)], &key, None), Err(Error::LimbsMismatch { .. })));
-    let short = [[make(&all), make(&low)]];
-    assert!(matches!(run(&mut a, &mut b, &two[..1], &short, None), Err(Error::LimbsMismatch { .. })));
-    let other = self::ring(64);
-    let automorphism = other.automorphism(3).unwrap();
-    let refused = run(&mut a, &mut b, &two[..1], &key, Some(&automorphism));
-    assert!(matches!(refused, Err(Error::LengthMismatch { expected: 32, found: 64, .. })));
-    let strangers = [Poly::<Eval>::zero(&other, &other.limbs()).unwrap()];
-    assert!(matches!(run(&mut a, &mut b, &strangers, &key, None), Err(Error::RingMismatch { .. })));
-    let refused = inner_product_many(&mut [[&mut a, &mut b]], &[&two[..1], &two[..1]], &key, None);
-    assert!(matches!(refused, Err(Error::LengthMismatch { expected: 1, found: 2, .. })));
-    // The same with packed keys.
+    let one = &two[..1];
     let packed = |pair: &[Poly<Eval>; 2]| PackedPair::pack(pair.each_ref()).unwrap();
-    let run_packed = |a: &mut _, b: &mut _, digits: &[_], key: &[_]| inner_product_packed([a, b], digits, key);
-    let (whole, lower) = ([packed(&key[0])], [packed(&[make(&low), make(&low)])]);
-    let refused = run_packed(&mut a, &mut b, &two, &whole);
-    assert!(matches!(refused, Err(Error::LengthMismatch { expected: 2, found: 1, .. })));
-    assert!(matches!(run_packed(&mut a, &mut make(&low), &two[..1], &whole), Err(Error::LimbsMismatch { .. })));
-    assert!(matches!(run_packed(&mut a, &mut b, &[make(&low)], &whole), Err(Error::LimbsMismatch { .. })));
-    assert!(matches!(run_packed(&mut a, &mut b, &two[..1], &lower), Err(Error::LimbsMismatch { .. })));
-    assert!(matches!(run_packed(&mut a, &mut b, &strangers, &whole), Err(Error::RingMismatch { .. })));
-    let foreign = [packed(&[strangers[0].clone(), strangers[0].clone()])];
-    assert!(matches!(run_packed(&mut a, &mut b, &two[..1], &foreign), Err(Error::RingMismatch { .. })));
+    let other = self::ring(64);
+    let strangers = [stranger_eval(&other)];
+    let pair = |poly: &Poly<Eval>| [poly.clone(), poly.clone()];
+    // In both forms: a whole key, one with fewer limbs, one of another ring.
+    fn refusals<K: KeyDigits + ?Sized>(
+        [whole, lower, foreign]: [&K; 3],
+        [a, b, short]: [&mut Poly<Eval>; 3],
+        [one, two, lower_digits, strangers]: [&[Poly<Eval>]; 4],
+    ) {
+        let mut run = |digits: &[&[Poly<Eval>]], key: &K| key_product(&mut [[&mut *a, &mut *b]], digits, key);
+        assert!(matches!(run(&[two], whole), Err(Error::LengthMismatch { expected: 2, found: 1, .. })));
+        assert!(matches!(run(&[one, one], whole), Err(Error::LengthMismatch { expected: 1, found: 2, .. })));
+        assert!(matches!(run(&[], whole), Err(Error::LengthMismatch { expected: 1, found: 0, .. })));
+        assert!(matches!(run(&[lower_digits], whole), Err(Error::LimbsMismatch { .. })));
+        assert!(matches!(run(&[strangers], whole), Err(Error::RingMismatch { .. })));
+        assert!(matches!(run(&[one], lower), Err(Error::MissingLimb { index: 2, .. })));
+        assert!(matches!(run(&[one], foreign), Err(Error::RingMismatch { .. })));
+        // Nothing to do is done.
+        assert_eq!(run(&[&[]], whole), Ok(()));
+        assert_eq!(key_product(&mut [], &[], whole), Ok(()));
+        let refused = key_product(&mut [[&mut *a, &mut *short]], &[one], whole);
+        assert!(matches!(refused, Err(Error::LimbsMismatch { .. })));
+        let mut third = b.clone();
+        let refused = key_product(&mut [[&mut *a, &mut *b], [&mut third, &mut *short]], &[one, one], whole);
+        assert!(matches!(refused, Err(Error::LimbsMismatch { .. })));
+        let mut third = b.clone();
+        let mut fourth = b.clone();
+        let refused = key_product(&mut [[&mut *a, &mut *b], [&mut third, &mut fourth]], &[one, two], whole);
+        assert!(matches!(refused, Err(Error::LengthMismatch { expected: 1, found: 2, .. })));
+        let refused = key_product(&mut [[&mut *a, &mut strangers[0].clone()]], &[one], whole);
+        assert!(matches!(refused, Err(Error::RingMismatch { .. })));
+    }
+    let (mut short, lower_digits) = (make(&low), [make(&low)]);
+    let [lower, foreign] = [[pair(&make(&low))], [pair(&strangers[0])]];
+    let digits = || [one, &two[..], &lower_digits[..], &strangers[..]];
+    refusals([&key[..], &lower, &foreign], [&mut a, &mut b, &mut short], digits());
+    let packs = [&key, &lower, &foreign].map(|key| [packed(&key[0])]);
+    refusals(packs.each_ref().map(|key| &key[..]), [&mut a, &mut b, &mut short], digits());
     for pair in [[&key[0][0], &make(&low)], [&make(&low), &key[0][0]]] {
         assert!(matches!(PackedPair::pack(pair).map(drop), Err(Error::LimbsMismatch { .. })));
     }
     assert!(matches!(PackedPair::pack([&key[0][0], &strangers[0]]).map(drop), Err(Error::RingMismatch { .. })));
     let last = all.len() - 1;
-    assert!(matches!(lower[0].limb(last), Err(Error::MissingLimb { index, .. }) if index == last));
+    assert!(matches!(packs[1][0].limb(last), Err(Error::MissingLimb { index, .. }) if index == last));
     assert!(matches!(PackedPair::bytes_over(&ring, &Limbs::range(0..0)), Err(Error::EmptyBasis { .. })));
     assert!(matches!(PackedPair::bytes_over(&ring, &Limbs::range(0..99)), Err(Error::LimbOutOfRange { .. })));
-    // Nothing to do is done.
-    assert_eq!(run_packed(&mut a, &mut b, &[], &whole), Ok(()));
-    assert_eq!(inner_product_many(&mut [], &[], &key, None), Ok(()));
-    assert_eq!(run(&mut a, &mut b, &[], &key, None), Ok(()));
+    // The product of one limb takes what slices there are.
+    let modulus = ring.modulus(0).unwrap();
+    let mut outputs = [vec![7.0; 40], vec![7.0; 32]];
+    let [out0, out1] = &mut outputs;
+    KeyLimb::Packed(vec![&[]]).product(ring.kernel(), modulus, &mut [[out0, out1]], &[vec![&[1.0; 8]]]);
+    KeyLimb::Expanded(vec![]).product(ring.kernel(), modulus, &mut [], &[]);
+    assert!(outputs.iter().flatten().all(|&x| x == 7.0));
+}
+
+#[test]
+fn free_functions_take_any_number() {
+    let m = Modulus::new(97).unwrap();
+    for x in [0, 1, 97, u64::MAX] {
+        assert!(m.add(x, u64::MAX) < 97 && m.sub(x, u64::MAX) < 97 && m.mul(x, x) < 97 && m.neg(x) < 97);
+        assert!(m.pow(x, u64::MAX) < 97 && m.reduce(x) == x % 97);
+        assert_eq!(m.inv(x).is_none(), x % 97 == 0);
+    }
+    for x in [i128::MIN, -1, 0, i128::MAX] {
+        assert!(m.reduce_i128(x) < 97);
+    }
+    for log_n in [0, 1, 4, 17, 63, 64, u32::MAX] {
+        for index in [0, 1, 15, usize::MAX] {
+            assert_eq!(eval_exponent(log_n, index) % 2, 1);
+        }
+    }
 }
 
 #[test]

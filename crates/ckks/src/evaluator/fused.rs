@@ -244,7 +244,7 @@ impl<K: EvaluationKeys> Evaluator<K> {
                 let (out0, out1) = (&mut out0[block.clone()], &mut out1[block.clone()]);
                 out0.fill(0.0);
                 out1.fill(0.0);
-                (kernel.inner_product2)(modulus, out0, out1, &digits, &first, &second, None);
+                (kernel.inner_product2)(modulus, out0, out1, &digits, &first, &second);
             }
         }
         Ok(())

@@ -115,7 +115,7 @@ impl<K: EvaluationKeys> Evaluator<K> {
     ) -> Result<[Poly<Eval>; 2], Error> {
         let ring = self.params.ring();
         let [mut acc0, mut acc1] = [Poly::scratch(ring, limbs)?, Poly::scratch(ring, limbs)?];
-        self.key_product(&mut [[&mut acc0, &mut acc1]], &[digits], key)?;
+        cipherlm_ring::key_product(&mut [[&mut acc0, &mut acc1]], &[digits], key)?;
         Ok([acc0, acc1])
     }
 

@@ -97,7 +97,7 @@ impl<K: EvaluationKeys> Evaluator<K> {
             let mut switched: Vec<[Poly<Eval>; 2]> =
                 batch.iter().map(|_| Ok([scratch()?, scratch()?])).collect::<Result<_, Error>>()?;
             let mut targets: Vec<[&mut Poly<Eval>; 2]> = switched.iter_mut().map(|[a, b]| [a, b]).collect();
-            self.key_product(&mut targets, &digits, &key)?;
+            cipherlm_ring::key_product(&mut targets, &digits, &*key)?;
             for (a, switched) in batch.iter().zip(switched) {
                 results.push(self.finish_rotation(a, switched, key.shape().special, element)?);
             }

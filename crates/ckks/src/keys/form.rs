@@ -1,10 +1,8 @@
 //! How switching keys lie in memory.
 
-use cipherlm_ring::sample::UniformLimb;
-use cipherlm_ring::{Eval, Kernel, Limbs, Modulus, PackedPair, Poly, Seed};
-use std::ops::Range;
+use cipherlm_ring::{Eval, Limbs, PackedPair, Poly};
 
-use super::switching::{PUBLIC_HALF, public_half};
+use super::switching::public_half;
 use crate::wire::PackedPoly;
 use crate::{Error, Params};
 
@@ -95,97 +93,4 @@ impl KeyBody {
             Self::Seeded { b } => b.clone(),
         }
     }
-}
-
-/// One limb of the first digits of a key, read as it is or block after block.
-pub(crate) enum KeyLimb<'a> {
-    Expanded(Vec<[&'a [f64]; 2]>),
-    Packed(Vec<&'a [u8]>),
-    Seeded { position: usize, b: &'a [PackedPoly], a: Vec<UniformLimb> },
-}
-
-impl<'a> KeyLimb<'a> {
-    /// Limb `limb` of the first `count` digits; `seed` is that of the key.
-    pub(crate) fn new(
-        params: &Params,
-        body: &'a KeyBody,
-        seed: &[u8; 32],
-        limbs: &Limbs,
-        limb: usize,
-        count: usize,
-    ) -> Result<Self, Error> {
-        let missing = cipherlm_ring::Error::LimbOutOfRange { index: limb, count: limbs.len() };
-        let position = limbs.position(limb).ok_or(missing)?;
-        Ok(match body {
-            KeyBody::Expanded(pairs) => {
-                let pairs = pairs.iter().take(count).map(|[b, a]| Ok([b.limb(limb)?, a.limb(limb)?]));
-                Self::Expanded(pairs.collect::<Result<_, Error>>()?)
-            }
-            KeyBody::Packed(pairs) => {
-                let limbs = pairs.iter().take(count).map(|pair| Ok(pair.limb(limb)?));
-                Self::Packed(limbs.collect::<Result<_, Error>>()?)
-            }
-            KeyBody::Seeded { b } => {
-                let (seed, modulus) = (Seed::from_bytes(*seed), params.ring().modulus(limb)?);
-                let stream = |digit| UniformLimb::new(modulus, &seed, PUBLIC_HALF, digit as u64);
-                Self::Seeded { position, b, a: (0..count).map(stream).collect() }
-            }
-        })
-    }
-
-    /// Residues to handle together: the accumulators stay in the first-level cache, and the key of a block in the second if it
-    /// is read again.
-    pub(crate) fn block(&self, operands: usize, degree: usize) -> usize {
-        const BLOCK: usize = 2048;
-        if matches!(self, Self::Packed(_)) && operands == 1 { degree } else { BLOCK.min(degree) }
-    }
-
-    /// Room that [`KeyLimb::product`] needs for a block.
-    pub(crate) fn tile(&self, count: usize, block: usize) -> usize {
-        if matches!(self, Self::Seeded { .. }) { 2 * count * block } else { 0 }
-    }
-
-    /// The product of the next block, `range`, with each list of digits, in order of the lists; blocks follow each other from
-    /// the first on. What has to be unpacked first is put in `tile`.
-    pub(crate) fn product(
-        &mut self,
-        kernel: &Kernel,
-        modulus: &Modulus,
-        range: &Range<usize>,
-        tile: &mut [f64],
-        outputs: &mut [[&mut [f64]; 2]],
-        operands: &[Vec<&[f64]>],
-    ) {
-        let length = range.len();
-        let [key0, key1]: [Vec<&[f64]>; 2] = match self {
-            Self::Packed(keys) => {
-                let keys: Vec<&[u8]> =
-                    keys.iter().map(|key| &key[PackedPair::offset(modulus, range.start)..]).collect();
-                for ([out0, out1], digits) in outputs.iter_mut().zip(operands) {
-                    let (out0, out1) = (&mut out0[range.clone()], &mut out1[range.clone()]);
-                    (kernel.inner_product_packed)(modulus, out0, out1, &cut(digits, range), &keys);
-                }
-                return;
-            }
-            Self::Expanded(pairs) => [0, 1].map(|half| pairs.iter().map(|pair| &pair[half][range.clone()]).collect()),
-            Self::Seeded { position, b, a } => {
-                for ((digit, pair), stream) in tile.chunks_exact_mut(2 * length).enumerate().zip(a) {
-                    let (first, second) = pair.split_at_mut(length);
-                    b[digit].unpack(*position, range, first);
-                    stream.fill(second);
-                }
-                [0, 1].map(|half| tile.chunks_exact(length).skip(half).step_by(2).collect())
-            }
-        };
-        for ([out0, out1], digits) in outputs.iter_mut().zip(operands) {
-            let (out0, out1) = (&mut out0[range.clone()], &mut out1[range.clone()]);
-            out0.fill(0.0);
-            out1.fill(0.0);
-            (kernel.inner_product2)(modulus, out0, out1, &cut(digits, range), &key0, &key1, None);
-        }
-    }
-}
-
-fn cut<'a>(slices: &[&'a [f64]], range: &Range<usize>) -> Vec<&'a [f64]> {
-    slices.iter().map(|slice| &slice[range.clone()]).collect()
 }

@@ -12,8 +12,8 @@ mod switching;
 
 use std::fmt;
 
+pub(crate) use form::KeyBody;
 pub use form::KeyForm;
-pub(crate) use form::{KeyBody, KeyLimb};
 pub use galois::GaloisElement;
 pub use public::PublicKey;
 pub use request::{KeyRequest, MemoryBill};

@@ -1,6 +1,9 @@
 //! Switching keys: encryptions of multiples of one secret under another, one pair of polynomials per digit.
 
-use cipherlm_ring::{Eval, Limbs, Poly, Secret, Seed, Stream, sample};
+use std::ops::Range;
+
+use cipherlm_ring::sample::UniformLimb;
+use cipherlm_ring::{Eval, KeyDigits, KeyLimb, Limbs, Poly, Ring, Secret, Seed, Stream, sample};
 
 use super::form::{KeyBody, KeyForm};
 use super::root::KeySeeds;
@@ -74,6 +77,36 @@ impl SwitchingKey {
     /// Limbs of the key: those of its level and its special primes.
     pub fn limbs(&self) -> Limbs {
         self.params.extended_limbs(self.shape.level, self.shape.special)
+    }
+}
+
+impl KeyDigits for SwitchingKey {
+    fn count(&self) -> usize {
+        match &self.body {
+            KeyBody::Expanded(pairs) => pairs.len(),
+            KeyBody::Packed(pairs) => pairs.len(),
+            KeyBody::Seeded { b } => b.len(),
+        }
+    }
+
+    fn limb(&self, ring: &Ring, index: usize, count: usize) -> cipherlm_ring::Result<KeyLimb<'_>> {
+        let b = match &self.body {
+            KeyBody::Expanded(pairs) => return pairs.limb(ring, index, count),
+            KeyBody::Packed(pairs) => return pairs.limb(ring, index, count),
+            KeyBody::Seeded { b } => b,
+        };
+        ring.check_same(self.params.ring())?;
+        let limbs = self.limbs();
+        let missing = || cipherlm_ring::Error::MissingLimb { index, limbs: limbs.clone() };
+        let position = limbs.position(index).ok_or_else(missing)?;
+        let (seed, modulus) = (Seed::from_bytes(self.seed), ring.modulus(index)?);
+        let stream = |digit| UniformLimb::new(modulus, &seed, PUBLIC_HALF, digit as u64);
+        let mut streams: Vec<UniformLimb> = (0..count.min(b.len())).map(stream).collect();
+        let fill = move |digit: usize, range: &Range<usize>, [first, second]: [&mut [f64]; 2]| {
+            b[digit].unpack(position, range, first);
+            streams[digit].fill(second);
+        };
+        Ok(KeyLimb::Made { count: count.min(b.len()), fill: Box::new(fill) })
     }
 }
 

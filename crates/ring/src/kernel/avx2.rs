@@ -179,4 +179,4 @@ impl Lanes for Avx2 {
     }
 }
 
-simd_kernel!("avx2", ["avx2", "fma"], "avx2,fma", Avx2);
+simd_kernel!("avx2", avx2, "avx2,fma", Avx2);

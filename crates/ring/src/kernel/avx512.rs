@@ -64,7 +64,8 @@ impl Lanes for Avx512 {
 
     #[inline(always)]
     unsafe fn gather(p: *const f64, places: Places) -> Self {
-        // SAFETY: the caller's promise; a block lies inside the source, and indices stay below 2^31 because a degree does.
+        // SAFETY: the caller's promise; a block lies inside the source, and `check_index` keeps
+        // indices below 2^31, as the instruction reads them with a sign.
         unsafe {
             Self(match places.block {
                 Some(block) => {
@@ -159,6 +160,6 @@ impl Lanes for Avx512 {
     }
 }
 
-simd_kernel!("avx512", ["avx512f", "avx512dq", "avx2", "fma"], "avx512f,avx512dq,avx2,fma", Avx512);
+simd_kernel!("avx512", avx512, "avx512f,avx512dq,avx2,fma", Avx512);
 
 pub(super) use compiled::KERNEL;

@@ -2,12 +2,14 @@
 
 use std::sync::OnceLock;
 
+use crate::bounds::log_degree;
 use crate::error::{Error, Result};
 use crate::modulus::Modulus;
-use crate::ring::log_degree;
 
+use super::cpu;
 #[cfg(target_arch = "x86_64")]
-use super::words::WordTwiddles;
+use super::ifma::table::{self as ifma, WordTwiddles};
+use super::integer::table::IntegerTwiddles;
 
 /// Slot `index` of a forward NTT of length `2^log_n` holds the value at `psi^e`; this returns the odd exponent `e < 2N`.
 ///
@@ -25,9 +27,11 @@ pub struct NttTable {
     pub(super) log_n: u32,
     root: u64,
     pub(super) degree_inv: f64,
+    #[cfg(target_arch = "x86_64")]
     floats: OnceLock<[Twiddles; 2]>,
     #[cfg(target_arch = "x86_64")]
     words: OnceLock<[WordTwiddles; 2]>,
+    integers: OnceLock<[IntegerTwiddles; 2]>,
     reference: OnceLock<[Vec<f64>; 2]>,
 }
 
@@ -42,19 +46,32 @@ impl NttTable {
             log_n,
             root,
             degree_inv,
+            #[cfg(target_arch = "x86_64")]
             floats: OnceLock::new(),
             #[cfg(target_arch = "x86_64")]
             words: OnceLock::new(),
+            integers: OnceLock::new(),
             reference: OnceLock::new(),
         };
-        // What the best kernel needs; the rest is made when asked for.
-        #[cfg(target_arch = "x86_64")]
-        if super::words::in_use(&table.modulus, log_n) {
-            table.words();
-            return Ok(table);
-        }
-        table.floats();
+        table.prepare();
         Ok(table)
+    }
+
+    /// Makes what the best kernel needs; the rest is made when asked for.
+    fn prepare(&self) {
+        #[cfg(target_arch = "x86_64")]
+        if cpu::avx512ifma() && ifma::fits(&self.modulus, self.log_n) {
+            self.words();
+            return;
+        } else if cpu::avx2() {
+            self.floats();
+            return;
+        }
+        if cpu::fused_multiply_add() {
+            self.reference();
+        } else {
+            self.integers();
+        }
     }
 
     /// The prime.
@@ -78,6 +95,7 @@ impl NttTable {
     }
 
     /// Factors of the forward and the inverse transform for vectors of floats.
+    #[cfg(target_arch = "x86_64")]
     #[inline(always)]
     pub(super) fn floats(&self) -> &[Twiddles; 2] {
         self.floats.get_or_init(|| self.powers().map(|powers| Twiddles::new(&self.modulus, &powers)))
@@ -90,6 +108,11 @@ impl NttTable {
         self.words.get_or_init(|| self.powers().map(|powers| WordTwiddles::new(&self.modulus, &powers)))
     }
 
+    /// Factors of the forward and the inverse transform for integers.
+    pub(super) fn integers(&self) -> &[IntegerTwiddles; 2] {
+        self.integers.get_or_init(|| self.powers().map(|powers| IntegerTwiddles::new(&self.modulus, &powers)))
+    }
+
     fn powers(&self) -> [Vec<f64>; 2] {
         [self.root, inverse_root(&self.modulus, self.root)].map(|w| bit_reversed_powers(&self.modulus, w, self.log_n))
     }
@@ -99,6 +122,7 @@ impl NttTable {
 ///
 /// With `w[i] = psi^reverse(i)`, a butterfly over blocks `i` of `m` has the factors `w[m + i]` (first level), then
 /// `w[2 (m + i)]` and `w[2 (m + i) + 1]`.
+#[cfg(target_arch = "x86_64")]
 #[derive(Debug)]
 pub(super) struct Twiddles {
     /// Levels of distance 16 and more, in order of `m`: the factors of each butterfly, then their quotients by `q`.
@@ -110,10 +134,12 @@ pub(super) struct Twiddles {
 }
 
 /// A cache line, so that vector loads do not straddle two.
+#[cfg(target_arch = "x86_64")]
 #[derive(Clone, Copy, Debug)]
 #[repr(C, align(64))]
 struct Line([f64; 8]);
 
+#[cfg(target_arch = "x86_64")]
 impl Twiddles {
     fn new(modulus: &Modulus, powers: &[f64]) -> Self {
         let (n, q) = (powers.len(), modulus.float());
@@ -156,12 +182,26 @@ impl Twiddles {
 }
 
 /// Transposes the low four bits of an index as coordinates of a 4 x 4 matrix.
-pub(super) fn transpose16(index: usize) -> usize {
+fn transpose16(index: usize) -> usize {
     index & !15 | (index & 3) << 2 | index >> 2 & 3
 }
 
+/// Between bit-reversed order and that of [`eval_exponent`].
+#[inline(always)]
+pub(super) fn transpose_blocks(a: &mut [f64]) {
+    for block in a.chunks_exact_mut(16) {
+        for i in 0..16 {
+            let j = transpose16(i);
+            if i < j {
+                block.swap(i, j);
+            }
+        }
+    }
+}
+
+/// The low `bits` bits of an index in reverse; all of them where it has not so many.
 fn reverse_bits(index: usize, bits: u32) -> usize {
-    if bits == 0 { 0 } else { index.reverse_bits() >> (usize::BITS - bits) }
+    index.reverse_bits().checked_shr(usize::BITS.saturating_sub(bits)).unwrap_or(0)
 }
 
 fn inverse_root(modulus: &Modulus, root: u64) -> u64 {

@@ -50,7 +50,7 @@ pub(crate) fn unpack_pair(m: &Modulus, packed: &[u8], pair: [&mut [f64]; 2]) {
 }
 
 #[inline(always)]
-fn unpack_group(packed: &[u8], bits: usize) -> [f64; GROUP] {
+pub(super) fn unpack_group(packed: &[u8], bits: usize) -> [f64; GROUP] {
     std::array::from_fn(|i| {
         let mut word = [0; 8];
         let from = &packed[i * bits / 8..];

@@ -9,7 +9,7 @@ use crate::modulus::Modulus;
 /// The reference kernel for this CPU.
 pub(super) fn kernel() -> &'static Kernel {
     #[cfg(target_arch = "x86_64")]
-    if std::arch::is_x86_feature_detected!("fma") {
+    if super::cpu::fused_multiply_add() {
         return &fma::KERNEL;
     }
     &PORTABLE
@@ -18,7 +18,7 @@ pub(super) fn kernel() -> &'static Kernel {
 /// Declares the portable table and its FMA twin from the list of bodies.
 macro_rules! kernels {
     ($( $name:ident ( $($arg:ident : $ty:ty),* ) ; )*) => {
-        pub(super) static PORTABLE: Kernel = Kernel { name: "scalar", packed_is_faster: false, $( $name: body::$name, )* };
+        static PORTABLE: Kernel = Kernel { name: "scalar", packed_is_faster: false, $( $name: body::$name, )* };
 
         #[cfg(target_arch = "x86_64")]
         mod fma {
@@ -54,18 +54,17 @@ kernels! {
     rsub_mul_scalar(m: &Modulus, dst: &mut [f64], a: &[f64], w: f64);
     reduce(m: &Modulus, dst: &mut [f64], src: &[f64]);
     permute(dst: &mut [f64], src: &[f64], index: &[u32]);
-    permute_mul_add(m: &Modulus, acc: &mut [f64], src: &[f64], index: &[u32], b: &[f64]);
     extend(t: &ExtendTable, src: &[&[f64]], dst: &mut [&mut [f64]]);
     inner_product2(
         m: &Modulus, acc0: &mut [f64], acc1: &mut [f64],
-        digits: &[&[f64]], key0: &[&[f64]], key1: &[&[f64]], index: Option<&[u32]>
+        digits: &[&[f64]], key0: &[&[f64]], key1: &[&[f64]]
     );
     inner_product_packed(m: &Modulus, acc0: &mut [f64], acc1: &mut [f64], digits: &[&[f64]], keys: &[&[u8]]);
 }
 
 mod body {
     use super::{ExtendTable, Modulus, NttTable};
-    use crate::kernel::ntt::transpose16;
+    use crate::kernel::ntt::transpose_blocks;
     use crate::kernel::packed::inner_product_from;
 
     /// Cooley-Tukey butterflies, natural order in, bit-reversed order with transposed blocks of 16 out.
@@ -104,19 +103,6 @@ mod body {
             groups /= 2;
         }
         mul_scalar(&m, a, m.mul_f64(t.degree_inv, constant));
-    }
-
-    /// Between bit-reversed order and that of `eval_exponent`.
-    #[inline(always)]
-    fn transpose_blocks(a: &mut [f64]) {
-        for block in a.chunks_exact_mut(16) {
-            for i in 0..16 {
-                let j = transpose16(i);
-                if i < j {
-                    block.swap(i, j);
-                }
-            }
-        }
     }
 
     #[inline(always)]
@@ -196,13 +182,6 @@ mod body {
         }
     }
 
-    #[inline(always)]
-    pub(super) fn permute_mul_add(m: &Modulus, acc: &mut [f64], src: &[f64], index: &[u32], b: &[f64]) {
-        for (z, (&i, &y)) in acc.iter_mut().zip(index.iter().zip(b)) {
-            *z = m.add_f64(*z, m.mul_f64(src[i as usize], y));
-        }
-    }
-
     /// Coefficients of one scratch block of `extend`.
     const BLOCK: usize = 128;
 
@@ -250,13 +229,11 @@ mod body {
         digits: &[&[f64]],
         key0: &[&[f64]],
         key1: &[&[f64]],
-        index: Option<&[u32]>,
     ) {
         for (k, (a0, a1)) in acc0.iter_mut().zip(acc1).enumerate() {
-            let from = index.map_or(k, |index| index[k] as usize);
             for ((d, b0), b1) in digits.iter().zip(key0).zip(key1) {
-                *a0 = m.add_f64(*a0, m.mul_f64(d[from], b0[k]));
-                *a1 = m.add_f64(*a1, m.mul_f64(d[from], b1[k]));
+                *a0 = m.add_f64(*a0, m.mul_f64(d[k], b0[k]));
+                *a1 = m.add_f64(*a1, m.mul_f64(d[k], b1[k]));
             }
         }
     }

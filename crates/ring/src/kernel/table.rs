@@ -20,13 +20,12 @@ macro_rules! simd_functions {
     };
 }
 
-/// Declares `kernel()`, the table of the bodies in `simd` compiled for `$lanes`, if the CPU has `$feature`s.
+/// Declares `kernel()`, the table of the bodies in `simd` compiled for `$lanes`, if the CPU has what `$cpu` asks for.
 macro_rules! simd_kernel {
-    ($name:literal, [$($feature:tt),*], $enable:tt, $lanes:ident) => {
+    ($name:literal, $cpu:ident, $enable:tt, $lanes:ident) => {
         /// The kernel of this module if the CPU can run it.
         pub(super) fn kernel() -> Option<&'static $crate::kernel::Kernel> {
-            let found = true $(&& std::arch::is_x86_feature_detected!($feature))*;
-            found.then_some(const { &compiled::KERNEL })
+            $crate::kernel::cpu::$cpu().then_some(const { &compiled::KERNEL })
         }
 
         mod compiled {
@@ -48,11 +47,10 @@ macro_rules! simd_kernel {
                 rsub_mul_scalar in pointwise(m: &Modulus, dst: &mut [f64], a: &[f64], w: f64);
                 reduce in pointwise(m: &Modulus, dst: &mut [f64], src: &[f64]);
                 permute in pointwise(dst: &mut [f64], src: &[f64], index: &[u32]);
-                permute_mul_add in pointwise(m: &Modulus, acc: &mut [f64], src: &[f64], index: &[u32], b: &[f64]);
                 extend in extend(t: &ExtendTable, src: &[&[f64]], dst: &mut [&mut [f64]]);
                 inner_product2 in inner(
                     m: &Modulus, acc0: &mut [f64], acc1: &mut [f64],
-                    digits: &[&[f64]], key0: &[&[f64]], key1: &[&[f64]], index: Option<&[u32]>
+                    digits: &[&[f64]], key0: &[&[f64]], key1: &[&[f64]]
                 );
                 inner_product_packed in packed(
                     m: &Modulus, acc0: &mut [f64], acc1: &mut [f64], digits: &[&[f64]], keys: &[&[u8]]

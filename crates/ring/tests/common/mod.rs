@@ -75,3 +75,13 @@ pub(crate) fn all_centred(xs: &[BigInt], q: &BigInt) -> Vec<BigInt> {
 pub(crate) fn from_integers(ring: &Arc<Ring>, limbs: &Limbs, xs: &[BigInt]) -> Poly<Coeff> {
     Poly::from_bigint(ring, limbs, xs).unwrap()
 }
+
+/// A polynomial from residues: limb after limb, `N` each.
+pub(crate) fn from_residues<D: Domain>(ring: &Arc<Ring>, limbs: &Limbs, residues: &[u64]) -> Poly<D> {
+    let mut poly = Poly::zero(ring, limbs).unwrap();
+    for ((_, limb), residues) in poly.iter_mut().zip(residues.chunks_exact(ring.degree())) {
+        limb.iter_mut().zip(residues).for_each(|(x, &residue)| *x = residue as f64);
+    }
+    poly.check().unwrap();
+    poly
+}

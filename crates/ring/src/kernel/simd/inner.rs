@@ -4,7 +4,6 @@
 //! remainder `a b - (new high - old high)` goes to a running sum `low`. Two multiply-adds and two additions a product,
 //! half of each kind, against seven operations with a reduction each.
 
-use super::pointwise::check_index;
 use super::{Field, Lanes, prefetch};
 use crate::modulus::Modulus;
 
@@ -13,8 +12,6 @@ pub(super) const CHUNK: usize = 4;
 /// Distance of prefetching; keys come from main memory. Into the second-level cache: lines asked for in the first one
 /// this early push each other out, and cost more than they save.
 const AHEAD: usize = 512;
-/// The same for permuted digits, whose indices end with the block.
-const AHEAD_PERMUTED: usize = 128;
 pub(super) const BASE: f64 = (1u128 << 102) as f64;
 
 /// # Safety
@@ -27,54 +24,37 @@ pub(in crate::kernel) unsafe fn inner_product2<V: Lanes>(
     digits: &[&[f64]],
     key0: &[&[f64]],
     key1: &[&[f64]],
-    index: Option<&[u32]>,
 ) {
     let terms = digits.len().min(key0.len()).min(key1.len());
     if terms == 0 {
         return;
     }
     let (digits, key0, key1) = (&digits[..terms], &key0[..terms], &key1[..terms]);
-    let keys = key0.iter().chain(key1);
-    let n = keys.map(|k| k.len()).chain([acc0.len(), acc1.len()]).min().unwrap_or(0);
-    let sources = digits.iter().map(|d| d.len()).min().unwrap_or(0);
-    let n = match index {
-        Some(index) => {
-            let n = n.min(index.len());
-            check_index(&index[..n], sources);
-            n
-        }
-        None => n.min(sources),
-    };
+    let operands = digits.iter().chain(key0).chain(key1);
+    let n = operands.map(|x| x.len()).chain([acc0.len(), acc1.len()]).min().unwrap_or(0);
     let whole = n - n % V::LANES;
     for start in (0..if whole == 0 { 0 } else { terms }).step_by(CHUNK) {
         let chunk = Chunk {
             digits: &digits[start..],
             key0: &key0[start..],
             key1: &key1[start..],
-            index: index.map_or(std::ptr::null(), |index| index.as_ptr()),
-            sources,
             acc: [acc0.as_mut_ptr(), acc1.as_mut_ptr()],
             n: whole,
         };
-        // SAFETY: every slice has `whole` elements, digits as many as the indices reach.
+        // SAFETY: every slice has `whole` elements.
         unsafe {
-            match (terms - start, index.is_some()) {
-                (1, false) => chunk.run::<V, 1, false>(m),
-                (2, false) => chunk.run::<V, 2, false>(m),
-                (3, false) => chunk.run::<V, 3, false>(m),
-                (_, false) => chunk.run::<V, CHUNK, false>(m),
-                (1, true) => chunk.run::<V, 1, true>(m),
-                (2, true) => chunk.run::<V, 2, true>(m),
-                (3, true) => chunk.run::<V, 3, true>(m),
-                (_, true) => chunk.run::<V, CHUNK, true>(m),
+            match terms - start {
+                1 => chunk.run::<V, 1>(m),
+                2 => chunk.run::<V, 2>(m),
+                3 => chunk.run::<V, 3>(m),
+                _ => chunk.run::<V, CHUNK>(m),
             }
         }
     }
     for j in whole..n {
-        let from = index.map_or(j, |index| index[j] as usize);
         for ((d, k0), k1) in digits.iter().zip(key0).zip(key1) {
-            acc0[j] = m.add_f64(acc0[j], m.mul_f64(d[from], k0[j]));
-            acc1[j] = m.add_f64(acc1[j], m.mul_f64(d[from], k1[j]));
+            acc0[j] = m.add_f64(acc0[j], m.mul_f64(d[j], k0[j]));
+            acc1[j] = m.add_f64(acc1[j], m.mul_f64(d[j], k1[j]));
         }
     }
 }
@@ -84,18 +64,15 @@ struct Chunk<'a> {
     digits: &'a [&'a [f64]],
     key0: &'a [&'a [f64]],
     key1: &'a [&'a [f64]],
-    index: *const u32,
-    /// Elements of each digit.
-    sources: usize,
     acc: [*mut f64; 2],
     n: usize,
 }
 
 impl Chunk<'_> {
     /// # Safety
-    /// `D <= CHUNK` operands, each of `n` elements (digits as many as indices reach if `GATHER`); the CPU supports `V`.
+    /// `D <= CHUNK` operands, each of `n` elements; the CPU supports `V`.
     #[inline(always)]
-    unsafe fn run<V: Lanes, const D: usize, const GATHER: bool>(&self, m: &Modulus) {
+    unsafe fn run<V: Lanes, const D: usize>(&self, m: &Modulus) {
         let digits: [*const f64; D] = std::array::from_fn(|d| self.digits[d].as_ptr());
         let key0: [*const f64; D] = std::array::from_fn(|d| self.key0[d].as_ptr());
         let key1: [*const f64; D] = std::array::from_fn(|d| self.key1[d].as_ptr());
@@ -104,21 +81,15 @@ impl Chunk<'_> {
             let f = Field::<V>::new(m);
             let base = V::splat(BASE);
             // Pipelined: the division of one position overlaps the sums of the next.
-            let mut old = self.sums::<V, D, GATHER>(base, digits, key0, key1, 0);
+            let mut old = self.sums::<V, D>(base, digits, key0, key1, 0);
             for j in (V::LANES..self.n).step_by(V::LANES) {
                 if j % 8 == 0 {
-                    // A block of 16 permuted slots comes from one block: two lines for two turns.
-                    let permuted =
-                        GATHER.then(|| *self.index.add((j + AHEAD_PERMUTED).min(self.n - 1)) as usize & !15 | j & 8);
                     for d in 0..D {
                         prefetch(key0[d].wrapping_add(j + AHEAD));
                         prefetch(key1[d].wrapping_add(j + AHEAD));
-                        if let Some(at) = permuted {
-                            prefetch(digits[d].wrapping_add(at));
-                        }
                     }
                 }
-                let new = self.sums::<V, D, GATHER>(base, digits, key0, key1, j);
+                let new = self.sums::<V, D>(base, digits, key0, key1, j);
                 fold(f, old[0], old[1]).store(self.acc[0].add(j - V::LANES));
                 fold(f, old[2], old[3]).store(self.acc[1].add(j - V::LANES));
                 old = new;
@@ -134,7 +105,7 @@ impl Chunk<'_> {
     /// # Safety
     /// As [`Self::run`], for the position.
     #[inline(always)]
-    unsafe fn sums<V: Lanes, const D: usize, const GATHER: bool>(
+    unsafe fn sums<V: Lanes, const D: usize>(
         &self,
         base: V,
         digits: [*const f64; D],
@@ -146,12 +117,8 @@ impl Chunk<'_> {
         unsafe {
             let (mut high0, mut high1) = (base, base);
             let (mut low0, mut low1) = (V::load(self.acc[0].add(j)), V::load(self.acc[1].add(j)));
-            let places = if GATHER { Some(V::places(self.index.add(j), self.sources)) } else { None };
             for d in 0..D {
-                let x = match places {
-                    Some(places) => V::gather(digits[d], places),
-                    None => V::load(digits[d].add(j)),
-                };
+                let x = V::load(digits[d].add(j));
                 (high0, low0) = accumulate(high0, low0, x, V::load(key0[d].add(j)));
                 (high1, low1) = accumulate(high1, low1, x, V::load(key1[d].add(j)));
             }

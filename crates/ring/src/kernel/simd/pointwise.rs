@@ -156,9 +156,10 @@ pub(in crate::kernel) unsafe fn reduce<V: Lanes>(m: &Modulus, dst: &mut [f64], s
     }
 }
 
-/// Panics, as indexing would, if an index is not below `len`.
+/// Panics, as indexing would, if an index is not below `len`. Gathers read indices with a sign, so `len` ends at `2^31`.
 #[inline(always)]
-pub(super) fn check_index(index: &[u32], len: usize) {
+pub(in crate::kernel) fn check_index(index: &[u32], len: usize) {
+    assert!(len <= 1 << 31, "{len} residues: indices of a permutation reach 2^31");
     let max = index.iter().copied().max().unwrap_or(0);
     assert!(index.is_empty() || (max as usize) < len, "index {max} into {len} residues");
 }
@@ -177,30 +178,5 @@ pub(in crate::kernel) unsafe fn permute<V: Lanes>(dst: &mut [f64], src: &[f64], 
     }
     for j in whole..n {
         dst[j] = src[index[j] as usize];
-    }
-}
-
-#[inline(always)]
-pub(in crate::kernel) unsafe fn permute_mul_add<V: Lanes>(
-    m: &Modulus,
-    acc: &mut [f64],
-    src: &[f64],
-    index: &[u32],
-    b: &[f64],
-) {
-    let n = acc.len().min(index.len()).min(b.len());
-    check_index(&index[..n], src.len());
-    let whole = n - n % V::LANES;
-    // SAFETY: `n` elements at each pointer, and all indices fall inside `src`.
-    unsafe {
-        let f = Field::<V>::new(m);
-        for j in (0..whole).step_by(V::LANES) {
-            let places = V::places(index.as_ptr().add(j), src.len());
-            let (z, x) = (acc.as_mut_ptr().add(j), V::gather(src.as_ptr(), places));
-            f.wrap(f.lift(f.mul(x, V::load(b.as_ptr().add(j))).add(V::load(z)))).store(z);
-        }
-    }
-    for j in whole..n {
-        acc[j] = m.add_f64(acc[j], m.mul_f64(src[index[j] as usize], b[j]));
     }
 }

@@ -1,7 +1,38 @@
-//! Twiddle factors as words.
+//! What is transformed on words, in which passes, and the twiddle factors as words.
 
-use super::{BLOCK, passes};
 use crate::modulus::Modulus;
+
+/// `3 * 2^44`: values up to 64 stay below `2^52`, and the way back to floats is exact.
+pub(in crate::kernel) const LIMIT: u64 = 3 << 44;
+
+/// The smallest degree that has a pass before the blocks.
+const MIN_LOG_DEGREE: u32 = 8;
+
+/// Elements of the blocks whose six levels run in registers.
+pub(super) const BLOCK: usize = 64;
+
+/// Elements that are taken through all their passes at a time, at most; 8 KiB.
+pub(super) const LEAF: usize = 1 << 10;
+
+/// Whether transforms for this modulus and degree run on words.
+pub(in crate::kernel) fn fits(modulus: &Modulus, log_n: u32) -> bool {
+    modulus.value() < LIMIT && log_n >= MIN_LOG_DEGREE
+}
+
+/// The levels above the blocks: sizes of blocks and levels of each pass, largest first. Three levels a pass, and two in the last one or
+/// two where the number is no multiple of three.
+pub(super) fn passes(log_n: u32) -> impl DoubleEndedIterator<Item = (usize, u32)> {
+    let levels = log_n - BLOCK.trailing_zeros();
+    let twos = (3 - levels % 3) % 3;
+    let threes = (levels - 2 * twos) / 3;
+    let pass = move |k| if k < threes { (3 * k, 3) } else { (2 * k + threes, 2) };
+    (0..threes + twos).map(pass).map(move |(above, levels)| (1 << (log_n - above), levels))
+}
+
+/// The size of the largest pass within [`LEAF`], or of a block.
+pub(super) fn leaf(log_n: u32) -> usize {
+    passes(log_n).map(|(size, _)| size).find(|&size| size <= LEAF).unwrap_or(BLOCK)
+}
 
 /// Twiddle factors of one direction.
 ///
@@ -62,5 +93,22 @@ impl WordTwiddles {
     #[inline(always)]
     pub(super) fn tail(&self, block: usize) -> *const u64 {
         self.tail[8 * block..].as_ptr().cast()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn passes_cover_the_levels_above_the_blocks() {
+        for log_n in MIN_LOG_DEGREE..=17 {
+            let mut size = 1 << log_n;
+            for (at, levels) in passes(log_n) {
+                assert!(at == size && (2..=3).contains(&levels), "N = 2^{log_n}");
+                size >>= levels;
+            }
+            assert_eq!(size, BLOCK, "N = 2^{log_n}");
+        }
     }
 }

@@ -2,7 +2,7 @@
 
 use std::arch::x86_64::*;
 
-use super::{BLOCK, LEAF};
+use super::table::{BLOCK, LEAF};
 use crate::modulus::Modulus;
 
 /// Eight words.

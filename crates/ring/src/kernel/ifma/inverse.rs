@@ -7,7 +7,8 @@ use std::arch::x86_64::*;
 
 use super::field::{Exchange, FLOATS, Factors, Field, WORDS, Words, exchange, load_rows, reverse_lanes, splat};
 use super::forward::{even, odd};
-use super::{BLOCK, NttTable, leaf, passes};
+use super::table::{BLOCK, leaf, passes};
+use crate::kernel::NttTable;
 use crate::modulus::Modulus;
 
 /// # Safety

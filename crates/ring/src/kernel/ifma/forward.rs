@@ -5,7 +5,8 @@
 use std::arch::x86_64::*;
 
 use super::field::{Exchange, FLOATS, Factors, Field, WORDS, Words, exchange, load_rows, reverse_lanes, splat};
-use super::{BLOCK, NttTable, leaf, passes};
+use super::table::{BLOCK, leaf, passes};
+use crate::kernel::NttTable;
 
 /// # Safety
 /// The CPU has AVX-512 F, DQ and IFMA; `a` has `n = t.degree()` elements; modulus and degree fit.
