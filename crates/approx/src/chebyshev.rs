@@ -6,7 +6,8 @@ use crate::{Interval, Polynomial, Result};
 /// Highest degree accepted by [`interpolate`] (its cost is quadratic).
 pub const MAX_DEGREE: usize = crate::samples::MAX_DEGREE;
 
-/// The polynomial of the given degree that interpolates f at the Chebyshev points of the first kind.
+/// The polynomial of the given degree that interpolates f at the Chebyshev points of the first
+/// kind.
 ///
 /// # Errors
 /// If f is not finite at a node, or the degree is above [`MAX_DEGREE`].

@@ -37,14 +37,14 @@ pub struct Choice {
     pub table: Vec<Candidate>,
 }
 
-/// The cheapest scheme, by depth (the map of the argument included), then by products, then by relinearisations, whose
-/// certified error in the function's usual measure is at most `target`.
+/// The cheapest scheme, by depth (the map of the argument included), then by products, then by
+/// relinearisations, whose certified error in the function's usual measure is at most `target`.
 ///
 /// The domain is one interval, or for sign and step the two intervals ±[gap, radius].
 ///
 /// # Errors
-/// A pole in the domain, a target that is not positive, another number of intervals, [`Error::NotDirect`] for max(x, 0),
-/// or [`Error::NoScheme`].
+/// A pole in the domain, a target that is not positive, another number of intervals,
+/// [`Error::NotDirect`] for max(x, 0), or [`Error::NoScheme`].
 pub fn choose(function: Function, domain: &[Interval], target: f64) -> Result<Choice> {
     if !(target > 0.0 && target.is_finite()) {
         return Err(Error::Parameter { what: "target error", value: target, expected: "positive" });
@@ -90,7 +90,8 @@ impl Candidate {
     }
 }
 
-/// A certified bound lies up to 4 % above the error attained: candidates aim a little lower than the target.
+/// A certified bound lies up to 4 % above the error attained: candidates aim a little lower than
+/// the target.
 fn aim(target: f64) -> f64 {
     0.96 * target
 }
@@ -145,7 +146,8 @@ fn inverse_roots(shift: f64, domain: Interval, target: f64) -> Result<Vec<Candid
     Ok(out)
 }
 
-/// The lowest degree that reaches the target, by bisection, and domain extension where the function flattens.
+/// The lowest degree that reaches the target, by bisection, and domain extension where the function
+/// flattens.
 fn smooth(function: Function, domain: Interval, target: f64, measure: Measure) -> Result<Vec<Candidate>> {
     let goal = aim(target);
     let fit = |degree: usize| minimax_polynomial(function, domain, degree, measure);
@@ -182,7 +184,8 @@ fn smooth(function: Function, domain: Interval, target: f64, measure: Measure) -
         Function::Gelu => (2.0 * (1.0 / goal).ln().max(1.0)).sqrt(),
         _ => return Ok(out),
     };
-    // The fold brings the end of the range back to 0.8 of the inner radius: the function must be flat from there.
+    // The fold brings the end of the range back to 0.8 of the inner radius: the function must be
+    // flat from there.
     let inner = 1.4 * flat;
     if !domain.is_symmetric() || domain.hi() < 1.5 * inner {
         return Ok(out);

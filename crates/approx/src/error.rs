@@ -83,7 +83,8 @@ pub enum Error {
         /// The routine.
         what: &'static str,
     },
-    /// The error of the best polynomial of this degree is below what the working precision can resolve.
+    /// The error of the best polynomial of this degree is below what the working precision can
+    /// resolve.
     #[error("degree {degree} is too high for {bits} bits: the levelled error 2^{log2_error:.1} cannot be resolved")]
     PrecisionExhausted {
         /// Degree asked for.

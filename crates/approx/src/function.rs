@@ -6,7 +6,8 @@ use serde::{Deserialize, Serialize};
 use std::f64::consts::{FRAC_1_SQRT_2, PI};
 use std::fmt;
 
-/// A function of one real variable with a name, a value in double and in multi-precision, and known singularities.
+/// A function of one real variable with a name, a value in double and in multi-precision, and known
+/// singularities.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 #[non_exhaustive]
@@ -103,7 +104,8 @@ impl Function {
     /// Refuses a domain on which the function is not smooth.
     ///
     /// # Errors
-    /// [`Error::Pole`] naming the singular point, [`Error::NotFinite`] for a shift that is no number.
+    /// [`Error::Pole`] naming the singular point, [`Error::NotFinite`] for a shift that is no
+    /// number.
     pub fn check_domain(&self, domain: Interval) -> Result<()> {
         if let Self::Inverse { shift } | Self::InverseSqrt { shift } = *self
             && !shift.is_finite()
@@ -154,7 +156,8 @@ pub fn erf(x: f64) -> f64 {
     if x.abs() < 2.0 { erf_series(x) } else { (1.0 - erfc_tail(x.abs())).copysign(x) }
 }
 
-/// Complementary error function 1 − erf x in double precision, relatively accurate for positive x too.
+/// Complementary error function 1 − erf x in double precision, relatively accurate for positive x
+/// too.
 pub fn erfc(x: f64) -> f64 {
     if x < 2.0 { 1.0 - erf(x) } else { erfc_tail(x) }
 }

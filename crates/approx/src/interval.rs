@@ -19,7 +19,8 @@ impl Interval {
     /// The interval [lo, hi].
     ///
     /// # Errors
-    /// If an end is not finite, lo >= hi, or the interval is so narrow (below 2^-1023) that no double maps it onto [-1, 1].
+    /// If an end is not finite, lo >= hi, or the interval is so narrow (below 2^-1023) that no
+    /// double maps it onto [-1, 1].
     pub fn new(lo: f64, hi: f64) -> Result<Self> {
         for value in [lo, hi] {
             if !value.is_finite() {
@@ -111,15 +112,16 @@ impl Interval {
         (0..=last).map(move |i| match i as f64 / last as f64 {
             _ if i == last => self.hi,
             _ if small => self.lo + width * i as f64 / last as f64,
-            // Widths and their multiples overflow near the largest doubles; the two parts of the mean do not.
+            // Widths and their multiples overflow near the largest doubles; the two parts of the
+            // mean do not.
             t => self.lo * (1.0 - t) + self.hi * t,
         })
     }
 
     /// How many of the values lie outside, and the one farthest out.
     ///
-    /// Schemes do not notice an argument outside their domain (a Goldschmidt product saturates silently), so whoever
-    /// calls them counts violations with this before anything is encrypted.
+    /// Schemes do not notice an argument outside their domain (a Goldschmidt product saturates
+    /// silently), so whoever calls them counts violations with this before anything is encrypted.
     pub fn violations<'a>(&self, values: impl IntoIterator<Item = &'a f64>) -> Violations {
         let mut seen = Violations::default();
         let mut farthest = 0.0;

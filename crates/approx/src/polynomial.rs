@@ -97,8 +97,8 @@ impl Polynomial {
         }
     }
 
-    /// Symmetry, read off the exact zeros among the coefficients. Monomials are symmetric around 0, Chebyshev
-    /// polynomials around the midpoint of the interval.
+    /// Symmetry, read off the exact zeros among the coefficients. Monomials are symmetric around 0,
+    /// Chebyshev polynomials around the midpoint of the interval.
     pub fn parity(&self) -> Parity {
         let zero_from = |start: usize| self.coeffs.iter().skip(start).step_by(2).all(|&c| c == 0.0);
         if zero_from(1) {
@@ -127,8 +127,9 @@ impl Polynomial {
 
     /// The same polynomial in the other basis, on the same interval.
     ///
-    /// Towards monomials the condition number grows like (1 + √2)^degree on [-1, 1] and worse away from 0: meant for
-    /// low degrees. Towards Chebyshev polynomials it is as accurate as the values of the polynomial.
+    /// Towards monomials the condition number grows like (1 + √2)^degree on [-1, 1] and worse away
+    /// from 0: meant for low degrees. Towards Chebyshev polynomials it is as accurate as the values
+    /// of the polynomial.
     ///
     /// # Errors
     /// If a coefficient overflows.
@@ -142,7 +143,8 @@ impl Polynomial {
         }
     }
 
-    /// self ∘ inner on the interval of `inner`, in the Chebyshev basis. The degree is the product of the degrees.
+    /// self ∘ inner on the interval of `inner`, in the Chebyshev basis. The degree is the product
+    /// of the degrees.
     ///
     /// # Errors
     /// If a value on the way is not finite.
@@ -159,8 +161,9 @@ impl Polynomial {
         Self::new(self.basis, self.interval, self.coeffs.iter().map(|c| c * factor).collect())
     }
 
-    /// Chebyshev coefficients read on another interval: the polynomial q(x) = p(map of x), the map being the affine one
-    /// from `interval` onto the present interval. Only for the Chebyshev basis; monomials are returned unchanged.
+    /// Chebyshev coefficients read on another interval: the polynomial q(x) = p(map of x), the map
+    /// being the affine one from `interval` onto the present interval. Only for the Chebyshev
+    /// basis; monomials are returned unchanged.
     #[must_use]
     pub fn on_interval(mut self, interval: Interval) -> Self {
         if self.basis == Basis::Chebyshev {

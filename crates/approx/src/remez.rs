@@ -29,7 +29,8 @@ impl Remez {
     /// Best approximation of the given degree on a domain, in absolute error.
     ///
     /// # Errors
-    /// If there is no interval, or they touch or are out of order, or the degree is above [`MAX_DEGREE`].
+    /// If there is no interval, or they touch or are out of order, or the degree is above
+    /// [`MAX_DEGREE`].
     pub fn new(domain: &[Interval], degree: usize) -> Result<Self> {
         check_domain(domain)?;
         if degree > MAX_DEGREE {
@@ -45,13 +46,15 @@ impl Remez {
         Self { weight, ..self }
     }
 
-    /// Restricts to even or odd polynomials. The domain must then lie on the positive side: the mirror image is implied.
+    /// Restricts to even or odd polynomials. The domain must then lie on the positive side: the
+    /// mirror image is implied.
     #[must_use]
     pub fn parity(self, parity: Parity) -> Self {
         Self { parity, ..self }
     }
 
-    /// Relative gap between levelled and largest error at which the exchange stops (10^-9 unless set).
+    /// Relative gap between levelled and largest error at which the exchange stops (10^-9 unless
+    /// set).
     #[must_use]
     pub fn tolerance(self, tolerance: f64) -> Self {
         Self { tolerance, ..self }
@@ -66,9 +69,9 @@ impl Remez {
     /// The best approximation of one of the named functions.
     ///
     /// # Errors
-    /// A pole in the domain, a zero in it if the error is relative, fewer doubles in the domain than the degree needs
-    /// points, an exchange that does not converge (with its last state), or a degree whose error no working precision
-    /// resolves.
+    /// A pole in the domain, a zero in it if the error is relative, fewer doubles in the domain
+    /// than the degree needs points, an exchange that does not converge (with its last state), or a
+    /// degree whose error no working precision resolves.
     pub fn fit(&self, f: &Function) -> Result<Minimax> {
         for &interval in &self.domain {
             f.check_domain(interval)?;
@@ -76,9 +79,9 @@ impl Remez {
         self.fit_with(&|x| f.eval_float(x))
     }
 
-    /// The best approximation of a function given in multi-precision. A function that is only known to double precision
-    /// limits the levelled error to about 10^-15 of its values. A function that is itself a polynomial of the degree
-    /// asked for comes back as it is, with the error 0.
+    /// The best approximation of a function given in multi-precision. A function that is only known
+    /// to double precision limits the levelled error to about 10^-15 of its values. A function that
+    /// is itself a polynomial of the degree asked for comes back as it is, with the error 0.
     ///
     /// # Errors
     /// As [`Remez::fit`], and [`Error::NonFiniteSample`] where f is not finite.
@@ -115,7 +118,8 @@ mod tests {
         Interval::new(lo, hi).unwrap()
     }
 
-    /// log2 of 1 / T_{n+1}((κ+1)/(κ−1)), the least possible relative error of degree n for 1/x on [1, κ].
+    /// log2 of 1 / T_{n+1}((κ+1)/(κ−1)), the least possible relative error of degree n for 1/x on
+    /// [1, κ].
     fn closed_form(kappa: f64, n: usize) -> f64 {
         let k = float::float(kappa, 256);
         let t = (&k + Float::from(1)) / (&k - Float::from(1));
@@ -198,7 +202,8 @@ mod tests {
         assert_eq!(Remez::new(&[], 3), Err(Error::EmptyDomain));
     }
 
-    /// The exchange needs degree + 2 different points: domains of a few doubles are refused, with their ends.
+    /// The exchange needs degree + 2 different points: domains of a few doubles are refused, with
+    /// their ends.
     #[test]
     fn domains_of_a_few_doubles_are_fitted_or_refused() {
         let four_ulps = interval(1.0, 1.0 + 4.0 * f64::EPSILON);

@@ -6,8 +6,8 @@ use std::f64::consts::PI;
 /// Highest degree for which coefficients are computed from values (the cost is quadratic).
 pub(crate) const MAX_DEGREE: usize = 1 << 12;
 
-/// Coefficients of the polynomial of the given degree that has the values of f at the Chebyshev points of the first
-/// kind, cos((2j+1)π / 2(degree + 1)) mapped to the interval.
+/// Coefficients of the polynomial of the given degree that has the values of f at the Chebyshev
+/// points of the first kind, cos((2j+1)π / 2(degree + 1)) mapped to the interval.
 pub(crate) fn coefficients(f: impl Fn(f64) -> f64, interval: Interval, degree: usize) -> Result<Vec<f64>> {
     if degree > MAX_DEGREE {
         return Err(Error::DegreeTooHigh { degree, limit: MAX_DEGREE, what: "Chebyshev interpolation" });

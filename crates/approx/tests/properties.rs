@@ -15,7 +15,8 @@ fn polynomials(degree: usize) -> impl Strategy<Value = Polynomial> {
         .prop_map(|(domain, coeffs)| Polynomial::chebyshev(domain, coeffs).unwrap())
 }
 
-/// A circuit with a function it may or may not be a good approximation of: certificates must hold either way.
+/// A circuit with a function it may or may not be a good approximation of: certificates must hold
+/// either way.
 fn cases() -> impl Strategy<Value = (Circuit, Function, Interval)> {
     let smooth = prop::sample::select(vec![
         Function::Gelu,
@@ -80,7 +81,8 @@ proptest! {
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(300))]
 
-    /// A plan has the value of Clenshaw's recurrence, the depth ⌈log2(d + 1)⌉, and needs no more products than Horner.
+    /// A plan has the value of Clenshaw's recurrence, the depth ⌈log2(d + 1)⌉, and needs no more
+    /// products than Horner.
     #[test]
     fn plans_evaluate_their_polynomial(p in polynomials(80), t in 0.0..1.0f64, parity in 0..3) {
         let parity = [Parity::None, Parity::Even, Parity::Odd][parity as usize];
@@ -126,7 +128,8 @@ proptest! {
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(40))]
 
-    /// The minimax error alternates at degree + 2 points, all of one size, and nothing on the domain is larger.
+    /// The minimax error alternates at degree + 2 points, all of one size, and nothing on the
+    /// domain is larger.
     #[test]
     fn minimax_equioscillates(lo in -4.0..4.0f64, width in 0.2..6.0f64, degree in 0usize..14, pick in 0usize..3) {
         let f = [Function::Exp, Function::Silu, Function::Gelu][pick];
@@ -152,7 +155,8 @@ proptest! {
         let scheme = Scheme::relaxed(0.0, Interval::new(lo, lo * kappa).unwrap(), factors).unwrap();
         let t = (kappa + 1.0) / (kappa - 1.0);
         let closed = 1.0 / (t.acosh() * f64::from(1u32 << factors)).cosh();
-        // Below this the rounding of the product, which the bound includes, is no longer small beside the error itself.
+        // Below this the rounding of the product, which the bound includes, is no longer small
+        // beside the error itself.
         if closed > 1e-10 {
             prop_assert!(scheme.max_error() >= closed * (1.0 - 1e-6) && scheme.max_error() <= 1.06 * closed);
         }

@@ -1,5 +1,5 @@
-//! Plans and schemes on an arithmetic that keeps levels and scales the way a leveled scheme does, and refuses sums whose terms
-//! do not meet.
+//! Plans and schemes on an arithmetic that keeps levels and scales the way a leveled scheme does,
+//! and refuses sums whose terms do not meet.
 
 use cipherlm_approx::plan::exact_weight;
 use cipherlm_approx::{Arith, Circuit, EvalPlan, F64, Function, Interval, Parity, Polynomial, Scheme, Sum, chebyshev};

@@ -113,7 +113,8 @@ fn relaxed_product_is_the_minimax_polynomial() {
 
 #[test]
 fn comparison_with_the_published_degrees_keeps_twelve_bits() {
-    // max(a, b) through the composite {7, 15, 15, 27}, over all arguments, those inside the gap included.
+    // max(a, b) through the composite {7, 15, 15, 27}, over all arguments, those inside the gap
+    // included.
     let relu = Scheme::relu(1.0, (-11.7f64).exp2(), &[7, 15, 15, 27]).unwrap();
     assert!(relu.max_error().log2() <= -13.0, "2^{}", relu.max_error().log2());
     let sign = Scheme::sign(1.0, (-11.7f64).exp2(), &[7, 15, 15, 27]).unwrap();
@@ -121,7 +122,8 @@ fn comparison_with_the_published_degrees_keeps_twelve_bits() {
     assert_eq!(sign.depth(), 16);
 }
 
-/// The least-depth degrees that Lee, Lee, No and Kim list for each α: a comparison (sgn + 1)/2 within 2^-α wherever
+/// The least-depth degrees that Lee, Lee, No and Kim list for each α: a comparison (sgn + 1)/2
+/// within 2^-α wherever
 /// |a - b| >= 2^-α, that is a sign within 2^(1-α).
 #[test]
 fn the_published_degrees_reach_their_published_precision() {
@@ -147,8 +149,8 @@ fn the_published_degrees_reach_their_published_precision() {
         println!("comparison {degrees:?} at 2^-{alpha}: {reached:.2} bits");
         assert!(reached >= f64::from(alpha), "{degrees:?}: {reached} bits of {alpha}");
     }
-    // {7, 15, 15, 27} lies between the rows of 11 and 12. A composition of best stages is the best one of its degrees (their
-    // theorem 1), so no coefficients do better.
+    // {7, 15, 15, 27} lies between the rows of 11 and 12. A composition of best stages is the best
+    // one of its degrees (their theorem 1), so no coefficients do better.
     let reached = bits(12, &[7, 15, 15, 27]);
     println!("comparison [7, 15, 15, 27] at 2^-12: {reached:.2} bits");
     assert!(bits(11, &[7, 15, 15, 27]) >= 12.0);

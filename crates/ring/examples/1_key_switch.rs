@@ -1,4 +1,5 @@
-//! Hybrid key switching from its parts: re-encrypt `c1 * s` under another secret, and look at the noise it costs.
+//! Hybrid key switching from its parts: re-encrypt `c1 * s` under another secret, and look at the
+//! noise it costs.
 //!
 //! `cargo run --release -p cipherlm-ring --example 1_key_switch`
 
@@ -21,7 +22,8 @@ fn main() -> Result<(), Error> {
     };
     let (from, to) = (secret("from")?, secret("to")?);
 
-    // Digit d of the key: (b, a) with b = e - a * to + P * from on the limbs of the digit, e - a * to elsewhere.
+    // Digit d of the key: (b, a) with b = e - a * to + P * from on the limbs of the digit, e - a *
+    // to elsewhere.
     let mut key = Vec::new();
     for (d, limbs) in digits.iter().enumerate() {
         let a: Poly<Eval> = sample::uniform(&ring, gadget.limbs(), &seed, "public", d as u64)?;

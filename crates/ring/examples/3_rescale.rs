@@ -1,4 +1,5 @@
-//! Residues of a large integer polynomial: exact extension to further primes, and division by a dropped prime.
+//! Residues of a large integer polynomial: exact extension to further primes, and division by a
+//! dropped prime.
 //!
 //! `cargo run --release -p cipherlm-ring --example 3_rescale`
 

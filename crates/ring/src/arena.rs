@@ -4,7 +4,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use crate::kernel::prefer_huge_pages;
 
-/// Residues between the starts of neighbouring limbs, beyond the degree: power-of-two strides alias in the caches.
+/// Residues between the starts of neighbouring limbs, beyond the degree: power-of-two strides alias
+/// in the caches.
 pub(crate) const PADDING: usize = 72;
 /// f64 in a cache line.
 const LINE: usize = 8;
@@ -80,7 +81,8 @@ impl Pool {
     }
 }
 
-/// Zeroed memory comes lazily from the system: there is time to say what pages we want before the first touch.
+/// Zeroed memory comes lazily from the system: there is time to say what pages we want before the
+/// first touch.
 fn fresh(len: usize) -> Vec<f64> {
     let mut store = vec![0.0; len];
     prefer_huge_pages(&mut store);

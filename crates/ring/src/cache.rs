@@ -18,8 +18,8 @@ type Map<K, V> = HashMap<K, Arc<V>>;
 impl Cache {
     /// The value of a key, built on first use.
     ///
-    /// It is built outside the lock, as building may run in parallel or need other values: two threads may both build, and
-    /// the first to store wins.
+    /// It is built outside the lock, as building may run in parallel or need other values: two
+    /// threads may both build, and the first to store wins.
     pub(crate) fn get<K, V>(&self, key: K, build: impl FnOnce() -> Result<V>) -> Result<Arc<V>>
     where
         K: Eq + Hash + Send + 'static,

@@ -14,7 +14,8 @@ use crate::poly::{Coeff, Poly, check_len};
 use crate::ring::Ring;
 use crate::secret::Secret;
 
-/// An unevaluated sum `high + low` with `|low|` at most half a unit in the last place of `high`: about 106 bits.
+/// An unevaluated sum `high + low` with `|low|` at most half a unit in the last place of `high`:
+/// about 106 bits.
 pub type DoubleDouble = (f64, f64);
 
 /// From here on every `i64` is in the range of the reduction kernel.
@@ -49,7 +50,8 @@ impl Poly<Coeff> {
         })
     }
 
-    /// From `N` real coefficients, each rounded to the nearest integer; exact for every `|x| < 2^52 q`, `q` the smallest prime.
+    /// From `N` real coefficients, each rounded to the nearest integer; exact for every `|x| < 2^52
+    /// q`, `q` the smallest prime.
     pub fn from_f64(ring: &Arc<Ring>, limbs: &Limbs, coefficients: &[f64]) -> Result<Self> {
         check_len("coefficients", ring.degree(), coefficients.len())?;
         check_range(ring, limbs, coefficients.iter().copied())?;
@@ -89,7 +91,8 @@ impl Poly<Coeff> {
         Ok(poly)
     }
 
-    /// The coefficients as integers in `(-Q/2, Q/2)`, `Q` the product of the limbs' primes: the exact reference.
+    /// The coefficients as integers in `(-Q/2, Q/2)`, `Q` the product of the limbs' primes: the
+    /// exact reference.
     pub fn to_bigint(&self) -> Vec<BigInt> {
         let moduli: Vec<&Modulus> = self.limbs().iter().map(|i| self.ring().modulus_at(i)).collect();
         let product: BigUint = moduli.iter().map(|m| BigUint::from(m.value())).product();
@@ -126,13 +129,14 @@ impl Poly<Coeff> {
 
     /// The centred coefficients to about 104 bits, exact below 2^100; the fast way to decode.
     ///
-    /// Costs `l^2 / 2` modular products a coefficient: first drop to the few limbs that hold the message.
-    /// The time depends on the values, so it is for those who may learn them.
+    /// Costs `l^2 / 2` modular products a coefficient: first drop to the few limbs that hold the
+    /// message. The time depends on the values, so it is for those who may learn them.
     pub fn to_double_double(&self) -> Vec<DoubleDouble> {
         self.rebuild((0.0, 0.0), |x| x)
     }
 
-    /// One `convert`ed integer a coefficient. The mixed-radix digits on the way are wiped, as the polynomial may be secret.
+    /// One `convert`ed integer a coefficient. The mixed-radix digits on the way are wiped, as the
+    /// polynomial may be secret.
     fn rebuild<T: Clone + Send>(&self, zero: T, convert: impl Fn(DoubleDouble) -> T + Sync + Send) -> Vec<T> {
         let garner = Garner::new(self);
         let limbs: Vec<&[f64]> = self.iter().map(|(_, limb)| limb).collect();
@@ -162,8 +166,8 @@ impl Secret<Coeff> {
 
 /// Centred mixed-radix digits: `x = d_0 + q_0 (d_1 + q_1 (d_2 + …))`, `|d_i| < q_i / 2`.
 ///
-/// Centred digits cover exactly `(-Q/2, Q/2)`, and the digits above a small `x` are zero, so `x` comes out to full
-/// relative precision.
+/// Centred digits cover exactly `(-Q/2, Q/2)`, and the digits above a small `x` are zero, so `x`
+/// comes out to full relative precision.
 struct Garner {
     moduli: Vec<Modulus>,
     /// `q_j^-1 mod q_i` at `[i][j]`, `j < i`.

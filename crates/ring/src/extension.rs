@@ -12,7 +12,8 @@ use crate::ring::Ring;
 /// Coefficients handled together: one block of every source limb stays in the L2 cache.
 const BLOCK: usize = 1024;
 
-/// Exact centred basis extension: the integer in `(-Q/2, Q/2)` with the given residues, modulo other primes.
+/// Exact centred basis extension: the integer in `(-Q/2, Q/2)` with the given residues, modulo
+/// other primes.
 #[derive(Debug)]
 pub struct Extension {
     ring_id: u64,
@@ -22,7 +23,8 @@ pub struct Extension {
 }
 
 impl Extension {
-    /// Prepares the constants for extending from some limbs to some others; [`Ring::extension`] keeps them.
+    /// Prepares the constants for extending from some limbs to some others; [`Ring::extension`]
+    /// keeps them.
     pub fn new(ring: &Ring, from: &Limbs, to: &Limbs) -> Result<Self> {
         ring.check_limbs("source", from)?;
         ring.check_limbs("target", to)?;
@@ -44,7 +46,8 @@ impl Extension {
         &self.to
     }
 
-    /// Reads the source limbs of `source` and overwrites the target limbs of `target`, which may both have others.
+    /// Reads the source limbs of `source` and overwrites the target limbs of `target`, which may
+    /// both have others.
     pub fn apply_into(&self, source: &Poly<Coeff>, target: &mut Poly<Coeff>) -> Result<()> {
         self.apply_raw(source, target)
     }
@@ -65,7 +68,8 @@ impl Extension {
         Ok(raised)
     }
 
-    /// As [`Extension::mod_up`] with the coefficients of `x`, overwriting source and target limbs of `raised`.
+    /// As [`Extension::mod_up`] with the coefficients of `x`, overwriting source and target limbs
+    /// of `raised`.
     fn raise(&self, x: &Poly<Eval>, coeff: &Poly<Coeff>, raised: &mut Poly<Eval>) -> Result<()> {
         check_contains("extension source", &self.from, "raised polynomial", raised.limbs())?;
         self.apply_raw(coeff, raised)?;
@@ -78,7 +82,8 @@ impl Extension {
         Ok(())
     }
 
-    /// Extension into limbs of any domain: key switching writes coefficients where evaluations will stand.
+    /// Extension into limbs of any domain: key switching writes coefficients where evaluations will
+    /// stand.
     pub(crate) fn apply_raw<D: Domain>(&self, source: &Poly<Coeff>, target: &mut Poly<D>) -> Result<()> {
         check_ring(self.ring_id, &self.table, &self.from, &self.to, source.ring())?;
         source.ring().check_same(target.ring())?;
@@ -129,10 +134,11 @@ impl Ring {
     }
 }
 
-/// The gadget of hybrid key switching: cuts the chain `Q` into digits, and raises each to all of `Q P`.
+/// The gadget of hybrid key switching: cuts the chain `Q` into digits, and raises each to all of `Q
+/// P`.
 ///
-/// The digit of `x` for the limbs `D` is the centred `x mod prod(D)`; `x = sum_D digit_D * g_D mod Q` where `g_D` is 1
-/// modulo the primes of `D` and 0 modulo the others of `Q`.
+/// The digit of `x` for the limbs `D` is the centred `x mod prod(D)`; `x = sum_D digit_D * g_D mod
+/// Q` where `g_D` is 1 modulo the primes of `D` and 0 modulo the others of `Q`.
 #[derive(Debug)]
 pub struct Decomposition {
     chain: Limbs,
@@ -143,8 +149,8 @@ pub struct Decomposition {
 impl Decomposition {
     /// Digits of a chain, extended to the chain and the special primes.
     ///
-    /// `digits` must be disjoint and cover `chain`; limbs of digits above the chain are left out, and so are digits
-    /// that have no limb in it, so that one list serves all levels.
+    /// `digits` must be disjoint and cover `chain`; limbs of digits above the chain are left out,
+    /// and so are digits that have no limb in it, so that one list serves all levels.
     pub fn new(ring: &Ring, chain: &Limbs, digits: &[Limbs], special: &Limbs) -> Result<Self> {
         ring.check_limbs("chain", chain)?;
         if !chain.is_disjoint(special) {
@@ -200,9 +206,11 @@ impl Decomposition {
         self.digits.iter().map(|(limbs, _)| limbs)
     }
 
-    /// All digits of `x`, raised to chain and special primes (`mod_up`); `x` must have the chain's limbs.
+    /// All digits of `x`, raised to chain and special primes (`mod_up`); `x` must have the chain's
+    /// limbs.
     ///
-    /// Costs `l` inverse and `digits * (l + k) - l` forward transforms; share it among rotations of one ciphertext.
+    /// Costs `l` inverse and `digits * (l + k) - l` forward transforms; share it among rotations of
+    /// one ciphertext.
     pub fn decompose(&self, x: &Poly<Eval>) -> Result<Vec<Poly<Eval>>> {
         check_contains("chain", &self.chain, "decomposed polynomial", x.limbs())?;
         let coeff = x.to_coeff(&self.chain)?;

@@ -1,4 +1,5 @@
-//! The inner product of key switching: digits of polynomials with a key, in whatever form the key is held.
+//! The inner product of key switching: digits of polynomials with a key, in whatever form the key
+//! is held.
 
 use std::ops::Range;
 
@@ -10,7 +11,8 @@ use crate::par;
 use crate::poly::{Eval, Poly, check_contains, check_len};
 use crate::ring::Ring;
 
-/// Residues handled together: the accumulators stay in the L1 cache, and the key of a block in L2 if it is read again.
+/// Residues handled together: the accumulators stay in the L1 cache, and the key of a block in L2
+/// if it is read again.
 const BLOCK: usize = 2048;
 
 /// One limb of both halves of an accumulator.
@@ -26,7 +28,8 @@ pub enum KeyLimb<'a> {
     Made {
         /// How many there are.
         count: usize,
-        /// Writes a range of both halves of a digit. For each digit the ranges follow each other from 0 on.
+        /// Writes a range of both halves of a digit. For each digit the ranges follow each other
+        /// from 0 on.
         fill: Box<KeyFill<'a>>,
     },
 }
@@ -77,10 +80,12 @@ impl KeyDigits for [PackedPair] {
     }
 }
 
-/// `accs[i] = sum_d digits[i][d] * key[d]` for both halves of the key, over the limbs of the accumulators, which are all
-/// alike; each block of the key is read, and unpacked or made, once for all of them.
+/// `accs[i] = sum_d digits[i][d] * key[d]` for both halves of the key, over the limbs of the
+/// accumulators, which are all alike; each block of the key is read, and unpacked or made, once for
+/// all of them.
 ///
-/// Digits and keys may have more limbs than the accumulators, and keys more digits than there are digits.
+/// Digits and keys may have more limbs than the accumulators, and keys more digits than there are
+/// digits.
 ///
 /// # Errors
 /// Other rings, limbs or numbers of digits than these; nothing is computed then.
@@ -129,8 +134,8 @@ pub fn key_product<K: KeyDigits + ?Sized>(
 }
 
 impl KeyLimb<'_> {
-    /// `outputs[i] = sum_d operands[i][d] * key[d]` for both halves, on one limb of `modulus`; the shortest slice decides how
-    /// many residues there are.
+    /// `outputs[i] = sum_d operands[i][d] * key[d]` for both halves, on one limb of `modulus`; the
+    /// shortest slice decides how many residues there are.
     pub fn product(mut self, kernel: &Kernel, modulus: &Modulus, outputs: &mut [Pair<'_>], operands: &[Vec<&[f64]>]) {
         let lengths = outputs.iter().flatten().map(|x| x.len()).chain(operands.iter().flatten().map(|x| x.len()));
         let length = lengths.min().unwrap_or(0);

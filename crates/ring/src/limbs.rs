@@ -3,7 +3,8 @@
 use std::ops::Range;
 use std::sync::Arc;
 
-/// A set of indices into a [`Ring`](crate::Ring)'s prime pool, in increasing order; cloning is cheap.
+/// A set of indices into a [`Ring`](crate::Ring)'s prime pool, in increasing order; cloning is
+/// cheap.
 ///
 /// ```
 /// use cipherlm_ring::Limbs;

@@ -10,9 +10,10 @@ use crate::ring::Ring;
 
 /// `x -> round(x / prod(drop))`, from limbs `keep + drop` to `keep`.
 ///
-/// `mod_down` drops the special primes, `rescale` one or several chain primes, and one call with both fuses them:
-/// the cost is one inverse transform per dropped and one forward transform per kept limb, whatever is dropped.
-/// Rounding is to nearest; the product of odd primes leaves no ties.
+/// `mod_down` drops the special primes, `rescale` one or several chain primes, and one call with
+/// both fuses them: the cost is one inverse transform per dropped and one forward transform per
+/// kept limb, whatever is dropped. Rounding is to nearest; the product of odd primes leaves no
+/// ties.
 #[derive(Debug)]
 pub struct ModDown {
     keep: Limbs,
@@ -78,7 +79,8 @@ impl ModDown {
 }
 
 impl Ring {
-    /// The division by the product of `drop`, built once; rescaling is the case of one or a few chain primes.
+    /// The division by the product of `drop`, built once; rescaling is the case of one or a few
+    /// chain primes.
     pub fn mod_down(&self, keep: &Limbs, drop: &Limbs) -> Result<Arc<ModDown>> {
         self.derived().get((keep.clone(), drop.clone()), || ModDown::new(self, keep, drop))
     }

@@ -6,7 +6,8 @@ use crate::prime::is_prime;
 
 /// A prime `q < 2^50` with the constants that reduction needs.
 ///
-/// Residues are canonical: integers in `[0, q)`, as `u64` in set-up code and as exact `f64` in kernels.
+/// Residues are canonical: integers in `[0, q)`, as `u64` in set-up code and as exact `f64` in
+/// kernels.
 ///
 /// ```
 /// let m = cipherlm_ring::Modulus::new(97)?;

@@ -1,4 +1,5 @@
-//! Pairs of polynomials in as many bits a residue as their primes have: keys, which are read once at every use.
+//! Pairs of polynomials in as many bits a residue as their primes have: keys, which are read once
+//! at every use.
 
 use std::ops::Range;
 use std::sync::Arc;
@@ -12,11 +13,12 @@ use crate::par;
 use crate::poly::{Eval, Poly, check_contains};
 use crate::ring::Ring;
 
-/// Two polynomials, eight residues of the first and eight of the second in turn, each in the bits of its prime.
+/// Two polynomials, eight residues of the first and eight of the second in turn, each in the bits
+/// of its prime.
 ///
-/// Both halves of a digit of a key are read together, and the time of an inner product is that of reading them from memory:
-/// a residue of a 45-bit prime takes 45 bits instead of 64. [`Kernel::inner_product_packed`](crate::kernel::Kernel)
-/// unpacks on the way.
+/// Both halves of a digit of a key are read together, and the time of an inner product is that of
+/// reading them from memory: a residue of a 45-bit prime takes 45 bits instead of 64.
+/// [`Kernel::inner_product_packed`](crate::kernel::Kernel) unpacks on the way.
 ///
 /// ```
 /// use cipherlm_ring::{Limbs, PackedPair, Poly, Ring, ntt_primes};
@@ -72,7 +74,8 @@ impl PackedPair {
         &self.limbs
     }
 
-    /// Both limbs at a pool index as [`Kernel::inner_product_packed`](crate::kernel::Kernel) reads them, and some bytes more.
+    /// Both limbs at a pool index as [`Kernel::inner_product_packed`](crate::kernel::Kernel) reads
+    /// them, and some bytes more.
     pub fn limb(&self, index: usize) -> Result<&[u8]> {
         let missing = || Error::MissingLimb { index, limbs: self.limbs.clone() };
         let position = self.limbs.position(index).ok_or_else(missing)?;

@@ -1,7 +1,8 @@
 //! The one place of this crate that talks to rayon.
 //!
-//! Work is cut by limb or by block of coefficients, never by thread, so results do not depend on the thread count.
-//! Calls use the current rayon pool; [`with_threads`] runs a closure in a pool of a given size.
+//! Work is cut by limb or by block of coefficients, never by thread, so results do not depend on
+//! the thread count. Calls use the current rayon pool; [`with_threads`] runs a closure in a pool of
+//! a given size.
 
 use rayon::prelude::*;
 
@@ -13,7 +14,8 @@ pub fn threads() -> usize {
     rayon::current_num_threads()
 }
 
-/// Runs `f` in a pool of `count` threads (at least one); in the current pool should the system refuse new threads.
+/// Runs `f` in a pool of `count` threads (at least one); in the current pool should the system
+/// refuse new threads.
 ///
 /// ```
 /// assert_eq!(cipherlm_ring::par::with_threads(2, cipherlm_ring::par::threads), 2);

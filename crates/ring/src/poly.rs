@@ -14,7 +14,8 @@ use crate::ring::Ring;
 #[derive(Clone, Copy, Debug)]
 pub enum Coeff {}
 
-/// Marks polynomials held by their values at the odd powers of `psi`, in the order of [`eval_exponent`](crate::eval_exponent).
+/// Marks polynomials held by their values at the odd powers of `psi`, in the order of
+/// [`eval_exponent`](crate::eval_exponent).
 #[derive(Clone, Copy, Debug)]
 pub enum Eval {}
 
@@ -38,11 +39,12 @@ mod sealed {
     impl Sealed for super::Eval {}
 }
 
-/// A polynomial modulo `X^N + 1` and a product of primes: one limb of `N` residues for each of its primes.
+/// A polynomial modulo `X^N + 1` and a product of primes: one limb of `N` residues for each of its
+/// primes.
 ///
-/// Binary operations work on the limbs of the left side (or of the accumulator); the other operands may have more.
-/// So a plaintext or a key made for a high level serves all levels below. Memory comes from the ring's pool and
-/// returns to it.
+/// Binary operations work on the limbs of the left side (or of the accumulator); the other operands
+/// may have more. So a plaintext or a key made for a high level serves all levels below. Memory
+/// comes from the ring's pool and returns to it.
 ///
 /// ```
 /// use cipherlm_ring::{Coeff, Limbs, Poly, Ring, ntt_primes};
@@ -71,7 +73,8 @@ impl<D: Domain> Poly<D> {
         Ok(poly)
     }
 
-    /// A polynomial to be overwritten: its residues are left over from earlier use and may not even be canonical.
+    /// A polynomial to be overwritten: its residues are left over from earlier use and may not even
+    /// be canonical.
     pub fn scratch(ring: &Arc<Ring>, limbs: &Limbs) -> Result<Self> {
         ring.check_limbs("polynomial", limbs)?;
         Ok(Self::scratch_over(ring, limbs))
@@ -116,14 +119,16 @@ impl<D: Domain> Poly<D> {
         self.limbs.iter().zip(chunks.map(move |c| &mut c[..n]))
     }
 
-    /// Calls `f(pool index, modulus, residues)` on all limbs, in parallel; `f` keeps residues canonical.
+    /// Calls `f(pool index, modulus, residues)` on all limbs, in parallel; `f` keeps residues
+    /// canonical.
     pub fn for_each_limb(&mut self, f: impl Fn(usize, &Modulus, &mut [f64]) + Sync + Send) {
         let ring = Arc::clone(&self.ring);
         let residues = ring.degree() * self.limbs.len();
         par::each(residues, self.iter_mut(), |(index, limb)| f(index, ring.modulus_at(index), limb));
     }
 
-    /// Checks that every residue is an integer in `[0, q)`: for data from outside, after writing to [`Poly::limb_mut`].
+    /// Checks that every residue is an integer in `[0, q)`: for data from outside, after writing to
+    /// [`Poly::limb_mut`].
     pub fn check(&self) -> Result<()> {
         for (limb, residues) in self.iter() {
             let q = self.ring.modulus_at(limb);
@@ -154,7 +159,8 @@ impl<D: Domain> Poly<D> {
         self.for_each_limb(|_, m, a| neg(m, a));
     }
 
-    /// Multiplies each limb by its own constant, one per limb of `self`, in order; reduced on the way in.
+    /// Multiplies each limb by its own constant, one per limb of `self`, in order; reduced on the
+    /// way in.
     pub fn scale_assign(&mut self, constants: &[u64]) -> Result<()> {
         check_len("constants, one per limb", self.limbs.len(), constants.len())?;
         let (mul_scalar, limbs) = (self.ring.kernel().mul_scalar, self.limbs.clone());
@@ -168,7 +174,8 @@ impl<D: Domain> Poly<D> {
         self.for_each_limb(|_, m, a| mul_scalar(m, a, m.reduce_i128(integer) as f64));
     }
 
-    /// `self += other * constants` on the limbs `on` alone (all present in both), with one constant for each of them.
+    /// `self += other * constants` on the limbs `on` alone (all present in both), with one constant
+    /// for each of them.
     ///
     /// Adding `P * c` to an accumulator over `Q P` is the case `on = Q`, `constants = P mod q_i`.
     pub fn add_scaled_assign(&mut self, other: &Self, on: &Limbs, constants: &[u64]) -> Result<()> {

@@ -3,7 +3,8 @@
 use crate::bounds::{MAX_MODULUS_BITS, MAX_PRIMES, log_degree};
 use crate::error::{Error, Result};
 
-/// Whether `n` is prime; deterministic for every `u64` (Miller-Rabin to the first twelve prime bases).
+/// Whether `n` is prime; deterministic for every `u64` (Miller-Rabin to the first twelve prime
+/// bases).
 pub fn is_prime(n: u64) -> bool {
     const BASES: [u64; 12] = [2, 3, 5, 7, 11, 13, 17, 19, 23, 29, 31, 37];
     if n < 2 {
@@ -28,7 +29,8 @@ pub fn is_prime(n: u64) -> bool {
     })
 }
 
-/// The `count` largest primes below `2^bits` with `q = 1 mod 2 * degree`, descending, none of them in `exclude`.
+/// The `count` largest primes below `2^bits` with `q = 1 mod 2 * degree`, descending, none of them
+/// in `exclude`.
 ///
 /// ```
 /// let primes = cipherlm_ring::ntt_primes(1 << 16, 50, 2, &[])?;
@@ -47,9 +49,11 @@ pub fn ntt_primes(degree: usize, bits: u32, count: usize, exclude: &[u64]) -> Re
     collect(candidates.filter(|&q| q < bound), degree, f64::from(bits), count, exclude)
 }
 
-/// The `count` primes with `q = 1 mod 2 * degree` nearest to `2^log2`, nearest first, none of them in `exclude`.
+/// The `count` primes with `q = 1 mod 2 * degree` nearest to `2^log2`, nearest first, none of them
+/// in `exclude`.
 ///
-/// The distance is measured in `|q - 2^log2|`; the result stays within half a bit of the target and below `2^50`.
+/// The distance is measured in `|q - 2^log2|`; the result stays within half a bit of the target and
+/// below `2^50`.
 pub fn primes_near(degree: usize, log2: f64, count: usize, exclude: &[u64]) -> Result<Vec<u64>> {
     let step = 2u64 << log_degree(degree)?;
     if !(2.0..=f64::from(MAX_MODULUS_BITS)).contains(&log2) {

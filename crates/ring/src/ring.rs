@@ -14,7 +14,8 @@ use crate::par;
 
 /// `Z_q[X] / (X^N + 1)` for a pool of primes `q`; polynomials choose their limbs from the pool.
 ///
-/// Holds the NTT tables, the kernel for this CPU, the automorphisms and basis conversions in use, and the free buffers.
+/// Holds the NTT tables, the kernel for this CPU, the automorphisms and basis conversions in use,
+/// and the free buffers.
 pub struct Ring {
     id: u64,
     degree: usize,
@@ -25,8 +26,8 @@ pub struct Ring {
 }
 
 impl Ring {
-    /// A ring of the given degree (a power of two, 2^4 to 2^17) over distinct primes `q < 2^50`, `q = 1 mod 2 * degree`,
-    /// on the kernel of [`Kernel::chosen`].
+    /// A ring of the given degree (a power of two, 2^4 to 2^17) over distinct primes `q < 2^50`, `q
+    /// = 1 mod 2 * degree`, on the kernel of [`Kernel::chosen`].
     pub fn new(degree: usize, primes: &[u64]) -> Result<Arc<Self>> {
         Self::with_kernel(degree, primes, Kernel::chosen()?)
     }
@@ -150,7 +151,8 @@ impl Ring {
         }
     }
 
-    /// Refuses a ring whose elements cannot be combined with those of this one: another degree or pool.
+    /// Refuses a ring whose elements cannot be combined with those of this one: another degree or
+    /// pool.
     ///
     /// # Errors
     /// [`Error::RingMismatch`].

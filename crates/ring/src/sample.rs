@@ -1,7 +1,8 @@
 //! Seeded randomness: streams, uniform polynomials, errors and secrets.
 //!
-//! Every draw comes from a [`Stream`], named by a [`Seed`], a label and a number. Errors and secrets are drawn in
-//! constant time and live in containers that wipe themselves; uniform polynomials are public and use rejection.
+//! Every draw comes from a [`Stream`], named by a [`Seed`], a label and a number. Errors and
+//! secrets are drawn in constant time and live in containers that wipe themselves; uniform
+//! polynomials are public and use rejection.
 
 use std::sync::Arc;
 
@@ -20,7 +21,8 @@ pub const SIGMA: f64 = 3.2;
 
 /// 32 bytes from which streams are derived; wiped on drop, never printed.
 ///
-/// A seed that masks or makes secrets must never be published; derive the published one under another label.
+/// A seed that masks or makes secrets must never be published; derive the published one under
+/// another label.
 #[derive(Zeroize, ZeroizeOnDrop)]
 pub struct Seed([u8; 32]);
 
@@ -52,7 +54,8 @@ impl Seed {
     }
 }
 
-/// An endless stream of random bytes (BLAKE3 in key derivation mode, extended output); wiped on drop.
+/// An endless stream of random bytes (BLAKE3 in key derivation mode, extended output); wiped on
+/// drop.
 pub struct Stream {
     reader: blake3::OutputReader,
     block: Zeroizing<[u8; Stream::BLOCK]>,
@@ -62,7 +65,8 @@ pub struct Stream {
 impl Stream {
     const BLOCK: usize = 4096;
 
-    /// The stream of this seed, label and number; different labels or numbers give independent streams.
+    /// The stream of this seed, label and number; different labels or numbers give independent
+    /// streams.
     pub fn new(seed: &Seed, label: &str, number: u64) -> Self {
         let reader = keyed("cipherlm-ring 2026 stream", seed, label, number);
         Self { reader, block: Zeroizing::new([0; Self::BLOCK]), used: Self::BLOCK }
@@ -80,7 +84,8 @@ impl Stream {
         u64::from_le_bytes(*word)
     }
 
-    /// The next `count` words, or as many of them as are at hand: at least one if `count` is not zero.
+    /// The next `count` words, or as many of them as are at hand: at least one if `count` is not
+    /// zero.
     fn words(&mut self, count: usize) -> &[[u8; 8]] {
         if self.used == Self::BLOCK {
             self.reader.fill(&mut self.block[..]);
@@ -100,8 +105,8 @@ impl Drop for Stream {
 
 /// A public polynomial with independent uniform residues, the same in either domain.
 ///
-/// Each limb has its own stream, named by its prime: the limbs of a polynomial over fewer primes are the same limbs, and
-/// they can be made in any order or in parallel.
+/// Each limb has its own stream, named by its prime: the limbs of a polynomial over fewer primes
+/// are the same limbs, and they can be made in any order or in parallel.
 pub fn uniform<D: Domain>(ring: &Arc<Ring>, limbs: &Limbs, seed: &Seed, label: &str, number: u64) -> Result<Poly<D>> {
     let mut poly = Poly::scratch(ring, limbs)?;
     let purpose = seed.derive(label, number);
@@ -130,14 +135,16 @@ impl UniformLimb {
 
     /// The next residues.
     ///
-    /// A word times the modulus, divided by 2^64 (Lemire, "Fast random integer generation in an interval"): exactly uniform,
-    /// because products are rejected, once in more than 2^13 draws, that would make some residues more likely than others.
+    /// A word times the modulus, divided by 2^64 (Lemire, "Fast random integer generation in an
+    /// interval"): exactly uniform, because products are rejected, once in more than 2^13 draws,
+    /// that would make some residues more likely than others.
     pub fn fill(&mut self, mut dst: &mut [f64]) {
         while !dst.is_empty() {
             let mut kept = 0;
             for word in self.stream.words(dst.len()) {
                 let product = u128::from(u64::from_le_bytes(*word)) * u128::from(self.modulus);
-                // Written anyway and overwritten by the next draw if rejected: no branch to mispredict.
+                // Written anyway and overwritten by the next draw if rejected: no branch to
+                // mispredict.
                 dst[kept] = (product >> 64) as i64 as f64;
                 kept += usize::from(product as u64 >= self.reject);
             }
@@ -148,8 +155,8 @@ impl UniformLimb {
 
 /// `count` draws from the discrete Gaussian of standard deviation [`SIGMA`], in constant time.
 ///
-/// Inversion of the cumulative distribution, to 63 bits, against the whole table for every draw. The distance from the
-/// ideal distribution is below 2^-58.
+/// Inversion of the cumulative distribution, to 63 bits, against the whole table for every draw.
+/// The distance from the ideal distribution is below 2^-58.
 pub fn gaussian(stream: &mut Stream, count: usize) -> SmallCoeffs {
     draw(count, || {
         let word = stream.next_u64();
@@ -160,14 +167,17 @@ pub fn gaussian(stream: &mut Stream, count: usize) -> SmallCoeffs {
     })
 }
 
-/// `count` independent uniform draws from {-1, 0, 1}, in constant time; each symbol is within 2^-63 of a third.
+/// `count` independent uniform draws from {-1, 0, 1}, in constant time; each symbol is within 2^-63
+/// of a third.
 pub fn ternary(stream: &mut Stream, count: usize) -> SmallCoeffs {
     draw(count, || ((u128::from(stream.next_u64()) * 3) >> 64) as i8 - 1)
 }
 
-/// A uniformly random vector of length `count` (a power of two) with `weight` entries of -1 or 1 and zeros elsewhere.
+/// A uniformly random vector of length `count` (a power of two) with `weight` entries of -1 or 1
+/// and zeros elsewhere.
 ///
-/// Sorts random 62-bit tags with a network, so that time and memory accesses depend on `count` alone.
+/// Sorts random 62-bit tags with a network, so that time and memory accesses depend on `count`
+/// alone.
 pub fn ternary_weight(stream: &mut Stream, count: usize, weight: usize) -> Result<SmallCoeffs> {
     log_degree(count)?;
     if weight == 0 || weight > count {
@@ -176,7 +186,8 @@ pub fn ternary_weight(stream: &mut Stream, count: usize, weight: usize) -> Resul
     let mut tagged = Zeroizing::new(vec![0u64; count]);
     for (i, x) in tagged.iter_mut().enumerate() {
         let word = stream.next_u64();
-        // Low two bits: 0 for a zero, 1 or 3 for a sign. Whether i < weight is public before the sort.
+        // Low two bits: 0 for a zero, 1 or 3 for a sign. Whether i < weight is public before the
+        // sort.
         *x = (word & !3) | if i < weight { 1 | (word & 2) } else { 0 };
     }
     sort_constant_time(&mut tagged);
@@ -199,7 +210,8 @@ fn select_sign(magnitude: i8, sign: u64) -> i8 {
     (magnitude ^ mask) - mask
 }
 
-/// Batcher's bitonic network for a power-of-two length: the comparisons made do not depend on the values.
+/// Batcher's bitonic network for a power-of-two length: the comparisons made do not depend on the
+/// values.
 fn sort_constant_time(values: &mut [u64]) {
     let n = values.len();
     let mut size = 2;
@@ -230,7 +242,8 @@ fn keyed(context: &str, seed: &Seed, label: &str, number: u64) -> blake3::Output
     reader
 }
 
-/// `round(2^63 P(|x| <= k))` for `k = 0, 1, …`, `P(x)` proportional to `exp(-x^2 / (2 * 3.2^2))`; computed with 60 digits.
+/// `round(2^63 P(|x| <= k))` for `k = 0, 1, …`, `P(x)` proportional to `exp(-x^2 / (2 * 3.2^2))`;
+/// computed with 60 digits.
 #[rustfmt::skip]
 const GAUSSIAN_CDF: [u64; 29] = [
     1149872835429266008, 3340023666152832878, 5231742854224525755, 6713673034491318534, 7766573326200196559,

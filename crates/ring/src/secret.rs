@@ -11,8 +11,9 @@ use crate::ring::Ring;
 
 /// A polynomial that is wiped before its memory goes back to the pool.
 ///
-/// It cannot be cloned, printed or serialised; [`Secret::expose`] and [`Secret::publish`] are the ways to the residues,
-/// and [`Secret::to_f64`] and [`Secret::to_double_double`] give integers in memory that is wiped too.
+/// It cannot be cloned, printed or serialised; [`Secret::expose`] and [`Secret::publish`] are the
+/// ways to the residues, and [`Secret::to_f64`] and [`Secret::to_double_double`] give integers in
+/// memory that is wiped too.
 pub struct Secret<D: Domain>(Poly<D>);
 
 impl<D: Domain> Secret<D> {
@@ -31,7 +32,8 @@ impl<D: Domain> Secret<D> {
         &mut self.0
     }
 
-    /// The polynomial without its protection: for results that are public, such as a secret under a mask.
+    /// The polynomial without its protection: for results that are public, such as a secret under a
+    /// mask.
     pub fn publish(mut self) -> Poly<D> {
         self.0.take()
     }

@@ -1,4 +1,5 @@
-//! Numbers computed by an independent route: plain Python integers, and BLAKE3 written anew from its specification.
+//! Numbers computed by an independent route: plain Python integers, and BLAKE3 written anew from
+//! its specification.
 
 use cipherlm_ring::{Coeff, Limbs, Poly, Ring, Seed, Stream, ntt_primes, sample};
 use num_bigint::BigInt;
@@ -170,7 +171,8 @@ fn streams_and_samplers() {
     assert_eq!(limb(0), [339110966578497.0, 1078782687888552.0, 681616357793483.0, 979071468310561.0]);
     assert_eq!(limb(1), [718430981466484.0, 908932944757354.0, 651743328120305.0, 875189532350526.0]);
 
-    // By definition: the high word of draw times prime, unless the low word is below 2^64 mod prime.
+    // By definition: the high word of draw times prime, unless the low word is below 2^64 mod
+    // prime.
     for (i, prime) in PRIMES[..2].iter().enumerate() {
         let mut words = Stream::new(&seed.derive("public", 1), "uniform limb", *prime);
         let mut draw = || loop {

@@ -1,4 +1,5 @@
-//! Basis extension, mod_up, mod_down, rescale and the key-switch inner product against big integers.
+//! Basis extension, mod_up, mod_down, rescale and the key-switch inner product against big
+//! integers.
 
 mod common;
 
@@ -11,7 +12,8 @@ use common::{all_centred, cases, centred, from_integers, from_residues, mixed_ri
 use num_bigint::BigInt;
 use proptest::prelude::*;
 
-/// Two disjoint non-empty sets of the eight limbs: `which` gives each limb to the first (1), the second (2) or neither.
+/// Two disjoint non-empty sets of the eight limbs: `which` gives each limb to the first (1), the
+/// second (2) or neither.
 fn split(which: &[u8]) -> Option<(Limbs, Limbs)> {
     let set = |side| Limbs::new((0..8).filter(|&i| which[i] == side)).unwrap();
     let (a, b) = (set(1), set(2));
@@ -122,7 +124,8 @@ proptest! {
     }
 }
 
-/// The products of two lists of digits with a key: one by one, which must be the same as both together.
+/// The products of two lists of digits with a key: one by one, which must be the same as both
+/// together.
 fn products<K: KeyDigits + ?Sized>(key: &K, lists: [&[Poly<Eval>]; 2]) -> [[Poly<Eval>; 2]; 2] {
     let limbs = Limbs::new([0, 1, 4, 6]).unwrap();
     let scratch = || [0, 1].map(|_| Poly::scratch(lists[0][0].ring(), &limbs).unwrap());

@@ -13,7 +13,8 @@ fn corners(m: &Modulus) -> [f64; 8] {
     [0, 1, 2, q / 2 - 1, q / 2, q / 2 + 1, q - 2, q - 1].map(|x| x as f64)
 }
 
-/// One slice that is all one corner, then mixtures: all corners, extremes alternating, and pseudo-random residues.
+/// One slice that is all one corner, then mixtures: all corners, extremes alternating, and
+/// pseudo-random residues.
 fn adversarial(m: &Modulus, n: usize) -> Vec<Vec<f64>> {
     let c = corners(m);
     let mut slices: Vec<Vec<f64>> = c.iter().map(|&x| vec![x; n]).collect();

@@ -1,5 +1,5 @@
-//! Statistics that a constant, biased or correlated sampler would not survive. Seeds are fixed, so results repeat;
-//! every bound is two-sided, at about one false alarm in a million.
+//! Statistics that a constant, biased or correlated sampler would not survive. Seeds are fixed, so
+//! results repeat; every bound is two-sided, at about one false alarm in a million.
 
 use std::sync::Arc;
 
@@ -48,7 +48,8 @@ fn fixed_weight_is_exact_and_spread() {
         let entries = (weight * rounds) as f64;
         assert!((positive - entries / 2.0).abs() < 2.5 * entries.sqrt(), "{positive} of {entries} are positive");
         if weight < n {
-            // Positions are drawn without replacement: the variance shrinks by the part that is taken.
+            // Positions are drawn without replacement: the variance shrinks by the part that is
+            // taken.
             let expected = entries / n as f64;
             let shrink = (n - weight) as f64 / (n - 1) as f64;
             let chi2: f64 = hits.iter().map(|h| (h - expected).powi(2) / (expected * shrink)).sum();
@@ -59,7 +60,8 @@ fn fixed_weight_is_exact_and_spread() {
 
 #[test]
 fn uniform_residues_follow_the_line() {
-    // Just above a power of two nearly half the candidates are rejected: a biased rejection shows here first.
+    // Just above a power of two nearly half the candidates are rejected: a biased rejection shows
+    // here first.
     let above = |bits: u32| (1..).map(|k| (1u64 << bits) + 32 * k + 1).find(|&q| is_prime(q)).unwrap();
     let primes = [above(20), above(39), above(49), cipherlm_ring::ntt_primes(16, 50, 1, &[]).unwrap()[0], 97];
     let ring = Ring::new(16, &primes).unwrap();
@@ -88,7 +90,8 @@ fn uniform_residues_follow_the_line() {
             })
             .sum();
         check_chi2("low bits", chi2, bins - 1);
-        // Dvoretzky, Kiefer, Wolfowitz: P(sqrt(n) sup |F_n - F| > 2.6934) <= 1e-6, for discrete F too.
+        // Dvoretzky, Kiefer, Wolfowitz: P(sqrt(n) sup |F_n - F| > 2.6934) <= 1e-6, for discrete F
+        // too.
         list.sort_unstable_by(f64::total_cmp);
         let mut gap = 0.0f64;
         for (i, &x) in list.iter().enumerate() {

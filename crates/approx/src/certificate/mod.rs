@@ -1,9 +1,10 @@
 //! Rigorous bounds on the error of a scheme over its whole domain, rounding included.
 //!
-//! The domain is cut into pieces. On each the circuit runs on Taylor models, which gives a polynomial and a remainder that
-//! enclose what the double-precision evaluation really returns; the function is enclosed in the same way, and the
-//! difference is bounded. Pieces with the largest bound are halved until the bound is close to an error that is actually
-//! attained. A dense grid plays no part in the bound.
+//! The domain is cut into pieces. On each the circuit runs on Taylor models, which gives a
+//! polynomial and a remainder that enclose what the double-precision evaluation really returns; the
+//! function is enclosed in the same way, and the difference is bounded. Pieces with the largest
+//! bound are halved until the bound is close to an error that is actually attained. A dense grid
+//! plays no part in the bound.
 
 mod model;
 
@@ -53,8 +54,8 @@ impl Certificate {
     /// Proves a bound for a circuit.
     ///
     /// # Errors
-    /// A pole in the domain, intervals that are not disjoint and ascending, or [`Error::NotProved`] when no finite bound was
-    /// found.
+    /// A pole in the domain, intervals that are not disjoint and ascending, or [`Error::NotProved`]
+    /// when no finite bound was found.
     pub fn prove(circuit: &Circuit, function: Function, domain: &[Interval], measure: Measure) -> Result<Self> {
         let mut heap = BinaryHeap::new();
         for piece in first_pieces(function, domain)? {
@@ -90,11 +91,12 @@ impl Certificate {
         Ok(Self { function, domain: domain.to_vec(), measure, bound, attained, witness, pieces })
     }
 
-    /// Proves the bound again, for a circuit that claims it, by a search of its own: every piece of the domain is halved
-    /// until its own bound is not above the one certified.
+    /// Proves the bound again, for a circuit that claims it, by a search of its own: every piece of
+    /// the domain is halved until its own bound is not above the one certified.
     ///
     /// # Errors
-    /// [`Error::NotProved`] at the first place where that fails, [`Error::Parameter`] for a bound that bounds nothing.
+    /// [`Error::NotProved`] at the first place where that fails, [`Error::Parameter`] for a bound
+    /// that bounds nothing.
     pub fn verify(&self, circuit: &Circuit) -> Result<()> {
         if !(self.bound >= 0.0 && self.bound.is_finite()) {
             let (what, value) = ("certified bound", self.bound);

@@ -1,7 +1,7 @@
 //! Taylor models: a polynomial in t in [-1, 1] and a rigorous bound on everything left out.
 //!
-//! A model encloses the double that a circuit really computes: [`ModelArith`] adds the rounding of every operation of
-//! [`F64`](crate::F64) to the remainder. All bounds are rounded upwards.
+//! A model encloses the double that a circuit really computes: [`ModelArith`] adds the rounding of
+//! every operation of [`F64`](crate::F64) to the remainder. All bounds are rounded upwards.
 
 use crate::float::{self, float};
 use crate::plan::{Arith, Sum};
@@ -59,7 +59,8 @@ impl Model {
         ((lo - slack).next_down(), (hi + slack).next_up())
     }
 
-    /// A value v and a place t such that the enclosed function certainly reaches |v| there, with the sign of v.
+    /// A value v and a place t such that the enclosed function certainly reaches |v| there, with
+    /// the sign of v.
     pub(crate) fn attained(&self) -> (f64, f64) {
         let at = |t: f64| self.c.iter().rev().fold(0.0, |acc, c| acc * t + c);
         let slack = self.r + 64.0 * UNIT * self.magnitude();

@@ -5,12 +5,13 @@ use std::convert::Infallible;
 
 /// weight·Σ aᵢ·bᵢ + Σ cⱼ·vⱼ + constant: the one operation of every plan and scheme.
 ///
-/// On ciphertexts all products must meet at one scale before rescaling; the constants are encoded at whatever scale
-/// brings their term there, so a sum costs one level, one relinearisation when it has products, and one rescaling.
+/// On ciphertexts all products must meet at one scale before rescaling; the constants are encoded
+/// at whatever scale brings their term there, so a sum costs one level, one relinearisation when it
+/// has products, and one rescaling.
 #[derive(Debug, Clone)]
 pub struct Sum<'a, V> {
-    /// Common factor of the products. Split by [`exact_weight`]: an integer is applied exactly, any other value by reading
-    /// the scale differently.
+    /// Common factor of the products. Split by [`exact_weight`]: an integer is applied exactly, any
+    /// other value by reading the scale differently.
     pub weight: f64,
     /// Products of two values.
     pub products: Vec<(&'a V, &'a V)>,
@@ -38,17 +39,19 @@ impl<'a, V> Sum<'a, V> {
     }
 }
 
-/// Splits a weight into (integer, rest): an integer of magnitude at most 8 is applied by exact additions (rest 1), any
-/// other value w by dividing the scale, which turns a product at scale s into one worth w times as much at scale s / w.
-/// A negative rest means negation. Implementors of [`Arith`] use it in `combine`, `factor` and `root` alike.
+/// Splits a weight into (integer, rest): an integer of magnitude at most 8 is applied by exact
+/// additions (rest 1), any other value w by dividing the scale, which turns a product at scale s
+/// into one worth w times as much at scale s / w. A negative rest means negation. Implementors of
+/// [`Arith`] use it in `combine`, `factor` and `root` alike.
 pub fn exact_weight(weight: f64) -> (i32, f64) {
     if weight != 0.0 && weight.fract() == 0.0 && weight.abs() <= 8.0 { (weight as i32, 1.0) } else { (1, weight) }
 }
 
 /// Arithmetic on which plans and schemes run.
 ///
-/// `Target` is where a value lands: the pair (level, scale) on ciphertexts, nothing on numbers. With S = scale of the
-/// target times the prime(s) dropped by the final rescaling, the rules for ciphertexts are:
+/// `Target` is where a value lands: the pair (level, scale) on ciphertexts, nothing on numbers.
+/// With S = scale of the target times the prime(s) dropped by the final rescaling, the rules for
+/// ciphertexts are:
 ///
 /// | call | meaning |
 /// |---|---|
@@ -122,7 +125,8 @@ impl Arith for F64 {
     }
 }
 
-/// Double precision on many arguments at once; the same operations as [`F64`] in the same order, lane by lane.
+/// Double precision on many arguments at once; the same operations as [`F64`] in the same order,
+/// lane by lane.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Lanes;
 

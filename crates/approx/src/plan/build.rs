@@ -45,7 +45,8 @@ struct Builder {
 }
 
 impl Tree {
-    /// The tree of Chebyshev polynomials on one interval with the given power of two as number of baby steps.
+    /// The tree of Chebyshev polynomials on one interval with the given power of two as number of
+    /// baby steps.
     pub(super) fn build(polynomials: &[Polynomial], baby_steps: usize) -> Self {
         let mut builder = Builder { baby_steps, nodes: Vec::new(), powers: Vec::new() };
         let roots: Vec<Root> = polynomials
@@ -62,14 +63,16 @@ impl Tree {
 }
 
 impl Builder {
-    /// The node of Σ c_k T_k, landing at most `depth` levels below the argument; needs `depth` >= ⌈log2(degree + 1)⌉.
+    /// The node of Σ c_k T_k, landing at most `depth` levels below the argument; needs `depth` >=
+    /// ⌈log2(degree + 1)⌉.
     fn split(&mut self, mut c: Vec<f64>, depth: u32) -> usize {
         let mut products = Vec::new();
         let mut linear = Vec::new();
         loop {
             trim(&mut c);
             let degree = c.len() - 1;
-            // Every term of a sum loses one level to its constant, so T_j fits if it lies at least one level higher.
+            // Every term of a sum loses one level to its constant, so T_j fits if it lies at least
+            // one level higher.
             let fits = (1..=degree).all(|j| c[j] == 0.0 || ceil_log2(j) < depth);
             if degree < self.baby_steps && fits {
                 break;

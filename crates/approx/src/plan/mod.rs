@@ -1,9 +1,10 @@
 //! Evaluation plans: Paterson–Stockmeyer in the Chebyshev basis.
 //!
-//! A plan is a list of Chebyshev powers T_n and a tree of sums. Every sum Σ q_i·T_{m_i} + Σ c_j·T_j + c is one
-//! [`Sum`]: one relinearisation and one rescaling on ciphertexts, however many products it adds. Scales are fixed from
-//! the top: the caller says where the result must land, and each sum tells its factors where *they* must land
-//! ([`Arith::factor`]), so that all additions meet at exactly the same scale.
+//! A plan is a list of Chebyshev powers T_n and a tree of sums. Every sum Σ q_i·T_{m_i} + Σ c_j·T_j
+//! + c is one [`Sum`]: one relinearisation and one rescaling on ciphertexts, however many products
+//! it adds. Scales are fixed from the top: the caller says where the result must land, and each sum
+//! tells its factors where *they* must land ([`Arith::factor`]), so that all additions meet at
+//! exactly the same scale.
 
 mod arith;
 mod build;
@@ -20,9 +21,10 @@ pub const MAX_DEGREE: usize = 1 << 12;
 
 /// A plan for one or several polynomials of one argument.
 ///
-/// Depth is ⌈log2(d + 1)⌉ for the largest degree d, when the interval is [-1, 1]; on any other interval one level more
-/// maps the argument, unless the caller does that ([`EvalPlan::eval_mapped`]). Symmetric polynomials use only the
-/// powers of their parity. Several polynomials share the powers.
+/// Depth is ⌈log2(d + 1)⌉ for the largest degree d, when the interval is [-1, 1]; on any other
+/// interval one level more maps the argument, unless the caller does that
+/// ([`EvalPlan::eval_mapped`]). Symmetric polynomials use only the powers of their parity. Several
+/// polynomials share the powers.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(try_from = "Vec<Polynomial>", into = "Vec<Polynomial>")]
 pub struct EvalPlan {
@@ -31,7 +33,8 @@ pub struct EvalPlan {
 }
 
 impl EvalPlan {
-    /// The plan of one polynomial. Monomials are first rewritten in Chebyshev polynomials of their interval.
+    /// The plan of one polynomial. Monomials are first rewritten in Chebyshev polynomials of their
+    /// interval.
     ///
     /// # Errors
     /// If the degree is above [`MAX_DEGREE`].
@@ -115,8 +118,8 @@ impl EvalPlan {
 
     /// Values of all polynomials at x, in order.
     ///
-    /// `targets` says where each result must land; without it each lands as many levels down as it is deep, at the
-    /// scale of the argument.
+    /// `targets` says where each result must land; without it each lands as many levels down as it
+    /// is deep, at the scale of the argument.
     ///
     /// # Errors
     /// What the arithmetic reports, such as too few levels.

@@ -1,7 +1,8 @@
 //! One exchange problem at one working precision.
 //!
-//! With a parity, p(x) = x^s·q(x²) and the fit runs on q in y = x², the prefactor moving into the weight. Reference points
-//! are doubles (exact in multi-precision); only values are multi-precision.
+//! With a parity, p(x) = x^s·q(x²) and the fit runs on q in y = x², the prefactor moving into the
+//! weight. Reference points are doubles (exact in multi-precision); only values are
+//! multi-precision.
 
 use super::minimax::{Minimax, Weight};
 use crate::float::{Float, abs, float, is_finite, log2_abs, to_f64};
@@ -53,7 +54,8 @@ impl<'a> Problem<'a> {
     pub(super) fn solve(&self, tolerance: f64, max_iterations: usize) -> Result<Minimax> {
         let mut reference = self.first_reference(0.0);
         if self.unresolved(&self.level(&reference)?) {
-            // A symmetric reference levels at zero when the symmetry of f does not match the number of points.
+            // A symmetric reference levels at zero when the symmetry of f does not match the number
+            // of points.
             reference = self.first_reference(0.3);
         }
         let (mut levelled, mut largest) = (0.0, f64::INFINITY);
@@ -90,7 +92,8 @@ impl<'a> Problem<'a> {
         Err(Error::NotConverged { degree: self.degree, iterations: max_iterations, levelled, largest, reference })
     }
 
-    /// The polynomial itself, for a function whose error no precision up to this one resolves, on all of the grid.
+    /// The polynomial itself, for a function whose error no precision up to this one resolves, on
+    /// all of the grid.
     pub(super) fn exact(&self) -> Result<Minimax> {
         let reference = self.first_reference(0.3);
         let fit = self.level(&reference)?;
@@ -129,12 +132,13 @@ impl<'a> Problem<'a> {
         largest + 48.0 - self.bits as f64
     }
 
-    /// Chebyshev extrema of each interval, shared out by the weight of the interval under the arcsine law of the hull;
-    /// inner points are moved by the given share of a step.
+    /// Chebyshev extrema of each interval, shared out by the weight of the interval under the
+    /// arcsine law of the hull; inner points are moved by the given share of a step.
     fn first_reference(&self, skew: f64) -> Vec<f64> {
         let total = self.count + 1;
         if self.parity != Parity::None && self.domain.len() == 1 && self.domain[0].lo() == 0.0 {
-            // The positive half of the extrema of the Chebyshev polynomial of twice as many coefficients.
+            // The positive half of the extrema of the Chebyshev polynomial of twice as many
+            // coefficients.
             let steps = 2 * self.count + usize::from(self.parity == Parity::Odd);
             return (0..total).rev().map(|j| self.hull.hi() * cos_pi(j, steps)).collect();
         }
@@ -162,7 +166,8 @@ impl<'a> Problem<'a> {
                     _ if inner && skew != 0.0 => -(std::f64::consts::PI * (j as f64 + skew) / (n - 1) as f64).cos(),
                     _ => -cos_pi(j, n - 1),
                 };
-                // Odd polynomials are 0 at 0 whatever their coefficients, so 0 cannot be a reference point.
+                // Odd polynomials are 0 at 0 whatever their coefficients, so 0 cannot be a
+                // reference point.
                 let x = interval.from_unit(u).clamp(interval.lo(), interval.hi());
                 points.push(if self.parity == Parity::Odd && x == 0.0 { 1e-3 * interval.hi() / n as f64 } else { x });
             }
@@ -296,7 +301,8 @@ impl<'a> Problem<'a> {
         Ok(Levelled { error, coeffs: transform(&values, &self.cosines) })
     }
 
-    /// Local extrema of the error with alternating signs, as (x, error / levelled error), ascending in x.
+    /// Local extrema of the error with alternating signs, as (x, error / levelled error), ascending
+    /// in x.
     fn extrema(&self, reference: &[f64], fit: &Levelled) -> Result<Vec<(f64, f64)>> {
         let ratio = |x: f64| -> Result<f64> { Ok(to_f64(&(self.error(x, fit)? / &fit.error))) };
         let mut runs: Vec<(f64, f64)> = Vec::new();
@@ -327,7 +333,8 @@ impl<'a> Problem<'a> {
         Ok(runs)
     }
 
-    /// The reference points of an interval, its ends, and points between them spaced evenly in angle.
+    /// The reference points of an interval, its ends, and points between them spaced evenly in
+    /// angle.
     fn grid(&self, interval: Interval, reference: &[f64]) -> Vec<f64> {
         let mut anchors = vec![interval.lo()];
         anchors.extend(reference.iter().copied().filter(|&x| interval.lo() < x && x < interval.hi()));

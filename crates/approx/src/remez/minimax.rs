@@ -16,13 +16,14 @@ pub enum Weight {
 /// A best approximation.
 #[derive(Debug, Clone)]
 pub struct Minimax {
-    /// The polynomial in the Chebyshev basis of the hull of the domain (symmetric around 0 if it has a parity),
-    /// coefficients rounded to double precision.
+    /// The polynomial in the Chebyshev basis of the hull of the domain (symmetric around 0 if it
+    /// has a parity), coefficients rounded to double precision.
     pub polynomial: Polynomial,
-    /// Weighted error levelled on the reference: a lower bound of the best possible error. Zero when it underflows, and
-    /// for a function that is a polynomial of this degree itself.
+    /// Weighted error levelled on the reference: a lower bound of the best possible error. Zero
+    /// when it underflows, and for a function that is a polynomial of this degree itself.
     pub levelled: f64,
-    /// log2 of the levelled error, or of what the highest working precision resolves if the error lies below.
+    /// log2 of the levelled error, or of what the highest working precision resolves if the error
+    /// lies below.
     pub log2_levelled: f64,
     /// Largest weighted error seen on the domain, before rounding the coefficients.
     pub largest: f64,

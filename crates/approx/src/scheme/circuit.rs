@@ -18,10 +18,12 @@ pub enum Circuit {
         /// The plans, first applied first.
         plans: Vec<EvalPlan>,
     },
-    /// 1/(x + shift) as start·Π(1 + e_k), with e_0 = 1 − slope·(x + shift) and e_{k+1} = ω_k·e_k² − (ω_k − 1).
+    /// 1/(x + shift) as start·Π(1 + e_k), with e_0 = 1 − slope·(x + shift) and e_{k+1} = ω_k·e_k² −
+    /// (ω_k − 1).
     ///
-    /// All ω_k = 1 is Goldschmidt's division: e_k = e_0^(2^k). With ω_k = 2 / (2 − ε_k²), ε_k bounding |e_k|, every step
-    /// levels its error and the product is the minimax polynomial of degree 2^m − 1.
+    /// All ω_k = 1 is Goldschmidt's division: e_k = e_0^(2^k). With ω_k = 2 / (2 − ε_k²), ε_k
+    /// bounding |e_k|, every step levels its error and the product is the minimax polynomial of
+    /// degree 2^m − 1.
     Goldschmidt {
         /// Added to the argument.
         shift: f64,
@@ -30,7 +32,8 @@ pub enum Circuit {
         /// ω_k, one for each factor.
         relaxation: Vec<f64>,
     },
-    /// A seed y_0 for 1/(x + shift), then y_{k+1} = ω_k·y_k·(1 + e_k) with e_0 = 1 − (x + shift)·y_0.
+    /// A seed y_0 for 1/(x + shift), then y_{k+1} = ω_k·y_k·(1 + e_k) with e_0 = 1 − (x +
+    /// shift)·y_0.
     SeededInverse {
         /// Added to the argument.
         shift: f64,
@@ -39,7 +42,8 @@ pub enum Circuit {
         /// ω_k, one for each step.
         relaxation: Vec<f64>,
     },
-    /// A seed y_0 for 1/√(x + shift), then y_{k+1} = α_k·y_k − β_k·(x + shift)·y_k³; Newton has (3/2, 1/2).
+    /// A seed y_0 for 1/√(x + shift), then y_{k+1} = α_k·y_k − β_k·(x + shift)·y_k³; Newton has
+    /// (3/2, 1/2).
     InverseSqrt {
         /// Added to the argument.
         shift: f64,
@@ -61,8 +65,8 @@ pub(crate) const NEWTON_SCALE: f64 = std::f64::consts::SQRT_2;
 impl Circuit {
     /// The value at x, landing on `target` or, without one, where it falls.
     ///
-    /// [`Circuit::SeededInverse`] and [`Circuit::InverseSqrt`] cannot choose their scale; given a target they spend one
-    /// more level to land on it.
+    /// [`Circuit::SeededInverse`] and [`Circuit::InverseSqrt`] cannot choose their scale; given a
+    /// target they spend one more level to land on it.
     ///
     /// # Errors
     /// What the arithmetic reports, such as too few levels.
@@ -124,7 +128,8 @@ impl Circuit {
         counter.cost(depth)
     }
 
-    /// Levels of the affine map of the argument, which whoever makes the argument can fold into an earlier product.
+    /// Levels of the affine map of the argument, which whoever makes the argument can fold into an
+    /// earlier product.
     pub fn map_depth(&self) -> u32 {
         match self {
             Self::Polynomial { plan } => u32::from(!plan.is_mapped()),
@@ -135,7 +140,8 @@ impl Circuit {
         }
     }
 
-    /// (scale, shift) of the affine map u = scale·x + shift that [`Circuit::eval_mapped`] expects to have been applied.
+    /// (scale, shift) of the affine map u = scale·x + shift that [`Circuit::eval_mapped`] expects
+    /// to have been applied.
     pub fn map(&self) -> (f64, f64) {
         match self {
             Self::Polynomial { plan } => plan.interval().unit_map(),
@@ -145,8 +151,9 @@ impl Circuit {
         }
     }
 
-    /// Where the mapped argument should land so that the scales inside a Goldschmidt product do not drift: `end` is
-    /// where the last e_k shall land, one level above the result, at the working scale. Other circuits take the argument at any scale.
+    /// Where the mapped argument should land so that the scales inside a Goldschmidt product do not
+    /// drift: `end` is where the last e_k shall land, one level above the result, at the working
+    /// scale. Other circuits take the argument at any scale.
     ///
     /// # Errors
     /// If there are not enough levels above `end`.

@@ -18,9 +18,9 @@ pub struct SignStage {
     pub error: f64,
 }
 
-/// Minimax composition for the sign on [−1, −gap] ∪ [gap, 1]: each polynomial is the best odd one on what the one before it
-/// leaves (Lee, Lee, No and Kim, "Minimax approximation of sign function by composite polynomial for homomorphic
-/// comparison", eprint 2020/834).
+/// Minimax composition for the sign on [−1, −gap] ∪ [gap, 1]: each polynomial is the best odd one
+/// on what the one before it leaves (Lee, Lee, No and Kim, "Minimax approximation of sign function
+/// by composite polynomial for homomorphic comparison", eprint 2020/834).
 ///
 /// # Errors
 /// If the gap is not in (0, 1), no degree is given, or one is even.
@@ -53,16 +53,16 @@ pub(crate) fn sign_stage(domain: Interval, degree: usize) -> Result<SignStage> {
 }
 
 impl SignStage {
-    /// Where the absolute values of its results lie: a little wider than the error found, since coefficients are rounded and
-    /// later stages see rounded arguments.
+    /// Where the absolute values of its results lie: a little wider than the error found, since
+    /// coefficients are rounded and later stages see rounded arguments.
     pub(crate) fn image(&self) -> Result<Interval> {
         let slack = self.error * 1e-6 + 1e-15;
         Interval::new((1.0 - self.error - slack).max(0.5 * self.domain.lo()), 1.0 + self.error + slack)
     }
 }
 
-/// The stages as one circuit: a stage returns its value divided by the range of the next one, so that only the first
-/// argument needs a map. The last polynomial is replaced by scale·p + shift.
+/// The stages as one circuit: a stage returns its value divided by the range of the next one, so
+/// that only the first argument needs a map. The last polynomial is replaced by scale·p + shift.
 pub(crate) fn sign_circuit(stages: &[SignStage], radius: f64, scale: f64, shift: f64) -> Result<Circuit> {
     let mut plans = Vec::with_capacity(stages.len());
     for (i, stage) in stages.iter().enumerate() {
@@ -78,11 +78,12 @@ pub(crate) fn sign_circuit(stages: &[SignStage], radius: f64, scale: f64, shift:
     Ok(Circuit::Composite { plans })
 }
 
-/// Odd cubics that fold [−radius, radius] onto [−inner, inner], largest first, and their composition's inverse on the part
-/// where it increases.
+/// Odd cubics that fold [−radius, radius] onto [−inner, inner], largest first, and their
+/// composition's inverse on the part where it increases.
 ///
-/// B(x) = x − 4x³/27ρ² has slope 1 at 0, its maximum ρ at 3ρ/2, and stays within [−ρ, ρ] up to 3√3/2·ρ (Cheon, Kim and Park,
-/// "Efficient homomorphic evaluation on large intervals", eprint 2022/280). What is flat beyond the fold stays flat.
+/// B(x) = x − 4x³/27ρ² has slope 1 at 0, its maximum ρ at 3ρ/2, and stays within [−ρ, ρ] up to
+/// 3√3/2·ρ (Cheon, Kim and Park, "Efficient homomorphic evaluation on large intervals", eprint
+/// 2022/280). What is flat beyond the fold stays flat.
 #[derive(Debug, Clone)]
 pub(super) struct Extension {
     /// Radii from the outermost to the inner one: each step folds one onto the next.
@@ -119,7 +120,8 @@ impl Extension {
         Ok(plans)
     }
 
-    /// The x in [0, 3ρ/2 …] that is folded to y in [0, inner], by bisection on the increasing branch.
+    /// The x in [0, 3ρ/2 …] that is folded to y in [0, inner], by bisection on the increasing
+    /// branch.
     pub(super) fn unfold(&self, y: f64) -> f64 {
         let mut x = y.abs();
         for pair in self.radii.windows(2).rev() {
@@ -142,8 +144,9 @@ mod tests {
 
     #[test]
     fn degrees_of_the_published_composite() {
-        // Degrees {7, 15, 15, 27}, listed for 12 bits. Every stage is the best of its degree on what the one before leaves, and
-        // such a composition is the best of its degrees: 2^-10.28 at a gap of exactly 2^-12, 12 bits from 2^-11.7 on.
+        // Degrees {7, 15, 15, 27}, listed for 12 bits. Every stage is the best of its degree on
+        // what the one before leaves, and such a composition is the best of its degrees: 2^-10.28
+        // at a gap of exactly 2^-12, 12 bits from 2^-11.7 on.
         let stages = minimax_sign((-12f64).exp2(), &[7, 15, 15, 27]).unwrap();
         assert!((stages[3].error.log2() + 10.28).abs() < 0.01, "2^{}", stages[3].error.log2());
         let depth: u32 = stages.iter().map(|s| EvalPlan::new(&s.polynomial).unwrap().depth_mapped()).sum();

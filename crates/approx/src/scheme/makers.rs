@@ -11,7 +11,8 @@ use crate::{Error, EvalPlan, Float, Function, Interval, Parity, Polynomial, Resu
 const MAX_FACTORS: usize = 40;
 
 impl Function {
-    /// How the error of this function is usually measured: relative for reciprocals, absolute otherwise.
+    /// How the error of this function is usually measured: relative for reciprocals, absolute
+    /// otherwise.
     pub fn usual_measure(&self) -> Measure {
         match self {
             Self::Inverse { .. } | Self::InverseSqrt { .. } => Measure::Relative,
@@ -23,8 +24,9 @@ impl Function {
 impl Scheme {
     /// The minimax polynomial of a smooth function, in its usual measure.
     ///
-    /// On a symmetric domain the symmetry of the function is kept exactly and saves products: tanh and erf are odd, the
-    /// sigmoid is 1/2 plus an odd function, GELU and SiLU are x/2 plus an even one.
+    /// On a symmetric domain the symmetry of the function is kept exactly and saves products: tanh
+    /// and erf are odd, the sigmoid is 1/2 plus an odd function, GELU and SiLU are x/2 plus an even
+    /// one.
     ///
     /// # Errors
     /// A pole in the domain, a degree too high, an exchange that does not converge.
@@ -42,8 +44,8 @@ impl Scheme {
         Self::certified(format!("minimax {degree}"), circuit, function, &[domain], measure)
     }
 
-    /// 1/(x + shift) by Goldschmidt's division with the given number of factors (1 + e^(2^k)): relative error
-    /// ((κ − 1)/(κ + 1))^(2^factors), κ the width ratio of the shifted domain.
+    /// 1/(x + shift) by Goldschmidt's division with the given number of factors (1 + e^(2^k)):
+    /// relative error ((κ − 1)/(κ + 1))^(2^factors), κ the width ratio of the shifted domain.
     ///
     /// # Errors
     /// If the shifted domain does not lie on the positive side, or there are more than 40 factors.
@@ -59,9 +61,9 @@ impl Scheme {
         )
     }
 
-    /// 1/(x + shift) by the relaxed product: every factor scaled so that its error is levelled ("THOR" calls the
-    /// constants adaptive successive over-relaxation). The product equals the minimax polynomial of degree 2^factors − 1,
-    /// for two products of values per factor.
+    /// 1/(x + shift) by the relaxed product: every factor scaled so that its error is levelled
+    /// ("THOR" calls the constants adaptive successive over-relaxation). The product equals the
+    /// minimax polynomial of degree 2^factors − 1, for two products of values per factor.
     ///
     /// # Errors
     /// As [`Scheme::goldschmidt`].
@@ -93,8 +95,8 @@ impl Scheme {
         Self::certified(name, circuit, function, &[domain], Measure::Relative)
     }
 
-    /// 1/√(x + shift) from a minimax seed of the given degree, then Newton steps (two levels, three products each) with
-    /// constants that level the error of each step.
+    /// 1/√(x + shift) from a minimax seed of the given degree, then Newton steps (two levels, three
+    /// products each) with constants that level the error of each step.
     ///
     /// # Errors
     /// As [`Scheme::minimax`].
@@ -112,7 +114,8 @@ impl Scheme {
         Self::certified(format!("minimax {degree} + Newton {steps}"), circuit, function, &[domain], Measure::Relative)
     }
 
-    /// The sign on [−radius, −gap·radius] ∪ [gap·radius, radius], a composition of odd minimax polynomials.
+    /// The sign on [−radius, −gap·radius] ∪ [gap·radius, radius], a composition of odd minimax
+    /// polynomials.
     ///
     /// # Errors
     /// If the gap is not in (0, 1), the radius not positive, or a degree even.
@@ -128,8 +131,9 @@ impl Scheme {
         Self::comparison(Function::Step, radius, gap, degrees, (0.5, 0.5))
     }
 
-    /// max(x, 0) = x·step(x) on the whole of [−radius, radius]; [`Scheme::max`] and [`Scheme::min`] take it from there. The
-    /// gap is where the step is fitted from; inside it the error is bounded by the certificate like everywhere else.
+    /// max(x, 0) = x·step(x) on the whole of [−radius, radius]; [`Scheme::max`] and [`Scheme::min`]
+    /// take it from there. The gap is where the step is fitted from; inside it the error is bounded
+    /// by the certificate like everywhere else.
     ///
     /// # Errors
     /// As [`Scheme::sign`].
@@ -140,10 +144,12 @@ impl Scheme {
         Self::certified(composite_name(degrees), circuit, Function::Relu, &[domain], Measure::Absolute)
     }
 
-    /// tanh, sigmoid or erf on a large [−radius, radius]: cubics fold the domain onto [−inner, inner], where a minimax
-    /// polynomial of the given degree takes over. GELU and SiLU are x times such a scheme.
+    /// tanh, sigmoid or erf on a large [−radius, radius]: cubics fold the domain onto [−inner,
+    /// inner], where a minimax polynomial of the given degree takes over. GELU and SiLU are x times
+    /// such a scheme.
     ///
-    /// `inner` must reach well into the flat part of the function. Each cubic costs two levels and halves the domain.
+    /// `inner` must reach well into the flat part of the function. Each cubic costs two levels and
+    /// halves the domain.
     ///
     /// # Errors
     /// For any other function, a radius not above `inner`, or an exchange that does not converge.
@@ -197,7 +203,8 @@ impl Scheme {
     }
 }
 
-/// The minimax polynomial in either measure, and its error; on a symmetric domain the symmetry of the function is kept exactly.
+/// The minimax polynomial in either measure, and its error; on a symmetric domain the symmetry of
+/// the function is kept exactly.
 pub(crate) fn minimax_polynomial(
     function: Function,
     domain: Interval,
@@ -231,7 +238,8 @@ struct Symmetry {
 }
 
 impl Symmetry {
-    /// Adds constant + slope·x to a Chebyshev polynomial on a symmetric interval, after clearing the other parity.
+    /// Adds constant + slope·x to a Chebyshev polynomial on a symmetric interval, after clearing
+    /// the other parity.
     fn restore(&self, rest: &Polynomial) -> Result<Polynomial> {
         let mut coeffs = rest.clone().with_parity(self.parity).coeffs().to_vec();
         coeffs.resize(coeffs.len().max(2), 0.0);
@@ -251,7 +259,8 @@ fn symmetry(function: Function) -> Option<Symmetry> {
     Some(Symmetry { parity, constant, slope })
 }
 
-/// (2/(a + b), (κ − 1)/(κ + 1)): the slope that levels e_0 on the shifted domain [a, b], and its largest value.
+/// (2/(a + b), (κ − 1)/(κ + 1)): the slope that levels e_0 on the shifted domain [a, b], and its
+/// largest value.
 pub(crate) fn inverse_start(shift: f64, domain: Interval, factors: usize) -> Result<(f64, f64)> {
     Function::Inverse { shift }.check_domain(domain)?;
     let (a, b) = (domain.lo() + shift, domain.hi() + shift);
@@ -265,7 +274,8 @@ pub(crate) fn inverse_start(shift: f64, domain: Interval, factors: usize) -> Res
     Ok((2.0 / (a + b), (b - a) / (a + b)))
 }
 
-/// The constants ω_k = 2/(2 − ε_k²) of [`Circuit::Goldschmidt`] and the error left after them, starting from |e_0| <= epsilon.
+/// The constants ω_k = 2/(2 − ε_k²) of [`Circuit::Goldschmidt`] and the error left after them,
+/// starting from |e_0| <= epsilon.
 pub fn relaxation(epsilon: f64, factors: usize) -> (Vec<f64>, f64) {
     let mut epsilon = epsilon;
     let omegas = (0..factors)
@@ -278,10 +288,11 @@ pub fn relaxation(epsilon: f64, factors: usize) -> (Vec<f64>, f64) {
     (omegas, epsilon)
 }
 
-/// Newton constants (α, β) that level each step, and the error left, from a seed with relative error at most epsilon.
+/// Newton constants (α, β) that level each step, and the error left, from a seed with relative
+/// error at most epsilon.
 ///
-/// With y·√x = 1 + e, Newton gives 1 − (3e² + e³)/2, always low: [1 − (3ε² + ε³)/2, 1]. Scaling by the inverse of the middle
-/// of that range halves the error.
+/// With y·√x = 1 + e, Newton gives 1 − (3e² + e³)/2, always low: [1 − (3ε² + ε³)/2, 1]. Scaling by
+/// the inverse of the middle of that range halves the error.
 pub(crate) fn newton_steps(epsilon: f64, steps: usize) -> (Vec<(f64, f64)>, f64) {
     let mut epsilon = epsilon;
     let constants = (0..steps)

@@ -15,11 +15,12 @@ use serde::{Deserialize, Serialize};
 
 /// One function, made polynomial.
 ///
-/// A scheme does not notice an argument outside its domain: Goldschmidt's product saturates there at a wrong constant, and
-/// polynomials grow. Count violations with [`Scheme::violations`] on clear data first.
+/// A scheme does not notice an argument outside its domain: Goldschmidt's product saturates there
+/// at a wrong constant, and polynomials grow. Count violations with [`Scheme::violations`] on clear
+/// data first.
 ///
-/// Reading one with serde proves it again, which takes about as long as making it: a file cannot claim an error, a domain
-/// or a cost that its circuit has not.
+/// Reading one with serde proves it again, which takes about as long as making it: a file cannot
+/// claim an error, a domain or a cost that its circuit has not.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(try_from = "Claim")]
 pub struct Scheme {
@@ -49,7 +50,8 @@ impl TryFrom<Claim> for Scheme {
 }
 
 impl Scheme {
-    /// A circuit for a function on a domain of disjoint ascending intervals, with its error proved here.
+    /// A circuit for a function on a domain of disjoint ascending intervals, with its error proved
+    /// here.
     ///
     /// # Errors
     /// A pole in the domain, or an error that cannot be bounded.
@@ -149,8 +151,9 @@ impl Scheme {
         self.domain().iter().any(|i| i.contains(x))
     }
 
-    /// How many of the values lie outside the domain, and the worst. Points in a gap of the domain (the neighbourhood of 0
-    /// for a sign) count as outside; the worst is the value farthest from the hull, or else the first in a gap.
+    /// How many of the values lie outside the domain, and the worst. Points in a gap of the domain
+    /// (the neighbourhood of 0 for a sign) count as outside; the worst is the value farthest from
+    /// the hull, or else the first in a gap.
     pub fn violations<'a>(&self, values: impl IntoIterator<Item = &'a f64>) -> Violations {
         let hull = self.hull();
         let mut total = Violations::default();
@@ -176,8 +179,9 @@ impl Scheme {
     /// Proves the error of this scheme again, as reading it from a file does.
     ///
     /// # Errors
-    /// [`Error::NotProved`] if the bound cannot be shown, [`Error::WrongCertificate`] if the recorded cost is not that of
-    /// the circuit, and what [`Certificate::verify`] refuses in a domain or a bound.
+    /// [`Error::NotProved`] if the bound cannot be shown, [`Error::WrongCertificate`] if the
+    /// recorded cost is not that of the circuit, and what [`Certificate::verify`] refuses in a
+    /// domain or a bound.
     pub fn verify(&self) -> Result<()> {
         let cost = self.circuit.cost();
         if cost != self.cost {
@@ -187,12 +191,12 @@ impl Scheme {
         self.certificate.verify(&self.circuit)
     }
 
-    /// max(a, b), for a scheme of max(x, 0) whose domain holds a − b: b + relu(a − b). One level more than the scheme for
-    /// the difference and one for the sum.
+    /// max(a, b), for a scheme of max(x, 0) whose domain holds a − b: b + relu(a − b). One level
+    /// more than the scheme for the difference and one for the sum.
     ///
     /// # Errors
-    /// [`Error::WrongCertificate`] inside the outer result for a scheme of another function; the inner one is the
-    /// arithmetic's.
+    /// [`Error::WrongCertificate`] inside the outer result for a scheme of another function; the
+    /// inner one is the arithmetic's.
     pub fn max<A: Arith>(&self, arith: &mut A, a: &A::Value, b: &A::Value) -> Result<Result<A::Value, A::Error>> {
         self.extremum(arith, (a, b), (1.0, b))
     }

@@ -21,7 +21,8 @@ macro_rules! intrinsics {
     };
 }
 
-/// Where four of eight packed residues lie: their bytes from `start` on, brought near by words, then in place by bytes.
+/// Where four of eight packed residues lie: their bytes from `start` on, brought near by words,
+/// then in place by bytes.
 #[derive(Clone, Copy)]
 struct Half {
     start: usize,
@@ -92,7 +93,8 @@ impl Lanes for Avx2 {
 
     #[inline(always)]
     unsafe fn gather(p: *const f64, index: *const u32) -> Self {
-        // SAFETY: the caller's promise. Four scalar loads beat the gather instruction on the CPUs at hand.
+        // SAFETY: the caller's promise. Four scalar loads beat the gather instruction on the CPUs
+        // at hand.
         unsafe {
             let at = |lane| *p.add(*index.add(lane) as usize);
             Self(_mm256_setr_pd(at(0), at(1), at(2), at(3)))

@@ -8,8 +8,8 @@ use super::simd::Lanes;
 #[derive(Clone, Copy)]
 pub(super) struct Avx512(__m512d);
 
-/// Eight places. Automorphisms map aligned blocks of 16 slots to such blocks: two loads and a permutation are a fraction of
-/// what the gather instruction costs.
+/// Eight places. Automorphisms map aligned blocks of 16 slots to such blocks: two loads and a
+/// permutation are a fraction of what the gather instruction costs.
 #[derive(Clone, Copy)]
 pub(super) struct Places {
     index: __m256i,

@@ -20,7 +20,8 @@ pub(super) fn avx512() -> bool {
     avx2() && std::arch::is_x86_feature_detected!("avx512f") && std::arch::is_x86_feature_detected!("avx512dq")
 }
 
-/// Whether the kernel on 52-bit integers runs: instructions that multiply (IFMA) and that unpack (VBMI).
+/// Whether the kernel on 52-bit integers runs: instructions that multiply (IFMA) and that unpack
+/// (VBMI).
 #[cfg(target_arch = "x86_64")]
 pub(super) fn avx512ifma() -> bool {
     avx512()

@@ -5,12 +5,14 @@ use num_traits::ToPrimitive;
 
 use crate::modulus::Modulus;
 
-/// Constants that take residues modulo `q_0 … q_{l-1}` (product `Q`) to residues modulo `p_0 … p_{k-1}`.
+/// Constants that take residues modulo `q_0 … q_{l-1}` (product `Q`) to residues modulo `p_0 …
+/// p_{k-1}`.
 ///
-/// With `y_i = x_i (Q/q_i)^-1 mod q_i` and `v = round(sum_i y_i / q_i)`, the centred integer is
-/// `x = sum_i y_i (Q/q_i) - v Q` (Halevi, Polyakov and Shoup, "An improved RNS variant of the BFV scheme").
-/// Kernels accumulate `s = sum_i y_i / q_i` as `s = y_i.mul_add(recip_i, s)`, in order of `i` from 0; where the
-/// fraction of `s` is within [`ExtendTable::EDGE`] of one half they ask [`ExtendTable::exact_v`].
+/// With `y_i = x_i (Q/q_i)^-1 mod q_i` and `v = round(sum_i y_i / q_i)`, the centred integer is `x
+/// = sum_i y_i (Q/q_i) - v Q` (Halevi, Polyakov and Shoup, "An improved RNS variant of the BFV
+/// scheme"). Kernels accumulate `s = sum_i y_i / q_i` as `s = y_i.mul_add(recip_i, s)`, in order of
+/// `i` from 0; where the fraction of `s` is within [`ExtendTable::EDGE`] of one half they ask
+/// [`ExtendTable::exact_v`].
 #[derive(Debug)]
 pub struct ExtendTable {
     /// The source primes `q_i`.
@@ -31,7 +33,8 @@ pub struct ExtendTable {
 }
 
 impl ExtendTable {
-    /// Sums this close to a half are decided by integers; the float sum is off by less than `2^-40` up to 2^10 primes.
+    /// Sums this close to a half are decided by integers; the float sum is off by less than `2^-40`
+    /// up to 2^10 primes.
     pub const EDGE: f64 = 1.0 / (1u64 << 40) as f64;
 
     /// Builds the constants; the source primes must be distinct.
@@ -62,7 +65,8 @@ impl ExtendTable {
         &self.product
     }
 
-    /// `round(sum_i y_i / q_i)` decided exactly; a cold path, reached once in about `2^40` random coefficients.
+    /// `round(sum_i y_i / q_i)` decided exactly; a cold path, reached once in about `2^40` random
+    /// coefficients.
     #[cold]
     pub fn exact_v(&self, y: impl Iterator<Item = f64>) -> f64 {
         let sum: BigUint = self.cofactors.iter().zip(y).map(|(c, y)| c * (y as u64)).sum();

@@ -1,6 +1,7 @@
 //! Advice to the operating system about large buffers.
 
-/// Asks for huge pages behind fresh memory: limbs are half a megabyte each, and small pages cost address look-ups.
+/// Asks for huge pages behind fresh memory: limbs are half a megabyte each, and small pages cost
+/// address look-ups.
 ///
 /// Advice only: nothing changes but speed, and failure is ignored.
 pub(crate) fn prefer_huge_pages<T>(memory: &mut [T]) {
@@ -16,8 +17,8 @@ pub(crate) fn prefer_huge_pages<T>(memory: &mut [T]) {
         let end = range.end as usize / HUGE_PAGE * HUGE_PAGE;
         if start < end {
             let address = range.start.cast::<u8>().wrapping_add(start - range.start as usize);
-            // SAFETY: `madvise` is the C library's; whole pages inside a slice we hold exclusively, and MADV_HUGEPAGE
-            // changes neither contents nor mapping.
+            // SAFETY: `madvise` is the C library's; whole pages inside a slice we hold exclusively,
+            // and MADV_HUGEPAGE changes neither contents nor mapping.
             unsafe { madvise(address, end - start, MADV_HUGEPAGE) };
         }
     }

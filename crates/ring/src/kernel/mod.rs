@@ -1,9 +1,10 @@
 //! Slice-level kernels, chosen once per [`Ring`](crate::Ring) for the running CPU.
 //!
-//! Contract of every function in [`Kernel`]: operand slices of one call have equal length (the shortest decides);
-//! residues are integers held exactly in `f64`, canonical in `[0, q)` on entry and on exit. Canonical form makes all
-//! kernels agree bit for bit whatever order they compute in. Whoever calls a kernel directly vouches for that: slices that do
-//! not fit a table, or indices beyond their source, panic. This is the only module with `unsafe` code.
+//! Contract of every function in [`Kernel`]: operand slices of one call have equal length (the
+//! shortest decides); residues are integers held exactly in `f64`, canonical in `[0, q)` on entry
+//! and on exit. Canonical form makes all kernels agree bit for bit whatever order they compute in.
+//! Whoever calls a kernel directly vouches for that: slices that do not fit a table, or indices
+//! beyond their source, panic. This is the only module with `unsafe` code.
 #![allow(unsafe_code)]
 
 #[cfg(target_arch = "x86_64")]
@@ -43,8 +44,8 @@ impl Kernel {
         Self::available().last().copied().unwrap_or(&integer::KERNEL)
     }
 
-    /// The kernel that the environment variable `CIPHERLM_KERNEL` names, else [`Kernel::best`]. It serves those who measure:
-    /// results do not depend on it.
+    /// The kernel that the environment variable `CIPHERLM_KERNEL` names, else [`Kernel::best`]. It
+    /// serves those who measure: results do not depend on it.
     ///
     /// # Errors
     /// [`Error::UnknownKernel`] if this CPU cannot run it.

@@ -11,11 +11,13 @@ use super::cpu;
 use super::ifma::table::{self as ifma, WordTwiddles};
 use super::integer::table::IntegerTwiddles;
 
-/// Slot `index` of a forward NTT of length `2^log_n` holds the value at `psi^e`; this returns the odd exponent `e < 2N`.
+/// Slot `index` of a forward NTT of length `2^log_n` holds the value at `psi^e`; this returns the
+/// odd exponent `e < 2N`.
 ///
-/// All kernels share this order; automorphisms depend on nothing else. It is bit-reversed order with each block of 16
-/// slots transposed as a 4 x 4 matrix (what vector code gets for free); runs of `2^k >= 16` slots from a multiple of
-/// `2^k` hold the exponents of one residue class modulo `2^(log_n + 1 - k)`.
+/// All kernels share this order; automorphisms depend on nothing else. It is bit-reversed order
+/// with each block of 16 slots transposed as a 4 x 4 matrix (what vector code gets for free); runs
+/// of `2^k >= 16` slots from a multiple of `2^k` hold the exponents of one residue class modulo
+/// `2^(log_n + 1 - k)`.
 pub fn eval_exponent(log_n: u32, index: usize) -> usize {
     2 * reverse_bits(transpose16(index), log_n) + 1
 }
@@ -120,16 +122,18 @@ impl NttTable {
 
 /// Twiddle factors of one direction, laid out for the vector kernels, centred in `(-q/2, q/2)`.
 ///
-/// With `w[i] = psi^reverse(i)`, a butterfly over blocks `i` of `m` has the factors `w[m + i]` (first level), then
-/// `w[2 (m + i)]` and `w[2 (m + i) + 1]`.
+/// With `w[i] = psi^reverse(i)`, a butterfly over blocks `i` of `m` has the factors `w[m + i]`
+/// (first level), then `w[2 (m + i)]` and `w[2 (m + i) + 1]`.
 #[cfg(target_arch = "x86_64")]
 #[derive(Debug)]
 pub(super) struct Twiddles {
-    /// Levels of distance 16 and more, in order of `m`: the factors of each butterfly, then their quotients by `q`.
-    /// An odd number of levels starts with one of radix 2 (one factor and its quotient).
+    /// Levels of distance 16 and more, in order of `m`: the factors of each butterfly, then their
+    /// quotients by `q`. An odd number of levels starts with one of radix 2 (one factor and its
+    /// quotient).
     passes: Vec<f64>,
-    /// The last four levels, 16 entries per block of 16 elements: the three factors shared by the block and a pad, then
-    /// 4 each of the first level's and the second level's two factors, one per row of the block.
+    /// The last four levels, 16 entries per block of 16 elements: the three factors shared by the
+    /// block and a pad, then 4 each of the first level's and the second level's two factors, one
+    /// per row of the block.
     tail: Vec<Line>,
 }
 
@@ -168,7 +172,8 @@ impl Twiddles {
         Self { passes, tail }
     }
 
-    /// The factors of the pass over `m` blocks, six per block (two of the one block of a radix-2 pass).
+    /// The factors of the pass over `m` blocks, six per block (two of the one block of a radix-2
+    /// pass).
     #[inline(always)]
     pub(super) fn pass(&self, m: usize) -> *const f64 {
         self.passes[2 * (m - 1)..].as_ptr()

@@ -12,11 +12,14 @@ use crate::modulus::Modulus;
 pub struct Kernel {
     /// `"integer"`, `"scalar"`, `"avx2"`, `"avx512"` or `"avx512ifma"`.
     pub name: &'static str,
-    /// Whether the inner product is faster with packed keys: it is where unpacking hides behind reading from memory.
+    /// Whether the inner product is faster with packed keys: it is where unpacking hides behind
+    /// reading from memory.
     pub packed_is_faster: bool,
-    /// Forward negacyclic NTT in place: coefficients to evaluations, in the order of [`eval_exponent`](crate::eval_exponent).
+    /// Forward negacyclic NTT in place: coefficients to evaluations, in the order of
+    /// [`eval_exponent`](crate::eval_exponent).
     pub ntt_forward: fn(&NttTable, &mut [f64]),
-    /// Inverse NTT in place, scaled by a constant residue: `(table, values, constant)`; pass 1 for the plain inverse.
+    /// Inverse NTT in place, scaled by a constant residue: `(table, values, constant)`; pass 1 for
+    /// the plain inverse.
     pub ntt_inverse: fn(&NttTable, &mut [f64], f64),
     /// `a += b`.
     pub add: fn(&Modulus, &mut [f64], &[f64]),
@@ -40,12 +43,14 @@ pub struct Kernel {
     pub reduce: fn(&Modulus, &mut [f64], &[f64]),
     /// `dst[i] = src[index[i]]`.
     pub permute: fn(&mut [f64], &[f64], &[u32]),
-    /// Centred basis extension of a block of coefficients: `(table, sources, destinations)`, one slice per prime.
+    /// Centred basis extension of a block of coefficients: `(table, sources, destinations)`, one
+    /// slice per prime.
     pub extend: Extend,
     /// `acc0 += sum_d digit_d * key0_d`, `acc1 += sum_d digit_d * key1_d`.
     pub inner_product2: InnerProduct2,
-    /// `acc0 = sum_d digit_d * key0_d`, `acc1 = sum_d digit_d * key1_d`, where key `d` holds both factors packed, as
-    /// [`PackedPair::limb`](crate::PackedPair::limb) has them. Bytes after the groups in use make the last ones faster.
+    /// `acc0 = sum_d digit_d * key0_d`, `acc1 = sum_d digit_d * key1_d`, where key `d` holds both
+    /// factors packed, as [`PackedPair::limb`](crate::PackedPair::limb) has them. Bytes after the
+    /// groups in use make the last ones faster.
     pub inner_product_packed: InnerProductPacked,
 }
 

@@ -1,8 +1,9 @@
 //! Pairs of limbs in as many bits a residue as their prime has.
 //!
-//! Eight residues of the first limb and eight of the second make a group; groups follow each other. The eight residues
-//! are fields of [`Modulus::bits`] bits, little-endian and without gaps, so that they fill as many bytes as a field has
-//! bits, and a vector kernel finds eight residues at every such step.
+//! Eight residues of the first limb and eight of the second make a group; groups follow each other.
+//! The eight residues are fields of [`Modulus::bits`] bits, little-endian and without gaps, so that
+//! they fill as many bytes as a field has bits, and a vector kernel finds eight residues at every
+//! such step.
 
 use crate::modulus::Modulus;
 
@@ -20,14 +21,16 @@ pub(crate) fn group_bytes(m: &Modulus) -> usize {
     2 * m.bits() as usize
 }
 
-/// Packs two limbs, a multiple of [`GROUP`] residues long, into their groups; `out` has [`SLACK`] bytes more.
+/// Packs two limbs, a multiple of [`GROUP`] residues long, into their groups; `out` has [`SLACK`]
+/// bytes more.
 pub(crate) fn pack_pair(m: &Modulus, pair: [&[f64]; 2], out: &mut [u8]) {
     let bits = m.bits() as usize;
     let [first, second] = pair.map(|limb| limb.as_chunks::<GROUP>().0);
     for (group, (a, b)) in first.iter().zip(second).enumerate() {
         for (half, values) in [a, b].into_iter().enumerate() {
             let out = &mut out[(2 * group + half) * bits..];
-            // Each store carries the bits of the field before that share its first byte, and zeros what follows it.
+            // Each store carries the bits of the field before that share its first byte, and zeros
+            // what follows it.
             let mut shared = 0;
             for (i, &value) in values.iter().enumerate() {
                 let (at, shift) = (i * bits / 8, i * bits % 8);

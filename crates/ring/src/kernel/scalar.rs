@@ -1,7 +1,8 @@
 //! The reference kernel: one residue at a time, in f64 fused multiply-add arithmetic.
 //!
-//! The x86-64 baseline has no FMA instruction, so every function is compiled twice: as it is (calling the math
-//! library's `fma`) and with the CPU's own instruction enabled. Both are exact, hence equal.
+//! The x86-64 baseline has no FMA instruction, so every function is compiled twice: as it is
+//! (calling the math library's `fma`) and with the CPU's own instruction enabled. Both are exact,
+//! hence equal.
 
 use super::{ExtendTable, Kernel, NttTable};
 use crate::modulus::Modulus;
@@ -32,7 +33,8 @@ macro_rules! kernels {
                     fn with_fma($($arg: $ty),*) {
                         body::$name($($arg),*);
                     }
-                    // SAFETY: `KERNEL` is private to `kernel()`, which hands it out only after detecting FMA.
+                    // SAFETY: `KERNEL` is private to `kernel()`, which hands it out only after
+                    // detecting FMA.
                     unsafe { with_fma($($arg),*) }
                 }
             )*
@@ -67,7 +69,8 @@ mod body {
     use crate::kernel::ntt::transpose_blocks;
     use crate::kernel::packed::inner_product_from;
 
-    /// Cooley-Tukey butterflies, natural order in, bit-reversed order with transposed blocks of 16 out.
+    /// Cooley-Tukey butterflies, natural order in, bit-reversed order with transposed blocks of 16
+    /// out.
     #[inline(always)]
     pub(super) fn ntt_forward(t: &NttTable, a: &mut [f64]) {
         let (m, [powers, _]) = (t.modulus, t.reference());
@@ -210,7 +213,8 @@ mod body {
             for (j, (m, out)) in t.to.iter().zip(dst.iter_mut()).enumerate() {
                 let row = &t.matrix[j * src.len()..][..src.len()];
                 for k in 0..len {
-                    // v <= l is far below every prime in use, but a small prime may be smaller than y.
+                    // v <= l is far below every prime in use, but a small prime may be smaller than
+                    // y.
                     let mut sum = m.mul_f64(m.reduce_f64(v[k]), t.neg_q[j]);
                     for (i, &c) in row.iter().enumerate() {
                         sum = m.add_f64(sum, m.mul_f64(m.reduce_f64(y[i * BLOCK + k]), c));

@@ -13,14 +13,16 @@ macro_rules! simd_functions {
                     // SAFETY: compiled for the instructions of these lanes.
                     unsafe { simd::$module::$name::<Vector>($($arg),*) }
                 }
-                // SAFETY: the table is private to `kernel()`, which hands it out only after detecting the features.
+                // SAFETY: the table is private to `kernel()`, which hands it out only after
+                // detecting the features.
                 unsafe { compiled($($arg),*) }
             }
         )*
     };
 }
 
-/// Declares `kernel()`, the table of the bodies in `simd` compiled for `$lanes`, if the CPU has what `$cpu` asks for.
+/// Declares `kernel()`, the table of the bodies in `simd` compiled for `$lanes`, if the CPU has
+/// what `$cpu` asks for.
 macro_rules! simd_kernel {
     ($name:literal, $cpu:ident, $enable:tt, $lanes:ident) => {
         /// The kernel of this module if the CPU can run it.

@@ -1,5 +1,5 @@
-//! Every kernel against the scalar one, bit for bit, and the transforms against evaluation. The kernel on integers shares no
-//! arithmetic with those on floats: what they agree on is right.
+//! Every kernel against the scalar one, bit for bit, and the transforms against evaluation. The
+//! kernel on integers shares no arithmetic with those on floats: what they agree on is right.
 
 use super::*;
 use crate::modulus::Modulus;
@@ -40,7 +40,8 @@ fn other_kernels() -> Vec<&'static Kernel> {
 /// Lengths around multiples of the lanes, and starts that are not aligned.
 const SHAPES: [(usize, usize); 9] = [(0, 0), (0, 1), (1, 3), (0, 4), (3, 5), (1, 8), (2, 15), (0, 33), (5, 259)];
 
-/// Runs `f` on the scalar and all other kernels with copies of `outputs` cut to odd shapes; all must agree.
+/// Runs `f` on the scalar and all other kernels with copies of `outputs` cut to odd shapes; all
+/// must agree.
 fn agree(what: &str, m: &Modulus, outputs: &[Vec<f64>], f: impl Fn(&Kernel, &mut [&mut [f64]], usize, usize)) {
     for (start, len) in SHAPES {
         let run = |kernel: &Kernel| {
@@ -105,7 +106,8 @@ fn reduction_agrees_on_the_whole_input_range() {
     }
 }
 
-/// Scattered indices, and indices within aligned blocks of 16 as automorphisms have them, the last block cut short.
+/// Scattered indices, and indices within aligned blocks of 16 as automorphisms have them, the last
+/// block cut short.
 fn permutations(n: usize) -> [Vec<u32>; 2] {
     let n = n as u32;
     [
@@ -142,7 +144,8 @@ fn an_index_out_of_range_is_refused() {
     }
 }
 
-/// The gather instruction reads indices as signed: a source that needs the 32nd bit would be read before its start.
+/// The gather instruction reads indices as signed: a source that needs the 32nd bit would be read
+/// before its start.
 #[cfg(target_arch = "x86_64")]
 #[test]
 fn sources_beyond_signed_indices_are_refused() {

@@ -7,7 +7,8 @@ use cipherlm_ring::{Coeff, Domain, Kernel, Limbs, Poly, Ring, Seed, ntt_primes, 
 use num_bigint::BigInt;
 use proptest::prelude::ProptestConfig;
 
-/// Primes of mixed sizes, so that nothing depends on their being alike: 50, 40, 50, 30, 45, 49, 36 and 50 bits.
+/// Primes of mixed sizes, so that nothing depends on their being alike: 50, 40, 50, 30, 45, 49, 36
+/// and 50 bits.
 pub(crate) fn mixed_ring(log_n: u32) -> Arc<Ring> {
     mixed_ring_on(log_n, Kernel::best())
 }

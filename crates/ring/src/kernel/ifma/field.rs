@@ -44,8 +44,9 @@ impl Field {
         }
     }
 
-    /// `(x, y)` to `(x + y w, x - y w)` in lockstep, given factors and quotients `v`, the floors of `2^52 w / q`. Both are
-    /// below `x + 2`: with `k` the high half of `y v`, `0 <= y w - k q < 2q` for any `y < 2^52`.
+    /// `(x, y)` to `(x + y w, x - y w)` in lockstep, given factors and quotients `v`, the floors of
+    /// `2^52 w / q`. Both are below `x + 2`: with `k` the high half of `y v`, `0 <= y w - k q < 2q`
+    /// for any `y < 2^52`.
     #[inline]
     #[target_feature(enable = "avx512f,avx512ifma")]
     pub(super) fn forward(self, x: [Words; 4], y: [Words; 4], w: [Words; 4], v: [Words; 4]) -> [[Words; 4]; 2] {
@@ -110,7 +111,8 @@ impl Field {
         _mm512_madd52lo_epu64(x, k, self.neg_q)
     }
 
-    /// The factors that have these quotients: `2^52 w = v q + r` with `0 < r < q`, so `w` is one above the high half of `v q`.
+    /// The factors that have these quotients: `2^52 w = v q + r` with `0 < r < q`, so `w` is one
+    /// above the high half of `v q`.
     #[inline]
     #[target_feature(enable = "avx512f,avx512ifma")]
     pub(super) fn factors<const K: usize>(self, v: [Words; K]) -> [Words; K] {
@@ -123,7 +125,8 @@ impl Field {
 
     /// Canonical floats of values up to 35.
     ///
-    /// `(v + 1/2) / q` is at least `1 / 2q > 2^-46.6` off an integer, and its float less than `35 * 2^-53 + 2^-48 < 2^-46.9` off.
+    /// `(v + 1/2) / q` is at least `1 / 2q > 2^-46.6` off an integer, and its float less than `35 *
+    /// 2^-53 + 2^-48 < 2^-46.9` off.
     #[inline]
     #[target_feature(enable = "avx512f,avx512dq")]
     pub(super) fn to_floats(self, v: Words) -> __m512d {
@@ -222,7 +225,8 @@ impl Factors {
     }
 }
 
-/// An exchange of a bit of the lane number, counted from the left, with the bit that chooses between two vectors.
+/// An exchange of a bit of the lane number, counted from the left, with the bit that chooses
+/// between two vectors.
 #[derive(Clone, Copy)]
 pub(super) enum Exchange {
     /// `a b c, v` to `v b c, a`.

@@ -1,4 +1,5 @@
-//! Forward transform: Cooley-Tukey butterflies, depth first, so that all but the first passes run in cache.
+//! Forward transform: Cooley-Tukey butterflies, depth first, so that all but the first passes run
+//! in cache.
 //!
 //! Nothing is reduced: from canonical, values grow by 2 a level, to 35 after 17 levels.
 
@@ -100,8 +101,9 @@ fn third_level(f: Field, x: [Words; 8], w: [Words; 4], v: [Words; 4]) -> [Words;
     [x0, x1, x2, x3, x4, x5, x6, x7]
 }
 
-/// The last six levels of `count` blocks, three between whole vectors and three within pairs of vectors. Software pipelined:
-/// the first three of a block run between the last three of the one before, so that the CPU's window holds independent work.
+/// The last six levels of `count` blocks, three between whole vectors and three within pairs of
+/// vectors. Software pipelined: the first three of a block run between the last three of the one
+/// before, so that the CPU's window holds independent work.
 #[inline]
 #[target_feature(enable = "avx512f,avx512dq,avx512ifma")]
 unsafe fn tail(f: Field, a: *mut f64, count: usize, tw: *const u64) {
@@ -122,10 +124,12 @@ unsafe fn tail(f: Field, a: *mut f64, count: usize, tw: *const u64) {
     }
 }
 
-/// The last three levels of the block at `a` from `x`, to canonical floats, and, if there is `MORE`, the three before of the next block.
+/// The last three levels of the block at `a` from `x`, to canonical floats, and, if there is
+/// `MORE`, the three before of the next block.
 ///
-/// A pair of vectors holds 16 neighbours, numbered `r1 r0 c1 c0` in binary: `r1` chooses the vector, lanes are `r0 c1 c0`. Each
-/// exchange makes the bit of the level's distance choose the vector; the results belong in lanes `c0 r1 r0` with `c1` to choose.
+/// A pair of vectors holds 16 neighbours, numbered `r1 r0 c1 c0` in binary: `r1` chooses the
+/// vector, lanes are `r0 c1 c0`. Each exchange makes the bit of the level's distance choose the
+/// vector; the results belong in lanes `c0 r1 r0` with `c1` to choose.
 #[inline]
 #[target_feature(enable = "avx512f,avx512dq,avx512ifma")]
 unsafe fn step<const MORE: bool>(
@@ -135,7 +139,8 @@ unsafe fn step<const MORE: bool>(
     tw: *const u64,
     next_factors: *const u64,
 ) -> [Words; 8] {
-    // SAFETY: the caller promises a block of elements at `a` and of quotients at `tw`, or two, and a line of factors.
+    // SAFETY: the caller promises a block of elements at `a` and of quotients at `tw`, or two, and
+    // a line of factors.
     unsafe {
         let mut next = x;
         let v = tw.add(BLOCK);

@@ -24,8 +24,8 @@ pub(super) fn inner_product_packed(m: &Modulus, acc0: &mut [f64], acc1: &mut [f6
     let acc = [acc0.as_mut_ptr(), acc1.as_mut_ptr()];
     for start in (0..if groups == 0 { 0 } else { terms }).step_by(CHUNK) {
         let chunk = Chunk { digits: &digits[start..], keys: &keys[start..], acc, groups };
-        // SAFETY: all operands have this many groups, and keys the slack after them; `kernel` hands this
-        // out only after detecting the features.
+        // SAFETY: all operands have this many groups, and keys the slack after them; `kernel` hands
+        // this out only after detecting the features.
         unsafe {
             match (terms - start, start != 0) {
                 (1, false) => chunk.run::<1, false>(m),
@@ -50,7 +50,8 @@ struct Chunk<'a> {
     groups: usize,
 }
 
-/// Low and high 52 bits of the products, summed apart; the high ones in the low bits of the float [`HIGH`].
+/// Low and high 52 bits of the products, summed apart; the high ones in the low bits of the float
+/// [`HIGH`].
 #[derive(Clone, Copy)]
 struct Sum {
     low: __m512i,
@@ -59,7 +60,8 @@ struct Sum {
 
 impl Chunk<'_> {
     /// # Safety
-    /// `D` operands of `groups > 0` groups each, keys with [`SLACK`](crate::kernel::packed::SLACK) bytes more; the CPU has the features.
+    /// `D` operands of `groups > 0` groups each, keys with [`SLACK`](crate::kernel::packed::SLACK)
+    /// bytes more; the CPU has the features.
     #[target_feature(enable = "avx512f,avx512dq,avx512bw,avx512vbmi,avx512ifma,avx2,fma")]
     unsafe fn run<const D: usize, const ADD: bool>(&self, m: &Modulus) {
         let fields = Fields::new(m.bits());

@@ -1,7 +1,7 @@
 //! Inverse transform: the forward one mirrored, with Gentleman-Sande butterflies.
 //!
-//! Between passes values are at most 8. Three levels of sums make that 64, which is reduced; what is a product on the way is
-//! below 2, and at most two levels of sums make that 8.
+//! Between passes values are at most 8. Three levels of sums make that 64, which is reduced; what
+//! is a product on the way is below 2, and at most two levels of sums make that 8.
 
 use std::arch::x86_64::*;
 
@@ -66,7 +66,8 @@ impl Four {
         Self { near: [w2, w3], far: [w1; 2], sum: w1 }
     }
 
-    /// All outputs times `scale`: the differences where they arise from unscaled values, the sum of all at the end.
+    /// All outputs times `scale`: the differences where they arise from unscaled values, the sum of
+    /// all at the end.
     #[inline(always)]
     unsafe fn scaled(m: &Modulus, tw: *const u64, scale: f64) -> Self {
         // SAFETY: the caller's promise.
@@ -102,7 +103,8 @@ impl Eight {
     }
 }
 
-/// `w scale` and its quotient, in float arithmetic: integer division takes as long as a row of butterflies.
+/// `w scale` and its quotient, in float arithmetic: integer division takes as long as a row of
+/// butterflies.
 #[inline(always)]
 fn scaled(m: &Modulus, w: u64, scale: f64) -> Factor {
     let w = m.mul_f64(w as f64, scale);
@@ -197,8 +199,8 @@ fn third_level(f: Field, x: [Words; 8], w: [Words; 4], v: [Words; 4]) -> [Words;
     [x0, x1, x2, x3, x4, x5, x6, x7]
 }
 
-/// The first six levels of `count` blocks, three within pairs of vectors and three between whole vectors, the latter run between the
-/// former of the next block. From canonical to at most 8.
+/// The first six levels of `count` blocks, three within pairs of vectors and three between whole
+/// vectors, the latter run between the former of the next block. From canonical to at most 8.
 #[inline]
 #[target_feature(enable = "avx512f,avx512dq,avx512ifma")]
 unsafe fn tail(f: Field, a: *mut f64, count: usize, tw: *const u64) {
@@ -215,8 +217,9 @@ unsafe fn tail(f: Field, a: *mut f64, count: usize, tw: *const u64) {
     }
 }
 
-/// The first three levels of the block at `a`, if there is a `NEXT`, and the other three of the block before from `x` on, if
-/// there is a `LAST`, with its factors. Lanes are those of the forward transform in reverse.
+/// The first three levels of the block at `a`, if there is a `NEXT`, and the other three of the
+/// block before from `x` on, if there is a `LAST`, with its factors. Lanes are those of the forward
+/// transform in reverse.
 #[inline]
 #[target_feature(enable = "avx512f,avx512dq,avx512ifma")]
 unsafe fn step<const NEXT: bool, const LAST: bool>(
@@ -226,7 +229,8 @@ unsafe fn step<const NEXT: bool, const LAST: bool>(
     tw: *const u64,
     w: *const u64,
 ) -> [Words; 8] {
-    // SAFETY: the caller promises the blocks of elements and quotients that the flags ask for, and a line of factors.
+    // SAFETY: the caller promises the blocks of elements and quotients that the flags ask for, and
+    // a line of factors.
     unsafe {
         let (mut pairs, mut x) = ([[_mm512_setzero_si512(); 4]; 2], x);
         let v = tw.wrapping_sub(BLOCK);

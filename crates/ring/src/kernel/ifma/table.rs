@@ -19,8 +19,8 @@ pub(in crate::kernel) fn fits(modulus: &Modulus, log_n: u32) -> bool {
     modulus.value() < LIMIT && log_n >= MIN_LOG_DEGREE
 }
 
-/// The levels above the blocks: sizes of blocks and levels of each pass, largest first. Three levels a pass, and two in the last one or
-/// two where the number is no multiple of three.
+/// The levels above the blocks: sizes of blocks and levels of each pass, largest first. Three
+/// levels a pass, and two in the last one or two where the number is no multiple of three.
 pub(super) fn passes(log_n: u32) -> impl DoubleEndedIterator<Item = (usize, u32)> {
     let levels = log_n - BLOCK.trailing_zeros();
     let twos = (3 - levels % 3) % 3;
@@ -36,15 +36,17 @@ pub(super) fn leaf(log_n: u32) -> usize {
 
 /// Twiddle factors of one direction.
 ///
-/// With `w[i] = psi^reverse(i)`, block `i` of the level with `m` blocks has the factor of number `m + i`, and its halves have numbers
-/// `2 (m + i)` and `2 (m + i) + 1` in the next.
+/// With `w[i] = psi^reverse(i)`, block `i` of the level with `m` blocks has the factor of number `m
+/// + i`, and its halves have numbers `2 (m + i)` and `2 (m + i) + 1` in the next.
 #[derive(Debug)]
 pub(in crate::kernel) struct WordTwiddles {
-    /// The passes, largest blocks first; for each block the factors of its levels, then their quotients.
+    /// The passes, largest blocks first; for each block the factors of its levels, then their
+    /// quotients.
     passes: Vec<u64>,
     /// Where passes start, by the logarithm of their number of blocks.
     starts: Vec<usize>,
-    /// Eight lines for each block of 64 elements: the quotients alone, from which the factors follow.
+    /// Eight lines for each block of 64 elements: the quotients alone, from which the factors
+    /// follow.
     tail: Vec<Line>,
 }
 
@@ -73,7 +75,8 @@ impl WordTwiddles {
         for a in n / BLOCK..2 * n / BLOCK {
             // Levels between whole vectors; the first word only pads.
             tail.push(Line([a, a, 2 * a, 2 * a + 1, 4 * a, 4 * a + 1, 4 * a + 2, 4 * a + 3].map(quotient)));
-            // Levels within pairs of vectors, in the order in which vectors of factors are made from them.
+            // Levels within pairs of vectors, in the order in which vectors of factors are made
+            // from them.
             let line = |from: usize, order: [usize; 8]| Line(order.map(|k| quotient(from + k)));
             tail.push(line(8 * a, [0, 2, 1, 3, 4, 6, 5, 7]));
             tail.extend([0, 8].map(|k| line(16 * a + k, [0, 4, 2, 6, 1, 5, 3, 7])));

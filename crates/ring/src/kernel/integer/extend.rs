@@ -8,7 +8,8 @@ use crate::modulus::Modulus;
 const POINT: u32 = 94;
 /// One half.
 const HALF: u128 = 1 << (POINT - 1);
-/// Sums this close to a half are decided by integers: each of at most `2^16` fractions is less than `2^-63` short.
+/// Sums this close to a half are decided by integers: each of at most `2^16` fractions is less than
+/// `2^-63` short.
 const EDGE: u128 = 1 << (POINT - 47);
 
 /// The floor of `2^114 / q`, which times a residue has [`POINT`] + 20 bits after the point.

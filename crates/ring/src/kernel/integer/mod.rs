@@ -1,8 +1,10 @@
-//! Integers instead of floats: for CPUs without fused multiply-add (`wasm32` among them), where each product of the
-//! scalar kernel calls the math library, and as a second opinion on all other kernels, with which it shares no arithmetic.
+//! Integers instead of floats: for CPUs without fused multiply-add (`wasm32` among them), where
+//! each product of the scalar kernel calls the math library, and as a second opinion on all other
+//! kernels, with which it shares no arithmetic.
 //!
-//! Products with a known factor are Shoup's, others Barrett's. Transforms keep values below `4 q < 2^52` (Harvey, "Faster
-//! arithmetic for number-theoretic transforms"), as words in the bits of the floats they replace.
+//! Products with a known factor are Shoup's, others Barrett's. Transforms keep values below `4 q <
+//! 2^52` (Harvey, "Faster arithmetic for number-theoretic transforms"), as words in the bits of the
+//! floats they replace.
 
 mod extend;
 mod field;
@@ -46,7 +48,8 @@ fn factor(f: Field, w: f64) -> Factor {
     Factor::new(Field::word(w), f.q)
 }
 
-/// Takes a slice through levels of butterflies on words: each level's number of blocks and its factors, one a block.
+/// Takes a slice through levels of butterflies on words: each level's number of blocks and its
+/// factors, one a block.
 fn butterflies<'a>(
     a: &mut [f64],
     levels: impl Iterator<Item = &'a [Factor]>,

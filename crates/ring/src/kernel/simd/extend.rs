@@ -8,8 +8,8 @@ use super::{Field, Lanes, prefetch_write};
 const BLOCK: usize = 128;
 /// Vectors per broadcast constant.
 const WIDTH: usize = 4;
-/// Products per reduction. Factors are centred, so eight are at most `2^101` together and `high` stays in
-/// `[2^102, 2^103]`, where the last place is `2^50`.
+/// Products per reduction. Factors are centred, so eight are at most `2^101` together and `high`
+/// stays in `[2^102, 2^103]`, where the last place is `2^50`.
 const CHUNK: usize = 8;
 const BASE: f64 = 1.5 * (1u128 << 102) as f64;
 
@@ -28,7 +28,8 @@ pub(in crate::kernel) unsafe fn extend<V: Lanes>(t: &ExtendTable, src: &[&[f64]]
             y[..len].copy_from_slice(&x[start..start + len]);
             y[len..].fill(0.0);
         }
-        // SAFETY: `BLOCK` elements per source prime in `digits`, `BLOCK` in `quotients`, and in each output.
+        // SAFETY: `BLOCK` elements per source prime in `digits`, `BLOCK` in `quotients`, and in
+        // each output.
         unsafe {
             digits_of::<V>(t, digits, quotients);
             for j in 0..dst.len() {
@@ -87,7 +88,8 @@ unsafe fn digits_of<V: Lanes>(t: &ExtendTable, digits: &mut [f64], quotients: &m
 unsafe fn row<V: Lanes>(t: &ExtendTable, j: usize, digits: &[f64], quotients: &[f64], dst: *mut f64) {
     let terms = t.from.len();
     let constants = &t.matrix_centred[j * terms..][..terms];
-    // SAFETY: `BLOCK` elements, a multiple of `WIDTH` vectors, per source prime, in `quotients` and at `dst`.
+    // SAFETY: `BLOCK` elements, a multiple of `WIDTH` vectors, per source prime, in `quotients` and
+    // at `dst`.
     unsafe {
         let f = Field::<V>::new(&t.to[j]);
         let neg_q = V::splat(t.neg_q_centred[j]);
@@ -111,7 +113,8 @@ unsafe fn row<V: Lanes>(t: &ExtendTable, j: usize, digits: &[f64], quotients: &[
                     }
                     y = y.add(BLOCK);
                 }
-                // The remainders of eight products are at most 4, the rest of the division at most 1.3.
+                // The remainders of eight products are at most 4, the rest of the division at most
+                // 1.3.
                 for u in 0..WIDTH {
                     let high = high[u].sub(base);
                     low[u] = if chunks.peek().is_some() {

@@ -1,16 +1,18 @@
 //! The key-switch inner product: sums of products, reduced once.
 //!
-//! A running sum `high` that starts at a large constant takes `a b` rounded to a multiple of its last place; the exact
-//! remainder `a b - (new high - old high)` goes to a running sum `low`. Two multiply-adds and two additions a product,
-//! half of each kind, against seven operations with a reduction each.
+//! A running sum `high` that starts at a large constant takes `a b` rounded to a multiple of its
+//! last place; the exact remainder `a b - (new high - old high)` goes to a running sum `low`. Two
+//! multiply-adds and two additions a product, half of each kind, against seven operations with a
+//! reduction each.
 
 use super::{Field, Lanes, prefetch};
 use crate::modulus::Modulus;
 
-/// Products per reduction: at most `2^102` together, so that `high` stays in `[2^102, 2^103]` with last place `2^50`.
+/// Products per reduction: at most `2^102` together, so that `high` stays in `[2^102, 2^103]` with
+/// last place `2^50`.
 pub(super) const CHUNK: usize = 4;
-/// Distance of prefetching; keys come from main memory. Into the second-level cache: lines asked for in the first one
-/// this early push each other out, and cost more than they save.
+/// Distance of prefetching; keys come from main memory. Into the second-level cache: lines asked
+/// for in the first one this early push each other out, and cost more than they save.
 const AHEAD: usize = 512;
 pub(super) const BASE: f64 = (1u128 << 102) as f64;
 
@@ -134,7 +136,8 @@ pub(super) fn accumulate<V: Lanes>(high: V, low: V, x: V, y: V) -> (V, V) {
     (next, x.mul_add(y, high.sub(next)).add(low))
 }
 
-/// `high + low` to canonical, for `high <= 4 q^2` (the rest of the division is at most 2) and `low <= 4`.
+/// `high + low` to canonical, for `high <= 4 q^2` (the rest of the division is at most 2) and `low
+/// <= 4`.
 #[inline(always)]
 pub(super) fn fold<V: Lanes>(f: Field<V>, high: V, low: V) -> V {
     f.canonical(f.centre(high).add(low))

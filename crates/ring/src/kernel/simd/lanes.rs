@@ -2,9 +2,9 @@
 
 /// A vector of `f64` lanes.
 ///
-/// Values come only from the `unsafe` constructors, whose callers promise that the CPU has the instructions; having a
-/// value is the licence to compute with it. Multiply-adds round once. `*4` operations see the vector as chunks of four
-/// lanes that lie `stride` elements apart in memory.
+/// Values come only from the `unsafe` constructors, whose callers promise that the CPU has the
+/// instructions; having a value is the licence to compute with it. Multiply-adds round once. `*4`
+/// operations see the vector as chunks of four lanes that lie `stride` elements apart in memory.
 pub(in crate::kernel) trait Lanes: Copy {
     /// Number of lanes, a multiple of 4.
     const LANES: usize;
@@ -25,7 +25,8 @@ pub(in crate::kernel) trait Lanes: Copy {
     /// The places `index[0]`, `index[1]` … in sources of `len` elements.
     ///
     /// # Safety
-    /// As [`Self::splat`], and `LANES` indices below `len` are readable at `index` for as long as the places are used.
+    /// As [`Self::splat`], and `LANES` indices below `len` are readable at `index` for as long as
+    /// the places are used.
     unsafe fn places(index: *const u32, len: usize) -> Self::Places;
     /// The elements of `p` at these places.
     ///
@@ -78,7 +79,8 @@ pub(in crate::kernel) trait Lanes: Copy {
     fn neg_mul_add(self, b: Self, c: Self) -> Self;
     /// To the nearest integer.
     fn round(self) -> Self;
-    /// `self`, or `other` where the sign bit of `self` is set. Where neither has it, `other` is not below `self`.
+    /// `self`, or `other` where the sign bit of `self` is set. Where neither has it, `other` is not
+    /// below `self`.
     fn or_if_negative(self, other: Self) -> Self;
     /// Whether any sign bit is set.
     fn any_negative(self) -> bool;

@@ -1,7 +1,7 @@
 //! Vector kernels, written once over [`Lanes`] and compiled per instruction set.
 //!
-//! Residues stay below `2^53` in magnitude between reductions, so every float below is an exact integer; the bounds in
-//! the comments are in units of the modulus.
+//! Residues stay below `2^53` in magnitude between reductions, so every float below is an exact
+//! integer; the bounds in the comments are in units of the modulus.
 
 pub(super) mod extend;
 pub(super) mod inner;
@@ -42,7 +42,8 @@ impl<V: Lanes> Field<V> {
         quotient.neg_mul_add(self.q, high).add(low)
     }
 
-    /// As [`Self::mul`] for several independent products in lockstep, given `w_over_q = w / q`: at most `1/2 + B/8`.
+    /// As [`Self::mul`] for several independent products in lockstep, given `w_over_q = w / q`: at
+    /// most `1/2 + B/8`.
     #[inline(always)]
     fn mul_known<const K: usize>(self, v: [V; K], w: [V; K], w_over_q: [V; K]) -> [V; K] {
         let quotient: [V; K] = std::array::from_fn(|k| v[k].mul(w_over_q[k]));

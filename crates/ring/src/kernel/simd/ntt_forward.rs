@@ -1,7 +1,7 @@
 //! Forward NTT: radix-4 Cooley-Tukey, depth first, so that all but the first passes run in cache.
 //!
-//! Passes are software pipelined: the second level of one butterfly runs in lockstep with the first level of the next,
-//! which doubles the independent work in the CPU's window.
+//! Passes are software pipelined: the second level of one butterfly runs in lockstep with the first
+//! level of the next, which doubles the independent work in the CPU's window.
 
 use super::super::ntt::{NttTable, Twiddles};
 use super::{Field, Lanes};
@@ -27,7 +27,8 @@ pub(in crate::kernel) unsafe fn ntt_forward<V: Lanes>(t: &NttTable, a: &mut [f64
 }
 
 /// # Safety
-/// `a` has `n = t.degree() >= 8 V::LANES` elements, or 16 of them and four lanes`` elements; the CPU supports `V`.
+/// `a` has `n = t.degree() >= 8 V::LANES` elements, or 16 of them and four lanes`` elements; the
+/// CPU supports `V`.
 #[inline(always)]
 unsafe fn transform<V: Lanes>(t: &NttTable, a: *mut f64, n: usize) {
     // SAFETY: all offsets below stay inside the `n` elements: blocks of `size` tile them.
@@ -93,15 +94,17 @@ unsafe fn pass<V: Lanes>(f: Field<V>, tw: &Twiddles, a: *mut f64, n: usize, size
 
 /// Whether the two levels over blocks of `size` reduce the first element of their butterflies.
 ///
-/// Without that a bound `B` grows to `1.27 B + 1.07` (from canonical: 2.4, 4.1, 6.2; after a level of radix 2: 1.7, 3.2, 5.1), with
-/// it becomes `1.57 + 0.27 B`, with `1.13 B + 0.5 < 8` in between. Sizes 64, 1024 … reduce, but not within the first two
-/// passes; the last pass always does, to at most 3.3. Bounds before reductions stay below 6.3.
+/// Without that a bound `B` grows to `1.27 B + 1.07` (from canonical: 2.4, 4.1, 6.2; after a level
+/// of radix 2: 1.7, 3.2, 5.1), with it becomes `1.57 + 0.27 B`, with `1.13 B + 0.5 < 8` in between.
+/// Sizes 64, 1024 … reduce, but not within the first two passes; the last pass always does, to at
+/// most 3.3. Bounds before reductions stay below 6.3.
 #[inline(always)]
 fn reduces(n: usize, size: usize) -> bool {
     size.trailing_zeros() / 2 % 2 == 1 && (n / size > 4 || size == 64)
 }
 
-/// First level of a butterfly (`x` to `y`) of pipelined passes, given the products `x2 w1`, `x3 w1`.
+/// First level of a butterfly (`x` to `y`) of pipelined passes, given the products `x2 w1`, `x3
+/// w1`.
 #[inline(always)]
 fn first_level<V: Lanes, const REDUCE: bool>(f: Field<V>, x: [V; 4], a: V, b: V) -> [V; 4] {
     let x0 = if REDUCE { f.centre(x[0]) } else { x[0] };
@@ -172,7 +175,8 @@ unsafe fn store_block<V: Lanes>(z: [V; 4], a: *mut f64) {
 /// The levels of distance 8 and 4 in `count` blocks of 16. From 3.3, values grow to 5.8.
 #[inline(always)]
 unsafe fn tail_far<V: Lanes>(f: Field<V>, a: *mut f64, tw: *const f64, count: usize) {
-    // SAFETY: `16 count` elements at `a` and twiddles at `tw`; `count` is a multiple of `V::LANES / 4`.
+    // SAFETY: `16 count` elements at `a` and twiddles at `tw`; `count` is a multiple of `V::LANES /
+    // 4`.
     unsafe {
         let x = load_block::<V>(a);
         let [p, r] = f.mul_many([x[2], x[3]], [V::splat4(tw, 16); 2]);
@@ -192,11 +196,13 @@ unsafe fn tail_far<V: Lanes>(f: Field<V>, a: *mut f64, tw: *const f64, count: us
     }
 }
 
-/// The levels of distance 2 and 1 in `count` blocks of 16, transposed so that lanes are independent. From 5.8, values
-/// grow to 3.9 thanks to a reduction (7.4 in between), and leave canonical.
+/// The levels of distance 2 and 1 in `count` blocks of 16, transposed so that lanes are
+/// independent. From 5.8, values grow to 3.9 thanks to a reduction (7.4 in between), and leave
+/// canonical.
 #[inline(always)]
 unsafe fn tail_near<V: Lanes>(f: Field<V>, a: *mut f64, tw: *const f64, count: usize) {
-    // SAFETY: `16 count` elements at `a` and twiddles at `tw`; `count` is a multiple of `V::LANES / 4`.
+    // SAFETY: `16 count` elements at `a` and twiddles at `tw`; `count` is a multiple of `V::LANES /
+    // 4`.
     unsafe {
         let x = V::transpose4(load_block::<V>(a));
         let [p, r] = f.mul_many([x[2], x[3]], [V::load4(tw.add(4), 16); 2]);

@@ -26,7 +26,8 @@ pub(in crate::kernel) unsafe fn ntt_inverse<V: Lanes>(t: &NttTable, a: &mut [f64
 }
 
 /// # Safety
-/// `a` has `n = t.degree()` elements, at least 8 vectors (4 if of four lanes); the CPU supports `V`.
+/// `a` has `n = t.degree()` elements, at least 8 vectors (4 if of four lanes); the CPU supports
+/// `V`.
 #[inline(always)]
 unsafe fn transform<V: Lanes>(t: &NttTable, a: *mut f64, n: usize, constant: f64) {
     // SAFETY: all offsets below stay inside the `n` elements: blocks of `size` tile them.
@@ -94,7 +95,8 @@ impl Factors {
         }
     }
 
-    /// All four outputs times `scale`: the differences through the first level, the sums at the end.
+    /// All four outputs times `scale`: the differences through the first level, the sums at the
+    /// end.
     #[inline(always)]
     fn scaled(self, m: &Modulus, scale: f64) -> Self {
         let [_, w2, w3, w1, _] = self.w;
@@ -142,9 +144,9 @@ unsafe fn store_rows<V: Lanes>(z: [V; 4], a: *mut f64, pitch: usize) {
 
 /// Two levels over four rows of `quarter` elements that share their twiddles.
 ///
-/// With the sum reduced, outputs are at most 2 if all inputs are: the first element reduces to 1/2, the second is a sum
-/// of products `<= 1/2 + 4/8`, the others are products of at most 8. `LAST` scales the first by a product instead and
-/// makes all canonical.
+/// With the sum reduced, outputs are at most 2 if all inputs are: the first element reduces to 1/2,
+/// the second is a sum of products `<= 1/2 + 4/8`, the others are products of at most 8. `LAST`
+/// scales the first by a product instead and makes all canonical.
 #[inline(always)]
 unsafe fn radix4<V: Lanes, const LAST: bool>(f: Field<V>, a: *mut f64, quarter: usize, factors: Factors) {
     // SAFETY: `4 quarter` elements at `a`, and the CPU supports `V`.
@@ -204,7 +206,8 @@ unsafe fn store_block<V: Lanes>(z: [V; 4], a: *mut f64) {
 /// The levels of distance 1 and 2 in `count` blocks of 16. From canonical to at most 1.4.
 #[inline(always)]
 unsafe fn tail_near<V: Lanes>(f: Field<V>, a: *mut f64, tw: *const f64, count: usize) {
-    // SAFETY: `16 count` elements at `a` and twiddles at `tw`; `count` is a multiple of `V::LANES / 4`.
+    // SAFETY: `16 count` elements at `a` and twiddles at `tw`; `count` is a multiple of `V::LANES /
+    // 4`.
     unsafe {
         let x = load_block::<V>(a);
         let [c, d] = f.mul_many([x[0].sub(x[1]), x[2].sub(x[3])], [V::load4(tw.add(8), 16), V::load4(tw.add(12), 16)]);
@@ -225,10 +228,12 @@ unsafe fn tail_near<V: Lanes>(f: Field<V>, a: *mut f64, tw: *const f64, count: u
     }
 }
 
-/// The levels of distance 4 and 8 in `count` blocks of 16. From 1.4 to at most 1.6, both sums reduced.
+/// The levels of distance 4 and 8 in `count` blocks of 16. From 1.4 to at most 1.6, both sums
+/// reduced.
 #[inline(always)]
 unsafe fn tail_far<V: Lanes>(f: Field<V>, a: *mut f64, tw: *const f64, count: usize) {
-    // SAFETY: `16 count` elements at `a` and twiddles at `tw`; `count` is a multiple of `V::LANES / 4`.
+    // SAFETY: `16 count` elements at `a` and twiddles at `tw`; `count` is a multiple of `V::LANES /
+    // 4`.
     unsafe {
         let x = load_block::<V>(a);
         let (w2, w3) = (V::splat4(tw.add(1), 16), V::splat4(tw.add(2), 16));

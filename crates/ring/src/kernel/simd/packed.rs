@@ -59,7 +59,8 @@ struct Chunk<'a> {
 
 impl Chunk<'_> {
     /// # Safety
-    /// `D` operands of `groups > 0` groups each, keys with [`SLACK`] bytes more; the CPU supports `V`.
+    /// `D` operands of `groups > 0` groups each, keys with [`SLACK`] bytes more; the CPU supports
+    /// `V`.
     #[inline(always)]
     unsafe fn run<V: Lanes, const D: usize, const ADD: bool>(&self, m: &Modulus) {
         let digits: [*const f64; D] = std::array::from_fn(|d| self.digits[d].as_ptr());

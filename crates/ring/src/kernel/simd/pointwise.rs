@@ -4,7 +4,8 @@ use super::super::extend::centred;
 use super::{Field, Lanes};
 use crate::modulus::Modulus;
 
-/// `dst[j] = body(src_0[j], …)` for `j` in `0..n`: in whole vectors, then the rest padded with zeros.
+/// `dst[j] = body(src_0[j], …)` for `j` in `0..n`: in whole vectors, then the rest padded with
+/// zeros.
 macro_rules! each {
     ($n:expr, $dst:expr, |$($x:ident = $src:ident),*| $body:expr) => {{
         let (n, dst) = ($n, $dst);
@@ -156,7 +157,8 @@ pub(in crate::kernel) unsafe fn reduce<V: Lanes>(m: &Modulus, dst: &mut [f64], s
     }
 }
 
-/// Panics, as indexing would, if an index is not below `len`. Gathers read indices with a sign, so `len` ends at `2^31`.
+/// Panics, as indexing would, if an index is not below `len`. Gathers read indices with a sign, so
+/// `len` ends at `2^31`.
 #[inline(always)]
 pub(in crate::kernel) fn check_index(index: &[u32], len: usize) {
     assert!(len <= 1 << 31, "{len} residues: indices of a permutation reach 2^31");
