@@ -50,8 +50,8 @@ impl Poly<Coeff> {
         })
     }
 
-    /// From `N` real coefficients, each rounded to the nearest integer; exact for every `|x| < 2^52
-    /// q`, `q` the smallest prime.
+    /// From `N` real coefficients, each rounded to the nearest integer; exact for every
+    /// `|x| < 2^52 q`, `q` the smallest prime.
     pub fn from_f64(ring: &Arc<Ring>, limbs: &Limbs, coefficients: &[f64]) -> Result<Self> {
         check_len("coefficients", ring.degree(), coefficients.len())?;
         check_range(ring, limbs, coefficients.iter().copied())?;

@@ -134,11 +134,12 @@ impl Ring {
     }
 }
 
-/// The gadget of hybrid key switching: cuts the chain `Q` into digits, and raises each to all of `Q
-/// P`.
+/// The gadget of hybrid key switching: cuts the chain `Q` into digits, and raises each to all of
+/// `Q P`.
 ///
-/// The digit of `x` for the limbs `D` is the centred `x mod prod(D)`; `x = sum_D digit_D * g_D mod
-/// Q` where `g_D` is 1 modulo the primes of `D` and 0 modulo the others of `Q`.
+/// The digit of `x` for the limbs `D` is the centred `x mod prod(D)`;
+/// `x = sum_D digit_D * g_D mod Q` where `g_D` is 1 modulo the primes of `D` and 0 modulo the
+/// others of `Q`.
 #[derive(Debug)]
 pub struct Decomposition {
     chain: Limbs,

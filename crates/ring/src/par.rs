@@ -9,19 +9,22 @@ use rayon::prelude::*;
 /// Below this many residues a parallel region costs more than it saves.
 const MIN_PARALLEL: usize = 1 << 14;
 
+/// Threads of a pool at most: more than any machine has, fewer than a mistaken count could start.
+const MAX_THREADS: usize = 1 << 10;
+
 /// Number of threads that calls from here would use.
 pub fn threads() -> usize {
     rayon::current_num_threads()
 }
 
-/// Runs `f` in a pool of `count` threads (at least one); in the current pool should the system
-/// refuse new threads.
+/// Runs `f` in a pool of `count` threads (1 to 1024); in the current pool should the system refuse
+/// new threads.
 ///
 /// ```
 /// assert_eq!(cipherlm_ring::par::with_threads(2, cipherlm_ring::par::threads), 2);
 /// ```
 pub fn with_threads<T: Send>(count: usize, f: impl FnOnce() -> T + Send) -> T {
-    match rayon::ThreadPoolBuilder::new().num_threads(count.max(1)).build() {
+    match rayon::ThreadPoolBuilder::new().num_threads(count.clamp(1, MAX_THREADS)).build() {
         Ok(pool) => pool.install(f),
         Err(_) => f(),
     }

@@ -26,8 +26,8 @@ pub struct Ring {
 }
 
 impl Ring {
-    /// A ring of the given degree (a power of two, 2^4 to 2^17) over distinct primes `q < 2^50`, `q
-    /// = 1 mod 2 * degree`, on the kernel of [`Kernel::chosen`].
+    /// A ring of the given degree (a power of two, 2^4 to 2^17) over distinct primes `q < 2^50`,
+    /// `q = 1 mod 2 * degree`, on the kernel of [`Kernel::chosen`].
     pub fn new(degree: usize, primes: &[u64]) -> Result<Arc<Self>> {
         Self::with_kernel(degree, primes, Kernel::chosen()?)
     }

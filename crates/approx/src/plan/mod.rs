@@ -1,10 +1,10 @@
 //! Evaluation plans: Paterson–Stockmeyer in the Chebyshev basis.
 //!
-//! A plan is a list of Chebyshev powers T_n and a tree of sums. Every sum Σ q_i·T_{m_i} + Σ c_j·T_j
-//! + c is one [`Sum`]: one relinearisation and one rescaling on ciphertexts, however many products
-//! it adds. Scales are fixed from the top: the caller says where the result must land, and each sum
-//! tells its factors where *they* must land ([`Arith::factor`]), so that all additions meet at
-//! exactly the same scale.
+//! A plan is a list of Chebyshev powers T_n and a tree of sums. Every sum
+//! Σ q_i·T_{m_i} + Σ c_j·T_j + c is one [`Sum`]: one relinearisation and one rescaling on
+//! ciphertexts, however many products it adds. Scales are fixed from the top: the caller says where
+//! the result must land, and each sum tells its factors where *they* must land
+//! ([`Arith::factor`]), so that all additions meet at exactly the same scale.
 
 mod arith;
 mod build;

@@ -5,11 +5,11 @@ use num_traits::ToPrimitive;
 
 use crate::modulus::Modulus;
 
-/// Constants that take residues modulo `q_0 … q_{l-1}` (product `Q`) to residues modulo `p_0 …
-/// p_{k-1}`.
+/// Constants that take residues modulo `q_0 … q_{l-1}` (product `Q`) to residues modulo
+/// `p_0 … p_{k-1}`.
 ///
-/// With `y_i = x_i (Q/q_i)^-1 mod q_i` and `v = round(sum_i y_i / q_i)`, the centred integer is `x
-/// = sum_i y_i (Q/q_i) - v Q` (Halevi, Polyakov and Shoup, "An improved RNS variant of the BFV
+/// With `y_i = x_i (Q/q_i)^-1 mod q_i` and `v = round(sum_i y_i / q_i)`, the centred integer is
+/// `x = sum_i y_i (Q/q_i) - v Q` (Halevi, Polyakov and Shoup, "An improved RNS variant of the BFV
 /// scheme"). Kernels accumulate `s = sum_i y_i / q_i` as `s = y_i.mul_add(recip_i, s)`, in order of
 /// `i` from 0; where the fraction of `s` is within [`ExtendTable::EDGE`] of one half they ask
 /// [`ExtendTable::exact_v`].

@@ -125,8 +125,8 @@ impl Field {
 
     /// Canonical floats of values up to 35.
     ///
-    /// `(v + 1/2) / q` is at least `1 / 2q > 2^-46.6` off an integer, and its float less than `35 *
-    /// 2^-53 + 2^-48 < 2^-46.9` off.
+    /// `(v + 1/2) / q` is at least `1 / 2q > 2^-46.6` off an integer, and its float less than
+    /// `35 * 2^-53 + 2^-48 < 2^-46.9` off.
     #[inline]
     #[target_feature(enable = "avx512f,avx512dq")]
     pub(super) fn to_floats(self, v: Words) -> __m512d {

@@ -36,8 +36,8 @@ pub(super) fn leaf(log_n: u32) -> usize {
 
 /// Twiddle factors of one direction.
 ///
-/// With `w[i] = psi^reverse(i)`, block `i` of the level with `m` blocks has the factor of number `m
-/// + i`, and its halves have numbers `2 (m + i)` and `2 (m + i) + 1` in the next.
+/// With `w[i] = psi^reverse(i)`, block `i` of the level with `m` blocks has the factor of number
+/// `m + i`, and its halves have numbers `2 (m + i)` and `2 (m + i) + 1` in the next.
 #[derive(Debug)]
 pub(in crate::kernel) struct WordTwiddles {
     /// The passes, largest blocks first; for each block the factors of its levels, then their

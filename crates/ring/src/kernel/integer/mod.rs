@@ -2,9 +2,9 @@
 //! each product of the scalar kernel calls the math library, and as a second opinion on all other
 //! kernels, with which it shares no arithmetic.
 //!
-//! Products with a known factor are Shoup's, others Barrett's. Transforms keep values below `4 q <
-//! 2^52` (Harvey, "Faster arithmetic for number-theoretic transforms"), as words in the bits of the
-//! floats they replace.
+//! Products with a known factor are Shoup's, others Barrett's. Transforms keep values below
+//! `4 q < 2^52` (Harvey, "Faster arithmetic for number-theoretic transforms"), as words in the bits
+//! of the floats they replace.
 
 mod extend;
 mod field;

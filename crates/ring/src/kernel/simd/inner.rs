@@ -136,8 +136,8 @@ pub(super) fn accumulate<V: Lanes>(high: V, low: V, x: V, y: V) -> (V, V) {
     (next, x.mul_add(y, high.sub(next)).add(low))
 }
 
-/// `high + low` to canonical, for `high <= 4 q^2` (the rest of the division is at most 2) and `low
-/// <= 4`.
+/// `high + low` to canonical, for `high <= 4 q^2` (the rest of the division is at most 2) and
+/// `low <= 4`.
 #[inline(always)]
 pub(super) fn fold<V: Lanes>(f: Field<V>, high: V, low: V) -> V {
     f.canonical(f.centre(high).add(low))

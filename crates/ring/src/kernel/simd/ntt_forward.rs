@@ -103,8 +103,8 @@ fn reduces(n: usize, size: usize) -> bool {
     size.trailing_zeros() / 2 % 2 == 1 && (n / size > 4 || size == 64)
 }
 
-/// First level of a butterfly (`x` to `y`) of pipelined passes, given the products `x2 w1`, `x3
-/// w1`.
+/// First level of a butterfly (`x` to `y`) of pipelined passes, given the products `x2 w1`,
+/// `x3 w1`.
 #[inline(always)]
 fn first_level<V: Lanes, const REDUCE: bool>(f: Field<V>, x: [V; 4], a: V, b: V) -> [V; 4] {
     let x0 = if REDUCE { f.centre(x[0]) } else { x[0] };
@@ -175,8 +175,8 @@ unsafe fn store_block<V: Lanes>(z: [V; 4], a: *mut f64) {
 /// The levels of distance 8 and 4 in `count` blocks of 16. From 3.3, values grow to 5.8.
 #[inline(always)]
 unsafe fn tail_far<V: Lanes>(f: Field<V>, a: *mut f64, tw: *const f64, count: usize) {
-    // SAFETY: `16 count` elements at `a` and twiddles at `tw`; `count` is a multiple of `V::LANES /
-    // 4`.
+    // SAFETY: `16 count` elements at `a` and twiddles at `tw`; `count` is a multiple of
+    // `V::LANES / 4`.
     unsafe {
         let x = load_block::<V>(a);
         let [p, r] = f.mul_many([x[2], x[3]], [V::splat4(tw, 16); 2]);
@@ -201,8 +201,8 @@ unsafe fn tail_far<V: Lanes>(f: Field<V>, a: *mut f64, tw: *const f64, count: us
 /// canonical.
 #[inline(always)]
 unsafe fn tail_near<V: Lanes>(f: Field<V>, a: *mut f64, tw: *const f64, count: usize) {
-    // SAFETY: `16 count` elements at `a` and twiddles at `tw`; `count` is a multiple of `V::LANES /
-    // 4`.
+    // SAFETY: `16 count` elements at `a` and twiddles at `tw`; `count` is a multiple of
+    // `V::LANES / 4`.
     unsafe {
         let x = V::transpose4(load_block::<V>(a));
         let [p, r] = f.mul_many([x[2], x[3]], [V::load4(tw.add(4), 16); 2]);

@@ -206,8 +206,8 @@ unsafe fn store_block<V: Lanes>(z: [V; 4], a: *mut f64) {
 /// The levels of distance 1 and 2 in `count` blocks of 16. From canonical to at most 1.4.
 #[inline(always)]
 unsafe fn tail_near<V: Lanes>(f: Field<V>, a: *mut f64, tw: *const f64, count: usize) {
-    // SAFETY: `16 count` elements at `a` and twiddles at `tw`; `count` is a multiple of `V::LANES /
-    // 4`.
+    // SAFETY: `16 count` elements at `a` and twiddles at `tw`; `count` is a multiple of
+    // `V::LANES / 4`.
     unsafe {
         let x = load_block::<V>(a);
         let [c, d] = f.mul_many([x[0].sub(x[1]), x[2].sub(x[3])], [V::load4(tw.add(8), 16), V::load4(tw.add(12), 16)]);
@@ -232,8 +232,8 @@ unsafe fn tail_near<V: Lanes>(f: Field<V>, a: *mut f64, tw: *const f64, count: u
 /// reduced.
 #[inline(always)]
 unsafe fn tail_far<V: Lanes>(f: Field<V>, a: *mut f64, tw: *const f64, count: usize) {
-    // SAFETY: `16 count` elements at `a` and twiddles at `tw`; `count` is a multiple of `V::LANES /
-    // 4`.
+    // SAFETY: `16 count` elements at `a` and twiddles at `tw`; `count` is a multiple of
+    // `V::LANES / 4`.
     unsafe {
         let x = load_block::<V>(a);
         let (w2, w3) = (V::splat4(tw.add(1), 16), V::splat4(tw.add(2), 16));
