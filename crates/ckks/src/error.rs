@@ -241,7 +241,7 @@ pub enum Error {
         right: usize,
     },
 
-    /// The decryption budget of a key or a sharing policy is used up or ill-formed.
+    /// A result cannot be shown with so many bits.
     #[error("sharing a decrypted result: {reason} (asked for {asked:.1} bits, bound allows {allowed:.1})")]
     Sharing {
         /// Bits of precision asked for.
@@ -250,6 +250,41 @@ pub enum Error {
         allowed: f64,
         /// Why it is refused.
         reason: &'static str,
+    },
+
+    /// A bound on the error of a decrypted result that cannot be true.
+    #[error(
+        "sharing a decrypted result: an error bound of {bound:e} is below {least:e}, the error of one fresh encryption at \
+         this scale; take the bound from the prediction of the noise machine"
+    )]
+    ErrorBound {
+        /// The bound given.
+        bound: f64,
+        /// What no circuit can undercut.
+        least: f64,
+    },
+
+    /// Flooded releases of one key under two contracts, or counted in two places.
+    #[error(
+        "sharing: this key shares {} results with {} bits, counted {have_place}; asked for {} with {}, counted \
+         {asked_place}: go on with what was agreed first, or make a new key", have.1, have.0, asked.1, asked.0
+    )]
+    SharingContract {
+        /// Security in bits and number of releases that the key has.
+        have: (u32, u32),
+        /// Where they are counted.
+        have_place: String,
+        /// Security and releases asked for.
+        asked: (u32, u32),
+        /// Where they should be counted.
+        asked_place: String,
+    },
+
+    /// All flooded results that a key may release have been released.
+    #[error("sharing: all {releases} flooded results of this key are released; make a new key")]
+    SharingSpent {
+        /// The number that the contract allows.
+        releases: u32,
     },
 
     /// A file or directory could not be read or written.

@@ -34,6 +34,7 @@
 
 pub mod bootstrap;
 mod ciphertext;
+mod decrypted;
 pub mod encode;
 mod encrypt;
 mod error;
@@ -46,12 +47,13 @@ pub mod params;
 pub mod polynomial;
 mod scale;
 mod secrecy;
+mod sharing;
 pub mod slots;
 pub mod wire;
 
 pub use ciphertext::Ciphertext;
+pub use decrypted::{DecodedSlots, Decrypted, ErrorBound};
 pub use encode::{LiftedPlaintext, Plaintext};
-pub use encrypt::{DecodedSlots, Decrypted};
 pub use error::{Error, WireError};
 pub use evaluator::{Evaluator, ExtendedCiphertext, Hoisted};
 pub use keys::{
@@ -61,6 +63,7 @@ pub use keys::{
 pub use num_complex::Complex64;
 pub use params::{KeyShape, Params, ParamsBuilder, ParamsHash, SecretDistribution, presets};
 pub use scale::Scale;
+pub use sharing::{Sharing, SharingContract};
 pub use wire::Wire;
 
 /// The ring layer, for those who work below the level of slots.

@@ -35,8 +35,11 @@ impl Poly<Coeff> {
         // Both parts are exact as floats.
         let high: Vec<f64> = coefficients.iter().map(|x| (x >> 32) as f64 * 32f64.exp2()).collect();
         let low: Vec<f64> = coefficients.iter().map(|x| (x & 0xFFFF_FFFF) as f64).collect();
+        // They may be those of a message.
+        let (high, low) = (Zeroizing::new(high), Zeroizing::new(low));
         if coefficients.iter().all(|x| x.unsigned_abs() >> 53 == 0) {
-            let whole: Vec<f64> = high.iter().zip(low).map(|(high, low)| high + low).collect();
+            let whole: Vec<f64> = high.iter().zip(low.iter()).map(|(high, low)| high + low).collect();
+            let whole = Zeroizing::new(whole);
             return Self::from_parts(ring, limbs, &whole, None);
         }
         Self::from_parts(ring, limbs, &high, Some(&low))
@@ -56,6 +59,7 @@ impl Poly<Coeff> {
         check_len("coefficients", ring.degree(), coefficients.len())?;
         check_range(ring, limbs, coefficients.iter().copied())?;
         let rounded: Vec<f64> = coefficients.iter().map(|x| x.round_ties_even()).collect();
+        let rounded = Zeroizing::new(rounded);
         Self::from_parts(ring, limbs, &rounded, None)
     }
 

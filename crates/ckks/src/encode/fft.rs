@@ -9,6 +9,9 @@ use std::sync::Arc;
 
 use num_complex::Complex64;
 use rustfft::{Fft, FftPlanner};
+use zeroize::Zeroizing;
+
+use crate::secrecy::wipe;
 
 /// Tables for one slot count.
 pub(crate) struct Embedding {
@@ -48,20 +51,21 @@ impl Embedding {
     }
 
     /// Slot values (missing ones are zero) to the 2n real coefficients, times `factor`.
-    pub(crate) fn coefficients(&self, values: &[Complex64], factor: f64) -> Vec<f64> {
+    pub(crate) fn coefficients(&self, values: &[Complex64], factor: f64) -> Zeroizing<Vec<f64>> {
         let n = self.slots;
         let mut work = vec![Complex64::ZERO; n];
         for (value, &t) in values.iter().zip(&self.order) {
             work[t as usize] = *value;
         }
-        self.to_coeffs.process(&mut work);
+        transform(&self.to_coeffs, &mut work);
         let factor = factor / n as f64;
-        let mut coefficients = vec![0.0; 2 * n];
+        let mut coefficients = Zeroizing::new(vec![0.0; 2 * n]);
         let (real, imaginary) = coefficients.split_at_mut(n);
         for ((c, twist), (re, im)) in work.iter().zip(&self.twist).zip(real.iter_mut().zip(imaginary)) {
             let c = c * twist.conj() * factor;
             (*re, *im) = (c.re, c.im);
         }
+        wipe(&mut work);
         coefficients
     }
 
@@ -70,9 +74,18 @@ impl Embedding {
         let n = self.slots;
         let mut work: Vec<Complex64> =
             (0..n).map(|k| Complex64::new(coefficients[k], coefficients[k + n]) * factor * self.twist[k]).collect();
-        self.to_slots.process(&mut work);
-        self.order.iter().map(|&t| work[t as usize]).collect()
+        transform(&self.to_slots, &mut work);
+        let values = self.order.iter().map(|&t| work[t as usize]).collect();
+        wipe(&mut work);
+        values
     }
+}
+
+/// In place. The scratch space is wiped: what is transformed may be a message, or a secret key.
+fn transform(fft: &Arc<dyn Fft<f64>>, work: &mut [Complex64]) {
+    let mut scratch = vec![Complex64::ZERO; fft.get_inplace_scratch_len()];
+    fft.process_with_scratch(work, &mut scratch);
+    wipe(&mut scratch);
 }
 
 #[cfg(test)]

@@ -4,10 +4,12 @@ mod fft;
 mod plaintext;
 
 use num_complex::Complex64;
+use zeroize::Zeroizing;
 
 pub(crate) use fft::Embedding;
 pub use plaintext::{LiftedPlaintext, Plaintext};
 
+use crate::secrecy::wipe;
 use crate::{Error, Params, Scale};
 
 /// Largest coefficient of a plaintext, in bits: beyond it a message is surely a mistake.
@@ -43,8 +45,10 @@ impl Plaintext {
     /// # Errors
     /// As [`Plaintext::encode`].
     pub fn encode_real(params: &Params, values: &[f64], slots: usize, scale: Scale) -> Result<Self, Error> {
-        let values: Vec<Complex64> = values.iter().map(|&v| Complex64::new(v, 0.0)).collect();
-        Self::encode(params, &values, slots, scale)
+        let mut values: Vec<Complex64> = values.iter().map(|&v| Complex64::new(v, 0.0)).collect();
+        let result = Self::encode(params, &values, slots, scale);
+        wipe(&mut values);
+        result
     }
 
     /// The vector with `value` in every slot (one slot, repeated).
@@ -67,7 +71,7 @@ impl Plaintext {
             return Err(Error::NotFinite { index });
         }
         check_scale("encode", scale)?;
-        let scaled: Vec<f64> = coefficients.iter().map(|c| c * scale.to_f64()).collect();
+        let scaled: Zeroizing<Vec<f64>> = Zeroizing::new(coefficients.iter().map(|c| c * scale.to_f64()).collect());
         quantise(params, &scaled, slots, scale)
     }
 
@@ -86,16 +90,22 @@ pub(crate) fn check_scale(operation: &'static str, scale: Scale) -> Result<(), E
     Err(Error::BadScale { operation, log2, min: 0.0, max: MAX_COEFFICIENT_BITS })
 }
 
+/// The largest absolute value. Infinite for a NaN, which comparisons and `f64::max` would let pass: values near the limit of
+/// floats have sums that overflow, and differences of those.
+pub(crate) fn largest(values: &[f64]) -> f64 {
+    let worse = |x: f64| if x.is_nan() { f64::INFINITY } else { x.abs() };
+    values.iter().fold(0.0, |largest: f64, &x| largest.max(worse(x)))
+}
+
 /// Rounds to integers, keeping 62 bits of the largest one.
 fn quantise(params: &Params, coefficients: &[f64], slots: usize, scale: Scale) -> Result<Plaintext, Error> {
-    let largest = coefficients.iter().fold(0.0f64, |a, c| a.max(c.abs()));
+    let largest = largest(coefficients);
     let log2 = largest.log2();
-    // An infinite or NaN coefficient (values near f64::MAX) must be refused as well.
-    if largest != 0.0 && !matches!(log2.partial_cmp(&MAX_COEFFICIENT_BITS), Some(std::cmp::Ordering::Less)) {
+    if largest != 0.0 && log2 >= MAX_COEFFICIENT_BITS {
         return Err(Error::MessageOverflow { operation: "encode", coefficient: log2, modulus: MAX_COEFFICIENT_BITS });
     }
     let shift = (log2.max(0.0).ceil() as i32 + 1 - MANTISSA_BITS).max(0);
     let down = 2f64.powi(-shift);
-    let integers = coefficients.iter().map(|c| (c * down).round_ties_even() as i64).collect();
+    let integers = Zeroizing::new(coefficients.iter().map(|c| (c * down).round_ties_even() as i64).collect());
     Ok(Plaintext::from_integers(params.clone(), integers, shift as u32, slots, scale))
 }

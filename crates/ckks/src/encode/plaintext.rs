@@ -1,6 +1,6 @@
 //! Plaintexts: integer coefficients kept compact, lifted to residues only where they are used.
 
-use cipherlm_ring::{Coeff, Eval, Kernel, Limbs, Modulus, Poly};
+use cipherlm_ring::{Coeff, Eval, Kernel, Limbs, Modulus, Poly, Secret, SmallCoeffs};
 use zeroize::Zeroizing;
 
 use crate::{Error, Params, Scale};
@@ -8,19 +8,26 @@ use crate::{Error, Params, Scale};
 /// An encoded message: integer coefficients of a polynomial in `X^(N / 2n)` for `n` slots, and a scale.
 ///
 /// A plaintext has no level and no residues: 8 bytes a coefficient whatever the modulus, and `2n` coefficients for a
-/// vector of period `n`. [`Plaintext::lift`] makes the residues for the limbs of one use.
+/// vector of period `n`. [`Plaintext::lift`] makes the residues for the limbs of one use. Wiped on drop; a
+/// [`LiftedPlaintext`] is not.
 #[derive(Clone)]
 pub struct Plaintext {
     params: Params,
     /// `2 * slots` integers; the coefficient is the integer times `2^shift`.
-    integers: Vec<i64>,
+    integers: Zeroizing<Vec<i64>>,
     shift: u32,
     slots: usize,
     scale: Scale,
 }
 
 impl Plaintext {
-    pub(super) fn from_integers(params: Params, integers: Vec<i64>, shift: u32, slots: usize, scale: Scale) -> Self {
+    pub(super) fn from_integers(
+        params: Params,
+        integers: Zeroizing<Vec<i64>>,
+        shift: u32,
+        slots: usize,
+        scale: Scale,
+    ) -> Self {
         Self { params, integers, shift, slots, scale }
     }
 
@@ -74,10 +81,7 @@ impl Plaintext {
     /// # Errors
     /// [`Error::MessageOverflow`] if a coefficient does not fit the modulus of these limbs.
     pub fn lift(&self, limbs: &Limbs) -> Result<LiftedPlaintext, Error> {
-        let (coefficient, modulus) = (self.log2_max(), self.params.log2_of(limbs));
-        if coefficient >= modulus - 1.0 {
-            return Err(Error::MessageOverflow { operation: "lift", coefficient, modulus });
-        }
+        self.check_fits("lift", limbs, 0.0)?;
         let subring = self.integers.len().max(MIN_SUBRING);
         let data = if subring * MIN_RUN <= self.params.degree() {
             self.lift_subring(limbs, subring)?
@@ -93,18 +97,43 @@ impl Plaintext {
         })
     }
 
+    /// Refuses coefficients that leave less than `room` bits below half the modulus of these limbs.
+    pub(crate) fn check_fits(&self, operation: &'static str, limbs: &Limbs, room: f64) -> Result<(), Error> {
+        let (coefficient, modulus) = (self.log2_max(), self.params.log2_of(limbs));
+        if coefficient < modulus - 1.0 - room {
+            return Ok(());
+        }
+        Err(Error::MessageOverflow { operation, coefficient, modulus })
+    }
+
+    /// The message plus an error, for the limbs of a ciphertext. All that is between is wiped.
+    pub(crate) fn with_error(&self, error: &SmallCoeffs, limbs: &Limbs) -> Result<Secret<Eval>, Error> {
+        let ring = self.params.ring();
+        if self.shift == 0 && self.integers.iter().all(|c| c.unsigned_abs() < 1 << 52) {
+            // Sums that are exact as floats, and one transform for both.
+            let gap = ring.degree() / self.integers.len();
+            let mut sum = Zeroizing::new(error.expose().iter().map(|&x| f64::from(x)).collect::<Vec<_>>());
+            sum.iter_mut().step_by(gap).zip(self.integers.iter()).for_each(|(to, &c)| *to += c as f64);
+            return Ok(Secret::new(Poly::<Coeff>::from_f64(ring, limbs, &sum)?).into_eval());
+        }
+        let mut sum = error.to_poly(ring, limbs)?.into_eval();
+        let message = Secret::new(self.lift_full(limbs)?);
+        sum.expose_mut().add_assign(message.expose())?;
+        Ok(sum)
+    }
+
     /// Residues as a full polynomial.
     pub(crate) fn lift_full(&self, limbs: &Limbs) -> Result<Poly<Eval>, Error> {
         let ring = self.params.ring();
         let gap = ring.degree() / self.integers.len();
         // Integers that are exact as floats have a faster way to residues.
         let poly = if self.integers.iter().all(|c| c.unsigned_abs() < 1 << 53) {
-            let mut spread = vec![0.0; ring.degree()];
-            spread.iter_mut().step_by(gap).zip(&self.integers).for_each(|(to, from)| *to = *from as f64);
+            let mut spread = Zeroizing::new(vec![0.0; ring.degree()]);
+            spread.iter_mut().step_by(gap).zip(self.integers.iter()).for_each(|(to, from)| *to = *from as f64);
             Poly::<Coeff>::from_f64(ring, limbs, &spread)?
         } else {
-            let mut spread = vec![0; ring.degree()];
-            spread.iter_mut().step_by(gap).zip(&self.integers).for_each(|(to, from)| *to = *from);
+            let mut spread = Zeroizing::new(vec![0; ring.degree()]);
+            spread.iter_mut().step_by(gap).zip(self.integers.iter()).for_each(|(to, from)| *to = *from);
             Poly::<Coeff>::from_i64(ring, limbs, &spread)?
         };
         let mut poly = poly.into_eval();
@@ -125,7 +154,7 @@ impl Plaintext {
             let modulus = ring.modulus(limb)?;
             let factor = modulus.pow(2, u64::from(self.shift));
             small.fill(0.0);
-            for (to, &c) in small.iter_mut().step_by(gap).zip(&self.integers) {
+            for (to, &c) in small.iter_mut().step_by(gap).zip(self.integers.iter()) {
                 *to = modulus.mul(modulus.reduce_i128(i128::from(c)), factor) as f64;
             }
             (ring.kernel().ntt_forward)(&*self.params.small_table(limb, degree)?, &mut small);
@@ -135,7 +164,7 @@ impl Plaintext {
     }
 }
 
-/// Residues of a plaintext on some limbs; see [`Plaintext::lift`].
+/// Residues of a plaintext on some limbs; see [`Plaintext::lift`]. For public data: it is not wiped.
 ///
 /// In evaluation order the residues of a subring plaintext are constant over runs of `N / 2n`, so only `2n` residues a
 /// limb are kept and products are scalar products over runs.

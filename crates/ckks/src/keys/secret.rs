@@ -1,8 +1,5 @@
 //! Secret keys and everything generated from them.
 
-use std::sync::Arc;
-use std::sync::atomic::AtomicU64;
-
 use cipherlm_ring::{Eval, Limbs, Poly, Secret, Seed, Stream, sample};
 use rayon::prelude::*;
 
@@ -29,8 +26,6 @@ pub struct SecretKey {
     id: KeyId,
     /// Over all limbs of the ring.
     eval: Secret<Eval>,
-    /// Flooded results released so far; see [`Decrypted::decode_flooded`](crate::Decrypted::decode_flooded).
-    pub(crate) released: Arc<AtomicU64>,
 }
 
 impl SecretKey {
@@ -84,7 +79,7 @@ impl SecretKey {
         };
         let eval = coefficients.to_poly(params.ring(), &params.ring().limbs())?.into_eval();
         let id = KeyId(root.id());
-        Ok(Self { params: params.clone(), distribution, root, id, eval, released: Arc::default() })
+        Ok(Self { params: params.clone(), distribution, root, id, eval })
     }
 
     /// The parameter set.

@@ -22,6 +22,8 @@ mod pack;
 pub(crate) use key::{switching_key_bytes, switching_key_label};
 pub(crate) use pack::{PackedPoly, limb_bytes};
 
+use zeroize::Zeroize;
+
 use crate::{Error, KeyId, Params, ParamsHash, WireError};
 
 /// First bytes of every object.
@@ -105,7 +107,10 @@ impl Header {
     fn body_hash(kind: u16, params: &ParamsHash, key_id: &KeyId, body: &[u8]) -> [u8; 32] {
         let mut hasher = blake3::Hasher::new_derive_key("cipherlm-ckks 1 wire object");
         hasher.update(&kind.to_le_bytes()).update(&params.0).update(&key_id.0).update(body);
-        *hasher.finalize().as_bytes()
+        let hash = *hasher.finalize().as_bytes();
+        // The body may be a root seed.
+        hasher.zeroize();
+        hash
     }
 }
 

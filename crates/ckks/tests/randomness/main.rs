@@ -8,7 +8,8 @@ mod support;
 use cipherlm_ckks::ring::{Poly, Seed, sample};
 use cipherlm_ckks::wire::HEADER_BYTES;
 use cipherlm_ckks::{
-    GaloisElement, KeyPurpose, KeyShape, Params, Plaintext, PublicKey, Scale, SecretKey, SwitchingKey, Wire,
+    GaloisElement, KeyPurpose, KeyShape, Params, Plaintext, PublicKey, Scale, SecretKey, SharingContract, SwitchingKey,
+    Wire,
 };
 use support::{
     Census, assert_gaussian, assert_unrelated, chi_square, coefficients, digits, errors_of, halves, integers, lifted,
@@ -155,6 +156,23 @@ fn a_root_under_two_sets_of_special_primes_does_not_reveal_the_secret() {
     }
 }
 
+/// At N = 2^14 and weight 64 the table allows 227 bits: three levels of five.
+#[test]
+fn a_sparse_secret_encrypts_only_where_it_is_secure() {
+    let params = cipherlm_ckks::presets::levels5_scale45().unwrap();
+    let sparse = SecretKey::generate_sparse(&params, 64).unwrap();
+    let plaintext = Plaintext::encode_real(&params, &[0.5], 1, Scale::from_log2(40)).unwrap();
+    for level in 0..=params.max_level() {
+        let result = sparse.encrypt(&plaintext, level).map(drop);
+        if params.log_q(level) <= 227.0 {
+            assert!(result.is_ok(), "level {level}");
+        } else {
+            assert!(matches!(result, Err(cipherlm_ckks::Error::Insecure { limit: 227, .. })), "level {level}");
+        }
+    }
+    assert!(params.log_q(3) <= 227.0 && params.log_q(4) > 227.0);
+}
+
 #[test]
 fn encryptions_of_one_message_are_unrelated() {
     let params = set(3, 44, 1);
@@ -268,6 +286,52 @@ fn reseal(bytes: &mut [u8]) {
     hasher.update(&bytes[6..72]).update(&bytes[HEADER_BYTES as usize..]);
     let hash = *hasher.finalize().as_bytes();
     bytes[80..112].copy_from_slice(&hash);
+}
+
+/// The normal distribution function, by Simpson's rule.
+fn normal(x: f64) -> f64 {
+    let density = |t: f64| (-t * t / 2.0).exp() / (2.0 * std::f64::consts::PI).sqrt();
+    let (start, steps) = (-10.0, 2000);
+    let width = (x - start) / f64::from(steps);
+    let sum: f64 = (0..=steps)
+        .map(|i| density(start + width * f64::from(i)) * if i == 0 || i == steps { 1.0 } else { f64::from(2 + 2 * (i % 2)) })
+        .sum();
+    sum * width / 3.0
+}
+
+#[test]
+fn flooding_is_gaussian_of_the_stated_size_and_new_every_time() {
+    const RELEASES: u32 = 32;
+    let params = set(3, 44, 1);
+    let secret = SecretKey::generate(&params).unwrap();
+    let (slots, bound) = (params.slots(), 2f64.powi(-48));
+    let zero = Plaintext::encode_real(&params, &[0.0], slots, Scale::from_log2(60)).unwrap();
+    let decrypted = secret.decrypt(&secret.encrypt(&zero, 3).unwrap()).unwrap();
+    let sharing = secret.sharing_in_this_process(SharingContract::new(30, RELEASES).unwrap()).unwrap();
+    let sigma = (12.0 * f64::from(RELEASES) * slots as f64).sqrt() * 2f64.powi(15) * bound;
+    let bits = (-sigma.log2()).floor();
+    let unit = (-bits).exp2();
+    let mut releases: Vec<Vec<i64>> = Vec::new();
+    for _ in 0..RELEASES {
+        let values = decrypted.decode_flooded(bits, bound, &sharing).unwrap();
+        releases.push(values.iter().flat_map(|v| [v.re, v.im]).map(|x| (x / unit) as i64).collect());
+    }
+    // Cells of one unit, and two tails.
+    let below = |k: i64| normal((k as f64 + 0.5) * unit / sigma);
+    let mut expected = vec![below(-3)];
+    expected.extend((-2..=2).map(|k| below(k) - below(k - 1)));
+    expected.push(1.0 - below(2));
+    let mut counts = vec![0.0; 7];
+    releases.iter().flatten().for_each(|k| counts[((*k).clamp(-3, 3) + 3) as usize] += 1.0);
+    let total: f64 = counts.iter().sum();
+    chi_square("flooding", &counts, &expected.iter().map(|p| p * total).collect::<Vec<_>>());
+    for (i, left) in releases.iter().enumerate() {
+        for right in &releases[..i] {
+            let sum = |a: &[i64], b: &[i64]| a.iter().zip(b).map(|(a, b)| (a * b) as f64).sum::<f64>();
+            let correlation = sum(left, right) / (sum(left, left) * sum(right, right)).sqrt();
+            assert!(correlation.abs() < 8.0 / (left.len() as f64).sqrt(), "releases with common noise: {correlation}");
+        }
+    }
 }
 
 /// The instruments see what they are for.

@@ -1,0 +1,148 @@
+//! A directory of keys: written whole or not at all, and every key that is loaded is the one that was listed.
+
+mod common;
+
+use cipherlm_ckks::{Error, EvaluationKeys, GaloisElement, KeyForm, KeyPurpose, KeySet, KeyStore, Wire, WireError};
+use common::{Setup, setup};
+use std::fs;
+use std::path::{Path, PathBuf};
+
+/// A folder that is removed in the end.
+struct Folder(PathBuf);
+
+impl Folder {
+    fn new(name: &str) -> Self {
+        Self(std::env::temp_dir().join(format!("cipherlm-ckks-store-{}-{name}", std::process::id())))
+    }
+}
+
+impl Drop for Folder {
+    fn drop(&mut self) {
+        let _ = fs::remove_dir_all(&self.0);
+    }
+}
+
+fn small() -> Setup {
+    setup(64, 40.0, 2, &[1, 2])
+}
+
+fn rotation(s: &Setup, steps: i64) -> KeyPurpose {
+    KeyPurpose::Galois(GaloisElement::rotation(&s.params, steps))
+}
+
+/// The file that holds the key of a purpose.
+fn file_of(s: &Setup, folder: &Path, purpose: KeyPurpose) -> PathBuf {
+    let holds = |path: &PathBuf| {
+        let bytes = fs::read(path).unwrap();
+        cipherlm_ckks::SwitchingKey::from_bytes(&s.params, &bytes).unwrap().purpose() == purpose
+    };
+    fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path()).find(holds).unwrap()
+}
+
+#[test]
+fn a_directory_with_something_in_it_is_not_written_to() {
+    let (s, folder) = (small(), Folder::new("occupied"));
+    KeyStore::write(&folder.0, s.evaluator.keys()).unwrap();
+    let before: Vec<_> = fs::read_dir(&folder.0).unwrap().map(|entry| entry.unwrap().path()).collect();
+    assert_eq!(before.len(), s.evaluator.keys().len());
+    let mut fewer = KeySet::new();
+    fewer.insert(s.evaluator.keys().key(rotation(&s, 1), 2).unwrap()).unwrap();
+    let refused = KeyStore::write(&folder.0, &fewer).unwrap_err();
+    assert!(matches!(&refused, Error::Storage { kind: std::io::ErrorKind::AlreadyExists, .. }), "{refused}");
+    assert_eq!(KeyStore::open(&s.params, &folder.0, 0).unwrap().len(), before.len());
+    // An empty one is taken, and nothing is left beside it.
+    let empty = Folder::new("empty");
+    fs::create_dir(&empty.0).unwrap();
+    KeyStore::write(&empty.0, &fewer).unwrap();
+    assert_eq!(KeyStore::open(&s.params, &empty.0, 0).unwrap().len(), 1);
+    let name = empty.0.file_name().unwrap().to_str().unwrap().to_owned();
+    let beside = fs::read_dir(empty.0.parent().unwrap()).unwrap();
+    let left = beside.filter(|entry| entry.as_ref().unwrap().file_name().to_str().unwrap().starts_with(&name)).count();
+    assert_eq!(left, 1);
+    // A file in the way.
+    let file = empty.0.join("0000.key").join("keys");
+    assert!(matches!(KeyStore::write(&file, &fewer), Err(Error::Storage { .. })));
+}
+
+#[test]
+fn keys_of_two_secrets_in_one_directory_are_refused() {
+    let (s, folder) = (small(), Folder::new("mixed"));
+    KeyStore::write(&folder.0, s.evaluator.keys()).unwrap();
+    let other = cipherlm_ckks::SecretKey::generate(&s.params).unwrap();
+    let shape = cipherlm_ckks::KeyShape::cheapest(&s.params, 2).unwrap();
+    let key = other.switching_key(rotation(&s, 1), shape).unwrap();
+    fs::write(folder.0.join("stray.key"), key.to_bytes()).unwrap();
+    let refused = KeyStore::open(&s.params, &folder.0, 0).map(drop).unwrap_err();
+    let Error::KeyMismatch { left, right, .. } = refused else { panic!("{refused}") };
+    assert!([left, right].contains(&s.secret.id()) && [left, right].contains(&other.id()));
+}
+
+#[test]
+fn files_exchanged_after_the_store_was_opened_are_noticed() {
+    let (s, folder) = (small(), Folder::new("exchanged"));
+    KeyStore::write(&folder.0, s.evaluator.keys()).unwrap();
+    let [one, two] = [1, 2].map(|steps| file_of(&s, &folder.0, rotation(&s, steps)));
+    let open = || KeyStore::open(&s.params, &folder.0, u64::MAX).unwrap();
+    let (bytes_one, bytes_two) = (fs::read(&one).unwrap(), fs::read(&two).unwrap());
+    let restore = || {
+        fs::write(&one, &bytes_one).unwrap();
+        fs::write(&two, &bytes_two).unwrap();
+    };
+    // Two names exchanged.
+    let store = open();
+    fs::write(&one, &bytes_two).unwrap();
+    fs::write(&two, &bytes_one).unwrap();
+    let refused = store.key(rotation(&s, 1), 2).map(drop).unwrap_err();
+    assert!(matches!(refused, Error::WrongKey { have, need, .. } if have == rotation(&s, 2) && need == rotation(&s, 1)));
+    restore();
+    // A key of the same purpose, of another secret.
+    let store = open();
+    let other = cipherlm_ckks::SecretKey::generate(&s.params).unwrap();
+    let shape = store.key(rotation(&s, 2), 2).unwrap().shape();
+    fs::write(&one, other.switching_key(rotation(&s, 1), shape).unwrap().to_bytes()).unwrap();
+    let refused = store.key(rotation(&s, 1), 2).map(drop).unwrap_err();
+    assert!(matches!(refused, Error::KeyMismatch { left, right, .. } if left == s.secret.id() && right == other.id()));
+    restore();
+    // A key of the same purpose, cut lower.
+    let store = open();
+    let low = cipherlm_ckks::KeyShape { level: 1, ..shape };
+    fs::write(&one, s.secret.switching_key(rotation(&s, 1), low).unwrap().to_bytes()).unwrap();
+    assert!(matches!(store.key(rotation(&s, 1), 2), Err(Error::BadKeyShape { level: 1, .. })));
+    // Longer than any key of its shape, and gone.
+    fs::write(&one, [bytes_one.as_slice(), &[0; 9]].concat()).unwrap();
+    assert!(matches!(store.key(rotation(&s, 1), 2), Err(Error::Storage { kind: std::io::ErrorKind::FileTooLarge, .. })));
+    fs::write(&one, &bytes_one[..bytes_one.len() - 1]).unwrap();
+    assert!(matches!(store.key(rotation(&s, 1), 2), Err(Error::Wire(WireError::Truncated { .. }))));
+    fs::remove_file(&one).unwrap();
+    assert!(matches!(store.key(rotation(&s, 1), 2), Err(Error::Storage { kind: std::io::ErrorKind::NotFound, .. })));
+    restore();
+    assert!(store.key(rotation(&s, 1), 2).is_ok());
+}
+
+#[test]
+fn the_budget_holds_the_keys_that_were_used_last() {
+    let (s, folder) = (setup(64, 40.0, 2, &[1, 2, 3, 4]), Folder::new("budget"));
+    KeyStore::write(&folder.0, s.evaluator.keys()).unwrap();
+    let one = s.evaluator.keys().key(rotation(&s, 1), 2).unwrap().shape();
+    let one = one.resident_bytes_in(&s.params, KeyForm::Expanded);
+    let store = KeyStore::open(&s.params, &folder.0, 2 * one).unwrap().with_form(KeyForm::Expanded);
+    let held = |steps: i64, key: &std::sync::Arc<cipherlm_ckks::SwitchingKey>| {
+        std::sync::Arc::ptr_eq(key, &store.key(rotation(&s, steps), 2).unwrap())
+    };
+    let first = store.key(rotation(&s, 1), 2).unwrap();
+    let second = store.key(rotation(&s, 2), 2).unwrap();
+    assert_eq!(store.resident_bytes(), 2 * one);
+    // The first is used again, so the second is the one to go.
+    assert!(held(1, &first));
+    store.key(rotation(&s, 3), 2).unwrap();
+    assert_eq!(store.resident_bytes(), 2 * one);
+    assert!(held(1, &first));
+    assert!(!held(2, &second));
+    assert_eq!(store.resident_bytes(), 2 * one);
+    // Without any budget the last key is held, and no other.
+    let store = KeyStore::open(&s.params, &folder.0, 0).unwrap().with_form(KeyForm::Expanded);
+    for steps in [1, 2, 1] {
+        store.key(rotation(&s, steps), 2).unwrap();
+        assert_eq!(store.resident_bytes(), one);
+    }
+}
