@@ -68,10 +68,10 @@ impl SecretKey {
         let all = params.limbs(ciphertext.level);
         let few = needed_limbs(params, ciphertext);
         let mut coefficients = self.phase(ciphertext, &few)?;
-        if few.len() < all.len() && largest(&coefficients).log2() >= params.log2_of(&few) - SPARE_BITS {
+        if few.len() < all.len() && largest(&coefficients).log2() >= params.log_of(&few) - SPARE_BITS {
             coefficients = self.phase(ciphertext, all)?;
         }
-        let (coefficient, modulus) = (largest(&coefficients).log2(), params.log2_of(all));
+        let (coefficient, modulus) = (largest(&coefficients).log2(), params.log_of(all));
         // Slots are sums of coefficients over the scale, and must be numbers too.
         let slot = coefficient - ciphertext.scale.log2() + f64::from(params.log_degree());
         if coefficient >= modulus - 1.0 - ROOM_BITS || slot >= f64::from(f64::MAX_EXP) {
@@ -175,7 +175,7 @@ fn needed_limbs(params: &Params, ciphertext: &Ciphertext) -> Limbs {
     let mut bits = 0.0;
     let count = limbs.iter().take_while(|&i| {
         let more = bits < need;
-        bits += (params.prime(i) as f64).log2();
+        bits += params.log_of(&Limbs::range(i..i + 1));
         more
     });
     limbs.first(count.count())

@@ -93,7 +93,9 @@ fn files_exchanged_after_the_store_was_opened_are_noticed() {
     fs::write(&one, &bytes_two).unwrap();
     fs::write(&two, &bytes_one).unwrap();
     let refused = store.key(rotation(&s, 1), 2).map(drop).unwrap_err();
-    assert!(matches!(refused, Error::WrongKey { have, need, .. } if have == rotation(&s, 2) && need == rotation(&s, 1)));
+    assert!(
+        matches!(refused, Error::WrongKey { have, need, .. } if have == rotation(&s, 2) && need == rotation(&s, 1))
+    );
     restore();
     // A key of the same purpose, of another secret.
     let store = open();
@@ -110,7 +112,10 @@ fn files_exchanged_after_the_store_was_opened_are_noticed() {
     assert!(matches!(store.key(rotation(&s, 1), 2), Err(Error::BadKeyShape { level: 1, .. })));
     // Longer than any key of its shape, and gone.
     fs::write(&one, [bytes_one.as_slice(), &[0; 9]].concat()).unwrap();
-    assert!(matches!(store.key(rotation(&s, 1), 2), Err(Error::Storage { kind: std::io::ErrorKind::FileTooLarge, .. })));
+    assert!(matches!(
+        store.key(rotation(&s, 1), 2),
+        Err(Error::Storage { kind: std::io::ErrorKind::FileTooLarge, .. })
+    ));
     fs::write(&one, &bytes_one[..bytes_one.len() - 1]).unwrap();
     assert!(matches!(store.key(rotation(&s, 1), 2), Err(Error::Wire(WireError::Truncated { .. }))));
     fs::remove_file(&one).unwrap();

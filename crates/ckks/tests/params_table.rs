@@ -30,9 +30,9 @@ fn presets_and_all_their_keys_keep_the_margin() {
             let log_qp = shape.log_qp(&params);
             assert!(log_qp <= params.log_qp() + 1e-9);
             check_security("key", params.degree(), SecretDistribution::Ternary, log_qp).unwrap();
-            let p = params.log2_of(&params.special_limbs(shape.special));
+            let p = params.log2_of(&params.special_limbs(shape.special)).unwrap();
             for digit in shape.digits(&params) {
-                let bits = params.log2_of(&cipherlm_ckks::ring::Limbs::range(digit));
+                let bits = params.log2_of(&cipherlm_ckks::ring::Limbs::range(digit)).unwrap();
                 assert!(bits <= p, "{name}, level {level}: a digit of {bits} bits above P of {p}");
             }
         }
@@ -118,8 +118,19 @@ fn hashes_tell_sets_apart() {
     let insecure = |builder| Params::insecure_for_tests(builder).unwrap();
     let [a, b, c] = [(44, 1), (45, 1), (44, 2)].map(|(bits, count)| insecure(builder().special(bits, count)));
     assert!(a.hash() != b.hash() && a.hash() != c.hash() && b.hash() != c.hash());
-    assert_eq!(
-        a.limbs(2).iter().map(|i| a.prime(i)).collect::<Vec<_>>(),
-        b.limbs(2).iter().map(|i| b.prime(i)).collect::<Vec<_>>()
-    );
+    let chain = |params: &Params| params.limbs(2).iter().map(|i| params.prime(i).unwrap()).collect::<Vec<_>>();
+    assert_eq!(chain(&a), chain(&b));
+}
+
+#[test]
+fn limbs_that_a_set_does_not_have_are_refused() {
+    let params = presets::insecure::small(64, 40.0, 2).unwrap();
+    let count = params.ring().limbs().len();
+    for limb in [count, count + 1, 1000] {
+        assert!(matches!(params.prime(limb), Err(Error::Ring(_))), "{limb}");
+        let limbs = cipherlm_ckks::ring::Limbs::range(0..limb + 1);
+        assert!(matches!(params.log2_of(&limbs), Err(Error::Ring(_))), "{limb}");
+    }
+    let all = params.log2_of(&params.ring().limbs()).unwrap();
+    assert!((all - params.log_qp()).abs() < 1e-9);
 }

@@ -209,7 +209,7 @@ impl Bootstrapper {
 fn lift_centred(params: &Params, part: Poly<Eval>, limbs: &Limbs) -> Result<Poly<Eval>, Error> {
     let part = part.into_coeff();
     let coefficients: Vec<i64> = if part.limbs().len() == 1 {
-        let q = params.prime(0) as i64;
+        let q = params.prime(0)? as i64;
         let centred = |&x: &f64| {
             let x = x as i64;
             if 2 * x > q { x - q } else { x }

@@ -23,7 +23,7 @@ fn saturated(
     scale: f64,
     seed: u64,
 ) -> Ciphertext {
-    let (n, q) = (params.degree(), params.prime(0) as i64);
+    let (n, q) = (params.degree(), params.prime(0).unwrap() as i64);
     let s = coefficients(params, secret);
     let mut rng = ChaCha8Rng::seed_from_u64(seed);
     let mut c1: Vec<i64> = (0..n).map(|_| (rng.next_u64() % q as u64) as i64 - q / 2).collect();
@@ -45,7 +45,7 @@ fn saturated(
 
 /// The overflow `(t - t mod q)/q` of coefficient `target`.
 fn overflow(params: &Params, secret: &SecretKey, ciphertext: &Ciphertext, target: usize) -> f64 {
-    let (n, q) = (params.degree(), params.prime(0) as f64);
+    let (n, q) = (params.degree(), params.prime(0).unwrap() as f64);
     let centred = |part: &Poly<cipherlm_ring::Eval>| part.clone().into_coeff().to_f64();
     let (c0, c1, s) = (centred(&ciphertext.parts[0]), centred(&ciphertext.parts[1]), coefficients(params, secret));
     let mut t = c0[target];
@@ -73,7 +73,7 @@ fn the_largest_possible_overflow_is_harmless() {
         )
         .unwrap();
         let evaluator = Evaluator::new(&params, keys);
-        let scale = params.prime(0) as f64 / base.ratio.exp2();
+        let scale = params.prime(0).unwrap() as f64 / base.ratio.exp2();
         let (n, slots) = (params.degree(), params.slots());
         let level = bootstrapper.output_level();
         let goal = super::stages::Goal { level, scale: params.default_scale(level) };

@@ -21,8 +21,11 @@ impl Plaintext {
     /// Encodes complex `values` into `slots` slots at `scale`; missing values are zero.
     ///
     /// A ciphertext of more slots sees the vector repeated with period `slots`, so a vector with a short period should be
-    /// encoded with `slots` equal to that period: it then stays in a subring and costs less space and time. The encoding
-    /// error of a slot is about `sqrt(slots / 6) / scale`.
+    /// encoded with `slots` equal to that period: it then stays in a subring and costs less space and time.
+    ///
+    /// The encoding error of a slot is about `sqrt(slots / 6) / scale`, and not below 2^-48 of the largest value: the transform
+    /// is one in double precision, so scales beyond 2^50 add room and no precision. Its last bit depends on the instructions
+    /// that the FFT uses on this CPU and on the mathematics library, so coefficients can differ by a unit between machines.
     ///
     /// # Errors
     /// [`Error::BadSlots`], [`Error::TooManyValues`], [`Error::NotFinite`], [`Error::BadScale`], or

@@ -99,7 +99,7 @@ impl Plaintext {
 
     /// Refuses coefficients that leave less than `room` bits below half the modulus of these limbs.
     pub(crate) fn check_fits(&self, operation: &'static str, limbs: &Limbs, room: f64) -> Result<(), Error> {
-        let (coefficient, modulus) = (self.log2_max(), self.params.log2_of(limbs));
+        let (coefficient, modulus) = (self.log2_max(), self.params.log2_of(limbs)?);
         if coefficient < modulus - 1.0 - room {
             return Ok(());
         }

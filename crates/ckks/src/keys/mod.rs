@@ -21,6 +21,7 @@ pub use secret::SecretKey;
 pub use set::{EvaluationKeys, KeySet, NoKeys};
 pub use store::KeyStore;
 pub use switching::SwitchingKey;
+pub(crate) use switching::public_half;
 
 /// Identifies a secret key without revealing it; every object made under the key carries it.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]

@@ -21,6 +21,7 @@
 mod prediction;
 
 use crate::{Error, KeyPurpose, KeyRequest, KeyShape, Params, Scale};
+use cipherlm_ring::Limbs;
 pub use prediction::{Prediction, SlotVariance};
 
 /// Standard deviation of the Gaussian errors of encryptions and keys.
@@ -92,12 +93,11 @@ impl NoiseModel {
     /// [`Error::BadKeyShape`] or [`Error::LevelOutOfRange`] if the parameters allow no such key.
     pub fn key_product(&self, purpose: KeyPurpose, level: usize, scale: Scale) -> Result<SlotVariance, Error> {
         let shape = self.key_shape(purpose, level)?;
-        let special = self.params.log2_of(&self.params.special_limbs(shape.special));
+        let special = self.params.log_of(&self.params.special_limbs(shape.special));
         let limbs = self.params.limb_count(level);
         let unit = self.slots(self.degree() * SIGMA * SIGMA / 12.0, scale);
         let digit = |digit: std::ops::Range<usize>| {
-            let bits: f64 =
-                digit.filter(|&limb| limb < limbs).map(|limb| (self.params.prime(limb) as f64).log2()).sum();
+            let bits = self.params.log_of(&Limbs::range(digit.start.min(limbs)..digit.end.min(limbs)));
             SlotVariance::multiplied(if bits == 0.0 { 0.0 } else { unit * (2.0 * (bits - special)).exp2() })
         };
         Ok(shape.digits(&self.params).into_iter().map(digit).fold(SlotVariance::default(), SlotVariance::plus_apart))

@@ -184,6 +184,7 @@ impl Assembled {
             decompositions: Mutex::new(HashMap::new()),
             small_tables: Mutex::new(HashMap::new()),
             subring_orders: Mutex::new(HashMap::new()),
+            cuts: Mutex::new(HashMap::new()),
             whole: None,
         };
         Ok(Params(Arc::new(inner)))

@@ -3,6 +3,7 @@
 use std::ops::Range;
 
 use cipherlm_ring::PackedPair;
+use num_bigint::BigUint;
 
 use super::{Params, SecretDistribution, check_security};
 use crate::Error;
@@ -45,23 +46,26 @@ impl KeyShape {
         if self.special == 0 || self.special > params.special_count() {
             return bad("the number of special primes must be between 1 and that of the parameters");
         }
-        let p = params.log2_of(&params.special_limbs(self.special));
-        if params.limbs(self.level).iter().any(|i| (params.prime(i) as f64).log2() > p) {
+        let capacity = product(&params.primes_of(&params.special_limbs(self.special)));
+        if params.primes_of(params.limbs(self.level)).iter().any(|&q| BigUint::from(q) > capacity) {
             return bad("a prime of the chain is larger than the special modulus");
         }
         Ok(())
     }
 
-    /// Limbs of each digit (indices into the prime pool), lowest first.
+    /// Limbs of each digit (indices into the prime pool), lowest first: as few digits as have products of at most that of the
+    /// special primes, and of these cuts the one with the smallest largest digit.
     pub fn digits(self, params: &Params) -> Vec<Range<usize>> {
-        let sizes: Vec<f64> = params.limbs(self.level).iter().map(|i| (params.prime(i) as f64).log2()).collect();
-        let p = params.log2_of(&params.special_limbs(self.special));
-        balanced(&sizes, digits_needed(&sizes, p), p)
+        let cut = || {
+            let capacity = product(&params.primes_of(&params.special_limbs(self.special)));
+            balanced(&params.primes_of(params.limbs(self.level)), &capacity)
+        };
+        params.cut(self, cut).to_vec()
     }
 
     /// log2 of the modulus the key lives at.
     pub fn log_qp(self, params: &Params) -> f64 {
-        params.log2_of(&params.extended_limbs(self.level, self.special))
+        params.log_of(&params.extended_limbs(self.level, self.special))
     }
 
     /// Refuses a key whose modulus is below 128-bit security for `secret`; insecure test parameters pass.
@@ -122,59 +126,110 @@ pub(super) fn digits_needed(sizes: &[f64], capacity: f64) -> usize {
     count
 }
 
-/// Cuts `sizes` into `count` contiguous digits with the smallest possible largest digit.
-fn balanced(sizes: &[f64], count: usize, capacity: f64) -> Vec<Range<usize>> {
-    // Bisection on the largest digit: the greedy cut is optimal for a given bound.
-    let (mut low, mut high) = (sizes.iter().copied().fold(0.0, f64::max), capacity);
-    for _ in 0..50 {
-        let middle = 0.5 * (low + high);
-        if digits_needed(sizes, middle) <= count { high = middle } else { low = middle }
-    }
-    let mut digits: Vec<Range<usize>> = Vec::with_capacity(count);
-    let mut filled = 0.0;
-    for (i, &size) in sizes.iter().enumerate() {
+fn product(primes: &[u64]) -> BigUint {
+    primes.iter().map(|&q| BigUint::from(q)).product()
+}
+
+/// Contiguous digits with products of at most `bound`, each as long as it can be. A prime above the bound has its own digit.
+fn greedy(primes: &[u64], bound: &BigUint) -> Vec<Range<usize>> {
+    let mut digits: Vec<Range<usize>> = Vec::new();
+    let mut filled = BigUint::ZERO;
+    for (i, &q) in primes.iter().enumerate() {
+        let longer = &filled * q;
         match digits.last_mut() {
-            Some(last) if filled + size <= high => {
+            Some(last) if longer <= *bound => {
                 last.end = i + 1;
-                filled += size;
+                filled = longer;
             }
             _ => {
                 digits.push(i..i + 1);
-                filled = size;
+                filled = q.into();
             }
         }
     }
     digits
 }
 
+/// Cuts `primes` into as few digits as `capacity` allows, with the smallest possible largest digit.
+///
+/// Products are compared as integers: the cut fixes the length of a key in a file, so it must not hang on the last bit of a
+/// logarithm. The greedy cut is optimal for a given bound, and the best bound is the product of some run of primes.
+fn balanced(primes: &[u64], capacity: &BigUint) -> Vec<Range<usize>> {
+    let fewest = greedy(primes, capacity);
+    let mut bounds: Vec<BigUint> = Vec::new();
+    for start in 0..primes.len() {
+        let runs = primes[start..].iter().scan(BigUint::from(1u32), |run, &q| {
+            *run *= q;
+            (*run <= *capacity).then(|| run.clone())
+        });
+        bounds.extend(runs);
+    }
+    bounds.sort_unstable();
+    let best = bounds.partition_point(|bound| greedy(primes, bound).len() > fewest.len());
+    bounds.get(best).map_or(fewest, |bound| greedy(primes, bound))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
 
+    fn bits(primes: &[u64]) -> f64 {
+        primes.iter().map(|&q| (q as f64).log2()).sum()
+    }
+
+    fn primes(sizes: &[f64]) -> Vec<u64> {
+        let mut taken = Vec::new();
+        for &size in sizes {
+            taken.extend(cipherlm_ring::primes_near(1 << 10, size, 1, &taken).unwrap());
+        }
+        taken
+    }
+
     #[test]
     fn digits_cover_the_limbs_and_stay_below_the_capacity() {
         for count in 1..40usize {
-            let sizes: Vec<f64> = (0..count).map(|i| [50.0, 45.0, 28.0, 37.5][i % 4]).collect();
+            let chain = primes(&(0..count).map(|i| [49.0, 45.0, 28.0, 37.5][i % 4]).collect::<Vec<_>>());
             for capacity in [50.0, 99.9, 150.0, 350.0] {
-                let needed = digits_needed(&sizes, capacity);
-                let digits = balanced(&sizes, needed, capacity);
-                assert_eq!(digits.len(), needed);
-                assert_eq!(digits[0].start, 0);
-                assert_eq!(digits[needed - 1].end, count);
+                let limit = BigUint::from((capacity % 50.0f64).exp2() as u64) << (capacity / 50.0) as usize * 50;
+                let digits = balanced(&chain, &limit);
+                assert_eq!(digits.len(), greedy(&chain, &limit).len());
+                assert_eq!((digits[0].start, digits[digits.len() - 1].end), (0, count));
                 assert!(digits.windows(2).all(|w| w[0].end == w[1].start));
-                for digit in digits {
-                    assert!(sizes[digit].iter().sum::<f64>() <= capacity);
-                }
+                assert!(digits.into_iter().all(|digit| product(&chain[digit]) <= limit));
             }
         }
     }
 
     #[test]
-    fn digits_are_balanced_by_bits() {
-        let sizes = [vec![50.0], vec![45.0; 24]].concat();
-        let digits = balanced(&sizes, digits_needed(&sizes, 450.0), 450.0);
-        let bits: Vec<f64> = digits.iter().map(|d| sizes[d.clone()].iter().sum()).collect();
+    fn no_cut_with_as_few_digits_has_a_smaller_largest_digit() {
+        let chain = primes(&[43.0, 40.0, 29.0, 40.0, 33.0, 40.0, 45.0, 21.0]);
+        let limit = BigUint::from(1u32) << 130;
+        let digits = balanced(&chain, &limit);
+        let largest = |ends: &[usize]| {
+            let starts = std::iter::once(&0).chain(ends);
+            starts.zip(ends.iter().chain([&chain.len()])).map(|(&a, &b)| product(&chain[a..b])).max().unwrap()
+        };
         assert_eq!(digits.len(), 3);
-        assert!(bits.iter().all(|b| *b <= 410.0), "{bits:?}");
+        let found = largest(&[digits[0].end, digits[1].end]);
+        let cuts = (1..chain.len()).flat_map(|a| (a + 1..chain.len()).map(move |b| [a, b]));
+        assert_eq!(found, cuts.map(|cut| largest(&cut)).min().unwrap());
+    }
+
+    #[test]
+    fn a_digit_may_be_as_large_as_the_special_modulus_and_not_one_more() {
+        let chain = primes(&[40.0, 40.0, 40.0]);
+        let two = product(&chain[..2]).max(product(&chain[1..]));
+        assert_eq!(greedy(&chain, &two).len(), 2);
+        let exact = product(&chain);
+        assert_eq!(greedy(&chain, &exact).len(), 1);
+        assert_eq!(greedy(&chain, &(exact - 1u32)).len(), 2);
+    }
+
+    #[test]
+    fn digits_are_balanced_by_bits() {
+        let chain = primes(&[vec![50.0], vec![45.0; 24]].concat());
+        let digits = balanced(&chain, &(BigUint::from(1u32) << 450));
+        assert_eq!(digits.len(), 3);
+        assert!(digits.iter().all(|digit| bits(&chain[digit.clone()]) <= 410.0), "{digits:?}");
     }
 }

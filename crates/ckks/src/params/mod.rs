@@ -68,6 +68,8 @@ struct Inner {
     decompositions: Mutex<HashMap<(usize, KeyShape), Arc<Decomposition>>>,
     small_tables: Mutex<HashMap<(usize, usize), Arc<NttTable>>>,
     subring_orders: Mutex<HashMap<usize, Arc<Vec<u32>>>>,
+    /// Digits of each shape of key.
+    cuts: Mutex<HashMap<KeyShape, Arc<Vec<Range<usize>>>>>,
     /// The whole chain, if this is a view without some of its levels.
     whole: Option<Params>,
 }
@@ -150,8 +152,8 @@ impl Params {
 
     /// Exactly what a rescale from `level` divides by: the product of that level's primes.
     pub fn rescale_factor(&self, level: usize) -> Scale {
-        let group = self.0.groups[level.min(self.max_level())].clone();
-        group.map(|i| Scale::from_u64(self.prime(i))).fold(Scale::ONE, |a, b| a * b)
+        let primes = self.primes_of(&self.group_limbs(level));
+        primes.into_iter().map(Scale::from_u64).fold(Scale::ONE, |a, b| a * b)
     }
 
     /// The scale to encode at on `level`: within a run of equal groups, what squaring and rescaling from the level
@@ -162,7 +164,7 @@ impl Params {
 
     /// log2 of the ciphertext modulus at `level`.
     pub fn log_q(&self, level: usize) -> f64 {
-        self.log2_of(self.limbs(level))
+        self.log_of(self.limbs(level))
     }
 
     /// log2 of the whole modulus, special primes included: the figure that security depends on.
@@ -171,13 +173,30 @@ impl Params {
     }
 
     /// log2 of the product of some limbs.
-    pub fn log2_of(&self, limbs: &Limbs) -> f64 {
-        limbs.iter().map(|i| self.0.logs[i]).sum()
+    ///
+    /// # Errors
+    /// [`Error::Ring`] for a limb that the ring does not have.
+    pub fn log2_of(&self, limbs: &Limbs) -> Result<f64, Error> {
+        limbs.iter().map(|limb| Ok((self.prime(limb)? as f64).log2())).sum()
     }
 
     /// The prime of a limb.
-    pub fn prime(&self, limb: usize) -> u64 {
-        self.0.primes[limb]
+    ///
+    /// # Errors
+    /// [`Error::Ring`] for a limb that the ring does not have.
+    pub fn prime(&self, limb: usize) -> Result<u64, Error> {
+        let missing = cipherlm_ring::Error::LimbOutOfRange { index: limb, count: self.0.primes.len() };
+        self.0.primes.get(limb).copied().ok_or(missing.into())
+    }
+
+    /// The primes of limbs that this set made itself.
+    pub(crate) fn primes_of(&self, limbs: &Limbs) -> Vec<u64> {
+        limbs.iter().filter_map(|limb| self.0.primes.get(limb).copied()).collect()
+    }
+
+    /// log2 of the product of limbs that this set made itself.
+    pub(crate) fn log_of(&self, limbs: &Limbs) -> f64 {
+        limbs.iter().filter_map(|limb| self.0.logs.get(limb)).sum()
     }
 
     /// What the security check found.
@@ -224,6 +243,11 @@ impl Params {
             .unwrap_or_else(|_: Error| Embedding::new(slots).into())
     }
 
+    /// The digits of a shape, from `build` the first time.
+    pub(crate) fn cut(&self, shape: KeyShape, build: impl Fn() -> Vec<Range<usize>>) -> Arc<Vec<Range<usize>>> {
+        cached(&self.0.cuts, shape, || Ok(build())).unwrap_or_else(|_: Error| build().into())
+    }
+
     /// How a polynomial at `level` is cut into digits for a key of this shape.
     pub(crate) fn decomposition(&self, level: usize, shape: KeyShape) -> Result<Arc<Decomposition>, Error> {
         cached(&self.0.decompositions, (level, shape), || {
@@ -268,6 +292,7 @@ impl Params {
             decompositions: Mutex::default(),
             small_tables: Mutex::default(),
             subring_orders: Mutex::default(),
+            cuts: Mutex::default(),
             whole: Some(self.clone()),
         }))
     }
@@ -277,10 +302,11 @@ impl Params {
         limbs.iter().map(|limb| self.special_residue(limb, special)).collect()
     }
 
-    /// The product of the first `special` special primes modulo the prime of a limb.
+    /// The product of the first `special` special primes modulo the prime of a limb of this set.
     pub(crate) fn special_residue(&self, limb: usize, special: usize) -> u64 {
-        let q = u128::from(self.prime(limb));
-        self.special_limbs(special).iter().fold(1, |product, j| product * u128::from(self.prime(j)) % q) as u64
+        let prime = |limb: usize| u128::from(self.0.primes[limb]);
+        let q = prime(limb);
+        self.special_limbs(special).iter().fold(1, |product, j| product * prime(j) % q) as u64
     }
 
     /// NTT table of one prime for a subring degree.

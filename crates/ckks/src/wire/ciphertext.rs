@@ -2,6 +2,7 @@
 
 use super::pack::{limb_bytes, pack, unpack};
 use super::{Body, Reader, Wire, field, open, seal};
+use crate::encode::check_scale;
 use crate::encrypt::fresh_half;
 use crate::{Ciphertext, Error, Params, Scale};
 
@@ -39,9 +40,8 @@ impl Meta {
         let (hi, lo) = (f64::from_bits(reader.u64()?), f64::from_bits(reader.u64()?));
         let scale = Scale::from_parts(hi, lo).ok_or_else(|| field("scale", hi.to_bits()))?;
         let level = level as usize;
-        if !(0.0..params.log_q(level)).contains(&scale.log2()) {
-            return Err(field("scale", hi.to_bits()));
-        }
+        // Whatever the evaluator can leave: a scale may be above the modulus of a level that was dropped to.
+        check_scale("read", scale).map_err(|_| field("scale", hi.to_bits()))?;
         Ok(Self { level, parts: parts.into(), seeded: seeded == 1, slots: slots as usize, scale })
     }
 
@@ -86,10 +86,6 @@ impl Wire for Ciphertext {
         }
         while parts.len() < meta.parts {
             parts.push(unpack(params, limbs, parts.len() * limbs.len(), &mut reader)?);
-        }
-        // Without a second half the message would lie open.
-        if parts[1].iter().all(|(_, limb)| limb.iter().all(|x| *x == 0.0)) {
-            return Err(field("second polynomial", 0u8));
         }
         let Meta { level, scale, slots, .. } = meta;
         Ok((Self { params: params.clone(), key_id, parts, level, scale, slots, seed }, rest))

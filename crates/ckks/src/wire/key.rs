@@ -4,7 +4,9 @@ use zeroize::Zeroizing;
 
 use super::pack::{PackedPoly, limb_bytes, pack, unpack};
 use super::{Body, HEADER_BYTES, Header, Reader, Wire, field, open, seal};
-use crate::keys::{GaloisElement, KeyBody, KeyForm, KeyId, KeyPurpose, KeySet, PublicKey, SecretKey, SwitchingKey};
+use crate::keys::{
+    GaloisElement, KeyBody, KeyForm, KeyId, KeyPurpose, KeySet, PublicKey, SecretKey, SwitchingKey, public_half,
+};
 use crate::params::{KeyShape, SecretDistribution};
 use crate::ring::Seed;
 use crate::{Error, Params, WireError};
@@ -131,8 +133,18 @@ impl SwitchingKey {
         let Meta { purpose, shape, distribution, seed } = Meta::read(params, &mut reader)?;
         let limbs = params.extended_limbs(shape.level, shape.special);
         let digits = 0..shape.digits(params).len();
-        let b = digits.map(|digit| PackedPoly::read(params, &limbs, digit * limbs.len(), &mut reader));
-        let body = KeyBody::from_packed(form, params, &limbs, &seed, b.collect::<Result<_, _>>()?)?;
+        let first = |digit: usize| digit * limbs.len();
+        let body = if form == KeyForm::Seeded {
+            let b = digits.map(|digit| PackedPoly::read(params, &limbs, first(digit), &mut reader));
+            KeyBody::Seeded { b: b.collect::<Result<_, _>>()? }
+        } else {
+            // From the bytes to the form, digit by digit: no copy of the packed key is made.
+            let pair = |digit| {
+                let b = unpack(params, &limbs, first(digit), &mut reader)?;
+                Ok([b, public_half(params, &limbs, &seed, digit)?])
+            };
+            KeyBody::collect(form, digits.map(pair))?
+        };
         Ok((Self { params: params.clone(), id: key_id, purpose, shape, distribution, seed, body }, rest))
     }
 }

@@ -37,7 +37,7 @@ impl PackedPoly {
             for packed in packed.chunks(block.len() / 4 * 25) {
                 let block = &mut block[..packed.len() / 25 * 4];
                 unpack_block(packed, block);
-                check(block, params.prime(index), first + position)?;
+                check(block, params.prime(index)?, first + position)?;
             }
         }
         Ok(Self { bytes: bytes.to_vec(), limb_bytes: limb_bytes as usize })
@@ -82,7 +82,7 @@ pub(super) fn unpack(
     let mut poly = Poly::scratch(params.ring(), limbs)?;
     for (position, (index, limb)) in poly.iter_mut().enumerate() {
         unpack_block(reader.take(bytes)?, limb);
-        check(limb, params.prime(index), first + position)?;
+        check(limb, params.prime(index)?, first + position)?;
     }
     Ok(poly)
 }

@@ -87,8 +87,8 @@ fn key_errors(key: &SwitchingKey, target: &Poly<Eval>, source: &Poly<Eval>) -> V
     let errors = digits(key).into_iter().zip(shape.digits(params)).map(|([mut b, a], digit)| {
         b.mul_add_assign(&a, target).unwrap();
         let factor = |limb: usize| {
-            let q = u128::from(params.prime(limb));
-            let product = special.iter().fold(1, |product, j| product * u128::from(params.prime(j)) % q);
+            let q = u128::from(params.prime(limb).unwrap());
+            let product = special.iter().fold(1, |product, j| product * u128::from(params.prime(j).unwrap()) % q);
             if digit.contains(&limb) { product as u64 } else { 0 }
         };
         let mut message = source.clone();

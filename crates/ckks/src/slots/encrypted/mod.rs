@@ -254,8 +254,8 @@ impl<K: EvaluationKeys> Encrypted<K> {
             let (high, low) = scale.round_times(constant);
             let integer = high as i128 + low as i128;
             let limbs = self.params().limbs(level);
-            let residue = |limb: usize| integer.rem_euclid(i128::from(self.params().prime(limb))) as u64;
-            let residues: Vec<u64> = limbs.iter().map(residue).collect();
+            let residue = |limb: usize| Ok(integer.rem_euclid(i128::from(self.params().prime(limb)?)) as u64);
+            let residues = limbs.iter().map(residue).collect::<Result<Vec<u64>, crate::Error>>()?;
             for (sum, part) in total.parts.iter_mut().zip(&vector.parts) {
                 sum.add_scaled_assign(part, limbs, &residues)?;
             }
