@@ -26,7 +26,9 @@ pub struct ExtendTable {
     /// `-Q mod p_j`.
     pub neg_q: Vec<f64>,
     /// `matrix` and `neg_q` in `(-p_j/2, p_j/2)`.
+    #[cfg(target_arch = "x86_64")]
     pub(super) matrix_centred: Vec<f64>,
+    #[cfg(target_arch = "x86_64")]
     pub(super) neg_q_centred: Vec<f64>,
     cofactors: Vec<BigUint>,
     product: BigUint,
@@ -44,8 +46,12 @@ impl ExtendTable {
         let inv = from.iter().zip(&cofactors).map(|(m, c)| m.pow(rem(c, m), m.value() - 2) as f64).collect();
         let matrix: Vec<f64> = to.iter().flat_map(|p| cofactors.iter().map(|c| rem(c, p) as f64)).collect();
         let neg_q: Vec<f64> = to.iter().map(|p| p.neg(rem(&product, p)) as f64).collect();
-        let rows = to.iter().zip(matrix.chunks(from.len().max(1)));
-        let matrix_centred = rows.flat_map(|(p, row)| row.iter().map(|&c| centred(p, c))).collect();
+        #[cfg(target_arch = "x86_64")]
+        let matrix_centred = {
+            let rows = to.iter().zip(matrix.chunks(from.len().max(1)));
+            rows.flat_map(|(p, row)| row.iter().map(|&c| centred(p, c))).collect()
+        };
+        #[cfg(target_arch = "x86_64")]
         let neg_q_centred = to.iter().zip(&neg_q).map(|(p, &c)| centred(p, c)).collect();
         Self {
             from: from.to_vec(),
@@ -53,7 +59,9 @@ impl ExtendTable {
             inv,
             matrix,
             neg_q,
+            #[cfg(target_arch = "x86_64")]
             matrix_centred,
+            #[cfg(target_arch = "x86_64")]
             neg_q_centred,
             cofactors,
             product,
@@ -76,6 +84,7 @@ impl ExtendTable {
     }
 
     /// As [`Self::exact_v`], for centred digits.
+    #[cfg(target_arch = "x86_64")]
     #[cold]
     pub(super) fn exact_centred_v(&self, y: impl Iterator<Item = f64> + Clone) -> f64 {
         let lifted = y.clone().filter(|&y| y < 0.0).count() as f64;
@@ -85,6 +94,7 @@ impl ExtendTable {
 }
 
 /// The representative of a canonical residue in `(-q/2, q/2)`.
+#[cfg(target_arch = "x86_64")]
 pub(super) fn centred(m: &Modulus, c: f64) -> f64 {
     if c > m.float() / 2.0 { c - m.float() } else { c }
 }
