@@ -108,7 +108,7 @@ pub fn passes(subject: Subject, count: usize, smoke: bool) -> Result<Passes, Box
     let client = Client::generate(circuits.params())?;
     let keys = circuits.keys(client.secret(), &plan)?;
     let machine = Encrypted::new(circuits.params(), client.key_id(), Arc::clone(&keys))?;
-    let server = Server::new(machine.with_refresher(circuits.refresher(&keys)?));
+    let server = Server::new(machine.with_refresher(circuits.refresher(&keys)?)?);
     let reference = Runner::new(&model, Mode::Polynomial)?.forward(&text, Positions::All)?;
     let (mut reports, mut mse) = (vec![], 0f64);
     for _ in 0..count {

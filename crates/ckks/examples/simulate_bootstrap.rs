@@ -4,9 +4,9 @@ use cipherlm_ckks::bootstrap::Profile;
 use cipherlm_ckks::bootstrap::simulate::{Family, Precision, bootstrap};
 use rand::SeedableRng;
 
-fn main() {
+fn main() -> Result<(), cipherlm_ckks::Error> {
     for profile in [Profile::n16(), Profile::n16_fast(), Profile::n15()] {
-        let circuit = profile.circuit();
+        let circuit = profile.circuit()?;
         println!(
             "{}: log QP {:.1}, {} levels of 2^{}, |I| <= {}, modular reduction of depth {} with {} relinearisations",
             profile.name,
@@ -19,8 +19,7 @@ fn main() {
         );
         println!(
             "  errors relative to the message: polynomial 2^{:.1}, slots to coefficients 2^{:.1}, coefficients to slots 2^{:.1}",
-            circuit.polynomial_error().log2() + f64::from(profile.doublings) + profile.ratio
-                - std::f64::consts::TAU.log2(),
+            profile.reduction_errors()?[1].log2(),
             profile.slots_to_coeffs_error().log2(),
             profile.coeffs_to_slots_error().log2() + profile.ratio,
         );
@@ -28,8 +27,10 @@ fn main() {
         println!("  worst / mean bits            as distributed    largest overflow");
         for family in Family::ALL {
             let values = family.values(1 << (profile.log_degree - 1), &mut rng);
-            let bits = |saturated| Precision::between(&values, &bootstrap(&profile, &values, saturated, 11));
-            let (normal, saturated) = (bits(false), bits(true));
+            let bits = |saturated| {
+                bootstrap(&profile, &values, saturated, 11).map(|found| Precision::between(&values, &found))
+            };
+            let (normal, saturated) = (bits(false)?, bits(true)?);
             println!(
                 "  {:<26} {:>6.1} / {:.1} {:>13.1} / {:.1}",
                 format!("{family:?}"),
@@ -40,4 +41,5 @@ fn main() {
             );
         }
     }
+    Ok(())
 }

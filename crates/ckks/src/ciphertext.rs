@@ -1,6 +1,8 @@
 //! Ciphertexts and the two steps on the secret side: encryption and decryption.
 
-use cipherlm_ring::{Eval, Poly};
+use std::sync::Arc;
+
+use cipherlm_ring::{Eval, Poly, Ring};
 
 use crate::keys::KeyId;
 use crate::{Error, Params, Scale};
@@ -25,8 +27,9 @@ impl Ciphertext {
     /// for the meaning.
     ///
     /// # Errors
-    /// [`Error::LevelOutOfRange`], [`Error::BadSlots`], [`Error::BadScale`], [`Error::NotLinear`] if there are not 2 or 3
-    /// parts, [`Error::LevelMismatch`] if a part does not live on the limbs of `level`.
+    /// [`Error::LevelOutOfRange`], [`Error::BadSlots`], [`Error::BadScale`], [`Error::NotLinear`]
+    /// if there are not 2 or 3 parts, [`Error::Ring`] if a part is of another ring,
+    /// [`Error::LevelMismatch`] if it does not live on the limbs of `level`.
     pub fn from_parts(
         params: &Params,
         key_id: KeyId,
@@ -40,6 +43,9 @@ impl Ciphertext {
         crate::encode::check_scale("ciphertext", scale)?;
         if !(2..=3).contains(&parts.len()) {
             return Err(Error::NotLinear { operation: "ciphertext", parts: parts.len() });
+        }
+        for part in &parts {
+            check_ring(params.ring(), part.ring())?;
         }
         if let Some(part) = parts.iter().find(|p| p.limbs() != params.limbs(level)) {
             let right = part.limbs().len().saturating_sub(1);
@@ -112,4 +118,18 @@ impl Ciphertext {
     pub fn bytes(&self) -> usize {
         self.parts.len() * self.params.limb_count(self.level) * (self.params.degree() + 72) * 8
     }
+}
+
+/// Refuses polynomials of another ring: equal limb numbers then mean other primes.
+fn check_ring(ours: &Arc<Ring>, other: &Arc<Ring>) -> Result<(), Error> {
+    if Arc::ptr_eq(ours, other) || (ours.degree() == other.degree() && ours.primes().eq(other.primes())) {
+        return Ok(());
+    }
+    Err(cipherlm_ring::Error::RingMismatch {
+        left_degree: ours.degree(),
+        left_primes: ours.prime_count(),
+        right_degree: other.degree(),
+        right_primes: other.prime_count(),
+    }
+    .into())
 }

@@ -134,12 +134,14 @@ pub enum Error {
         max: f64,
     },
 
-    /// A slot count that is not a power of two between 1 and N/2.
-    #[error("{slots} slots: must be a power of two, at most {max}")]
+    /// A slot count that is not a power of two in the range of the operation.
+    #[error("{slots} slots: must be a power of two, at least {min} and at most {max}")]
     BadSlots {
         /// The count given.
         slots: usize,
-        /// N/2.
+        /// Smallest count accepted.
+        min: usize,
+        /// Largest count accepted.
         max: usize,
     },
 
@@ -175,15 +177,6 @@ pub enum Error {
     /// A degree-2 ciphertext where a linear one is needed.
     #[error("{operation}: the ciphertext has {parts} parts; relinearise it first")]
     NotLinear {
-        /// The operation refused.
-        operation: &'static str,
-        /// Number of polynomials in the ciphertext.
-        parts: usize,
-    },
-
-    /// A linear ciphertext where a degree-2 one is needed.
-    #[error("{operation}: the ciphertext has {parts} parts, needs 3")]
-    NotQuadratic {
         /// The operation refused.
         operation: &'static str,
         /// Number of polynomials in the ciphertext.
@@ -294,6 +287,13 @@ pub enum Error {
         path: std::path::PathBuf,
         /// What the system said.
         kind: std::io::ErrorKind,
+    },
+
+    /// Something that cannot happen has happened. No result is given.
+    #[error("internal fault: {what}; nothing you passed explains this, so please report it")]
+    Internal {
+        /// What was found.
+        what: &'static str,
     },
 
     /// Bytes that are not a valid object.

@@ -35,6 +35,7 @@
 pub mod bootstrap;
 mod ciphertext;
 mod decrypted;
+mod debug;
 pub mod encode;
 mod encrypt;
 mod error;

@@ -1,11 +1,11 @@
 //! Bootstrapping on small insecure rings, on every family of inputs; the full-size profiles under `--ignored`.
 
-use cipherlm_ckks::bootstrap::simulate::{Family, Precision};
 use std::sync::Arc;
 
+use cipherlm_ckks::bootstrap::simulate::{Family, Precision};
 use cipherlm_ckks::bootstrap::{BootstrapKeys, BootstrapRefresher, Bootstrapper, Content, Profile};
 use cipherlm_ckks::noise::NoiseModel;
-use cipherlm_ckks::slots::{Machine, Noise, RefreshKind, RefreshProfile, Refresher};
+use cipherlm_ckks::slots::{Encrypted, Machine, Noise, RefreshKind, RefreshProfile, Refresher, SlotError};
 use cipherlm_ckks::{
     Ciphertext, Complex64, Error, EvaluationKeys, Evaluator, KeyPurpose, KeyRequest, Params, Plaintext, Scale,
     SecretKey, SwitchingKey,
@@ -94,7 +94,7 @@ fn inputs_of_higher_levels_and_fewer_slots_are_taken() {
     let bench = Bench::new(&Profile::insecure(8), 128, Content::Complex);
     let top = bench.bootstrapper.output_level();
     let scale = bench.params.default_scale(top);
-    for slots in [8, 128] {
+    for slots in [1, 2, 8, 128] {
         let values = Family::Uniform.values(slots, &mut ChaCha8Rng::seed_from_u64(5));
         let plaintext = Plaintext::encode(&bench.params, &values, slots, scale).unwrap();
         for level in bench.bootstrapper.input_level()..=top {
@@ -268,7 +268,7 @@ fn what_cannot_be_refreshed_is_refused_before_any_work() {
         error
     };
     assert!(matches!(refused(&input(8, level - 1, scale)), Error::LevelExhausted { have: 1, need: 2, .. }));
-    assert!(matches!(refused(&input(64, level, scale)), Error::BadSlots { slots: 64, max: 32 }));
+    assert!(matches!(refused(&input(64, level, scale)), Error::BadSlots { slots: 64, max: 32, .. }));
     let large = scale * Scale::from_log2(2);
     assert!(matches!(refused(&input(8, level, large)), Error::BadScale { .. }));
     let none = Evaluator::new(&bench.params, cipherlm_ckks::NoKeys);
@@ -288,11 +288,92 @@ fn what_cannot_be_refreshed_is_refused_before_any_work() {
         assert!(matches!(missing, Err(Error::MissingKey { .. })) && stages == 0, "{purpose:?} at {level}");
     }
 
+    // So are the two around the raise.
+    let (keys, raised) = (bench.evaluator.keys(), bench.bootstrapper.raised_level());
+    for (key, level) in [(keys.to_sparse(), 0), (keys.from_sparse(), raised)] {
+        let keys = Without { keys, purpose: key.purpose(), level };
+        let (evaluator, mut stages) = (Evaluator::new(&bench.params, keys), 0);
+        let missing = bench.bootstrapper.bootstrap_with(&evaluator, &input(8, 2, scale), &mut |_| stages += 1);
+        assert!(matches!(missing, Err(Error::MissingKey { .. })) && stages == 0, "{missing:?} after {stages} stages");
+    }
+
     let new = |profile: &Profile, slots| Bootstrapper::new(&bench.params, profile, slots, Content::Real).err().unwrap();
-    assert!(matches!(new(&profile, 4), Error::BadSlots { slots: 4, .. }));
+    for slots in [0, 1, 2, 4, 12] {
+        let error = new(&profile, slots);
+        assert!(matches!(error, Error::BadSlots { min: 8, max: 128, .. }), "{error}");
+        assert!(error.to_string().contains("at least 8"), "{error}");
+    }
     assert!(matches!(new(&profile, 256), Error::BadSlots { .. }));
     assert!(matches!(new(&Profile::n16(), 32), Error::InvalidParams { .. }));
     assert!(matches!(new(&Profile { user_levels: 9, ..profile.clone() }, 32), Error::LevelExhausted { .. }));
+}
+
+#[test]
+fn a_refresher_of_other_parameters_is_refused_when_it_is_given() {
+    let profile = Profile::insecure(7);
+    let others = Profile { user_levels: 3, ..profile.clone() };
+    let make = |profile: &Profile| {
+        let params = profile.params().unwrap();
+        let secret = SecretKey::generate(&params).unwrap();
+        let circuit = Arc::new(Bootstrapper::new(&params, profile, 16, Content::Real).unwrap());
+        let keys = Arc::new(BootstrapKeys::generate(&secret, &[&circuit], &KeyRequest::new()).unwrap());
+        let refresher = BootstrapRefresher::new(Evaluator::new(&params, keys.clone()), vec![circuit]).unwrap();
+        (Encrypted::new(&params, secret.id(), keys).unwrap(), Arc::new(refresher))
+    };
+    let ((ours, own), (theirs, other)) = (make(&profile), make(&others));
+    for (machine, refresher) in [(ours, other), (theirs, own)] {
+        let refused = machine.with_refresher(refresher);
+        assert!(matches!(refused, Err(SlotError::Ciphertext(Error::ParamsMismatch { .. }))), "{refused:?}");
+    }
+    let (ours, own) = make(&profile);
+    assert!(ours.with_refresher(own).is_ok());
+}
+
+#[test]
+fn full_amplitude_ten_in_a_row_and_beyond() {
+    let bench = Bench::new(&Profile::insecure(12), 64, Content::Complex);
+    let again = |input: &Ciphertext| bench.bootstrapper.bootstrap(&bench.evaluator, input).unwrap();
+    let found = |c: &Ciphertext| bench.secret.decrypt(c).unwrap().decode().as_slice().to_vec();
+    let rms = |a: &[Complex64], b: &[Complex64]| {
+        (a.iter().zip(b).map(|(a, b)| (a - b).norm_sqr()).sum::<f64>() / a.len() as f64).sqrt()
+    };
+    // The corners of the range.
+    let corners: Vec<_> = (0..64).map(|j| Complex64::new(1.0, 1.0) * if j % 2 == 0 { 1.0 } else { -1.0 }).collect();
+    let p = bench.precision(&corners);
+    assert!(p.worst > 20.0, "{p:?}");
+    // Ten in a row. Random errors add up to three times one of them. At full amplitude there is the
+    // fifth power of the sine as well, which shrinks a slot a little each time: ten times at most.
+    let halves: Vec<_> =
+        Family::Uniform.values(64, &mut ChaCha8Rng::seed_from_u64(11)).iter().map(|v| v / 2.0).collect();
+    for (values, factor) in [(&halves, 4.0), (&corners, 10.5)] {
+        let first = again(&bench.encrypt(values));
+        let last = (1..10).fold(first.clone(), |c, _| again(&c));
+        let (one, ten) = (rms(values, &found(&first)), rms(values, &found(&last)));
+        println!("one 2^{:.1}, ten 2^{:.1}", one.log2(), ten.log2());
+        assert!(ten <= factor * one && ten < (-20f64).exp2(), "one 2^{:.1}, ten 2^{:.1}", one.log2(), ten.log2());
+    }
+    // One slot out of range: it loses bits by the fifth power, or everything; the others keep
+    // theirs.
+    let ratio = bench.bootstrapper.profile().ratio.exp2();
+    let limit = bench.bootstrapper.profile().reduction_errors().unwrap()[0];
+    for outlier in [1.5, 4.0, 0.7 * ratio, -3.3 * ratio] {
+        let mut values = vec![Complex64::new(0.1, -0.1); 64];
+        values[5] = Complex64::new(outlier, 0.1);
+        let refreshed = bench.refreshed(&values);
+        let (own, expected) = (refreshed[5], values[5]);
+        values.remove(5);
+        let others: Vec<_> = refreshed.iter().copied().enumerate().filter(|(j, _)| *j != 5).map(|(_, v)| v).collect();
+        let p = Precision::between(&values, &others);
+        println!("outlier {outlier:.1}: error 2^{:.1}, others {:.1} bits", (own - expected).norm().log2(), p.worst);
+        assert!(p.worst > 20.0, "outlier {outlier}: {p:?}");
+        let lost = (own - expected).norm();
+        if outlier.abs() > ratio / 2.0 {
+            assert!(lost > 1.0, "another value: {own}");
+        } else {
+            let fifth = limit * outlier.abs().powi(5);
+            assert!(lost < 1.5 * fifth + (-20f64).exp2(), "{outlier}: {lost:e} {fifth:e}");
+        }
+    }
 }
 
 #[test]

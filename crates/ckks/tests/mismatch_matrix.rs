@@ -2,9 +2,14 @@
 
 mod common;
 
+use std::sync::Arc;
+
+use cipherlm_ckks::bootstrap::{BootstrapKeys, Bootstrapper, Content, Profile};
+use cipherlm_ckks::linear::LinearTransform;
+use cipherlm_ckks::slots::{self, Machine, Plain, SlotError};
 use cipherlm_ckks::{
-    Ciphertext, Complex64, Error, Evaluator, GaloisElement, KeyPurpose, KeyRequest, KeySet, KeyShape, NoKeys, Params,
-    Plaintext, Scale, SecretKey, Wire, presets,
+    Ciphertext, Complex64, Error, EvaluationKeys, Evaluator, GaloisElement, KeyPurpose, KeyRequest, KeySet, KeyShape,
+    NoKeys, Params, Plaintext, Scale, SecretKey, SwitchingKey, Wire, presets,
 };
 use common::{setup, values};
 
@@ -102,23 +107,203 @@ fn keys_that_are_missing_or_wrong_are_named() {
     request.relin(1);
     let low = Evaluator::new(&s.params, s.secret.key_set(&request).unwrap());
     assert!(matches!(low.mul_relin_rescale(&x, &x), Err(Error::MissingKey { level: 2, .. })));
-    // A source that returns a key for something else is caught.
-    struct Liar(KeySet);
-    impl cipherlm_ckks::EvaluationKeys for Liar {
-        fn key(&self, _: KeyPurpose, level: usize) -> Result<std::sync::Arc<cipherlm_ckks::SwitchingKey>, Error> {
-            self.0.key(KeyPurpose::Relinearise, level)
-        }
-    }
-    let mut request = KeyRequest::new();
-    request.relin(2);
-    let liar = Evaluator::new(&s.params, Liar(s.secret.key_set(&request).unwrap()));
-    assert!(matches!(liar.rotate(&x, 1), Err(Error::WrongKey { have: KeyPurpose::Relinearise, .. })));
     for element in [0usize, 2, 128, 129] {
         assert!(matches!(GaloisElement::new(&s.params, element), Err(Error::BadGaloisElement { .. })));
     }
     for (level, special) in [(3, 1), (2, 0), (2, 99)] {
         assert!(s.secret.switching_key(KeyPurpose::Relinearise, KeyShape { level, special }).is_err());
     }
+}
+
+/// A source that is honest but about one key at one level.
+struct Liar<K> {
+    keys: K,
+    about: (KeyPurpose, usize),
+    offers: Arc<SwitchingKey>,
+}
+
+impl<K: EvaluationKeys> EvaluationKeys for Liar<K> {
+    fn key(&self, purpose: KeyPurpose, level: usize) -> Result<Arc<SwitchingKey>, Error> {
+        if (purpose, level) == self.about { Ok(self.offers.clone()) } else { self.keys.key(purpose, level) }
+    }
+}
+
+/// Who keys are made by, to lie about those of the first.
+struct Family {
+    secret: SecretKey,
+    /// Of the same parameters.
+    stranger: SecretKey,
+    /// Of others.
+    foreigner: SecretKey,
+}
+
+impl Family {
+    fn new(params: &Params, others: &Params) -> Self {
+        let [secret, stranger, foreigner] = [params, params, others].map(|p| SecretKey::generate(p).unwrap());
+        Self { secret, stranger, foreigner }
+    }
+
+    /// Every way to offer a wrong key for `purpose` at `level`; each must be refused by `run`, by
+    /// the right name.
+    fn lie<K: EvaluationKeys, T>(
+        &self,
+        keys: &K,
+        (purpose, level): (KeyPurpose, usize),
+        run: impl Fn(Liar<&K>) -> Result<T, Error>,
+    ) {
+        let make = |secret: &SecretKey, purpose, level| {
+            let shape = KeyShape::cheapest(secret.params(), level).unwrap();
+            Arc::new(secret.switching_key(purpose, shape).unwrap())
+        };
+        let other = match purpose {
+            KeyPurpose::Relinearise => KeyPurpose::Galois(GaloisElement::conjugation(self.secret.params())),
+            _ => KeyPurpose::Relinearise,
+        };
+        let refused = |what, offers, is: &dyn Fn(&Error) -> bool| {
+            let error = run(Liar { keys, about: (purpose, level), offers }).err();
+            assert!(error.as_ref().is_some_and(is), "{what} for {purpose} at {level}: {error:?}");
+        };
+        refused("another purpose", make(&self.secret, other, level), &|e| matches!(e, Error::WrongKey { .. }));
+        refused("another secret", make(&self.stranger, purpose, level), &|e| matches!(e, Error::KeyMismatch { .. }));
+        refused("other parameters", make(&self.foreigner, purpose, level), &|e| {
+            matches!(e, Error::ParamsMismatch { .. })
+        });
+        if level > 0 {
+            refused(
+                "a lower level",
+                make(&self.secret, purpose, level - 1),
+                &|e| matches!(e, Error::LevelOutOfRange { max, .. } if *max == level - 1),
+            );
+        }
+    }
+}
+
+#[test]
+fn a_key_that_a_source_lies_about_is_refused_by_every_operation() {
+    let (params, others) = (presets::insecure::small(64, 40.0, 2), presets::insecure::small(64, 40.0, 3));
+    let (params, others) = (params.unwrap(), others.unwrap());
+    let family = Family::new(&params, &others);
+    let (rotation, conjugation) = (GaloisElement::rotation(&params, 1), GaloisElement::conjugation(&params));
+    let mut request = KeyRequest::new();
+    request.relin(2).conjugation(&params, 2).rotations(&params, [1], 2);
+    let keys = family.secret.key_set(&request).unwrap();
+    let plaintext = Plaintext::encode(&params, &values(32, 1), 32, params.default_scale(2)).unwrap();
+    let x = family.secret.encrypt(&plaintext, 2).unwrap();
+    type Operation = fn(&Evaluator<Liar<&KeySet>>, &Ciphertext, GaloisElement) -> Result<(), Error>;
+    let galois: [Operation; 6] = [
+        |e, x, g| e.automorphism(x, g).map(drop),
+        |e, x, g| e.rotate_hoisted(&e.hoist(x)?, g).map(drop),
+        |e, x, g| e.rotate_hoisted_qp(&e.hoist(x)?, g).map(drop),
+        |e, x, g| e.rotate_many_ciphertexts(&[x, x], g).map(drop),
+        |e, x, _| e.rotate_many(x, &[1, 1]).and(e.conjugate(x)).map(drop),
+        |e, x, _| e.inner_sum(x, 1, 2).and(e.conjugate(x)).map(drop),
+    ];
+    for element in [rotation, conjugation] {
+        for operation in galois {
+            let purpose = KeyPurpose::Galois(element);
+            family.lie(&keys, (purpose, 2), |liar| operation(&Evaluator::new(&params, liar), &x, element));
+        }
+    }
+    let products: [Operation; 4] = [
+        |e, x, _| e.relinearise(&e.square(x)?).map(drop),
+        |e, x, _| e.mul_relin_rescale(x, x).map(drop),
+        |e, x, _| e.mul_sum(&[(x, x), (x, x)]).map(drop),
+        |e, x, _| e.mul_sum_rescale(&[(x, x), (x, x)]).map(drop),
+    ];
+    for operation in products {
+        let relinearise = (KeyPurpose::Relinearise, 2);
+        family.lie(&keys, relinearise, |liar| operation(&Evaluator::new(&params, liar), &x, rotation));
+    }
+    let switch = family.secret.switching_key(KeyPurpose::Relinearise, KeyShape { level: 2, special: 1 }).unwrap();
+    let evaluator = Evaluator::new(&params, NoKeys);
+    assert!(matches!(evaluator.switch_key(&x, &switch), Err(Error::WrongKey { .. })));
+}
+
+#[test]
+fn a_key_that_a_source_lies_about_is_refused_by_every_step_of_a_transform() {
+    let (params, others) = (presets::insecure::small(64, 40.0, 2), presets::insecure::small(64, 40.0, 3));
+    let (params, others) = (params.unwrap(), others.unwrap());
+    let family = Family::new(&params, &others);
+    // All 32 diagonals: baby steps, and giant steps in both directions.
+    let diagonals = (0..32).map(|shift| (shift, Plain::from(0.1 + shift as f64)));
+    let transform = LinearTransform::from_diagonals(32, diagonals).unwrap();
+    let steps: Vec<i64> = transform.rotations().into_iter().map(|steps| steps as i64).collect();
+    assert!(steps.iter().any(|&steps| steps as usize >= transform.baby()), "no giant steps");
+    let mut request = KeyRequest::new();
+    request.rotations(&params, steps.iter().copied(), 2);
+    let keys = family.secret.key_set(&request).unwrap();
+    let scale = slots::Chain::of(&params).unwrap().scale(2);
+    let plaintext = Plaintext::encode(&params, &values(32, 1), 32, scale).unwrap();
+    let x = family.secret.encrypt(&plaintext, 2).unwrap();
+    for steps in steps {
+        let purpose = KeyPurpose::Galois(GaloisElement::rotation(&params, steps));
+        family.lie(&keys, (purpose, 2), |liar| {
+            let machine = slots::Encrypted::new(&params, family.secret.id(), liar).unwrap();
+            let input = machine.input(x.clone()).unwrap();
+            machine.linear_transform(&input, &transform).map_err(|e| match e {
+                SlotError::Ciphertext(e) => e,
+                other => panic!("{other}"),
+            })
+        });
+    }
+}
+
+#[test]
+fn a_key_that_a_source_lies_about_is_refused_by_every_step_of_a_bootstrap() {
+    let profile = Profile::insecure(8);
+    let params = profile.params().unwrap();
+    let others = Profile { user_levels: profile.user_levels + 1, ..profile.clone() }.params().unwrap();
+    let family = Family::new(&params, &others);
+    let bootstrapper = Bootstrapper::new(&params, &profile, 32, Content::Complex).unwrap();
+    let keys = BootstrapKeys::generate(&family.secret, &[&bootstrapper], &KeyRequest::new()).unwrap();
+    let scale = params.default_scale(bootstrapper.output_level());
+    let plaintext = Plaintext::encode(&params, &values(32, 1), 32, scale).unwrap();
+    let x = family.secret.encrypt(&plaintext, bootstrapper.input_level()).unwrap();
+    let request: Vec<_> = bootstrapper.key_request().iter().collect();
+    assert!(request.len() > 10, "{}", request.len());
+    for (purpose, level) in request {
+        family.lie(&keys, (purpose, level), |liar| bootstrapper.bootstrap(&Evaluator::new(&params, liar), &x));
+    }
+    // The two keys around the raise, one for the other and those of another owner.
+    let own = [keys.to_sparse(), keys.from_sparse()].map(|key| keys.key(key.purpose(), key.shape().level).unwrap());
+    let theirs = BootstrapKeys::wrapping(&family.stranger, &[&bootstrapper]).unwrap().map(Arc::new);
+    for (about, offers) in
+        [(0, &own[1]), (1, &own[0]), (0, &theirs[0]), (0, &theirs[1]), (1, &theirs[0]), (1, &theirs[1])]
+    {
+        let liar =
+            Liar { keys: &keys, about: (own[about].purpose(), own[about].shape().level), offers: offers.clone() };
+        let refused = bootstrapper.bootstrap(&Evaluator::new(&params, liar), &x).map(|c| c.level());
+        assert!(matches!(refused, Err(Error::WrongKey { .. })), "{about}: {refused:?}");
+    }
+}
+
+#[test]
+fn polynomials_of_another_ring_do_not_become_a_ciphertext() {
+    let params = presets::insecure::small(64, 40.0, 2).unwrap();
+    let parts = |params: &Params| {
+        let secret = SecretKey::generate(params).unwrap();
+        let plaintext = Plaintext::encode_real(params, &[1.0], 1, Scale::from_log2(40)).unwrap();
+        secret.encrypt(&plaintext, 1).unwrap().into_parts()
+    };
+    let build = |parts| Ciphertext::from_parts(&params, id(&params), parts, 1, Scale::from_log2(40), 32).map(drop);
+    for (degree, bits, levels) in [(64, 41.0, 2), (128, 40.0, 2), (64, 40.0, 3), (32, 40.0, 2)] {
+        let other = presets::insecure::small(degree, bits, levels).unwrap();
+        let refused = build(parts(&other));
+        assert!(
+            matches!(refused, Err(Error::Ring(cipherlm_ckks::ring::Error::RingMismatch { .. }))),
+            "{degree} {bits} {levels}: {refused:?}"
+        );
+        // One part of another ring is as bad as two.
+        let mut mixed = parts(&params);
+        mixed[1] = parts(&other).remove(1);
+        assert!(build(mixed).is_err());
+    }
+    // The same ring, made a second time.
+    assert_eq!(build(parts(&presets::insecure::small(64, 40.0, 2).unwrap())), Ok(()));
+}
+
+fn id(params: &Params) -> cipherlm_ckks::KeyId {
+    SecretKey::generate(params).unwrap().id()
 }
 
 #[test]

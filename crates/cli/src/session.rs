@@ -39,7 +39,7 @@ impl<'s> Session<'s> {
         let client = Client::generate(params)?;
         let keys = setup.circuits.keys(client.secret(), &setup.plan)?;
         let machine = Encrypted::new(params, client.key_id(), Arc::clone(&keys))?;
-        let server = Server::new(machine.with_refresher(setup.circuits.refresher(&keys)?));
+        let server = Server::new(machine.with_refresher(setup.circuits.refresher(&keys)?)?);
         let seconds_keygen = clock.elapsed().as_secs_f64();
         console.line(&format!("client      keys made in {seconds_keygen:.1} s"));
         Ok(Self { setup, client, server, seconds_keygen, precision })

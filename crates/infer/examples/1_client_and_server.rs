@@ -23,7 +23,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
 
     // Server: public keys and bytes, no secret.
     let machine = Encrypted::new(params, client.key_id(), Arc::clone(&keys))?;
-    let server = Server::new(machine.with_refresher(circuits.refresher(&keys)?));
+    let server = Server::new(machine.with_refresher(circuits.refresher(&keys)?)?);
     let prompt = EncryptedPrompt::from_bytes(params, &question)?;
     let answer = server.run(&plan, prompt, &mut |_: &Progress<'_>| true)?.to_bytes();
 

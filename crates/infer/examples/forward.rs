@@ -49,7 +49,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let keys = circuits.keys(client.secret(), &plan)?;
     println!("key generation {:.1} s", clock.elapsed().as_secs_f64());
     let machine = Encrypted::new(circuits.params(), client.key_id(), Arc::clone(&keys))?;
-    let server = Server::new(machine.with_refresher(circuits.refresher(&keys)?));
+    let server = Server::new(machine.with_refresher(circuits.refresher(&keys)?)?);
     let prompt_tokens = &random::windows(model.shape(), tokens, 1, 5)[0];
     let clock = Instant::now();
     let prompt = client.encrypt(&plan, prompt_tokens)?;

@@ -44,7 +44,7 @@ impl CostModel {
         let keys = Arc::new(circuits.all_keys(&secret)?);
         let encrypted: Encrypted<Arc<BootstrapKeys>> =
             Encrypted::new(params, secret.id(), Arc::clone(&keys)).at("calibration")?;
-        let encrypted = encrypted.with_refresher(circuits.refresher(&keys)?);
+        let encrypted = encrypted.with_refresher(circuits.refresher(&keys)?).at("calibration")?;
         for profile in &target.refreshes {
             let input = encrypt(&encrypted, &secret, profile.input_level)?;
             let refresh = || encrypted.refresh(&input, profile.kind, Some(profile.output_level));

@@ -19,7 +19,7 @@
 //! let client = Client::generate(circuits.params())?;
 //! let keys = circuits.keys(client.secret(), &plan)?;
 //! let machine = Encrypted::new(circuits.params(), client.key_id(), Arc::clone(&keys))?;
-//! let server = Server::new(machine.with_refresher(circuits.refresher(&keys)?));
+//! let server = Server::new(machine.with_refresher(circuits.refresher(&keys)?)?);
 //!
 //! let prompt = client.encrypt(&plan, &[1, 2, 3])?;
 //! let mut profiler = Profiler::new(&plan, |progress: &Progress<'_>| {

@@ -58,7 +58,7 @@ fn a_whole_model_with_bootstraps_matches_the_reference() {
     let client = Client::generate(circuits.params()).unwrap();
     let keys = circuits.keys(client.secret(), &plan).unwrap();
     let machine = Encrypted::new(circuits.params(), client.key_id(), Arc::clone(&keys)).unwrap();
-    let server = Server::new(machine.with_refresher(circuits.refresher(&keys).unwrap()));
+    let server = Server::new(machine.with_refresher(circuits.refresher(&keys).unwrap()).unwrap());
     let tokens = &random::windows(model.shape(), 8, 1, 5)[0];
     let prompt = client.encrypt(&plan, tokens).unwrap();
     let logits = server.run(&plan, prompt, &mut |_: &Progress<'_>| true).unwrap();
@@ -88,7 +88,7 @@ fn slow_the_error_of_every_step_is_predicted() {
         let client = Client::generate(circuits.params()).unwrap();
         let keys = circuits.keys(client.secret(), &plan).unwrap();
         let machine = Encrypted::new(circuits.params(), client.key_id(), Arc::clone(&keys)).unwrap();
-        let server = Server::new(machine.with_refresher(circuits.refresher(&keys).unwrap()));
+        let server = Server::new(machine.with_refresher(circuits.refresher(&keys).unwrap()).unwrap());
         let prompts = random::windows(model.shape(), tokens, PROMPTS, 5);
         let mut steps: Vec<Vec<StepError>> = vec![vec![]; plan.steps() - 1];
         let mut mse = 0.0;

@@ -34,12 +34,15 @@ impl Bootstrapper {
     /// The circuit of `profile` for ciphertexts of up to `slots` slots. Fewer slots are cheaper.
     ///
     /// # Errors
-    /// [`Error::ParamsMismatch`] if `params` are not those of the profile, [`Error::BadSlots`] for a number of slots below 8, above N/2 or not a power of two.
+    /// As [`Profile::validate`]; [`Error::InvalidParams`] or [`Error::LevelExhausted`] if `params`
+    /// are not those of the profile; [`Error::BadSlots`] for a number of slots below 8, above N/2
+    /// or not a power of two; [`Error::BadScale`] if the profile leaves a transform no scale for
+    /// its plaintexts.
     pub fn new(params: &Params, profile: &Profile, slots: usize, content: Content) -> Result<Self, Error> {
+        profile.validate()?;
         profile.check(params)?;
-        params.check_slots(slots)?;
-        if slots < MIN_SLOTS {
-            return Err(Error::BadSlots { slots, max: params.slots() });
+        if slots < MIN_SLOTS || params.check_slots(slots).is_err() {
+            return Err(Error::BadSlots { slots, min: MIN_SLOTS, max: params.slots() });
         }
         let layers = slots.ilog2();
         let down = stages(&profile.slots_to_coeffs, layers);
@@ -51,7 +54,7 @@ impl Bootstrapper {
             content,
             down: Vec::new(),
             up: Vec::new(),
-            eval_mod: profile.circuit(),
+            eval_mod: profile.circuit()?,
             plaintext_budget: 1 << 30,
             shortened: Mutex::default(),
         };
@@ -144,11 +147,18 @@ impl Bootstrapper {
 
     /// Refreshes `input`: the same message at [`Bootstrapper::output_level`] and the default scale of that level.
     ///
-    /// The message must not exceed 1 in the real and imaginary part of any slot; the error of the result is that of the profile.
+    /// The error of the result is that of the profile as long as the real and the imaginary part of
+    /// every slot, times the scale of the input, are at most `2^(profile.scale + 1/2)`: 1 at the
+    /// nominal scale, with half a bit in reserve. A slot beyond that loses bits, by the fifth power
+    /// of its size ([`Profile::reduction_errors`]), and one beyond `2^(profile.ratio - 1)` comes
+    /// back as another value; the other slots keep theirs.
     ///
     /// # Errors
-    /// [`Error::LevelExhausted`] below [`Bootstrapper::input_level`], [`Error::BadSlots`] for more slots than the circuit's, [`Error::BadScale`] if the scale of
-    /// the input leaves less than the profile's message ratio, [`Error::MissingKey`], and mismatches of parameters or keys: all found before any work.
+    /// [`Error::LevelExhausted`] below [`Bootstrapper::input_level`], [`Error::BadSlots`] for more
+    /// slots than the circuit's, [`Error::BadScale`] if the scale of the input is not within 8 bits
+    /// below and 1.5 above the profile's, [`Error::MissingKey`], and mismatches of parameters or
+    /// keys: all found before any work, but for keys that the source has and that turn out to be
+    /// others.
     pub fn bootstrap<K: EvaluationKeys>(
         &self,
         evaluator: &Evaluator<K>,
@@ -264,14 +274,16 @@ impl Bootstrapper {
             return Err(Error::LevelExhausted { operation: OPERATION, have: input.level(), need: self.input_level() });
         }
         if input.slots() > self.slots {
-            return Err(Error::BadSlots { slots: input.slots(), max: self.slots });
+            return Err(Error::BadSlots { slots: input.slots(), min: 1, max: self.slots });
         }
         let (log2, nominal) = (input.scale().log2(), self.profile.scale);
-        // Half a bit of the ratio is in reserve, and messages below 1/2 may have twice the scale; a smaller scale only loses precision.
+        // Half a bit of the ratio is in reserve, and messages below 1/2 may have twice the scale; a
+        // smaller scale only loses precision.
         if !(nominal - 8.0..=nominal + 1.5).contains(&log2) {
             return Err(Error::BadScale { operation: OPERATION, log2, min: nominal - 8.0, max: nominal + 1.5 });
         }
-        evaluator.keys().check(KeyPurpose::Switch(input.key_id()), 0)?;
+        let to_sparse = evaluator.key_at(OPERATION, KeyPurpose::Switch(input.key_id()), 0, input.key_id())?;
+        evaluator.keys().check(KeyPurpose::Switch(to_sparse.key_id()), self.raised_level())?;
         for (purpose, level) in self.key_request().iter() {
             evaluator.keys().check(purpose, level)?;
         }

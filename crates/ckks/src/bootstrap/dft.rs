@@ -15,7 +15,7 @@ use num_complex::Complex64;
 
 /// A square matrix by its nonzero diagonals: output `i` is the sum over shifts `s` of `diagonal_s[i]·input[i + s]`, indices modulo `slots`.
 #[derive(Clone, Debug)]
-pub struct DiagonalMatrix {
+pub(super) struct DiagonalMatrix {
     slots: usize,
     period: usize,
     diagonals: BTreeMap<usize, Vec<Complex64>>,
@@ -23,27 +23,28 @@ pub struct DiagonalMatrix {
 
 impl DiagonalMatrix {
     /// Its dimension.
-    pub fn slots(&self) -> usize {
+    pub(super) fn slots(&self) -> usize {
         self.slots
     }
 
     /// All diagonals repeat with this period.
-    pub fn period(&self) -> usize {
+    pub(super) fn period(&self) -> usize {
         self.period
     }
 
     /// Shift (below `slots`) and one period of each diagonal.
-    pub fn diagonals(&self) -> impl ExactSizeIterator<Item = (usize, &[Complex64])> {
+    pub(super) fn diagonals(&self) -> impl ExactSizeIterator<Item = (usize, &[Complex64])> {
         self.diagonals.iter().map(|(&s, d)| (s, d.as_slice()))
     }
 
     /// The largest common divisor of all shifts and the dimension.
-    pub fn stride(&self) -> usize {
+    pub(super) fn stride(&self) -> usize {
         self.diagonals.keys().fold(self.slots, |a, &b| gcd(a, b))
     }
 
     /// The product with a vector.
-    pub fn apply(&self, input: &[Complex64]) -> Vec<Complex64> {
+    #[cfg(test)]
+    pub(super) fn apply(&self, input: &[Complex64]) -> Vec<Complex64> {
         let mut output = vec![Complex64::ZERO; self.slots];
         for (shift, diagonal) in self.diagonals() {
             for (i, out) in output.iter_mut().enumerate() {
@@ -92,7 +93,7 @@ impl DiagonalMatrix {
 /// The map from packed coefficients (bit-reversed) to slots, as one matrix per entry of `layers`, the first applied first.
 ///
 /// Entries sum to `log2 slots`. Entries of the matrices have absolute value 1.
-pub fn slots_to_coeffs(slots: usize, layers: &[u32]) -> Vec<DiagonalMatrix> {
+pub(super) fn slots_to_coeffs(slots: usize, layers: &[u32]) -> Vec<DiagonalMatrix> {
     let mut next = 2;
     let product = |&count: &u32| {
         let first = next;
@@ -103,7 +104,7 @@ pub fn slots_to_coeffs(slots: usize, layers: &[u32]) -> Vec<DiagonalMatrix> {
 }
 
 /// The inverse of [`slots_to_coeffs`] times `slots`, as one matrix per entry of `layers`, the first applied first.
-pub fn coeffs_to_slots(slots: usize, layers: &[u32]) -> Vec<DiagonalMatrix> {
+pub(super) fn coeffs_to_slots(slots: usize, layers: &[u32]) -> Vec<DiagonalMatrix> {
     let mut next = slots;
     let product = |&count: &u32| {
         let first = next;
@@ -114,7 +115,7 @@ pub fn coeffs_to_slots(slots: usize, layers: &[u32]) -> Vec<DiagonalMatrix> {
 }
 
 /// Splits `total` butterfly layers over `stages` as evenly as possible, the larger parts first.
-pub fn even_layers(total: u32, stages: u32) -> Vec<u32> {
+pub(super) fn even_layers(total: u32, stages: u32) -> Vec<u32> {
     (0..stages).map(|i| total / stages + u32::from(i < total % stages)).collect()
 }
 

@@ -13,10 +13,12 @@
 
 use std::f64::consts::PI;
 
+use crate::Error;
+
 /// What the modular reduction needs from a machine.
 ///
 /// Scales are managed by the circuit: every call names the scale that the sum has before it is rescaled.
-pub trait ModArithmetic {
+pub(super) trait ModArithmetic {
     /// A ciphertext, or a model of one.
     type Value: Clone;
     /// What can go wrong.
@@ -28,28 +30,24 @@ pub trait ModArithmetic {
     fn scale(&self, value: &Self::Value) -> f64;
     /// What a rescale from `level` divides by.
     fn divisor(&self, level: usize) -> f64;
-    /// `Σ w·a·b + Σ c·t + constant` at `level`, neither relinearised nor rescaled. The products must have the scale `scale` already; the coefficients `c` and
-    /// the constant are encoded so that their terms have it too.
-    fn fused(
-        &mut self,
-        level: usize,
-        scale: f64,
-        products: &[Product<'_, Self::Value>],
-        linear: &[(f64, &Self::Value)],
-        constant: f64,
-    ) -> Result<Self::Value, Self::Error>;
+    /// A sum at `level`, neither relinearised nor rescaled. Its products must have the scale
+    /// `scale` already; the coefficients of its linear terms and its constant are encoded so that
+    /// these have it too.
+    fn fused(&mut self, level: usize, scale: f64, sum: &Sum<'_, Self::Value>) -> Result<Self::Value, Self::Error>;
     /// Relinearised, one level down.
     fn rescale(&mut self, value: Self::Value) -> Result<Self::Value, Self::Error>;
 }
 
-/// One term `weight·left·right` of a fused sum.
-pub struct Product<'a, V> {
-    /// A small integer factor.
-    pub weight: i64,
-    /// One factor.
-    pub left: &'a V,
-    /// The other; the same reference as `left` for a square.
-    pub right: &'a V,
+/// `weight·Σ a·b + Σ c·t + constant`.
+pub(super) struct Sum<'a, V> {
+    /// A small integer factor of all products.
+    pub(super) weight: i64,
+    /// The products' factors; the same reference twice for a square.
+    pub(super) products: &'a [(&'a V, &'a V)],
+    /// Coefficients and what they multiply.
+    pub(super) linear: &'a [(f64, &'a V)],
+    /// The constant.
+    pub(super) constant: f64,
 }
 
 /// The circuit's fixed data: overflow bound, doublings and the polynomial.
@@ -59,22 +57,45 @@ pub struct EvalMod {
     doublings: u32,
     depth: u32,
     bound: f64,
+    /// `2π` times the bound, halved by every doubling: the argument of the Bessel functions.
+    beta: f64,
     coefficients: Vec<f64>,
 }
 
 impl EvalMod {
     /// The factor between `θ = 2π·m·2^-r` and the imaginary part of the result.
-    pub const SINE_FACTOR: f64 = 6.0;
+    const SINE_FACTOR: f64 = 6.0;
 
     /// A circuit for overflows up to `overflow`, with a polynomial of degree `2^poly_depth - 1` and `doublings` squarings.
     ///
-    /// The interval is `[-B, B]` with `B = overflow + 1/32`, wide enough for a message ratio of 5 bits and more.
-    pub fn new(overflow: u32, poly_depth: u32, doublings: u32) -> Self {
-        let bound = f64::from(overflow) + 1.0 / 32.0;
-        let beta = 2.0 * PI * bound / f64::from(1u32 << doublings);
+    /// The interval is `[-B, B]` with `B = overflow + 1/32`, wide enough for a message ratio of 5
+    /// bits and more. How well the polynomial does on it is [`EvalMod::polynomial_error`].
+    ///
+    /// # Errors
+    /// [`Error::InvalidParams`] for a depth outside of 2 to 10, more than 16 doublings, or an
+    /// overflow that they leave no hope for.
+    pub fn new(overflow: u32, poly_depth: u32, doublings: u32) -> Result<Self, Error> {
+        let bad = |field, value, allowed| Err(Error::InvalidParams { field, value, allowed });
+        if !(2..=10).contains(&poly_depth) {
+            return bad("polynomial depth", f64::from(poly_depth), "2 to 10");
+        }
+        if doublings > 16 {
+            return bad("doublings", f64::from(doublings), "at most 16");
+        }
+        let bound = Self::bound_for(overflow);
+        let beta = 2.0 * PI * bound / f64::from(doublings).exp2();
+        if beta > 1024.0 {
+            let allowed = "fewer for this number of doublings: a smaller ephemeral weight or more doublings";
+            return bad("largest overflow", f64::from(overflow), allowed);
+        }
         let degree = (1usize << poly_depth) - 1;
         let coefficients = (0..=degree).map(|n| bessel(n, beta) * if n == 0 { 1.0 } else { 2.0 }).collect();
-        Self { overflow, doublings, depth: poly_depth, bound, coefficients }
+        Ok(Self { overflow, doublings, depth: poly_depth, bound, beta, coefficients })
+    }
+
+    /// Half the width of the interval for overflows up to `overflow`.
+    pub(super) fn bound_for(overflow: u32) -> f64 {
+        f64::from(overflow) + 1.0 / 32.0
     }
 
     /// The largest overflow `|I|` the circuit reduces.
@@ -101,13 +122,12 @@ impl EvalMod {
 
     /// The largest error of the polynomial on `[-B, B]`, as a bound on `|E|`'s error before the doublings.
     pub fn polynomial_error(&self) -> f64 {
-        let beta = 2.0 * PI * self.bound / f64::from(1u32 << self.doublings);
         let first = self.coefficients.len();
-        (first..first + 40).map(|n| 2.0 * bessel(n, beta).abs()).sum()
+        (first..first + 40).map(|n| 2.0 * bessel(n, self.beta).abs()).sum()
     }
 
     /// The message's factor in `(G - conj G)/i` at a message ratio of `ratio` bits.
-    pub fn gain(ratio: f64) -> f64 {
+    fn gain(ratio: f64) -> f64 {
         2.0 * Self::SINE_FACTOR * 2.0 * PI * (-ratio).exp2()
     }
 
@@ -118,9 +138,10 @@ impl EvalMod {
         (output_scale * divisor / Self::gain(ratio)).sqrt()
     }
 
-    /// Evaluates on `input`, whose value is `i·x/B`. The result `G` is neither relinearised nor rescaled: the caller combines it with its conjugate first, and
-    /// `(G - conj G)/i`, rescaled, is the message at exactly `output_scale`.
-    pub fn evaluate<M: ModArithmetic>(
+    /// Evaluates on `input`, whose value is `i·x/B` and which has [`EvalMod::depth`] levels or
+    /// more. The result `G` is neither relinearised nor rescaled: the caller combines it with its
+    /// conjugate first, and `(G - conj G)/i`, rescaled, is the message at exactly `output_scale`.
+    pub(super) fn evaluate<M: ModArithmetic>(
         &self,
         machine: &mut M,
         input: &M::Value,
@@ -137,12 +158,14 @@ impl EvalMod {
         let mut e = self.node(machine, &powers, &self.coefficients, last + self.doublings as usize, scale)?;
         for _ in 0..self.doublings {
             let (level, s) = (machine.level(&e), machine.scale(&e));
-            let square = machine.fused(level, s * s, &[Product { weight: 1, left: &e, right: &e }], &[], 0.0)?;
+            let square = Sum { weight: 1, products: &[(&e, &e)], linear: &[], constant: 0.0 };
+            let square = machine.fused(level, s * s, &square)?;
             e = machine.rescale(square)?;
         }
         // E·(8 - E): the linear term rides on the product's scale.
         let (level, s) = (machine.level(&e), machine.scale(&e));
-        machine.fused(level, s * s, &[Product { weight: -1, left: &e, right: &e }], &[(8.0, &e)], 0.0)
+        let sum = Sum { weight: -1, products: &[(&e, &e)], linear: &[(8.0, &e)], constant: 0.0 };
+        machine.fused(level, s * s, &sum)
     }
 
     /// The polynomial with coefficients `c` (a power of two of them) at `level` and `scale`.
@@ -168,9 +191,10 @@ impl EvalMod {
             quotients.push((value, factor));
             rest = remainder;
         }
-        let products: Vec<_> = quotients.iter().map(|(left, right)| Product { weight: 1, left, right }).collect();
+        let products: Vec<_> = quotients.iter().map(|(left, right)| (left, *right)).collect();
         let linear: Vec<_> = rest.iter().enumerate().skip(1).map(|(n, &c)| (c, powers.baby(n))).collect();
-        let sum = machine.fused(before, sum_scale, &products, &linear, rest[0])?;
+        let sum = Sum { weight: 1, products: &products, linear: &linear, constant: rest[0] };
+        let sum = machine.fused(before, sum_scale, &sum)?;
         machine.rescale(sum)
     }
 }
@@ -220,13 +244,15 @@ impl<V: Clone> Powers<V> {
             let (level, s) = (machine.level(half), machine.scale(half));
             // U_2n = 2·U_n² - (-1)^n, and n is odd only for the first.
             let constant = if j == 1 { 1.0 } else { -1.0 };
-            let sum = machine.fused(level, s * s, &[Product { weight: 2, left: half, right: half }], &[], constant)?;
+            let sum = Sum { weight: 2, products: &[(half, half)], linear: &[], constant };
+            let sum = machine.fused(level, s * s, &sum)?;
             giants.push(machine.rescale(sum)?);
         }
         // U_3 = 2·U_2·U_1 + U_1.
         let u2 = &giants[1];
         let (level, s) = (machine.level(u2), machine.scale(u2) * machine.scale(u1));
-        let sum = machine.fused(level, s, &[Product { weight: 2, left: u2, right: u1 }], &[(1.0, u1)], 0.0)?;
+        let sum = Sum { weight: 2, products: &[(u2, u1)], linear: &[(1.0, u1)], constant: 0.0 };
+        let sum = machine.fused(level, s, &sum)?;
         let third = machine.rescale(sum)?;
         Ok(Self { top: machine.level(u1), third, giants })
     }
@@ -250,4 +276,50 @@ fn bessel(n: usize, beta: f64) -> f64 {
         })
         .sum();
     sum / points as f64
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sizes_that_have_no_circuit_are_refused() {
+        let refused = |overflow, depth, doublings, name: &str| {
+            let error = EvalMod::new(overflow, depth, doublings).err();
+            let named = matches!(error, Some(Error::InvalidParams { field, .. }) if field == name);
+            assert!(named, "{overflow} {depth} {doublings}: {error:?}");
+        };
+        for depth in [0, 1, 11, 31, 64, u32::MAX] {
+            refused(24, depth, 4, "polynomial depth");
+        }
+        for doublings in [17, 31, 32, 33, u32::MAX] {
+            refused(24, 5, doublings, "doublings");
+        }
+        for (overflow, doublings) in [(u32::MAX, 4), (3000, 4), (200, 0)] {
+            refused(overflow, 5, doublings, "largest overflow");
+        }
+    }
+
+    #[test]
+    fn the_error_of_the_polynomial_is_that_of_a_cut_series() {
+        // Against the exponential itself, at points of the whole interval.
+        for (overflow, depth, doublings) in [(24, 5, 4), (15, 5, 3), (96, 5, 4), (4, 3, 2)] {
+            let circuit = EvalMod::new(overflow, depth, doublings).unwrap();
+            let worst = (0..2000)
+                .map(|k| {
+                    let t = -1.0 + 2.0 * f64::from(k) / 1999.0;
+                    let (mut re, mut im) = (0.0, 0.0);
+                    for (n, c) in circuit.coefficients.iter().enumerate() {
+                        let value = c * (n as f64 * t.clamp(-1.0, 1.0).acos()).cos();
+                        // Powers of the imaginary unit.
+                        let sign = if n % 4 < 2 { 1.0 } else { -1.0 };
+                        if n % 2 == 0 { re += sign * value } else { im += sign * value }
+                    }
+                    (re - (circuit.beta * t).cos()).hypot(im - (circuit.beta * t).sin())
+                })
+                .fold(0.0, f64::max);
+            let bound = circuit.polynomial_error().max(1e-12);
+            assert!(worst <= 1.01 * bound && (worst >= bound / 40.0 || bound <= 1e-12), "{worst} {bound}");
+        }
+    }
 }

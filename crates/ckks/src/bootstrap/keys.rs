@@ -20,8 +20,9 @@ impl BootstrapKeys {
     /// Generates the keys of one or several bootstrappers over the same parameters and ephemeral weight, and those of `others`.
     ///
     /// # Errors
-    /// [`Error::OperandCount`] for an empty list, [`Error::ParamsMismatch`], [`Error::Insecure`] if the bottom modulus is too large for the ephemeral secret,
-    /// and as [`SecretKey::key_set`].
+    /// [`Error::OperandCount`] for an empty list, [`Error::ParamsMismatch`],
+    /// [`Error::InvalidParams`] for different ephemeral weights, [`Error::Insecure`] if the bottom
+    /// modulus is too large for the ephemeral secret, and as [`SecretKey::key_set`].
     pub fn generate(secret: &SecretKey, bootstrappers: &[&Bootstrapper], others: &KeyRequest) -> Result<Self, Error> {
         Self::generate_in(secret, bootstrappers, others, KeyForm::fastest(secret.params()))
     }
@@ -83,7 +84,12 @@ fn ephemeral(secret: &SecretKey, bootstrappers: &[&Bootstrapper]) -> Result<Secr
     let Some(first) = bootstrappers.first() else {
         return Err(Error::OperandCount { operation: "bootstrapping keys", left: 0, right: 1 });
     };
-    SecretKey::generate_sparse(secret.params(), first.profile().ephemeral_weight)
+    let weight = first.profile().ephemeral_weight;
+    if let Some(other) = bootstrappers.iter().map(|b| b.profile().ephemeral_weight).find(|&other| other != weight) {
+        let allowed = "that of the first bootstrapper: those of one key set share an ephemeral secret";
+        return Err(Error::InvalidParams { field: "ephemeral weight", value: other as f64, allowed });
+    }
+    SecretKey::generate_sparse(secret.params(), weight)
 }
 
 fn wrapping(

@@ -2,13 +2,20 @@
 
 use cipherlm_ring::Poly;
 
-use super::eval_mod::{ModArithmetic, Product};
+use super::eval_mod::{ModArithmetic, Sum};
 use crate::keys::EvaluationKeys;
 use crate::{Ciphertext, Error, Evaluator, Scale};
 
 /// Runs [`super::eval_mod::EvalMod`] on ciphertexts.
 pub(super) struct Encrypted<'a, K> {
     pub(super) evaluator: &'a Evaluator<K>,
+}
+
+/// The factors of a sum as they are multiplied: encoded at its scale.
+struct Integers {
+    weight: i128,
+    linear: Vec<i128>,
+    constant: i128,
 }
 
 impl<K: EvaluationKeys> ModArithmetic for Encrypted<'_, K> {
@@ -27,33 +34,27 @@ impl<K: EvaluationKeys> ModArithmetic for Encrypted<'_, K> {
         self.evaluator.params().rescale_factor(level).to_f64()
     }
 
-    fn fused(
-        &mut self,
-        level: usize,
-        scale: f64,
-        products: &[Product<'_, Ciphertext>],
-        linear: &[(f64, &Ciphertext)],
-        constant: f64,
-    ) -> Result<Ciphertext, Error> {
+    fn fused(&mut self, level: usize, scale: f64, sum: &Sum<'_, Ciphertext>) -> Result<Ciphertext, Error> {
         let params = self.evaluator.params();
         let (ring, limbs) = (params.ring(), params.limbs(level));
-        let Some(first) = products.first().map(|p| p.left).or(linear.first().map(|l| l.1)) else {
+        let Some(first) = sum.products.first().map(|p| p.0).or(sum.linear.first().map(|l| l.1)) else {
             return Err(Error::OperandCount { operation: "modular reduction", left: 0, right: 0 });
         };
-        let count = if products.is_empty() { 2 } else { 3 };
+        let count = if sum.products.is_empty() { 2 } else { 3 };
         let mut parts = (0..count).map(|_| Poly::scratch(ring, limbs)).collect::<Result<Vec<_>, _>>()?;
-        let linear: Vec<_> = linear.iter().map(|&(c, v)| ((c * scale / v.scale.to_f64()).round() as i128, v)).collect();
-        let constant = (constant * scale).round() as i128;
+        let integers = Integers {
+            weight: i128::from(sum.weight),
+            linear: sum.linear.iter().map(|&(c, v)| (c * scale / v.scale.to_f64()).round() as i128).collect(),
+            constant: (sum.constant * scale).round() as i128,
+        };
         let mut tasks: Vec<(usize, Vec<&mut [f64]>)> =
             limbs.iter().map(|limb| (limb, Vec::with_capacity(count))).collect();
         for part in &mut parts {
             tasks.iter_mut().zip(part.iter_mut()).for_each(|(task, (_, limb))| task.1.push(limb));
         }
-        crate::par::try_for_each(tasks, |(limb, mut outputs)| {
-            self.fused_limb(limb, &mut outputs, products, &linear, constant)
-        })?;
+        crate::par::try_for_each(tasks, |(limb, mut outputs)| self.fused_limb(limb, &mut outputs, sum, &integers))?;
         // Exact for products; they agree with `scale` up to the rounding of f64, far below that of the coefficients.
-        let scale = products.first().map_or_else(|| Scale::new(scale), |p| p.left.scale * p.right.scale);
+        let scale = sum.products.first().map_or_else(|| Scale::new(scale), |p| p.0.scale * p.1.scale);
         Ok(Ciphertext {
             params: params.clone(),
             key_id: first.key_id,
@@ -76,9 +77,8 @@ impl<K: EvaluationKeys> Encrypted<'_, K> {
         &self,
         limb: usize,
         outputs: &mut [&mut [f64]],
-        products: &[Product<'_, Ciphertext>],
-        linear: &[(i128, &Ciphertext)],
-        constant: i128,
+        sum: &Sum<'_, Ciphertext>,
+        integers: &Integers,
     ) -> Result<(), Error> {
         const BLOCK: usize = 1024;
         let params = self.evaluator.params();
@@ -90,11 +90,9 @@ impl<K: EvaluationKeys> Encrypted<'_, K> {
             for output in outputs.iter_mut() {
                 output[block.clone()].fill(0.0);
             }
-            for p in products {
-                let [a0, a1] =
-                    [&p.left.parts[0].limb(limb)?[block.clone()], &p.left.parts[1].limb(limb)?[block.clone()]];
-                let [b0, b1] =
-                    [&p.right.parts[0].limb(limb)?[block.clone()], &p.right.parts[1].limb(limb)?[block.clone()]];
+            for (a, b) in sum.products {
+                let [a0, a1] = [&a.parts[0].limb(limb)?[block.clone()], &a.parts[1].limb(limb)?[block.clone()]];
+                let [b0, b1] = [&b.parts[0].limb(limb)?[block.clone()], &b.parts[1].limb(limb)?[block.clone()]];
                 let mut term =
                     |i: usize, a: &[f64], b: &[f64]| (kernel.mul_add)(modulus, &mut outputs[i][block.clone()], a, b);
                 term(0, a0, b0);
@@ -102,24 +100,19 @@ impl<K: EvaluationKeys> Encrypted<'_, K> {
                 term(1, a0, b1);
                 term(1, a1, b0);
             }
-            // All products of one sum have the same weight.
-            if let Some(weight) = products.first().map(|p| p.weight).filter(|&w| w != 1) {
+            if integers.weight != 1 && !sum.products.is_empty() {
                 for output in outputs.iter_mut() {
-                    (kernel.mul_scalar)(modulus, &mut output[block.clone()], scalar(i128::from(weight)));
+                    (kernel.mul_scalar)(modulus, &mut output[block.clone()], scalar(integers.weight));
                 }
             }
-            for (c, value) in linear {
+            for (&c, (_, value)) in integers.linear.iter().zip(sum.linear) {
                 for (output, part) in outputs.iter_mut().zip(&value.parts) {
-                    (kernel.mul_scalar_add)(
-                        modulus,
-                        &mut output[block.clone()],
-                        &part.limb(limb)?[block.clone()],
-                        scalar(*c),
-                    );
+                    let part = &part.limb(limb)?[block.clone()];
+                    (kernel.mul_scalar_add)(modulus, &mut output[block.clone()], part, scalar(c));
                 }
             }
-            if constant != 0 {
-                let c = scalar(constant);
+            if integers.constant != 0 {
+                let c = scalar(integers.constant);
                 outputs[0][block.clone()].iter_mut().for_each(|x| *x = modulus.add_f64(*x, c));
             }
         }

@@ -7,15 +7,15 @@
 //! 3. lifted to the full modulus, centred: coefficients become `m + q·I` with `|I| <= h/2` for a secret of weight `h`, always;
 //! 4. switched back to the dense secret;
 //! 5. transformed so that its coefficients become slots again;
-//! 6. freed of the integer part, real and imaginary parts apart ([`eval_mod`]).
+//! 6. freed of the integer part, real and imaginary parts apart ([`EvalMod`]).
 //!
 //! The order is that of "slim" bootstrapping (Chen and Han, "Homomorphic lower digits removal and improved FHE bootstrapping"), the ephemeral secret is sparse-secret
 //! encapsulation (Bossuat, Troncoso-Pastoriza and Hubaux, "Bootstrapping for approximate homomorphic encryption with negligible failure-probability ..."), and the
 //! chain is settled by [`simulate`].
 
 mod circuit;
-pub mod dft;
-pub mod eval_mod;
+mod dft;
+mod eval_mod;
 mod iterate;
 mod keys;
 mod machine;
@@ -29,8 +29,10 @@ mod stages;
 mod tests;
 mod transform;
 mod types;
+mod validate;
 
 pub use circuit::Bootstrapper;
+pub use eval_mod::EvalMod;
 pub use keys::BootstrapKeys;
 pub use profile::{DftLevel, Profile};
 pub use refresher::BootstrapRefresher;

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use super::{Bootstrapper, Content};
 use crate::keys::EvaluationKeys;
 use crate::slots::{RefreshKind, RefreshProfile, Refresher, SlotResult};
-use crate::{Ciphertext, Error, Evaluator, Scale};
+use crate::{Ciphertext, Error, Evaluator, Params, Scale};
 
 /// Refreshes of several kinds, each by its own circuit; a kind without one is served by the cheapest circuit that covers it.
 pub struct BootstrapRefresher<K> {
@@ -30,6 +30,16 @@ impl<K: EvaluationKeys> BootstrapRefresher<K> {
         Ok(Self { evaluator, circuits })
     }
 
+    /// What the circuits are run with.
+    pub fn evaluator(&self) -> &Evaluator<K> {
+        &self.evaluator
+    }
+
+    /// The circuits.
+    pub fn circuits(&self) -> &[Arc<Bootstrapper>] {
+        &self.circuits
+    }
+
     /// The cheapest circuit for `kind`: few slots first, then real content.
     fn circuit(&self, kind: RefreshKind) -> Option<&Bootstrapper> {
         let all = self.evaluator.params().slots();
@@ -48,6 +58,10 @@ impl<K: EvaluationKeys> BootstrapRefresher<K> {
 impl<K: EvaluationKeys> Refresher for BootstrapRefresher<K> {
     fn floor(&self) -> usize {
         self.circuits.iter().map(|c| c.profile().input_level()).max().unwrap_or(0)
+    }
+
+    fn check(&self, params: &Params) -> SlotResult<()> {
+        Ok(params.check_same("refresher", self.evaluator.params())?)
     }
 
     fn profile(&self, kind: RefreshKind) -> Option<RefreshProfile> {

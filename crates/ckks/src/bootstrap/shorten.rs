@@ -44,8 +44,15 @@ impl Bootstrapper {
     ) -> Result<Evaluator<ShortKeys<'a, K>>, Error> {
         let left_out = self.left_out(output)?;
         let whole = (0..=self.params.max_level()).filter(|level| !left_out.contains(level)).collect();
-        let mut known = self.shortened.lock().unwrap_or_else(PoisonError::into_inner);
-        let params = known.entry(output).or_insert_with(|| self.params.without_levels(&left_out)).clone();
+        let known = || self.shortened.lock().unwrap_or_else(PoisonError::into_inner);
+        let found = known().get(&output).cloned();
+        let params = match found {
+            Some(params) => params,
+            None => {
+                let made = self.params.without_levels(&left_out);
+                known().entry(output).or_insert(made).clone()
+            }
+        };
         let below = left_out.first().map_or(usize::MAX, |first| first - 1);
         Ok(Evaluator::new(&params, ShortKeys { keys: evaluator.keys(), below, whole }))
     }

@@ -12,14 +12,14 @@ use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 
 use super::Profile;
-use super::eval_mod::{ModArithmetic, Product};
+use super::eval_mod::{EvalMod, ModArithmetic, Sum};
+use crate::Error;
 
 /// Errors that the linear stages of a profile make, as standard deviations.
 impl Profile {
     /// One rescale's rounding error in a complex slot, times the scale: dense ternary secret.
     pub fn rounding(&self) -> f64 {
-        let n = f64::from(self.log_degree).exp2();
-        (n * (1.0 + 2.0 * n / 3.0) / 12.0).sqrt()
+        crate::noise::rounding_bits(f64::from(self.log_degree)).exp2()
     }
 
     /// What the slots-to-coefficients transform leaves in a coefficient, relative to a message of size 1.
@@ -28,10 +28,10 @@ impl Profile {
         // layers make the signal grow. The plaintexts of a stage live in a subring as large as its layers reach.
         let drift = (self.bottom - self.ratio - self.scale) / self.slots_to_coeffs.len() as f64;
         let mut scale = self.scale;
-        let mut layers = 0;
+        let mut layers = 0u32;
         let mut variance = 0.0;
         for level in &self.slots_to_coeffs {
-            layers += level.layers;
+            layers = layers.saturating_add(level.layers);
             scale += drift;
             variance += (self.rounding() / scale.exp2()).powi(2) / 2.0 / f64::from(layers).exp2();
             variance += plain_error(layers, level.bits + drift);
@@ -41,16 +41,16 @@ impl Profile {
 
     /// What the coefficients-to-slots stages leave in a complex slot of `x`, but for the last rescale.
     pub fn coeffs_to_slots_error(&self) -> f64 {
-        let output = self.input_scale - self.circuit().bound().log2() - 1.0;
+        let output = self.input_scale - EvalMod::bound_for(self.overflow()).log2() - 1.0;
         let mut scale = self.bottom;
-        let mut after: u32 = self.coeffs_to_slots.iter().map(|l| l.layers).sum();
-        let overflow = (self.ephemeral_weight + 1) as f64 / 6.0;
+        let mut after = self.coeffs_to_slots.iter().fold(0u32, |sum, l| sum.saturating_add(l.layers));
+        let overflow = (self.ephemeral_weight as f64 + 1.0) / 6.0;
         let mut variance = 0.0;
         for (i, level) in self.coeffs_to_slots.iter().enumerate() {
             let last = i + 1 == self.coeffs_to_slots.len();
             let next = if last { output } else { output + self.headroom };
             variance += plain_error(after, level.bits + next - scale - f64::from(level.layers)) * overflow;
-            after -= level.layers;
+            after = after.saturating_sub(level.layers);
             scale = next;
             if !last {
                 variance += (self.rounding() / scale.exp2()).powi(2) / f64::from(after).exp2();
@@ -62,7 +62,7 @@ impl Profile {
 
 /// Relative variance from rounding the plaintexts of a stage whose butterflies are `2^layers` wide: two diagonals for each that adds to the signal.
 fn plain_error(layers: u32, bits: f64) -> f64 {
-    2.0 * f64::from(layers + 1).exp2() / 12.0 * (-2.0 * bits).exp2()
+    2.0 * (f64::from(layers) + 1.0).exp2() / 12.0 * (-2.0 * bits).exp2()
 }
 
 /// A family of inputs, all at full amplitude.
@@ -118,9 +118,13 @@ impl Precision {
 }
 
 /// Runs one simulated bootstrap of `values`; with `saturated`, every overflow is at its bound.
-pub fn bootstrap(profile: &Profile, values: &[Complex64], saturated: bool, seed: u64) -> Vec<Complex64> {
+///
+/// # Errors
+/// As [`Profile::validate`].
+pub fn bootstrap(profile: &Profile, values: &[Complex64], saturated: bool, seed: u64) -> Result<Vec<Complex64>, Error> {
+    profile.validate()?;
     let mut rng = ChaCha8Rng::seed_from_u64(seed);
-    let circuit = profile.circuit();
+    let circuit = profile.circuit()?;
     let bottom = profile.slots_to_coeffs_error();
     let linear = profile.coeffs_to_slots_error() / 2f64.sqrt();
     let ratio = profile.ratio.exp2();
@@ -146,7 +150,7 @@ pub fn bootstrap(profile: &Profile, values: &[Complex64], saturated: bool, seed:
     let [combined, _] = parts;
     let Ok(result) = machine.rescale(combined);
     let gain = result.scale / profile.scale.exp2();
-    result.slots.iter().map(|v| v * gain).collect()
+    Ok(result.slots.iter().map(|v| v * gain).collect())
 }
 
 fn overflow(weight: usize, bound: u32, saturated: bool, rng: &mut ChaCha8Rng) -> f64 {
@@ -206,23 +210,17 @@ impl ModArithmetic for Simulated<'_> {
         self.profile.eval_mod[self.profile.eval_mod.len() - level].exp2()
     }
 
-    fn fused(
-        &mut self,
-        level: usize,
-        scale: f64,
-        products: &[Product<'_, Simulacrum>],
-        linear: &[(f64, &Simulacrum)],
-        constant: f64,
-    ) -> Result<Simulacrum, Infallible> {
-        let count = products.first().map_or_else(|| linear[0].1.slots.len(), |p| p.left.slots.len());
-        let mut slots = vec![Complex64::new(constant, 0.0); count];
-        for p in products {
-            debug_assert!((p.left.scale * p.right.scale / scale - 1.0).abs() < 1e-9);
-            for ((sum, a), b) in slots.iter_mut().zip(&p.left.slots).zip(&p.right.slots) {
-                *sum += a * b * p.weight as f64;
+    fn fused(&mut self, level: usize, scale: f64, sum: &Sum<'_, Simulacrum>) -> Result<Simulacrum, Infallible> {
+        let first = sum.products.first().map(|p| p.0).or(sum.linear.first().map(|l| l.1));
+        let mut slots = vec![Complex64::ZERO; first.map_or(0, |value| value.slots.len())];
+        for (left, right) in sum.products {
+            debug_assert!((left.scale * right.scale / scale - 1.0).abs() < 1e-9);
+            for ((sum, a), b) in slots.iter_mut().zip(&left.slots).zip(&right.slots) {
+                *sum += a * b;
             }
         }
-        for (c, value) in linear {
+        slots.iter_mut().for_each(|slot| *slot = *slot * sum.weight as f64 + sum.constant);
+        for (c, value) in sum.linear {
             slots.iter_mut().zip(&value.slots).for_each(|(sum, v)| *sum += v * c);
         }
         Ok(Simulacrum { slots, scale, level })

@@ -7,7 +7,7 @@ use super::machine::Encrypted;
 use super::shorten::ShortKeys;
 use super::{Bootstrapper, Content, Stage};
 use crate::keys::EvaluationKeys;
-use crate::{Ciphertext, Error, Evaluator, KeyPurpose, Params, Scale};
+use crate::{Ciphertext, Error, Evaluator, Params, Scale};
 
 /// Where a bootstrap ends.
 #[derive(Clone, Copy, Debug)]
@@ -88,8 +88,7 @@ impl Bootstrapper {
         bottom: &Ciphertext,
     ) -> Result<Ciphertext, Error> {
         let _span = tracing::debug_span!("encapsulate").entered();
-        let to_sparse = evaluator.keys().key(KeyPurpose::Switch(bottom.key_id()), 0)?;
-        evaluator.switch_key(bottom, &to_sparse)
+        evaluator.switch_by_source("encapsulate", bottom)
     }
 
     fn raise<K: EvaluationKeys>(
@@ -101,12 +100,11 @@ impl Bootstrapper {
         let params = evaluator.params();
         let level = evaluator.keys().short(self.raised_level());
         let (id, slots) = (sparse.key_id(), sparse.slots());
-        let from_sparse = evaluator.keys().key(KeyPurpose::Switch(id), level)?;
         let limbs = params.limbs(level);
         let parts =
             sparse.into_parts().into_iter().map(|part| lift_centred(params, part, limbs)).collect::<Result<_, _>>()?;
         let raised = Ciphertext::from_parts(params, id, parts, level, params.rescale_factor(0), slots)?;
-        evaluator.switch_key(&raised, &from_sparse)
+        evaluator.switch_by_source("mod_raise", &raised)
     }
 
     fn project<K: EvaluationKeys>(
@@ -116,9 +114,10 @@ impl Bootstrapper {
     ) -> Result<Ciphertext, Error> {
         let _span = tracing::debug_span!("sub_sum").entered();
         for elements in self.sub_sum() {
-            let special = elements
-                .first()
-                .map_or(Ok(1), |&e| Ok::<_, Error>(evaluator.keys().galois(e, value.level())?.shape().special))?;
+            let special = match elements.first() {
+                Some(&element) => evaluator.galois_special("sub_sum", element, value.level(), value.key_id())?,
+                None => continue,
+            };
             value = evaluator.mod_down(&evaluator.rotated_sum(&evaluator.hoist(&value)?, &elements, special)?)?;
         }
         let gap = (self.params.slots() / self.slots) as f64;

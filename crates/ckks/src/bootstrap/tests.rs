@@ -125,7 +125,7 @@ fn simulation_meets_the_bars_for_every_family_and_profile() {
         for family in Family::ALL {
             let values = family.values(1 << (profile.log_degree - 1), &mut rng);
             for saturated in [false, true] {
-                let p = Precision::between(&values, &simulate::bootstrap(&profile, &values, saturated, 1));
+                let p = Precision::between(&values, &simulate::bootstrap(&profile, &values, saturated, 1).unwrap());
                 assert!(p.worst > bar, "{} {family:?} saturated {saturated}: {p:?}", profile.name);
             }
         }

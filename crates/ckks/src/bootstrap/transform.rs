@@ -71,7 +71,7 @@ impl Transform {
         for baby in self.used_babies() {
             elements[baby] = Some(self.rotation(params, baby));
         }
-        let special = self.special(evaluator, input.level())?;
+        let special = self.special(evaluator, input)?;
         let lifted = self.lift(special, keep)?;
         let hoisted = evaluator.hoist(input)?;
         let mut sums = evaluator.rotated_rows(&hoisted, &elements, special, &lifted)?;
@@ -86,9 +86,9 @@ impl Transform {
     }
 
     /// The number of special primes of its keys.
-    fn special<K: EvaluationKeys>(&self, evaluator: &Evaluator<K>, level: usize) -> Result<usize, Error> {
+    fn special<K: EvaluationKeys>(&self, evaluator: &Evaluator<K>, input: &Ciphertext) -> Result<usize, Error> {
         match self.elements(&self.params).first() {
-            Some(&element) => Ok(evaluator.keys().galois(element, level)?.shape().special),
+            Some(&element) => evaluator.galois_special("homomorphic DFT", element, input.level(), input.key_id()),
             None => Ok(KeyShape::cheapest(&self.params, self.level)?.special),
         }
     }

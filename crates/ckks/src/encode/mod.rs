@@ -13,7 +13,7 @@ use crate::secrecy::wipe;
 use crate::{Error, Params, Scale};
 
 /// Largest coefficient of a plaintext, in bits: beyond it a message is surely a mistake.
-const MAX_COEFFICIENT_BITS: f64 = 120.0;
+pub(crate) const MAX_COEFFICIENT_BITS: f64 = 120.0;
 /// Bits of a coefficient that are stored; the rest is a power of two common to the plaintext.
 const MANTISSA_BITS: i32 = 62;
 

@@ -1,6 +1,6 @@
 //! Sums, constants, plaintext products, levels and scales.
 
-use cipherlm_ring::Poly;
+use cipherlm_ring::{Poly, par};
 use num_complex::Complex64;
 
 use super::{Evaluator, check_finite, check_scales};
@@ -56,11 +56,12 @@ impl<K: EvaluationKeys> Evaluator<K> {
         let mut parts = Vec::with_capacity(a.parts.len().max(b.parts.len()));
         for (x, y) in a.parts.iter().zip(&b.parts) {
             let mut sum = Poly::scratch(ring, x.limbs())?;
-            sum.for_each_limb(|index, m, out| {
-                if let (Ok(x), Ok(y)) = (x.limb(index), y.limb(index)) {
-                    out.copy_from_slice(x);
-                    if negate { (kernel.sub)(m, out, y) } else { (kernel.add)(m, out, y) }
-                }
+            let sources = x.iter().map(|(limb, x)| Ok((ring.modulus(limb)?, x, y.limb(limb)?)));
+            let sources = sources.collect::<Result<Vec<_>, Error>>()?;
+            let limbs = sum.iter_mut().zip(sources);
+            par::each(ring.degree() * limbs.len(), limbs, |((_, out), (m, x, y))| {
+                out.copy_from_slice(x);
+                if negate { (kernel.sub)(m, out, y) } else { (kernel.add)(m, out, y) }
             });
             parts.push(sum);
         }
@@ -148,7 +149,8 @@ impl<K: EvaluationKeys> Evaluator<K> {
         Ok(result)
     }
 
-    /// `a + value` in every slot; level and scale stay. The constant is rounded to a unit of the scale.
+    /// `a + value` in every slot; level and scale stay. The constant is rounded to a unit of the
+    /// scale, below which nothing of the sum can be told anyway.
     ///
     /// # Errors
     /// [`Error::NotFinite`], [`Error::ParamsMismatch`], [`Error::MessageOverflow`].
@@ -210,9 +212,30 @@ impl<K: EvaluationKeys> Evaluator<K> {
     /// `a * value`, the constant encoded at `scale` and rounded to a unit of it; the scales multiply. A real constant is a
     /// scalar product, a complex one a product with a two-term polynomial.
     ///
+    /// The error of the product is that of the constant: at most `1 / (2 scale)` times `a`, in each
+    /// part. A constant other than zero that is smaller than a unit of the scale, so that little or
+    /// nothing of it would be left, is refused.
+    ///
     /// # Errors
-    /// [`Error::NotFinite`], [`Error::BadScale`], [`Error::LevelExhausted`], [`Error::ParamsMismatch`].
+    /// [`Error::NotFinite`], [`Error::BadScale`] (for a constant below `1 / scale` with the scale
+    /// it needs), [`Error::LevelExhausted`], [`Error::MessageOverflow`], [`Error::ParamsMismatch`].
     pub fn mul_const(&self, a: &Ciphertext, value: Complex64, scale: Scale) -> Result<Ciphertext, Error> {
+        let (size, log2) = (value.norm().log2(), scale.log2());
+        if value != Complex64::ZERO && log2 + size < 0.0 {
+            let max = crate::encode::MAX_COEFFICIENT_BITS;
+            return Err(Error::BadScale { operation: "mul_const", log2, min: -size, max });
+        }
+        self.mul_const_rounded(a, value, scale)
+    }
+
+    /// As [`Evaluator::mul_const`], for a term of a sum: there a constant below a unit of the scale
+    /// is rounded to zero as everything else is to a unit.
+    pub(crate) fn mul_const_rounded(
+        &self,
+        a: &Ciphertext,
+        value: Complex64,
+        scale: Scale,
+    ) -> Result<Ciphertext, Error> {
         self.check_one("mul_const", a)?;
         check_finite(value)?;
         crate::encode::check_scale("mul_const", scale)?;
@@ -256,8 +279,13 @@ impl<K: EvaluationKeys> Evaluator<K> {
     /// Divides by the primes of the current level, rounding: one level down, the scale divided by
     /// [`Params::rescale_factor`](crate::Params::rescale_factor).
     ///
+    /// The rounding costs every slot about `N / 4` units of the new scale (for a dense secret). A
+    /// scale below that would leave no bit of a message of size 1, as after one rescale too many,
+    /// and is refused.
+    ///
     /// # Errors
-    /// [`Error::LevelExhausted`] at level 0, [`Error::BadScale`] if the scale would fall below 1.
+    /// [`Error::LevelExhausted`] at level 0, [`Error::BadScale`] if the scale would fall below the
+    /// rounding error.
     pub fn rescale(&self, a: &Ciphertext) -> Result<Ciphertext, Error> {
         let (level, scale) = self.rescaled("rescale", a.level, a.scale)?;
         self.check_one("rescale", a)?;
@@ -309,7 +337,12 @@ impl<K: EvaluationKeys> Evaluator<K> {
     ) -> Result<(usize, Scale), Error> {
         let below = level.checked_sub(1).ok_or(Error::LevelExhausted { operation, have: 0, need: 1 })?;
         let scale = scale / self.params.rescale_factor(level);
-        crate::encode::check_scale(operation, scale)?;
+        let log2 = if scale.is_usable() { scale.log2() } else { f64::NAN };
+        let min = crate::noise::rounding_bits(f64::from(self.params.log_degree()));
+        let max = crate::encode::MAX_COEFFICIENT_BITS;
+        if !(min..=max).contains(&log2) {
+            return Err(Error::BadScale { operation, log2, min, max });
+        }
         Ok((below, scale))
     }
 

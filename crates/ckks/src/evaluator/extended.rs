@@ -23,6 +23,16 @@ pub struct ExtendedCiphertext {
 }
 
 impl ExtendedCiphertext {
+    /// The parameter set.
+    pub fn params(&self) -> &Params {
+        &self.params
+    }
+
+    /// The secret it is encrypted under.
+    pub fn key_id(&self) -> KeyId {
+        self.key_id
+    }
+
     /// The level that [`Evaluator::mod_down`] returns to.
     pub fn level(&self) -> usize {
         self.level
@@ -109,7 +119,7 @@ impl<K: EvaluationKeys> Evaluator<K> {
         a: &ExtendedCiphertext,
         plaintext: &LiftedPlaintext,
     ) -> Result<ExtendedCiphertext, Error> {
-        self.params.check_same("mul_plain_qp", &a.params)?;
+        self.params.check_same_levels("mul_plain_qp", &a.params)?;
         self.params.check_same("mul_plain_qp", plaintext.params())?;
         let parts = [plaintext.times(&a.parts[0])?, plaintext.times(&a.parts[1])?];
         let (scale, slots) = (a.scale * plaintext.scale(), a.slots.max(plaintext.slots()));
@@ -141,7 +151,7 @@ impl<K: EvaluationKeys> Evaluator<K> {
     /// # Errors
     /// [`Error::ParamsMismatch`].
     pub fn mod_down(&self, a: &ExtendedCiphertext) -> Result<Ciphertext, Error> {
-        self.params.check_same("mod_down", &a.params)?;
+        self.params.check_same_levels("mod_down", &a.params)?;
         let parts = self.mod_down_parts(&a.parts, a.level, a.special)?;
         Ok(self.reduced(a, parts.into(), a.level, a.scale))
     }
@@ -152,7 +162,7 @@ impl<K: EvaluationKeys> Evaluator<K> {
     /// # Errors
     /// As the two.
     pub fn mod_down_rescale(&self, a: &ExtendedCiphertext) -> Result<Ciphertext, Error> {
-        self.params.check_same("mod_down_rescale", &a.params)?;
+        self.params.check_same_levels("mod_down_rescale", &a.params)?;
         let (level, scale) = self.rescaled("mod_down_rescale", a.level, a.scale)?;
         let drop = self.params.group_limbs(a.level).union(&self.params.special_limbs(a.special));
         let mod_down = self.params.ring().mod_down(self.params.limbs(level), &drop)?;
@@ -183,8 +193,8 @@ impl<K: EvaluationKeys> Evaluator<K> {
         a: &ExtendedCiphertext,
         b: &ExtendedCiphertext,
     ) -> Result<(), Error> {
-        self.params.check_same(operation, &a.params)?;
-        self.params.check_same(operation, &b.params)?;
+        self.params.check_same_levels(operation, &a.params)?;
+        self.params.check_same_levels(operation, &b.params)?;
         if a.key_id != b.key_id {
             return Err(Error::KeyMismatch { operation, left: a.key_id, right: b.key_id });
         }

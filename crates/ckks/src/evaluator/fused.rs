@@ -86,8 +86,7 @@ impl<K: EvaluationKeys> Evaluator<K> {
         let workspace = Workspace::default();
         par::try_for_each(limbs_of(&mut sum), |(limb, outputs)| {
             workspace.with(self, 1, |work| {
-                let (Some(work), Some(output)) = (work.first_mut(), outputs.into_iter().next()) else { return Ok(()) };
-                let [out0, out1] = output;
+                let (work, [out0, out1]) = only(work, outputs)?;
                 self.times_p(a, limb, special, &(0..self.params.degree()), [out0, out1])?;
                 for step in steps.iter().flatten() {
                     self.rotated_limb(a, limb, special, step, work)?;
@@ -111,11 +110,8 @@ impl<K: EvaluationKeys> Evaluator<K> {
         const OPERATION: &str = "rotate_qp_add";
         self.check_extended(OPERATION, a, &sum)?;
         check_scales(OPERATION, a.scale, sum.scale)?;
-        let key = self.keys.key(KeyPurpose::Galois(element), a.level)?;
+        let key = self.key_at(OPERATION, KeyPurpose::Galois(element), a.level, a.key_id)?;
         self.check_special(&key, a.special)?;
-        if key.key_id() != a.key_id {
-            return Err(Error::KeyMismatch { operation: OPERATION, left: a.key_id, right: key.key_id() });
-        }
         let params = &self.params;
         let mod_down = params.ring().mod_down(params.limbs(a.level), &params.special_limbs(a.special))?;
         let digits = params.decomposition(a.level, key.shape())?.decompose(&mod_down.apply(&a.parts[1])?)?;
@@ -124,9 +120,9 @@ impl<K: EvaluationKeys> Evaluator<K> {
         let workspace = Workspace::default();
         par::try_for_each(limbs_of(&mut sums), |(limb, outputs)| {
             workspace.with(self, 1, |work| {
-                let (Some(work), Some(output)) = (work.first_mut(), outputs.into_iter().next()) else { return Ok(()) };
-                self.key_product_limb(limb, &mut [limb_pair(work)], &[&digits], &key)?;
-                let [first, _] = limb_pair(work);
+                let (work, output) = only(work, outputs)?;
+                self.key_product_limb(limb, &mut [limb_pair(work)?], &[&digits], &key)?;
+                let [first, _] = limb_pair(work)?;
                 (params.ring().kernel().add)(params.ring().modulus(limb)?, first, a.parts[0].limb(limb)?);
                 self.add_permuted(limb, &automorphism, work, output)
             })
@@ -224,7 +220,7 @@ impl<K: EvaluationKeys> Evaluator<K> {
                 match step {
                     Some(step) => {
                         let index = &step.automorphism.index()[block.clone()];
-                        let [u0, u1] = source_pair(work);
+                        let [u0, u1] = source_pair(work)?;
                         (kernel.permute)(value0, u0, index);
                         (kernel.permute)(value1, u1, index);
                     }
@@ -259,10 +255,10 @@ impl<K: EvaluationKeys> Evaluator<K> {
         step: &Step,
         work: &mut [Poly<Eval>; 2],
     ) -> Result<(), Error> {
-        self.key_product_limb(limb, &mut [limb_pair(work)], &[&step.digits], &step.key)?;
+        self.key_product_limb(limb, &mut [limb_pair(work)?], &[&step.digits], &step.key)?;
         if let Some(p) = self.special_residue(a.level, limb, special) {
             let ring = self.params.ring();
-            let [first, _] = limb_pair(work);
+            let [first, _] = limb_pair(work)?;
             (ring.kernel().mul_scalar_add)(ring.modulus(limb)?, first, a.parts[0].limb(limb)?, p);
         }
         Ok(())
@@ -307,7 +303,7 @@ impl<K: EvaluationKeys> Evaluator<K> {
         let ring = self.params.ring();
         let (modulus, kernel) = (ring.modulus(limb)?, ring.kernel());
         let mut image = [0.0; BLOCK];
-        for (source, output) in source_pair(work).into_iter().zip(outputs) {
+        for (source, output) in source_pair(work)?.into_iter().zip(outputs) {
             for (output, index) in output.chunks_mut(BLOCK).zip(automorphism.index().chunks(BLOCK)) {
                 let image = &mut image[..output.len()];
                 (kernel.permute)(image, source, index);
@@ -355,11 +351,26 @@ fn limbs_of(list: &mut [ExtendedCiphertext]) -> Vec<(usize, Vec<Pair<'_>>)> {
     tasks
 }
 
-/// The only limbs of a pair of the workspace.
-fn limb_pair(work: &mut [Poly<Eval>; 2]) -> Pair<'_> {
-    work.each_mut().map(|poly| poly.iter_mut().next().map_or(&mut [][..], |(_, limb)| limb))
+/// The pair of the workspace and the limbs of the result, where there is one of each.
+fn only<'w, 'o>(
+    work: &'w mut [[Poly<Eval>; 2]],
+    outputs: Vec<Pair<'o>>,
+) -> Result<(&'w mut [Poly<Eval>; 2], Pair<'o>), Error> {
+    match (work.first_mut(), outputs.into_iter().next()) {
+        (Some(work), Some(output)) => Ok((work, output)),
+        _ => Err(Error::Internal { what: "a task of the limbs of one ciphertext without its limbs" }),
+    }
 }
 
-fn source_pair(work: &[Poly<Eval>; 2]) -> [&[f64]; 2] {
-    work.each_ref().map(|poly| poly.iter().next().map_or(&[][..], |(_, limb)| limb))
+const NO_LIMB: Error = Error::Internal { what: "a polynomial of the workspace without a limb" };
+
+/// The only limbs of a pair of the workspace.
+fn limb_pair(work: &mut [Poly<Eval>; 2]) -> Result<Pair<'_>, Error> {
+    let [first, second] = work.each_mut().map(|poly| poly.iter_mut().next().map(|(_, limb)| limb).ok_or(NO_LIMB));
+    Ok([first?, second?])
+}
+
+fn source_pair(work: &[Poly<Eval>; 2]) -> Result<[&[f64]; 2], Error> {
+    let [first, second] = work.each_ref().map(|poly| poly.iter().next().map(|(_, limb)| limb).ok_or(NO_LIMB));
+    Ok([first?, second?])
 }

@@ -1,20 +1,25 @@
 //! Key switching: decomposition, inner product with a key, division by the special primes.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use cipherlm_ring::{Decomposition, Eval, Limbs, Poly};
 
 use super::Evaluator;
-use crate::keys::{EvaluationKeys, KeyPurpose, SwitchingKey};
+use crate::keys::{EvaluationKeys, GaloisElement, KeyId, KeyPurpose, SwitchingKey};
 use crate::{Ciphertext, Error};
 
 /// A ciphertext whose second polynomial has been taken apart for key switching: rotations of it share that work.
 ///
-/// Keys cut to different levels have different digits; each kind is computed when first needed and kept.
+/// Keys cut to different levels have different digits; each kind is computed when first needed and
+/// kept. Threads may share it; those that need the same digits at the same time each compute them,
+/// and one result is kept.
 pub struct Hoisted<'a> {
     pub(super) ciphertext: &'a Ciphertext,
-    digits: Mutex<Vec<(Arc<Decomposition>, Digits)>>,
+    digits: Mutex<Known>,
 }
+
+/// Digits that were computed, each with the layout they have.
+type Known = Vec<(Arc<Decomposition>, Digits)>;
 
 /// One polynomial per digit, shared by all rotations that use it.
 type Digits = Arc<Vec<Poly<Eval>>>;
@@ -27,16 +32,28 @@ impl Hoisted<'_> {
 
     /// Digits of the second polynomial in the layout of `decomposition`.
     pub(super) fn digits(&self, decomposition: &Arc<Decomposition>) -> Result<Digits, Error> {
-        let same = |have: &Decomposition| {
-            have.limbs() == decomposition.limbs() && have.digit_limbs().eq(decomposition.digit_limbs())
+        let find = |list: &Known| {
+            let same = |have: &Decomposition| {
+                have.limbs() == decomposition.limbs() && have.digit_limbs().eq(decomposition.digit_limbs())
+            };
+            list.iter().find(|(have, _)| same(have)).map(|(_, digits)| digits.clone())
         };
-        let mut list = self.digits.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some((_, digits)) = list.iter().find(|(have, _)| same(have)) {
-            return Ok(digits.clone());
+        if let Some(digits) = find(&self.known()) {
+            return Ok(digits);
         }
+        // No lock is held here: a thread that waits for the parallel parts of `decompose` may begin
+        // another rotation of this ciphertext, and would wait for itself.
         let digits = Arc::new(decomposition.decompose(&self.ciphertext.parts[1])?);
+        let mut list = self.known();
+        if let Some(first) = find(&list) {
+            return Ok(first);
+        }
         list.push((decomposition.clone(), digits.clone()));
         Ok(digits)
+    }
+
+    fn known(&self) -> MutexGuard<'_, Known> {
+        self.digits.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -56,11 +73,16 @@ impl<K: EvaluationKeys> Evaluator<K> {
     /// [`Error::WrongKey`], [`Error::KeyMismatch`], [`Error::NotLinear`], [`Error::LevelOutOfRange`].
     pub fn switch_key(&self, a: &Ciphertext, key: &SwitchingKey) -> Result<Ciphertext, Error> {
         self.check_linear("switch_key", a)?;
-        self.check_key("switch_key", KeyPurpose::Switch(a.key_id), a, key)?;
+        self.check_key("switch_key", KeyPurpose::Switch(a.key_id), a.level, a.key_id, key)?;
         let switched = self.switch_extended(&a.parts[1], a.level, key)?;
         let [mut c0, c1] = self.mod_down_parts(&switched, a.level, key.shape().special)?;
         c0.add_assign(&a.parts[0])?;
         Ok(Ciphertext { parts: vec![c0, c1], key_id: key.key_id(), ..self.shell(a) })
+    }
+
+    /// `a` under the secret that the source's key from the secret of `a` leads to.
+    pub(crate) fn switch_by_source(&self, operation: &'static str, a: &Ciphertext) -> Result<Ciphertext, Error> {
+        self.switch_key(a, &*self.key_for(operation, KeyPurpose::Switch(a.key_id), a)?)
     }
 
     /// The key for an operation on `a`, checked to fit it.
@@ -70,27 +92,52 @@ impl<K: EvaluationKeys> Evaluator<K> {
         purpose: KeyPurpose,
         a: &Ciphertext,
     ) -> Result<Arc<SwitchingKey>, Error> {
-        let key = self.keys.key(purpose, a.level)?;
-        self.check_key(operation, purpose, a, &key)?;
+        self.key_at(operation, purpose, a.level, a.key_id)
+    }
+
+    /// The key for an operation at `level` on ciphertexts of the secret `key_id`. The only way to a
+    /// key of the source: a source is code of the caller's, and a key that does not fit would give
+    /// a wrong result.
+    pub(crate) fn key_at(
+        &self,
+        operation: &'static str,
+        purpose: KeyPurpose,
+        level: usize,
+        key_id: KeyId,
+    ) -> Result<Arc<SwitchingKey>, Error> {
+        let key = self.keys.key(purpose, level)?;
+        self.check_key(operation, purpose, level, key_id, &key)?;
         Ok(key)
+    }
+
+    /// Special primes of the Galois key that serves ciphertexts of the secret `key_id` at `level`.
+    pub(crate) fn galois_special(
+        &self,
+        operation: &'static str,
+        element: GaloisElement,
+        level: usize,
+        key_id: KeyId,
+    ) -> Result<usize, Error> {
+        Ok(self.key_at(operation, KeyPurpose::Galois(element), level, key_id)?.shape().special)
     }
 
     fn check_key(
         &self,
         operation: &'static str,
         purpose: KeyPurpose,
-        a: &Ciphertext,
+        level: usize,
+        key_id: KeyId,
         key: &SwitchingKey,
     ) -> Result<(), Error> {
         self.params.check_same(operation, key.params())?;
         if key.purpose() != purpose {
             return Err(Error::WrongKey { operation, have: key.purpose(), need: purpose });
         }
-        if !matches!(purpose, KeyPurpose::Switch(_)) && key.key_id() != a.key_id {
-            return Err(Error::KeyMismatch { operation, left: a.key_id, right: key.key_id() });
+        if !matches!(purpose, KeyPurpose::Switch(_)) && key.key_id() != key_id {
+            return Err(Error::KeyMismatch { operation, left: key_id, right: key.key_id() });
         }
-        if key.shape().level < a.level {
-            return Err(Error::LevelOutOfRange { operation, level: a.level, max: key.shape().level });
+        if key.shape().level < level {
+            return Err(Error::LevelOutOfRange { operation, level, max: key.shape().level });
         }
         Ok(())
     }

@@ -42,7 +42,7 @@ impl<K: EvaluationKeys> Evaluator<K> {
     }
 
     fn check_one(&self, operation: &'static str, a: &Ciphertext) -> Result<(), Error> {
-        self.params.check_same(operation, &a.params)
+        self.params.check_same_levels(operation, &a.params)
     }
 
     /// Same parameters, same secret, same level.
@@ -81,4 +81,70 @@ fn check_scales(operation: &'static str, left: Scale, right: Scale) -> Result<()
 
 fn check_finite(value: Complex64) -> Result<(), Error> {
     if value.is_finite() { Ok(()) } else { Err(Error::NotFinite { index: 0 }) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{GaloisElement, KeyRequest, KeyShape, Plaintext, SecretKey, presets};
+
+    /// A ciphertext can't lose a limb, but if it did, an operation must not make up for it with
+    /// what is left in memory.
+    #[test]
+    fn a_missing_limb_is_an_error_and_never_old_memory() {
+        let params = presets::insecure::small(64, 40.0, 2).unwrap();
+        let secret = SecretKey::generate(&params).unwrap();
+        let mut request = KeyRequest::new();
+        request.relin(2).rotations(&params, [1], 2).conjugation(&params, 2);
+        let evaluator = Evaluator::new(&params, secret.key_set(&request).unwrap());
+        let plaintext = Plaintext::encode_real(&params, &[0.5], 1, params.default_scale(2)).unwrap();
+        let whole = secret.encrypt(&plaintext, 2).unwrap();
+        for part in [0, 1] {
+            let mut damaged = whole.clone();
+            damaged.parts[part] = damaged.parts[part].keep(params.limbs(1)).unwrap();
+            let (e, x, y) = (&evaluator, &damaged, &whole);
+            let element = GaloisElement::rotation(&params, 1);
+            let hoisted = e.hoist(x).unwrap();
+            let results = [
+                e.add(y, x).map(drop),
+                e.sub(y, x).map(drop),
+                e.add_assign(&mut y.clone(), x),
+                e.mul(x, y).map(drop),
+                e.mul(y, x).map(drop),
+                e.square(x).map(drop),
+                e.mul_add(&mut e.mul(y, y).unwrap(), x, y).map(drop),
+                e.rotate(x, 1).map(drop),
+                e.rotate_hoisted(&hoisted, element).map(drop),
+                e.rotate_hoisted_qp(&hoisted, element).map(drop),
+                e.rotated_sum(&hoisted, &[element], KeyShape::cheapest(&params, 2).unwrap().special).map(drop),
+                e.conjugate(x).map(drop),
+                e.rescale(x).map(drop),
+                e.drop_to_level(x, 2).map(drop),
+            ];
+            for (operation, result) in results.into_iter().enumerate() {
+                assert!(matches!(result, Err(Error::Ring(_))), "operation {operation}, part {part}: {result:?}");
+            }
+        }
+    }
+
+    /// A view has the hash of its parameters, but its levels are others.
+    #[test]
+    fn levels_of_a_shortened_chain_do_not_meet_those_of_the_whole_one() {
+        let params = presets::insecure::small(64, 40.0, 3).unwrap();
+        let short = params.without_levels(&[2]);
+        let (key, scale) = (SecretKey::generate(&params).unwrap().id(), Scale::from_log2(40));
+        let zero = |params: &Params, level| {
+            let parts =
+                (0..2).map(|_| cipherlm_ring::Poly::zero(params.ring(), params.limbs(level)).unwrap()).collect();
+            Ciphertext::from_parts(params, key, parts, level, scale, 32).unwrap()
+        };
+        let (whole, view) = (Evaluator::new(&params, crate::NoKeys), Evaluator::new(&short, crate::NoKeys));
+        let internal = |result: Result<Ciphertext, Error>| matches!(result, Err(Error::Internal { .. }));
+        for level in 0..=2 {
+            let (a, b) = (zero(&params, level), zero(&short, level));
+            assert!(internal(whole.add(&a, &b)) && internal(view.add(&b, &a)), "level {level}");
+            assert!(internal(whole.neg(&b)) && internal(view.drop_to_level(&a, 0)), "level {level}");
+            assert!(whole.add(&a, &a).is_ok() && view.add(&b, &b).is_ok());
+        }
+    }
 }

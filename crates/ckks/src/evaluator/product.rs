@@ -1,6 +1,6 @@
 //! Products of ciphertexts, relinearised late and rescaled inside the same division.
 
-use cipherlm_ring::{Eval, Poly};
+use cipherlm_ring::{Eval, Poly, par};
 
 use super::{Evaluator, check_scales};
 use crate::keys::{EvaluationKeys, KeyPurpose};
@@ -137,28 +137,31 @@ impl<K: EvaluationKeys> Evaluator<K> {
         let (ring, limbs) = (self.params.ring(), self.params.limbs(a.level));
         let mut parts: Vec<Poly<Eval>> =
             (0..3).map(|_| Poly::scratch(ring, limbs)).collect::<Result<_, cipherlm_ring::Error>>()?;
-        let [d0, d1, d2] = parts.as_mut_slice() else { return Ok(parts) };
-        let outputs = d0.iter_mut().zip(d1.iter_mut()).zip(d2.iter_mut());
-        let kernel = ring.kernel();
-        cipherlm_ring::par::each(3 * limbs.len() * ring.degree(), outputs, |(((limb, d0), (_, d1)), (_, d2))| {
-            let (Ok(m), Ok(a0), Ok(a1), Ok(b0), Ok(b1)) = (
-                ring.modulus(limb),
-                a.parts[0].limb(limb),
-                a.parts[1].limb(limb),
-                b.parts[0].limb(limb),
-                b.parts[1].limb(limb),
-            ) else {
-                return;
-            };
-            for start in (0..d0.len()).step_by(BLOCK) {
-                let block = start..d0.len().min(start + BLOCK);
-                let [a0, a1, b0, b1] = [a0, a1, b0, b1].map(|x| &x[block.clone()]);
-                (kernel.mul_to)(m, &mut d0[block.clone()], a0, b0);
-                (kernel.mul_to)(m, &mut d1[block.clone()], a0, b1);
-                (kernel.mul_add)(m, &mut d1[block.clone()], a1, b0);
-                (kernel.mul_to)(m, &mut d2[block], a1, b1);
-            }
+        let [d0, d1, d2] = parts.as_mut_slice() else {
+            return Err(Error::Internal { what: "a product of three polynomials without them" });
+        };
+        let sources = limbs.iter().map(|limb| {
+            let (a, b) =
+                ([a.parts[0].limb(limb)?, a.parts[1].limb(limb)?], [b.parts[0].limb(limb)?, b.parts[1].limb(limb)?]);
+            Ok((ring.modulus(limb)?, a, b))
         });
+        let sources = sources.collect::<Result<Vec<_>, Error>>()?;
+        let outputs = d0.iter_mut().zip(d1.iter_mut()).zip(d2.iter_mut()).zip(sources);
+        let kernel = ring.kernel();
+        par::each(
+            3 * limbs.len() * ring.degree(),
+            outputs,
+            |((((_, d0), (_, d1)), (_, d2)), (m, [a0, a1], [b0, b1]))| {
+                for start in (0..d0.len()).step_by(BLOCK) {
+                    let block = start..d0.len().min(start + BLOCK);
+                    let [a0, a1, b0, b1] = [a0, a1, b0, b1].map(|x| &x[block.clone()]);
+                    (kernel.mul_to)(m, &mut d0[block.clone()], a0, b0);
+                    (kernel.mul_to)(m, &mut d1[block.clone()], a0, b1);
+                    (kernel.mul_add)(m, &mut d1[block.clone()], a1, b0);
+                    (kernel.mul_to)(m, &mut d2[block], a1, b1);
+                }
+            },
+        );
         Ok(parts)
     }
 

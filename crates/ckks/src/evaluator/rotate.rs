@@ -14,10 +14,30 @@ const SAME_KEY_BATCH: usize = 4;
 impl<K: EvaluationKeys> Evaluator<K> {
     /// Rotates to the left by `steps`: slot `j` receives slot `j + steps`. Level and scale stay.
     ///
+    /// Steps count modulo the slots of `a`. A ciphertext of 4 slots is rotated by -3, 1 or 5 with a
+    /// key for any one of -3 and 1, or for the step asked for, and by 4 without a key.
+    ///
     /// # Errors
     /// [`Error::MissingKey`], [`Error::NotLinear`], and mismatches between key and ciphertext.
     pub fn rotate(&self, a: &Ciphertext, steps: i64) -> Result<Ciphertext, Error> {
-        self.automorphism(a, GaloisElement::rotation(&self.params, steps))
+        self.automorphism(a, self.rotation_of(a, steps))
+    }
+
+    /// The automorphism that rotates `a` by `steps`: of those that do the same to its slots, the
+    /// first that there is a key for.
+    fn rotation_of(&self, a: &Ciphertext, steps: i64) -> GaloisElement {
+        let asked = GaloisElement::rotation(&self.params, steps);
+        let slots = a.slots as i64;
+        let left = steps.rem_euclid(slots);
+        if left == 0 {
+            return GaloisElement::rotation(&self.params, 0);
+        }
+        if a.slots == self.params.slots() {
+            return asked;
+        }
+        let there = |element: &GaloisElement| self.keys.check(KeyPurpose::Galois(*element), a.level).is_ok();
+        let others = [left, left - slots].map(|steps| GaloisElement::rotation(&self.params, steps));
+        [asked].into_iter().chain(others).find(there).unwrap_or(asked)
     }
 
     /// Complex conjugate of every slot. Level and scale stay.
@@ -48,7 +68,7 @@ impl<K: EvaluationKeys> Evaluator<K> {
     /// As [`Evaluator::rotate`].
     pub fn rotate_many(&self, a: &Ciphertext, steps: &[i64]) -> Result<Vec<Ciphertext>, Error> {
         let hoisted = self.hoist(a)?;
-        steps.iter().map(|&s| self.rotate_hoisted(&hoisted, GaloisElement::rotation(&self.params, s))).collect()
+        steps.iter().map(|&s| self.rotate_hoisted(&hoisted, self.rotation_of(a, s))).collect()
     }
 
     /// One automorphism of a hoisted ciphertext.
@@ -139,12 +159,12 @@ impl<K: EvaluationKeys> Evaluator<K> {
         // Limb by limb, so that the sum is permuted while it is in the cache.
         let (ring, kernel) = (self.params.ring(), self.params.ring().kernel());
         let mut image = Poly::scratch(ring, c0.limbs())?;
-        let limbs = image.iter_mut().zip(c0.iter_mut());
-        par::each(ring.degree() * self.params.limb_count(a.level), limbs, |((limb, to), (_, sum))| {
-            if let (Ok(m), Ok(own)) = (ring.modulus(limb), a.parts[0].limb(limb)) {
-                (kernel.add)(m, sum, own);
-                (kernel.permute)(to, sum, automorphism.index());
-            }
+        let sources = image.limbs().iter().map(|limb| Ok((ring.modulus(limb)?, a.parts[0].limb(limb)?)));
+        let sources = sources.collect::<Result<Vec<_>, Error>>()?;
+        let limbs = image.iter_mut().zip(c0.iter_mut()).zip(sources);
+        par::each(ring.degree() * self.params.limb_count(a.level), limbs, |(((_, to), (_, sum)), (m, own))| {
+            (kernel.add)(m, sum, own);
+            (kernel.permute)(to, sum, automorphism.index());
         });
         let parts = vec![image, c1.automorphism(&automorphism)?];
         Ok(Ciphertext { parts, ..self.shell(a) })

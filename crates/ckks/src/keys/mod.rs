@@ -62,7 +62,7 @@ impl fmt::Display for KeyPurpose {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Relinearise => f.write_str("relinearisation"),
-            Self::Galois(element) => write!(f, "Galois {element}"),
+            Self::Galois(element) => write!(f, "{element}"),
             Self::Switch(from) => write!(f, "switching (from key {from})"),
         }
     }

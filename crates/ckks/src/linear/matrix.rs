@@ -23,7 +23,8 @@ impl TokenLayout {
     pub fn new(slots: usize, features: usize) -> SlotResult<Self> {
         for (what, have) in [("number of slots", slots), ("features per token", features)] {
             if !have.is_power_of_two() {
-                return Err(SlotError::Shape { what, have, need: have.next_power_of_two() });
+                let need = have.checked_next_power_of_two().unwrap_or(1);
+                return Err(SlotError::Shape { what, have, need });
             }
         }
         if features > slots {

@@ -20,6 +20,9 @@ use crate::slots::{KeyUse, OpKind, OpLog, Plain, SlotError, SlotResult};
 use num_complex::Complex64;
 use std::collections::{BTreeMap, BTreeSet};
 
+/// Slots of the largest ring.
+const MAX_SLOTS: usize = cipherlm_ring::MAX_DEGREE / 2;
+
 /// A linear map between lists of slot vectors, known by its nonzero diagonals.
 #[derive(Clone, Debug)]
 pub struct LinearTransform {
@@ -82,7 +85,9 @@ impl LinearTransform {
     /// Shifts are taken modulo `slots`; zero diagonals are dropped, equal shifts are refused.
     ///
     /// # Errors
-    /// [`SlotError::Period`] if a diagonal does not repeat evenly over the slots, [`SlotError::Shape`] for a repeated shift.
+    /// [`crate::Error::BadSlots`] for a number of slots that no parameters have,
+    /// [`SlotError::Period`] if a diagonal does not repeat evenly over the slots,
+    /// [`SlotError::Shape`] for a repeated shift.
     pub fn from_diagonals(slots: usize, diagonals: impl IntoIterator<Item = (i64, Plain)>) -> SlotResult<Self> {
         Self::block(slots, 1, 1, diagonals.into_iter().map(|(shift, plain)| (0, 0, shift, plain)))
     }
@@ -97,6 +102,9 @@ impl LinearTransform {
         inputs: usize,
         diagonals: impl IntoIterator<Item = (usize, usize, i64, Plain)>,
     ) -> SlotResult<Self> {
+        if !slots.is_power_of_two() || slots > MAX_SLOTS {
+            return Err(crate::Error::BadSlots { slots, min: 1, max: MAX_SLOTS }.into());
+        }
         let mut map = BTreeMap::new();
         for (output, input, shift, plain) in diagonals {
             let have = plain.period();
@@ -376,6 +384,25 @@ mod tests {
         let strided = LinearTransform::from_diagonals(1024, (0..16).map(|k| (k * 64, Plain::from(1.0)))).unwrap();
         assert!(strided.rotations().len() < 10);
         assert!(strided.rotations().iter().all(|rotation| rotation % 64 == 0));
+    }
+
+    #[test]
+    fn slots_that_no_ring_has_are_refused() {
+        for slots in [0, 3, 24, MAX_SLOTS * 2, 1 << 40, usize::MAX, (1 << 63) + 1] {
+            let one = LinearTransform::from_diagonals(slots, [(1, Plain::from(1.0))]);
+            let none = LinearTransform::from_diagonals(slots, []);
+            let block = LinearTransform::block(slots, 1, 1, [(0, 0, i64::MIN, Plain::from(1.0))]);
+            for refused in [one, none, block] {
+                let refused = refused.map(drop);
+                assert!(matches!(refused, Err(SlotError::Ciphertext(crate::Error::BadSlots { .. }))), "{refused:?}");
+            }
+        }
+        // Shifts at the ends of their type are shifts like others.
+        for shift in [i64::MIN, i64::MAX, -1] {
+            let transform = LinearTransform::from_diagonals(16, [(shift, Plain::from(1.0))]).unwrap();
+            let (_, _, found, _) = transform.diagonals().next().unwrap();
+            assert_eq!(found.rem_euclid(16), shift.rem_euclid(16));
+        }
     }
 
     #[test]

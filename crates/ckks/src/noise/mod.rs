@@ -27,6 +27,14 @@ pub use prediction::{Prediction, SlotVariance};
 /// Standard deviation of the Gaussian errors of encryptions and keys.
 const SIGMA: f64 = cipherlm_ring::sample::SIGMA;
 
+/// log2 of the error that rounding both parts of a ciphertext leaves in a slot, in units of the
+/// scale, in a ring of degree `2^log_degree` under a dense ternary secret: what one rescale costs
+/// at least.
+pub(crate) fn rounding_bits(log_degree: f64) -> f64 {
+    let n = log_degree.exp2();
+    (n * (1.0 + 2.0 * n / 3.0) / 12.0).log2() / 2.0
+}
+
 /// Variances of the slot errors of one parameter set with a dense ternary secret.
 #[derive(Clone, Debug)]
 pub struct NoiseModel {
@@ -41,12 +49,6 @@ impl NoiseModel {
     /// The model of a parameter set.
     pub fn new(params: &Params) -> Self {
         Self { params: params.clone(), secret_norm: params.degree() as f64 * 2.0 / 3.0, keys: None }
-    }
-
-    /// The same model for a secret with `weight` nonzero coefficients.
-    #[must_use]
-    pub fn with_secret_weight(self, weight: usize) -> Self {
-        Self { secret_norm: weight as f64, ..self }
     }
 
     /// The same model with keys as generated from `request`. A key made for a higher level than that of its use can have another shape

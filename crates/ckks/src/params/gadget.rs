@@ -190,7 +190,7 @@ mod tests {
         for count in 1..40usize {
             let chain = primes(&(0..count).map(|i| [49.0, 45.0, 28.0, 37.5][i % 4]).collect::<Vec<_>>());
             for capacity in [50.0, 99.9, 150.0, 350.0] {
-                let limit = BigUint::from((capacity % 50.0f64).exp2() as u64) << (capacity / 50.0) as usize * 50;
+                let limit = BigUint::from((capacity % 50.0f64).exp2() as u64) << ((capacity / 50.0) as usize * 50);
                 let digits = balanced(&chain, &limit);
                 assert_eq!(digits.len(), greedy(&chain, &limit).len());
                 assert_eq!((digits[0].start, digits[digits.len() - 1].end), (0, count));

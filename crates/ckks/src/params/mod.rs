@@ -222,6 +222,17 @@ impl Params {
         Err(Error::ParamsMismatch { operation, left: self.hash(), right: other.hash() })
     }
 
+    /// Refuses an object of another parameter set, or one whose levels are counted on another view
+    /// of the chain ([`Params::without_levels`]): the hash is the same, level numbers mean other
+    /// primes.
+    pub(crate) fn check_same_levels(&self, operation: &'static str, other: &Self) -> Result<(), Error> {
+        self.check_same(operation, other)?;
+        if !Arc::ptr_eq(&self.0, &other.0) && self.0.groups != other.0.groups {
+            return Err(Error::Internal { what: "levels of a shortened chain met those of the whole one" });
+        }
+        Ok(())
+    }
+
     /// Refuses a level above the chain.
     pub(crate) fn check_level(&self, operation: &'static str, level: usize) -> Result<(), Error> {
         if level > self.max_level() {
@@ -233,7 +244,7 @@ impl Params {
     /// Refuses a slot count that is not a power of two up to N/2.
     pub(crate) fn check_slots(&self, slots: usize) -> Result<(), Error> {
         if !slots.is_power_of_two() || slots > self.slots() {
-            return Err(Error::BadSlots { slots, max: self.slots() });
+            return Err(Error::BadSlots { slots, min: 1, max: self.slots() });
         }
         Ok(())
     }

@@ -1,6 +1,6 @@
 //! Bringing operands to one level and scale.
 
-use super::{Machine, Scale, SlotError, SlotResult};
+use super::{Chain, Machine, Scale, SlotError, SlotResult};
 use num_complex::Complex64;
 use std::borrow::Cow;
 
@@ -100,6 +100,21 @@ pub(crate) fn align_pairs<'a, M: Machine + ?Sized>(
 
 pub(crate) fn require_scale(left: Scale, right: Scale) -> SlotResult<()> {
     if left.matches(right) { Ok(()) } else { Err(SlotError::ScaleMismatch { left, right }) }
+}
+
+/// Refuses a rescale without a level, or to a scale below the error that the rescale itself leaves.
+pub(crate) fn require_rescale(chain: &Chain, level: usize, scale: Scale) -> SlotResult<()> {
+    const OPERATION: &str = "rescale";
+    if level == 0 {
+        return Err(SlotError::LevelExhausted { operation: OPERATION, have: 0, need: 1 });
+    }
+    let scale = scale / chain.modulus(level);
+    // As in a ring of twice as many coefficients as slots.
+    let least = crate::noise::rounding_bits(f64::from(chain.slots().ilog2()) + 1.0);
+    if !scale.is_usable() || scale.log2() < least {
+        return Err(SlotError::ScaleTooSmall { operation: OPERATION, log2_scale: scale.log2() });
+    }
+    Ok(())
 }
 
 pub(crate) fn require_level(left: usize, right: usize) -> SlotResult<()> {

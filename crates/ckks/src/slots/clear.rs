@@ -2,7 +2,7 @@
 
 use super::{
     Chain, KeyUse, Machine, OpKind, OpLog, Plain, RefreshKind, RefreshProfile, Scale, SlotError, SlotResult,
-    align::{require_level, require_scale},
+    align::{require_level, require_rescale, require_scale},
 };
 use crate::linear::LinearTransform;
 use num_complex::Complex64;
@@ -73,11 +73,6 @@ impl Clear {
     /// As [`Machine::trivial_at`].
     pub fn input(&self, values: impl Into<Plain>, level: usize) -> SlotResult<ClearVector> {
         self.place(&values.into(), level, self.chain.scale(level))
-    }
-
-    /// Whether vectors carry no slots.
-    pub fn is_dry(&self) -> bool {
-        self.dry
     }
 
     fn place(&self, plain: &Plain, level: usize, scale: Scale) -> SlotResult<ClearVector> {
@@ -220,14 +215,9 @@ impl Machine for Clear {
 
     fn rescale(&self, vector: &ClearVector) -> SlotResult<ClearVector> {
         let have = vector.level;
-        if have == 0 {
-            return Err(SlotError::LevelExhausted { operation: "rescale", have, need: 1 });
-        }
+        require_rescale(&self.chain, have, vector.scale)?;
         self.log.record(OpKind::Rescale, have, 1);
         let scale = vector.scale / self.chain.modulus(have);
-        if scale.log2() < 1.0 {
-            return Err(SlotError::ScaleTooSmall { operation: "rescale", log2_scale: scale.log2() });
-        }
         self.checked("rescale", ClearVector { level: have - 1, scale, slots: vector.slots.clone() })
     }
 
@@ -368,6 +358,9 @@ pub(super) fn check_refresh(profile: &RefreshProfile, level: usize, target: Opti
 pub(super) fn check_shape(profile: &RefreshProfile, slots: &[Complex64]) -> SlotResult<()> {
     // Real and imaginary parts are refreshed apart. What errors of operands add does not count.
     const TOLERANCE: f64 = 1e-3;
+    if slots.iter().any(|slot| slot.is_nan()) {
+        return Err(SlotError::NotFinite { operation: "refresh" });
+    }
     let value = slots.iter().map(|slot| slot.re.abs().max(slot.im.abs())).fold(0.0, f64::max);
     if value > (1.0 + TOLERANCE) * profile.range {
         return Err(SlotError::RefreshRange { value, limit: profile.range });

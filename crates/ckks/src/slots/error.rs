@@ -49,6 +49,20 @@ pub enum SlotError {
         /// log2 of the scale.
         log2_scale: f64,
     },
+    /// The values of a plaintext are not zero, but zero is what is left of them at the scale they
+    /// are encoded at.
+    #[error(
+        "{operation}: values up to {value:.3e} round to nothing at scale 2^{log2_scale:.1}: multiply by a larger value, in several \
+         steps if need be"
+    )]
+    ValueTooSmall {
+        /// The operation that was asked for.
+        operation: &'static str,
+        /// Largest absolute value.
+        value: f64,
+        /// log2 of the scale.
+        log2_scale: f64,
+    },
     /// A value does not fit the modulus left at its level.
     #[error("{operation}: a slot of size {value:.3e} at level {level}, where at most {capacity:.3e} fits")]
     Overflow {

@@ -285,9 +285,17 @@ pub trait Machine: Send + Sync {
     /// Product with public values: canonical, one level down.
     ///
     /// # Errors
-    /// As [`Machine::mul_plain_lazy`].
+    /// As [`Machine::mul_plain_lazy`], and [`SlotError::ValueTooSmall`] for values other than zero
+    /// that are all smaller than a unit of the scale they are encoded at. (As a term of a sum such
+    /// values are rounded, like all others.)
     fn mul_plain(&self, vector: &Self::Vector, plain: &Plain) -> SlotResult<Self::Vector> {
-        self.rescale(&self.mul_plain_lazy(vector, plain)?)
+        let vector = settled(self, vector)?;
+        let scale = plain_scale(self, "mul_plain", &vector)?;
+        if !plain.holds_at(scale) {
+            let (value, log2_scale) = (plain.max_abs(), scale.log2());
+            return Err(SlotError::ValueTooSmall { operation: "mul_plain", value, log2_scale });
+        }
+        self.rescale(&self.mul_plain_at(&vector, plain, scale)?)
     }
 
     /// Product with public values, landing canonically on `level`, which may be any level below the vector's: the levels in between
@@ -385,12 +393,12 @@ pub trait Machine: Send + Sync {
             return Err(SlotError::Shape {
                 what: "rotate_sum over a number of slots that is not a power of two",
                 have: count,
-                need: count.next_power_of_two(),
+                need: count.checked_next_power_of_two().unwrap_or(self.slots()),
             });
         }
         let mut sum = vector.clone();
         for bit in 0..count.trailing_zeros() {
-            sum = self.add_aligned(&sum, &self.rotate(&sum, stride << bit)?)?;
+            sum = self.add_aligned(&sum, &self.rotate(&sum, stride.wrapping_shl(bit))?)?;
         }
         Ok(sum)
     }

@@ -77,6 +77,13 @@ impl Plain {
         self.values().map(|value| value.norm()).fold(0.0, f64::max)
     }
 
+    /// Whether something is left of the values at `scale`: one of them is a unit of it or more, or
+    /// all are zero.
+    pub(crate) fn holds_at(&self, scale: super::Scale) -> bool {
+        let scale = scale.to_f64();
+        self.values().any(|value| value.norm() * scale >= 1.0) || self.is_zero()
+    }
+
     /// Whether every value is zero.
     pub fn is_zero(&self) -> bool {
         self.values().all(|value| value == Complex64::ZERO)

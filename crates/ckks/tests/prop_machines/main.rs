@@ -5,8 +5,9 @@ mod support;
 
 use cipherlm_approx::{EvalPlan, Interval, Polynomial};
 use cipherlm_ckks::linear::{BlockSums, LinearTransform, TokenLayout};
+use cipherlm_ckks::noise::NoiseModel;
 use cipherlm_ckks::polynomial::{LanePolynomial, evaluate, evaluate_all};
-use cipherlm_ckks::slots::{Chain, Clear, Machine, Plain, SlotError};
+use cipherlm_ckks::slots::{Chain, Clear, Combination, Machine, Noise, Plain, SlotError};
 use cipherlm_ckks::{Complex64, KeyRequest};
 use proptest::prelude::*;
 use support::*;
@@ -59,6 +60,34 @@ fn a_missing_key_is_named() {
     let x = setup.encrypt(&[Complex64::ONE], 3);
     let error = setup.machine.rotate(&x, 5).unwrap_err();
     assert!(matches!(error, SlotError::Ciphertext(cipherlm_ckks::Error::MissingKey { level: 3, .. })), "{error}");
+}
+
+/// A constant below a unit of the scale is refused as a factor of its own, by every machine alike;
+/// as a coefficient of a sum it is rounded like the others.
+#[test]
+fn what_would_round_to_nothing_is_refused_alike_and_rounded_in_sums() {
+    fn product<M: Machine>(machine: &M, x: &M::Vector, plain: &Plain) -> Option<SlotError> {
+        let whole = machine.mul_plain(x, plain).err();
+        assert_eq!(whole.is_some(), machine.mul_plain_to(x, plain, 1).is_err());
+        assert_eq!(machine.mul_plain_lazy(x, plain).err(), None, "a term of a sum");
+        whole
+    }
+    let params = params();
+    let setup = Setup::new(&params, &KeyRequest::new());
+    let (clear, noise) = (Clear::new(Chain::of(&params).unwrap()), Noise::new(NoiseModel::new(&params), 1).unwrap());
+    let (one, ones) = (Plain::from(1.0), vec![Complex64::ONE; params.slots()]);
+    let (x, y, z) = (clear.input(1.0, 3).unwrap(), noise.input(1.0, 3).unwrap(), setup.encrypt(&ones, 3));
+    for plain in [Plain::from(1e-16), Plain::from(Complex64::new(0.0, -1e-15)), Plain::real(vec![1e-15, 0.0])] {
+        let refused = product(&clear, &x, &plain);
+        assert!(matches!(refused, Some(SlotError::ValueTooSmall { .. })), "{refused:?}");
+        assert_eq!(product(&noise, &y, &plain), refused);
+        assert_eq!(product(&setup.machine, &z, &plain), refused);
+        let sum = |scale| Combination { terms: vec![(&z, plain.clone()), (&z, one.clone())], ..Combination::at(scale) };
+        let scale = setup.machine.scale(&z) * params.rescale_factor(3);
+        let found = setup.decrypt(&setup.machine.combine(&sum(scale)).unwrap());
+        assert!(distance(&found, &ones) < (-26f64).exp2());
+    }
+    assert_eq!(product(&setup.machine, &z, &Plain::from(0.0)), None);
 }
 
 #[test]

@@ -74,7 +74,7 @@ impl Plans {
         }
         let keys = self.circuits.keys(client.secret(), plan)?;
         let machine = Encrypted::new(self.circuits.params(), client.key_id(), Arc::clone(&keys))?;
-        Ok(Server::new(machine.with_refresher(self.circuits.refresher(&keys)?)))
+        Ok(Server::new(machine.with_refresher(self.circuits.refresher(&keys)?)?))
     }
 }
 

@@ -126,7 +126,7 @@ fn forward(
     console: &mut Console,
 ) -> anyhow::Result<(EncryptedLogits, Report)> {
     let refresher = setup.circuits.refresher(&keys)?;
-    let server = Server::new(Encrypted::new(setup.circuits.params(), key_id, keys)?.with_refresher(refresher));
+    let server = Server::new(Encrypted::new(setup.circuits.params(), key_id, keys)?.with_refresher(refresher)?);
     let plan = &setup.plan;
     let mut profiler = Profiler::new(plan, |p: &Progress<'_>| {
         console.step(p);

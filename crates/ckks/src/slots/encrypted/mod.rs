@@ -3,7 +3,7 @@
 mod plain_cache;
 mod transform;
 
-use super::align::{require_level, require_scale};
+use super::align::{require_level, require_rescale, require_scale};
 use super::clear::{check_refresh, record_rotate_add, record_rotations};
 use super::{
     Chain, Combination, KeyUse, Machine, OpKind, OpLog, Plain, RefreshKind, RefreshProfile, Scale, SlotError,
@@ -53,6 +53,12 @@ pub trait Refresher: Send + Sync {
         let profile = self.profile(RefreshKind::Full).or_else(|| self.profile(RefreshKind::Real));
         profile.map_or(0, |profile| profile.input_level)
     }
+
+    /// Refuses a machine of other parameters than the refresher's own.
+    ///
+    /// # Errors
+    /// [`crate::Error::ParamsMismatch`], as [`SlotError::Ciphertext`].
+    fn check(&self, params: &Params) -> SlotResult<()>;
 
     /// What a refresh of this kind needs and gives; `None` if it is not on offer.
     fn profile(&self, kind: RefreshKind) -> Option<RefreshProfile>;
@@ -146,12 +152,16 @@ impl<K: EvaluationKeys> Encrypted<K> {
         Self { plains: PlainCache::new(bytes), ..self }
     }
 
-    /// Adds bootstrapping. Circuits then stay at or above its input level, with the scales of [`Chain::above`]; a refresher for other
-    /// parameters fails at its first refresh.
-    #[must_use]
-    pub fn with_refresher(self, refresher: Arc<dyn Refresher>) -> Self {
-        let chain = Chain::above(self.params(), refresher.floor()).map_or_else(|_| self.chain.clone(), Arc::new);
-        Self { chain, refresher: Some(refresher), ..self }
+    /// Adds bootstrapping. Circuits then stay at or above its input level, with the scales of
+    /// [`Chain::above`].
+    ///
+    /// # Errors
+    /// As [`Refresher::check`], and as [`Chain::above`] if the parameters have no level above the
+    /// refresher's input.
+    pub fn with_refresher(self, refresher: Arc<dyn Refresher>) -> SlotResult<Self> {
+        refresher.check(self.params())?;
+        let chain = Arc::new(Chain::above(self.params(), refresher.floor())?);
+        Ok(Self { chain, refresher: Some(refresher), ..self })
     }
 
     /// Takes in a ciphertext that its owner encrypted.
@@ -171,6 +181,11 @@ impl<K: EvaluationKeys> Encrypted<K> {
     /// The parameter set.
     pub fn params(&self) -> &Params {
         self.evaluator.params()
+    }
+
+    /// The secret that its vectors are encrypted under.
+    pub fn key_id(&self) -> KeyId {
+        self.key_id
     }
 
     /// The evaluator, for operations below the level of slots.
@@ -210,7 +225,8 @@ impl<K: EvaluationKeys> Encrypted<K> {
     fn times_plain(&self, vector: &Ciphertext, plain: &Plain, scale: Scale) -> SlotResult<Ciphertext> {
         let level = vector.level();
         if let Some(constant) = plain.as_constant() {
-            return self.timed(OpKind::MulConst, level, 1, || self.evaluator.mul_const(vector, constant, scale));
+            return self
+                .timed(OpKind::MulConst, level, 1, || self.evaluator.mul_const_rounded(vector, constant, scale));
         }
         let plaintext = self.encode(plain, 0, scale, level)?;
         self.timed(OpKind::MulPlain, level, 1, || self.evaluator.mul_plain(vector, &plaintext))
@@ -342,6 +358,7 @@ impl<K: EvaluationKeys> Machine for Encrypted<K> {
     }
 
     fn rescale(&self, vector: &EncryptedVector) -> SlotResult<EncryptedVector> {
+        require_rescale(&self.chain, vector.0.level(), vector.0.scale())?;
         self.timed(OpKind::Rescale, vector.0.level(), 1, || self.evaluator.rescale(&vector.0)).map(wrap)
     }
 
@@ -446,6 +463,7 @@ impl<K: EvaluationKeys> Machine for Encrypted<K> {
         if total.is_linear() {
             return self.rescale(&wrap(total));
         }
+        require_rescale(&self.chain, level, total.scale())?;
         // One division does both; its time goes to the relinearisation.
         self.note_relin(level);
         let result = self.timed(OpKind::Relin, level, 1, || self.evaluator.relinearise_rescale(&total))?;

@@ -2,7 +2,7 @@
 
 use super::{Encrypted, EncryptedVector, wrap};
 use crate::linear::{LinearTransform, Term, giant_steps};
-use crate::slots::align::{require_level, require_scale};
+use crate::slots::align::{require_level, require_rescale, require_scale};
 use crate::slots::{KeyUse, OpKind, Scale, SlotError, SlotResult};
 use crate::{Ciphertext, EvaluationKeys, ExtendedCiphertext, GaloisElement, LiftedPlaintext};
 use std::collections::{BTreeMap, BTreeSet};
@@ -30,8 +30,8 @@ impl<K: EvaluationKeys> Encrypted<K> {
             require_scale(first.0.scale(), input.0.scale())?;
         }
         let level = first.0.level();
-        if rescale && level == 0 {
-            return Err(SlotError::LevelExhausted { operation: "linear_transform", have: 0, need: 1 });
+        if rescale {
+            require_rescale(&self.chain, level, first.0.scale() * plain_scale)?;
         }
         for rotation in transform.rotations() {
             self.log.record_key(KeyUse::Rotate(rotation), level);
@@ -212,7 +212,7 @@ impl<K: EvaluationKeys> Run<'_, K> {
             return Ok(next);
         }
         let evaluator = &self.machine.evaluator;
-        let special = evaluator.keys().galois(element, self.level)?.shape().special;
+        let special = evaluator.galois_special("linear_transform", element, self.level, self.machine.key_id)?;
         if let (1, Some(sum), true) = (total.len(), total.get(&special), next.contains_key(&special)) {
             if let Some(own) = next.remove(&special) {
                 next.insert(special, evaluator.rotate_qp_add(sum, element, own)?);

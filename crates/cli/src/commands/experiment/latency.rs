@@ -38,7 +38,7 @@ pub(super) fn run(quick: bool) -> anyhow::Result<String> {
     let keys = Arc::new(BootstrapKeys::generate(&secret, &[&circuit], &dry.log().key_request(&params))?);
     let evaluator = Evaluator::new(&params, Arc::clone(&keys));
     let machine = Encrypted::new(&params, secret.id(), keys)?
-        .with_refresher(Arc::new(BootstrapRefresher::new(evaluator, vec![Arc::clone(&circuit)])?));
+        .with_refresher(Arc::new(BootstrapRefresher::new(evaluator, vec![Arc::clone(&circuit)])?))?;
     let mut csv = format!("{HEADER}\n");
     let mut last: Vec<(Method, usize, Split)> = vec![];
     for (length, softmax) in &circuits {
