@@ -139,10 +139,10 @@ impl Search<'_> {
     /// Seconds of one node that lands on a level.
     pub(crate) fn node_seconds(&self, node: NodeId, level: usize) -> f64 {
         let at = |offset: i64| usize::try_from(level as i64 + offset).unwrap_or(0);
-        self.profiles[node]
-            .iter()
-            .map(|&(kind, offset, count)| self.cost.seconds(kind, at(offset)) * count as f64)
-            .sum()
+        let counts = self.profiles[node].iter();
+        let costs = counts.map(|&(kind, offset, count)| self.cost.seconds(kind, at(offset)) * count as f64);
+        // An empty sum of floats is -0.
+        costs.sum::<f64>() + 0.0
     }
 
     /// Seconds to refresh a value of that many vectors.
