@@ -1,17 +1,28 @@
-//! Finds and loads models.
+//! Finds and loads models, and cuts text into what they take.
 
+use crate::exit::usage;
 use anyhow::{Context, bail};
-use cipherlm_model::{Model, TOKENIZER_FILE, Tokenizer};
+use cipherlm_files::{printable, shown};
+use cipherlm_model::{Kind, Mode, Model, Positions, Runner, TOKENIZER_FILE, Tokenizer};
+use std::borrow::Cow;
 use std::path::{Path, PathBuf};
 
 /// The shipped model's folder below `models/`.
 const SHIPPED: &str = "stories-2x128";
+/// Longest text that is read, in bytes.
+const TEXT_BYTES: u64 = 1 << 30;
 
 /// A model with its tokenizer.
 pub(crate) struct Loaded {
-    pub(crate) dir: PathBuf,
     pub(crate) model: Model,
     pub(crate) tokenizer: Tokenizer,
+}
+
+/// A text cut into windows of tokens.
+pub(crate) struct Windows {
+    pub(crate) windows: Vec<Vec<u32>>,
+    /// Tokens of the whole text, or of as much of it as was read.
+    pub(crate) tokens: usize,
 }
 
 /// Loads the model in `dir`, or the shipped one.
@@ -19,58 +30,145 @@ pub(crate) fn load(dir: Option<&Path>) -> anyhow::Result<Loaded> {
     let dir = match dir {
         Some(dir) if dir.exists() => dir.to_path_buf(),
         // A bare name means a folder below `models/`.
-        Some(name) => find(&name.to_string_lossy()).with_context(|| format!("no model folder {}", name.display()))?,
-        None => find(SHIPPED).context("the shipped model was not found: run from the repository, or pass --model")?,
+        Some(name) => find(name).with_context(|| {
+            format!("--model: there is no model folder {}: give a folder, or a name below models/", shown(name))
+        })?,
+        None => {
+            let shipped = find(Path::new(SHIPPED));
+            shipped.context("the shipped model was not found: run from the repository, or pass --model")?
+        }
     };
-    let model = Model::load(&dir).with_context(|| format!("loading the model in {}", dir.display()))?;
+    let model = Model::load(&dir).with_context(|| format!("loading the model in {}", shown(&dir)))?;
     let file = dir.join(TOKENIZER_FILE);
-    let tokenizer = Tokenizer::load(&file).with_context(|| format!("loading {}", file.display()))?;
-    tokenizer.check_shape(model.shape()).with_context(|| format!("loading {}", dir.display()))?;
-    Ok(Loaded { dir, model, tokenizer })
+    let tokenizer = Tokenizer::load(&file).with_context(|| format!("loading {}", shown(&file)))?;
+    tokenizer.check_shape(model.shape()).with_context(|| format!("loading {}", shown(&dir)))?;
+    Ok(Loaded { model, tokenizer })
 }
 
 /// `models/<name>` in the working folder or above it, or beside this program's sources.
-fn find(name: &str) -> Option<PathBuf> {
+fn find(name: &Path) -> Option<PathBuf> {
     let here = std::env::current_dir().ok()?;
     let built = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
     here.ancestors().map(Path::to_path_buf).chain([built]).map(|dir| dir.join("models").join(name)).find(|d| d.is_dir())
 }
 
 impl Loaded {
-    /// The prompt's tokens, refused when there is none or there are too many.
-    pub(crate) fn tokens(&self, prompt: &str, room: usize) -> anyhow::Result<Vec<u32>> {
+    /// The prompt's tokens, refused when there is none or when `more` of them have no room after
+    /// it.
+    pub(crate) fn tokens(&self, prompt: &str, more: usize) -> anyhow::Result<Vec<u32>> {
         let tokens = self.tokenizer.encode(prompt)?;
-        if tokens.is_empty() {
+        // Marks around a text make tokens of an empty one.
+        if prompt.is_empty() || tokens.is_empty() {
             bail!("the prompt is empty: pass some text");
         }
-        let most = self.model.shape().context.saturating_sub(room);
-        if tokens.len() > most {
-            bail!("the prompt has {} tokens; with {room} to generate the model takes {most}: shorten it", tokens.len());
+        let context = self.model.shape().context;
+        if tokens.len() > context {
+            bail!("the prompt has {} tokens and the model takes {context}: shorten it", tokens.len());
+        }
+        let room = context - tokens.len();
+        if more > room {
+            return Err(usage(format!(
+                "--tokens {more}: the model takes {context} tokens and the prompt has {}: ask for at most {room}, or shorten \
+                 the prompt",
+                tokens.len()
+            )));
         }
         Ok(tokens)
     }
 
-    /// The logits of tokens that exist: a model's vocabulary may be padded beyond its tokenizer's.
-    pub(crate) fn known<'l>(&self, logits: &'l [f64]) -> &'l [f64] {
-        &logits[..logits.len().min(self.tokenizer.vocab())]
+    /// Refuses a classifier where text is to be continued.
+    pub(crate) fn ensure_continues(&self, command: &str) -> anyhow::Result<()> {
+        if self.model.shape().kind != Kind::Decoder {
+            bail!(
+                "{} classifies text and `{command}` continues it: use `encrypt`, `run` and `decrypt`, which read its class",
+                self.name()
+            );
+        }
+        Ok(())
     }
 
-    /// A text file cut into windows of tokens.
-    pub(crate) fn windows(&self, file: &Path, length: usize, count: usize) -> anyhow::Result<Vec<Vec<u32>>> {
-        if length < 2 || length > self.model.shape().context {
-            bail!("a window has 2 to {} tokens, not {length}", self.model.shape().context);
+    /// The model's name on one line: it comes from a file.
+    pub(crate) fn name(&self) -> Cow<'_, str> {
+        printable(&self.model.spec().name)
+    }
+
+    /// How many results of the model mean something: classes, or tokens that the tokenizer knows.
+    pub(crate) fn choices(&self) -> usize {
+        match self.model.shape().kind {
+            Kind::Decoder => self.tokenizer.vocab(),
+            Kind::Encoder { classes } => classes,
         }
-        let text = std::fs::read_to_string(file).with_context(|| format!("reading {}", file.display()))?;
-        // Tokens are rarely shorter than a byte, so this prefix is enough.
-        let mut end = text.len().min(length * count * 16);
-        while !text.is_char_boundary(end) {
-            end -= 1;
+    }
+
+    /// The position whose results answer a prompt: the last one, or the first of a classifier.
+    pub(crate) fn answer_position(&self, tokens: usize) -> usize {
+        if self.model.shape().kind == Kind::Decoder { tokens.saturating_sub(1) } else { 0 }
+    }
+
+    /// What the model answers to a prompt in the clear: logits of the next token, or of the
+    /// classes.
+    pub(crate) fn reference(&self, mode: Mode, tokens: &[u32]) -> anyhow::Result<Vec<f64>> {
+        let mut runner = Runner::new(&self.model, mode)?;
+        let mut row = match self.model.shape().kind {
+            Kind::Decoder => {
+                runner.forward(tokens, Positions::Last)?.pop().context("the model in the clear returned no logits")?
+            }
+            Kind::Encoder { .. } => runner.classify(tokens, None)?,
+        };
+        row.truncate(self.choices());
+        Ok(row)
+    }
+
+    /// The text that tokens add to a prompt.
+    pub(crate) fn continuation(&self, prompt: &[u32], tokens: &[u32]) -> anyhow::Result<String> {
+        Ok(self.tokenizer.decode_continuation(prompt, tokens)?)
+    }
+
+    /// What a result stands for: a token's text, or the number of a class.
+    pub(crate) fn answer(&self, choices: &[u32]) -> String {
+        match self.model.shape().kind {
+            Kind::Decoder => self.tokenizer.decode(choices).unwrap_or_default(),
+            Kind::Encoder { .. } => choices.iter().map(|class| format!("class {class}")).collect::<Vec<_>>().join(", "),
         }
+    }
+
+    /// The first `count` windows of a text, one after the other.
+    pub(crate) fn first_windows(&self, file: &Path, length: usize, count: usize) -> anyhow::Result<Windows> {
+        self.check_window(length)?;
+        let text = cipherlm_files::read_text(file, TEXT_BYTES)?;
+        // Tokens are rarely longer than 16 bytes, so this prefix is enough.
+        let end = text.floor_char_boundary(length.saturating_mul(count).saturating_mul(16));
         let tokens = self.tokenizer.encode(&text[..end])?;
         let windows: Vec<Vec<u32>> = tokens.chunks_exact(length).take(count).map(<[u32]>::to_vec).collect();
         if windows.is_empty() {
-            bail!("{} has {} tokens; one window takes {length}", file.display(), tokens.len());
+            bail!("{} has {} tokens and one window takes {length}: use a longer text", shown(file), tokens.len());
         }
-        Ok(windows)
+        Ok(Windows { windows, tokens: tokens.len() })
+    }
+
+    /// `count` windows spread evenly over a whole text, never overlapping, as training picks them.
+    pub(crate) fn spread_windows(&self, file: &Path, length: usize, count: usize) -> anyhow::Result<Windows> {
+        self.check_window(length)?;
+        let text = cipherlm_files::read_text(file, TEXT_BYTES)?;
+        let tokens = self.tokenizer.encode(&text)?;
+        let fitting = tokens.len().saturating_sub(1) / length;
+        if fitting < count {
+            bail!(
+                "{} has {} tokens, which make {fitting} windows of {length}, and --windows asks for {count}: use a longer text, or \
+                 say with --windows that less will do",
+                shown(file),
+                tokens.len()
+            );
+        }
+        let window = |i: usize| tokens[i * fitting / count * length..][..length].to_vec();
+        Ok(Windows { windows: (0..count).map(window).collect(), tokens: tokens.len() })
+    }
+
+    fn check_window(&self, length: usize) -> anyhow::Result<()> {
+        let context = self.model.shape().context;
+        if length < 2 || length > context {
+            return Err(usage(format!("a window has 2 to {context} tokens, not {length}")));
+        }
+        Ok(())
     }
 }

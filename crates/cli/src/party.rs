@@ -1,14 +1,14 @@
 //! The parties as separate programs, files in and files out: what their commands share.
 
+use crate::console::warn;
 use crate::setup::{Setup, insecure_profile};
 use anyhow::{Context, bail};
 use cipherlm_ckks::bootstrap::Profile;
 use cipherlm_ckks::{Params, SecretKey};
+use cipherlm_files::shown;
 use cipherlm_infer::KeyFolder;
 use serde::{Deserialize, Serialize};
-use std::fs::OpenOptions;
-use std::io::Write;
-use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use zeroize::Zeroizing;
 
@@ -16,6 +16,12 @@ use zeroize::Zeroizing;
 pub(crate) const SECRET: &str = "secret.key";
 /// The evaluation keys, in the client's folder.
 pub(crate) const SERVER: &str = "server";
+/// Format of a note.
+pub(crate) const NOTE: &str = "cipherlm client note 1";
+/// Largest encrypted prompt or answer that is read, in bytes.
+const MESSAGE_BYTES: u64 = 4 << 30;
+/// Largest note and secret key.
+const SMALL_BYTES: u64 = 16 << 20;
 
 /// What a client keeps of a prompt: where the answer stands, and the tokens, to compare it with.
 #[derive(Serialize, Deserialize)]
@@ -26,10 +32,8 @@ pub(crate) struct Note {
     pub(crate) tokens: Vec<u32>,
 }
 
-pub(crate) const NOTE: &str = "cipherlm client note 1";
-
 /// The profile that a description names.
-pub(crate) fn profile(name: &str, log_degree: u32) -> anyhow::Result<Profile> {
+fn profile(name: &str, log_degree: u32) -> anyhow::Result<Profile> {
     let secure = [Profile::n16(), Profile::n16_fast()].into_iter().find(|p| p.name == name);
     match secure {
         Some(profile) => Ok(profile),
@@ -43,7 +47,7 @@ pub(crate) fn setup_of(keys: &KeyFolder, model: Option<&Path>) -> anyhow::Result
     let loaded = crate::model::load(model)?;
     let profile = profile(&keys.profile, keys.log_degree)?;
     if profile.insecure {
-        eprintln!("WARNING: these keys are for a small ring and protect nothing");
+        warn("these keys are for a small ring and protect nothing");
     }
     let setup = Setup::on(loaded, keys.tokens, profile)?;
     let plan = setup.plan.id();
@@ -62,59 +66,30 @@ pub(crate) fn setup_of(keys: &KeyFolder, model: Option<&Path>) -> anyhow::Result
 
 /// The description in a folder that `keygen` made.
 pub(crate) fn description(directory: &Path) -> anyhow::Result<KeyFolder> {
-    let found = KeyFolder::find(directory)?;
+    let found = KeyFolder::find(directory).context("--keys")?;
     let (keys, _) = found.with_context(|| {
-        format!("{} is not a folder that `cipherlm keygen` made: it holds no keys.json", directory.display())
+        format!("--keys: {} is not a folder that `cipherlm keygen` made: it holds no keys.json", shown(directory))
     })?;
     Ok(keys)
 }
 
-/// Refuses an output that is there already, before any work is done for it.
-pub(crate) fn must_be_new(file: &Path, force: bool) -> anyhow::Result<()> {
-    if file.exists() && !force {
-        bail!("{} is already there: choose another name, or pass --force to replace it", file.display());
-    }
-    Ok(())
+/// Reads an encrypted prompt or answer.
+pub(crate) fn read_message(file: &Path, what: &str, next: &str) -> anyhow::Result<Vec<u8>> {
+    cipherlm_files::read(file, MESSAGE_BYTES).with_context(|| format!("--input: the {what}: {next}"))
 }
 
-/// Writes a file of its owner alone, aside first: under its final name it is whole.
-pub(crate) fn write_private(file: &Path, bytes: &[u8]) -> anyhow::Result<()> {
-    write_mode(file, bytes, 0o600)
-}
-
-pub(crate) fn write_public(file: &Path, bytes: &[u8]) -> anyhow::Result<()> {
-    write_mode(file, bytes, 0o644)
-}
-
-pub(crate) fn write_mode(file: &Path, bytes: &[u8], mode: u32) -> anyhow::Result<()> {
-    let mut aside = file.as_os_str().to_owned();
-    aside.push(".part");
-    let aside = PathBuf::from(aside);
-    let write = || {
-        // A left-over of another mode would keep it.
-        let _ = std::fs::remove_file(&aside);
-        let mut out = OpenOptions::new().write(true).create_new(true).mode(mode).open(&aside)?;
-        out.write_all(bytes)?;
-        out.sync_all()?;
-        std::fs::rename(&aside, file)
-    };
-    write().with_context(|| format!("writing {}", file.display()))
-}
-
-pub(crate) fn read(file: &Path, what: &str, next: &str) -> anyhow::Result<Vec<u8>> {
-    std::fs::read(file).with_context(|| format!("reading the {what} {}: {next}", file.display()))
-}
-
+/// Reads the note beside an encrypted prompt.
 pub(crate) fn load_note(file: &Path) -> anyhow::Result<Note> {
-    let bytes = read(file, "note", "it lies beside the encrypted prompt")?;
+    let text = cipherlm_files::read_text(file, SMALL_BYTES).context("--note: it lies beside the encrypted prompt")?;
     let note: Note =
-        serde_json::from_slice(&bytes).with_context(|| format!("{} is no note of `encrypt`", file.display()))?;
+        serde_json::from_str(&text).with_context(|| format!("--note: {} is no note of `encrypt`", shown(file)))?;
     if note.format != NOTE || note.tokens.is_empty() {
-        bail!("{} is no note of `encrypt` in this version's format ({NOTE})", file.display());
+        bail!("--note: {} is no note of `encrypt` in this version's format ({NOTE})", shown(file));
     }
     Ok(note)
 }
 
+/// Where `encrypt` leaves the note of a prompt.
 pub(crate) fn note_beside(prompt: &Path) -> PathBuf {
     let mut name = prompt.as_os_str().to_owned();
     name.push(".note");
@@ -123,15 +98,14 @@ pub(crate) fn note_beside(prompt: &Path) -> PathBuf {
 
 /// Reads the secret key; refuses a file that others may read.
 pub(crate) fn load_secret(file: &Path, params: &Params) -> anyhow::Result<SecretKey> {
-    let missing =
-        || format!("the secret key {}: pass the folder that `cipherlm keygen` made with --keys", file.display());
+    let missing = || format!("the secret key {}: pass the folder that `cipherlm keygen` made with --keys", shown(file));
     let mode = std::fs::metadata(file).with_context(missing)?.permissions().mode();
     if mode & 0o077 != 0 {
-        bail!("{} can be read by others (mode {:03o}): chmod 600 {0}", file.display(), mode & 0o777);
+        bail!("{} can be read by others (mode {:03o}): chmod 600 {0}", shown(file), mode & 0o777);
     }
-    let bytes = Zeroizing::new(std::fs::read(file).with_context(missing)?);
+    let bytes = Zeroizing::new(cipherlm_files::read(file, SMALL_BYTES).with_context(missing)?);
     SecretKey::from_secret_bytes(params, &bytes).with_context(|| {
-        format!("{} is not the secret key of these parameters: restore it, or make new keys", file.display())
+        format!("{} is not the secret key of these parameters: restore it, or make new keys", shown(file))
     })
 }
 

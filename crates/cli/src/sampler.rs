@@ -13,9 +13,7 @@ pub(crate) struct Sampler {
 impl Sampler {
     pub(crate) fn new(temperature: f64, top_k: usize, seed: u64) -> anyhow::Result<Self> {
         if !temperature.is_finite() || temperature < 0.0 || top_k == 0 {
-            bail!(
-                "temperature {temperature} and top-k {top_k}: need a temperature of at least 0 and a top-k of at least 1"
-            );
+            bail!("temperature {temperature} and top-k {top_k}: at least 0 and at least 1 are needed");
         }
         Ok(Self { temperature, top_k, rng: rand_chacha::ChaCha20Rng::seed_from_u64(seed) })
     }

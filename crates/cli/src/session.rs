@@ -8,7 +8,7 @@ use crate::system::current_memory;
 use cipherlm_ckks::bootstrap::BootstrapKeys;
 use cipherlm_ckks::slots::Encrypted;
 use cipherlm_infer::{Audit, Client, Profiler, Progress, Report, Server};
-use cipherlm_model::{Mode, Positions, Runner};
+use cipherlm_model::Mode;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -83,15 +83,12 @@ impl<'s> Session<'s> {
         outcome.memory = memory;
         console.done();
         let clock = Instant::now();
-        let position = tokens.len() - 1;
-        let encrypted = self.client.decrypt(plan, &answer, position)?;
+        let loaded = &self.setup.loaded;
+        let mut encrypted = self.client.decrypt(plan, &answer, loaded.answer_position(tokens.len()))?;
+        encrypted.truncate(loaded.choices());
         outcome.seconds_decrypt += clock.elapsed().as_secs_f64();
-        let reference = |mode| -> anyhow::Result<Vec<f64>> {
-            let mut rows = Runner::new(&self.setup.loaded.model, mode)?.forward(tokens, Positions::Last)?;
-            rows.pop().ok_or_else(|| anyhow::anyhow!("the reference returned no logits"))
-        };
-        let (polynomial, exact) = (reference(Mode::Polynomial)?, reference(Mode::Exact)?);
-        let token = argmax(self.setup.loaded.known(&encrypted)) as u32;
+        let (polynomial, exact) = (loaded.reference(Mode::Polynomial, tokens)?, loaded.reference(Mode::Exact, tokens)?);
+        let token = argmax(&encrypted) as u32;
         outcome.add(report, TokenCheck::new(token, &encrypted, &polynomial, &exact));
         Ok(token)
     }

@@ -1,5 +1,6 @@
 //! A model, its parameters and its plan: everything that exists before any key.
 
+use crate::exit::usage;
 use crate::model::Loaded;
 use crate::system::{available_memory, gib, threads};
 use anyhow::{Context, bail};
@@ -15,13 +16,17 @@ pub(crate) struct Setup {
     pub(crate) profile: Profile,
     pub(crate) circuits: Circuits,
     pub(crate) plan: Plan,
+    /// The length that was asked for: the plan's is the next power of two.
+    asked: usize,
 }
 
 impl Setup {
     /// Plans the model for `length` tokens, or for the smallest length that holds `need`.
     pub(crate) fn new(loaded: Loaded, length: Option<usize>, need: usize, profile: Profile) -> anyhow::Result<Self> {
         let length = match length {
-            Some(length) if length < need => bail!("--length {length} is too short: {need} tokens have to fit"),
+            Some(length) if length < need => {
+                return Err(usage(format!("--length {length} is too short: {need} tokens have to fit")));
+            }
             Some(length) => length,
             None => length_for(need)?,
         };
@@ -30,16 +35,15 @@ impl Setup {
 
     /// Plans the model for exactly `length` tokens on the parameters of a bootstrapping profile.
     pub(crate) fn on(loaded: Loaded, length: usize, profile: Profile) -> anyhow::Result<Self> {
+        let context = loaded.model.shape().context;
+        if length > context {
+            return Err(usage(format!("--length {length}: the model takes {context} tokens")));
+        }
         cipherlm_model::ensure_certified(&loaded.model)?;
         let circuits = Circuits::new(&profile)?;
         let options = Options { tokens: length, ..Options::default() }.with_tokenizer(&loaded.tokenizer)?;
         let plan = Plan::compile(Arc::new(loaded.model.clone()), circuits.target()?, &options)?;
-        Ok(Self { loaded, profile, circuits, plan })
-    }
-
-    /// The text of some tokens.
-    pub(crate) fn text(&self, tokens: &[u32]) -> String {
-        self.loaded.tokenizer.decode(tokens).unwrap_or_default()
+        Ok(Self { loaded, profile, circuits, plan, asked: length })
     }
 
     /// What will run, in a few lines.
@@ -48,12 +52,18 @@ impl Setup {
         let shape = self.loaded.model.shape();
         let (bootstraps, _) = self.plan.refreshes();
         let (stored, resident) = self.circuits.key_bytes(&self.plan).unwrap_or_default();
+        let tokens = self.plan.tokens();
+        let rounded = match self.asked {
+            asked if asked < tokens => format!(" (the power of two that holds {asked})"),
+            _ => String::new(),
+        };
         format!(
             "model       {}: {} layers x {}, {} parameters\n\
              parameters  N = 2^{}, log QP {:.0}, {:.0}-bit security, profile {}; kernel {}, {} threads\n\
-             plan        {} tokens, {} steps, {bootstraps} bootstraps {:?} a layer, about {:.0} s predicted\n\
-             keys        {:.2} GiB stored, {:.2} GiB in memory",
-            self.loaded.model.spec().name,
+             plan        {tokens} tokens{rounded}, {} steps, {bootstraps} bootstraps {:?} a layer, about {:.0} s predicted\n\
+             keys        {:.2} GiB stored, {:.2} GiB in memory\n\
+             memory      about {:.1} GiB for a run, keys included",
+            self.loaded.name(),
             shape.layers,
             shape.d_model,
             shape.parameters(),
@@ -63,12 +73,12 @@ impl Setup {
             self.profile.name,
             params.ring().kernel_name(),
             threads(),
-            self.plan.tokens(),
             self.plan.steps(),
             self.plan.refreshes_by_layer(),
             self.plan.seconds(),
             gib(stored),
             gib(resident),
+            gib(resident + self.plan.working_bytes()),
         )
     }
 
@@ -95,9 +105,7 @@ impl Setup {
 /// The default profile's circuit in a small ring without security.
 pub(crate) fn insecure_profile(log_degree: u32) -> anyhow::Result<Profile> {
     if !(8..=15).contains(&log_degree) {
-        bail!(
-            "--insecure-ring takes 8 to 15, not {log_degree}; without it the ring has degree 2^16 and 128-bit security"
-        );
+        bail!("a small ring has degree 2^8 to 2^15, not 2^{log_degree}");
     }
     let full = Profile::n16();
     Ok(Profile { user_levels: full.user_levels, ..Profile::insecure(log_degree) })
@@ -115,8 +123,11 @@ pub(crate) fn sample(loaded: &Loaded, length: usize) -> anyhow::Result<Vec<u32>>
         it in the park. One day, her friend Tom came to the park. He said, \"Can I play with you?\" Lily smiled and said, \"Yes!\" ";
     let most = loaded.model.shape().context;
     if length == 0 || length > most {
-        bail!("the model takes 1 to {most} tokens, not {length}");
+        return Err(usage(format!("--length {length}: the model takes 1 to {most} tokens")));
     }
     let tokens = loaded.tokenizer.encode(&TEXT.repeat(1 + length / 16))?;
-    Ok(tokens.into_iter().take(length).collect())
+    if tokens.is_empty() {
+        bail!("the model's tokenizer makes no tokens of the sample text: give a prompt");
+    }
+    Ok(tokens.into_iter().cycle().take(length).collect())
 }

@@ -7,8 +7,8 @@ use std::path::{Path, PathBuf};
 use crate::error::{Error, Result};
 use crate::write::Aside;
 
-/// An advisory lock of a folder, given back when it is dropped or when the process ends, however it ends. It binds those who
-/// ask for it. Nothing is left in the folder.
+/// An advisory lock of a folder, given back when it is dropped or when the process ends, however it
+/// ends. It binds those who ask for it. Nothing is left in the folder.
 #[derive(Debug)]
 pub struct Lock {
     folder: File,
@@ -33,7 +33,8 @@ impl Lock {
         Ok(Self { folder: open, path: folder.to_owned() })
     }
 
-    /// Removes what writers left aside when they were killed. Safe because the folder is held: nobody writes there now.
+    /// Removes what writers left aside when they were killed. Safe because the folder is held:
+    /// nobody writes there now.
     ///
     /// # Errors
     /// [`Error::Io`].

@@ -38,7 +38,8 @@ pub fn read(path: &Path, at_most: u64) -> Result<Vec<u8>> {
     bounded(file, path, length, at_most)
 }
 
-/// Reads a whole text of at most `at_most` bytes. A byte-order mark of UTF-8 is left out; line ends stay as they are.
+/// Reads a whole text of at most `at_most` bytes. A byte-order mark of UTF-8 is left out; line ends
+/// stay as they are.
 ///
 /// # Errors
 /// As [`read`]; [`Error::NotText`].
@@ -60,7 +61,8 @@ fn open(path: &Path) -> Result<(File, u64)> {
         let kind = if facts.is_dir() { "a folder" } else { "a device or a pipe" };
         if facts.is_file() { Ok(facts.len()) } else { Err(Error::NotAFile { path: path.to_owned(), kind }) }
     };
-    // Asked before the file is opened, because opening a pipe waits for its writer, and after: it may be another by then.
+    // Asked before the file is opened, because opening a pipe waits for its writer, and after: it
+    // may be another by then.
     regular(fs::metadata(path))?;
     let file = File::open(path).map_err(Error::io("reading", path))?;
     let length = regular(file.metadata())?;

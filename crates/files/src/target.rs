@@ -14,11 +14,12 @@ pub struct Target {
 }
 
 impl Target {
-    /// Checks that the file can be written: its folder is there and takes new files, nothing else has the name, and a file
-    /// that is there may be replaced. Leaves no trace.
+    /// Checks that the file can be written: its folder is there and takes new files, nothing else
+    /// has the name, and a file that is there may be replaced. Leaves no trace.
     ///
     /// # Errors
-    /// [`Error::NoFolder`], [`Error::NotAFolder`], [`Error::NotAFile`], [`Error::Exists`], [`Error::NotWritable`].
+    /// [`Error::NoFolder`], [`Error::NotAFolder`], [`Error::NotAFile`], [`Error::Exists`],
+    /// [`Error::NotWritable`].
     pub fn file(path: &Path, existing: Existing) -> Result<Self> {
         let folder = folder_of(path);
         match fs::metadata(folder) {
@@ -47,7 +48,8 @@ impl Target {
     }
 }
 
-/// Checks that a folder can be made or written into; under [`Existing::Refuse`] it must be missing or empty. Leaves no trace.
+/// Checks that a folder can be made or written into; under [`Existing::Refuse`] it must be missing
+/// or empty. Leaves no trace.
 ///
 /// # Errors
 /// [`Error::NotAFolder`] for a file on the way, [`Error::Exists`], [`Error::NotWritable`].

@@ -1,7 +1,7 @@
 //! Text of other parties, made safe to print.
 //!
-//! A name in a model folder or a key folder comes from somebody else. Printed as it is, it could clear the screen, set the
-//! title, write to the clipboard, or show a line backwards.
+//! A name in a model folder or a key folder comes from somebody else. Printed as it is, it could
+//! clear the screen, set the title, write to the clipboard, or show a line backwards.
 
 use std::borrow::Cow;
 use std::fmt::Write;

@@ -43,8 +43,9 @@ impl Access {
 /// Writes a file: aside in the same folder, fsync, rename, fsync of the folder.
 ///
 /// # Errors
-/// [`Error::Exists`] under [`Existing::Refuse`]; [`Error::NotAFile`] for a device or a folder; [`Error::Io`]. After any error
-/// nothing is left aside, and what stood under the name stands there still.
+/// [`Error::Exists`] under [`Existing::Refuse`]; [`Error::NotAFile`] for a device or a folder;
+/// [`Error::Io`]. After any error nothing is left aside, and what stood under the name stands there
+/// still.
 pub fn write(path: &Path, bytes: &[u8], existing: Existing, access: Access) -> Result<()> {
     write_with(path, existing, access, |out| out.write_all(bytes))
 }
@@ -103,7 +104,8 @@ impl Aside {
 
     fn publish(&self, path: &Path, existing: Existing) -> io::Result<()> {
         if existing == Existing::Refuse {
-            // A link, unlike a rename, fails on a name that is taken; not every file system has them.
+            // A link, unlike a rename, fails on a name that is taken; not every file system has
+            // them.
             match fs::hard_link(&self.path, path) {
                 Err(error) if error.kind() != io::ErrorKind::AlreadyExists && !there(path) => {}
                 linked => return linked,
@@ -191,8 +193,8 @@ pub fn rename(from: &Path, to: &Path) -> Result<()> {
     sync_folder(folder_of(to)).map_err(Error::io("renaming", to))
 }
 
-/// Adds lines to a log, which is made if it is missing. A last line that a kill cut short is ended first, so that it spoils no
-/// other.
+/// Adds lines to a log, which is made if it is missing. A last line that a kill cut short is ended
+/// first, so that it spoils no other.
 ///
 /// # Errors
 /// [`Error::Io`].

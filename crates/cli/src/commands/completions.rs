@@ -1,12 +1,18 @@
 //! `cipherlm completions`: a script for a shell.
 
-use crate::flags;
-use clap::CommandFactory;
+use crate::console::out;
+use clap::Args;
+
+#[derive(Args)]
+pub(crate) struct Options {
+    /// Which shell.
+    shell: clap_complete::Shell,
+}
 
 /// Prints the script.
-pub(crate) fn run(args: &flags::Completions) -> anyhow::Result<bool> {
+pub(crate) fn run(options: &Options, mut command: clap::Command) -> anyhow::Result<bool> {
     let mut script = Vec::new();
-    clap_complete::generate(args.shell, &mut flags::Cli::command(), "cipherlm", &mut script);
-    print!("{}", String::from_utf8_lossy(&script));
+    clap_complete::generate(options.shell, &mut command, "cipherlm", &mut script);
+    out(String::from_utf8_lossy(&script).trim_end());
     Ok(true)
 }

@@ -1,7 +1,9 @@
 //! `generate --encrypted`: a prompt at once, then token by token over encrypted keys and values.
 
-use crate::console::Console;
-use crate::flags;
+use super::generate::Options;
+use crate::console::{Console, out_json, say};
+use crate::exit::usage;
+use crate::model::Loaded;
 use crate::outcome::{MSE_BOUND, TokenCheck};
 use crate::sampler::{Sampler, argmax};
 use crate::setup;
@@ -10,7 +12,8 @@ use anyhow::{Context, bail};
 use cipherlm_ckks::bootstrap::{BootstrapKeys, Profile};
 use cipherlm_ckks::slots::{Encrypted, Machine};
 use cipherlm_infer::{
-    Circuits, Client, Geometry, Options, Plan, Profiler, Progress, Purpose, Report, Server, Session, ensure_in_range,
+    Circuits, Client, Geometry, Options as PlanOptions, Plan, Profiler, Progress, Purpose, Report, Server, Session,
+    ensure_in_range,
 };
 use cipherlm_model::{Mode, Model, Positions, Runner};
 use serde_json::json;
@@ -53,7 +56,7 @@ impl Plans {
         }
         let plan = |purpose, tokens| {
             let levels_left = usize::from(purpose == Purpose::Token && feedback.is_some());
-            let options = Options { tokens, purpose, levels_left, ..Options::default() };
+            let options = PlanOptions { tokens, purpose, levels_left, ..PlanOptions::default() };
             Plan::compile(Arc::clone(model), circuits.target()?, &options)
         };
         let prompt = plan(Purpose::PromptForSession, length)?;
@@ -65,7 +68,25 @@ impl Plans {
         Ok(Self { prompt, token, circuits })
     }
 
-    /// A server for one of the plans, with keys for that plan alone: those of the other need not be in memory at the same time.
+    fn summary(&self, length: usize) -> String {
+        let params = self.circuits.params();
+        format!(
+            "model       {}\nparameters  N = 2^{}, log QP {:.0}, {:.0}-bit security; {}\nplans       prompt of {length}: about {:.0} s; \
+             a token: about {:.0} s, {} bootstraps {:?} a layer",
+            cipherlm_files::printable(&self.prompt.model().spec().name),
+            params.log_degree(),
+            params.log_qp(),
+            params.security().bits,
+            hardware(params),
+            self.prompt.seconds(),
+            self.token.seconds(),
+            self.token.refreshes().0,
+            self.token.refreshes_by_layer(),
+        )
+    }
+
+    /// A server for one of the plans, with keys for that plan alone: those of the other need not be
+    /// in memory at the same time.
     fn serve(&self, client: &Client, plan: &Plan) -> anyhow::Result<Server<Keys>> {
         let (_, resident) = self.circuits.key_bytes(plan)?;
         let need = resident + (3 << 30);
@@ -78,103 +99,130 @@ impl Plans {
     }
 }
 
-/// Continues a prompt under encryption; the client decrypts the logits of each token and picks the next one.
-pub(crate) fn run(args: &flags::Generate, as_json: bool) -> anyhow::Result<bool> {
-    if args.exact {
-        bail!("--exact cannot run under encryption: drop it, or drop --encrypted");
-    }
-    if args.tokens == 0 {
-        bail!("--tokens 0 generates nothing: ask for at least 1");
-    }
-    if args.alone >= args.tokens {
-        bail!(
+/// Continues a prompt under encryption; the client decrypts the logits of each token and picks the
+/// next one.
+pub(crate) fn run(options: &Options, as_json: bool) -> anyhow::Result<bool> {
+    if options.alone >= options.tokens {
+        return Err(usage(format!(
             "--alone {} leaves no token of {} to the client: it picks at least the one after the prompt",
-            args.alone,
-            args.tokens
-        );
+            options.alone, options.tokens
+        )));
     }
-    let loaded = crate::model::load(args.model.as_deref())?;
-    let prompt = loaded.tokens(&args.prompt, args.tokens)?;
+    let text = options.prompt.read(None)?;
+    let loaded = crate::model::load(options.model.get())?;
+    loaded.ensure_continues("generate")?;
+    let prompt = loaded.tokens(&text, options.tokens)?;
     let length = setup::length_for(prompt.len())?;
     let model = Arc::new(loaded.model.clone());
     cipherlm_model::ensure_certified(&model)?;
-    let expected = if args.alone > 0 { Some(expected_logits(&model, &prompt)?) } else { None };
-    let plans = Plans::new(&args.profile.chain(), &model, length, expected.as_deref())?;
-    let params = plans.circuits.params();
+    let expected = if options.alone > 0 { Some(expected_logits(&loaded, &prompt)?) } else { None };
+    let profile = match options.insecure_ring {
+        Some(log_degree) => setup::insecure_profile(log_degree)?,
+        None => options.profile.chain(),
+    };
+    let plans = Plans::new(&profile, &model, length, expected.as_deref())?;
     let mut console = Console::new(!as_json);
-    console.line(&format!(
-        "model       {}\nparameters  N = 2^{}, log QP {:.0}, {:.0}-bit security; {}\nplans       prompt of {length}: about {:.0} s; \
-         a token: about {:.0} s, {} bootstraps {:?} a layer",
-        model.spec().name,
-        params.log_degree(),
-        params.log_qp(),
-        params.security().bits,
-        hardware(params),
-        plans.prompt.seconds(),
-        plans.token.seconds(),
-        plans.token.refreshes().0,
-        plans.token.refreshes_by_layer(),
-    ));
-    let client = Client::generate(params)?;
-    let mut sampler = Sampler::new(args.temperature, args.top_k, args.seed)?;
-    let mut reference = Runner::new(&model, Mode::Polynomial)?;
-    let mut exact = Runner::new(&model, Mode::Exact)?;
-    let mut session = plans.prompt.session_of(prompt.len());
-    let mut rows: Vec<Row> = vec![];
-    let mut fresh = prompt.clone();
-    let mut seconds_keygen = vec![];
-    let mut server: Option<Server<Keys>> = None;
-    while rows.len() < args.tokens - args.alone {
-        let start = session.position();
-        let plan = if start == 0 { &plans.prompt } else { &plans.token };
-        if start == 0 || rows.len() == 1 {
-            // Keys of the prompt leave before those of the tokens come.
-            drop(server.take());
-            let clock = Instant::now();
-            server = Some(plans.serve(&client, plan)?);
-            seconds_keygen.push(clock.elapsed().as_secs_f64());
-            console.line(&format!("client      keys made in {:.1} s", clock.elapsed().as_secs_f64()));
-        }
-        let server = server.as_ref().context("no server was started")?;
-        let row = |runner: &mut Runner<'_>| -> anyhow::Result<Vec<f64>> {
-            runner.append(&fresh, Positions::Last)?.pop().context("the reference returned no logits")
-        };
-        let (polynomial, exact) = (row(&mut reference)?, row(&mut exact)?);
-        ensure_in_range(&model, &reference)?;
-        let (report, logits) = step(server, &client, plan, &fresh, start, &mut session, &mut console)?;
-        let token = sampler.pick(loaded.known(&logits));
-        let check = TokenCheck::new(argmax(loaded.known(&logits)) as u32, &logits, &polynomial, &exact);
-        let text = loaded.tokenizer.decode_continuation(&prompt, &[token])?;
-        console.line(&format!(
-            "  position {}: {:.1} s, token {text:?}, same as in the clear: {}, mse {:.1e}",
-            session.position(),
-            report.seconds_total,
-            if check.same_polynomial { "yes" } else { "NO" },
-            check.mse
-        ));
-        rows.push(Row { token, position: session.position(), report, check });
-        fresh = vec![token];
+    console.line(&plans.summary(length));
+    let mut talk = Talk {
+        client: Client::generate(plans.circuits.params())?,
+        sampler: Sampler::new(options.temperature, options.top_k, options.seed)?,
+        reference: Runner::new(&model, Mode::Polynomial)?,
+        exact: Runner::new(&model, Mode::Exact)?,
+        session: plans.prompt.session_of(prompt.len()),
+        server: None,
+        fresh: prompt.clone(),
+        rows: vec![],
+        seconds_keygen: vec![],
+        plans: &plans,
+        loaded: &loaded,
+    };
+    while talk.rows.len() < options.tokens - options.alone {
+        let token = talk.next(&mut console)?;
         if loaded.tokenizer.is_end(token) {
             break;
         }
     }
-    let mut choices = vec![];
-    if args.alone > 0 {
-        let server = match server.take().filter(|_| rows.len() > 1) {
-            Some(server) => server,
-            None => plans.serve(&client, &plans.token)?,
-        };
-        choices = alone(&server, &client, &plans, &mut session, &mut reference, (&fresh, args.alone), &mut console)?;
-    }
-    let tokens: Vec<u32> = rows.iter().map(|r| r.token).chain(choices.iter().map(|c| c.token)).collect();
-    let answer = loaded.tokenizer.decode_continuation(&prompt, &tokens)?;
-    let outcome = Outcome { rows, choices, answer, seconds_keygen };
+    let choices = if options.alone > 0 { talk.alone(options.alone, &mut console)? } else { vec![] };
+    let tokens: Vec<u32> = talk.rows.iter().map(|r| r.token).chain(choices.iter().map(|c| c.token)).collect();
+    let answer = loaded.continuation(&prompt, &tokens)?;
+    let outcome = Outcome { rows: talk.rows, choices, answer, seconds_keygen: talk.seconds_keygen };
     if as_json {
-        println!("{}", outcome.json(&plans, &args.prompt, length));
+        out_json(&outcome.json(&plans, &text, length));
     } else {
-        outcome.print(&args.prompt);
+        outcome.print(&text);
     }
     Ok(outcome.pass())
+}
+
+/// Both sides of one conversation, and the clear model beside them.
+struct Talk<'t> {
+    plans: &'t Plans,
+    loaded: &'t Loaded,
+    client: Client,
+    sampler: Sampler,
+    reference: Runner<'t>,
+    exact: Runner<'t>,
+    session: Session<Encrypted<Keys>>,
+    server: Option<Server<Keys>>,
+    /// Tokens that the server has not seen yet.
+    fresh: Vec<u32>,
+    rows: Vec<Row>,
+    /// For the prompt, then for the tokens.
+    seconds_keygen: Vec<f64>,
+}
+
+impl Talk<'_> {
+    /// One step under encryption, checked against clear text; returns the token that the client
+    /// picks.
+    fn next(&mut self, console: &mut Console) -> anyhow::Result<u32> {
+        let start = self.session.position();
+        let plan = if start == 0 { &self.plans.prompt } else { &self.plans.token };
+        if start == 0 || self.rows.len() == 1 {
+            // Keys of the prompt leave before those of the tokens come.
+            drop(self.server.take());
+            let clock = Instant::now();
+            self.server = Some(self.plans.serve(&self.client, plan)?);
+            self.seconds_keygen.push(clock.elapsed().as_secs_f64());
+            console.line(&format!("client      keys made in {:.1} s", clock.elapsed().as_secs_f64()));
+        }
+        let server = self.server.as_ref().context("no server was started")?;
+        let choices = self.loaded.choices();
+        let (polynomial, exact) =
+            (last_row(&mut self.reference, &self.fresh, choices)?, last_row(&mut self.exact, &self.fresh, choices)?);
+        ensure_in_range(&self.loaded.model, &self.reference)?;
+        let (report, mut logits) = step(server, &self.client, plan, &self.fresh, start, &mut self.session, console)?;
+        logits.truncate(choices);
+        let token = self.sampler.pick(&logits);
+        let check = TokenCheck::new(argmax(&logits) as u32, &logits, &polynomial, &exact);
+        console.line(&format!(
+            "  position {}: {:.1} s, token {:?}, same as in the clear: {}, mse {:.1e}",
+            self.session.position(),
+            report.seconds_total,
+            self.loaded.answer(&[token]),
+            if check.same_polynomial { "yes" } else { "NO" },
+            check.mse
+        ));
+        self.rows.push(Row { token, position: self.session.position(), report, check });
+        self.fresh = vec![token];
+        Ok(token)
+    }
+
+    /// The last `count` tokens, found by the server without the client.
+    fn alone(&mut self, count: usize, console: &mut Console) -> anyhow::Result<Vec<Choice>> {
+        let server = match self.server.take().filter(|_| self.rows.len() > 1) {
+            Some(server) => server,
+            None => self.plans.serve(&self.client, &self.plans.token)?,
+        };
+        let (client, session) = (&self.client, &mut self.session);
+        alone(&server, client, self.plans, session, &mut self.reference, (&self.fresh, count), console)
+    }
+}
+
+/// Logits after the tokens so far, of those that the tokenizer knows.
+fn last_row(runner: &mut Runner<'_>, tokens: &[u32], choices: usize) -> anyhow::Result<Vec<f64>> {
+    let mut row = runner.append(tokens, Positions::Last)?.pop().context("the model in the clear returned no logits")?;
+    row.truncate(choices);
+    Ok(row)
 }
 
 /// Encrypts at the client, runs at the server, decrypts at the client.
@@ -214,7 +262,8 @@ struct Choice {
 }
 
 /// Logits of text like that to come, in the clear: greedy and sampled continuations of the prompt.
-fn expected_logits(model: &Model, prompt: &[u32]) -> anyhow::Result<Vec<Vec<f64>>> {
+fn expected_logits(loaded: &Loaded, prompt: &[u32]) -> anyhow::Result<Vec<Vec<f64>>> {
+    let model = &loaded.model;
     let mut rows = vec![];
     for seed in 0..12 {
         let mut sampler = Sampler::new(if seed == 0 { 0.0 } else { 0.8 }, 40, seed)?;
@@ -223,14 +272,15 @@ fn expected_logits(model: &Model, prompt: &[u32]) -> anyhow::Result<Vec<Vec<f64>
         while runner.position() + fresh.len() <= model.shape().context {
             let mut row = runner.append(&fresh, Positions::Last)?;
             let row = row.pop().context("the reference returned no logits")?;
-            fresh = vec![sampler.pick(&row)];
+            fresh = vec![sampler.pick(&row[..loaded.choices().min(row.len())])];
             rows.push(row);
         }
     }
     Ok(rows)
 }
 
-/// Steps of the server alone, from the token that the client picked last; the client opens the choices at the end.
+/// Steps of the server alone, from the token that the client picked last; the client opens the
+/// choices at the end.
 fn alone(
     server: &Server<Keys>,
     client: &Client,
@@ -308,22 +358,27 @@ impl Outcome {
     }
 
     fn print(&self, prompt: &str) {
-        println!("\nprompt   {prompt}\nanswer   {}", self.answer);
+        say!("\nprompt   {prompt}\nanswer   {}", self.answer);
         let seconds = self.token_seconds();
         if let (Some(min), Some(max)) = (seconds.first(), seconds.last()) {
-            println!("a token  median {:.1} s ({min:.1} - {max:.1}, {} tokens)", middle(&seconds), seconds.len());
+            say!("a token  median {:.1} s ({min:.1} - {max:.1}, {} tokens)", middle(&seconds), seconds.len());
         }
         for (name, time) in by_operator(&self.rows) {
-            println!("  {name:<20} {time:>7.2} s a token");
+            say!("  {name:<20} {time:>7.2} s a token");
         }
         for c in &self.choices {
-            println!(
+            say!(
                 "alone    token {}, weight {:.4}, gap {:.3}, {:.1} s of which argmax and embedding {:.1} s, as in the clear: {}",
-                c.token, c.weight, c.gap, c.seconds, c.seconds_argmax, c.same_polynomial
+                c.token,
+                c.weight,
+                c.gap,
+                c.seconds,
+                c.seconds_argmax,
+                c.same_polynomial
             );
         }
-        println!("memory   {:.1} GiB at the peak", gib(peak_memory()));
-        println!("\n{}", if self.pass() { "PASS" } else { "FAIL" });
+        say!("memory   {:.1} GiB at the peak", gib(peak_memory()));
+        say!("\n{}", if self.pass() { "PASS" } else { "FAIL" });
     }
 
     fn json(&self, plans: &Plans, prompt: &str, length: usize) -> serde_json::Value {

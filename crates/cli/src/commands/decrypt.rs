@@ -1,70 +1,119 @@
-//! `cipherlm decrypt`: the most likely next token out of an encrypted answer.
+//! `cipherlm decrypt`: the most likely next token, or the class, out of an encrypted answer.
 
-use crate::flags;
-use crate::party::{SECRET, description, load_note, load_secret, read, setup_of};
+use crate::console::{out_json, say};
+use crate::options::{ModelOption, count};
+use crate::party::{Note, SECRET, description, load_note, load_secret, read_message, setup_of};
 use crate::sampler::argmax;
 use crate::setup::Setup;
 use anyhow::{Context, bail};
+use cipherlm_files::shown;
 use cipherlm_infer::{Client, EncryptedLogits};
-use cipherlm_model::{Mode, Positions, Runner};
+use cipherlm_model::{Kind, Mode};
+use clap::Args;
 use serde_json::json;
+use std::path::PathBuf;
 
-/// Bits of a logit's range that are shown, and what bounds the error of a slot: measured errors are below 2^-13.
+#[derive(Args)]
+pub(crate) struct Options {
+    /// The folder that `keygen` made.
+    #[arg(long, value_name = "DIR")]
+    keys: PathBuf,
+    /// The encrypted answer.
+    #[arg(long, value_name = "FILE")]
+    input: PathBuf,
+    /// The note that `encrypt` left beside the prompt.
+    #[arg(long, value_name = "FILE", required_unless_present = "position")]
+    note: Option<PathBuf>,
+    /// The prompt's position to read, from 0 (default: its last token, from the note; the first one
+    /// of a classifier).
+    #[arg(long, value_parser = count(0..=1 << 20))]
+    position: Option<usize>,
+    #[command(flatten)]
+    model: ModelOption,
+    /// Show this many of the most likely tokens, with logits rounded so that they may be shared.
+    #[arg(long, default_value = "1", value_parser = count(1..=1 << 20))]
+    top: usize,
+    /// Compare with the model in the clear; needs the note.
+    #[arg(long, requires = "note")]
+    check: bool,
+}
+
+/// Bits of a logit's range that are shown, and what bounds the error of a slot: measured errors are
+/// below 2^-13.
 const SHOWN_BITS: f64 = 8.0;
 const SLOT_ERROR: f64 = 1.0 / 4096.0;
 
-/// Decrypts an answer and says the most likely next token.
-pub(crate) fn run(args: &flags::Decrypt, as_json: bool) -> anyhow::Result<bool> {
-    let keys = description(&args.keys)?;
-    let setup = setup_of(&keys, args.model.as_deref())?;
-    let note = args.note.as_deref().map(load_note).transpose()?;
+/// Decrypts an answer and says what it is.
+pub(crate) fn run(options: &Options, as_json: bool) -> anyhow::Result<bool> {
+    let keys = description(&options.keys)?;
+    let note = options.note.as_deref().map(load_note).transpose()?;
     if note.as_ref().is_some_and(|note| note.plan != keys.plan || note.key_id != keys.key_id) {
         bail!(
             "the note belongs to a prompt under other keys: pass the note that lies beside the prompt of this answer"
         );
     }
-    let last = note.as_ref().map(|n| n.tokens.len().saturating_sub(1));
-    let position = args.position.or(last).context("pass --note or --position")?;
-    let params = setup.circuits.params();
-    let bytes = read(&args.input, "answer", "it is what `cipherlm run` wrote")?;
-    let answer = EncryptedLogits::from_bytes(params, &bytes)
-        .with_context(|| format!("{}: ask the server for the answer again", args.input.display()))?;
-    let client = Client::with_secret(load_secret(&args.keys.join(SECRET), params)?);
-    let again = || format!("{} is no answer to a prompt under these keys", args.input.display());
-    let own = client.decrypt(&setup.plan, &answer, position).with_context(again)?;
-    let shown = client.decrypt_public(&setup.plan, &answer, position, SHOWN_BITS, SLOT_ERROR).with_context(again)?;
-    let known = setup.loaded.known(&own);
-    let token = argmax(known) as u32;
-    let mut order: Vec<usize> = (0..known.len()).collect();
-    order.sort_by(|a, b| own[*b].total_cmp(&own[*a]));
-    let top: Vec<(u32, f64)> = order.iter().take(args.top.max(1)).map(|&i| (i as u32, shown[i])).collect();
-    let check = match note.as_ref().filter(|_| args.check) {
-        Some(note) => Some(check(&setup, &note.tokens[..=position.min(note.tokens.len() - 1)], &own)?),
+    let setup = setup_of(&keys, options.model.get())?;
+    let last = note.as_ref().map(|note| setup.loaded.answer_position(note.tokens.len()));
+    let position = options.position.or(last).context("pass --note or --position")?;
+    let (own, rounded) = open(options, &setup, position)?;
+    let check = match note.as_ref().filter(|_| options.check) {
+        Some(note) => Some(check(&setup, seen(note, &setup, position), &own)?),
         None => None,
     };
     let pass = check.as_ref().is_none_or(|c| c.same_token);
+    let mut order: Vec<u32> = (0..own.len() as u32).collect();
+    order.sort_by(|a, b| own[*b as usize].total_cmp(&own[*a as usize]));
+    order.truncate(options.top);
+    let loaded = &setup.loaded;
+    let token = argmax(&own) as u32;
     if as_json {
-        let list: Vec<_> =
-            top.iter().map(|(t, logit)| json!({"token": t, "text": setup.text(&[*t]), "logit": logit})).collect();
+        let row = |t: &u32| json!({"token": t, "text": loaded.answer(&[*t]), "logit": rounded[*t as usize]});
         let check = check.map(|c| json!({"same_token": c.same_token, "max_abs_error": c.max_abs_error, "mse": c.mse}));
-        println!(
-            "{}",
-            json!({"position": position, "token": token, "text": setup.text(&[token]), "top": list, "check": check, "pass": pass})
-        );
+        let top: Vec<_> = order.iter().map(row).collect();
+        let text = loaded.answer(&[token]);
+        out_json(&json!({
+            "position": position, "token": token, "text": text, "top": top, "check": check, "pass": pass
+        }));
         return Ok(pass);
     }
-    println!("next token        {:?}", setup.text(&[token]));
-    if args.top > 1 {
-        top.iter().for_each(|(t, logit)| println!("  {logit:>9.3}  {:?}", setup.text(&[*t])));
+    match loaded.model.shape().kind {
+        Kind::Decoder => say!("next token        {:?}", loaded.answer(&[token])),
+        Kind::Encoder { .. } => say!("answer            {}", loaded.answer(&[token])),
+    }
+    if options.top > 1 {
+        order.iter().for_each(|t| say!("  {:>9.3}  {:?}", rounded[*t as usize], loaded.answer(&[*t])));
     }
     if let Some(c) = check {
-        let word = if c.same_token { "the same token" } else { "ANOTHER TOKEN" };
-        println!(
-            "clear model       {word}; largest difference of a logit {:.1e}, mean square {:.1e}",
-            c.max_abs_error, c.mse
-        );
+        let word = if c.same_token { "the same answer" } else { "ANOTHER ANSWER" };
+        let (worst, mse) = (c.max_abs_error, c.mse);
+        say!("clear model       {word}; largest difference of a logit {worst:.1e}, mean square {mse:.1e}");
     }
     Ok(pass)
+}
+
+/// The results at a position: as they are, for the owner of the key, and rounded, for others to
+/// see.
+fn open(options: &Options, setup: &Setup, position: usize) -> anyhow::Result<(Vec<f64>, Vec<f64>)> {
+    let params = setup.circuits.params();
+    let bytes = read_message(&options.input, "answer", "it is what `cipherlm run` wrote")?;
+    let answer = EncryptedLogits::from_bytes(params, &bytes)
+        .with_context(|| format!("{}: ask the server for the answer again", shown(&options.input)))?;
+    let client = Client::with_secret(load_secret(&options.keys.join(SECRET), params)?);
+    let again = || format!("{} is no answer to a prompt under these keys", shown(&options.input));
+    let mut own = client.decrypt(&setup.plan, &answer, position).with_context(again)?;
+    let mut rounded =
+        client.decrypt_public(&setup.plan, &answer, position, SHOWN_BITS, SLOT_ERROR).with_context(again)?;
+    own.truncate(setup.loaded.choices());
+    rounded.truncate(setup.loaded.choices());
+    Ok((own, rounded))
+}
+
+/// The tokens that the result at a position depends on.
+fn seen<'n>(note: &'n Note, setup: &Setup, position: usize) -> &'n [u32] {
+    match setup.loaded.model.shape().kind {
+        Kind::Decoder => &note.tokens[..note.tokens.len().min(position + 1)],
+        Kind::Encoder { .. } => &note.tokens,
+    }
 }
 
 struct Check {
@@ -75,11 +124,10 @@ struct Check {
 
 /// The answer against the polynomial model in the clear.
 fn check(setup: &Setup, tokens: &[u32], answer: &[f64]) -> anyhow::Result<Check> {
-    let rows = Runner::new(&setup.loaded.model, Mode::Polynomial)?.forward(tokens, Positions::Last)?;
-    let clear = rows.last().context("the clear model returned no logits")?;
-    let errors = answer.iter().zip(clear).map(|(a, b)| (a - b).abs());
+    let clear = setup.loaded.reference(Mode::Polynomial, tokens)?;
+    let errors = answer.iter().zip(&clear).map(|(a, b)| (a - b).abs());
     Ok(Check {
-        same_token: argmax(setup.loaded.known(answer)) == argmax(setup.loaded.known(clear)),
+        same_token: argmax(answer) == argmax(&clear),
         max_abs_error: errors.clone().fold(0.0, |m: f64, e| if e > m || e.is_nan() { e } else { m }),
         mse: errors.map(|e| e * e).sum::<f64>() / answer.len().max(1) as f64,
     })

@@ -1,58 +1,71 @@
 //! `cipherlm demo`: client and server in one process, every answer checked.
 
 use crate::console::Console;
-use crate::flags;
+use crate::options::{ModelOption, ParameterSet, PromptOption, small_ring, tokens};
 use crate::outcome::Outcome;
+use crate::outputs::Outputs;
 use crate::session::Session;
 use crate::setup::{Setup, insecure_profile};
-use anyhow::{Context, bail};
-use std::path::Path;
+use clap::Args;
+use std::path::PathBuf;
 
-/// The main job: the model answers a prompt under encryption, and every answer is checked.
-pub(crate) fn run(args: &flags::Demo, as_json: bool) -> anyhow::Result<bool> {
-    if args.tokens == 0 {
-        bail!("--tokens 0 generates nothing: ask for at least 1");
-    }
-    let loaded = crate::model::load(args.model.as_deref())?;
-    let mut prompt = loaded.tokens(&args.prompt, args.tokens)?;
-    let need = prompt.len() + args.tokens - 1;
-    let setup = match args.insecure_ring {
-        Some(log_degree) => Setup::on(loaded, args.length.unwrap_or(need), insecure_profile(log_degree)?)?,
-        None => Setup::new(loaded, args.length, need, args.profile.chain())?,
-    };
-    let mut progress = Console::new(!as_json);
-    progress.line(&setup.summary());
-    setup.price_memory()?;
-    let session = Session::start(&setup, args.precision, &mut progress)?;
-    let mut outcome = Outcome::new(&setup, &args.prompt, session.seconds_keygen);
-    for _ in 0..args.tokens {
-        let token = session.forward(&prompt, &mut outcome, &mut progress)?;
-        prompt.push(token);
-        progress.line(&format!("  token: {:?}", setup.text(&[token])));
-    }
-    finish(&outcome, as_json, args.json_file.as_deref(), args.html.as_deref())
+#[derive(Args)]
+pub(crate) struct Options {
+    #[command(flatten)]
+    model: ModelOption,
+    #[command(flatten)]
+    prompt: PromptOption,
+    /// How many tokens to generate.
+    #[arg(long, default_value = "1", value_parser = tokens())]
+    tokens: usize,
+    /// Prompt length to plan for (default: the next of 16, 32, 64, 128).
+    #[arg(long, value_parser = tokens())]
+    length: Option<usize>,
+    /// Also write the result as JSON here; replaces what is there.
+    #[arg(long, value_name = "FILE")]
+    json_file: Option<PathBuf>,
+    /// Write the report as a self-contained HTML page; replaces what is there.
+    #[arg(long, value_name = "FILE")]
+    html: Option<PathBuf>,
+    /// Also decrypt after every step, and compare with what the noise machine promises.
+    #[arg(long)]
+    precision: bool,
+    /// NO SECURITY: a small ring of degree 2^LOG_N, to try the command in seconds; its result does
+    /// not pass.
+    #[arg(long, value_name = "LOG_N", value_parser = small_ring)]
+    insecure_ring: Option<u32>,
+    /// Parameter set, 128-bit secure.
+    #[arg(long, value_enum, default_value = "n16")]
+    profile: ParameterSet,
 }
 
-/// Writes and prints what a run showed.
-pub(super) fn finish(
-    outcome: &Outcome<'_>,
-    as_json: bool,
-    json: Option<&Path>,
-    html: Option<&Path>,
-) -> anyhow::Result<bool> {
-    let object = outcome.json();
-    if let Some(file) = json {
-        let text = serde_json::to_string_pretty(&object)?;
-        std::fs::write(file, text).with_context(|| format!("writing {}", file.display()))?;
+/// What is continued when no prompt is given.
+const PROMPT: &str = "Once upon a time, there was a little";
+
+/// The main job: the model answers a prompt under encryption, and every answer is checked.
+pub(crate) fn run(options: &Options, as_json: bool) -> anyhow::Result<bool> {
+    let mut outputs = Outputs::default();
+    let json = outputs.report("--json-file", options.json_file.as_deref())?;
+    let html = outputs.report("--html", options.html.as_deref())?;
+    let text = options.prompt.read(Some(PROMPT))?;
+    let loaded = crate::model::load(options.model.get())?;
+    loaded.ensure_continues("demo")?;
+    let mut prompt = loaded.tokens(&text, options.tokens)?;
+    let need = prompt.len() + options.tokens - 1;
+    let (length, profile) = match options.insecure_ring {
+        Some(log_degree) => (Some(options.length.unwrap_or(need)), insecure_profile(log_degree)?),
+        None => (options.length, options.profile.chain()),
+    };
+    let setup = Setup::new(loaded, length, need, profile)?;
+    let mut console = Console::new(!as_json);
+    console.line(&setup.summary());
+    setup.price_memory()?;
+    let session = Session::start(&setup, options.precision, &mut console)?;
+    let mut outcome = Outcome::new(&setup, &text, session.seconds_keygen);
+    for _ in 0..options.tokens {
+        let token = session.forward(&prompt, &mut outcome, &mut console)?;
+        prompt.push(token);
+        console.line(&format!("  token: {:?}", setup.loaded.answer(&[token])));
     }
-    if let Some(file) = html {
-        std::fs::write(file, crate::report::render(&outcome.page()))
-            .with_context(|| format!("writing {}", file.display()))?;
-    }
-    if as_json {
-        println!("{object}");
-    } else {
-        outcome.print();
-    }
-    Ok(outcome.pass())
+    outcome.finish(as_json, json.as_ref(), html.as_ref())
 }

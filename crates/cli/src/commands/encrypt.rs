@@ -1,45 +1,65 @@
 //! `cipherlm encrypt`: a prompt into a file for the server.
 
-use crate::flags;
-use crate::party::{
-    NOTE, Note, SECRET, SERVER, description, load_secret, must_be_new, note_beside, setup_of, write_private,
-    write_public,
-};
+use crate::console::{out_json, say};
+use crate::options::{ModelOption, PromptOption};
+use crate::outputs::Outputs;
+use crate::party::{NOTE, Note, SECRET, SERVER, description, load_secret, note_beside, setup_of};
 use anyhow::Context;
+use cipherlm_files::{Access, shown};
 use cipherlm_infer::Client;
+use clap::Args;
 use serde_json::json;
+use std::path::PathBuf;
+
+#[derive(Args)]
+pub(crate) struct Options {
+    /// The folder that `keygen` made.
+    #[arg(long, value_name = "DIR")]
+    keys: PathBuf,
+    #[command(flatten)]
+    prompt: PromptOption,
+    /// Where to write the encrypted prompt; a note with the prompt's tokens, for `decrypt`, is put
+    /// beside it.
+    #[arg(long, value_name = "FILE")]
+    out: PathBuf,
+    #[command(flatten)]
+    model: ModelOption,
+    /// Overwrite what is there.
+    #[arg(long)]
+    force: bool,
+}
 
 /// Encrypts a prompt.
-pub(crate) fn run(args: &flags::Encrypt, as_json: bool) -> anyhow::Result<bool> {
-    must_be_new(&args.out, args.force)?;
-    let note_file = note_beside(&args.out);
-    must_be_new(&note_file, args.force)?;
-    let keys = description(&args.keys)?;
-    let setup = setup_of(&keys, args.model.as_deref())?;
-    let tokens = setup.loaded.tokens(&args.prompt, 0)?;
-    let client = Client::with_secret(load_secret(&args.keys.join(SECRET), setup.circuits.params())?);
+pub(crate) fn run(options: &Options, as_json: bool) -> anyhow::Result<bool> {
+    let mut outputs = Outputs::default();
+    let out = outputs.file("--out", &options.out, options.force)?;
+    let note_out = outputs.file("the note beside --out", &note_beside(&options.out), options.force)?;
+    let text = options.prompt.read(None)?;
+    let keys = description(&options.keys)?;
+    let setup = setup_of(&keys, options.model.get())?;
+    let tokens = setup.loaded.tokens(&text, 0)?;
+    let client = Client::with_secret(load_secret(&options.keys.join(SECRET), setup.circuits.params())?);
     let prompt = client.encrypt(&setup.plan, &tokens).context("encrypting the prompt")?.to_bytes();
     let note = Note { format: NOTE.into(), plan: keys.plan, key_id: keys.key_id, tokens };
     // The note first: an encrypted prompt without one could not be read back.
-    write_private(&note_file, &serde_json::to_vec(&note)?)?;
-    write_public(&args.out, &prompt)?;
+    note_out.write(&serde_json::to_vec(&note)?, Access::Owner)?;
+    out.write(&prompt, Access::Everyone)?;
     if as_json {
-        let tokens = note.tokens.len();
-        println!(
-            "{}",
-            json!({"prompt": args.out, "note": note_file, "bytes": prompt.len(), "tokens": tokens, "plan": note.plan})
-        );
+        out_json(&json!({
+            "prompt": shown(out.path()),
+            "note": shown(note_out.path()),
+            "bytes": prompt.len(),
+            "tokens": note.tokens.len(),
+            "plan": note.plan,
+        }));
     } else {
-        println!(
-            "encrypted prompt  {}  ({:.1} MiB; for the server)",
-            args.out.display(),
-            prompt.len() as f64 / 1048576.0
-        );
-        println!("note              {}  (keep it: it holds the prompt)", note_file.display());
-        println!(
+        let mib = prompt.len() as f64 / 1048576.0;
+        say!("encrypted prompt  {}  ({mib:.1} MiB; for the server)", shown(out.path()));
+        say!("note              {}  (keep it: it holds the prompt)", shown(note_out.path()));
+        say!(
             "next              on the server: cipherlm run --keys {} --input {} --out answer.bin",
-            args.keys.join(SERVER).display(),
-            args.out.display()
+            shown(&options.keys.join(SERVER)),
+            shown(out.path())
         );
     }
     Ok(true)

@@ -1,94 +1,147 @@
 //! `cipherlm keygen`: a secret key, and the evaluation keys that a server needs for one plan.
 
-use crate::console::Console;
-use crate::flags;
-use crate::party::{SECRET, SERVER, description, load_secret, write_private};
+use crate::console::{Console, out_json, say};
+use crate::options::{ModelOption, ParameterSet, small_ring, tokens};
+use crate::outputs::Outputs;
+use crate::party::{SECRET, SERVER, description, load_secret};
 use crate::setup::{Setup, insecure_profile};
 use crate::system::{available_memory, free_disk, gib};
 use anyhow::{Context, bail};
 use cipherlm_ckks::SecretKey;
+use cipherlm_files::{Access, Existing, Lock, shown};
 use cipherlm_infer::KeyFolder;
+use clap::Args;
 use serde_json::json;
 use std::os::unix::fs::DirBuilderExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::Instant;
 
+#[derive(Args)]
+pub(crate) struct Options {
+    /// A new folder: `secret.key` in it stays with you, the folder `server` in it goes to the
+    /// server.
+    #[arg(long, value_name = "DIR")]
+    out: PathBuf,
+    #[command(flatten)]
+    model: ModelOption,
+    /// Longest prompt, in tokens.
+    #[arg(long, default_value = "32", value_parser = tokens())]
+    length: usize,
+    /// Go on after an interruption: keep the secret key, make the evaluation keys that are missing.
+    #[arg(long)]
+    resume: bool,
+    /// Only print what the keys will take.
+    #[arg(long)]
+    dry_run: bool,
+    /// NO SECURITY: a small ring of degree 2^LOG_N, to try the commands in seconds.
+    #[arg(long, value_name = "LOG_N", value_parser = small_ring)]
+    insecure_ring: Option<u32>,
+    /// Parameter set, 128-bit secure.
+    #[arg(long, value_enum, default_value = "n16")]
+    profile: ParameterSet,
+}
+
 /// Makes the keys, after saying what they will take.
-pub(crate) fn run(args: &flags::Keygen, as_json: bool) -> anyhow::Result<bool> {
-    let profile = match args.insecure_ring {
+pub(crate) fn run(options: &Options, as_json: bool) -> anyhow::Result<bool> {
+    let secret_file = options.out.join(SECRET);
+    if !options.dry_run {
+        Outputs::default().folder("--out", &options.out, Existing::Replace)?;
+        if secret_file.exists() && !options.resume {
+            bail!(
+                "{} is already there and will not be replaced: pass --resume to complete its evaluation keys, or choose another --out",
+                shown(&secret_file)
+            );
+        }
+    }
+    let profile = match options.insecure_ring {
         Some(log_degree) => insecure_profile(log_degree)?,
-        None => args.profile.chain(),
+        None => options.profile.chain(),
     };
-    let setup = Setup::on(crate::model::load(args.model.as_deref())?, args.length, profile)?;
+    let setup = Setup::on(crate::model::load(options.model.get())?, options.length, profile)?;
+    if !options.dry_run && secret_file.exists() {
+        ensure_same_plan(&setup, &options.out)?;
+    }
     let mut console = Console::new(!as_json);
     console.line(&setup.summary());
-    let secret_file = args.out.join(SECRET);
     let (stored, resident) = setup.circuits.key_bytes(&setup.plan)?;
-    if args.dry_run {
+    if options.dry_run {
         if as_json {
-            println!("{}", json!({"stored_bytes": stored, "resident_bytes": resident, "plan": setup.plan.id()}));
+            out_json(&json!({"stored_bytes": stored, "resident_bytes": resident, "plan": setup.plan.id()}));
         }
         return Ok(true);
     }
-    if secret_file.exists() && !args.resume {
-        bail!(
-            "{} is already there and will not be replaced: pass --resume to complete its evaluation keys, or choose another --out",
-            secret_file.display()
-        );
-    }
-    let server = args.out.join(SERVER);
-    let have = folder_bytes(&server);
-    check_room(&setup, &args.out, stored.saturating_sub(have))?;
     let clock = Instant::now();
-    let params = setup.circuits.params();
-    let secret = if secret_file.exists() {
-        let keys = description(&args.out)?;
-        if keys.plan != setup.plan.id() {
-            bail!(
-                "the keys in {} are for model {} at {} tokens (plan {}), not for this plan {}: use the same options, or another --out",
-                args.out.display(),
-                keys.model,
-                keys.tokens,
-                keys.plan,
-                setup.plan.id()
-            );
-        }
-        load_secret(&secret_file, params)?
+    let keys = make(options, &setup, &console)?;
+    let seconds = clock.elapsed().as_secs_f64();
+    let server = options.out.join(SERVER);
+    if as_json {
+        out_json(&json!({
+            "secret_key": shown(&secret_file),
+            "evaluation_keys": shown(&server),
+            "key_id": keys.key_id,
+            "plan": keys.plan,
+            "keys": keys.keys,
+            "stored_bytes": keys.stored_bytes,
+            "security_bits": keys.security_bits,
+            "seconds": seconds,
+        }));
     } else {
+        say!("secret key        {}  (keep it; whoever has it can read everything)", shown(&secret_file));
+        say!("evaluation keys   {}  ({} keys, {:.2} GiB; for the server)", shown(&server), keys.keys, gib(stored));
+        say!("made in           {seconds:.1} s");
+        say!("next              cipherlm encrypt --keys {} --prompt - --out prompt.bin", shown(&options.out));
+    }
+    Ok(true)
+}
+
+/// The secret key, new or the one that is there, and the evaluation keys that are missing.
+fn make(options: &Options, setup: &Setup, console: &Console) -> anyhow::Result<KeyFolder> {
+    let (secret_file, server) = (options.out.join(SECRET), options.out.join(SERVER));
+    let (stored, _) = setup.circuits.key_bytes(&setup.plan)?;
+    check_room(setup, &options.out, stored.saturating_sub(folder_bytes(&server)))?;
+    let new = !secret_file.exists();
+    if new {
         std::fs::DirBuilder::new()
             .recursive(true)
             .mode(0o700)
-            .create(&args.out)
-            .with_context(|| format!("creating {}", args.out.display()))?;
-        let secret = SecretKey::generate(params)?;
-        KeyFolder::describe(secret.id(), &setup.circuits, &setup.plan, setup.profile.name)?.save(&args.out)?;
-        write_private(&secret_file, &secret.to_secret_bytes())?;
-        secret
-    };
+            .create(&options.out)
+            .with_context(|| format!("--out: creating {}", shown(&options.out)))?;
+    }
+    // One process at a time makes keys here.
+    let lock = Lock::exclusive(&options.out).context("--out")?;
+    lock.sweep()?;
+    let params = setup.circuits.params();
+    let secret = if new { new_secret(setup, &options.out)? } else { load_secret(&secret_file, params)? };
     let keys = KeyFolder::describe(secret.id(), &setup.circuits, &setup.plan, setup.profile.name)?;
     keys.write(&server, &secret, &setup.circuits, &setup.plan, |done| {
         console.stage(&format!("evaluation keys, {:.2} of {:.2} GiB", gib(done), gib(stored)), done, stored);
     })?;
     console.done();
-    let seconds = clock.elapsed().as_secs_f64();
-    if as_json {
-        println!(
-            "{}",
-            json!({"secret_key": secret_file, "evaluation_keys": server, "key_id": keys.key_id, "plan": keys.plan, "keys": keys.keys,
-                "stored_bytes": keys.stored_bytes, "security_bits": keys.security_bits, "seconds": seconds})
-        );
-    } else {
-        println!("secret key        {}  (keep it; whoever has it can read everything)", secret_file.display());
-        println!(
-            "evaluation keys   {}  ({} keys, {:.2} GiB; for the server)",
-            server.display(),
-            keys.keys,
-            gib(stored)
-        );
-        println!("made in           {seconds:.1} s");
-        println!("next              cipherlm encrypt --keys {} --prompt TEXT --out prompt.bin", args.out.display());
+    Ok(keys)
+}
+
+fn new_secret(setup: &Setup, out: &Path) -> anyhow::Result<SecretKey> {
+    let secret = SecretKey::generate(setup.circuits.params())?;
+    KeyFolder::describe(secret.id(), &setup.circuits, &setup.plan, setup.profile.name)?.save(out)?;
+    cipherlm_files::write(&out.join(SECRET), &secret.to_secret_bytes(), Existing::Refuse, Access::Owner)?;
+    Ok(secret)
+}
+
+/// Keys that are there are completed for the plan that they were made for, and for no other.
+fn ensure_same_plan(setup: &Setup, out: &Path) -> anyhow::Result<()> {
+    let keys = description(out)?;
+    if keys.plan == setup.plan.id() {
+        return Ok(());
     }
-    Ok(true)
+    bail!(
+        "the keys in {} are for model {} at {} tokens (plan {}), not for this plan {}: use the same options, or another \
+         --out",
+        shown(out),
+        keys.model,
+        keys.tokens,
+        keys.plan,
+        setup.plan.id()
+    )
 }
 
 /// Refuses before any work when disk or memory are short.
@@ -98,7 +151,7 @@ fn check_room(setup: &Setup, out: &Path, bytes: u64) -> anyhow::Result<()> {
             "the keys take {:.2} GiB on disk and {:.2} GiB are free at {}: free some, or choose another --out or a shorter --length",
             gib(bytes),
             gib(free),
-            out.display()
+            shown(out)
         );
     }
     // One key a thread is in memory at a time, with its intermediate values.

@@ -1,4 +1,4 @@
-//! One module a command.
+//! The command line: one module a command, each with its options.
 
 mod certify;
 mod completions;
@@ -16,25 +16,110 @@ mod profile;
 mod run;
 mod train;
 
-use crate::flags::{Cli, Command};
+use crate::options::count;
+use anyhow::Context;
+use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
+use std::ffi::OsString;
+
+/// Private inference with PowerSoftmax transformers under homomorphic encryption.
+#[derive(Parser)]
+#[command(name = "cipherlm", version, about, arg_required_else_help = true)]
+#[command(
+    after_help = "Exit status: 0 done; 1 ran, but the result does not pass; 2 refused, with the reason and the next step \
+    in one line on standard error; 141 nobody reads the result. With --json that line is {\"error\",\"kind\",\"code\"}."
+)]
+pub(crate) struct Cli {
+    /// Print the result as JSON.
+    #[arg(long, global = true)]
+    json: bool,
+    /// Worker threads (default: one for each core).
+    #[arg(long, global = true, value_name = "N", value_parser = count(1..=1024))]
+    threads: Option<usize>,
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Run the model on a prompt under encryption at 128-bit parameters and check the answer.
+    Demo(demo::Options),
+    /// Show where an encrypted forward pass spends its time.
+    Profile(profile::Options),
+    /// Compile a model and print what its encrypted run will take, before any key exists.
+    Plan(plan::Options),
+    /// Client: make a secret key, and the evaluation keys that a server needs for one plan.
+    Keygen(keygen::Options),
+    /// Client: encrypt a prompt.
+    Encrypt(encrypt::Options),
+    /// Server: run the model on an encrypted prompt. Holds no secret key.
+    Run(run::Options),
+    /// Client: decrypt an answer.
+    Decrypt(decrypt::Options),
+    /// Continue a prompt: in the clear with the exact functions or the certified polynomials, or
+    /// under encryption.
+    Generate(generate::Options),
+    /// Perplexity of a text: exact functions beside polynomials, and how often both pick the same
+    /// token.
+    Eval(eval::Options),
+    /// Find ranges on calibration text, check them on held-out text, fit the polynomials, write the
+    /// model.
+    Certify(certify::Options),
+    /// Say what one of our files or folders is, and whether it is whole.
+    Inspect(inspect::Options),
+    /// Measure: latency of three attention normalisers, or cost against the length and shape of a
+    /// model.
+    Experiment(experiment::Options),
+    /// Train a model from a run file; needs the feature `train`.
+    Train(train::Options),
+    /// Print completions for a shell.
+    Completions(completions::Options),
+}
+
+/// Reads a command line.
+pub(crate) fn parse(args: impl IntoIterator<Item = OsString>) -> Result<Cli, clap::Error> {
+    Cli::from_arg_matches(&definition().try_get_matches_from(args)?)
+}
+
+/// The command line with one addition: `--tokens -1` is a bad value of `--tokens`, not an unknown
+/// option `-1`.
+fn definition() -> clap::Command {
+    let number = |arg: clap::Arg| match arg.get_action().takes_values() {
+        true => arg.allow_negative_numbers(true),
+        false => arg,
+    };
+    Cli::command().mut_args(number).mut_subcommands(|command| command.mut_args(number))
+}
 
 /// Runs the command. False if it ran and what it checks is wanting.
 pub(crate) fn dispatch(cli: &Cli) -> anyhow::Result<bool> {
+    if let Some(threads) = cli.threads {
+        rayon::ThreadPoolBuilder::new().num_threads(threads).build_global().context("--threads")?;
+    }
     match &cli.command {
-        Command::Demo(args) => demo::run(args, cli.json),
-        Command::Profile(args) => profile::run(args, cli.json),
-        Command::Plan(args) => plan::run(args, cli.json),
-        Command::Keygen(args) => keygen::run(args, cli.json),
-        Command::Encrypt(args) => encrypt::run(args, cli.json),
-        Command::Run(args) => run::run(args, cli.json),
-        Command::Decrypt(args) => decrypt::run(args, cli.json),
-        Command::Generate(args) if args.encrypted => converse::run(args, cli.json),
-        Command::Generate(args) => generate::run(args, cli.json),
-        Command::Eval(args) => eval::run(args, cli.json),
-        Command::Certify(args) => certify::run(args, cli.json),
-        Command::Inspect(args) => inspect::run(args, cli.json),
-        Command::Experiment(args) => experiment::run(args),
-        Command::Train(args) => train::run(args, cli.json),
-        Command::Completions(args) => completions::run(args),
+        Command::Demo(options) => demo::run(options, cli.json),
+        Command::Profile(options) => profile::run(options, cli.json),
+        Command::Plan(options) => plan::run(options, cli.json),
+        Command::Keygen(options) => keygen::run(options, cli.json),
+        Command::Encrypt(options) => encrypt::run(options, cli.json),
+        Command::Run(options) => run::run(options, cli.json),
+        Command::Decrypt(options) => decrypt::run(options, cli.json),
+        Command::Generate(options) if options.encrypted => converse::run(options, cli.json),
+        Command::Generate(options) => generate::run(options, cli.json),
+        Command::Eval(options) => eval::run(options, cli.json),
+        Command::Certify(options) => certify::run(options, cli.json),
+        Command::Inspect(options) => inspect::run(options, cli.json),
+        Command::Experiment(options) => experiment::run(options),
+        Command::Train(options) => train::run(options, cli.json),
+        Command::Completions(options) => completions::run(options, definition()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        definition().debug_assert();
     }
 }

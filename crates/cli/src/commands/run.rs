@@ -1,46 +1,128 @@
-//! The server's command: `run`. Nothing here can hold a secret key.
+//! `cipherlm run`: the server's command. Nothing here can hold a secret key.
 
-use crate::console::Console;
-use crate::flags;
-use crate::party::{description, must_be_new, read, setup_of, write_public};
+use crate::console::{Console, out_json, say};
+use crate::options::{ModelOption, gibibytes, seconds};
+use crate::outputs::Outputs;
+use crate::party::{description, read_message, setup_of};
 use crate::setup::Setup;
 use crate::system::{free_disk, gib, peak_memory, processor, threads};
 use anyhow::{Context, bail};
 use cipherlm_ckks::slots::Encrypted;
 use cipherlm_ckks::{KeyId, KeyStore};
+use cipherlm_files::{Access, Existing, Lock, create_folder, shown};
 use cipherlm_infer::{Checkpoints, EncryptedLogits, EncryptedPrompt, KeyFolder, Profiler, Progress, Report, Server};
+use clap::Args;
 use serde_json::json;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+#[derive(Args)]
+pub(crate) struct Options {
+    /// The folder `server` that `keygen` made.
+    #[arg(long, value_name = "DIR")]
+    keys: PathBuf,
+    /// The encrypted prompt.
+    #[arg(long, value_name = "FILE")]
+    input: PathBuf,
+    /// Where to write the encrypted answer.
+    #[arg(long, value_name = "FILE")]
+    out: PathBuf,
+    #[command(flatten)]
+    model: ModelOption,
+    /// Keep finished steps here; after an interruption (Ctrl-C, kill) the same command goes on from
+    /// them.
+    #[arg(long, value_name = "DIR")]
+    checkpoints: Option<PathBuf>,
+    /// Keep steps that took at least this many seconds.
+    #[arg(long, default_value = "1", value_name = "SECONDS", value_parser = seconds)]
+    checkpoint_after: f64,
+    /// Hold at most this many GiB of keys in memory and load the others when they are needed
+    /// (default: all).
+    #[arg(long, value_name = "GIB", value_parser = gibibytes)]
+    key_memory: Option<f64>,
+    /// Write where the time went as JSON.
+    #[arg(long, value_name = "FILE")]
+    report: Option<PathBuf>,
+    /// Overwrite what is there.
+    #[arg(long)]
+    force: bool,
+}
+
 /// Runs the model on an encrypted prompt.
-pub(crate) fn run(args: &flags::Run, as_json: bool) -> anyhow::Result<bool> {
-    must_be_new(&args.out, args.force)?;
-    if !args.checkpoint_after.is_finite() || args.checkpoint_after < 0.0 {
-        bail!("--checkpoint-after {}: a number of seconds, at least 0", args.checkpoint_after);
-    }
-    let setup = setup_of(&description(&args.keys)?, args.model.as_deref())?;
+pub(crate) fn run(options: &Options, as_json: bool) -> anyhow::Result<bool> {
+    let mut outputs = Outputs::default();
+    outputs.input("--input", &options.input)?;
+    let out = outputs.file("--out", &options.out, options.force)?;
+    let report_out = options.report.as_deref().map(|file| outputs.file("--report", file, options.force)).transpose()?;
+    let lock = options.checkpoints.as_deref().map(|folder| take(&mut outputs, folder)).transpose()?;
+    let message = read_message(&options.input, "encrypted prompt", "it is what `cipherlm encrypt` wrote")?;
+    let setup = setup_of(&description(&options.keys)?, options.model.get())?;
     let params = setup.circuits.params();
+    let (keys, key_id, prompt) = accept(options, &setup, &message)?;
+    drop(message);
     let mut console = Console::new(!as_json);
     console.line(&setup.summary());
+    let clock = Instant::now();
+    let keys = load(keys, &console)?;
+    let seconds_load = clock.elapsed().as_secs_f64();
+    console.line(&format!("server      keys loaded and checked in {seconds_load:.1} s"));
+    let (answer, report) = forward(options, &setup, key_id, keys, prompt, &mut console)?;
+    let answer = answer.to_bytes();
+    out.write_or_rescue(&answer, Access::Everyone)?;
+    drop(lock);
+    let steps = setup.plan.steps() - 1;
+    let facts = json!({
+        "machine": format!("encrypted on {}, kernel {}, {} threads", processor(), params.ring().kernel_name(), threads()),
+        "answer": shown(out.path()),
+        "bytes": answer.len(),
+        "security_bits": params.security().bits,
+        "seconds_load_keys": seconds_load,
+        "peak_rss_bytes": peak_memory(),
+        "steps_computed": report.steps.len(),
+        "steps": steps,
+        "report": report,
+    });
+    if as_json {
+        out_json(&facts);
+    } else {
+        let (seconds, computed, peak) = (report.seconds_total, report.steps.len(), gib(peak_memory()));
+        let (mib, file) = (answer.len() as f64 / 1048576.0, shown(out.path()));
+        say!("ran               {seconds:.1} s for {computed} of {steps} steps, {peak:.1} GiB at the peak");
+        say!("encrypted answer  {file}  ({mib:.1} MiB; for the client)");
+        say!("next              on the client: cipherlm decrypt --keys DIR --input {file} --note NOTE");
+    }
+    if let Some(file) = report_out {
+        file.write(serde_json::to_string_pretty(&facts)?.as_bytes(), Access::Everyone)?;
+    }
+    Ok(true)
+}
 
-    // All refusals before the keys are loaded.
+/// Takes the folder of checkpoints for this process, and removes what a killed one left half
+/// written.
+fn take(outputs: &mut Outputs, folder: &Path) -> anyhow::Result<Lock> {
+    const OPTION: &str = "--checkpoints";
+    outputs.folder(OPTION, folder, Existing::Replace)?;
+    create_folder(folder).context(OPTION)?;
+    let lock = Lock::exclusive(folder).context(OPTION)?;
+    lock.sweep().context(OPTION)?;
+    Ok(lock)
+}
+
+/// Opens keys and prompt. All refusals come before the keys are loaded.
+fn accept(options: &Options, setup: &Setup, message: &[u8]) -> anyhow::Result<(KeyStore, KeyId, EncryptedPrompt)> {
+    let params = setup.circuits.params();
     let (_, resident) = setup.circuits.key_bytes(&setup.plan)?;
-    let budget = match args.key_memory {
-        Some(gib) if !gib.is_finite() || gib <= 0.0 => bail!("--key-memory {gib}: a number of GiB above 0"),
-        Some(gib) => (gib * f64::from(1 << 30)) as u64,
-        None => u64::MAX,
-    };
-    let (keys, key_id) = KeyFolder::open(&args.keys, params, &setup.plan, budget)
-        .with_context(|| format!("the evaluation keys in {}", args.keys.display()))?;
-    let bytes = read(&args.input, "encrypted prompt", "it is what `cipherlm encrypt` wrote")?;
-    let prompt = EncryptedPrompt::from_bytes(params, &bytes)
-        .with_context(|| format!("{}: encrypt the prompt again, and copy it whole", args.input.display()))?;
-    check_prompt(&prompt, &setup, key_id).with_context(|| {
-        format!("{}: encrypt it again with the keys that belong to this server", args.input.display())
+    let budget = options.key_memory.map_or(u64::MAX, |gib| (gib * f64::from(1 << 30)) as u64);
+    let (keys, key_id) = KeyFolder::open(&options.keys, params, &setup.plan, budget)
+        .with_context(|| format!("the evaluation keys in {}", shown(&options.keys)))?;
+    let prompt = EncryptedPrompt::from_bytes(params, message)
+        .with_context(|| format!("{}: encrypt the prompt again, and copy it whole", shown(&options.input)))?;
+    check_prompt(&prompt, setup, key_id).with_context(|| {
+        format!("{}: encrypt it again with the keys that belong to this server", shown(&options.input))
     })?;
     setup.price_run(resident.min(budget))?;
-    if let Some(directory) = &args.checkpoints {
+    if let Some(directory) = &options.checkpoints {
         let need = setup.plan.checkpoint_bytes(params);
         if let Some(free) = free_disk(directory).filter(|free| *free < need) {
             bail!(
@@ -48,53 +130,11 @@ pub(crate) fn run(args: &flags::Run, as_json: bool) -> anyhow::Result<bool> {
                  or drop it",
                 gib(need),
                 gib(free),
-                directory.display()
+                shown(directory)
             );
         }
     }
-
-    let clock = Instant::now();
-    let keys = load(keys, &console)?;
-    let seconds_load = clock.elapsed().as_secs_f64();
-    console.line(&format!("server      keys loaded and checked in {seconds_load:.1} s"));
-    let (answer, report) = forward(args, &setup, key_id, keys, prompt, &mut console)?;
-    let answer = answer.to_bytes();
-    write_public(&args.out, &answer)?;
-    let facts = json!({
-        "machine": format!("encrypted on {}, kernel {}, {} threads", processor(), params.ring().kernel_name(), threads()),
-        "answer": args.out,
-        "bytes": answer.len(),
-        "security_bits": params.security().bits,
-        "seconds_load_keys": seconds_load,
-        "peak_rss_bytes": peak_memory(),
-        "steps_computed": report.steps.len(),
-        "steps": setup.plan.steps() - 1,
-        "report": report,
-    });
-    if let Some(file) = &args.report {
-        write_public(file, serde_json::to_string_pretty(&facts)?.as_bytes())?;
-    }
-    if as_json {
-        println!("{facts}");
-    } else {
-        println!(
-            "ran               {:.1} s for {} of {} steps, {:.1} GiB at the peak",
-            report.seconds_total,
-            report.steps.len(),
-            setup.plan.steps() - 1,
-            gib(peak_memory())
-        );
-        println!(
-            "encrypted answer  {}  ({:.1} MiB; for the client)",
-            args.out.display(),
-            answer.len() as f64 / 1048576.0
-        );
-        println!(
-            "next              on the client: cipherlm decrypt --keys DIR --input {} --note NOTE",
-            args.out.display()
-        );
-    }
-    Ok(true)
+    Ok((keys, key_id, prompt))
 }
 
 /// A prompt of another plan or key is refused while that is cheap.
@@ -118,7 +158,7 @@ fn load(keys: KeyStore, console: &Console) -> anyhow::Result<Arc<KeyStore>> {
 }
 
 fn forward(
-    args: &flags::Run,
+    options: &Options,
     setup: &Setup,
     key_id: KeyId,
     keys: Arc<KeyStore>,
@@ -132,9 +172,9 @@ fn forward(
         console.step(p);
         true
     });
-    let answer = match &args.checkpoints {
+    let answer = match &options.checkpoints {
         Some(directory) => {
-            let at_least = Duration::from_secs_f64(args.checkpoint_after);
+            let at_least = Duration::from_secs_f64(options.checkpoint_after);
             let mut kept = Checkpoints::new(directory, at_least, &mut profiler)?;
             server.run(plan, prompt, &mut kept)?
         }

@@ -1,5 +1,5 @@
-//! The report of an encrypted run as one self-contained HTML page: no network, no script, light and dark, readable on
-//! a phone.
+//! The report of an encrypted run as one self-contained HTML page: no network, no script, light and
+//! dark, readable on a phone.
 
 mod charts;
 mod style;
@@ -11,7 +11,8 @@ use std::fmt::Write;
 pub(crate) struct Page {
     /// What ran, for the heading.
     pub(crate) title: String,
-    /// One sentence under the heading: which machine (clear, noise, encrypted) made the numbers, on what.
+    /// One sentence under the heading: which machine (clear, noise, encrypted) made the numbers, on
+    /// what.
     pub(crate) subtitle: String,
     /// The prompt, as the client typed it.
     pub(crate) prompt: String,

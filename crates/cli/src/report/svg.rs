@@ -3,11 +3,13 @@
 use std::collections::BTreeMap;
 use std::fmt::Write;
 
-/// Okabe and Ito's palette, safe for colour-blind readers; the style sheet has a set for light and one for dark pages.
+/// Okabe and Ito's palette, safe for colour-blind readers; the style sheet has a set for light and
+/// one for dark pages.
 pub(super) const PALETTE: [&str; 8] =
     ["var(--c0)", "var(--c1)", "var(--c2)", "var(--c3)", "var(--c4)", "var(--c5)", "var(--c6)", "var(--c7)"];
 
-/// Gives every class a colour of its own: known classes the same in all charts, others what is free.
+/// Gives every class a colour of its own: known classes the same in all charts, others what is
+/// free.
 pub(super) fn colours<'a>(classes: impl Iterator<Item = &'a str>) -> BTreeMap<String, &'static str> {
     const KNOWN: [&str; 6] = [
         "bootstrap",

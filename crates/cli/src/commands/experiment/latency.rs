@@ -1,6 +1,7 @@
 //! Three normalisers under encryption, same library, same parameters, same scores.
 
 use super::softmax::{Method, REACH, Softmax, Split};
+use crate::console::err;
 use anyhow::Context;
 use cipherlm_ckks::bootstrap::{BootstrapKeys, BootstrapRefresher, Bootstrapper, Content, Profile};
 use cipherlm_ckks::slots::{Chain, Clear, Encrypted, Machine, Plain, RefreshKind};
@@ -52,13 +53,13 @@ pub(super) fn run(quick: bool) -> anyhow::Result<String> {
         line(&mut csv, method, *length, ("measured", "encrypted"), wide, split, Some((level, error)));
         last.retain(|(known, ..)| *known != method);
         last.push((method, *length, split));
-        eprintln!(
+        err(&format!(
             "{} at {length}: {:.2} s (wide {:.2} s over {wide} vectors), {} refreshes, error {error:.1e}",
             method.name(),
             split.wide + split.narrow,
             split.wide,
             split.refreshes
-        );
+        ));
     }
     // Wide work is proportional to the vectors, narrow work does not depend on the length.
     for &length in predicted {

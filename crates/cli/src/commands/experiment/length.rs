@@ -1,5 +1,7 @@
-//! End-to-end cost against length, width, layers, power and eps: the planner's predictions, and forward passes that check them.
+//! End-to-end cost against length, width, layers, power and eps: the planner's predictions, and
+//! forward passes that check them.
 
+use crate::console::err;
 use anyhow::{Context, bail};
 use cipherlm_ckks::bootstrap::Profile;
 use cipherlm_infer::{Circuits, Options, Plan, Purpose};
@@ -42,7 +44,7 @@ pub(super) fn run(quick: bool) -> anyhow::Result<String> {
                 let plan = match Plan::compile(Arc::clone(&model), circuits.target()?, &options) {
                     Ok(plan) => plan,
                     Err(error) => {
-                        eprintln!("{sweep} {} x {} at {}: {error}", point.layers, point.width, point.length);
+                        err(&format!("{sweep} {} x {} at {}: {error}", point.layers, point.width, point.length));
                         continue;
                     }
                 };
@@ -56,7 +58,7 @@ pub(super) fn run(quick: bool) -> anyhow::Result<String> {
         for length in [16, 64] {
             // What is refused here, for want of memory say, does not lose the curves.
             if let Err(refused) = measure(&mut csv, length) {
-                eprintln!("not measured at {length} tokens: {refused}");
+                err(&format!("not measured at {length} tokens: {refused}"));
             }
         }
     }
@@ -78,7 +80,8 @@ fn sweeps(quick: bool) -> Vec<(&'static str, Vec<Point>)> {
     ]
 }
 
-/// Random weights with certified ranges: costs do not depend on what was learned, only on ranges, and these are stated.
+/// Random weights with certified ranges: costs do not depend on what was learned, only on ranges,
+/// and these are stated.
 fn model(point: Point) -> anyhow::Result<Model> {
     let base = Shape::preset("2x128").ok_or_else(|| anyhow::anyhow!("no shape 2x128"))?;
     let shape = Shape {
@@ -92,7 +95,8 @@ fn model(point: Point) -> anyhow::Result<Model> {
     };
     let name = format!("{}x{}", point.layers, point.width);
     let model = random::weights_only(&name, &shape, 1)?;
-    // Few tokens do not show how far a random model reaches: held-out ones would leave what was certified.
+    // Few tokens do not show how far a random model reaches: held-out ones would leave what was
+    // certified.
     let length = point.length.min(64);
     let calibration = TOKENS / length;
     let windows = random::windows(&shape, length, calibration + 2, 1);
@@ -104,8 +108,8 @@ fn model(point: Point) -> anyhow::Result<Model> {
     Ok(model)
 }
 
-/// One encrypted forward pass of the shipped model beside its prediction: by `profile`, in a process of its own, whose end gives all
-/// memory back before the next pass is priced.
+/// One encrypted forward pass of the shipped model beside its prediction: by `profile`, in a
+/// process of its own, whose end gives all memory back before the next pass is priced.
 fn measure(csv: &mut String, length: usize) -> anyhow::Result<()> {
     let program = std::env::current_exe().context("finding this program")?;
     let length_text = length.to_string();

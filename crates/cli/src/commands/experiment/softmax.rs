@@ -1,8 +1,11 @@
-//! Three attention normalisers on the same packed scores, each with the economies that the layout allows.
+//! Three attention normalisers on the same packed scores, each with the economies that the layout
+//! allows.
 //!
-//! Slot `key * pairs + pair` holds the score of a (head, row) pair and a key; a vector holds `slots / pairs` keys. Sums over keys are
-//! additions of vectors and one cyclic sum, clean in every slot, so each normaliser has one *narrow* vector of period `pairs` for all
-//! rows, whatever the length: reciprocals are evaluated and refreshed there, and the *wide* vectors of weights are never bootstrapped.
+//! Slot `key * pairs + pair` holds the score of a (head, row) pair and a key; a vector holds `slots
+//! / pairs` keys. Sums over keys are additions of vectors and one cyclic sum, clean in every slot,
+//! so each normaliser has one *narrow* vector of period `pairs` for all rows, whatever the length:
+//! reciprocals are evaluated and refreshed there, and the *wide* vectors of weights are never
+//! bootstrapped.
 
 use cipherlm_approx::{EvalPlan, Interval, Polynomial, chebyshev};
 use cipherlm_ckks::polynomial;
@@ -15,7 +18,8 @@ pub(super) const REACH: f64 = 4.0;
 const SHIFT: f64 = 3.0;
 /// Constant in the power's denominator, in units of the largest possible mean.
 const EPS: f64 = 1.0 / 300.0;
-/// Halvings of the exponent: `exp(x) = exp(x / 2^HALVINGS)^(2^HALVINGS)`, and rounds of normalise-and-square.
+/// Halvings of the exponent: `exp(x) = exp(x / 2^HALVINGS)^(2^HALVINGS)`, and rounds of
+/// normalise-and-square.
 const HALVINGS: usize = 3;
 /// Factors of Goldschmidt's product: `(1 - exp(-2 REACH))^(2^15) < 1e-4`.
 const FACTORS: usize = 15;
@@ -154,7 +158,8 @@ impl Softmax {
             (0..HALVINGS).try_fold(root, |x, _| machine.square(&x))
         })?;
         let clock = std::time::Instant::now();
-        // 1/d = prod (1 + e^(2^i)), e = 1 - d. What is refreshed is scaled to stay within one: the product reaches exp(2 REACH).
+        // 1/d = prod (1 + e^(2^i)), e = 1 - d. What is refreshed is scaled to stay within one: the
+        // product reaches exp(2 REACH).
         let scale = (-2.0 * REACH).exp();
         let mean = self.fresh(machine, &self.mean(machine, &weights)?, split)?;
         let one = |x: &M::Vector| machine.add_plain(x, &Plain::from(1.0));
@@ -184,7 +189,8 @@ impl Softmax {
                 weights = each(&weights, |x| machine.square(x))?;
             }
             let clock = std::time::Instant::now();
-            // Weights are kept times the number of keys over the largest of them: the mean of the first round, then the sum.
+            // Weights are kept times the number of keys over the largest of them: the mean of the
+            // first round, then the sum.
             let mean = if round == 0 { self.mean(machine, &weights)? } else { self.sum(machine, &weights)? };
             let fresh = self.fresh(machine, &mean, split)?;
             let inverse = polynomial::evaluate_all(machine, plan, &fresh)?.swap_remove(0);

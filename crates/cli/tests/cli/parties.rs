@@ -1,70 +1,12 @@
-//! The four commands as four programs, in a small insecure ring: what belongs together works, everything else is refused with the
-//! next step.
+//! The four commands as four programs, in a small insecure ring: what belongs together works,
+//! everything else is refused with the next step.
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
-use std::path::{Path, PathBuf};
-use std::process::{Command, Output, Stdio};
+use std::path::Path;
+use std::process::Stdio;
 
-const PROMPT: &str = "One day a cat";
-
-struct Scratch(PathBuf);
-
-impl Scratch {
-    fn new(name: &str) -> Self {
-        let path = std::env::temp_dir().join(format!("cipherlm-{name}-{}", std::process::id()));
-        let _ = fs::remove_dir_all(&path);
-        fs::create_dir_all(&path).unwrap();
-        Self(path)
-    }
-
-    fn path(&self, name: &str) -> String {
-        self.0.join(name).to_str().unwrap().to_owned()
-    }
-}
-
-impl Drop for Scratch {
-    fn drop(&mut self) {
-        let _ = fs::remove_dir_all(&self.0);
-    }
-}
-
-fn model() -> String {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("../../models/tiny").to_str().unwrap().to_owned()
-}
-
-fn command(args: &[&str]) -> Command {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_cipherlm"));
-    command.args(args).stdin(Stdio::null());
-    // `inspect` and `completions` take no model.
-    if !matches!(args[0], "inspect" | "completions") {
-        command.args(["--model", &model()]);
-    }
-    command
-}
-
-fn call(args: &[&str]) -> Output {
-    command(args).output().unwrap()
-}
-
-fn succeed(args: &[&str]) -> String {
-    let out = call(args);
-    assert!(out.status.success(), "{args:?}: {}", String::from_utf8_lossy(&out.stderr));
-    String::from_utf8(out.stdout).unwrap()
-}
-
-/// The command must refuse with status 2 and say each of `words`.
-fn refuse(args: &[&str], words: &[&str]) {
-    let out = call(args);
-    let said = String::from_utf8_lossy(&out.stderr).into_owned();
-    assert_eq!(out.status.code(), Some(2), "{args:?}: {said}");
-    assert!(words.iter().all(|word| said.contains(word)), "{args:?} said: {said}\nwithout one of {words:?}");
-    assert!(!said.contains("panicked"), "{said}");
-}
-
-fn keygen(out: &str, ring: &str, length: &str) -> String {
-    succeed(&["keygen", "--out", out, "--insecure-ring", ring, "--length", length, "--json"])
-}
+use crate::common::{PROMPT, Scratch, call, command, json, keygen, model, refuse, succeed};
 
 fn mode(path: &str) -> u32 {
     fs::metadata(path).unwrap().permissions().mode() & 0o777
@@ -135,7 +77,8 @@ fn four_programs_answer_a_prompt_and_refuse_what_does_not_belong() {
         assert!(!said.to_string().contains("tokens\":["), "the prompt stays in its note: {said}");
     }
 
-    // Killed in the middle, the run goes on and gives the same bytes; so does one that may hold few keys.
+    // Killed in the middle, the run goes on and gives the same bytes; so does one that may hold few
+    // keys.
     let kept = at("kept");
     let (first, second) = (at("answer2"), at("answer3"));
     let slow = ["run", "--keys", &server, "--input", &prompt, "--out", &first, "--checkpoints", &kept];
@@ -216,21 +159,28 @@ fn damaged_files_are_refused_with_the_next_step() {
     refuse(&go, &["copy the folder again"]);
     fs::write(&key, good).unwrap();
 
-    // A disk without room, of which there is always one.
+    // A place that takes no files, of which there is always one.
     let full = "/proc/nothing";
-    refuse(&["keygen", "--out", full, "--insecure-ring", "9", "--length", "8"], &["GiB on disk", "free some"]);
-    refuse(&[go.as_slice(), &["--checkpoints", full]].concat(), &["GiB on disk", "free some"]);
+    refuse(&["keygen", "--out", full, "--insecure-ring", "9", "--length", "8"], &["--out", "takes no new file"]);
+    refuse(&[go.as_slice(), &["--checkpoints", full]].concat(), &["--checkpoints", "takes no new file"]);
 
-    // A checkpoint with a flipped bit is named, and no wrong answer is made of it.
+    // Checkpoints with a flipped bit are told, and their steps computed again: no wrong answer is made of them.
     let kept = at("kept");
     let slow = [go.as_slice(), &["--checkpoints", &kept, "--checkpoint-after", "0"]].concat();
     succeed(&slow);
+    let (said, status) = json(&["inspect", &kept]);
+    assert_eq!((status, &said["whole"]), (0, &true.into()), "{said}");
+    let answer = fs::read(&none).unwrap();
     fs::remove_file(&none).unwrap();
     fs::read_dir(&kept)
         .unwrap()
         .flatten()
         .for_each(|e| change(e.path().to_str().unwrap(), |b| *b.last_mut().unwrap() ^= 1));
-    refuse(&slow, &["checkpoint", "delete it"]);
+    let (said, status) = json(&["inspect", &kept]);
+    assert_eq!((status, &said["damaged"]), (1, &said["steps"]), "{said}");
+    succeed(&slow);
+    assert_eq!(fs::read(&none).unwrap(), answer, "computed again");
+    fs::remove_file(&none).unwrap();
 
     // A secret that others may read, or that is damaged.
     let secret = at("keys/secret.key");

@@ -1,0 +1,147 @@
+//! `cipherlm inspect`: what a file or folder is, and whether it is whole.
+
+mod json;
+mod objects;
+mod tensors;
+
+use crate::console::{out_json, say};
+use crate::party::{SECRET, SERVER};
+use anyhow::bail;
+use cipherlm_ckks::wire::MAGIC;
+use cipherlm_files::{printable, shown};
+use cipherlm_infer::KeyFolder;
+use cipherlm_model::{Model, TOKENIZER_FILE, Tokenizer};
+use clap::Args;
+use serde_json::{Value, json};
+use std::path::{Path, PathBuf};
+
+#[derive(Args)]
+pub(crate) struct Options {
+    /// A model folder, or a key, ciphertext, plan or checkpoint file.
+    path: PathBuf,
+}
+
+/// Bytes that tell what a file is.
+const HEAD: u64 = 1024;
+
+/// Prints what stands at the path. False for one of ours that is damaged or incomplete.
+pub(crate) fn run(options: &Options, as_json: bool) -> anyhow::Result<bool> {
+    let facts = if options.path.is_dir() { folder(&options.path)? } else { file(&options.path)? };
+    if as_json {
+        out_json(&facts);
+    } else if let Value::Object(map) = &facts {
+        for (name, value) in map.iter().filter(|(_, value)| !value.is_null()) {
+            // On one line, or a name could pass for a fact.
+            match value {
+                Value::String(text) => say!("{name:<20} {}", printable(text)),
+                other => say!("{name:<20} {}", printable(&other.to_string())),
+            }
+        }
+    }
+    Ok(facts["whole"] != false)
+}
+
+fn folder(path: &Path) -> anyhow::Result<Value> {
+    if let Some((keys, complete)) = KeyFolder::find(path)? {
+        return key_folder(path, &keys, complete);
+    }
+    let steps = with_extension(path, "step");
+    if !steps.is_empty() {
+        let whole =
+            |file: &&PathBuf| objects::facts(file, "", CHECKPOINT_HEAD).is_ok_and(|facts| facts["whole"] == true);
+        let damaged = steps.len() - steps.iter().filter(whole).count();
+        let what = "checkpoints of encrypted runs";
+        return Ok(json!({"what": what, "steps": steps.len(), "damaged": damaged, "whole": damaged == 0}));
+    }
+    if !["model.json", "weights.safetensors"].iter().any(|name| path.join(name).exists()) {
+        bail!("{} is a folder, but not one with a model, keys or checkpoints", shown(path));
+    }
+    Ok(model_folder(path)
+        .unwrap_or_else(|error| json!({"what": "model folder", "whole": false, "reason": format!("{error:#}")})))
+}
+
+/// A client's folder, or a server's. Content of keys is checked when a run loads them; here, that
+/// each is there and has its length.
+fn key_folder(path: &Path, keys: &KeyFolder, complete: bool) -> anyhow::Result<Value> {
+    let client = path.join(SECRET).exists();
+    let files = with_extension(&if client { path.join(SERVER) } else { path.to_owned() }, "key");
+    let short = files.iter().filter(|file| !objects::has_its_length(file)).count();
+    let mut facts = serde_json::to_value(keys)?;
+    let what = if client { "client's key folder: keep it" } else { "evaluation keys: for the server" };
+    facts["what"] = what.into();
+    facts["files"] = files.len().into();
+    facts["damaged"] = short.into();
+    // The folder `server` may have been moved away from the client's.
+    let moved = client && files.is_empty();
+    facts["whole"] = (complete && short == 0 && (moved || files.len() == keys.keys)).into();
+    Ok(facts)
+}
+
+fn model_folder(path: &Path) -> anyhow::Result<Value> {
+    let model = Model::load(path)?;
+    let tokenizer = Tokenizer::load(&path.join(TOKENIZER_FILE))?;
+    let shape = model.shape();
+    let spec = model.spec();
+    let violations: u64 = spec.sites.iter().map(|s| s.violations).sum();
+    let checked: u64 = spec.sites.iter().map(|s| s.checked).sum();
+    Ok(json!({
+        "what": "model folder",
+        "whole": true,
+        "name": spec.name,
+        "layers": shape.layers,
+        "width": shape.d_model,
+        "heads": shape.heads,
+        "vocab": shape.vocab,
+        "tokens_of_tokenizer": tokenizer.vocab(),
+        "context": shape.context,
+        "attention": format!("{:?}", shape.attention),
+        "parameters": shape.parameters(),
+        "weights_blake3": spec.weights_blake3,
+        "certified_sites": spec.sites.len(),
+        "polynomials": spec.sites.iter().filter(|s| s.scheme.is_some()).count(),
+        "values_checked": checked,
+        "violations": violations,
+        "provenance": spec.provenance,
+    }))
+}
+
+fn with_extension(folder: &Path, extension: &str) -> Vec<PathBuf> {
+    let entries = std::fs::read_dir(folder).into_iter().flatten().flatten().map(|entry| entry.path());
+    entries.filter(|path| path.extension().is_some_and(|found| found == extension)).collect()
+}
+
+/// Magic number and identity of a plan, before the objects of a prompt or an answer.
+const MESSAGE_HEAD: u64 = 8 + 32;
+/// Magic number, version, name, sizes and hash, before the objects of a checkpoint.
+const CHECKPOINT_HEAD: u64 = 8 + 4 + 32 + 4 + 4 + 32;
+
+fn file(path: &Path) -> anyhow::Result<Value> {
+    let head = cipherlm_files::head(path, HEAD)?;
+    let (what, skip) = match head.bytes.get(..8) {
+        Some(b"cipherpr") => ("encrypted prompt", MESSAGE_HEAD),
+        Some(b"cipherlo") => ("encrypted answer", MESSAGE_HEAD),
+        Some(b"cipherck") => ("checkpoint of a step", CHECKPOINT_HEAD),
+        Some(start) if start.starts_with(&MAGIC) => ("", 0),
+        _ => {
+            return match tensors::pointer(&head.bytes) {
+                Some(facts) => Ok(facts),
+                None if tensors::looks_like(&head.bytes) => tensors::facts(path),
+                None => text(path, &head.bytes),
+            };
+        }
+    };
+    let plan = head.bytes.get(8..40).filter(|_| what.starts_with("encrypted")).map(String::from_utf8_lossy);
+    let mut facts = objects::facts(path, what, skip)?;
+    facts["bytes"] = head.length.into();
+    facts["plan"] = plan.map(|p| p.trim_end().to_owned()).into();
+    Ok(facts)
+}
+
+/// Only what begins like one of our texts is read.
+fn text(path: &Path, head: &[u8]) -> anyhow::Result<Value> {
+    let start = head.strip_prefix(&[0xef, 0xbb, 0xbf]).unwrap_or(head).trim_ascii_start();
+    if !matches!(start.first(), Some(b'{' | b'[' | b'<')) {
+        bail!("{} is none of our files", shown(path));
+    }
+    json::facts(path)
+}

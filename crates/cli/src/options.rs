@@ -1,0 +1,177 @@
+//! Options that several commands take, and the numbers that options accept.
+//!
+//! Every number is bounded where it is parsed: what would overflow, never end or mean nothing is
+//! refused by the name of its option before anything is loaded.
+
+use anyhow::Context;
+use cipherlm_ckks::bootstrap::Profile as Chain;
+use clap::builder::RangedU64ValueParser;
+use clap::{Args, ValueEnum};
+use std::fs::File;
+use std::io::{IsTerminal, stdin};
+use std::ops::RangeInclusive;
+use std::path::{Path, PathBuf};
+
+/// Longest prompt that is read, in bytes.
+const PROMPT_BYTES: u64 = 1 << 20;
+/// Longest time and largest amount that mean anything: a year, a pebibyte.
+const YEAR: f64 = 366.0 * 86400.0;
+const PEBIBYTE_GIB: f64 = 1_048_576.0;
+
+/// The model's option.
+#[derive(Args)]
+pub(crate) struct ModelOption {
+    /// Model folder, or a name below `models/` (default: the shipped model).
+    #[arg(long = "model", value_name = "MODEL")]
+    model: Option<PathBuf>,
+}
+
+impl ModelOption {
+    /// The folder or name, if one was given.
+    pub(crate) fn get(&self) -> Option<&Path> {
+        self.model.as_deref()
+    }
+}
+
+/// The secure parameter sets, by name.
+#[derive(Clone, Copy, ValueEnum)]
+pub(crate) enum ParameterSet {
+    /// Conservative: the ephemeral secret of bootstrapping has weight 48, like none of the peers'.
+    #[value(name = "n16")]
+    N16,
+    /// One level more and so fewer bootstraps, about a third less time; weight 30, like the peers'.
+    #[value(name = "n16-fast")]
+    N16Fast,
+}
+
+impl ParameterSet {
+    /// Its chain.
+    pub(crate) fn chain(self) -> Chain {
+        match self {
+            Self::N16 => Chain::n16(),
+            Self::N16Fast => Chain::n16_fast(),
+        }
+    }
+}
+
+/// Where the prompt comes from.
+#[derive(Args)]
+pub(crate) struct PromptOption {
+    /// The text to continue; `-` reads it from standard input. Whoever uses this machine sees a
+    /// command line in the list of processes, and a shell keeps it: give a private prompt by `-` or
+    /// --prompt-file.
+    #[arg(long, value_name = "TEXT", conflicts_with = "prompt_file")]
+    prompt: Option<String>,
+    /// Read the prompt from a file. Its last line end is not part of it.
+    #[arg(long, value_name = "FILE")]
+    prompt_file: Option<PathBuf>,
+}
+
+impl PromptOption {
+    /// The prompt; `default` when none was given.
+    pub(crate) fn read(&self, default: Option<&str>) -> anyhow::Result<String> {
+        let text = match (&self.prompt, &self.prompt_file, default) {
+            (Some(text), _, _) if text != "-" => return Ok(text.clone()),
+            (Some(_), _, _) => {
+                if stdin().is_terminal() {
+                    crate::console::err("type the prompt, then Ctrl-D on a line of its own");
+                }
+                cipherlm_files::read_text_from(stdin().lock(), "standard input", PROMPT_BYTES).context("--prompt -")?
+            }
+            (None, Some(file), _) => {
+                let open =
+                    File::open(file).with_context(|| format!("--prompt-file {}", cipherlm_files::shown(file)))?;
+                cipherlm_files::read_text_from(open, &file.to_string_lossy(), PROMPT_BYTES).context("--prompt-file")?
+            }
+            (None, None, Some(text)) => return Ok(text.to_owned()),
+            (None, None, None) => {
+                return Err(crate::exit::usage("no prompt: give --prompt TEXT, --prompt - or --prompt-file FILE"));
+            }
+        };
+        let line = text.strip_suffix('\n').map_or(text.as_str(), |line| line.strip_suffix('\r').unwrap_or(line));
+        Ok(line.to_owned())
+    }
+}
+
+/// A whole number within bounds.
+pub(crate) fn count(bounds: RangeInclusive<u64>) -> RangedU64ValueParser<usize> {
+    RangedU64ValueParser::new().range(bounds)
+}
+
+/// A number of tokens or positions.
+pub(crate) fn tokens() -> RangedU64ValueParser<usize> {
+    count(1..=1 << 20)
+}
+
+/// log2 of the degree of a small ring.
+pub(crate) fn small_ring(text: &str) -> Result<u32, String> {
+    match text.parse() {
+        Ok(log_degree @ 8..=15) => Ok(log_degree),
+        _ => Err("8 to 15; without it the ring has degree 2^16 and 128-bit security".into()),
+    }
+}
+
+/// Seconds from 0 to a year.
+pub(crate) fn seconds(text: &str) -> Result<f64, String> {
+    number(text, "seconds", |x| (0.0..=YEAR).contains(&x), "0 to a year")
+}
+
+/// GiB above 0.
+pub(crate) fn gibibytes(text: &str) -> Result<f64, String> {
+    number(text, "GiB", |x| x > 0.0 && x <= PEBIBYTE_GIB, "above 0 and at most 1048576")
+}
+
+/// A temperature.
+pub(crate) fn temperature(text: &str) -> Result<f64, String> {
+    number(text, "a temperature", |x| (0.0..=1e6).contains(&x), "0 to 1000000")
+}
+
+/// A factor that widens.
+pub(crate) fn margin(text: &str) -> Result<f64, String> {
+    number(text, "a factor", |x| (1.0..=1e6).contains(&x), "1 to 1000000")
+}
+
+/// A largest error.
+pub(crate) fn tolerance(text: &str) -> Result<f64, String> {
+    number(text, "an error", |x| (1e-15..1.0).contains(&x), "1e-15 to 1, 1 left out")
+}
+
+fn number(text: &str, what: &str, fits: impl Fn(f64) -> bool, bounds: &str) -> Result<f64, String> {
+    match text.trim().parse::<f64>() {
+        Ok(value) if fits(value) => Ok(value),
+        _ => Err(format!("it takes {what}, {bounds}")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn absurd_numbers_are_refused() {
+        for text in ["1e300", "inf", "NaN", "-1", "", "1e", "31622401"] {
+            assert!(seconds(text).is_err(), "{text}");
+        }
+        assert_eq!((seconds("0"), seconds(" 2.5 ")), (Ok(0.0), Ok(2.5)));
+        assert!(gibibytes("0").is_err() && gibibytes("1e9").is_err() && gibibytes("0.001").is_ok());
+        assert!(margin("0.99").is_err() && margin("1").is_ok() && tolerance("1").is_err() && tolerance("0").is_err());
+        assert!(small_ring("7").is_err() && small_ring("16").is_err() && small_ring("4294967304").is_err());
+        assert_eq!(small_ring("8"), Ok(8));
+    }
+
+    #[test]
+    fn a_prompt_loses_one_line_end() {
+        let file = std::env::temp_dir().join(format!("cipherlm-prompt-{}", std::process::id()));
+        for (written, read) in [("a\n", "a"), ("a\r\n", "a"), ("a\n\n", "a\n"), ("\u{feff}a", "a"), ("", "")] {
+            std::fs::write(&file, written).unwrap();
+            let option = PromptOption { prompt: None, prompt_file: Some(file.clone()) };
+            assert_eq!(option.read(None).unwrap(), read, "{written:?}");
+        }
+        std::fs::remove_file(&file).unwrap();
+        let text = PromptOption { prompt: Some("a\n".into()), prompt_file: None };
+        assert_eq!(text.read(Some("other")).unwrap(), "a\n");
+        let none = PromptOption { prompt: None, prompt_file: None };
+        assert_eq!(none.read(Some("other")).unwrap(), "other");
+        assert!(none.read(None).is_err());
+    }
+}

@@ -1,0 +1,9 @@
+//! The program from the outside.
+
+mod clear;
+mod common;
+mod encrypted;
+mod inspect;
+mod misuse;
+mod parties;
+mod trouble;
