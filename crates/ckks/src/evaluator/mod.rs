@@ -118,7 +118,7 @@ mod tests {
                 e.rotate_hoisted_qp(&hoisted, element).map(drop),
                 e.rotated_sum(&hoisted, &[element], KeyShape::cheapest(&params, 2).unwrap().special).map(drop),
                 e.conjugate(x).map(drop),
-                e.rescale(x).map(drop),
+                e.rescale(&x.clone().with_scale(Scale::from_log2(80)).unwrap()).map(drop),
                 e.drop_to_level(x, 2).map(drop),
             ];
             for (operation, result) in results.into_iter().enumerate() {
