@@ -68,10 +68,12 @@ impl SecretKey {
         let all = params.limbs(ciphertext.level);
         let few = needed_limbs(params, ciphertext);
         let mut coefficients = self.phase(ciphertext, &few)?;
-        if few.len() < all.len() && largest(&coefficients).log2() >= params.log_of(&few) - SPARE_BITS {
+        let mut coefficient = largest(&coefficients).log2();
+        if few.len() < all.len() && coefficient >= params.log_of(&few) - SPARE_BITS {
             coefficients = self.phase(ciphertext, all)?;
+            coefficient = largest(&coefficients).log2();
         }
-        let (coefficient, modulus) = (largest(&coefficients).log2(), params.log_of(all));
+        let modulus = params.log_of(all);
         // Slots are sums of coefficients over the scale, and must be numbers too.
         let slot = coefficient - ciphertext.scale.log2() + f64::from(params.log_degree());
         if coefficient >= modulus - 1.0 - ROOM_BITS || slot >= f64::from(f64::MAX_EXP) {

@@ -89,6 +89,9 @@ fn secrets_and_messages_are_gone_from_memory() {
     let list: Vec<i64> = integers(1).collect();
     let message = Poly::<Coeff>::from_i64(ring, limbs, &list).unwrap().into_eval();
     let ciphertext = open(&secret, message, zero.clone(), Scale::from_log2(20));
+    // Dropped at once: no later allocation can have covered what decryption left.
+    drop(secret.decrypt(&ciphertext).unwrap());
+    assert!(coefficients.found() < STRAY, "{} words of decrypted coefficients", coefficients.found());
     let decrypted = secret.decrypt(&ciphertext).unwrap();
     assert!(coefficients.found() >= N, "the search must find what is there");
     let decoded = decrypted.decode();

@@ -47,7 +47,8 @@ impl KeyShape {
             return bad("the number of special primes must be between 1 and that of the parameters");
         }
         let capacity = product(&params.primes_of(&params.special_limbs(self.special)));
-        if params.primes_of(params.limbs(self.level)).iter().any(|&q| BigUint::from(q) > capacity) {
+        let largest = params.primes_of(params.limbs(self.level)).into_iter().max();
+        if largest.is_some_and(|q| BigUint::from(q) > capacity) {
             return bad("a prime of the chain is larger than the special modulus");
         }
         Ok(())

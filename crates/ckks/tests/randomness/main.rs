@@ -25,8 +25,8 @@ fn shapes(params: &Params) -> Vec<KeyShape> {
     all.into_iter().filter(|shape| shape.check(params).is_ok()).collect()
 }
 
-/// Every kind of key of one secret.
-fn keys_of(secret: &SecretKey, other: &SecretKey) -> Vec<SwitchingKey> {
+/// Every kind of key of one secret, from two others too.
+fn keys_of(secret: &SecretKey, others: [&SecretKey; 2]) -> Vec<SwitchingKey> {
     let params = secret.params();
     let mut elements = vec![GaloisElement::conjugation(params)];
     elements.extend([1, 2, -1].map(|steps| GaloisElement::rotation(params, steps)));
@@ -34,7 +34,7 @@ fn keys_of(secret: &SecretKey, other: &SecretKey) -> Vec<SwitchingKey> {
     for shape in shapes(params) {
         keys.push(secret.switching_key(KeyPurpose::Relinearise, shape).unwrap());
         keys.extend(elements.iter().map(|&g| secret.switching_key(KeyPurpose::Galois(g), shape).unwrap()));
-        keys.push(secret.switching_key_from(other, shape).unwrap());
+        keys.extend(others.map(|other| secret.switching_key_from(other, shape).unwrap()));
     }
     keys
 }
@@ -50,15 +50,16 @@ fn no_two_keys_share_a_mask_or_an_error() {
             let sparse = [64, 96].map(|weight| SecretKey::sparse_from_seed(params, weight, root(byte)).unwrap());
             let all = [&dense, &sparse[0], &sparse[1]];
             for (kind, secret) in all.into_iter().enumerate() {
-                let other = all[(kind + 1) % 3];
-                let (s, from) = (coefficients(secret), coefficients(other));
+                let others = [1, 2].map(|step| all[(kind + step) % 3]);
+                let (s, from) = (coefficients(secret), others.map(coefficients));
                 let name = format!("set {number}, root {byte}, {}", secret.distribution());
-                for key in keys_of(secret, other) {
+                for key in keys_of(secret, others) {
+                    let from = &from[usize::from(key.purpose() == KeyPurpose::Switch(others[1].id()))];
                     let name = format!("{name}, {} key of {:?}", key.purpose(), key.shape());
                     for (j, [_, a]) in digits(&key).iter().enumerate() {
                         census.mask(&format!("{name}, digit {j}"), a);
                     }
-                    for (j, error) in errors_of(&key, &s, &from).into_iter().enumerate() {
+                    for (j, error) in errors_of(&key, &s, from).into_iter().enumerate() {
                         census.error(&format!("{name}, digit {j}"), error);
                     }
                 }
@@ -85,9 +86,9 @@ fn no_two_keys_share_a_mask_or_an_error() {
     }
 }
 
-/// Six secrets a set; a public key and, per shape, six keys of as many digits.
+/// Six secrets a set; a public key and, per shape, seven keys of as many digits.
 fn census_size(sets: &[Params]) -> usize {
-    let keys = |params| shapes(params).into_iter().map(|shape| 6 * shape.digits(params).len()).sum::<usize>();
+    let keys = |params| shapes(params).into_iter().map(|shape| 7 * shape.digits(params).len()).sum::<usize>();
     sets.iter().map(|params| 6 * (1 + keys(params))).sum()
 }
 
