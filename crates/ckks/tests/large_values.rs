@@ -1,4 +1,5 @@
-//! Values at the limits of floats, of the encoder and of the modulus: right, or refused by name; never a wrong number.
+//! Values at the limits of floats, of the encoder and of the modulus: right, or refused by name;
+//! never a wrong number.
 
 mod common;
 

@@ -1,4 +1,5 @@
-//! What is said to be wiped is not in the memory of the process afterwards: all writable memory is searched for it.
+//! What is said to be wiped is not in the memory of the process afterwards: all writable memory is
+//! searched for it.
 
 #![cfg(target_os = "linux")]
 
@@ -12,7 +13,8 @@ use std::os::unix::fs::FileExt;
 
 /// Words to look for are kept under a mask, so that the search does not find its own list.
 const MASK: u64 = 0x5bd1_e995_9d1b_54a3;
-/// Copies of single words that registers and stacks may leave; a vector that was not wiped has hundreds.
+/// Copies of single words that registers and stacks may leave; a vector that was not wiped has
+/// hundreds.
 const STRAY: usize = 24;
 const N: usize = 1 << 10;
 

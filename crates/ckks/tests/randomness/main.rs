@@ -1,5 +1,6 @@
-//! Randomness of everything that is published, seen by the owner of the secret: masks are never used twice, errors are
-//! present, Gaussian and independent, whatever parameter sets, levels, shapes, distributions and roots are combined.
+//! Randomness of everything that is published, seen by the owner of the secret: masks are never
+//! used twice, errors are present, Gaussian and independent, whatever parameter sets, levels,
+//! shapes, distributions and roots are combined.
 //!
 //! The other suites decrypt and compare, and would pass all the better without any error at all.
 
@@ -124,8 +125,9 @@ fn secrets_have_their_distribution_and_their_own_identity() {
     assert_ne!(SecretKey::generate(&params).unwrap().id(), SecretKey::generate(&params).unwrap().id());
 }
 
-/// Two secure sets with equal chains and different special primes. With one mask and one error for both, the difference of
-/// the keys' limbs is `(P_A - P_B) s` there, and a division gives the secret.
+/// Two secure sets with equal chains and different special primes. With one mask and one error for
+/// both, the difference of the keys' limbs is `(P_A - P_B) s` there, and a division gives the
+/// secret.
 #[test]
 fn a_root_under_two_sets_of_special_primes_does_not_reveal_the_secret() {
     let set = |bits| Params::builder().degree(1 << 13).base(43.0).levels(40.0, 3).special(bits, 1).build().unwrap();
@@ -196,7 +198,8 @@ fn encryptions_of_one_message_are_unrelated() {
     let variance = 3.2f64.powi(2) * (1.0 + 2.0 * 2.0 / 3.0 * params.degree() as f64);
     for (i, left) in errors.iter().enumerate() {
         let measured = left.iter().map(|x| (x * x) as f64).sum::<f64>() / left.len() as f64;
-        // The secret, the ephemeral secret and the errors all vary: 25 % is 5 standard deviations and more.
+        // The secret, the ephemeral secret and the errors all vary: 25 % is 5 standard deviations
+        // and more.
         assert!((0.75..1.25).contains(&(measured / variance)), "{measured} for {variance}");
         for right in &errors[..i] {
             let product: f64 = left.iter().zip(right).map(|(a, b)| (a * b) as f64).sum();
@@ -238,7 +241,8 @@ fn a_seed_of_the_callers_serves_any_number_of_encryptions() {
     census.check();
 }
 
-/// With a public key whose first half is the constant 2^10, each random polynomial of an encryption can be read off.
+/// With a public key whose first half is the constant 2^10, each random polynomial of an encryption
+/// can be read off.
 #[test]
 fn public_encryption_draws_an_ephemeral_secret_and_two_errors() {
     const CONSTANT: i64 = 1 << 10;
