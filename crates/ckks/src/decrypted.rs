@@ -9,7 +9,8 @@ use crate::secrecy::wipe;
 use crate::sharing::Sharing;
 use crate::{Error, KeyId, Params, Scale};
 
-/// Bits between the error bound and half a step of rounding that [`Decrypted::decode_public`] insists on.
+/// Bits between the error bound and half a step of rounding that [`Decrypted::decode_public`]
+/// insists on.
 const LEAST_MARGIN: f64 = 4.0;
 /// The margin of [`Decrypted::public_bits`].
 const PUBLIC_MARGIN: f64 = 16.0;
@@ -19,8 +20,9 @@ const ROUNDING_BITS: f64 = 500.0;
 /// A bound on the error of every slot of a result, complex modulus, in units of the message.
 ///
 /// Take it from a [`Prediction`]: that of the noise machine for the circuit, as in
-/// `decrypted.decode_public(bits, machine_result.prediction())`. A number of the caller's is accepted if it is not below the
-/// error of a single fresh encryption at the scale of the result, which no circuit can undercut.
+/// `decrypted.decode_public(bits, machine_result.prediction())`. A number of the caller's is
+/// accepted if it is not below the error of a single fresh encryption at the scale of the result,
+/// which no circuit can undercut.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct ErrorBound(f64);
 
@@ -36,12 +38,14 @@ impl From<Prediction> for ErrorBound {
     }
 }
 
-/// A decrypted message, noise included. It cannot be cloned, printed or serialised, and is wiped on drop.
+/// A decrypted message, noise included. It cannot be cloned, printed or serialised, and is wiped on
+/// drop.
 ///
-/// The low bits of an approximate decryption depend on the secret key: whoever sees enough of them exactly can solve for
-/// it (Li and Micciancio, "On the security of homomorphic encryption on approximate numbers"). [`Decrypted::decode`] is
-/// for the owner of the key alone. Two ways lead outside: [`Decrypted::decode_public`] for a few values that nobody could
-/// choose, [`Decrypted::decode_flooded`] for everything else.
+/// The low bits of an approximate decryption depend on the secret key: whoever sees enough of them
+/// exactly can solve for it (Li and Micciancio, "On the security of homomorphic encryption on
+/// approximate numbers"). [`Decrypted::decode`] is for the owner of the key alone. Two ways lead
+/// outside: [`Decrypted::decode_public`] for a few values that nobody could choose,
+/// [`Decrypted::decode_flooded`] for everything else.
 ///
 /// ```compile_fail,E0277
 /// fn print<T: std::fmt::Debug>(x: &T) { println!("{x:?}"); }
@@ -63,25 +67,27 @@ impl Decrypted {
 
     /// The slot values rounded to multiples of 2^-`bits`.
     ///
-    /// What this gives: if `error` bounds the error, a component is the rounding of the exact result, and so says nothing of
-    /// the noise, unless the exact component lies within `error` of the middle between two multiples. **In such a boundary
-    /// component the noise decides**, and each of them can tell about one bit of the noise. Of components spread evenly, a part
-    /// of `2^(bits + 1) error` are boundary components: one in eight at the least distance that is accepted, 4 bits, and one
-    /// in 2^15 at that of [`Decrypted::public_bits`]. Whoever chooses messages can choose them at boundaries.
+    /// What this gives: if `error` bounds the error, a component is the rounding of the exact
+    /// result, and so says nothing of the noise, unless the exact component lies within `error` of
+    /// the middle between two multiples. **In such a boundary component the noise decides**, and
+    /// each of them can tell about one bit of the noise. Of components spread evenly, a part of
+    /// `2^(bits + 1) error` are boundary components: one in eight at the least distance that is
+    /// accepted, 4 bits, and one in 2^15 at that of [`Decrypted::public_bits`]. Whoever chooses
+    /// messages can choose them at boundaries.
     ///
-    /// So this is for showing a few values of one's own messages. Results that others choose or collect go through
-    /// [`Decrypted::decode_flooded`]; nothing is counted here.
+    /// So this is for showing a few values of one's own messages. Results that others choose or
+    /// collect go through [`Decrypted::decode_flooded`]; nothing is counted here.
     ///
     /// # Errors
-    /// [`Error::Sharing`] if the bound does not leave `bits` bits and 4 more, [`Error::ErrorBound`] if it is below the error of
-    /// a fresh encryption.
+    /// [`Error::Sharing`] if the bound does not leave `bits` bits and 4 more, [`Error::ErrorBound`]
+    /// if it is below the error of a fresh encryption.
     pub fn decode_public(&self, bits: f64, error: impl Into<ErrorBound>) -> Result<Vec<Complex64>, Error> {
         check_sharing(bits, self.checked(error.into())?, LEAST_MARGIN)?;
         Ok(round_all(self.slots_exact(), bits))
     }
 
-    /// The bits that [`Decrypted::decode_public`] may show with a distance of 16 bits to the error, where one component in
-    /// 2^15 is a boundary component.
+    /// The bits that [`Decrypted::decode_public`] may show with a distance of 16 bits to the error,
+    /// where one component in 2^15 is a boundary component.
     ///
     /// # Errors
     /// [`Error::ErrorBound`] if the bound is below the error of a fresh encryption.
@@ -89,17 +95,18 @@ impl Decrypted {
         Ok((-self.checked(error.into())?.log2() - PUBLIC_MARGIN).floor())
     }
 
-    /// The slot values with Gaussian noise of `sqrt(12 releases slots) 2^(security / 2) error` in each real component, rounded
-    /// to multiples of 2^-`bits`. Counts one release.
+    /// The slot values with Gaussian noise of `sqrt(12 releases slots) 2^(security / 2) error` in
+    /// each real component, rounded to multiples of 2^-`bits`. Counts one release.
     ///
-    /// The noise hides the error of all slots together: Li, Micciancio, Schultz and Sorrell, "Securing approximate
-    /// homomorphic encryption using differential privacy", where the bound is one on the norm of the whole vector, which is
-    /// `sqrt(slots)` times the bound `error` on one slot. Security and number of releases are those of the key's
-    /// [`Sharing`].
+    /// The noise hides the error of all slots together: Li, Micciancio, Schultz and Sorrell,
+    /// "Securing approximate homomorphic encryption using differential privacy", where the bound is
+    /// one on the norm of the whole vector, which is `sqrt(slots)` times the bound `error` on one
+    /// slot. Security and number of releases are those of the key's [`Sharing`].
     ///
     /// # Errors
-    /// [`Error::Sharing`] if the noise does not leave `bits` bits, [`Error::SharingSpent`] if the releases are used up,
-    /// [`Error::ErrorBound`] for an impossible bound, [`Error::KeyMismatch`] for the sharing of another key, and as counting.
+    /// [`Error::Sharing`] if the noise does not leave `bits` bits, [`Error::SharingSpent`] if the
+    /// releases are used up, [`Error::ErrorBound`] for an impossible bound, [`Error::KeyMismatch`]
+    /// for the sharing of another key, and as counting.
     pub fn decode_flooded(
         &self,
         bits: f64,
@@ -132,7 +139,8 @@ impl Decrypted {
         Err(Error::ErrorBound { bound: error.0, least })
     }
 
-    /// About the largest of the slot errors of a fresh encryption, or of one rescale if that is less.
+    /// About the largest of the slot errors of a fresh encryption, or of one rescale if that is
+    /// less.
     fn least_error(&self) -> f64 {
         let model = NoiseModel::new(&self.params);
         let full = model.fresh(self.scale).min(model.rounding(self.scale).mean);
@@ -153,8 +161,8 @@ impl Decrypted {
     }
 }
 
-/// Slot values straight from decryption, for the owner of the secret key; see [`Decrypted`] for why it does not print or
-/// serialise. Wiped on drop.
+/// Slot values straight from decryption, for the owner of the secret key; see [`Decrypted`] for why
+/// it does not print or serialise. Wiped on drop.
 ///
 /// ```compile_fail,E0277
 /// fn send<T: serde::Serialize>(x: &T) -> usize { size_of_val(x) }

@@ -11,10 +11,11 @@ use crate::{Ciphertext, Error, Params};
 
 /// Bits above the scale that decryption reconstructs at first, from a few limbs.
 const HEADROOM_BITS: f64 = 50.0;
-/// Bits of these that a message must leave unused. A message that outgrew the few limbs has coefficients all over their
-/// modulus, and is then taken from all limbs.
+/// Bits of these that a message must leave unused. A message that outgrew the few limbs has
+/// coefficients all over their modulus, and is then taken from all limbs.
 const SPARE_BITS: f64 = 20.0;
-/// Part of the modulus, in bits, that no message may use: 1/8. A message that wrapped around has coefficients there.
+/// Part of the modulus, in bits, that no message may use: 1/8. A message that wrapped around has
+/// coefficients there.
 const ROOM_BITS: f64 = 0.193;
 
 impl SecretKey {
@@ -28,9 +29,9 @@ impl SecretKey {
         self.encrypt_with_seed(plaintext, level, &Seed::random()?)
     }
 
-    /// As [`SecretKey::encrypt`] with randomness of the caller's. The seed is bound to key, level and message: the same call
-    /// gives the same ciphertext, which shows that the message is the same, and any other call shares nothing with it. It
-    /// must be as secret as the key.
+    /// As [`SecretKey::encrypt`] with randomness of the caller's. The seed is bound to key, level
+    /// and message: the same call gives the same ciphertext, which shows that the message is the
+    /// same, and any other call shares nothing with it. It must be as secret as the key.
     ///
     /// # Errors
     /// As [`SecretKey::encrypt`].
@@ -56,9 +57,10 @@ impl SecretKey {
     /// Decrypts. The result can be used at once, but not stored or sent: see [`Decrypted`].
     ///
     /// # Errors
-    /// [`Error::KeyMismatch`] or [`Error::ParamsMismatch`] for a ciphertext of another key or parameter set;
-    /// [`Error::MessageOverflow`] if a coefficient of the message comes within an eighth of half the modulus of the level, so
-    /// that the message has wrapped around, is about to, or is drowned in noise.
+    /// [`Error::KeyMismatch`] or [`Error::ParamsMismatch`] for a ciphertext of another key or
+    /// parameter set; [`Error::MessageOverflow`] if a coefficient of the message comes within an
+    /// eighth of half the modulus of the level, so that the message has wrapped around, is about
+    /// to, or is drowned in noise.
     pub fn decrypt(&self, ciphertext: &Ciphertext) -> Result<Decrypted, Error> {
         let params = self.params();
         params.check_same("decrypt", &ciphertext.params)?;
@@ -68,10 +70,12 @@ impl SecretKey {
         let all = params.limbs(ciphertext.level);
         let few = needed_limbs(params, ciphertext);
         let mut coefficients = self.phase(ciphertext, &few)?;
-        if few.len() < all.len() && largest(&coefficients).log2() >= params.log_of(&few) - SPARE_BITS {
+        let mut coefficient = largest(&coefficients).log2();
+        if few.len() < all.len() && coefficient >= params.log_of(&few) - SPARE_BITS {
             coefficients = self.phase(ciphertext, all)?;
+            coefficient = largest(&coefficients).log2();
         }
-        let (coefficient, modulus) = (largest(&coefficients).log2(), params.log_of(all));
+        let modulus = params.log_of(all);
         // Slots are sums of coefficients over the scale, and must be numbers too.
         let slot = coefficient - ciphertext.scale.log2() + f64::from(params.log_degree());
         if coefficient >= modulus - 1.0 - ROOM_BITS || slot >= f64::from(f64::MAX_EXP) {
@@ -118,8 +122,8 @@ impl PublicKey {
         self.encrypt_with_seed(plaintext, level, &Seed::random()?)
     }
 
-    /// As [`PublicKey::encrypt`] with randomness of the caller's, bound as by [`SecretKey::encrypt_with_seed`]. The seed must
-    /// be kept secret.
+    /// As [`PublicKey::encrypt`] with randomness of the caller's, bound as by
+    /// [`SecretKey::encrypt_with_seed`]. The seed must be kept secret.
     ///
     /// # Errors
     /// As [`SecretKey::encrypt`].
@@ -142,7 +146,8 @@ impl PublicKey {
     }
 }
 
-/// The caller's seed bound to all that an encryption depends on, so that no two encryptions share randomness.
+/// The caller's seed bound to all that an encryption depends on, so that no two encryptions share
+/// randomness.
 fn bound_seed(kind: &str, seed: &Seed, key_id: crate::KeyId, plaintext: &Plaintext, level: usize) -> Seed {
     let mut hasher = blake3::Hasher::new_derive_key("cipherlm-ckks 2 encryption seed");
     hasher.update(seed.expose()).update(plaintext.params().hash().as_bytes()).update(key_id.as_bytes());

@@ -21,9 +21,11 @@
 //! **Noise.** Encryption adds an error of a few units to every coefficient, key switching and rescaling add a rounding error
 //! of the size of the secret, and products multiply errors with messages. In a slot, the error is that of `N` coefficients
 //! added up with random signs, and divided by the scale: at N = 2^16 and a dense secret, a rescale costs 2^13.9 units, so a
-//! scale of 2^45 leaves about 30 bits behind the point. Errors do not show: a message drowned in noise decrypts without
-//! complaint, which is why precision is planned with the noise machine of [`slots`] before anything is encrypted. The
-//! integer part has room too: `|message| * scale` must stay below half the modulus, at level 0 below `q0 / 2`.
+//! scale of 2^45 leaves about 30 bits behind the point. Errors do not show: a message drowned in noise
+//! decrypts without complaint unless the noise fills the modulus, which is why precision is planned
+//! with the noise machine of [`slots`] before anything is encrypted. The integer part has room too:
+//! `|message| * scale` must stay below 7/8 of half the modulus, at level 0 of `q0 / 2`. Encryption and
+//! decryption refuse what is beyond.
 //!
 //! # Keys and trust
 //!

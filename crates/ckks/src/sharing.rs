@@ -8,9 +8,11 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use crate::{Error, KeyId, SecretKey, WireError};
 
-/// What flooding is sized for: the statistical security, in bits, of all releases of a key together, and their number.
+/// What flooding is sized for: the statistical security, in bits, of all releases of a key
+/// together, and their number.
 ///
-/// It is fixed once for a key. A later change would leave the releases before it sized for the wrong number.
+/// It is fixed once for a key. A later change would leave the releases before it sized for the
+/// wrong number.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct SharingContract {
     security: u32,
@@ -21,7 +23,8 @@ impl SharingContract {
     /// `releases` results, hidden with `security` bits of statistical security.
     ///
     /// # Errors
-    /// [`Error::InvalidParams`] for less than 30 or more than 128 bits, or for no or more than 2^20 releases.
+    /// [`Error::InvalidParams`] for less than 30 or more than 128 bits, or for no or more than 2^20
+    /// releases.
     pub fn new(security: u32, releases: u32) -> Result<Self, Error> {
         let refuse = |field, value, allowed| Err(Error::InvalidParams { field, value: f64::from(value), allowed });
         if !(30..=128).contains(&security) {
@@ -43,10 +46,12 @@ impl SharingContract {
         self.releases
     }
 
-    /// Standard deviation of the noise in each real component, relative to a bound on the error of a slot.
+    /// Standard deviation of the noise in each real component, relative to a bound on the error of
+    /// a slot.
     ///
-    /// `slots` errors of at most `error` have a Euclidean norm of at most `sqrt(slots) error`, and Gaussian noise of `sigma` a
-    /// component hides a vector of norm `d` up to a divergence of `d^2 / (2 sigma^2)`: here `2^-security / (24 releases)`.
+    /// `slots` errors of at most `error` have a Euclidean norm of at most `sqrt(slots) error`, and
+    /// Gaussian noise of `sigma` a component hides a vector of norm `d` up to a divergence of
+    /// `d^2 / (2 sigma^2)`: here `2^-security / (24 releases)`.
     pub(crate) fn noise(self, slots: usize) -> f64 {
         (12.0 * f64::from(self.releases) * slots as f64).sqrt() * (f64::from(self.security) / 2.0).exp2()
     }
@@ -77,16 +82,19 @@ fn known() -> MutexGuard<'static, BTreeMap<KeyId, Known>> {
 }
 
 impl SecretKey {
-    /// The right to release results of this key, counted in the file `ledger`, which is made if it is not there.
+    /// The right to release results of this key, counted in the file `ledger`, which is made if it
+    /// is not there.
     ///
-    /// Each release is on disk before its result is returned, so the count survives restarts and holds for all processes that
-    /// use the file. It cannot see a second ledger of another process, nor an older copy put in its place: keep it beside the
-    /// secret, and out of what is restored from backups.
+    /// Each release is on disk before its result is returned, so the count survives restarts and
+    /// holds for all processes that use the file. It cannot see a second ledger of another process,
+    /// nor an older copy put in its place: keep it beside the secret, and out of what is restored
+    /// from backups.
     ///
     /// # Errors
-    /// [`Error::SharingContract`] if the key or the ledger has another contract, [`Error::KeyMismatch`] for the ledger of
-    /// another key, [`Error::Wire`] for a damaged one, [`Error::Storage`]. A key that this process counts elsewhere is refused as
-    /// one with another contract.
+    /// [`Error::SharingContract`] if the key or the ledger has another contract,
+    /// [`Error::KeyMismatch`] for the ledger of another key, [`Error::Wire`] for a damaged one,
+    /// [`Error::Storage`]. A key that this process counts elsewhere is refused as one with another
+    /// contract.
     pub fn sharing(&self, ledger: &Path, contract: SharingContract) -> Result<Sharing, Error> {
         let file = Ledger::open(ledger, self.id(), contract)?;
         drop(file);
@@ -94,8 +102,8 @@ impl SecretKey {
         self.share(contract, Some(ledger))
     }
 
-    /// As [`SecretKey::sharing`], counted in the memory of this process alone: all releases of the key here, however often it
-    /// is loaded, and **none of another process or of an earlier run**.
+    /// As [`SecretKey::sharing`], counted in the memory of this process alone: all releases of the
+    /// key here, however often it is loaded, and **none of another process or of an earlier run**.
     ///
     /// # Errors
     /// [`Error::SharingContract`] if the key has another contract, or a ledger.
@@ -174,8 +182,8 @@ fn check_contract(
 
 /// A locked ledger: a header, and one byte for each release.
 ///
-/// Magic `CLMS`, version, two bytes of zero, key id, security, releases, and the Blake3 hash of all this. A release is one more
-/// byte: there is no moment at which a crash could lower the count.
+/// Magic `CLMS`, version, two bytes of zero, key id, security, releases, and the Blake3 hash of all
+/// this. A release is one more byte: there is no moment at which a crash could lower the count.
 struct Ledger {
     file: File,
     path: PathBuf,

@@ -1,5 +1,6 @@
-//! Attacks on shared approximate decryptions (Li and Micciancio, eprint 2020/1533): solving for the key works on raw values,
-//! which is why they cannot be serialised; counting and averaging shows what `decode_public` and `decode_flooded` let through.
+//! Attacks on shared approximate decryptions (Li and Micciancio, eprint 2020/1533): solving for the
+//! key works on raw values, which is why they cannot be serialised; counting and averaging shows
+//! what `decode_public` and `decode_flooded` let through.
 
 mod common;
 
@@ -35,7 +36,8 @@ fn small_coefficients(params: &Params, ciphertext: &Ciphertext, released: &[Comp
     s.into_coeff().to_f64().iter().filter(|x| x.abs() <= 1.0).count()
 }
 
-/// One fresh ciphertext a key, and what its owner knows of its error: the noise machine's prediction.
+/// One fresh ciphertext a key, and what its owner knows of its error: the noise machine's
+/// prediction.
 struct Release {
     ciphertext: Ciphertext,
     decrypted: Decrypted,
@@ -76,11 +78,13 @@ fn raw_values_give_the_key_away_and_rounded_ones_do_not() {
         public += small_coefficients(&params, &r.ciphertext, &shared);
     }
     assert_eq!(raw, KEYS * N, "the control must recover every coefficient");
-    // Any rounding ruins this attack, so this alone says little: the attackers below count what rounding lets through.
+    // Any rounding ruins this attack, so this alone says little: the attackers below count what
+    // rounding lets through.
     assert_eq!(public, 0);
 }
 
-/// The attacker knows the message and counts components that are not rounded as it would round them.
+/// The attacker knows the message and counts components that are not rounded as it would round
+/// them.
 #[test]
 fn rounding_shows_the_noise_in_boundary_components_alone_and_as_often_as_stated() {
     let params = presets::insecure::small(N, 40.0, 1).unwrap();
@@ -102,7 +106,8 @@ fn rounding_shows_the_noise_in_boundary_components_alone_and_as_often_as_stated(
         total += N;
     }
     assert_eq!(beyond, 0);
-    // At 4 bits an eighth of all components are at a boundary, and a part of these flips: the limit that the text names.
+    // At 4 bits an eighth of all components are at a boundary, and a part of these flips: the limit
+    // that the text names.
     assert!(near > 0 && near < total / 8, "{near} of {total} components flipped");
     // At 16 bits one in 2^15 is at a boundary: less than one of these 25,600.
     assert!(far <= 6, "{far} of {total} components flipped");
@@ -149,9 +154,10 @@ fn more_bits_than_the_bound_leaves_and_bounds_below_the_noise_are_refused() {
     }
 }
 
-/// The best attacker against Gaussian noise knows the message and every possible error, and looks for one of the largest: all
-/// slots at their bound. Over all releases its advantage is that of telling a normal deviate from one shifted by
-/// `sqrt(releases) |error| / sigma`, which must be below `2^(-security / 2)`. The noise is measured, not computed.
+/// The best attacker against Gaussian noise knows the message and every possible error, and looks
+/// for one of the largest: all slots at their bound. Over all releases its advantage is that of
+/// telling a normal deviate from one shifted by `sqrt(releases) |error| / sigma`, which must be
+/// below `2^(-security / 2)`. The noise is measured, not computed.
 #[test]
 fn flooding_hides_the_largest_error_vector_from_the_averages_of_all_releases() {
     for (degree, slots, security, releases) in [(256usize, 128usize, 30, 64u32), (1024, 512, 30, 4), (1024, 16, 40, 16)]

@@ -1,4 +1,5 @@
-//! A directory of keys: written whole or not at all, and every key that is loaded is the one that was listed.
+//! A directory of keys: written whole or not at all, and every key that is loaded is the one that
+//! was listed.
 
 mod common;
 

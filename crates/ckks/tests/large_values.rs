@@ -1,10 +1,11 @@
-//! Values at the limits of floats, of the encoder and of the modulus: right, or refused by name; never a wrong number.
+//! Values at the limits of floats, of the encoder and of the modulus: right, or refused by name;
+//! never a wrong number.
 
 mod common;
 
 use cipherlm_ckks::ring::Seed;
 use cipherlm_ckks::{Ciphertext, Complex64, Error, Evaluator, NoKeys, Params, Plaintext, Scale, SecretKey, presets};
-use common::values;
+use common::{larger, values};
 
 fn encrypted(secret: &SecretKey, value: f64, log_scale: i32, level: usize) -> Result<Ciphertext, Error> {
     let plaintext = Plaintext::encode_real(secret.params(), &[value], 1, Scale::from_log2(log_scale))?;
@@ -60,7 +61,7 @@ fn a_message_that_outgrows_its_modulus_is_an_error_and_not_a_remainder() {
                 Ok(decrypted) => {
                     let decoded = decrypted.decode();
                     let error = |(a, b): (&Complex64, &Complex64)| (a / factor as f64 - b).norm();
-                    let worst = decoded.as_slice().iter().zip(&message).map(error).fold(0.0, f64::max);
+                    let worst = decoded.as_slice().iter().zip(&message).map(error).fold(0.0, larger);
                     assert!(worst < 1e-4, "level {level}, factor {factor}: off by {worst}");
                     assert_eq!(refused, 0, "level {level}: refused and then accepted at factor {factor}");
                     right += 1;

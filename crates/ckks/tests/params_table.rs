@@ -113,7 +113,8 @@ fn hashes_tell_sets_apart() {
     assert_eq!(hash(40.0, 2), hash(40.0, 2));
     assert_ne!(hash(40.0, 2), hash(40.0, 3));
     assert_ne!(hash(40.0, 2), hash(41.0, 2));
-    // Special primes alone tell sets apart, by size and by number; so does a scale that no prime shows.
+    // Special primes alone tell sets apart, by size and by number; so does a scale that no prime
+    // shows.
     let builder = || Params::builder().degree(64).base(43.0).levels(40.0, 2);
     let insecure = |builder| Params::insecure_for_tests(builder).unwrap();
     let [a, b, c] = [(44, 1), (45, 1), (44, 2)].map(|(bits, count)| insecure(builder().special(bits, count)));

@@ -233,7 +233,8 @@ fn hostile_fields_are_named() {
         let e = wire(with(&|b| b[h + 8..h + 12].copy_from_slice(&slots.to_le_bytes())));
         assert!(matches!(e, WireError::Field { field: "slots", .. }));
     }
-    // The first residue becomes 2^50 - 1, above every prime; then the prime, which is no residue either.
+    // The first residue becomes 2^50 - 1, above every prime; then the prime, which is no residue
+    // either.
     let e = wire(with(&|b| b[h + 60..h + 67].fill(0xff)));
     assert!(matches!(e, WireError::Residue { limb: 0, .. }), "{e}");
     let prime = s.params.prime(0).unwrap();
@@ -295,8 +296,8 @@ proptest! {
         prop_assert!(read_all(&params, &bytes).iter().all(Result::is_err));
     }
 
-    /// Bytes behind a header that is right in all but what is drawn, with fields that are often possible: what the parser
-    /// accepts is exactly what it writes.
+    /// Bytes behind a header that is right in all but what is drawn, with fields that are often
+    /// possible: what the parser accepts is exactly what it writes.
     #[test]
     fn what_is_accepted_is_canonical(
         kind in 0u16..6,

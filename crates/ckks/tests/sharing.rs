@@ -1,4 +1,5 @@
-//! The contract under which a key shares flooded results: fixed once, counted across loads, processes and restarts.
+//! The contract under which a key shares flooded results: fixed once, counted across loads,
+//! processes and restarts.
 use cipherlm_ckks::noise::Prediction;
 use cipherlm_ckks::{
     Decrypted, Error, Params, Plaintext, Scale, SecretKey, Sharing, SharingContract, WireError, presets,

@@ -1,4 +1,5 @@
-//! What is said to be wiped is not in the memory of the process afterwards: all writable memory is searched for it.
+//! What is said to be wiped is not in the memory of the process afterwards: all writable memory is
+//! searched for it.
 
 #![cfg(target_os = "linux")]
 
@@ -12,7 +13,8 @@ use std::os::unix::fs::FileExt;
 
 /// Words to look for are kept under a mask, so that the search does not find its own list.
 const MASK: u64 = 0x5bd1_e995_9d1b_54a3;
-/// Copies of single words that registers and stacks may leave; a vector that was not wiped has hundreds.
+/// Copies of single words that registers and stacks may leave; a vector that was not wiped has
+/// hundreds.
 const STRAY: usize = 24;
 const N: usize = 1 << 10;
 
@@ -89,6 +91,9 @@ fn secrets_and_messages_are_gone_from_memory() {
     let list: Vec<i64> = integers(1).collect();
     let message = Poly::<Coeff>::from_i64(ring, limbs, &list).unwrap().into_eval();
     let ciphertext = open(&secret, message, zero.clone(), Scale::from_log2(20));
+    // Dropped at once: no later allocation can have covered what decryption left.
+    drop(secret.decrypt(&ciphertext).unwrap());
+    assert!(coefficients.found() < STRAY, "{} words of decrypted coefficients", coefficients.found());
     let decrypted = secret.decrypt(&ciphertext).unwrap();
     assert!(coefficients.found() >= N, "the search must find what is there");
     let decoded = decrypted.decode();

@@ -1,5 +1,5 @@
-//! What an operation can produce survives the wire: every result of the evaluator, at the extremes of levels and scales, comes
-//! back as it was written.
+//! What an operation can produce survives the wire: every result of the evaluator, at the extremes
+//! of levels and scales, comes back as it was written.
 
 mod common;
 
@@ -21,7 +21,8 @@ fn check(s: &Setup, name: &str, ciphertext: &Ciphertext) {
     assert!(back.to_bytes() == bytes, "{name}: written in another way");
 }
 
-/// Results of every operation that takes ciphertexts to ciphertexts, from operands that are fresh and so keep a seed.
+/// Results of every operation that takes ciphertexts to ciphertexts, from operands that are fresh
+/// and so keep a seed.
 fn results(s: &Setup, level: usize) -> Vec<(&'static str, Ciphertext)> {
     let (e, top) = (&s.evaluator, s.params.max_level());
     let (x, y) = (s.encrypt(&values(N / 2, 1), level), s.encrypt(&values(N / 2, 2), level));

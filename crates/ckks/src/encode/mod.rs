@@ -20,12 +20,14 @@ const MANTISSA_BITS: i32 = 62;
 impl Plaintext {
     /// Encodes complex `values` into `slots` slots at `scale`; missing values are zero.
     ///
-    /// A ciphertext of more slots sees the vector repeated with period `slots`, so a vector with a short period should be
-    /// encoded with `slots` equal to that period: it then stays in a subring and costs less space and time.
+    /// A ciphertext of more slots sees the vector repeated with period `slots`, so a vector with a
+    /// short period should be encoded with `slots` equal to that period: it then stays in a subring
+    /// and costs less space and time.
     ///
-    /// The encoding error of a slot is about `sqrt(slots / 6) / scale`, and not below 2^-48 of the largest value: the transform
-    /// is one in double precision, so scales beyond 2^50 add room and no precision. Its last bit depends on the instructions
-    /// that the FFT uses on this CPU and on the mathematics library, so coefficients can differ by a unit between machines.
+    /// The encoding error of a slot is about `sqrt(slots / 6) / scale`, and not below 2^-48 of the
+    /// largest value: the transform is one in double precision, so scales beyond 2^50 add room and
+    /// no precision. Its last bit depends on the instructions that the FFT uses on this CPU and on
+    /// the mathematics library, so coefficients can differ by a unit between machines.
     ///
     /// # Errors
     /// [`Error::BadSlots`], [`Error::TooManyValues`], [`Error::NotFinite`], [`Error::BadScale`], or
@@ -93,11 +95,13 @@ pub(crate) fn check_scale(operation: &'static str, scale: Scale) -> Result<(), E
     Err(Error::BadScale { operation, log2, min: 0.0, max: MAX_COEFFICIENT_BITS })
 }
 
-/// The largest absolute value. Infinite for a NaN, which comparisons and `f64::max` would let pass: values near the limit of
-/// floats have sums that overflow, and differences of those.
+/// The largest absolute value. Infinite if there is a NaN, which comparisons and `f64::max` would
+/// let pass: values near the limit of floats have sums that overflow, and differences of those.
 pub(crate) fn largest(values: &[f64]) -> f64 {
-    let worse = |x: f64| if x.is_nan() { f64::INFINITY } else { x.abs() };
-    values.iter().fold(0.0, |largest: f64, &x| largest.max(worse(x)))
+    // Absolute values are ordered as their bits are, with NaN at the top.
+    let top = values.iter().fold(0, |top, x| top.max(x.abs().to_bits()));
+    let largest = f64::from_bits(top);
+    if largest.is_nan() { f64::INFINITY } else { largest }
 }
 
 /// Rounds to integers, keeping 62 bits of the largest one.

@@ -5,11 +5,12 @@ use zeroize::Zeroizing;
 
 use crate::{Error, Params, Scale};
 
-/// An encoded message: integer coefficients of a polynomial in `X^(N / 2n)` for `n` slots, and a scale.
+/// An encoded message: integer coefficients of a polynomial in `X^(N / 2n)` for `n` slots, and a
+/// scale.
 ///
-/// A plaintext has no level and no residues: 8 bytes a coefficient whatever the modulus, and `2n` coefficients for a
-/// vector of period `n`. [`Plaintext::lift`] makes the residues for the limbs of one use. Wiped on drop; a
-/// [`LiftedPlaintext`] is not.
+/// A plaintext has no level and no residues: 8 bytes a coefficient whatever the modulus, and `2n`
+/// coefficients for a vector of period `n`. [`Plaintext::lift`] makes the residues for the limbs of
+/// one use. Wiped on drop; a [`LiftedPlaintext`] is not.
 #[derive(Clone)]
 pub struct Plaintext {
     params: Params,
@@ -164,10 +165,11 @@ impl Plaintext {
     }
 }
 
-/// Residues of a plaintext on some limbs; see [`Plaintext::lift`]. For public data: it is not wiped.
+/// Residues of a plaintext on some limbs; see [`Plaintext::lift`]. For public data: it is not
+/// wiped.
 ///
-/// In evaluation order the residues of a subring plaintext are constant over runs of `N / 2n`, so only `2n` residues a
-/// limb are kept and products are scalar products over runs.
+/// In evaluation order the residues of a subring plaintext are constant over runs of `N / 2n`, so
+/// only `2n` residues a limb are kept and products are scalar products over runs.
 #[derive(Clone)]
 pub struct LiftedPlaintext {
     params: Params,

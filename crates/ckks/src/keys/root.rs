@@ -9,11 +9,13 @@ use crate::secrecy::finish;
 /// What a root seed becomes. A change of any label, sampler or order below it needs another number.
 const EXPANSION: &str = "cipherlm-ckks 2 root seed";
 
-/// Where a secret key takes its coefficients, its identity, and the masks and errors of its keys from.
+/// Where a secret key takes its coefficients, its identity, and the masks and errors of its keys
+/// from.
 ///
-/// The stored seed is never used directly: it is bound to the parameter set (all primes, the special ones too), to the
-/// distribution and to the version of the expansion. A seed under two sets is therefore two unrelated secrets. Otherwise
-/// both would share masks and errors modulo common primes, and differences of their keys would show the secret.
+/// The stored seed is never used directly: it is bound to the parameter set (all primes, the
+/// special ones too), to the distribution and to the version of the expansion. A seed under two
+/// sets is therefore two unrelated secrets. Otherwise both would share masks and errors modulo
+/// common primes, and differences of their keys would show the secret.
 pub(super) struct Root {
     stored: Seed,
     bound: Seed,
@@ -55,7 +57,8 @@ impl Root {
         *self.bound.derive("key id", 0).expose()
     }
 
-    /// The seeds of one key. `object` must name everything that tells it from the other keys of this secret.
+    /// The seeds of one key. `object` must name everything that tells it from the other keys of
+    /// this secret.
     pub(super) fn key(&self, object: &str) -> KeySeeds {
         KeySeeds {
             public: *self.bound.derive(&format!("public half of {object}"), 0).expose(),

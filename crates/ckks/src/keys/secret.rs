@@ -11,9 +11,10 @@ use crate::{Error, Params};
 
 /// A secret key. It is wiped on drop and can be neither printed, cloned nor serialised by derive.
 ///
-/// Its coefficients, its identity, and the public halves and errors of its keys come from one root seed by labelled one-way
-/// derivation: generating the same key twice gives the same bytes, and no two keys share a stream. The derivation takes in
-/// the parameter set and the distribution, so that one root seed under two sets gives two unrelated secrets.
+/// Its coefficients, its identity, and the public halves and errors of its keys come from one root
+/// seed by labelled one-way derivation: generating the same key twice gives the same bytes, and no
+/// two keys share a stream. The derivation takes in the parameter set and the distribution, so that
+/// one root seed under two sets gives two unrelated secrets.
 ///
 /// ```compile_fail
 /// fn copy<T: Clone>(x: &T) -> T { x.clone() }
@@ -37,8 +38,9 @@ impl SecretKey {
         Self::from_seed(params, Seed::random()?)
     }
 
-    /// The dense ternary secret of a root seed under these parameters, for tests that repeat and for those who keep 32 bytes.
-    /// Under other parameters the seed gives another secret; [`SecretKey::to_secret_bytes`] stores which ones they were.
+    /// The dense ternary secret of a root seed under these parameters, for tests that repeat and
+    /// for those who keep 32 bytes. Under other parameters the seed gives another secret;
+    /// [`SecretKey::to_secret_bytes`] stores which ones they were.
     ///
     /// # Errors
     /// [`Error::Ring`] only.

@@ -69,15 +69,16 @@ impl Cache {
 }
 
 impl KeyStore {
-    /// Writes the keys of a set to a directory, which must be missing or empty: keys of an earlier set would be listed with
-    /// these. The directory appears whole, under its name, or not at all.
+    /// Writes the keys of a set to a directory, which must be missing or empty: keys of an earlier
+    /// set would be listed with these. The directory appears whole, under its name, or not at all.
     ///
     /// # Errors
     /// [`Error::Storage`], of kind `AlreadyExists` for a directory with something in it.
     pub fn write(directory: &Path, keys: &KeySet) -> Result<(), Error> {
         cipherlm_files::check_folder(directory, Existing::Refuse).map_err(refused)?;
         let mut name = directory.file_name().unwrap_or_default().to_owned();
-        // Told apart from those of other processes and threads; what one of this number left when it was killed is in the way.
+        // Told apart from those of other processes and threads; what one of this number left when
+        // it was killed is in the way.
         static WRITTEN: AtomicUsize = AtomicUsize::new(0);
         name.push(format!(".{}-{}.part", std::process::id(), WRITTEN.fetch_add(1, Ordering::Relaxed)));
         let aside = directory.with_file_name(name);
@@ -188,7 +189,8 @@ impl KeyStore {
         self.cache.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Reads a key, which must be the one that was listed: files can be exchanged after the store was opened.
+    /// Reads a key, which must be the one that was listed: files can be exchanged after the store
+    /// was opened.
     fn load(&self, purpose: KeyPurpose, file: &Listed) -> Result<SwitchingKey, Error> {
         let bytes = cipherlm_files::read(&file.path, file.shape.stored_bytes(&self.params)).map_err(refused)?;
         let key = SwitchingKey::from_bytes_in(&self.params, &bytes, self.form)?;

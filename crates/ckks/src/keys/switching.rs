@@ -153,7 +153,8 @@ pub(super) fn generate(
             (KeyPurpose::Switch(from.id()), label, from.eval(&limbs)?, own)
         }
     };
-    // Everything that tells this key from the others of the secret: no two share a public half or an error.
+    // Everything that tells this key from the others of the secret: no two share a public half or
+    // an error.
     let (KeyShape { level, special }, digits) = (shape, shape.digits(params));
     let label = format!("switching key {label}, level {level}, special {special}, digits {digits:?}");
     let KeySeeds { public: seed, errors } = secret.seeds(&label);

@@ -47,14 +47,16 @@ impl KeyShape {
             return bad("the number of special primes must be between 1 and that of the parameters");
         }
         let capacity = product(&params.primes_of(&params.special_limbs(self.special)));
-        if params.primes_of(params.limbs(self.level)).iter().any(|&q| BigUint::from(q) > capacity) {
+        let largest = params.primes_of(params.limbs(self.level)).into_iter().max();
+        if largest.is_some_and(|q| BigUint::from(q) > capacity) {
             return bad("a prime of the chain is larger than the special modulus");
         }
         Ok(())
     }
 
-    /// Limbs of each digit (indices into the prime pool), lowest first: as few digits as have products of at most that of the
-    /// special primes, and of these cuts the one with the smallest largest digit.
+    /// Limbs of each digit (indices into the prime pool), lowest first: as few digits as have
+    /// products of at most that of the special primes, and of these cuts the one with the smallest
+    /// largest digit.
     pub fn digits(self, params: &Params) -> Vec<Range<usize>> {
         let cut = || {
             let capacity = product(&params.primes_of(&params.special_limbs(self.special)));
@@ -130,7 +132,8 @@ fn product(primes: &[u64]) -> BigUint {
     primes.iter().map(|&q| BigUint::from(q)).product()
 }
 
-/// Contiguous digits with products of at most `bound`, each as long as it can be. A prime above the bound has its own digit.
+/// Contiguous digits with products of at most `bound`, each as long as it can be. A prime above the
+/// bound has its own digit.
 fn greedy(primes: &[u64], bound: &BigUint) -> Vec<Range<usize>> {
     let mut digits: Vec<Range<usize>> = Vec::new();
     let mut filled = BigUint::ZERO;
@@ -152,8 +155,9 @@ fn greedy(primes: &[u64], bound: &BigUint) -> Vec<Range<usize>> {
 
 /// Cuts `primes` into as few digits as `capacity` allows, with the smallest possible largest digit.
 ///
-/// Products are compared as integers: the cut fixes the length of a key in a file, so it must not hang on the last bit of a
-/// logarithm. The greedy cut is optimal for a given bound, and the best bound is the product of some run of primes.
+/// Products are compared as integers: the cut fixes the length of a key in a file, so it must not
+/// hang on the last bit of a logarithm. The greedy cut is optimal for a given bound, and the best
+/// bound is the product of some run of primes.
 fn balanced(primes: &[u64], capacity: &BigUint) -> Vec<Range<usize>> {
     let fewest = greedy(primes, capacity);
     let mut bounds: Vec<BigUint> = Vec::new();

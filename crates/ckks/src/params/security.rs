@@ -44,8 +44,9 @@ pub struct SecurityReport {
     pub log_qp: f64,
     /// The limits it was checked against; `None` for insecure test parameters without a table row.
     pub limit: Option<SecurityLimit>,
-    /// Estimated classical security in bits: inverse proportion through the 128-bit row, within a bit near it and within a
-    /// few up to [`SecurityReport::MOST_BITS`], which stands for that and more.
+    /// Estimated classical security in bits: inverse proportion through the 128-bit row, within a
+    /// bit near it and within a few up to [`SecurityReport::MOST_BITS`], which stands for that and
+    /// more.
     pub bits: f64,
 }
 
@@ -122,8 +123,9 @@ pub(crate) fn estimate_bits(limit: SecurityLimit, log_qp: f64) -> f64 {
 mod tests {
     use super::*;
 
-    /// The table of docs/parameters.md, from runs of the estimators named there, and independent figures for its dense rows:
-    /// table 5.2 of "Security Guidelines for Implementing Homomorphic Encryption" (eprint 2024/463), ternary secrets, 128 bits.
+    /// The table of docs/parameters.md, from runs of the estimators named there, and independent
+    /// figures for its dense rows: table 5.2 of "Security Guidelines for Implementing Homomorphic
+    /// Encryption" (eprint 2024/463), ternary secrets, 128 bits.
     #[test]
     fn every_row_is_the_measured_one_and_dense_rows_agree_with_the_guidelines() {
         let limit = |log_n: u32, secret| security_limit(1 << log_n, secret).map(|l| (l.hard, l.soft));

@@ -40,7 +40,8 @@ impl Meta {
         let (hi, lo) = (f64::from_bits(reader.u64()?), f64::from_bits(reader.u64()?));
         let scale = Scale::from_parts(hi, lo).ok_or_else(|| field("scale", hi.to_bits()))?;
         let level = level as usize;
-        // Whatever the evaluator can leave: a scale may be above the modulus of a level that was dropped to.
+        // Whatever the evaluator can leave: a scale may be above the modulus of a level that was
+        // dropped to.
         check_scale("read", scale).map_err(|_| field("scale", hi.to_bits()))?;
         Ok(Self { level, parts: parts.into(), seeded: seeded == 1, slots: slots as usize, scale })
     }

@@ -44,8 +44,9 @@ pub trait Wire: Sized {
     /// Reads one object that fills `bytes` exactly.
     ///
     /// # Errors
-    /// [`Error::Wire`] for anything malformed, [`Error::ParamsMismatch`] for an object of another parameter set. No input
-    /// panics. Memory beyond three times the input is never taken, and none before the length has been checked.
+    /// [`Error::Wire`] for anything malformed, [`Error::ParamsMismatch`] for an object of another
+    /// parameter set. No input panics. Memory beyond three times the input is never taken, and none
+    /// before the length has been checked.
     fn from_bytes(params: &Params, bytes: &[u8]) -> Result<Self, Error> {
         let (object, rest) = Self::from_prefix(params, bytes)?;
         if rest.is_empty() { Ok(object) } else { Err(WireError::TrailingBytes { extra: rest.len() as u64 }.into()) }

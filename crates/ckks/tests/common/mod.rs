@@ -46,9 +46,14 @@ impl Setup {
     }
 }
 
-/// Bits of the worst slot.
+/// Bits of the worst slot; none if one is no number.
 pub(crate) fn bits_of(found: &[Complex64], expected: &[Complex64]) -> f64 {
-    -found.iter().zip(expected).map(|(a, b)| (a - b).norm()).fold(f64::MIN_POSITIVE, f64::max).log2()
+    -found.iter().zip(expected).map(|(a, b)| (a - b).norm()).fold(f64::MIN_POSITIVE, larger).log2()
+}
+
+/// The larger of two errors, where one that is no number is infinite.
+pub(crate) fn larger(a: f64, b: f64) -> f64 {
+    if a.is_nan() || b.is_nan() { f64::INFINITY } else { a.max(b) }
 }
 
 /// `count` values in the unit square, the same for the same seed.

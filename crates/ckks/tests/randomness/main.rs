@@ -1,5 +1,6 @@
-//! Randomness of everything that is published, seen by the owner of the secret: masks are never used twice, errors are
-//! present, Gaussian and independent, whatever parameter sets, levels, shapes, distributions and roots are combined.
+//! Randomness of everything that is published, seen by the owner of the secret: masks are never
+//! used twice, errors are present, Gaussian and independent, whatever parameter sets, levels,
+//! shapes, distributions and roots are combined.
 //!
 //! The other suites decrypt and compare, and would pass all the better without any error at all.
 
@@ -25,8 +26,8 @@ fn shapes(params: &Params) -> Vec<KeyShape> {
     all.into_iter().filter(|shape| shape.check(params).is_ok()).collect()
 }
 
-/// Every kind of key of one secret.
-fn keys_of(secret: &SecretKey, other: &SecretKey) -> Vec<SwitchingKey> {
+/// Every kind of key of one secret, from two others too.
+fn keys_of(secret: &SecretKey, others: [&SecretKey; 2]) -> Vec<SwitchingKey> {
     let params = secret.params();
     let mut elements = vec![GaloisElement::conjugation(params)];
     elements.extend([1, 2, -1].map(|steps| GaloisElement::rotation(params, steps)));
@@ -34,7 +35,7 @@ fn keys_of(secret: &SecretKey, other: &SecretKey) -> Vec<SwitchingKey> {
     for shape in shapes(params) {
         keys.push(secret.switching_key(KeyPurpose::Relinearise, shape).unwrap());
         keys.extend(elements.iter().map(|&g| secret.switching_key(KeyPurpose::Galois(g), shape).unwrap()));
-        keys.push(secret.switching_key_from(other, shape).unwrap());
+        keys.extend(others.map(|other| secret.switching_key_from(other, shape).unwrap()));
     }
     keys
 }
@@ -50,15 +51,16 @@ fn no_two_keys_share_a_mask_or_an_error() {
             let sparse = [64, 96].map(|weight| SecretKey::sparse_from_seed(params, weight, root(byte)).unwrap());
             let all = [&dense, &sparse[0], &sparse[1]];
             for (kind, secret) in all.into_iter().enumerate() {
-                let other = all[(kind + 1) % 3];
-                let (s, from) = (coefficients(secret), coefficients(other));
+                let others = [1, 2].map(|step| all[(kind + step) % 3]);
+                let (s, from) = (coefficients(secret), others.map(coefficients));
                 let name = format!("set {number}, root {byte}, {}", secret.distribution());
-                for key in keys_of(secret, other) {
+                for key in keys_of(secret, others) {
+                    let from = &from[usize::from(key.purpose() == KeyPurpose::Switch(others[1].id()))];
                     let name = format!("{name}, {} key of {:?}", key.purpose(), key.shape());
                     for (j, [_, a]) in digits(&key).iter().enumerate() {
                         census.mask(&format!("{name}, digit {j}"), a);
                     }
-                    for (j, error) in errors_of(&key, &s, &from).into_iter().enumerate() {
+                    for (j, error) in errors_of(&key, &s, from).into_iter().enumerate() {
                         census.error(&format!("{name}, digit {j}"), error);
                     }
                 }
@@ -85,9 +87,9 @@ fn no_two_keys_share_a_mask_or_an_error() {
     }
 }
 
-/// Six secrets a set; a public key and, per shape, six keys of as many digits.
+/// Six secrets a set; a public key and, per shape, seven keys of as many digits.
 fn census_size(sets: &[Params]) -> usize {
-    let keys = |params| shapes(params).into_iter().map(|shape| 6 * shape.digits(params).len()).sum::<usize>();
+    let keys = |params| shapes(params).into_iter().map(|shape| 7 * shape.digits(params).len()).sum::<usize>();
     sets.iter().map(|params| 6 * (1 + keys(params))).sum()
 }
 
@@ -123,8 +125,9 @@ fn secrets_have_their_distribution_and_their_own_identity() {
     assert_ne!(SecretKey::generate(&params).unwrap().id(), SecretKey::generate(&params).unwrap().id());
 }
 
-/// Two secure sets with equal chains and different special primes. With one mask and one error for both, the difference of
-/// the keys' limbs is `(P_A - P_B) s` there, and a division gives the secret.
+/// Two secure sets with equal chains and different special primes. With one mask and one error for
+/// both, the difference of the keys' limbs is `(P_A - P_B) s` there, and a division gives the
+/// secret.
 #[test]
 fn a_root_under_two_sets_of_special_primes_does_not_reveal_the_secret() {
     let set = |bits| Params::builder().degree(1 << 13).base(43.0).levels(40.0, 3).special(bits, 1).build().unwrap();
@@ -195,7 +198,8 @@ fn encryptions_of_one_message_are_unrelated() {
     let variance = 3.2f64.powi(2) * (1.0 + 2.0 * 2.0 / 3.0 * params.degree() as f64);
     for (i, left) in errors.iter().enumerate() {
         let measured = left.iter().map(|x| (x * x) as f64).sum::<f64>() / left.len() as f64;
-        // The secret, the ephemeral secret and the errors all vary: 25 % is 5 standard deviations and more.
+        // The secret, the ephemeral secret and the errors all vary: 25 % is 5 standard deviations
+        // and more.
         assert!((0.75..1.25).contains(&(measured / variance)), "{measured} for {variance}");
         for right in &errors[..i] {
             let product: f64 = left.iter().zip(right).map(|(a, b)| (a * b) as f64).sum();
@@ -237,7 +241,8 @@ fn a_seed_of_the_callers_serves_any_number_of_encryptions() {
     census.check();
 }
 
-/// With a public key whose first half is the constant 2^10, each random polynomial of an encryption can be read off.
+/// With a public key whose first half is the constant 2^10, each random polynomial of an encryption
+/// can be read off.
 #[test]
 fn public_encryption_draws_an_ephemeral_secret_and_two_errors() {
     const CONSTANT: i64 = 1 << 10;

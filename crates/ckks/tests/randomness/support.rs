@@ -1,4 +1,5 @@
-//! What the owner of a secret can compute: coefficients of secrets, and the errors inside of what was published.
+//! What the owner of a secret can compute: coefficients of secrets, and the errors inside of what
+//! was published.
 
 use cipherlm_ckks::ring::{Coeff, Eval, Limbs, Poly, Seed, sample};
 use cipherlm_ckks::wire::HEADER_BYTES;
@@ -80,7 +81,8 @@ pub(crate) fn halves(key: &PublicKey) -> [Poly<Eval>; 2] {
     [unpacked(params, limbs, &bytes, start + 32), a]
 }
 
-/// `b + a t - P g s` of each digit of a key: its errors. `target` and `source` are `t` and `s` as integers.
+/// `b + a t - P g s` of each digit of a key: its errors. `target` and `source` are `t` and `s` as
+/// integers.
 fn key_errors(key: &SwitchingKey, target: &Poly<Eval>, source: &Poly<Eval>) -> Vec<Vec<i64>> {
     let (params, limbs, shape) = (key.params(), key.limbs(), key.shape());
     let special = params.special_limbs(shape.special);

@@ -94,8 +94,9 @@ pub(super) fn scale_bits(scale: Scale) -> u64 {
     scale.to_f64().to_bits()
 }
 
-/// Blake3 of what a value feeds it, with lengths in 64 bits. The standard library's hasher may change from one
-/// release to the next, and with it everything that a seed of the noise machine draws.
+/// Blake3 of what a value feeds it, with lengths in 64 bits. The standard library's hasher may
+/// change from one release to the next, and with it everything that a seed of the noise machine
+/// draws.
 struct Stable(blake3::Hasher);
 
 impl Hasher for Stable {
