@@ -1,6 +1,7 @@
 //! `cargo xtask ci`: everything a change must pass, in the order that fails fastest.
 
 use crate::build::{EVERYDAY, WHOLE};
+use crate::flags::{Fuzz, Soak};
 use std::time::Instant;
 use xshell::{Shell, cmd};
 
@@ -16,7 +17,7 @@ pub(crate) fn run(sh: &Shell) -> anyhow::Result<()> {
         Ok(())
     };
     step("format", &|| Ok(cmd!(sh, "cargo fmt --all -- --check").run()?))?;
-    step("tidy", &|| crate::tidy::run(sh))?;
+    step("tidy", &|| crate::tidy::run(sh, &crate::flags::Tidy { shrink: false, count: false }))?;
     step("deny", &|| deny(sh))?;
     step("clippy", &|| clippy(sh))?;
     step("documentation", &|| {
@@ -31,6 +32,9 @@ pub(crate) fn run(sh: &Shell) -> anyhow::Result<()> {
         Ok(cmd!(sh, "cargo test {EVERYDAY...} {args...}").ignore_stdout().run()?)
     })?;
     step("tests", &|| crate::test::run(sh, &crate::flags::Test { slow: false, full: false, train: true }))?;
+    let second = Fuzz { target: None, seconds: Some(1.0), inputs: None, seed: None, json: None, renew: false };
+    step("fuzz", &|| crate::fuzz::run(sh, &second))?;
+    step("soak", &|| crate::soak::run(sh, &Soak { seconds: Some(25.0), seed: None, train: false, json: None }))?;
     println!("\nCI took {:.0} s:", start.elapsed().as_secs_f64());
     for (name, seconds) in timings {
         println!("  {name:<18} {seconds:>6.0} s");

@@ -92,9 +92,55 @@ xflags::xflags! {
         }
         /// Writes the tables of docs/*.md again from the results in docs/results; `tidy` refuses documents that differ.
         cmd tables {}
+        /// Fuzzes every parser and every file of ours; a fault is saved under target/fuzz.
+        cmd fuzz {
+            /// Only this target.
+            optional --target name: String
+            /// Stop each target after so many seconds (default 600).
+            optional --seconds n: f64
+            /// Stop each target after so many inputs (default 10^7).
+            optional --inputs n: u64
+            /// Seed of the mutations (default 1).
+            optional --seed s: u64
+            /// Where to write the counts as JSON.
+            optional --json file: PathBuf
+            /// Write the committed corpus again from what this run finds.
+            optional --renew
+        }
+        /// Does a test fail when the code is wrong? cargo-mutants over the modules where faults do not show in results.
+        cmd mutants {
+            /// Only this part of the mutants: `0/8`.
+            optional --shard part: String
+            /// The mutants of xtask/mutants/named.json instead.
+            optional --named
+            /// Of the named ones, those whose name or file contains this.
+            optional --filter text: String
+            /// Also named mutants whose tests build burn.
+            optional --train
+            /// Only list them.
+            optional --list
+            /// Where to write the counts as JSON.
+            optional --json file: PathBuf
+        }
+        /// Kills the program, fills its disk and damages its files, in insecure rings: no wrong answer, no panic, no lost work.
+        cmd soak {
+            /// Stop after about so many seconds (default: 50 kills of each command, every damage).
+            optional --seconds n: f64
+            /// Seed of the moments and damages (default 1).
+            optional --seed s: u64
+            /// Also kill training, which builds burn.
+            optional --train
+            /// Where to write the counts as JSON.
+            optional --json file: PathBuf
+        }
         /// What CI runs.
         cmd ci {}
         /// Checks the invariants and house rules.
-        cmd tidy {}
+        cmd tidy {
+            /// Take out of the lists in xtask/tidy what is mended by now; they never get longer.
+            optional --shrink
+            /// Only count the lines of Rust outside tests and examples.
+            optional --count
+        }
     }
 }

@@ -6,8 +6,15 @@ mod ci;
 mod cli;
 mod experiment;
 mod flags;
+mod fuzz;
 mod machine;
+mod mutants;
 mod plot;
+// The fuzzer's generator; not all of it is needed here.
+#[allow(dead_code)]
+#[path = "../../fuzz/src/rng.rs"]
+mod rng;
+mod soak;
 mod tables;
 mod test;
 mod tidy;
@@ -38,8 +45,11 @@ fn run(flags: Xtask) -> anyhow::Result<()> {
         XtaskCmd::Experiment(f) => experiment::run(&sh, &f),
         XtaskCmd::Tables(_) => tables::run(&sh),
         XtaskCmd::Train(f) => cli::train(&sh, &f),
+        XtaskCmd::Fuzz(f) => fuzz::run(&sh, &f),
+        XtaskCmd::Mutants(f) => mutants::run(&sh, &f),
+        XtaskCmd::Soak(f) => soak::run(&sh, &f),
         XtaskCmd::Ci(_) => ci::run(&sh),
-        XtaskCmd::Tidy(_) => tidy::run(&sh),
+        XtaskCmd::Tidy(f) => tidy::run(&sh, &f),
     }
 }
 

@@ -135,3 +135,11 @@ fn limbs_that_a_set_does_not_have_are_refused() {
     let all = params.log2_of(&params.ring().limbs()).unwrap();
     assert!((all - params.log_qp()).abs() < 1e-9);
 }
+
+#[test]
+fn any_number_of_levels_is_refused_without_memory_for_them() {
+    for count in [200, 1 << 40, usize::MAX / 8, usize::MAX] {
+        let refused = Params::builder().degree(1 << 10).levels(40.0, count).build().map(drop);
+        assert!(matches!(refused, Err(Error::InvalidParams { field: "levels", .. })), "{count}: {refused:?}");
+    }
+}

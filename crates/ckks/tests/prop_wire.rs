@@ -86,6 +86,19 @@ fn a_key_set_cut_between_two_keys_is_refused() {
 }
 
 #[test]
+fn a_key_that_stands_twice_in_a_set_is_refused() {
+    let s = small();
+    let keys = s.evaluator.keys();
+    for key in keys.iter() {
+        let mut bytes = keys.to_bytes();
+        bytes.extend(key.to_bytes());
+        bytes[..8].copy_from_slice(&(keys.len() as u64 + 1).to_le_bytes());
+        let twice = KeySet::from_bytes(&s.params, &bytes).err().unwrap();
+        assert!(matches!(twice, Error::Wire(WireError::Field { value: 2, .. })), "{twice}");
+    }
+}
+
+#[test]
 fn keys_stream_from_a_directory_within_a_budget() {
     let s = setup(N, 40.0, 2, &[1, 2, 3, 4]);
     let directory = std::env::temp_dir().join(format!("cipherlm-ckks-keys-{}", std::process::id()));

@@ -103,7 +103,9 @@ impl Model {
         if found != spec.weights_blake3 {
             return Err(SpecError::WeightsHash { expected: spec.weights_blake3, found });
         }
-        let weights = Weights::from_bytes(weights)?;
+        // Values of an F64 file become those that a save would keep.
+        let mut weights = Weights::from_bytes(weights)?;
+        weights.round_to_f32();
         weights.check(&spec.shape)?;
         let known = spec.shape.sites();
         let in_order = spec.sites.iter().map(|s| (s.name.clone(), s.function)).eq(known);
@@ -121,9 +123,13 @@ impl Model {
         let write =
             |name, bytes: &[u8]| cipherlm_files::write(&dir.join(name), bytes, Existing::Replace, Access::Everyone);
         cipherlm_files::create_folder(dir)?;
-        let mut text = serde_json::to_string_pretty(&self.spec).map_err(|e| SpecError::malformed(MODEL_FILE, e))?;
+        // Files written elsewhere may hold the same tensors in another order or type: the hash is that of these.
+        let weights = self.weights.to_bytes()?;
+        let hash = blake3::hash(&weights).to_hex().to_string();
+        let spec = ModelSpec { weights_blake3: hash, ..self.spec.clone() };
+        let mut text = serde_json::to_string_pretty(&spec).map_err(|e| SpecError::malformed(MODEL_FILE, e))?;
         text.push('\n');
-        write(WEIGHTS_FILE, &self.weights.to_bytes()?)?;
+        write(WEIGHTS_FILE, &weights)?;
         Ok(write(MODEL_FILE, text.as_bytes())?)
     }
 

@@ -206,3 +206,32 @@ fn a_violation_names_what_left_the_range() {
     };
     assert!(min < lo || max > hi, "[{min}, {max}] lies in [{lo}, {hi}]");
 }
+
+#[test]
+fn a_model_whose_weights_were_written_elsewhere_is_saved_whole() {
+    let shape = Shape::preset("test").unwrap();
+    let model = random::weights_only("doubles", &shape, 7).unwrap();
+    // The same tensors in another type, with values between two of f32, and the last tensor first.
+    let (mut header, mut data) = (String::from("{"), Vec::new());
+    for (name, tensor) in model.weights().iter().collect::<Vec<_>>().into_iter().rev() {
+        let from = data.len();
+        data.extend(tensor.data.iter().flat_map(|x| (x * (1.0 + 1e-12)).to_le_bytes()));
+        let comma = if from == 0 { "" } else { "," };
+        header += &format!(
+            "{comma}\"{name}\":{{\"dtype\":\"F64\",\"shape\":{:?},\"data_offsets\":[{from},{}]}}",
+            tensor.dims,
+            data.len()
+        );
+    }
+    header.push('}');
+    let weights = [(header.len() as u64).to_le_bytes().as_slice(), header.as_bytes(), &data].concat();
+    let description = serde_json::to_string(model.spec()).unwrap();
+    let hash = blake3::hash(&weights).to_hex().to_string();
+    let description = description.replace(&model.spec().weights_blake3, &hash);
+    let read = Model::from_parts(&description, &weights).unwrap();
+    let folder = std::env::temp_dir().join(format!("cipherlm-doubles-{}", std::process::id()));
+    read.save(&folder).unwrap();
+    let again = Model::load(&folder).unwrap();
+    std::fs::remove_dir_all(&folder).unwrap();
+    assert!(again.weights() == read.weights() && again.shape() == read.shape());
+}

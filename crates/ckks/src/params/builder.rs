@@ -26,6 +26,9 @@ pub struct ParamsBuilder {
     special: Special,
 }
 
+/// Levels of a chain, level 0 included.
+const MAX_LEVELS: usize = 200;
+
 #[derive(Clone, Copy, Debug, PartialEq)]
 enum Special {
     Count(usize),
@@ -53,7 +56,8 @@ impl ParamsBuilder {
 
     /// Adds `count` levels of `bits` bits on top of those already there; above 50 bits a level is a pair of primes.
     pub fn levels(mut self, bits: f64, count: usize) -> Self {
-        self.levels.extend(std::iter::repeat_n(bits, count));
+        // More than there may be are refused by `build`: no memory for them.
+        self.levels.extend(std::iter::repeat_n(bits, count.min(MAX_LEVELS + 1)));
         self
     }
 
@@ -109,7 +113,7 @@ impl ParamsBuilder {
                 return Err(Error::InvalidParams { field: "level bits", value, allowed: "20 to 100 bits a level" });
             }
         }
-        if group_bits.len() > 200 {
+        if group_bits.len() > MAX_LEVELS {
             let value = group_bits.len() as f64;
             return Err(Error::InvalidParams { field: "levels", value, allowed: "at most 200 levels" });
         }

@@ -229,7 +229,12 @@ impl KeySet {
         let mut set = Self::new();
         for _ in 0..u64::from_le_bytes(*count) {
             let (key, rest) = SwitchingKey::from_prefix_in(params, bytes, form)?;
+            let before = set.len();
             set.insert(key)?;
+            // The same purpose and level twice: which of the two is meant?
+            if set.len() == before {
+                return Err(field("keys of one purpose and level", 2u8));
+            }
             bytes = rest;
         }
         if bytes.is_empty() { Ok(set) } else { Err(WireError::TrailingBytes { extra: bytes.len() as u64 }.into()) }

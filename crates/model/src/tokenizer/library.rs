@@ -46,7 +46,7 @@ impl Library {
                 return Err(SpecError::malformed(what, reason));
             }
         }
-        check_unknown(inner.get_model()).map_err(|reason| SpecError::malformed(what, reason))?;
+        check_vocabulary(inner.get_model()).map_err(|reason| SpecError::malformed(what, reason))?;
         let size = inner.get_vocab(true).into_values().max().map_or(0, |id| id as usize + 1);
         if size == 0 || size > MAX_TOKENS {
             return Err(SpecError::malformed(what, format!("{size} tokens, expected 1 to {MAX_TOKENS}")));
@@ -96,9 +96,13 @@ impl Library {
     }
 }
 
-/// Encoding fails on characters outside the vocabulary when the token for them is missing: found here, once.
-fn check_unknown(model: &ModelWrapper) -> std::result::Result<(), String> {
+/// Faults that would show on some texts only: an id that two tokens share, and no token for unknown characters.
+fn check_vocabulary(model: &ModelWrapper) -> std::result::Result<(), String> {
     let vocab = model.get_vocab();
+    let mut ids = std::collections::HashSet::new();
+    if let Some((text, id)) = vocab.iter().find(|(_, id)| !ids.insert(**id)) {
+        return Err(format!("the id {id} of {text:?} stands twice"));
+    }
     let unknown = match model {
         ModelWrapper::BPE(m) => m.get_unk_token().clone(),
         ModelWrapper::WordPiece(m) => Some(m.unk_token.clone()),
@@ -126,9 +130,21 @@ pub(super) fn gpt2(vocab_json: &str, merges: &str) -> Result<Library> {
     let vocab: Map<String, Value> =
         serde_json::from_str(vocab_json).map_err(|e| SpecError::malformed("vocab.json", e))?;
     let lines = merges.lines().filter(|line| !line.starts_with("#version") && !line.is_empty());
+    // Characters without a token would be left out of the text, silently.
+    if let Some(byte) = (0..=255u8).find(|&b| !vocab.contains_key(&to_printable(&[b]))) {
+        return Err(SpecError::malformed("vocab.json", format!("byte {byte} has no token")));
+    }
+    let mut ids = std::collections::HashSet::new();
+    if let Some((text, id)) = vocab.iter().find(|(_, id)| id.as_u64().is_none_or(|id| !ids.insert(id))) {
+        return Err(SpecError::malformed(
+            "vocab.json",
+            format!("the id {id} of {text:?} is no number, or stands twice"),
+        ));
+    }
+    let known = |text: &str| vocab.contains_key(text);
     let pair = |line: &str| match line.split_once(' ') {
-        Some((a, b)) if vocab.contains_key(a) && vocab.contains_key(b) => Ok(json!([a, b])),
-        _ => Err(SpecError::malformed("merges", format!("`{line}` is not a pair of known tokens"))),
+        Some((a, b)) if known(a) && known(b) && known(&format!("{a}{b}")) => Ok(json!([a, b])),
+        _ => Err(SpecError::malformed("merges", format!("`{line}` is not a pair of known tokens that makes one"))),
     };
     let merges = lines.map(pair).collect::<Result<Vec<_>>>()?;
     let marked = vocab.iter().filter(|(text, _)| text.starts_with("<|") && text.ends_with("|>"));

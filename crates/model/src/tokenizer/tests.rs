@@ -259,3 +259,37 @@ fn a_padded_vocabulary_is_accepted_and_a_short_one_is_not() {
     let error = tokenizer.check_shape(&shape(289)).unwrap_err();
     assert!(matches!(error, SpecError::Vocabulary { tokenizer: 290, model: 289 }), "{error}");
 }
+
+#[test]
+fn vocabularies_that_would_change_a_text_are_refused() {
+    let name = |b: usize| (to_printable(&[b as u8]), b);
+    let names = |skip: usize| (0..256usize).filter(move |b| *b != skip).map(name);
+    let file = |list: Vec<(String, usize)>| {
+        let entries = list.into_iter().map(|(text, id)| (text, id.into()));
+        let map: serde_json::Map<String, serde_json::Value> = entries.collect();
+        serde_json::to_string(&map).unwrap()
+    };
+    assert!(Tokenizer::from_gpt2(&file(names(256).collect()), "").is_ok());
+    assert!(Tokenizer::from_gpt2(&file(names(0xc3).collect()), "").is_err(), "a byte without a token");
+    let twice = names(256).map(|(t, i)| (t, if i == 7 { 8 } else { i })).collect();
+    assert!(Tokenizer::from_gpt2(&file(twice), "").is_err(), "an id twice");
+    assert!(Tokenizer::from_gpt2(&file(names(256).collect()), "t h").is_err(), "a merge without its token");
+    let json = |second: u32| {
+        let model = format!(r#"{{"type":"BPE","vocab":{{"a":0,"b":{second}}},"merges":[]}}"#);
+        Tokenizer::from_json(&format!(r#"{{"version":"1.0","model":{model}}}"#))
+    };
+    assert!(json(1).is_ok() && json(0).is_err(), "an id twice");
+    // llama2.c: the token that stands for a byte must read as that byte.
+    let scored = |wrong: u8| {
+        let mut bytes = 8i32.to_le_bytes().to_vec();
+        let marks = ["<unk>".to_owned(), "<s>".into(), "</s>".into()];
+        let names = (0..=255u8).map(|b| format!("<0x{:02X}>", if b == b'a' { wrong } else { b }));
+        for name in marks.into_iter().chain(names) {
+            bytes.extend(0f32.to_le_bytes());
+            bytes.extend((name.len() as u32).to_le_bytes());
+            bytes.extend(name.bytes());
+        }
+        Tokenizer::from_llama2c(&bytes)
+    };
+    assert!(scored(b'a').is_ok() && scored(b'b').is_err());
+}
