@@ -164,8 +164,9 @@ struct Talk<'t> {
     exact: Runner<'t>,
     session: Session<Encrypted<Keys>>,
     server: Option<Server<Keys>>,
-    /// Tokens that the server has not seen yet.
+    /// Tokens that the server has seen.
     before: Vec<u32>,
+    /// Tokens that it has not seen yet.
     fresh: Vec<u32>,
     rows: Vec<Row>,
     /// For the prompt, then for the tokens.
