@@ -22,7 +22,7 @@ use crate::run::{Done, Observer, Progress, Start, Wanted};
 const MAGIC: &[u8; 8] = b"cipherck";
 /// Version of the files.
 const VERSION: u32 = 2;
-/// Bytes before the ciphertexts: magic, version, name, number of vectors, level, hash.
+/// Bytes before the ciphertexts of a checkpoint: magic, version, name, number of vectors, level, hash.
 const HEADER: usize = 8 + 4 + 32 + 4 + 4 + 32;
 
 /// An observer that keeps what other observers see, and every value that took long to compute.

@@ -63,17 +63,15 @@ impl Client {
     /// # Errors
     /// What [`Plan::pack`] and [`Plan::ensure_in_range`] refuse; parameters other than the plan's.
     pub fn encrypt(&self, plan: &Plan, tokens: &[u32]) -> Result<EncryptedPrompt> {
-        let prompt = self.encrypt_at(plan, tokens, 0)?;
-        plan.ensure_in_range(tokens)?;
-        Ok(prompt)
+        self.encrypt_after(plan, &[], tokens)
     }
 
-    /// As [`Client::encrypt`], for tokens that stand from position `start` of a session on. Ranges depend on the tokens before and are
-    /// not looked at: see [`crate::ensure_in_range`].
+    /// As [`Client::encrypt`], for tokens that follow those `before` in a session.
     ///
     /// # Errors
-    /// What [`Plan::pack`] refuses; parameters other than the plan's.
-    pub fn encrypt_at(&self, plan: &Plan, tokens: &[u32], start: usize) -> Result<EncryptedPrompt> {
+    /// As [`Client::encrypt`].
+    pub fn encrypt_after(&self, plan: &Plan, before: &[u32], tokens: &[u32]) -> Result<EncryptedPrompt> {
+        plan.ensure_in_range_after(before, tokens)?;
         let params = self.secret.params();
         let floor = plan.target.chain.floor();
         let own = if floor > 0 { Chain::above(params, floor) } else { Chain::of(params) };
@@ -84,16 +82,16 @@ impl Client {
             let plaintext = Plaintext::encode(params, &slots, slots.len(), scale).map_err(ckks("embedding"))?;
             self.secret.encrypt(&plaintext, plan.input_level()).map_err(ckks("embedding"))
         };
-        let ciphertexts = plan.pack_at(tokens, start)?.iter().map(encrypt).collect::<Result<Vec<_>>>()?;
+        let ciphertexts = plan.pack_at(tokens, before.len())?.iter().map(encrypt).collect::<Result<Vec<_>>>()?;
         Ok(EncryptedPrompt { plan: plan.id(), ciphertexts })
     }
 
     /// Decrypts the logits of one position of the prompt, noise included: for the owner of the key alone.
     ///
     /// # Errors
-    /// Logits of another plan or key; a position outside the plan.
+    /// Logits of another plan or key; a position outside the plan; [`InferError::NotAnAnswer`].
     pub fn decrypt(&self, plan: &Plan, logits: &EncryptedLogits, position: usize) -> Result<Vec<f64>> {
-        plan.logits(&self.open(plan, logits, |message| Ok(message.decode().real()))?, position)
+        plan.answer(&self.open(plan, logits, |message| Ok(message.decode().as_slice().to_vec()))?, position)
     }
 
     /// As [`Client::decrypt`], rounded for others to see: to multiples of 2^-`bits` of the largest logit that the plan provides for,
@@ -109,9 +107,8 @@ impl Client {
         bits: f64,
         error_bound: f64,
     ) -> Result<Vec<f64>> {
-        let decode =
-            |message: &Decrypted| Ok(message.decode_public(bits, error_bound)?.iter().map(|slot| slot.re).collect());
-        plan.logits(&self.open(plan, logits, decode)?, position)
+        let decode = |message: &Decrypted| message.decode_public(bits, error_bound);
+        plan.answer(&self.open(plan, logits, decode)?, position)
     }
 
     /// All slots of the vectors.
@@ -119,8 +116,8 @@ impl Client {
         &self,
         plan: &Plan,
         logits: &EncryptedLogits,
-        decode: impl Fn(&Decrypted) -> std::result::Result<Vec<f64>, cipherlm_ckks::Error>,
-    ) -> Result<Vec<Vec<f64>>> {
+        decode: impl Fn(&Decrypted) -> std::result::Result<Vec<Complex64>, cipherlm_ckks::Error>,
+    ) -> Result<Vec<Vec<Complex64>>> {
         check_plan(plan, &logits.plan)?;
         let open = |ciphertext: &Ciphertext| {
             let slots = self.secret.decrypt(ciphertext).and_then(|message| decode(&message)).map_err(ckks("logits"))?;

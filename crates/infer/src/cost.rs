@@ -46,10 +46,21 @@ impl CostModel {
     /// [`InferError::Files`], [`InferError::Malformed`].
     pub fn load(path: &Path) -> Result<Self> {
         let text = cipherlm_files::read_text(path, 1 << 20)?;
-        serde_json::from_str(&text).map_err(|error| InferError::Malformed {
+        let malformed = |reason: String| InferError::Malformed {
             what: format!("cost table {}", path.display()),
-            reason: format!("{error}; measure it again"),
-        })
+            reason: format!("{reason}; measure it again"),
+        };
+        let table: Self = serde_json::from_str(&text).map_err(|error| malformed(error.to_string()))?;
+        let primitives = table.primitives.values().flat_map(BTreeMap::values);
+        if let Some(bad) = primitives.chain(table.refreshes.values()).find(|s| !(s.is_finite() && **s >= 0.0)) {
+            return Err(malformed(format!("{bad} is no time in seconds")));
+        }
+        for (name, entries) in &Self::default().primitives {
+            if !table.primitives.get(name).is_some_and(|own| !own.is_empty()) && !entries.is_empty() {
+                return Err(malformed(format!("it says nothing of `{name}`")));
+            }
+        }
+        Ok(table)
     }
 
     /// Writes the table as JSON.

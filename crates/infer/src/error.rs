@@ -62,9 +62,15 @@ pub enum InferError {
     },
     /// On this prompt an activation leaves the range that its polynomial was certified for.
     #[error(
-        "on this prompt `{site}` takes values in [{min:.4}, {max:.4}], certified for [{lo:.4}, {hi:.4}]: rephrase the prompt, or certify the model with wider margins"
+        "{} `{site}` takes values in [{min:.4}, {max:.4}], certified for [{lo:.4}, {hi:.4}]: {}",
+        range_place(*position, *repeated),
+        range_advice(*repeated)
     )]
     LeavesRange {
+        /// Position of the first token on which it does; `None` where all are seen at once.
+        position: Option<usize>,
+        /// The length that the prompt is repeated to, when its own tokens stay inside.
+        repeated: Option<usize>,
         /// The site.
         site: String,
         /// Certified lower end.
@@ -105,6 +111,18 @@ pub enum InferError {
         /// What is wrong.
         reason: String,
     },
+    /// A decryption that cannot be what the plan computes.
+    #[error(
+        "this is no answer of the plan: {what} is {found:.3e}, and at most {bound:.3e} is possible; a value left its range on the way, or the answer is damaged: encrypt the prompt again"
+    )]
+    NotAnAnswer {
+        /// What gives it away.
+        what: &'static str,
+        /// Its size.
+        found: f64,
+        /// The largest size that it could have.
+        bound: f64,
+    },
     /// Something that the code promises itself does not hold: a fault of this library.
     #[error("an internal invariant does not hold ({what}): please report it with the command that was run")]
     Internal {
@@ -119,6 +137,21 @@ pub enum InferError {
         /// Steps in all.
         steps: usize,
     },
+}
+
+fn range_place(position: Option<usize>, repeated: Option<usize>) -> String {
+    match (position, repeated) {
+        (_, Some(length)) => format!("the prompt itself stays in range, but repeated to {length} tokens"),
+        (Some(position), None) => format!("on this prompt, at token {},", position + 1),
+        (None, None) => "on this prompt".into(),
+    }
+}
+
+fn range_advice(repeated: Option<usize>) -> &'static str {
+    match repeated {
+        Some(_) => "write a longer prompt, or plan for a shorter length",
+        None => "rephrase the prompt, or certify the model with wider margins",
+    }
 }
 
 /// An invariant that does not hold.

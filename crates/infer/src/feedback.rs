@@ -9,8 +9,8 @@ use crate::argmax::Argmax;
 use crate::client::{Client, EncryptedLogits, EncryptedPrompt, Server};
 use crate::error::{At, InferError, Result};
 use crate::exec::{Session, Value, kind_name};
-use crate::plan::Plan;
 use crate::plan::identity::Fingerprint;
+use crate::plan::{Plan, at_most, ensure_real};
 use crate::run::Observer;
 
 /// What a plan for tokens needs beyond itself to go on alone.
@@ -144,11 +144,14 @@ impl Client {
     /// The token of a choice made by [`Server::run_alone`], and its weight: near 1, less where tokens tied.
     ///
     /// # Errors
-    /// A choice of another plan or key, or a plan without feedback.
+    /// A choice of another plan or key, or a plan without feedback; [`InferError::NotAnAnswer`].
     pub fn decrypt_choice(&self, plan: &Plan, choice: &EncryptedLogits) -> Result<(u32, f64)> {
-        let vectors = self.open(plan, choice, |message| Ok(message.decode().real()))?;
-        match (&plan.feedback, vectors.first()) {
-            (Some(feedback), Some(slots)) => Ok(feedback.argmax.read(slots)),
+        let vectors = self.open(plan, choice, |message| Ok(message.decode().as_slice().to_vec()))?;
+        match (&plan.feedback, ensure_real(&vectors)?.as_slice()) {
+            (Some(feedback), [slots]) => {
+                at_most("a weight of the choice", slots.iter().copied(), 1.25)?;
+                Ok(feedback.argmax.read(slots))
+            }
             _ => {
                 Err(InferError::Malformed { what: "choice".into(), reason: "it is empty or from another plan".into() })
             }

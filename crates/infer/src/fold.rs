@@ -33,7 +33,7 @@ pub(crate) struct Units {
     /// Logits.
     pub(crate) logits: f64,
     /// Argument of an encoder's pooling.
-    pub(crate) pool: f64,
+    pub(crate) pool: Argument,
     /// One entry per layer.
     pub(crate) layers: Vec<LayerUnits>,
     /// Before the head.
@@ -47,7 +47,40 @@ pub(crate) struct LayerUnits {
     pub(crate) norm2: Range,
     pub(crate) value: f64,
     pub(crate) denominator: Range,
-    pub(crate) activation: f64,
+    pub(crate) activation: Argument,
+}
+
+/// Smallest unit of a slot. A tensor of zeros is certified for hardly any range; its values are zero in every unit.
+const SMALLEST: f64 = 1.0 / (1u64 << 30) as f64;
+
+fn unit(range: Range) -> f64 {
+    range.magnitude().max(SMALLEST)
+}
+
+/// How a function's argument and value lie in slots: the argument as `(x - middle) / half`, the value in units of `value`.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(crate) struct Argument {
+    pub(crate) middle: f64,
+    pub(crate) half: f64,
+    pub(crate) value: f64,
+}
+
+impl Argument {
+    /// Of a logit or another value that no function is applied to.
+    const PLAIN: Self = Self { middle: 0.0, half: 1.0, value: 1.0 };
+
+    fn of(range: Range) -> Self {
+        if range.magnitude() < SMALLEST {
+            return Self { middle: 0.0, half: SMALLEST, value: SMALLEST };
+        }
+        // Functions of this kind never exceed their argument in size.
+        let (middle, half) = (0.5 * (range.lo + range.hi), 0.5 * (range.hi - range.lo));
+        Self { middle, half, value: range.magnitude() }
+    }
+
+    fn is_dead(self) -> bool {
+        self.half <= SMALLEST
+    }
 }
 
 impl Units {
@@ -57,7 +90,7 @@ impl Units {
             Ok::<Range, InferError>(site.range)
         };
         let shape = model.shape();
-        let mut hidden = range("embed")?.magnitude();
+        let mut hidden = unit(range("embed")?);
         let mut layers = vec![];
         for l in 0..shape.layers {
             let at = |part: &str| range(&format!("layers.{l}.{part}"));
@@ -65,13 +98,14 @@ impl Units {
             layers.push(LayerUnits {
                 norm1: at("norm1")?,
                 norm2: at("norm2")?,
-                value: at("attn.v")?.magnitude(),
+                value: unit(at("attn.v")?),
                 denominator: at("attn.reciprocal")?,
-                activation: at("ffn.activation")?.magnitude(),
+                activation: Argument::of(at("ffn.activation")?),
             });
         }
-        let pool = if shape.kind == Kind::Decoder { 1.0 } else { range("pool.activation")?.magnitude() };
-        Ok(Self { hidden, logits: range("logits")?.magnitude(), pool, layers, final_norm: range("final_norm")? })
+        let decoder = shape.kind == Kind::Decoder;
+        let pool = if decoder { Argument::PLAIN } else { Argument::of(range("pool.activation")?) };
+        Ok(Self { hidden, logits: unit(range("logits")?), pool, layers, final_norm: range("final_norm")? })
     }
 }
 
@@ -124,6 +158,7 @@ impl Folded {
             return refuse("a session with an encoder", "plan for prompts");
         }
         ensure_certified(&model)?;
+        check_sites(&model)?;
         let units = Units::new(&model)?;
         Ok(Self { model, geometry, units, purpose })
     }
@@ -323,12 +358,16 @@ impl Folded {
     pub(crate) fn polynomial(&self, site: &Site) -> Result<Polynomial> {
         let refuse = |reason: String| InferError::Polynomial { site: site.name.clone(), reason };
         let scheme = site.scheme.as_ref().ok_or_else(|| refuse("the site has no scheme".into()))?;
-        let factor = match site.function {
-            Function::InvSqrt => site.range.lo.sqrt(),
-            Function::Reciprocal => site.range.hi - site.range.lo,
-            _ => 1.0 / site.range.magnitude(),
+        let scaled = |factor: f64| scheme.coefficients.iter().map(|c| c * factor).collect();
+        let coefficients = match site.function {
+            Function::InvSqrt => scaled(site.range.lo.sqrt()),
+            Function::Reciprocal => scaled(site.range.hi - site.range.lo),
+            function => match Argument::of(site.range) {
+                // So near zero a function is its tangent.
+                argument if argument.is_dead() => vec![0.0, if function == Function::Tanh { 1.0 } else { 0.5 }],
+                argument => scaled(1.0 / argument.value),
+            },
         };
-        let coefficients = scheme.coefficients.iter().map(|c| c * factor).collect();
         Polynomial::chebyshev(Interval::UNIT, coefficients).map_err(|e| refuse(e.to_string()))
     }
 
@@ -398,7 +437,40 @@ fn copy_mask(g: &Geometry, copy: usize) -> Vec<f64> {
     (0..g.slots).map(|slot| f64::from(u8::from(g.place(slot).0 == copy))).collect()
 }
 
-/// Whether both branches of a block read the same variance.
-pub(crate) fn shares_norm(shape: &Shape) -> bool {
-    shape.residual == Residual::Parallel
+/// Whether one inverse root serves both norms of a parallel block: one variance, one range, one polynomial.
+pub(crate) fn shares_norm(model: &Model, layer: usize) -> bool {
+    let site = |norm: &str| model.site(&format!("layers.{layer}.{norm}")).map(|site| (site.range, &site.scheme));
+    model.shape().residual == Residual::Parallel && site("norm1") == site("norm2")
+}
+
+/// Checks what the circuit takes for granted of the certified sites: they are those of the shape, their polynomials are those of their
+/// ranges, and the ranges are such that units can be made of them. The reference evaluates the one and the circuit the other.
+fn check_sites(model: &Model) -> Result<()> {
+    for (name, function) in model.shape().sites() {
+        let refuse = |reason: String| Err(InferError::Polynomial { site: name.clone(), reason });
+        let Some(site) = model.site(&name) else { return refuse("the site is not certified".into()) };
+        let Range { lo, hi } = site.range;
+        if site.function != function {
+            return refuse(format!("it is certified for {:?}, the shape asks for {function:?}", site.function));
+        }
+        if !(lo.is_finite() && hi.is_finite() && lo <= hi) || (function.is_nonlinear() && lo >= hi) {
+            return refuse(format!("[{lo}, {hi}] is no range: certify the model again"));
+        }
+        if matches!(function, Function::InvSqrt | Function::Reciprocal) && lo <= 0.0 {
+            return refuse(format!("its range [{lo}, {hi}] reaches zero: certify the model again"));
+        }
+        let Some(scheme) = site.scheme.as_ref().filter(|_| function.is_nonlinear()) else { continue };
+        if scheme.range != site.range {
+            let Range { lo: from, hi: to } = scheme.range;
+            return refuse(format!(
+                "its polynomial is for [{from}, {to}], the site is certified for [{lo}, {hi}]: fit the model again"
+            ));
+        }
+        if scheme.coefficients.is_empty() || scheme.coefficients.iter().any(|c| !c.is_finite()) {
+            return refuse(
+                "its polynomial has no coefficients, or some that are not finite: fit the model again".into(),
+            );
+        }
+    }
+    Ok(())
 }

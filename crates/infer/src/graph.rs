@@ -1,7 +1,7 @@
 //! The circuit as data: one node per step, with what it reads, how deep it is and where its time belongs.
 
 use cipherlm_approx::EvalPlan;
-use cipherlm_model::{Attention, Kind};
+use cipherlm_model::{Attention, Kind, Residual};
 
 use crate::error::{InferError, Result};
 use crate::fold::{Folded, Map, Purpose, shares_norm};
@@ -113,18 +113,18 @@ impl Builder<'_> {
             self.layer = Some(l);
             let inv = self.inverse_root(hidden, &format!("layers.{l}.norm1"))?;
             let out = self.attention(hidden, inv, l)?;
-            let (into, inv) = if shares_norm(&shape) {
-                (hidden, inv)
-            } else {
-                let mid = self.add("mid", hidden, out);
-                (mid, self.inverse_root(mid, &format!("layers.{l}.norm2"))?)
-            };
-            let down = self.feed_forward(into, inv, l)?;
-            hidden = if shares_norm(&shape) {
+            let second = format!("layers.{l}.norm2");
+            hidden = if shape.residual == Residual::Parallel {
+                let shared = shares_norm(&self.folded.model, l);
+                let inv = if shared { inv } else { self.inverse_root(hidden, &second)? };
+                let down = self.feed_forward(hidden, inv, l)?;
                 let mid = self.add("mid", hidden, out);
                 self.add("hidden", mid, down)
             } else {
-                self.add("hidden", into, down)
+                let mid = self.add("mid", hidden, out);
+                let inv = self.inverse_root(mid, &second)?;
+                let down = self.feed_forward(mid, inv, l)?;
+                self.add("hidden", mid, down)
             };
         }
         self.layer = None;

@@ -4,12 +4,12 @@
 //! never starts with half of the keys, and a client that was interrupted goes on where it stopped: keys follow from the secret, so
 //! those that are there already are the ones that would be made again.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use cipherlm_ckks::wire::Wire;
-use cipherlm_ckks::{KeyId, KeyPurpose, KeyShape, KeyStore, Params, SecretKey};
-use cipherlm_files::{Access, Existing};
+use cipherlm_ckks::{EvaluationKeys, KeyId, KeyPurpose, KeyShape, KeyStore, Params, SecretKey, SwitchingKey};
+use cipherlm_files::{Access, Existing, Lock};
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 
@@ -118,7 +118,8 @@ impl KeyFolder {
         write(&directory.join(name), text.as_bytes())
     }
 
-    /// Makes the keys of `secret` that are not in the folder yet. `progress` is told the bytes there so far.
+    /// Makes the keys of `secret` that are not in the folder, or not whole: every file is read and checked, whatever the description
+    /// says. A key that is made again has the bytes that it had. `progress` is told the bytes there so far.
     ///
     /// # Errors
     /// [`InferError::Mismatch`] for a folder with keys of another secret, plan or parameter set, which is left as it is;
@@ -132,31 +133,36 @@ impl KeyFolder {
         progress: impl Fn(u64) + Sync,
     ) -> Result<()> {
         cipherlm_files::create_folder(directory)?;
-        if let Some((found, complete)) = Self::find(directory)? {
+        let lock = Lock::exclusive(directory)?;
+        lock.sweep()?;
+        if let Some((found, _)) = Self::find(directory)? {
             same("secret key of the key folder", &self.key_id, &found.key_id)?;
             same("parameters of the key folder", &self.params, &found.params)?;
             same("plan of the key folder", &self.plan, &found.plan)?;
-            if complete {
-                return Ok(());
-            }
         }
+        // While a key is missing no server may start with the folder.
         self.save_as(directory, UNFINISHED)?;
+        remove(&directory.join(MANIFEST))?;
         let params = circuits.params();
         let done = AtomicU64::new(0);
         let add = |bytes: u64| progress(done.fetch_add(bytes, Ordering::Relaxed) + bytes);
         let wanted: Vec<(KeyPurpose, usize)> = circuits.key_request(plan).iter().collect();
+        let count = wanted.len();
         wanted.into_par_iter().enumerate().try_for_each(|(number, (purpose, level))| {
             let shape = KeyShape::cheapest(params, level).map_err(at("keys"))?;
             let path = directory.join(format!("{number:04}.key"));
-            if length(&path) != Some(shape.stored_bytes(params)) {
+            let fits =
+                |key: &SwitchingKey| key.purpose() == purpose && key.shape() == shape && key.key_id() == secret.id();
+            if !whole(&path, params, shape.stored_bytes(params)).is_some_and(|key| fits(&key)) {
                 let key = secret.switching_key(purpose, shape).map_err(at("keys"))?;
                 write(&path, &key.to_bytes())?;
             }
             add(shape.stored_bytes(params));
             Ok::<_, InferError>(())
         })?;
+        remove_others(directory, count)?;
         let paths = WRAPPING.map(|name| directory.join(name));
-        if !paths.iter().all(|path| path.exists()) {
+        if !wraps(&paths, params, secret.id()) {
             // A lone one belongs to an ephemeral secret that is gone.
             for (path, key) in paths.iter().zip(circuits.wrapping_keys(secret, plan)?) {
                 write(path, &key.to_bytes())?;
@@ -168,8 +174,10 @@ impl KeyFolder {
     /// Opens the keys for a plan; at most about `budget` bytes of them will be in memory. Returns the secret they belong to.
     ///
     /// # Errors
-    /// [`InferError::Mismatch`] for keys of another plan or parameter set, [`InferError::Malformed`] for an incomplete folder.
-    pub fn open(directory: &Path, params: &Params, plan: &Plan, budget: u64) -> Result<(KeyStore, KeyId)> {
+    /// [`InferError::Mismatch`] for keys of another plan or parameter set, [`InferError::Malformed`] for a folder that lacks a key of the
+    /// plan, whatever its description says.
+    pub fn open(directory: &Path, circuits: &Circuits, plan: &Plan, budget: u64) -> Result<(KeyStore, KeyId)> {
+        let params = circuits.params();
         let what = || directory.display().to_string();
         let incomplete = |reason: &str| InferError::Malformed { what: what(), reason: reason.into() };
         let Some((found, complete)) = Self::find(directory)? else {
@@ -185,14 +193,59 @@ impl KeyFolder {
         same("parameters of the evaluation keys", &hex(params.hash().as_bytes()), &found.params)?;
         same("plan of the evaluation keys", &plan.id(), &found.plan)?;
         let store = KeyStore::open(params, directory, budget).map_err(at("evaluation keys"))?;
-        if store.len() != found.keys {
+        let request = circuits.key_request(plan);
+        let expected = request.len() + WRAPPING.len();
+        let next = "copy the folder again, or run `cipherlm keygen --resume` where it was made";
+        if let Some((purpose, level)) = request.iter().find(|&(purpose, level)| store.check(purpose, level).is_err()) {
+            return Err(incomplete(&format!("it holds no {purpose} key for level {level}: {next}")));
+        }
+        if store.len() != expected || found.keys != expected {
+            let (described, there) = (found.keys, store.len());
             let reason =
-                format!("{} keys are described and {} are there: copy the folder again", found.keys, store.len());
+                format!("the plan needs {expected} keys, {described} are described, {there} are there: {next}");
             return Err(incomplete(&reason));
         }
         let key_id = store.key_id().ok_or_else(|| incomplete("it holds no key of a circuit"))?;
         same("secret key of the evaluation keys", &found.key_id, &hex(key_id.as_bytes()))?;
         Ok((store, key_id))
+    }
+}
+
+/// The key in a file of that length, if the file is there and nothing in it is damaged.
+fn whole(path: &Path, params: &Params, length: u64) -> Option<SwitchingKey> {
+    let bytes = cipherlm_files::read(path, length).ok()?;
+    SwitchingKey::from_bytes(params, &bytes).ok()
+}
+
+/// Whether the two wrapping keys are there, whole, and go to one ephemeral secret and back.
+fn wraps(paths: &[PathBuf; 2], params: &Params, secret: KeyId) -> bool {
+    let read = |path: &PathBuf| whole(path, params, std::fs::metadata(path).ok()?.len());
+    let (Some(to), Some(from)) = (read(&paths[0]), read(&paths[1])) else { return false };
+    from.key_id() == secret
+        && to.purpose() == KeyPurpose::Switch(secret)
+        && from.purpose() == KeyPurpose::Switch(to.key_id())
+}
+
+/// Removes keys that another version numbered beyond those of this one: a server would count them.
+fn remove_others(directory: &Path, count: usize) -> Result<()> {
+    let mut number = count;
+    loop {
+        let path = directory.join(format!("{number:04}.key"));
+        if !path.exists() {
+            return Ok(());
+        }
+        remove(&path)?;
+        number += 1;
+    }
+}
+
+fn remove(path: &Path) -> Result<()> {
+    match std::fs::remove_file(path) {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(InferError::Malformed {
+            what: path.display().to_string(),
+            reason: format!("cannot be removed: {error}"),
+        }),
+        _ => Ok(()),
     }
 }
 
@@ -205,10 +258,6 @@ fn same(what: &'static str, expected: &str, found: &str) -> Result<()> {
 
 fn write(path: &Path, bytes: &[u8]) -> Result<()> {
     Ok(cipherlm_files::write(path, bytes, Existing::Replace, Access::Everyone)?)
-}
-
-fn length(path: &Path) -> Option<u64> {
-    std::fs::metadata(path).ok().map(|m| m.len())
 }
 
 fn hex(bytes: &[u8]) -> String {

@@ -75,7 +75,7 @@ pub use fold::Purpose;
 pub use geometry::Geometry;
 pub use graph::Operator;
 pub use keyfolder::KeyFolder;
-pub use plan::{Options, Plan, Step, Target, ensure_in_range};
+pub use plan::{Memory, Options, Plan, Step, Target, ensure_in_range};
 pub use refresh::Circuits;
 pub use report::{Profiler, Report, StepTime};
 pub use run::{Done, Observer, Progress, Start, Wanted};

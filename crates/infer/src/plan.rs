@@ -8,8 +8,8 @@ pub use explain::Step;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use cipherlm_ckks::Params;
 use cipherlm_ckks::slots::{Chain, Clear, KeyUse, Machine, OpKind, Plain, RefreshKind, RefreshProfile};
+use cipherlm_ckks::{Complex64, Params};
 use cipherlm_model::{Kind, Mode, Model, Positions, Runner, Tokenizer};
 
 use crate::cost::CostModel;
@@ -55,6 +55,12 @@ impl Target {
         self
     }
 
+    /// The same with another table of costs, as [`CostModel::load`] reads it.
+    #[must_use]
+    pub fn with_cost(self, cost: CostModel) -> Self {
+        Self { cost, ..self }
+    }
+
     /// A uniform chain without primes, with full and real refreshes from level 0 to `levels`: for tests and planning.
     ///
     /// # Errors
@@ -64,6 +70,33 @@ impl Target {
         let profile = |kind| RefreshProfile { kind, input_level: 0, output_level: levels, range: 1.0, error: 1e-6 };
         let refreshes = vec![profile(RefreshKind::Full), profile(RefreshKind::Real)];
         Ok(Self { chain, refreshes, input_level: levels, cost: CostModel::default(), origin: "uniform".into() })
+    }
+}
+
+/// What a run takes of memory, in bytes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize)]
+pub struct Memory {
+    /// Keys, as the caller holds them.
+    pub keys: u64,
+    /// The model and its widest map on the way to plaintexts.
+    pub weights: u64,
+    /// Ciphertexts alive at once, beyond those of a small model.
+    pub vectors: u64,
+    /// Rotations that packed attention holds.
+    pub attention: u64,
+    /// Plaintexts and digits of transforms and bootstraps, and the ciphertexts of a small model.
+    pub circuits: u64,
+}
+
+impl Memory {
+    /// Everything but the keys.
+    pub fn working(&self) -> u64 {
+        self.weights + self.vectors + self.attention + self.circuits
+    }
+
+    /// Everything.
+    pub fn total(&self) -> u64 {
+        self.keys + self.working()
     }
 }
 
@@ -207,11 +240,53 @@ impl Plan {
         self.greedy
     }
 
-    /// Memory for plaintexts, digits and ciphertexts in flight, beside the keys: as measured at N = 2^16 with full bootstraps, and what
-    /// packed attention holds on top.
+    /// Memory of a run beside the keys: [`Memory::working`] of [`Plan::memory`].
     pub fn working_bytes(&self) -> u64 {
+        self.memory(0).working()
+    }
+
+    /// The memory bill of a run that holds `keys` bytes of keys. Plaintexts, digits and bootstraps are as measured at N = 2^16 with full
+    /// bootstraps; everything that grows with the model is counted on top.
+    pub fn memory(&self, keys: u64) -> Memory {
         let g = self.folded.geometry;
         let limb = 2 * g.slots as u64 * 8;
+        let vectors = self.live_bytes(limb);
+        let measured = (9u64 << 29) * g.slots as u64 / (1 << 15);
+        // The measured run had a ninth of its memory in vectors.
+        let vectors = vectors.saturating_sub(measured / 9);
+        Memory {
+            keys,
+            weights: self.weight_bytes(),
+            vectors,
+            attention: self.attention_bytes(limb),
+            circuits: measured,
+        }
+    }
+
+    /// Ciphertexts that are alive at once, with those of the step that is run.
+    fn live_bytes(&self, limb: u64) -> u64 {
+        let nodes = &self.graph.nodes;
+        let bytes = |width: usize, level: usize| 2 * width as u64 * (level as u64 + 1) * limb;
+        let consumers = self.graph.consumers();
+        let last = |id: NodeId| consumers[id].last().copied().unwrap_or(usize::MAX);
+        let at = |step: NodeId| -> u64 {
+            let kept = (0..step).filter(|&id| last(id) >= step).map(|id| bytes(nodes[id].width, self.level_after(id)));
+            let own = bytes(nodes[step].width, self.placement.levels[step] + nodes[step].depth);
+            kept.sum::<u64>() + own
+        };
+        (0..nodes.len()).map(at).max().unwrap_or(0)
+    }
+
+    /// The model, and the widest of its maps in the forms that it goes through on the way to plaintexts.
+    fn weight_bytes(&self) -> u64 {
+        let shape = self.folded.shape();
+        let widest = [3 * shape.attention_width(), 2 * shape.ffn, self.folded.results()].into_iter().max().unwrap_or(0);
+        8 * (shape.parameters() as u64 + 4 * (shape.d_model * widest) as u64)
+    }
+
+    /// What packed attention holds.
+    fn attention_bytes(&self, limb: u64) -> u64 {
+        let g = self.folded.geometry;
         let held = |(id, node): (NodeId, &crate::graph::Node)| match node.op {
             Op::Attend { .. } if self.folded.packs_scores() => {
                 let limbs = (self.placement.levels[id] + node.depth + 1) as u64;
@@ -219,8 +294,7 @@ impl Plan {
             }
             _ => 0,
         };
-        let attention = self.graph.nodes.iter().enumerate().map(held).max().unwrap_or(0);
-        (9u64 << 29) * g.slots as u64 / (1 << 15) + attention
+        self.graph.nodes.iter().enumerate().map(held).max().unwrap_or(0)
     }
 
     /// Bytes of the checkpoints of a whole run, if every step is kept.
@@ -278,6 +352,16 @@ impl Plan {
     /// # Errors
     /// As [`Plan::pack`].
     pub fn pack_at(&self, tokens: &[u32], start: usize) -> Result<Vec<Vec<f64>>> {
+        self.check_length(tokens)?;
+        let padded: Vec<u32> = tokens.iter().copied().cycle().take(self.tokens()).collect();
+        let mut rows = Runner::new(&self.folded.model, Mode::Exact)?.embed(&padded, start)?;
+        self.folded.enter_stream(&mut rows);
+        let mut packed = self.folded.geometry.pack(&rows, self.folded.shape().d_model);
+        packed.resize(self.input_width(), vec![0.0; self.folded.geometry.period()]);
+        Ok(packed)
+    }
+
+    fn check_length(&self, tokens: &[u32]) -> Result<()> {
         let capacity = self.tokens();
         if tokens.is_empty() || tokens.len() > capacity {
             return Err(InferError::Prompt {
@@ -293,27 +377,41 @@ impl Plan {
                 advice: "every position of an encoder sees all others: fill the text up with the model's padding token",
             });
         }
-        let padded: Vec<u32> = tokens.iter().copied().cycle().take(capacity).collect();
-        let mut rows = Runner::new(&self.folded.model, Mode::Exact)?.embed(&padded, start)?;
-        self.folded.enter_stream(&mut rows);
-        let mut packed = self.folded.geometry.pack(&rows, self.folded.shape().d_model);
-        packed.resize(self.input_width(), vec![0.0; self.folded.geometry.period()]);
-        Ok(packed)
+        Ok(())
     }
 
-    /// Refuses a prompt on which an activation would leave its certified range, padding included: under encryption nobody would see it,
-    /// and one wild slot can spoil all others in a refresh. Runs the polynomial model in the clear.
+    /// Refuses a prompt on which an activation would leave its certified range: under encryption nobody would see it. The tokens that
+    /// fill up the plan count too, because one wild slot can spoil all others in a refresh. Runs the polynomial model in the clear.
     ///
     /// # Errors
-    /// [`InferError::LeavesRange`] for the first such site; what [`Plan::pack`] refuses.
+    /// [`InferError::LeavesRange`] for the first such token; what [`Plan::pack`] refuses.
     pub fn ensure_in_range(&self, tokens: &[u32]) -> Result<()> {
-        let padded: Vec<u32> = tokens.iter().copied().cycle().take(self.tokens()).collect();
-        let mut runner = Runner::new(&self.folded.model, Mode::Polynomial)?;
-        match self.folded.shape().kind {
-            Kind::Decoder => drop(runner.forward(&padded, Positions::Last)?),
-            Kind::Encoder { .. } => drop(runner.classify(&padded, None)?),
+        self.ensure_in_range_after(&[], tokens)
+    }
+
+    /// As [`Plan::ensure_in_range`], for tokens that follow others in a session.
+    ///
+    /// # Errors
+    /// As [`Plan::ensure_in_range`].
+    pub fn ensure_in_range_after(&self, before: &[u32], tokens: &[u32]) -> Result<()> {
+        self.check_length(tokens)?;
+        let model = &self.folded.model;
+        let mut runner = Runner::new(model, Mode::Polynomial)?;
+        if let Kind::Encoder { .. } = self.folded.shape().kind {
+            runner.classify(tokens, None)?;
+            return leaves_range(model, &runner, None, None);
         }
-        ensure_in_range(&self.folded.model, &runner)
+        if !before.is_empty() {
+            runner.append(before, Positions::Last)?;
+            leaves_range(model, &runner, None, None)?;
+        }
+        let filled = tokens.iter().copied().cycle().take(self.tokens());
+        for (index, token) in filled.enumerate() {
+            let repeated = (index >= tokens.len()).then(|| self.tokens());
+            runner.append(&[token], Positions::Last)?;
+            leaves_range(model, &runner, Some(before.len() + index), repeated)?;
+        }
+        Ok(())
     }
 
     /// Logits of one position out of the decrypted output vectors.
@@ -321,7 +419,8 @@ impl Plan {
     /// # Errors
     /// [`InferError::Prompt`] for a position outside the plan.
     pub fn logits(&self, outputs: &[Vec<f64>], position: usize) -> Result<Vec<f64>> {
-        if position >= self.tokens() || outputs.len() < self.graph.nodes.last().map_or(0, |n| n.width) {
+        self.check_outputs(outputs.len())?;
+        if position >= self.tokens() {
             return Err(InferError::Prompt {
                 length: position + 1,
                 capacity: self.tokens(),
@@ -331,6 +430,39 @@ impl Plan {
         let mut row = self.folded.geometry.unpack_row(outputs, position, self.folded.results());
         row.iter_mut().for_each(|x| *x *= self.folded.units.logits);
         Ok(row)
+    }
+
+    /// Position at which the answer to a prompt of `tokens` tokens stands: a decoder's last token, an encoder's first.
+    pub fn answer_position(&self, tokens: usize) -> usize {
+        if self.folded.shape().kind == Kind::Decoder { tokens.saturating_sub(1) } else { 0 }
+    }
+
+    fn check_outputs(&self, found: usize) -> Result<()> {
+        let expected = self.graph.nodes.last().map_or(0, |node| node.width);
+        if found == expected {
+            return Ok(());
+        }
+        let reason = format!("it has {found} vectors, the plan gives {expected}");
+        Err(InferError::Malformed { what: "encrypted logits".into(), reason })
+    }
+
+    /// Logits of one position out of decrypted vectors, after a look at what a real answer cannot have: imaginary parts, values in
+    /// slots that hold nothing, logits beyond their certified range. Whatever goes wrong under encryption fills all slots.
+    ///
+    /// # Errors
+    /// [`InferError::NotAnAnswer`]; as [`Plan::logits`].
+    pub(crate) fn answer(&self, outputs: &[Vec<Complex64>], position: usize) -> Result<Vec<f64>> {
+        self.check_outputs(outputs.len())?;
+        let real = ensure_real(outputs)?;
+        let g = self.folded.geometry;
+        for token in 0..g.tokens {
+            let row = g.unpack_row(&real, token, outputs.len() * g.features);
+            at_most("a slot that holds nothing", row[self.folded.results()..].iter().copied(), SLACK)?;
+        }
+        let logits = self.logits(&real, position)?;
+        let unit = self.folded.units.logits;
+        at_most("a logit, in units of its certified range,", logits.iter().map(|x| x / unit), 1.0 + SLACK)?;
+        Ok(logits)
     }
 
     /// Levels that a step consumes.
@@ -394,12 +526,31 @@ impl Plan {
 /// # Errors
 /// [`InferError::LeavesRange`] for the first such site.
 pub fn ensure_in_range(model: &Model, runner: &Runner<'_>) -> Result<()> {
+    leaves_range(model, runner, None, None)
+}
+
+fn leaves_range(model: &Model, runner: &Runner<'_>, position: Option<usize>, repeated: Option<usize>) -> Result<()> {
     let Some((site, _, stats)) = runner.stats().find(|(_, _, stats)| stats.violations > 0) else {
         return Ok(());
     };
     let (lo, hi) = model.site(site).map_or((f64::NAN, f64::NAN), |site| (site.range.lo, site.range.hi));
     let (min, max) = (stats.observed.min, stats.observed.max);
-    Err(InferError::LeavesRange { site: site.into(), lo, hi, min, max })
+    Err(InferError::LeavesRange { position, repeated, site: site.into(), lo, hi, min, max })
+}
+
+/// What errors of encryption may add to a slot of an answer. Those seen are below 2^-9; what is no answer is near 1 or far beyond.
+const SLACK: f64 = 1.0 / 32.0;
+
+/// The real parts, if there is nothing else.
+pub(crate) fn ensure_real(vectors: &[Vec<Complex64>]) -> Result<Vec<Vec<f64>>> {
+    at_most("an imaginary part", vectors.iter().flatten().map(|slot| slot.im), SLACK)?;
+    Ok(vectors.iter().map(|slots| slots.iter().map(|slot| slot.re).collect()).collect())
+}
+
+pub(crate) fn at_most(what: &'static str, values: impl Iterator<Item = f64>, bound: f64) -> Result<()> {
+    let larger = |most: f64, x: f64| if x.abs() > most || x.is_nan() { x.abs() } else { most };
+    let found = values.fold(0.0, larger);
+    if found <= bound { Ok(()) } else { Err(InferError::NotAnAnswer { what, found, bound }) }
 }
 
 /// The lowest level that circuits use: those below a refresh's input belong to it, and their scales suit nothing else.
@@ -453,14 +604,23 @@ impl Probe<'_> {
         let mut known: BTreeMap<String, Profile> = BTreeMap::new();
         let mut out = vec![];
         for node in &self.graph.nodes {
-            // Layers differ in numbers, not in operations.
-            let local = node.name.splitn(3, '.').last().unwrap_or(&node.name).to_owned();
-            let key = format!("{local} {}", node.depth);
-            let profile = match known.get(&key) {
+            // Layers that differ in numbers alone do the same operations. A polynomial is its own, and so is a matrix with zeros, which
+            // costs less.
+            let shared = match &node.op {
+                Op::Poly { .. } => false,
+                Op::Linear { map, .. } => !self.folded.has_zeros(*map)?,
+                _ => true,
+            };
+            let local = node.name.splitn(3, '.').last().unwrap_or(&node.name);
+            let widths: Vec<usize> = node.inputs.iter().map(|slice| slice.len).collect();
+            let key = format!("{local} {} {widths:?} {}", node.depth, node.width);
+            let profile = match known.get(&key).filter(|_| shared) {
                 Some(profile) => profile.clone(),
                 None => self.profile(node)?,
             };
-            known.insert(key, profile.clone());
+            if shared {
+                known.insert(key, profile.clone());
+            }
             out.push(profile);
         }
         Ok(out)

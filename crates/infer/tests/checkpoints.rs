@@ -4,6 +4,7 @@
 mod parties;
 
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
 use cipherlm_ckks::KeySet;
@@ -11,8 +12,13 @@ use cipherlm_ckks::slots::Encrypted;
 use cipherlm_infer::{
     Checkpoints, EncryptedLogits, EncryptedPrompt, InferError, Observer, Options, Progress, Purpose, Session,
 };
-use cipherlm_model::random;
-use parties::{Parties, one_layer};
+use cipherlm_model::{Model, Shape, random};
+use parties::Parties;
+
+fn one_layer() -> Arc<Model> {
+    let shape = Shape { layers: 1, ..Shape::preset("test").unwrap() };
+    Arc::new(random::certified("one layer", &shape, 4).unwrap())
+}
 
 fn options() -> Options {
     Options { tokens: 8, ..Options::default() }
@@ -77,7 +83,7 @@ fn each_prompt_of_a_folder_has_its_own_answer_and_each_damaged_file_is_computed_
     let parties = Parties::new(&one_layer(), &[options()]);
     let plan = &parties.plans[0];
     let folder = Folder::new("damage");
-    let windows = random::windows(parties.model.shape(), 8, 2, 5);
+    let windows = random::windows(parties.plans[0].model().shape(), 8, 2, 5);
     let prompts: Vec<_> = windows.iter().map(|w| parties.client.encrypt(plan, w).unwrap()).collect();
     let answers: Vec<_> = prompts.iter().map(|prompt| plain(&parties, prompt)).collect();
     assert_ne!(answers[0], answers[1]);
@@ -145,7 +151,7 @@ fn each_prompt_of_a_folder_has_its_own_answer_and_each_damaged_file_is_computed_
 fn a_run_that_was_stopped_goes_on_and_ends_the_same() {
     let parties = Parties::new(&one_layer(), &[options()]);
     let folder = Folder::new("stop");
-    let window = &random::windows(parties.model.shape(), 8, 1, 5)[0];
+    let window = &random::windows(parties.plans[0].model().shape(), 8, 1, 5)[0];
     let prompt = parties.client.encrypt(&parties.plans[0], window).unwrap();
     let expected = plain(&parties, &prompt);
     for stop in [3, 9, 14] {
@@ -164,7 +170,7 @@ fn a_run_that_was_stopped_goes_on_and_ends_the_same() {
 fn two_runs_in_one_folder_at_once_are_both_right() {
     let parties = Parties::new(&one_layer(), &[options()]);
     let folder = Folder::new("two");
-    let window = &random::windows(parties.model.shape(), 8, 1, 5)[0];
+    let window = &random::windows(parties.plans[0].model().shape(), 8, 1, 5)[0];
     let prompt = parties.client.encrypt(&parties.plans[0], window).unwrap();
     let expected = plain(&parties, &prompt);
     // A server of its own for each, as two processes have; the keys are shared.
@@ -212,10 +218,12 @@ fn a_session_that_finds_its_steps_has_the_same_cache() {
     let of = |purpose| Options { purpose, ..options() };
     let parties = Parties::new(&one_layer(), &[of(Purpose::PromptForSession), of(Purpose::Token)]);
     let folder = Folder::new("session");
-    let text = random::windows(parties.model.shape(), 7, 1, 5).remove(0);
+    let text = random::windows(parties.plans[0].model().shape(), 7, 1, 5).remove(0);
     let mut inputs = vec![parties.client.encrypt(&parties.plans[0], &text[..5]).unwrap()];
     for position in 5..7 {
-        inputs.push(parties.client.encrypt_at(&parties.plans[1], &text[position..=position], position).unwrap());
+        inputs.push(
+            parties.client.encrypt_after(&parties.plans[1], &text[..position], &text[position..=position]).unwrap(),
+        );
     }
     let bytes = |answers: Vec<EncryptedLogits>| answers.iter().map(EncryptedLogits::to_bytes).collect::<Vec<_>>();
     let expected = bytes(converse(&parties, &inputs, None));

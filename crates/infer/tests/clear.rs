@@ -106,7 +106,8 @@ fn the_shipped_shape_plans_few_refreshes() {
     let plan = plan(&model, 1 << 15, 14, 32);
     println!("{}", plan.explain());
     assert!(plan.refreshes_by_layer().iter().all(|&n| n <= 6), "{:?}", plan.refreshes_by_layer());
-    assert!(plan.greedy_seconds().is_none_or(|s| s >= plan.seconds()));
+    let greedy = plan.greedy_seconds().unwrap();
+    assert!(greedy >= plan.seconds() && greedy < 3.0 * plan.seconds(), "{greedy}");
     let prompt = &random::windows(&shape, 32, 1, 5)[0];
     let error = worst(&plan, prompt);
     assert!(error < 1e-6, "{error}");
@@ -130,4 +131,48 @@ fn bad_prompts_are_refused() {
     let uncertified = Arc::new(random::weights_only("raw", &small(), 1).unwrap());
     let target = Target::uniform(256, 14, 40, 60).unwrap();
     assert!(Plan::compile(uncertified, target, &Options { tokens: 8, ..Options::default() }).is_err());
+}
+
+#[test]
+fn a_plan_says_what_it_takes_and_why_it_refreshes() {
+    let model = Arc::new(random::certified("small", &small(), 1).unwrap());
+    let small_vocabulary = plan(&model, 512, 14, 8);
+    for step in small_vocabulary.schedule() {
+        assert_eq!(step.reason.is_some(), step.refreshed_to.is_some(), "{}", step.name);
+        let Some(reason) = step.reason else { continue };
+        assert!(reason.contains("takes") && reason.contains(&format!("it lands with {}", step.level_out)), "{reason}");
+        assert!(small_vocabulary.explain().contains(&reason));
+    }
+    // A vocabulary of hundreds of vectors is on the bill, and so are its weights.
+    let shape = Shape { vocab: 4000, ..small() };
+    let large = plan(&Arc::new(random::certified("large", &shape, 1).unwrap()), 512, 14, 8);
+    let (less, more) = (small_vocabulary.memory(7), large.memory(7));
+    assert!(less.vectors == 0 && more.vectors > 4 << 20, "{less:?} {more:?}");
+    assert!(more.weights > 10 * less.weights, "{less:?} {more:?}");
+    assert_eq!(more.total(), 7 + more.working());
+    assert_eq!(more.working(), large.working_bytes());
+}
+
+#[test]
+fn layers_whose_polynomials_differ_have_prices_of_their_own() {
+    let model = random::certified("small", &small(), 1).unwrap();
+    let mut spec = model.spec().clone();
+    let site = spec.sites.iter_mut().find(|s| s.name == "layers.1.ffn.activation").unwrap();
+    // One depth, forty coefficients instead of sixty-four.
+    let fit = |degree| cipherlm_model::Scheme::interpolate("gelu", site.function, site.range, degree).unwrap();
+    let (short, long, range) = (fit(40), fit(63), site.range);
+    site.scheme = Some(short);
+    let other = spec.sites.iter_mut().find(|s| s.name == "layers.0.ffn.activation").unwrap();
+    other.scheme = Some(long);
+    other.range = range;
+    let description = serde_json::to_string(&spec).unwrap();
+    let model = Model::from_parts(&description, &model.weights().to_bytes().unwrap()).unwrap();
+    let plan = plan(&Arc::new(model), 512, 14, 8);
+    let seconds = |layer: usize| {
+        let steps = plan.schedule();
+        let step = steps.iter().find(|s| s.name == format!("layers.{layer}.ffn.activation")).unwrap().clone();
+        (step.level_in - step.level_out, step.seconds / (step.level_out + 3) as f64)
+    };
+    assert_eq!(seconds(0).0, seconds(1).0, "one depth");
+    assert!(seconds(0).1 > 1.1 * seconds(1).1, "{:?} {:?}", seconds(0), seconds(1));
 }

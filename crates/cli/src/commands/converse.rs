@@ -13,7 +13,6 @@ use cipherlm_ckks::bootstrap::{BootstrapKeys, Profile};
 use cipherlm_ckks::slots::{Encrypted, Machine};
 use cipherlm_infer::{
     Circuits, Client, Geometry, Options as PlanOptions, Plan, Profiler, Progress, Purpose, Report, Server, Session,
-    ensure_in_range,
 };
 use cipherlm_model::{Mode, Model, Positions, Runner};
 use serde_json::json;
@@ -130,6 +129,7 @@ pub(crate) fn run(options: &Options, as_json: bool) -> anyhow::Result<bool> {
         exact: Runner::new(&model, Mode::Exact)?,
         session: plans.prompt.session_of(prompt.len()),
         server: None,
+        before: vec![],
         fresh: prompt.clone(),
         rows: vec![],
         seconds_keygen: vec![],
@@ -164,7 +164,9 @@ struct Talk<'t> {
     exact: Runner<'t>,
     session: Session<Encrypted<Keys>>,
     server: Option<Server<Keys>>,
-    /// Tokens that the server has not seen yet.
+    /// Tokens that the server has seen.
+    before: Vec<u32>,
+    /// Tokens that it has not seen yet.
     fresh: Vec<u32>,
     rows: Vec<Row>,
     /// For the prompt, then for the tokens.
@@ -189,8 +191,8 @@ impl Talk<'_> {
         let choices = self.loaded.choices();
         let (polynomial, exact) =
             (last_row(&mut self.reference, &self.fresh, choices)?, last_row(&mut self.exact, &self.fresh, choices)?);
-        ensure_in_range(&self.loaded.model, &self.reference)?;
-        let (report, mut logits) = step(server, &self.client, plan, &self.fresh, start, &mut self.session, console)?;
+        let (report, mut logits) =
+            step(server, &self.client, plan, (&self.before, &self.fresh), &mut self.session, console)?;
         logits.truncate(choices);
         let token = self.sampler.pick(&logits);
         let check = TokenCheck::new(argmax(&logits) as u32, &logits, &polynomial, &exact);
@@ -203,6 +205,7 @@ impl Talk<'_> {
             check.mse
         ));
         self.rows.push(Row { token, position: self.session.position(), report, check });
+        self.before.append(&mut self.fresh);
         self.fresh = vec![token];
         Ok(token)
     }
@@ -214,7 +217,7 @@ impl Talk<'_> {
             None => self.plans.serve(&self.client, &self.plans.token)?,
         };
         let (client, session) = (&self.client, &mut self.session);
-        alone(&server, client, self.plans, session, &mut self.reference, (&self.fresh, count), console)
+        alone(&server, client, self.plans, session, &mut self.reference, (&self.before, &self.fresh, count), console)
     }
 }
 
@@ -230,12 +233,11 @@ fn step(
     server: &Server<Keys>,
     client: &Client,
     plan: &Plan,
-    tokens: &[u32],
-    start: usize,
+    (before, tokens): (&[u32], &[u32]),
     session: &mut Session<Encrypted<Keys>>,
     console: &mut Console,
 ) -> anyhow::Result<(Report, Vec<f64>)> {
-    let input = client.encrypt_at(plan, tokens, start)?;
+    let input = client.encrypt_after(plan, before, tokens)?;
     server.machine().log().clear();
     let mut profiler = Profiler::new(plan, |p: &Progress<'_>| {
         console.step(p);
@@ -287,12 +289,12 @@ fn alone(
     plans: &Plans,
     session: &mut Session<Encrypted<Keys>>,
     reference: &mut Runner<'_>,
-    (fresh, count): (&[u32], usize),
+    (before, fresh, count): (&[u32], &[u32], usize),
     console: &mut Console,
 ) -> anyhow::Result<Vec<Choice>> {
     let plan = &plans.token;
     let machine = server.machine();
-    let first = client.encrypt_at(plan, fresh, session.position())?;
+    let first = client.encrypt_after(plan, before, fresh)?;
     machine.log().clear();
     let clock = Instant::now();
     let mut starts = vec![];

@@ -114,7 +114,7 @@ fn accept(options: &Options, setup: &Setup, message: &[u8]) -> anyhow::Result<(K
     let params = setup.circuits.params();
     let (_, resident) = setup.circuits.key_bytes(&setup.plan)?;
     let budget = options.key_memory.map_or(u64::MAX, |gib| (gib * f64::from(1 << 30)) as u64);
-    let (keys, key_id) = KeyFolder::open(&options.keys, params, &setup.plan, budget)
+    let (keys, key_id) = KeyFolder::open(&options.keys, &setup.circuits, &setup.plan, budget)
         .with_context(|| format!("the evaluation keys in {}", shown(&options.keys)))?;
     let prompt = EncryptedPrompt::from_bytes(params, message)
         .with_context(|| format!("{}: encrypt the prompt again, and copy it whole", shown(&options.input)))?;

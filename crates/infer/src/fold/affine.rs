@@ -2,7 +2,7 @@
 
 use cipherlm_model::{Norm, Range};
 
-use super::Folded;
+use super::{Argument, Folded};
 use crate::error::{InferError, Result};
 
 /// A plain matrix with the bias that follows it.
@@ -52,19 +52,20 @@ impl Folded {
             }
             Map::Up(l) => {
                 let units = self.units.layers[l];
-                let read = |part: &str, unit| {
+                // A shared inverse root comes in the unit of the first norm; both have one range then.
+                let read = |part: &str, argument| {
                     let raw = self.linear(&format!("layers.{l}.ffn.{part}"))?;
-                    self.after_norm(raw, &norm_name(l, 2), units.norm2, unit)
+                    self.onto_argument(raw, &norm_name(l, 2), units.norm2, argument)
                 };
                 if !shape.gated {
                     return read("up", units.activation);
                 }
-                let parts = vec![read("gate", units.activation)?, read("up", 1.0)?];
+                let parts = vec![read("gate", units.activation)?, read("up", Argument::PLAIN)?];
                 Ok(self.side_by_side(parts, self.geometry.ffn_blocks))
             }
             Map::Down(l) => {
                 let raw = self.linear(&format!("layers.{l}.ffn.down"))?;
-                Ok(self.onto_stream(raw, self.units.layers[l].activation))
+                Ok(self.onto_stream(raw, self.units.layers[l].activation.value))
             }
             Map::Head => {
                 let raw = if shape.tied_head {
@@ -76,11 +77,10 @@ impl Folded {
                 };
                 self.after_norm(raw, "final_norm", self.units.final_norm, self.units.logits)
             }
-            Map::Pool => self.after_norm(self.linear("pool")?, "final_norm", self.units.final_norm, self.units.pool),
+            Map::Pool => self.onto_argument(self.linear("pool")?, "final_norm", self.units.final_norm, self.units.pool),
             Map::Classifier => {
                 let mut raw = self.linear("classifier")?;
-                // An activation leaves its polynomial in units of its argument's range.
-                let (from, to) = (self.units.pool, self.units.logits);
+                let (from, to) = (self.units.pool.value, self.units.logits);
                 raw.weights.iter_mut().flatten().for_each(|w| *w *= from / to);
                 raw.bias.iter_mut().for_each(|b| *b /= to);
                 Ok(raw)
@@ -140,6 +140,13 @@ impl Folded {
         Ok(map)
     }
 
+    /// As [`Folded::after_norm`], onto the argument of a function.
+    fn onto_argument(&self, map: Affine, norm: &str, range: Range, argument: Argument) -> Result<Affine> {
+        let mut map = self.after_norm(map, norm, range, argument.half)?;
+        map.bias.iter_mut().for_each(|b| *b -= argument.middle / argument.half);
+        Ok(map)
+    }
+
     fn onto_stream(&self, mut map: Affine, from: f64) -> Affine {
         let to = self.units.hidden;
         map.weights.iter_mut().flatten().for_each(|w| *w *= from / to);
@@ -149,6 +156,25 @@ impl Folded {
             centre(&mut map.bias);
         }
         map
+    }
+
+    /// Whether a map has rows or columns of zeros, hence fewer diagonals than others of its size.
+    pub(crate) fn has_zeros(&self, map: Map) -> Result<bool> {
+        let Affine { weights, .. } = self.affine(map)?;
+        let shape = self.shape();
+        let width = weights.first().map_or(0, Vec::len);
+        let inputs = match map {
+            Map::Out(_) => shape.attention_width(),
+            _ => weights.len(),
+        };
+        let rows = weights.iter().filter(|row| row.iter().any(|w| *w != 0.0)).count();
+        let columns = (0..width).filter(|&c| weights.iter().any(|row| row[c] != 0.0)).count();
+        let outputs = match map {
+            Map::Qkv(_) => 3 * shape.attention_width(),
+            Map::Up(_) if shape.gated => 2 * shape.ffn,
+            _ => width,
+        };
+        Ok(rows < inputs || columns < outputs)
     }
 
     fn linear(&self, name: &str) -> Result<Affine> {

@@ -23,6 +23,8 @@ pub struct Step {
     pub vectors: usize,
     /// Level after the refresh of the result, if it is refreshed.
     pub refreshed_to: Option<usize>,
+    /// Why it is refreshed: who needs more levels than it lands with.
+    pub reason: Option<String>,
     /// Predicted seconds without the refresh.
     pub seconds: f64,
     /// Predicted seconds of the refresh.
@@ -40,6 +42,7 @@ impl Plan {
             level_out: self.placement.levels[id],
             vectors: node.width,
             refreshed_to: self.placement.refreshes.get(&id).copied(),
+            reason: self.reason(id),
             seconds: self.search().node_seconds(id, self.placement.levels[id]),
             refresh_seconds: self
                 .placement
@@ -48,6 +51,17 @@ impl Plan {
                 .map_or(0.0, |_| self.search().refresh_seconds(node.width)),
         };
         self.graph.nodes.iter().enumerate().map(step).collect()
+    }
+
+    /// The reader of a refreshed value that starts highest.
+    fn reason(&self, id: NodeId) -> Option<String> {
+        let to = self.placement.refreshes.get(&id)?;
+        let start = |&reader: &NodeId| self.placement.levels[reader] + self.graph.nodes[reader].depth;
+        let readers = self.graph.consumers();
+        let highest = readers[id].iter().max_by_key(|reader| start(reader))?;
+        let (reader, depth) = (&self.graph.nodes[*highest].name, self.graph.nodes[*highest].depth);
+        let landed = self.placement.levels[id];
+        Some(format!("{reader} takes {depth} levels and those after it the rest of {to}; it lands with {landed}"))
     }
 
     /// A readable account of the plan.
@@ -88,6 +102,7 @@ impl Plan {
         for step in self.schedule() {
             let refresh =
                 step.refreshed_to.map_or(String::new(), |to| format!("-> {to} ({:.2} s)", step.refresh_seconds));
+            let refresh = step.reason.iter().fold(refresh, |refresh, reason| format!("{refresh}: {reason}"));
             let levels = format!("{}->{}", step.level_in, step.level_out);
             let _ =
                 writeln!(out, "{:<34} {:>7} {:>7} {:>8.3} {}", step.name, levels, step.vectors, step.seconds, refresh);

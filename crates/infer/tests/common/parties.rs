@@ -5,22 +5,16 @@ use std::sync::Arc;
 use cipherlm_ckks::slots::Encrypted;
 use cipherlm_ckks::{KeyRequest, KeySet, Params};
 use cipherlm_infer::{Client, Options, Plan, Server, Target};
-use cipherlm_model::{Model, Shape, random};
+use cipherlm_model::Model;
 
 pub(crate) struct Parties {
-    pub(crate) model: Arc<Model>,
     pub(crate) plans: Vec<Plan>,
     pub(crate) client: Client,
     pub(crate) server: Server<KeySet>,
     pub(crate) params: Params,
 }
 
-pub(crate) fn one_layer() -> Arc<Model> {
-    let shape = Shape { layers: 1, ..Shape::preset("test").unwrap() };
-    Arc::new(random::certified("one layer", &shape, 4).unwrap())
-}
-
-pub(crate) fn deep_params() -> Params {
+fn deep_params() -> Params {
     Params::insecure_for_tests(Params::builder().degree(1 << 10).base(50.0).levels(40.0, 52).special(50, 8)).unwrap()
 }
 
@@ -37,6 +31,6 @@ impl Parties {
         }
         let keys = client.secret().key_set(&request).unwrap();
         let server = Server::new(Encrypted::new(&params, client.key_id(), keys).unwrap());
-        Self { model: Arc::clone(model), plans, client, server, params }
+        Self { plans, client, server, params }
     }
 }
