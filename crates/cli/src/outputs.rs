@@ -1,7 +1,8 @@
 //! The files that a command will write, checked before it loads anything.
 
+use crate::console::warn;
 use anyhow::bail;
-use cipherlm_files::{Access, Error, Existing, Target, check_folder, shown};
+use cipherlm_files::{Access, Error, Existing, Lock, Target, check_folder, shown};
 use std::fs;
 use std::path::{Path, PathBuf};
 
@@ -79,6 +80,22 @@ impl Output {
             }
         }
         Err(error.context("the result is lost"))
+    }
+}
+
+/// Takes a folder for this process, and removes what a killed one left half written. `None`, with a
+/// warning, where the file system has no locks.
+pub(crate) fn hold(option: &'static str, folder: &Path) -> anyhow::Result<Option<Lock>> {
+    match Lock::exclusive(folder) {
+        Ok(lock) => {
+            lock.sweep().map_err(|error| explain(option, error))?;
+            Ok(Some(lock))
+        }
+        Err(error @ Error::InUse { .. }) => Err(explain(option, error)),
+        Err(error) => {
+            warn(&format!("{option}: {error}: see to it that no other process writes there"));
+            Ok(None)
+        }
     }
 }
 

@@ -2,13 +2,13 @@
 
 use crate::console::{Console, out_json, say};
 use crate::options::{ModelOption, ParameterSet, small_ring, tokens};
-use crate::outputs::Outputs;
+use crate::outputs::{Outputs, hold};
 use crate::party::{SECRET, SERVER, description, load_secret};
 use crate::setup::{Setup, insecure_profile};
 use crate::system::{available_memory, free_disk, gib};
 use anyhow::{Context, bail};
 use cipherlm_ckks::SecretKey;
-use cipherlm_files::{Access, Existing, Lock, shown};
+use cipherlm_files::{Access, Existing, shown};
 use cipherlm_infer::KeyFolder;
 use clap::Args;
 use serde_json::json;
@@ -108,8 +108,7 @@ fn make(options: &Options, setup: &Setup, console: &Console) -> anyhow::Result<K
             .with_context(|| format!("--out: creating {}", shown(&options.out)))?;
     }
     // One process at a time makes keys here.
-    let lock = Lock::exclusive(&options.out).context("--out")?;
-    lock.sweep()?;
+    let _lock = hold("--out", &options.out)?;
     let params = setup.circuits.params();
     let secret = if new { new_secret(setup, &options.out)? } else { load_secret(&secret_file, params)? };
     let keys = KeyFolder::describe(secret.id(), &setup.circuits, &setup.plan, setup.profile.name)?;

@@ -2,7 +2,7 @@
 
 use crate::console::{Console, out_json, say};
 use crate::options::{ModelOption, gibibytes, seconds};
-use crate::outputs::Outputs;
+use crate::outputs::{Outputs, hold};
 use crate::party::{description, read_message, setup_of};
 use crate::setup::Setup;
 use crate::system::{free_disk, gib, peak_memory, processor, threads};
@@ -98,15 +98,12 @@ pub(crate) fn run(options: &Options, as_json: bool) -> anyhow::Result<bool> {
     Ok(true)
 }
 
-/// Takes the folder of checkpoints for this process, and removes what a killed one left half
-/// written.
-fn take(outputs: &mut Outputs, folder: &Path) -> anyhow::Result<Lock> {
+/// Takes the folder of checkpoints, which is made if it is missing.
+fn take(outputs: &mut Outputs, folder: &Path) -> anyhow::Result<Option<Lock>> {
     const OPTION: &str = "--checkpoints";
     outputs.folder(OPTION, folder, Existing::Replace)?;
     create_folder(folder).context(OPTION)?;
-    let lock = Lock::exclusive(folder).context(OPTION)?;
-    lock.sweep().context(OPTION)?;
-    Ok(lock)
+    hold(OPTION, folder)
 }
 
 /// Opens keys and prompt. All refusals come before the keys are loaded.
