@@ -312,6 +312,7 @@ impl Plan {
         match self.folded.shape().kind {
             Kind::Decoder => drop(runner.forward(&padded, Positions::Last)?),
             Kind::Encoder { .. } => drop(runner.classify(&padded, None)?),
+            Kind::Embedder { .. } => drop(runner.hidden(&padded, None)?),
         }
         ensure_in_range(&self.folded.model, &runner)
     }

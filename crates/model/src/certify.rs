@@ -10,6 +10,9 @@ use crate::scheme::Scheme;
 use crate::shape::{Attention, Eps, Kind, Shape};
 use crate::site::{Observed, Range, Site};
 
+/// Least magnitude certified at a site. A dead tensor leaves zeros everywhere; planners divide by these ranges.
+const LEAST_MAGNITUDE: f64 = 1.0 / (1 << 20) as f64;
+
 /// Factors by which observed extremes are widened.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 pub struct Margins {
@@ -216,6 +219,7 @@ fn run(runner: &mut Runner<'_>, shape: &Shape, window: &[u32]) -> Result<()> {
     match shape.kind {
         Kind::Decoder => runner.forward(window, Positions::All).map(|_| ()),
         Kind::Encoder { .. } => runner.classify(window, None).map(|_| ()),
+        Kind::Embedder { .. } => runner.hidden(window, None).map(|_| ()),
     }
 }
 
@@ -241,7 +245,7 @@ fn widen(shape: &Shape, report: &SiteReport, margins: &Margins) -> Result<(Range
         });
     }
     let symmetric = |factor: f64| {
-        let bound = (factor * min.abs().max(max.abs())).max(f64::MIN_POSITIVE);
+        let bound = (factor * min.abs().max(max.abs())).max(LEAST_MAGNITUDE);
         (Range { lo: -bound, hi: bound }, factor)
     };
     Ok(match report.function {

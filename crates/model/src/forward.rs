@@ -211,17 +211,9 @@ impl<'m> Runner<'m> {
     /// Bad tokens, a mask of another length or without any valid token, or a decoder model.
     pub fn classify(&mut self, tokens: &[u32], valid: Option<&[bool]>) -> Result<Vec<f64>> {
         let Kind::Encoder { .. } = self.model.shape().kind else {
-            return Err(SpecError::Unsupported { operation: "classification", model: "a decoder" });
+            return Err(SpecError::Unsupported { operation: "classification", model: "a model without classes" });
         };
-        if let Some(mask) = valid
-            && (mask.len() != tokens.len() || !mask.contains(&true))
-        {
-            let reason = format!("{} entries for {} tokens, at least one true", mask.len(), tokens.len());
-            return Err(SpecError::malformed("padding mask", reason));
-        }
-        self.reset();
-        let rows = self.embed(tokens, 0)?;
-        let hidden = self.blocks(rows, valid)?;
+        let hidden = self.whole(tokens, valid)?;
         let mut first = hidden[..self.model.shape().d_model].to_vec();
         if self.model.shape().placement == Placement::Pre {
             let norm = NormWeights::new(self.model, "final_norm")?;
@@ -232,6 +224,48 @@ impl<'m> Runner<'m> {
         let logits = Linear::new(self.model, "classifier")?.apply(&pooled);
         self.observe("logits", &logits);
         Ok(logits)
+    }
+
+    /// The last hidden state of a sequence, after the final norm: `d_model` values a token. `valid` marks the tokens
+    /// that are not padding.
+    ///
+    /// # Errors
+    /// Bad tokens, or a mask as [`Runner::classify`] refuses it.
+    pub fn hidden(&mut self, tokens: &[u32], valid: Option<&[bool]>) -> Result<Vec<f64>> {
+        let mut hidden = self.whole(tokens, valid)?;
+        if self.model.shape().placement == Placement::Pre {
+            let norm = NormWeights::new(self.model, "final_norm")?;
+            hidden = self.norm(&norm, "final_norm", &hidden)?;
+        }
+        if let Kind::Embedder { .. } = self.model.shape().kind {
+            self.observe("output", &hidden);
+        }
+        Ok(hidden)
+    }
+
+    /// The vector of a text, of length 1: its hidden states pooled as the shape says, padding left out.
+    ///
+    /// # Errors
+    /// As [`Runner::hidden`]; another kind of model.
+    pub fn sentence(&mut self, tokens: &[u32], valid: Option<&[bool]>) -> Result<Vec<f64>> {
+        let Kind::Embedder { pool } = self.model.shape().kind else {
+            let model = "a model that answers in tokens or classes";
+            return Err(SpecError::Unsupported { operation: "a sentence vector", model });
+        };
+        let hidden = self.hidden(tokens, valid)?;
+        Ok(pool.vector(&hidden, self.model.shape().d_model, valid))
+    }
+
+    fn whole(&mut self, tokens: &[u32], valid: Option<&[bool]>) -> Result<Vec<f64>> {
+        if let Some(mask) = valid
+            && (mask.len() != tokens.len() || !mask.contains(&true))
+        {
+            let reason = format!("{} entries for {} tokens, at least one true", mask.len(), tokens.len());
+            return Err(SpecError::malformed("padding mask", reason));
+        }
+        self.reset();
+        let rows = self.embed(tokens, 0)?;
+        self.blocks(rows, valid)
     }
 
     fn blocks(&mut self, mut hidden: Vec<f64>, valid: Option<&[bool]>) -> Result<Vec<f64>> {
@@ -303,13 +337,14 @@ impl<'m> Runner<'m> {
     fn attention(&mut self, l: usize, layer: &Layer<'m>, normed: &[f64], valid: Option<&[bool]>) -> Result<Vec<f64>> {
         let shape = self.model.shape();
         let at = |part: &str| format!("layers.{l}.{part}");
-        let (width, dh) = (shape.attention_width(), shape.head_dim);
+        let (width, key_width, dh) = (shape.attention_width(), shape.key_width(), shape.head_dim);
+        let shared = shape.heads / shape.key_heads();
         let mut q = layer.q.apply(normed);
         let mut k = layer.k.apply(normed);
         let v = layer.v.apply(normed);
         let rows = q.len() / width;
         for row in 0..rows {
-            for x in [&mut q, &mut k] {
+            for (x, width) in [(&mut q, width), (&mut k, key_width)] {
                 rotate(x[row * width..(row + 1) * width].as_mut(), self.position + row, shape);
             }
         }
@@ -321,7 +356,7 @@ impl<'m> Runner<'m> {
         cache.keys.extend_from_slice(&k);
         cache.values.extend_from_slice(&v);
         let score_site = self.site(&at("attn.score"));
-        let total = cache.keys.len() / width;
+        let total = cache.keys.len() / key_width;
         let mut mix = vec![0.0; rows * width];
         let mut scores = vec![];
         for row in 0..rows {
@@ -334,8 +369,11 @@ impl<'m> Runner<'m> {
                 let query = &q[row * width + from..row * width + to];
                 scores.clear();
                 let scale = 1.0 / (dh as f64).sqrt();
-                scores.extend(keys.iter().map(|j| dot(query, &cache.keys[j * width + from..j * width + to]) * scale));
-                let value = |j: usize| &cache.values[j * width + from..j * width + to];
+                // Query heads in a row read one key head.
+                let at_key = head / shared * dh;
+                let key = |j: usize| &cache.keys[j * key_width + at_key..][..dh];
+                scores.extend(keys.iter().map(|&j| dot(query, key(j)) * scale));
+                let value = |j: usize| &cache.values[j * key_width + at_key..][..dh];
                 let out = &mut mix[row * width + from..row * width + to];
                 match shape.attention {
                     Attention::Softmax => {
@@ -481,6 +519,26 @@ fn rotate(row: &mut [f64], position: usize, shape: &crate::Shape) {
             head[j] = a * cos - b * sin;
             head[j + half] = b * cos + a * sin;
         }
+    }
+}
+
+impl crate::Pool {
+    /// One vector of length 1 from rows of `width` values; rows that `valid` does not mark are padding. A text whose
+    /// rows are all zero has the zero vector.
+    pub fn vector(self, rows: &[f64], width: usize, valid: Option<&[bool]>) -> Vec<f64> {
+        let counts = |i: &usize| match self {
+            Self::Mean => valid.is_none_or(|mask| mask[*i]),
+            Self::First => *i == 0,
+        };
+        let mut out = vec![0.0; width];
+        for i in (0..rows.len() / width).filter(counts) {
+            add(&mut out, &rows[i * width..(i + 1) * width]);
+        }
+        let norm = dot(&out, &out).sqrt();
+        if norm > 0.0 {
+            out.iter_mut().for_each(|x| *x /= norm);
+        }
+        out
     }
 }
 

@@ -6,6 +6,9 @@ use crate::error::{Result, SpecError};
 use crate::function::Function;
 use crate::site::Range;
 
+/// Most coefficients of a polynomial.
+const MAX_COEFFICIENTS: usize = 1 << 12;
+
 /// What replaces a function on its certified range.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Scheme {
@@ -50,6 +53,25 @@ impl Scheme {
             })
             .fold(0.0, f64::max);
         Ok(out)
+    }
+
+    /// Checks that the polynomial is one, on the range that is certified.
+    pub(crate) fn check(&self, certified: Range) -> std::result::Result<(), String> {
+        let Range { lo, hi } = self.range;
+        if self.range != certified {
+            return Err(format!(
+                "its polynomial is for [{lo}, {hi}], its range is [{}, {}]",
+                certified.lo, certified.hi
+            ));
+        }
+        let count = self.coefficients.len();
+        if count == 0 || count > MAX_COEFFICIENTS || self.coefficients.iter().any(|c| !c.is_finite()) {
+            return Err(format!("its polynomial has {count} coefficients, expected 1 to {MAX_COEFFICIENTS}, finite"));
+        }
+        if !(self.error >= 0.0 && self.error.is_finite()) {
+            return Err(format!("the error of its polynomial is {}", self.error));
+        }
+        Ok(())
     }
 
     /// Value at `x` (Clenshaw). Outside the range the polynomial is evaluated all the same, as it would be under encryption.

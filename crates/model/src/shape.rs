@@ -4,6 +4,9 @@ use serde::{Deserialize, Serialize};
 
 use crate::error::{Result, SpecError};
 
+/// Most blocks of a model.
+const MAX_LAYERS: usize = 1024;
+
 /// Sizes and architectural choices of a model.
 ///
 /// All linear maps are stored `[in, out]` and act as `y = x W + b` on row vectors.
@@ -18,6 +21,9 @@ pub struct Shape {
     pub d_model: usize,
     /// Attention heads.
     pub heads: usize,
+    /// Key and value heads, each read by `heads / kv_heads` query heads in a row; one for each head where absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub kv_heads: Option<usize>,
     /// Features per head.
     pub head_dim: usize,
     /// Width of the feed-forward layer.
@@ -67,6 +73,21 @@ pub enum Kind {
         /// Number of classes.
         classes: usize,
     },
+    /// Bidirectional model whose answer is its last hidden state, from which anybody can make one vector of a text.
+    Embedder {
+        /// How the rows become one vector.
+        pool: Pool,
+    },
+}
+
+/// One vector from the rows of a text.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Pool {
+    /// The mean of all rows.
+    Mean,
+    /// The first row.
+    First,
 }
 
 /// Normalisation of the hidden state.
@@ -175,6 +196,7 @@ impl Shape {
             layers: 2,
             d_model: 128,
             heads: 4,
+            kv_heads: None,
             head_dim: 32,
             ffn: 512,
             vocab: 512,
@@ -245,6 +267,16 @@ impl Shape {
         self.heads * self.head_dim
     }
 
+    /// Key and value heads.
+    pub fn key_heads(&self) -> usize {
+        self.kv_heads.unwrap_or(self.heads)
+    }
+
+    /// Width of the concatenated key heads.
+    pub fn key_width(&self) -> usize {
+        self.key_heads() * self.head_dim
+    }
+
     /// Number of learned values.
     pub fn parameters(&self) -> usize {
         self.tensors()
@@ -275,8 +307,8 @@ impl Shape {
         for l in 0..self.layers {
             let at = |part: &str| format!("layers.{l}.{part}");
             self.push_norm(&mut out, &at("norm1"));
-            for part in ["q", "k", "v"] {
-                self.push_linear(&mut out, &at(&format!("attn.{part}")), d, a);
+            for (part, width) in [("q", a), ("k", self.key_width()), ("v", self.key_width())] {
+                self.push_linear(&mut out, &at(&format!("attn.{part}")), d, width);
             }
             self.push_linear(&mut out, &at("attn.out"), a, d);
             if let Attention::PowerSoftmax { eps: Eps::Frozen, .. } = self.attention {
@@ -301,6 +333,7 @@ impl Shape {
                 out.push(("classifier.weight".into(), vec![d, classes]));
                 out.push(("classifier.bias".into(), vec![classes]));
             }
+            Kind::Embedder { .. } => {}
         }
         out
     }
@@ -323,6 +356,15 @@ impl Shape {
             if value == 0 || value > 1 << 20 {
                 return refuse(field, value.to_string(), "must be between 1 and 2^20");
             }
+        }
+        if self.layers > MAX_LAYERS {
+            return refuse("layers", self.layers.to_string(), "must be at most 1024");
+        }
+        if !self.heads.is_multiple_of(self.key_heads().max(1)) || self.key_heads() == 0 {
+            return refuse("kv_heads", self.key_heads().to_string(), "must divide the number of heads");
+        }
+        if self.attention_width() > 1 << 20 {
+            return refuse("head_dim", self.head_dim.to_string(), "must leave all heads together at most 2^20 wide");
         }
         if !(self.norm_eps >= 0.0 && self.norm_eps < 1.0) {
             return refuse("norm_eps", self.norm_eps.to_string(), "must be in [0, 1)");

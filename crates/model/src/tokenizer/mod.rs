@@ -2,6 +2,7 @@
 
 mod bytes;
 mod file;
+mod gguf;
 mod library;
 mod scored;
 mod stream;
@@ -13,6 +14,7 @@ use std::path::Path;
 
 use cipherlm_files::{Access, Existing};
 
+pub(crate) use gguf::GgufVocabulary;
 pub use stream::TextStream;
 
 use crate::error::{Result, SpecError};

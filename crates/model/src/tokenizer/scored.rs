@@ -15,6 +15,8 @@ pub(super) struct Scored {
     pub(super) scores: Vec<f32>,
     /// Token that stands for a single byte, tried when no token spells the character.
     pub(super) bytes: Box<[u32; 256]>,
+    /// Marks: text never becomes one.
+    pub(super) special: Vec<u32>,
     ids: HashMap<Vec<u8>, u32>,
 }
 
@@ -50,7 +52,12 @@ impl Eq for Candidate {}
 
 impl Scored {
     /// `bytes[b]` is the token of byte `b`; those tokens are never the result of a merge.
-    pub(super) fn new(tokens: Vec<Vec<u8>>, scores: Vec<f32>, bytes: Box<[u32; 256]>) -> Result<Self> {
+    pub(super) fn new(
+        tokens: Vec<Vec<u8>>,
+        scores: Vec<f32>,
+        bytes: Box<[u32; 256]>,
+        special: Vec<u32>,
+    ) -> Result<Self> {
         let what = "scored tokenizer";
         if scores.len() != tokens.len() || tokens.is_empty() {
             let reason = format!("{} scores for {} tokens", scores.len(), tokens.len());
@@ -65,8 +72,10 @@ impl Scored {
         // Byte tokens first: a token that spells the same character replaces them.
         let mut ids: HashMap<Vec<u8>, u32> = (0..=255u8).map(|byte| (vec![byte], bytes[usize::from(byte)])).collect();
         let spelled = tokens.iter().enumerate().map(|(id, text)| (text, id as u32));
-        ids.extend(spelled.filter(|(_, id)| !bytes.contains(id)).map(|(text, id)| (text.clone(), id)));
-        Ok(Self { tokens, scores, bytes, ids })
+        ids.extend(
+            spelled.filter(|(_, id)| !bytes.contains(id) && !special.contains(id)).map(|(text, id)| (text.clone(), id)),
+        );
+        Ok(Self { tokens, scores, bytes, special, ids })
     }
 
     pub(super) fn id(&self, bytes: &[u8]) -> Option<u32> {
