@@ -55,7 +55,8 @@ pub struct Model {
 }
 
 impl Model {
-    /// Joins a shape and weights. The weights are rounded to f32, so that a saved model computes the same values.
+    /// Joins a shape and weights. The weights are rounded to f32, so that a saved model computes
+    /// the same values.
     ///
     /// # Errors
     /// What [`Shape::validate`] and [`Weights::check`] refuse.
@@ -158,7 +159,8 @@ impl Model {
         self.spec.sites = sites;
     }
 
-    /// The same model with other weights or attention constants; certified sites are dropped, because they no longer hold.
+    /// The same model with other weights or attention constants; certified sites are dropped,
+    /// because they no longer hold.
     ///
     /// # Errors
     /// As [`Model::new`].
@@ -168,8 +170,8 @@ impl Model {
         Ok(out)
     }
 
-    /// The same model with every key and value head repeated for the query heads that read it: the same function,
-    /// for readers that know nothing of shared heads.
+    /// The same model with every key and value head repeated for the query heads that read it: the
+    /// same function, for readers that know nothing of shared heads.
     ///
     /// # Errors
     /// None for a model that was accepted.

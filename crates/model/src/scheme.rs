@@ -16,7 +16,8 @@ pub struct Scheme {
     pub range: Range,
     /// Chebyshev coefficients on `range`, degree ascending.
     pub coefficients: Vec<f64>,
-    /// Largest error measured on a fine grid (relative for reciprocal and inverse square root, else absolute).
+    /// Largest error measured on a fine grid (relative for reciprocal and inverse square root, else
+    /// absolute).
     pub error: f64,
 }
 
@@ -74,7 +75,8 @@ impl Scheme {
         Ok(())
     }
 
-    /// Value at `x` (Clenshaw). Outside the range the polynomial is evaluated all the same, as it would be under encryption.
+    /// Value at `x` (Clenshaw). Outside the range the polynomial is evaluated all the same, as it
+    /// would be under encryption.
     pub fn eval(&self, x: f64) -> f64 {
         let t = (2.0 * x - self.range.lo - self.range.hi) / (self.range.hi - self.range.lo);
         let (mut b1, mut b2) = (0.0, 0.0);

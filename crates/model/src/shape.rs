@@ -21,7 +21,8 @@ pub struct Shape {
     pub d_model: usize,
     /// Attention heads.
     pub heads: usize,
-    /// Key and value heads, each read by `heads / kv_heads` query heads in a row; one for each head where absent.
+    /// Key and value heads, each read by `heads / kv_heads` query heads in a row; one for each head
+    /// where absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub kv_heads: Option<usize>,
     /// Features per head.
@@ -73,7 +74,8 @@ pub enum Kind {
         /// Number of classes.
         classes: usize,
     },
-    /// Bidirectional model whose answer is its last hidden state, from which anybody can make one vector of a text.
+    /// Bidirectional model whose answer is its last hidden state, from which anybody can make one
+    /// vector of a text.
     Embedder {
         /// How the rows become one vector.
         pool: Pool,
@@ -131,8 +133,9 @@ pub enum Residual {
     Parallel,
 }
 
-/// Rotary position embedding on the first `dims` features of each head, in the "rotate half" convention: feature `j` and feature
-/// `j + dims/2` form a pair, turned by the angle `position * base^(-2j/dims)`.
+/// Rotary position embedding on the first `dims` features of each head, in the "rotate half"
+/// convention: feature `j` and feature `j + dims/2` form a pair, turned by the angle
+/// `position * base^(-2j/dims)`.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 pub struct Rotary {
     /// Rotated features per head, even.
@@ -145,8 +148,8 @@ pub struct Rotary {
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "kind", rename_all = "snake_case")]
 pub enum Attention {
-    /// `w_j = m_j (x_j + c)^p / n / (eps + mean)`, with `mean = sum_j m_j (x_j + c)^p / n` over the `n` keys that the 0/1 mask `m`
-    /// admits. Power-Softmax (arXiv 2410.09457) is `c = 0`.
+    /// `w_j = m_j (x_j + c)^p / n / (eps + mean)`, with `mean = sum_j m_j (x_j + c)^p / n` over the
+    /// `n` keys that the 0/1 mask `m` admits. Power-Softmax (arXiv 2410.09457) is `c = 0`.
     PowerSoftmax {
         /// Even power.
         p: u32,
@@ -173,12 +176,14 @@ pub enum Eps {
         /// The constant.
         value: f64,
     },
-    /// `value * max_j |x_j + c|^p`, what "scale the row by its largest score and add a constant" amounts to. Not polynomial.
+    /// `value * max_j |x_j + c|^p`, what "scale the row by its largest score and add a constant"
+    /// amounts to. Not polynomial.
     Relative {
         /// The factor.
         value: f64,
     },
-    /// One constant for each layer, head and row, in the tensor `layers.{l}.attn.eps` of dimensions `[heads, context]`.
+    /// One constant for each layer, head and row, in the tensor `layers.{l}.attn.eps` of dimensions
+    /// `[heads, context]`.
     Frozen,
 }
 
@@ -189,7 +194,8 @@ impl Shape {
 
     /// A named shape, or `None`.
     ///
-    /// `6x512` is the Pythia-70M body with a small vocabulary and context; `pythia-2.8b` is the 32-layer one.
+    /// `6x512` is the Pythia-70M body with a small vocabulary and context; `pythia-2.8b` is the
+    /// 32-layer one.
     pub fn preset(name: &str) -> Option<Self> {
         let story = Self {
             kind: Kind::Decoder,
@@ -296,46 +302,7 @@ impl Shape {
 
     /// Every tensor of a model of this shape, with its dimensions, in file order.
     pub fn tensors(&self) -> Vec<(String, Vec<usize>)> {
-        let (d, a, f) = (self.d_model, self.attention_width(), self.ffn);
-        let mut out: Vec<(String, Vec<usize>)> = vec![("embed.tokens".into(), vec![self.vocab, d])];
-        if self.positions {
-            out.push(("embed.positions".into(), vec![self.context, d]));
-        }
-        if self.embed_norm {
-            self.push_norm(&mut out, "embed.norm");
-        }
-        for l in 0..self.layers {
-            let at = |part: &str| format!("layers.{l}.{part}");
-            self.push_norm(&mut out, &at("norm1"));
-            for (part, width) in [("q", a), ("k", self.key_width()), ("v", self.key_width())] {
-                self.push_linear(&mut out, &at(&format!("attn.{part}")), d, width);
-            }
-            self.push_linear(&mut out, &at("attn.out"), a, d);
-            if let Attention::PowerSoftmax { eps: Eps::Frozen, .. } = self.attention {
-                out.push((at("attn.eps"), vec![self.heads, self.context]));
-            }
-            self.push_norm(&mut out, &at("norm2"));
-            if self.gated {
-                self.push_linear(&mut out, &at("ffn.gate"), d, f);
-            }
-            self.push_linear(&mut out, &at("ffn.up"), d, f);
-            self.push_linear(&mut out, &at("ffn.down"), f, d);
-        }
-        if self.placement == Placement::Pre {
-            self.push_norm(&mut out, "final_norm");
-        }
-        match self.kind {
-            Kind::Decoder if self.tied_head => {}
-            Kind::Decoder => out.push(("head.weight".into(), vec![d, self.vocab])),
-            Kind::Encoder { classes } => {
-                out.push(("pool.weight".into(), vec![d, d]));
-                out.push(("pool.bias".into(), vec![d]));
-                out.push(("classifier.weight".into(), vec![d, classes]));
-                out.push(("classifier.bias".into(), vec![classes]));
-            }
-            Kind::Embedder { .. } => {}
-        }
-        out
+        self.program().tensors(self)
     }
 
     /// Checks that the fields agree with each other.
@@ -398,20 +365,6 @@ impl Shape {
             return refuse("kind.classes", "0".into(), "must be positive");
         }
         Ok(())
-    }
-
-    fn push_norm(&self, out: &mut Vec<(String, Vec<usize>)>, name: &str) {
-        out.push((format!("{name}.gain"), vec![self.d_model]));
-        if self.norm == Norm::LayerNorm {
-            out.push((format!("{name}.bias"), vec![self.d_model]));
-        }
-    }
-
-    fn push_linear(&self, out: &mut Vec<(String, Vec<usize>)>, name: &str, rows: usize, cols: usize) {
-        out.push((format!("{name}.weight"), vec![rows, cols]));
-        if self.bias {
-            out.push((format!("{name}.bias"), vec![cols]));
-        }
     }
 }
 

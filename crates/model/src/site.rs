@@ -5,10 +5,11 @@ use serde::{Deserialize, Serialize};
 use crate::error::{Result, SpecError};
 use crate::function::Function;
 use crate::scheme::Scheme;
-use crate::shape::{Activation, Attention, Kind, Placement, Residual, Shape};
+use crate::shape::{Activation, Residual, Shape};
 
-/// One place in the model where a value has to stay inside a range: either because a polynomial replaces a function there, or
-/// (function [`Function::Identity`]) because its size decides scales and refreshes.
+/// One place in the model where a value has to stay inside a range: either because a polynomial
+/// replaces a function there, or (function [`Function::Identity`]) because its size decides scales
+/// and refreshes.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Site {
     /// Name, one of [`Shape::sites`].
@@ -100,8 +101,8 @@ impl Observed {
 }
 
 impl Site {
-    /// Checks what readers take for granted: numbers that are finite and in order, a polynomial on the very range
-    /// that is certified, and symmetric ranges of activations.
+    /// Checks what readers take for granted: numbers that are finite and in order, a polynomial on
+    /// the very range that is certified, and symmetric ranges of activations.
     fn check(&self) -> std::result::Result<(), String> {
         let Range { lo, hi } = self.range;
         if !(lo.is_finite() && hi.is_finite() && lo < hi) {
@@ -132,10 +133,12 @@ impl Site {
 }
 
 impl Shape {
-    /// Checks certified sites against the shape, and against each other where two branches share a value.
+    /// Checks certified sites against the shape, and against each other where two branches share a
+    /// value.
     ///
     /// # Errors
-    /// [`SpecError::Malformed`] for other sites than [`Shape::sites`]; [`SpecError::Site`] naming the first bad one.
+    /// [`SpecError::Malformed`] for other sites than [`Shape::sites`]; [`SpecError::Site`] naming
+    /// the first bad one.
     pub(crate) fn check_sites(&self, sites: &[Site]) -> Result<()> {
         if sites.is_empty() {
             return Ok(());
@@ -148,7 +151,8 @@ impl Shape {
             site.check().map_err(|reason| SpecError::Site { site: site.name.clone(), reason })?;
         }
         if self.residual == Residual::Parallel {
-            // Both branches normalise the same rows, so the circuit computes one inverse square root.
+            // Both branches normalise the same rows, so the circuit computes one inverse square
+            // root.
             for l in 0..self.layers {
                 let find = |part: &str| sites.iter().find(|s| s.name == format!("layers.{l}.{part}"));
                 if let (Some(a), Some(b)) = (find("norm1"), find("norm2"))
@@ -172,50 +176,7 @@ impl Shape {
     /// * `layers.{l}.ffn.activation`: input of the activation; `pool.activation`: input of `tanh`; `logits`, or `output`
     ///   of a model of sentence vectors (identity).
     pub fn sites(&self) -> Vec<(String, Function)> {
-        let mut out = vec![];
-        if self.embed_norm {
-            out.push(("embed.norm".to_owned(), Function::InvSqrt));
-        }
-        out.push(("embed".to_owned(), Function::Identity));
-        for l in 0..self.layers {
-            let mut push = |part: &str, function| out.push((format!("layers.{l}.{part}"), function));
-            if self.placement == Placement::Pre {
-                push("norm1", Function::InvSqrt);
-            }
-            for part in ["attn.q", "attn.k", "attn.v"] {
-                push(part, Function::Identity);
-            }
-            match self.attention {
-                Attention::PowerSoftmax { .. } => {
-                    push("attn.score", Function::Identity);
-                    push("attn.reciprocal", Function::Reciprocal);
-                }
-                Attention::Softmax => push("attn.score", Function::Identity),
-                Attention::Pointwise { .. } => push("attn.score", Function::Gelu),
-            }
-            push("attn.mix", Function::Identity);
-            push("mid", Function::Identity);
-            if self.placement == Placement::Post {
-                push("norm1", Function::InvSqrt);
-            }
-            if self.placement == Placement::Pre {
-                push("norm2", Function::InvSqrt);
-            }
-            push("ffn.activation", self.activation.function());
-            push("hidden", Function::Identity);
-            if self.placement == Placement::Post {
-                push("norm2", Function::InvSqrt);
-            }
-        }
-        if self.placement == Placement::Pre {
-            out.push(("final_norm".to_owned(), Function::InvSqrt));
-        }
-        if matches!(self.kind, Kind::Encoder { .. }) {
-            out.push(("pool.activation".to_owned(), Function::Tanh));
-        }
-        let last = if matches!(self.kind, Kind::Embedder { .. }) { "output" } else { "logits" };
-        out.push((last.to_owned(), Function::Identity));
-        out
+        self.program().sites(self)
     }
 }
 

@@ -17,7 +17,8 @@ pub struct Tensor {
     pub data: Vec<f64>,
 }
 
-/// The beginning of a safetensors file of f32 tensors that lie behind each other in the order given.
+/// The beginning of a safetensors file of f32 tensors that lie behind each other in the order
+/// given.
 pub(crate) fn header<'t>(tensors: impl Iterator<Item = (&'t str, &'t [usize])>) -> Vec<u8> {
     let mut at = 0;
     let fields: Vec<String> = tensors
@@ -77,7 +78,8 @@ impl Weights {
     /// Checks names, dimensions and finiteness against a shape.
     ///
     /// # Errors
-    /// The first of [`SpecError::MissingTensor`], [`SpecError::TensorShape`], [`SpecError::NotFinite`], [`SpecError::UnknownTensor`].
+    /// The first of [`SpecError::MissingTensor`], [`SpecError::TensorShape`],
+    /// [`SpecError::NotFinite`], [`SpecError::UnknownTensor`].
     pub fn check(&self, shape: &Shape) -> Result<()> {
         let expected = shape.tensors();
         for (name, dims) in &expected {

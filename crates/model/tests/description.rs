@@ -1,4 +1,5 @@
-//! A model's description is believed only after it was checked, and dead weights make usable ranges.
+//! A model's description is believed only after it was checked, and dead weights make usable
+//! ranges.
 
 use cipherlm_model::{
     Attention, Eps, Margins, Mode, Model, Positions, Residual, Runner, Shape, SpecError, certify, ensure_certified,
@@ -38,7 +39,8 @@ fn the_shipped_models_are_accepted() {
     }
 }
 
-/// Every way of changing one field that would make the encrypted answer differ from the reference, or a reader fail.
+/// Every way of changing one field that would make the encrypted answer differ from the reference,
+/// or a reader fail.
 #[test]
 fn sites_that_contradict_themselves_are_refused_by_name() {
     let (good, weights) = files(&test_shape());
@@ -149,6 +151,7 @@ fn dead_weights_are_certified_to_ranges_that_can_be_divided_by() {
         }
         let mut model = model.with(model.shape().clone(), weights).unwrap();
         let windows = random::windows(model.shape(), 16, 4, 9);
+        model = freeze_eps(&model, &windows[..2], 30.0).unwrap();
         // Random tokens reach further than text.
         let margins = Margins { variance: 3.0, activation: 3.0, magnitude: 3.0, denominator: 10.0 };
         certify(&mut model, &windows[..2], &windows[2..], &margins).unwrap();
@@ -165,7 +168,8 @@ fn dead_weights_are_certified_to_ranges_that_can_be_divided_by() {
     }
 }
 
-/// Scores of zero under a shift of zero: every row mean is zero, so are the maxima that constants are frozen from.
+/// Scores of zero under a shift of zero: every row mean is zero, so are the maxima that constants
+/// are frozen from.
 #[test]
 fn frozen_constants_of_dead_scores_are_positive() {
     let shape = Shape {
@@ -178,7 +182,7 @@ fn frozen_constants_of_dead_scores_are_positive() {
     weights.insert("layers.0.attn.q.bias", &[16], vec![0.0; 16]).unwrap();
     let model = model.with(shape, weights).unwrap();
     let windows = random::windows(model.shape(), 16, 3, 9);
-    let mut frozen = cipherlm_model::freeze_eps(&model, &windows, 30.0).unwrap();
+    let mut frozen = freeze_eps(&model, &windows, 30.0).unwrap();
     certify(&mut frozen, &windows[..2], &windows[2..], &Default::default()).unwrap();
     fit(&mut frozen, &Default::default()).unwrap();
 }

@@ -1,4 +1,5 @@
-//! Public checkpoints: outputs equal those of PyTorch (`peers/import/outputs.py`), and bad files are refused by name.
+//! Public checkpoints: outputs equal those of PyTorch (`peers/import/outputs.py`), and bad files
+//! are refused by name.
 
 mod common;
 

@@ -1,4 +1,5 @@
-//! Llama: RMS norms, gated feed-forward, shared key/value heads; Hugging Face, GGUF and llama2.c names.
+//! Llama: RMS norms, gated feed-forward, shared key/value heads; Hugging Face, GGUF and llama2.c
+//! names.
 
 use super::config::Config;
 use super::recipe::{Bias, Book, halves_of_pairs};

@@ -6,8 +6,8 @@
 //! | GGUF file | Llama | blocks dequantised, interleaved rotary pairs become halves |
 //! | llama2.c file | Llama | the same layout of rotary pairs |
 //!
-//! Everything that can be wrong is found from headers, before any value is read; values are read and written
-//! one tensor at a time. Attention stays softmax: converting it is training's part.
+//! Everything that can be wrong is found from headers, before any value is read; values are read
+//! and written one tensor at a time. Attention stays softmax: converting it is training's part.
 
 mod archive;
 mod bert;
@@ -55,8 +55,8 @@ impl Checkpoint {
     ///
     /// # Errors
     /// [`SpecError::Malformed`] naming the field or tensor: truncated files, missing shards, other
-    /// architectures, types that are no weights. [`SpecError::MissingTensor`], [`SpecError::TensorShape`],
-    /// [`SpecError::StrayTensor`] where file and description disagree.
+    /// architectures, types that are no weights. [`SpecError::MissingTensor`],
+    /// [`SpecError::TensorShape`], [`SpecError::StrayTensor`] where file and description disagree.
     pub fn open(path: &Path) -> Result<Self> {
         let name = path.file_stem().unwrap_or(path.as_os_str()).to_string_lossy().into_owned();
         let (family, shape, tokenizer, archive, (recipes, left_out)) = if path.is_dir() {
@@ -121,8 +121,8 @@ impl Checkpoint {
         Ok(model)
     }
 
-    /// Writes a model folder, tensor by tensor: description, weights as f32, tokenizer. On any error nothing is
-    /// left behind.
+    /// Writes a model folder, tensor by tensor: description, weights as f32, tokenizer. On any
+    /// error nothing is left behind.
     ///
     /// # Errors
     /// As [`Checkpoint::model`]; [`SpecError::File`], also when a model is there already.
@@ -190,7 +190,8 @@ fn open_folder(dir: &Path) -> Result<Opened> {
     Ok((family, shape, vocabulary::of_folder(dir, &config)?, archive, done))
 }
 
-/// How a sentence-transformers folder makes one vector of a text; the mean of all rows where nothing says so.
+/// How a sentence-transformers folder makes one vector of a text; the mean of all rows where
+/// nothing says so.
 fn pooling(dir: &Path) -> Result<Pool> {
     let path: PathBuf = dir.join("1_Pooling").join("config.json");
     if !path.exists() {

@@ -1,4 +1,5 @@
-//! GPT-NeoX and Pythia: parallel branches, partial rotary positions, one fused map for queries, keys and values.
+//! GPT-NeoX and Pythia: parallel branches, partial rotary positions, one fused map for queries,
+//! keys and values.
 
 use super::config::Config;
 use super::recipe::{Bias, Book};

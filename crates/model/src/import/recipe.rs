@@ -117,7 +117,8 @@ impl<'a> Book<'a> {
         self.rows(ours, theirs, size, &[], bias)
     }
 
-    /// The rows of a map `[out, in]` of the file, in our order; all as they are where `rows` is empty.
+    /// The rows of a map `[out, in]` of the file, in our order; all as they are where `rows` is
+    /// empty.
     pub(super) fn rows(
         &mut self,
         ours: &str,
@@ -149,8 +150,8 @@ impl<'a> Book<'a> {
         if bias { self.plain(&format!("{ours}.bias"), &format!("{theirs}.{shift}"), &[width]) } else { Ok(()) }
     }
 
-    /// Settles the tensors that no recipe uses: a buffer, by the end of its name, goes without a word; a part that
-    /// this model has no use for is listed; anything else is refused.
+    /// Settles the tensors that no recipe uses: a buffer, by the end of its name, goes without a
+    /// word; a part that this model has no use for is listed; anything else is refused.
     pub(super) fn settle(&mut self, buffers: &[&str], unused: &[&str]) -> Result<()> {
         for name in self.archive.tensors.keys().filter(|name| !self.used.contains(*name)) {
             let bare = name.strip_prefix(&self.prefix).unwrap_or(name);
@@ -216,7 +217,8 @@ impl Recipe {
     }
 }
 
-/// For each row in the order of two halves, its place among interleaved pairs: rotary layouts of llama2.c and GGUF.
+/// For each row in the order of two halves, its place among interleaved pairs: rotary layouts of
+/// llama2.c and GGUF.
 pub(super) fn halves_of_pairs(rows: usize, head: usize) -> Vec<usize> {
     let half = head / 2;
     (0..rows).map(|row| row / head * head + 2 * (row % head % half) + row % head / half).collect()

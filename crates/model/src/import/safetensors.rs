@@ -1,7 +1,7 @@
 //! Headers of safetensors files, whole or in shards.
 //!
-//! The `safetensors` crate wants a whole file in memory before it says what is in it; here a header is judged
-//! first, and values are read tensor by tensor.
+//! The `safetensors` crate wants a whole file in memory before it says what is in it; here a header
+//! is judged first, and values are read tensor by tensor.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::io::Read;

@@ -148,7 +148,8 @@ pub(super) fn llama2c(bytes: &[u8]) -> Result<Tokenizer> {
     from_llama2c_tokens(tokens, scores)
 }
 
-/// llama2.c's layout: unknown, begin, end, then the 256 bytes. Its generator stops at the begin mark too.
+/// llama2.c's layout: unknown, begin, end, then the 256 bytes. Its generator stops at the begin
+/// mark too.
 fn from_llama2c_tokens(tokens: Vec<Vec<u8>>, scores: Vec<f32>) -> Result<Tokenizer> {
     if tokens.len() < 259 {
         return Err(refuse(format!("{} tokens, at least 259: three marks and the bytes", tokens.len())));

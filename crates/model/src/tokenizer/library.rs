@@ -22,7 +22,8 @@ pub(super) struct Library {
 }
 
 impl Library {
-    /// Reads a `tokenizer.json`. Its truncation and padding are dropped: lengths are the caller's business.
+    /// Reads a `tokenizer.json`. Its truncation and padding are dropped: lengths are the caller's
+    /// business.
     pub(super) fn from_value(root: Value) -> Result<Self> {
         let what = "tokenizer.json";
         let added = added_tokens(&root)?;
@@ -96,7 +97,8 @@ impl Library {
     }
 }
 
-/// Encoding fails on characters outside the vocabulary when the token for them is missing: found here, once.
+/// Encoding fails on characters outside the vocabulary when the token for them is missing: found
+/// here, once.
 fn check_unknown(model: &ModelWrapper) -> std::result::Result<(), String> {
     let vocab = model.get_vocab();
     let unknown = match model {

@@ -1,8 +1,8 @@
-//! Scored byte-pair encoding (llama2.c, SentencePiece): the adjacent pair whose joint token has the best
-//! score is merged first, the leftmost among equals.
+//! Scored byte-pair encoding (llama2.c, SentencePiece): the adjacent pair whose joint token has the
+//! best score is merged first, the leftmost among equals.
 //!
-//! The `tokenizers` crate has no such rule: it ranks *pairs*, so two pairs that make one token, which score
-//! alike here, have an order there, and runs such as `aaaaa` merge at another place.
+//! The `tokenizers` crate has no such rule: it ranks *pairs*, so two pairs that make one token,
+//! which score alike here, have an order there, and runs such as `aaaaa` merge at another place.
 
 use std::cmp::Ordering;
 use std::collections::{BinaryHeap, HashMap};
@@ -25,7 +25,8 @@ struct Candidate {
     score: f32,
     left: usize,
     right: usize,
-    /// Lengths in bytes of both parts when the pair was found: a part that grew since makes it stale.
+    /// Lengths in bytes of both parts when the pair was found: a part that grew since makes it
+    /// stale.
     lengths: (usize, usize),
     merged: u32,
 }
