@@ -127,6 +127,7 @@ fn file(path: &Path) -> anyhow::Result<Value> {
         Some(b"cipherlo") => ("encrypted answer", MESSAGE_HEAD),
         Some(b"cipherck") => ("checkpoint of a step", CHECKPOINT_HEAD),
         Some(start) if start.starts_with(&MAGIC) => ("", 0),
+        Some(start) if start.starts_with(b"GGUF") => return Ok(super::import::facts(&Checkpoint::open(path)?)),
         _ => {
             return match tensors::pointer(&head.bytes) {
                 Some(facts) => Ok(facts),
