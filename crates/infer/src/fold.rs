@@ -151,6 +151,12 @@ impl Folded {
             Attention::PowerSoftmax { .. } => {}
             _ => return refuse("attention without an even power", "train with PowerSoftmax attention"),
         }
+        if shape.key_heads() != shape.heads {
+            return refuse("shared key heads", "repeat them: Model::with_repeated_heads");
+        }
+        if let Kind::Embedder { .. } = shape.kind {
+            return refuse("a model of sentence vectors", "this one answers in the clear only");
+        }
         if shape.placement != Placement::Pre {
             return refuse("a model with norms after its branches", "train with norms before them");
         }
@@ -172,6 +178,7 @@ impl Folded {
         match self.shape().kind {
             Kind::Decoder => self.shape().vocab,
             Kind::Encoder { classes } => classes,
+            Kind::Embedder { .. } => self.shape().d_model,
         }
     }
 

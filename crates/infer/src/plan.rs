@@ -397,9 +397,16 @@ impl Plan {
         self.check_length(tokens)?;
         let model = &self.folded.model;
         let mut runner = Runner::new(model, Mode::Polynomial)?;
-        if let Kind::Encoder { .. } = self.folded.shape().kind {
-            runner.classify(tokens, None)?;
-            return leaves_range(model, &runner, None, None);
+        match self.folded.shape().kind {
+            Kind::Decoder => {}
+            Kind::Encoder { .. } => {
+                runner.classify(tokens, None)?;
+                return leaves_range(model, &runner, None, None);
+            }
+            Kind::Embedder { .. } => {
+                runner.hidden(tokens, None)?;
+                return leaves_range(model, &runner, None, None);
+            }
         }
         if !before.is_empty() {
             runner.append(before, Positions::Last)?;

@@ -10,6 +10,10 @@ use crate::scheme::Scheme;
 use crate::shape::{Attention, Eps, Kind, Shape};
 use crate::site::{Observed, Range, Site};
 
+/// Least magnitude certified at a site. A dead tensor leaves zeros everywhere; planners divide by
+/// these ranges.
+const LEAST_MAGNITUDE: f64 = 1.0 / (1 << 20) as f64;
+
 /// Factors by which observed extremes are widened.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 pub struct Margins {
@@ -82,10 +86,12 @@ pub fn survey(model: &Model, windows: &[Vec<u32>], mode: Mode) -> Result<Vec<Sit
     Ok(runner.stats().map(report).collect())
 }
 
-/// Freezes the denominator's constant for each (layer, head, row) at `max mean / ratio`, maxima from calibration windows and smoothed
-/// over two rows to each side, so that every row of every head shares the domain `[1, 1 + ratio * margin]`.
+/// Freezes the denominator's constant for each (layer, head, row) at `max mean / ratio`, maxima
+/// from calibration windows and smoothed over two rows to each side, so that every row of every
+/// head shares the domain `[1, 1 + ratio * margin]`.
 ///
-/// Rows that no window reaches take the constant of the last row that one did. The result is a new model without certified sites.
+/// Rows that no window reaches take the constant of the last row that one did. The result is a new
+/// model without certified sites.
 ///
 /// # Errors
 /// Bad windows, or attention other than PowerSoftmax.
@@ -111,9 +117,11 @@ pub fn freeze_eps(model: &Model, windows: &[Vec<u32>], ratio: f64) -> Result<Mod
     model.with(shape, weights)
 }
 
-/// Certifies every site: ranges from `calibration` widened by the margins, then checked on `held_out`.
+/// Certifies every site: ranges from `calibration` widened by the margins, then checked on
+/// `held_out`.
 ///
-/// The model carries the sites afterwards, violations included; [`ensure_certified`] tells whether it may be used.
+/// The model carries the sites afterwards, violations included; [`ensure_certified`] tells whether
+/// it may be used.
 ///
 /// # Errors
 /// Bad windows; values that are not finite.
@@ -177,7 +185,8 @@ pub fn ensure_certified(model: &Model) -> Result<()> {
 /// Fits a polynomial to every non-linear certified site.
 ///
 /// # Errors
-/// [`SpecError::Fit`] when no degree up to the limit reaches the target; [`SpecError::NoScheme`] when the model is not certified.
+/// [`SpecError::Fit`] when no degree up to the limit reaches the target; [`SpecError::NoScheme`]
+/// when the model is not certified.
 pub fn fit(model: &mut Model, options: &FitOptions) -> Result<()> {
     let mut sites = model.spec().sites.clone();
     if let (true, Some((first, _))) = (sites.is_empty(), model.shape().sites().first()) {
@@ -216,6 +225,7 @@ fn run(runner: &mut Runner<'_>, shape: &Shape, window: &[u32]) -> Result<()> {
     match shape.kind {
         Kind::Decoder => runner.forward(window, Positions::All).map(|_| ()),
         Kind::Encoder { .. } => runner.classify(window, None).map(|_| ()),
+        Kind::Embedder { .. } => runner.hidden(window, None).map(|_| ()),
     }
 }
 
@@ -241,7 +251,7 @@ fn widen(shape: &Shape, report: &SiteReport, margins: &Margins) -> Result<(Range
         });
     }
     let symmetric = |factor: f64| {
-        let bound = (factor * min.abs().max(max.abs())).max(f64::MIN_POSITIVE);
+        let bound = (factor * min.abs().max(max.abs())).max(LEAST_MAGNITUDE);
         (Range { lo: -bound, hi: bound }, factor)
     };
     Ok(match report.function {

@@ -29,6 +29,14 @@ pub enum SpecError {
         /// Tensor name.
         name: String,
     },
+    /// A public checkpoint holds a tensor that its architecture has no place for.
+    #[error(
+        "tensor `{name}` of the checkpoint has no place in its architecture: it is another kind of model than it says"
+    )]
+    StrayTensor {
+        /// Tensor name.
+        name: String,
+    },
     /// A tensor has other dimensions than the shape says.
     #[error("tensor `{name}` has dimensions {found:?}, the shape asks for {expected:?}")]
     TensorShape {
@@ -103,6 +111,14 @@ pub enum SpecError {
     NoScheme {
         /// The site.
         site: String,
+    },
+    /// A certified site contradicts itself or its shape.
+    #[error("site `{site}` of the description is not usable: {reason}; certify the model again")]
+    Site {
+        /// The site.
+        site: String,
+        /// What is wrong with it.
+        reason: String,
     },
     /// Values on held-out text left a certified range.
     #[error(

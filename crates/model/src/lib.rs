@@ -1,8 +1,11 @@
-//! A transformer as data: shape, weights, polynomial sites with certified ranges, tokenizer, and a plain f64 reference.
+//! A transformer as data: shape, weights, polynomial sites with certified ranges, tokenizer, and a
+//! plain f64 reference.
 //!
-//! A model folder holds `model.json` ([`ModelSpec`]: shape, certified sites, provenance), `weights.safetensors` ([`Weights`]: f32
-//! stored, f64 in use; names in [`Shape::tensors`]) and `tokenizer.json` ([`Tokenizer`]). [`Runner`] is the reference forward pass,
-//! exact or polynomial; the encrypted run is compared with its polynomial mode, and nothing here knows about ciphertexts.
+//! A model folder holds `model.json` ([`ModelSpec`]: shape, certified sites, provenance),
+//! `weights.safetensors` ([`Weights`]: f32 stored, f64 in use; names in [`Shape::tensors`]) and
+//! `tokenizer.json` ([`Tokenizer`]). [`Runner`] is the reference forward pass, exact or polynomial;
+//! the encrypted run is compared with its polynomial mode, and nothing here knows about
+//! ciphertexts.
 //!
 //! ```
 //! use cipherlm_model::{Mode, Positions, Runner, Shape, random};
@@ -15,12 +18,13 @@
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 
-mod block;
 mod certify;
 mod error;
 mod forward;
 mod function;
+pub mod import;
 mod model;
+mod program;
 pub mod random;
 mod scheme;
 mod shape;
@@ -31,10 +35,11 @@ mod weights;
 pub use certify::{FitOptions, Margins, SiteReport, certify, ensure_certified, fit, freeze_eps, survey};
 pub use error::{Result, SpecError};
 pub use forward::{Mode, Positions, Runner, SiteStats};
-pub use function::{Function, erfc};
+pub use function::Function;
 pub use model::{MODEL_FILE, Model, ModelSpec, TOKENIZER_FILE, WEIGHTS_FILE};
+pub use program::{Op, Program, Stage, Value};
 pub use scheme::Scheme;
-pub use shape::{Activation, Attention, Eps, Kind, Norm, Placement, Residual, Rotary, Shape};
+pub use shape::{Activation, Attention, Eps, Kind, Norm, Placement, Pool, Residual, Rotary, Shape};
 pub use site::{Observed, Range, Site};
 pub use tokenizer::{TextStream, Tokenizer};
 pub use weights::{Tensor, Weights};

@@ -10,7 +10,8 @@ use crate::error::{Result, SpecError, without_mark};
 use crate::scheme::Scheme;
 use crate::shape::Shape;
 use crate::site::Site;
-use crate::weights::Weights;
+use crate::tokenizer::Tokenizer;
+use crate::weights::{Weights, header};
 
 /// File name of the description inside a model folder.
 pub const MODEL_FILE: &str = "model.json";
@@ -54,7 +55,8 @@ pub struct Model {
 }
 
 impl Model {
-    /// Joins a shape and weights. The weights are rounded to f32, so that a saved model computes the same values.
+    /// Joins a shape and weights. The weights are rounded to f32, so that a saved model computes
+    /// the same values.
     ///
     /// # Errors
     /// What [`Shape::validate`] and [`Weights::check`] refuse.
@@ -63,7 +65,7 @@ impl Model {
         weights.check(&shape)?;
         weights.round_to_f32();
         weights.check(&shape)?;
-        let weights_blake3 = blake3::hash(&weights.to_bytes()?).to_hex().to_string();
+        let weights_blake3 = blake3::hash(&weights.to_bytes()).to_hex().to_string();
         let spec = ModelSpec {
             format: FORMAT.into(),
             version: VERSION,
@@ -107,11 +109,7 @@ impl Model {
         let mut weights = Weights::from_bytes(weights)?;
         weights.round_to_f32();
         weights.check(&spec.shape)?;
-        let known = spec.shape.sites();
-        let in_order = spec.sites.iter().map(|s| (s.name.clone(), s.function)).eq(known);
-        if !spec.sites.is_empty() && !in_order {
-            return Err(SpecError::malformed(MODEL_FILE, "the certified sites are not those of this shape, in order"));
-        }
+        spec.shape.check_sites(&spec.sites)?;
         Ok(Self { spec, weights })
     }
 
@@ -167,13 +165,45 @@ impl Model {
         self.spec.sites = sites;
     }
 
-    /// The same model with other weights or attention constants; certified sites are dropped, because they no longer hold.
+    /// The same model with other weights or attention constants; certified sites are dropped,
+    /// because they no longer hold.
     ///
     /// # Errors
     /// As [`Model::new`].
     pub fn with(&self, shape: Shape, weights: Weights) -> Result<Self> {
         let mut out = Self::new(self.spec.name.clone(), shape, weights)?;
         out.spec.provenance = self.spec.provenance.clone();
+        Ok(out)
+    }
+
+    /// The same model with every key and value head repeated for the query heads that read it: the
+    /// same function, for readers that know nothing of shared heads.
+    ///
+    /// # Errors
+    /// None for a model that was accepted.
+    pub fn with_repeated_heads(&self) -> Result<Self> {
+        let shape = self.shape();
+        let shared = shape.heads / shape.key_heads();
+        let (width, head) = (shape.key_width(), shape.head_dim);
+        let mut weights = self.weights.clone();
+        for l in 0..shape.layers {
+            for part in ["k", "v"] {
+                for kind in ["weight", "bias"] {
+                    let name = format!("layers.{l}.attn.{part}.{kind}");
+                    let Some(tensor) = self.weights.tensor(&name) else { continue };
+                    let row =
+                        |row: &[f64]| -> Vec<f64> { row.chunks_exact(head).flat_map(|h| h.repeat(shared)).collect() };
+                    let data = tensor.data.chunks_exact(width).flat_map(row).collect();
+                    let mut dims = tensor.dims.clone();
+                    if let Some(last) = dims.last_mut() {
+                        *last *= shared;
+                    }
+                    weights.insert(name, &dims, data)?;
+                }
+            }
+        }
+        let mut out = self.with(Shape { kv_heads: None, ..shape.clone() }, weights)?;
+        out.spec.sites.clone_from(&self.spec.sites);
         Ok(out)
     }
 
@@ -193,5 +223,87 @@ impl Model {
             Some(i) => Err(SpecError::UnknownToken { token: tokens[i], position: start + i, vocab: shape.vocab }),
             None => Ok(()),
         }
+    }
+}
+
+/// A model whose tensors are made one at a time, on the way to its folder.
+pub(crate) struct Source<'s> {
+    pub(crate) name: &'s str,
+    pub(crate) shape: &'s Shape,
+    pub(crate) provenance: BTreeMap<String, String>,
+    pub(crate) tokenizer: Option<&'s Tokenizer>,
+}
+
+impl Source<'_> {
+    /// Writes the folder. On any error nothing is left behind.
+    pub(crate) fn save(self, dir: &Path, tensor: impl Fn(&str) -> Result<Vec<f32>>) -> Result<()> {
+        let fresh = !dir.exists();
+        let taken =
+            [MODEL_FILE, WEIGHTS_FILE, TOKENIZER_FILE].map(|name| dir.join(name)).into_iter().find(|p| p.exists());
+        if let Some(path) = taken {
+            return Err(cipherlm_files::Error::Exists { path }.into());
+        }
+        cipherlm_files::create_folder(dir)?;
+        let done = self.write(dir, tensor);
+        if done.is_err() {
+            for name in [MODEL_FILE, WEIGHTS_FILE, TOKENIZER_FILE] {
+                let _ = std::fs::remove_file(dir.join(name));
+            }
+            if fresh {
+                let _ = std::fs::remove_dir(dir);
+            }
+        }
+        done
+    }
+
+    fn write(self, dir: &Path, tensor: impl Fn(&str) -> Result<Vec<f32>>) -> Result<()> {
+        let mut tensors = self.shape.tensors();
+        tensors.sort();
+        let mut hasher = blake3::Hasher::new();
+        let mut failed = None;
+        let file = dir.join(WEIGHTS_FILE);
+        let written = cipherlm_files::write_with(&file, Existing::Refuse, Access::Everyone, |out| {
+            let head = header(tensors.iter().map(|(name, dims)| (name.as_str(), dims.as_slice())));
+            hasher.update(&head);
+            out.write_all(&head)?;
+            for (name, dims) in &tensors {
+                let values = match tensor(name) {
+                    Ok(values) if values.len() == dims.iter().product::<usize>() => values,
+                    Ok(values) => {
+                        let (expected, found) = (dims.clone(), vec![values.len()]);
+                        failed = Some(SpecError::TensorShape { name: name.clone(), expected, found });
+                        return Err(std::io::Error::other("tensor"));
+                    }
+                    Err(error) => {
+                        failed = Some(error);
+                        return Err(std::io::Error::other("tensor"));
+                    }
+                };
+                let bytes: Vec<u8> = values.into_iter().flat_map(f32::to_le_bytes).collect();
+                hasher.update(&bytes);
+                out.write_all(&bytes)?;
+            }
+            Ok(())
+        });
+        // The cause, where a tensor was at fault.
+        match failed {
+            Some(error) => return Err(error),
+            None => written?,
+        }
+        if let Some(tokenizer) = self.tokenizer {
+            tokenizer.save(&dir.join(TOKENIZER_FILE))?;
+        }
+        let spec = ModelSpec {
+            format: FORMAT.into(),
+            version: VERSION,
+            name: self.name.to_owned(),
+            shape: self.shape.clone(),
+            weights_blake3: hasher.finalize().to_hex().to_string(),
+            sites: vec![],
+            provenance: self.provenance,
+        };
+        let mut text = serde_json::to_string_pretty(&spec).map_err(|e| SpecError::malformed(MODEL_FILE, e))?;
+        text.push('\n');
+        Ok(cipherlm_files::write(&dir.join(MODEL_FILE), text.as_bytes(), Existing::Refuse, Access::Everyone)?)
     }
 }

@@ -1,4 +1,5 @@
-//! Seeded models with random weights: for tests, and for planning and timing shapes that nobody trained here.
+//! Seeded models with random weights: for tests, and for planning and timing shapes that nobody
+//! trained here.
 
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
@@ -9,8 +10,8 @@ use crate::model::Model;
 use crate::shape::{Attention, Eps, Shape};
 use crate::weights::Weights;
 
-/// A model of that shape with Gaussian weights of standard deviation `1/sqrt(fan-in)` (half of it for maps into the residual
-/// stream), gains near 1, and a placeholder eps.
+/// A model of that shape with Gaussian weights of standard deviation `1/sqrt(fan-in)` (half of it
+/// for maps into the residual stream), gains near 1, and a placeholder eps.
 ///
 /// # Errors
 /// A shape that contradicts itself.
@@ -37,7 +38,8 @@ pub fn weights_only(name: &str, shape: &Shape, seed: u64) -> Result<Model> {
     Model::new(name, shape.clone(), weights)
 }
 
-/// Like [`weights_only`], with eps frozen, every site certified and every polynomial fitted on random tokens: ready to plan and run.
+/// Like [`weights_only`], with eps frozen, every site certified and every polynomial fitted on
+/// random tokens: ready to plan and run.
 ///
 /// # Errors
 /// A shape that contradicts itself, or ranges that no polynomial covers.

@@ -6,6 +6,9 @@ use crate::error::{Result, SpecError};
 use crate::function::Function;
 use crate::site::Range;
 
+/// Most coefficients of a polynomial.
+const MAX_COEFFICIENTS: usize = 1 << 12;
+
 /// What replaces a function on its certified range.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Scheme {
@@ -13,7 +16,8 @@ pub struct Scheme {
     pub range: Range,
     /// Chebyshev coefficients on `range`, degree ascending.
     pub coefficients: Vec<f64>,
-    /// Largest error measured on a fine grid (relative for reciprocal and inverse square root, else absolute).
+    /// Largest error measured on a fine grid (relative for reciprocal and inverse square root, else
+    /// absolute).
     pub error: f64,
 }
 
@@ -52,7 +56,27 @@ impl Scheme {
         Ok(out)
     }
 
-    /// Value at `x` (Clenshaw). Outside the range the polynomial is evaluated all the same, as it would be under encryption.
+    /// Checks that the polynomial is one, on the range that is certified.
+    pub(crate) fn check(&self, certified: Range) -> std::result::Result<(), String> {
+        let Range { lo, hi } = self.range;
+        if self.range != certified {
+            return Err(format!(
+                "its polynomial is for [{lo}, {hi}], its range is [{}, {}]",
+                certified.lo, certified.hi
+            ));
+        }
+        let count = self.coefficients.len();
+        if count == 0 || count > MAX_COEFFICIENTS || self.coefficients.iter().any(|c| !c.is_finite()) {
+            return Err(format!("its polynomial has {count} coefficients, expected 1 to {MAX_COEFFICIENTS}, finite"));
+        }
+        if !(self.error >= 0.0 && self.error.is_finite()) {
+            return Err(format!("the error of its polynomial is {}", self.error));
+        }
+        Ok(())
+    }
+
+    /// Value at `x` (Clenshaw). Outside the range the polynomial is evaluated all the same, as it
+    /// would be under encryption.
     pub fn eval(&self, x: f64) -> f64 {
         let t = (2.0 * x - self.range.lo - self.range.hi) / (self.range.hi - self.range.lo);
         let (mut b1, mut b2) = (0.0, 0.0);

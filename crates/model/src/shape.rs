@@ -4,6 +4,9 @@ use serde::{Deserialize, Serialize};
 
 use crate::error::{Result, SpecError};
 
+/// Most blocks of a model.
+const MAX_LAYERS: usize = 1024;
+
 /// Sizes and architectural choices of a model.
 ///
 /// All linear maps are stored `[in, out]` and act as `y = x W + b` on row vectors.
@@ -18,6 +21,10 @@ pub struct Shape {
     pub d_model: usize,
     /// Attention heads.
     pub heads: usize,
+    /// Key and value heads, each read by `heads / kv_heads` query heads in a row; one for each head
+    /// where absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub kv_heads: Option<usize>,
     /// Features per head.
     pub head_dim: usize,
     /// Width of the feed-forward layer.
@@ -67,6 +74,22 @@ pub enum Kind {
         /// Number of classes.
         classes: usize,
     },
+    /// Bidirectional model whose answer is its last hidden state, from which anybody can make one
+    /// vector of a text.
+    Embedder {
+        /// How the rows become one vector.
+        pool: Pool,
+    },
+}
+
+/// One vector from the rows of a text.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Pool {
+    /// The mean of all rows.
+    Mean,
+    /// The first row.
+    First,
 }
 
 /// Normalisation of the hidden state.
@@ -110,8 +133,9 @@ pub enum Residual {
     Parallel,
 }
 
-/// Rotary position embedding on the first `dims` features of each head, in the "rotate half" convention: feature `j` and feature
-/// `j + dims/2` form a pair, turned by the angle `position * base^(-2j/dims)`.
+/// Rotary position embedding on the first `dims` features of each head, in the "rotate half"
+/// convention: feature `j` and feature `j + dims/2` form a pair, turned by the angle
+/// `position * base^(-2j/dims)`.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 pub struct Rotary {
     /// Rotated features per head, even.
@@ -124,8 +148,8 @@ pub struct Rotary {
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "kind", rename_all = "snake_case")]
 pub enum Attention {
-    /// `w_j = m_j (x_j + c)^p / n / (eps + mean)`, with `mean = sum_j m_j (x_j + c)^p / n` over the `n` keys that the 0/1 mask `m`
-    /// admits. Power-Softmax (arXiv 2410.09457) is `c = 0`.
+    /// `w_j = m_j (x_j + c)^p / n / (eps + mean)`, with `mean = sum_j m_j (x_j + c)^p / n` over the
+    /// `n` keys that the 0/1 mask `m` admits. Power-Softmax (arXiv 2410.09457) is `c = 0`.
     PowerSoftmax {
         /// Even power.
         p: u32,
@@ -152,12 +176,14 @@ pub enum Eps {
         /// The constant.
         value: f64,
     },
-    /// `value * max_j |x_j + c|^p`, what "scale the row by its largest score and add a constant" amounts to. Not polynomial.
+    /// `value * max_j |x_j + c|^p`, what "scale the row by its largest score and add a constant"
+    /// amounts to. Not polynomial.
     Relative {
         /// The factor.
         value: f64,
     },
-    /// One constant for each layer, head and row, in the tensor `layers.{l}.attn.eps` of dimensions `[heads, context]`.
+    /// One constant for each layer, head and row, in the tensor `layers.{l}.attn.eps` of dimensions
+    /// `[heads, context]`.
     Frozen,
 }
 
@@ -168,13 +194,15 @@ impl Shape {
 
     /// A named shape, or `None`.
     ///
-    /// `6x512` is the Pythia-70M body with a small vocabulary and context; `pythia-2.8b` is the 32-layer one.
+    /// `6x512` is the Pythia-70M body with a small vocabulary and context; `pythia-2.8b` is the
+    /// 32-layer one.
     pub fn preset(name: &str) -> Option<Self> {
         let story = Self {
             kind: Kind::Decoder,
             layers: 2,
             d_model: 128,
             heads: 4,
+            kv_heads: None,
             head_dim: 32,
             ffn: 512,
             vocab: 512,
@@ -245,6 +273,16 @@ impl Shape {
         self.heads * self.head_dim
     }
 
+    /// Key and value heads.
+    pub fn key_heads(&self) -> usize {
+        self.kv_heads.unwrap_or(self.heads)
+    }
+
+    /// Width of the concatenated key heads.
+    pub fn key_width(&self) -> usize {
+        self.key_heads() * self.head_dim
+    }
+
     /// Number of learned values.
     pub fn parameters(&self) -> usize {
         self.tensors()
@@ -264,45 +302,7 @@ impl Shape {
 
     /// Every tensor of a model of this shape, with its dimensions, in file order.
     pub fn tensors(&self) -> Vec<(String, Vec<usize>)> {
-        let (d, a, f) = (self.d_model, self.attention_width(), self.ffn);
-        let mut out: Vec<(String, Vec<usize>)> = vec![("embed.tokens".into(), vec![self.vocab, d])];
-        if self.positions {
-            out.push(("embed.positions".into(), vec![self.context, d]));
-        }
-        if self.embed_norm {
-            self.push_norm(&mut out, "embed.norm");
-        }
-        for l in 0..self.layers {
-            let at = |part: &str| format!("layers.{l}.{part}");
-            self.push_norm(&mut out, &at("norm1"));
-            for part in ["q", "k", "v"] {
-                self.push_linear(&mut out, &at(&format!("attn.{part}")), d, a);
-            }
-            self.push_linear(&mut out, &at("attn.out"), a, d);
-            if let Attention::PowerSoftmax { eps: Eps::Frozen, .. } = self.attention {
-                out.push((at("attn.eps"), vec![self.heads, self.context]));
-            }
-            self.push_norm(&mut out, &at("norm2"));
-            if self.gated {
-                self.push_linear(&mut out, &at("ffn.gate"), d, f);
-            }
-            self.push_linear(&mut out, &at("ffn.up"), d, f);
-            self.push_linear(&mut out, &at("ffn.down"), f, d);
-        }
-        if self.placement == Placement::Pre {
-            self.push_norm(&mut out, "final_norm");
-        }
-        match self.kind {
-            Kind::Decoder if self.tied_head => {}
-            Kind::Decoder => out.push(("head.weight".into(), vec![d, self.vocab])),
-            Kind::Encoder { classes } => {
-                out.push(("pool.weight".into(), vec![d, d]));
-                out.push(("pool.bias".into(), vec![d]));
-                out.push(("classifier.weight".into(), vec![d, classes]));
-                out.push(("classifier.bias".into(), vec![classes]));
-            }
-        }
-        out
+        self.program().tensors(self)
     }
 
     /// Checks that the fields agree with each other.
@@ -323,6 +323,15 @@ impl Shape {
             if value == 0 || value > 1 << 20 {
                 return refuse(field, value.to_string(), "must be between 1 and 2^20");
             }
+        }
+        if self.layers > MAX_LAYERS {
+            return refuse("layers", self.layers.to_string(), "must be at most 1024");
+        }
+        if !self.heads.is_multiple_of(self.key_heads().max(1)) || self.key_heads() == 0 {
+            return refuse("kv_heads", self.key_heads().to_string(), "must divide the number of heads");
+        }
+        if self.attention_width() > 1 << 20 {
+            return refuse("head_dim", self.head_dim.to_string(), "must leave all heads together at most 2^20 wide");
         }
         if !(self.norm_eps >= 0.0 && self.norm_eps < 1.0) {
             return refuse("norm_eps", self.norm_eps.to_string(), "must be in [0, 1)");
@@ -356,20 +365,6 @@ impl Shape {
             return refuse("kind.classes", "0".into(), "must be positive");
         }
         Ok(())
-    }
-
-    fn push_norm(&self, out: &mut Vec<(String, Vec<usize>)>, name: &str) {
-        out.push((format!("{name}.gain"), vec![self.d_model]));
-        if self.norm == Norm::LayerNorm {
-            out.push((format!("{name}.bias"), vec![self.d_model]));
-        }
-    }
-
-    fn push_linear(&self, out: &mut Vec<(String, Vec<usize>)>, name: &str, rows: usize, cols: usize) {
-        out.push((format!("{name}.weight"), vec![rows, cols]));
-        if self.bias {
-            out.push((format!("{name}.bias"), vec![cols]));
-        }
     }
 }
 

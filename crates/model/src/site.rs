@@ -2,12 +2,14 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::error::{Result, SpecError};
 use crate::function::Function;
 use crate::scheme::Scheme;
-use crate::shape::{Activation, Attention, Kind, Placement, Shape};
+use crate::shape::{Activation, Residual, Shape};
 
-/// One place in the model where a value has to stay inside a range: either because a polynomial replaces a function there, or
-/// (function [`Function::Identity`]) because its size decides scales and refreshes.
+/// One place in the model where a value has to stay inside a range: either because a polynomial
+/// replaces a function there, or (function [`Function::Identity`]) because its size decides scales
+/// and refreshes.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Site {
     /// Name, one of [`Shape::sites`].
@@ -98,7 +100,72 @@ impl Observed {
     }
 }
 
+impl Site {
+    /// Checks what readers take for granted: numbers that are finite and in order, a polynomial on
+    /// the very range that is certified, and symmetric ranges of activations.
+    fn check(&self) -> std::result::Result<(), String> {
+        let Range { lo, hi } = self.range;
+        if !(lo.is_finite() && hi.is_finite() && lo < hi) {
+            return Err(format!("its range [{lo}, {hi}] is empty or not finite"));
+        }
+        if matches!(self.function, Function::Reciprocal | Function::InvSqrt) && lo <= 0.0 {
+            return Err(format!("its range begins at {lo}, where the function has a pole"));
+        }
+        if matches!(self.function, Function::Gelu | Function::Silu | Function::Tanh) && lo != -hi {
+            return Err(format!("its range [{lo}, {hi}] is not symmetric, as the encrypted circuit needs it"));
+        }
+        let Observed { min, max, count, not_finite } = self.observed;
+        if count == 0 || not_finite > 0 || !(min <= max && min.is_finite() && max.is_finite()) {
+            return Err(format!("calibration saw [{min}, {max}] in {count} values, {not_finite} of them not finite"));
+        }
+        if !(self.margin.is_finite() && self.margin > 0.0) || self.violations > self.checked {
+            return Err(format!(
+                "its margin is {}, and {} of {} values left its range",
+                self.margin, self.violations, self.checked
+            ));
+        }
+        match &self.scheme {
+            Some(_) if !self.function.is_nonlinear() => Err("it has a polynomial, but nothing to replace".into()),
+            Some(scheme) => scheme.check(self.range),
+            None => Ok(()),
+        }
+    }
+}
+
 impl Shape {
+    /// Checks certified sites against the shape, and against each other where two branches share a
+    /// value.
+    ///
+    /// # Errors
+    /// [`SpecError::Malformed`] for other sites than [`Shape::sites`]; [`SpecError::Site`] naming
+    /// the first bad one.
+    pub(crate) fn check_sites(&self, sites: &[Site]) -> Result<()> {
+        if sites.is_empty() {
+            return Ok(());
+        }
+        if !sites.iter().map(|s| (s.name.clone(), s.function)).eq(self.sites()) {
+            let reason = "the certified sites are not those of this shape, in order";
+            return Err(SpecError::malformed(crate::MODEL_FILE, reason));
+        }
+        for site in sites {
+            site.check().map_err(|reason| SpecError::Site { site: site.name.clone(), reason })?;
+        }
+        if self.residual == Residual::Parallel {
+            // Both branches normalise the same rows, so the circuit computes one inverse square
+            // root.
+            for l in 0..self.layers {
+                let find = |part: &str| sites.iter().find(|s| s.name == format!("layers.{l}.{part}"));
+                if let (Some(a), Some(b)) = (find("norm1"), find("norm2"))
+                    && (a.range != b.range || a.scheme != b.scheme)
+                {
+                    let reason = format!("it normalises the rows of `{}`, with another range or polynomial", a.name);
+                    return Err(SpecError::Site { site: b.name.clone(), reason });
+                }
+            }
+        }
+        Ok(())
+    }
+
     /// Every site of a model of this shape, in the order of the forward pass.
     ///
     /// * `embed`, `layers.{l}.mid`, `layers.{l}.hidden`: the residual stream (identity);
@@ -106,51 +173,10 @@ impl Shape {
     /// * `layers.{l}.attn.q|k|v`: after rotary (identity); `.score`: `x + c` of admitted keys (identity);
     /// * `layers.{l}.attn.reciprocal`: `(mean + eps) / unit`, with `unit` the row's frozen eps, or 1 (reciprocal);
     /// * `layers.{l}.attn.mix`: output of the attention before its projection (identity);
-    /// * `layers.{l}.ffn.activation`: input of the activation; `pool.activation`: input of `tanh`; `logits` (identity).
+    /// * `layers.{l}.ffn.activation`: input of the activation; `pool.activation`: input of `tanh`; `logits`, or `output`
+    ///   of a model of sentence vectors (identity).
     pub fn sites(&self) -> Vec<(String, Function)> {
-        let mut out = vec![];
-        if self.embed_norm {
-            out.push(("embed.norm".to_owned(), Function::InvSqrt));
-        }
-        out.push(("embed".to_owned(), Function::Identity));
-        for l in 0..self.layers {
-            let mut push = |part: &str, function| out.push((format!("layers.{l}.{part}"), function));
-            if self.placement == Placement::Pre {
-                push("norm1", Function::InvSqrt);
-            }
-            for part in ["attn.q", "attn.k", "attn.v"] {
-                push(part, Function::Identity);
-            }
-            match self.attention {
-                Attention::PowerSoftmax { .. } => {
-                    push("attn.score", Function::Identity);
-                    push("attn.reciprocal", Function::Reciprocal);
-                }
-                Attention::Softmax => push("attn.score", Function::Identity),
-                Attention::Pointwise { .. } => push("attn.score", Function::Gelu),
-            }
-            push("attn.mix", Function::Identity);
-            push("mid", Function::Identity);
-            if self.placement == Placement::Post {
-                push("norm1", Function::InvSqrt);
-            }
-            if self.placement == Placement::Pre {
-                push("norm2", Function::InvSqrt);
-            }
-            push("ffn.activation", self.activation.function());
-            push("hidden", Function::Identity);
-            if self.placement == Placement::Post {
-                push("norm2", Function::InvSqrt);
-            }
-        }
-        if self.placement == Placement::Pre {
-            out.push(("final_norm".to_owned(), Function::InvSqrt));
-        }
-        if matches!(self.kind, Kind::Encoder { .. }) {
-            out.push(("pool.activation".to_owned(), Function::Tanh));
-        }
-        out.push(("logits".to_owned(), Function::Identity));
-        out
+        self.program().sites(self)
     }
 }
 

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
-use safetensors::tensor::{Dtype, SafeTensors, TensorView};
+use safetensors::tensor::{Dtype, SafeTensors};
 
 use crate::error::{Result, SpecError};
 use crate::shape::Shape;
@@ -15,6 +15,24 @@ pub struct Tensor {
     pub dims: Vec<usize>,
     /// Values, the last dimension fastest.
     pub data: Vec<f64>,
+}
+
+/// The beginning of a safetensors file of f32 tensors that lie behind each other in the order
+/// given.
+pub(crate) fn header<'t>(tensors: impl Iterator<Item = (&'t str, &'t [usize])>) -> Vec<u8> {
+    let mut at = 0;
+    let fields: Vec<String> = tensors
+        .map(|(name, dims)| {
+            let from = at;
+            at += 4 * dims.iter().product::<usize>();
+            let place = serde_json::json!({ "dtype": "F32", "shape": dims, "data_offsets": [from, at] });
+            format!("{}:{place}", serde_json::Value::from(name))
+        })
+        .collect();
+    let mut text = format!("{{{}}}", fields.join(","));
+    // Data begins at a multiple of eight bytes.
+    text.push_str(&" ".repeat(text.len().next_multiple_of(8) - text.len()));
+    [&(text.len() as u64).to_le_bytes()[..], text.as_bytes()].concat()
 }
 
 /// The tensors of a model, by name (see [`Shape::tensors`] for the names and dimensions).
@@ -60,7 +78,8 @@ impl Weights {
     /// Checks names, dimensions and finiteness against a shape.
     ///
     /// # Errors
-    /// The first of [`SpecError::MissingTensor`], [`SpecError::TensorShape`], [`SpecError::NotFinite`], [`SpecError::UnknownTensor`].
+    /// The first of [`SpecError::MissingTensor`], [`SpecError::TensorShape`],
+    /// [`SpecError::NotFinite`], [`SpecError::UnknownTensor`].
     pub fn check(&self, shape: &Shape) -> Result<()> {
         let expected = shape.tensors();
         for (name, dims) in &expected {
@@ -77,6 +96,12 @@ impl Weights {
             if let Some(index) = tensor.data.iter().position(|x| !x.is_finite()) {
                 return Err(SpecError::NotFinite { name: name.clone(), index });
             }
+            if name.ends_with("attn.eps")
+                && let Some(index) = tensor.data.iter().position(|&x| (x as f32) <= 0.0)
+            {
+                let reason = format!("value {} at index {index}, expected denominators above zero", tensor.data[index]);
+                return Err(SpecError::malformed(name, reason));
+            }
         }
         match self.tensors.keys().find(|name| !expected.iter().any(|(e, _)| e == *name)) {
             Some(name) => Err(SpecError::UnknownTensor { name: name.clone() }),
@@ -84,26 +109,11 @@ impl Weights {
         }
     }
 
-    /// Serialises to safetensors, f32. Values are rounded to f32.
-    ///
-    /// # Errors
-    /// [`SpecError::Malformed`] when the container refuses the tensors.
-    pub fn to_bytes(&self) -> Result<Vec<u8>> {
-        let raw: Vec<(String, Vec<usize>, Vec<u8>)> = self
-            .tensors
-            .iter()
-            .map(|(name, t)| {
-                let bytes = t.data.iter().flat_map(|&x| (x as f32).to_le_bytes()).collect();
-                (name.clone(), t.dims.clone(), bytes)
-            })
-            .collect();
-        let views = raw.iter().map(|(name, dims, bytes)| {
-            TensorView::new(Dtype::F32, dims.clone(), bytes)
-                .map(|view| (name.as_str(), view))
-                .map_err(|e| SpecError::malformed(name.clone(), e))
-        });
-        let views = views.collect::<Result<Vec<_>>>()?;
-        safetensors::serialize(views, None).map_err(|e| SpecError::malformed("weights", e))
+    /// Serialises to safetensors, f32, in name order. Values are rounded to f32.
+    pub fn to_bytes(&self) -> Vec<u8> {
+        let mut out = header(self.tensors.iter().map(|(name, t)| (name.as_str(), t.dims.as_slice())));
+        out.extend(self.tensors.values().flat_map(|t| &t.data).flat_map(|&x| (x as f32).to_le_bytes()));
+        out
     }
 
     /// Reads safetensors (F32 or F64).

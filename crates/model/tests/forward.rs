@@ -39,7 +39,8 @@ fn tiny(attention: Attention) -> Model {
 
 #[test]
 fn power_softmax_by_hand() {
-    // Tokens 0 (sign +) and 1 (sign -): q = -2 in row 1, keys 1 and -1, so scores -2 and 2; values 3 and -3.
+    // Tokens 0 (sign +) and 1 (sign -): q = -2 in row 1, keys 1 and -1, so scores -2 and 2; values
+    // 3 and -3.
     let mix = |attention| {
         let model = tiny(attention);
         let mut runner = Runner::new(&model, Mode::Exact).unwrap().with_taps();
@@ -191,7 +192,8 @@ fn violations_are_counted_and_refused() {
     ensure_certified(&model).unwrap();
 }
 
-/// What calibration saw lies in the range by construction: the refusal names what was seen where the range was left.
+/// What calibration saw lies in the range by construction: the refusal names what was seen where
+/// the range was left.
 #[test]
 fn a_violation_names_what_left_the_range() {
     let mut model = random::weights_only("v", &test_shape(), 1).unwrap();

@@ -1,4 +1,5 @@
-//! Token ids are those of the Python package `tokenizers` (`peers/tokenizers/ids.py` makes the expected ones).
+//! Token ids are those of the Python package `tokenizers` (`peers/tokenizers/ids.py` makes the
+//! expected ones).
 
 use cipherlm_model::Tokenizer;
 use serde_json::Value;

@@ -50,6 +50,7 @@ pub fn shape(config: &ModelConfig) -> Result<spec::Shape> {
         layers: config.layers,
         d_model: config.width,
         heads: config.heads,
+        kv_heads: None,
         head_dim: config.head_width(),
         ffn: config.feed_forward,
         vocab: config.vocab,

@@ -110,6 +110,11 @@ pub(crate) fn run(options: &Options, as_json: bool) -> anyhow::Result<bool> {
     let text = options.prompt.read(None)?;
     let loaded = crate::model::load(options.model.get())?;
     loaded.ensure_continues("generate")?;
+    let (known, all) = (loaded.tokenizer.vocab(), loaded.model.shape().vocab);
+    if options.alone > 0 && known < all {
+        let choice = format!("the server would choose among {all} ids, the tokenizer knows {known}");
+        return Err(usage(format!("--alone: {choice}: leave it out")));
+    }
     let prompt = loaded.tokens(&text, options.tokens)?;
     let length = setup::length_for(prompt.len())?;
     let model = Arc::new(loaded.model.clone());

@@ -9,6 +9,7 @@ mod encrypt;
 mod eval;
 mod experiment;
 mod generate;
+mod import;
 mod inspect;
 mod keygen;
 mod plan;
@@ -64,6 +65,8 @@ enum Command {
     /// Find ranges on calibration text, check them on held-out text, fit the polynomials, write the
     /// model.
     Certify(certify::Options),
+    /// Make a model folder of a public checkpoint: a Hugging Face folder, a GGUF or a llama2.c file.
+    Import(import::Options),
     /// Say what one of our files or folders is, and whether it is whole.
     Inspect(inspect::Options),
     /// Measure: latency of three attention normalisers, or cost against the length and shape of a
@@ -107,6 +110,7 @@ pub(crate) fn dispatch(cli: &Cli) -> anyhow::Result<bool> {
         Command::Generate(options) => generate::run(options, cli.json),
         Command::Eval(options) => eval::run(options, cli.json),
         Command::Certify(options) => certify::run(options, cli.json),
+        Command::Import(options) => import::run(options, cli.json),
         Command::Inspect(options) => inspect::run(options, cli.json),
         Command::Experiment(options) => experiment::run(options),
         Command::Train(options) => train::run(options, cli.json),

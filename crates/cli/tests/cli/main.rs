@@ -3,6 +3,7 @@
 mod clear;
 mod common;
 mod encrypted;
+mod import;
 mod inspect;
 mod misuse;
 mod parties;

@@ -50,6 +50,8 @@ struct ScoredFile {
     scores: Vec<f32>,
     /// Token of each byte.
     bytes: Vec<u32>,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    special: Vec<u32>,
     /// A space goes before a text.
     space: bool,
 }
@@ -104,7 +106,7 @@ fn version_2(root: Value) -> Result<Tokenizer> {
                 .into_boxed_slice()
                 .try_into()
                 .map_err(|found: Box<[u32]>| refuse(format!("{} byte tokens, expected 256", found.len())))?;
-            let rule = Box::new(Scored::new(tokens, scored.scores, bytes)?);
+            let rule = Box::new(Scored::new(tokens, scored.scores, bytes, scored.special)?);
             Tokenizer { rule: Rule::Scored { rule, space: scored.space }, begin: None, ends: vec![] }
         }
         (a, b) => {
@@ -120,7 +122,8 @@ pub(super) fn write(tokenizer: &Tokenizer) -> Result<String> {
         Rule::Library(library) => (Some(library.to_value()?), None),
         Rule::Scored { rule, space } => {
             let tokens = rule.tokens.iter().map(|t| to_printable(t)).collect();
-            let file = ScoredFile { tokens, scores: rule.scores.clone(), bytes: rule.bytes.to_vec(), space: *space };
+            let (scores, bytes, special) = (rule.scores.clone(), rule.bytes.to_vec(), rule.special.clone());
+            let file = ScoredFile { tokens, scores, bytes, special, space: *space };
             (None, Some(file))
         }
     };
@@ -145,12 +148,13 @@ pub(super) fn llama2c(bytes: &[u8]) -> Result<Tokenizer> {
     from_llama2c_tokens(tokens, scores)
 }
 
-/// llama2.c's layout: unknown, begin, end, then the 256 bytes. Its generator stops at the begin mark too.
+/// llama2.c's layout: unknown, begin, end, then the 256 bytes. Its generator stops at the begin
+/// mark too.
 fn from_llama2c_tokens(tokens: Vec<Vec<u8>>, scores: Vec<f32>) -> Result<Tokenizer> {
     if tokens.len() < 259 {
         return Err(refuse(format!("{} tokens, at least 259: three marks and the bytes", tokens.len())));
     }
     let bytes = Box::new(std::array::from_fn(|b| b as u32 + 3));
-    let rule = Box::new(Scored::new(tokens, scores, bytes)?);
+    let rule = Box::new(Scored::new(tokens, scores, bytes, vec![])?);
     Tokenizer { rule: Rule::Scored { rule, space: true }, begin: None, ends: vec![] }.with_marks(Some(1), vec![1, 2])
 }

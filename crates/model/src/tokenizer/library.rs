@@ -22,7 +22,8 @@ pub(super) struct Library {
 }
 
 impl Library {
-    /// Reads a `tokenizer.json`. Its truncation and padding are dropped: lengths are the caller's business.
+    /// Reads a `tokenizer.json`. Its truncation and padding are dropped: lengths are the caller's
+    /// business.
     pub(super) fn from_value(root: Value) -> Result<Self> {
         let what = "tokenizer.json";
         let added = added_tokens(&root)?;
@@ -189,22 +190,29 @@ pub(super) fn byte_bpe(tokens: &[Vec<u8>], merges: &[(u32, u32)], special: &[u32
     Library::from_value(byte_level_bpe(Value::Object(vocab), pairs, &marks))
 }
 
+/// The settings of byte level, as pre-tokenizer or decoder.
+pub(super) fn byte_level(regex: bool) -> Value {
+    json!({ "type": "ByteLevel", "add_prefix_space": false, "trim_offsets": false, "use_regex": regex })
+}
+
 fn byte_level_bpe(vocab: Value, merges: Vec<Value>, special: &[(u32, String)]) -> Value {
     json!({
         "version": "1.0",
         "added_tokens": special.iter().map(|(id, text)| special_token(*id, text)).collect::<Vec<_>>(),
-        "pre_tokenizer": {
-            "type": "ByteLevel", "add_prefix_space": false, "trim_offsets": false, "use_regex": true,
-        },
-        "decoder": { "type": "ByteLevel", "add_prefix_space": false, "trim_offsets": false, "use_regex": true },
+        "pre_tokenizer": byte_level(true),
+        "decoder": byte_level(true),
         "model": { "type": "BPE", "vocab": vocab, "merges": merges },
     })
 }
 
 fn special_token(id: u32, text: &str) -> Value {
+    added_token(id, text, true)
+}
+
+pub(super) fn added_token(id: u32, text: &str, special: bool) -> Value {
     json!({
         "id": id, "content": text, "single_word": false, "lstrip": false, "rstrip": false,
-        "normalized": false, "special": true,
+        "normalized": false, "special": special,
     })
 }
 

@@ -1,7 +1,9 @@
-//! Text to token ids and back: every Hugging Face `tokenizer.json`, byte-level BPE trained here, scored BPE.
+//! Text to token ids and back: every Hugging Face `tokenizer.json`, byte-level BPE trained here,
+//! scored BPE.
 
 mod bytes;
 mod file;
+mod gguf;
 mod library;
 mod scored;
 mod stream;
@@ -13,6 +15,7 @@ use std::path::Path;
 
 use cipherlm_files::{Access, Existing};
 
+pub(crate) use gguf::GgufVocabulary;
 pub use stream::TextStream;
 
 use crate::error::{Result, SpecError};
@@ -31,14 +34,15 @@ const KNOWN_ENDS: [&str; 7] = [END_OF_TEXT, "</s>", "<|end_of_text|>", "<|eot_id
 
 /// Text to token ids and back.
 ///
-/// The `tokenizers` crate runs all rules of the Hugging Face format (normalisers, pre-tokenizers, models,
-/// post-processors, decoders, added tokens), so ids are those of the Python package of the same project.
-/// Scored BPE (llama2.c, SentencePiece models inside GGUF) is the one rule of its own here.
+/// The `tokenizers` crate runs all rules of the Hugging Face format (normalisers, pre-tokenizers,
+/// models, post-processors, decoders, added tokens), so ids are those of the Python package of the
+/// same project. Scored BPE (llama2.c, SentencePiece models inside GGUF) is the one rule of its own
+/// here.
 ///
 /// ```
 /// use cipherlm_model::Tokenizer;
 ///
-/// let tokenizer = Tokenizer::train(&"the cat sat on the mat; ".repeat(20), 270)?;
+/// let tokenizer = Tokenizer::train(&"the cat sat on the mat; ".repeat(20), 265)?;
 /// let ids = tokenizer.encode("the cat")?;
 /// assert_eq!(tokenizer.decode(&ids)?, "the cat");
 /// # Ok::<(), cipherlm_model::SpecError>(())
@@ -68,13 +72,13 @@ impl std::fmt::Debug for Tokenizer {
 }
 
 impl Tokenizer {
-    /// Learns a byte-level BPE of `vocab` tokens: 256 bytes, then merges by frequency, the last id being the
-    /// end-of-text mark `<|endoftext|>`. Deterministic: ties go to the smaller pair of ids. Occurrences of the
-    /// mark in `text` separate documents.
+    /// Learns a byte-level BPE of `vocab` tokens: 256 bytes, then merges by frequency, the last id
+    /// being the end-of-text mark `<|endoftext|>`. Deterministic: ties go to the smaller pair of
+    /// ids. Occurrences of the mark in `text` separate documents.
     ///
     /// # Errors
-    /// [`SpecError::Empty`] without text; [`SpecError::Malformed`] when `vocab` is below 258 or the text is too
-    /// short for it.
+    /// [`SpecError::Empty`] without text; [`SpecError::Malformed`] when `vocab` is below 258 or the
+    /// text is too short for it.
     pub fn train(text: &str, vocab: usize) -> Result<Self> {
         train::train(text, vocab)
     }
@@ -87,7 +91,8 @@ impl Tokenizer {
         Self::from_library(library::gpt2(vocab_json, merges)?, None, None)
     }
 
-    /// Loads BERT's `vocab.txt`: word pieces, each text between `[CLS]` and `[SEP]`. `lower` also strips accents.
+    /// Loads BERT's `vocab.txt`: word pieces, each text between `[CLS]` and `[SEP]`. `lower` also
+    /// strips accents.
     ///
     /// # Errors
     /// [`SpecError::Malformed`] when `[UNK]`, `[CLS]` or `[SEP]` is not in the file.
@@ -95,8 +100,8 @@ impl Tokenizer {
         Self::from_library(library::word_pieces(vocab, lower)?, None, Some(vec![]))
     }
 
-    /// Loads the tokenizer of llama2.c (`tok512.bin`): scores, lengths and bytes. A text begins with token 1;
-    /// tokens 1 and 2 end it.
+    /// Loads the tokenizer of llama2.c (`tok512.bin`): scores, lengths and bytes. A text begins
+    /// with token 1; tokens 1 and 2 end it.
     ///
     /// # Errors
     /// [`SpecError::Malformed`] for a truncated file.
@@ -114,11 +119,12 @@ impl Tokenizer {
 
     /// Parses the format written by [`Tokenizer::to_json`], or a Hugging Face `tokenizer.json`.
     ///
-    /// A bare Hugging Face file does not say which marks end a text: its special tokens that other models use
-    /// for it are taken (`</s>`, `<|endoftext|>`, `<|im_end|>` and their like).
+    /// A bare Hugging Face file does not say which marks end a text: its special tokens that other
+    /// models use for it are taken (`</s>`, `<|endoftext|>`, `<|im_end|>` and their like).
     ///
     /// # Errors
-    /// [`SpecError::Malformed`], also for a token that the file numbers otherwise than its vocabulary does.
+    /// [`SpecError::Malformed`], also for a token that the file numbers otherwise than its
+    /// vocabulary does.
     pub fn from_json(text: &str) -> Result<Self> {
         file::parse(text)
     }
@@ -173,8 +179,9 @@ impl Tokenizer {
         }
     }
 
-    /// Refuses a model whose vocabulary lacks ids of this tokenizer. A larger one is usual (padding to a round
-    /// number): its surplus ids mean nothing, so choose among the first [`Tokenizer::vocab`] logits only.
+    /// Refuses a model whose vocabulary lacks ids of this tokenizer. A larger one is usual (padding
+    /// to a round number): its surplus ids mean nothing, so choose among the first
+    /// [`Tokenizer::vocab`] logits only.
     ///
     /// # Errors
     /// [`SpecError::Vocabulary`].
@@ -183,8 +190,8 @@ impl Tokenizer {
         if tokenizer > model { Err(SpecError::Vocabulary { tokenizer, model }) } else { Ok(()) }
     }
 
-    /// Bytes that a token adds to a text, or `None` outside the vocabulary. Where tokens have no bytes of their
-    /// own (word pieces), those of its text alone.
+    /// Bytes that a token adds to a text, or `None` outside the vocabulary. Where tokens have no
+    /// bytes of their own (word pieces), those of its text alone.
     pub fn bytes(&self, token: u32) -> Option<Vec<u8>> {
         if token as usize >= self.vocab() {
             return None;
@@ -225,8 +232,8 @@ impl Tokenizer {
         self.id(END_OF_TEXT)
     }
 
-    /// Encodes a whole text, with the marks that the model family puts around it (`[CLS]`, `<s>`). Special
-    /// tokens spelled out in the text are recognised, except by scored tokenizers.
+    /// Encodes a whole text, with the marks that the model family puts around it (`[CLS]`, `<s>`).
+    /// Special tokens spelled out in the text are recognised, except by scored tokenizers.
     ///
     /// # Errors
     /// [`SpecError::Malformed`] when the rule has no token for a character.
@@ -251,8 +258,8 @@ impl Tokenizer {
         }
     }
 
-    /// Decodes to text, a begin mark at the front left out; bytes that are not UTF-8 become the replacement
-    /// character.
+    /// Decodes to text, a begin mark at the front left out; bytes that are not UTF-8 become the
+    /// replacement character.
     ///
     /// # Errors
     /// [`SpecError::UnknownToken`].

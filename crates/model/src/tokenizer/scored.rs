@@ -1,8 +1,8 @@
-//! Scored byte-pair encoding (llama2.c, SentencePiece): the adjacent pair whose joint token has the best
-//! score is merged first, the leftmost among equals.
+//! Scored byte-pair encoding (llama2.c, SentencePiece): the adjacent pair whose joint token has the
+//! best score is merged first, the leftmost among equals.
 //!
-//! The `tokenizers` crate has no such rule: it ranks *pairs*, so two pairs that make one token, which score
-//! alike here, have an order there, and runs such as `aaaaa` merge at another place.
+//! The `tokenizers` crate has no such rule: it ranks *pairs*, so two pairs that make one token,
+//! which score alike here, have an order there, and runs such as `aaaaa` merge at another place.
 
 use std::cmp::Ordering;
 use std::collections::{BinaryHeap, HashMap};
@@ -15,6 +15,8 @@ pub(super) struct Scored {
     pub(super) scores: Vec<f32>,
     /// Token that stands for a single byte, tried when no token spells the character.
     pub(super) bytes: Box<[u32; 256]>,
+    /// Marks: text never becomes one.
+    pub(super) special: Vec<u32>,
     ids: HashMap<Vec<u8>, u32>,
 }
 
@@ -23,7 +25,8 @@ struct Candidate {
     score: f32,
     left: usize,
     right: usize,
-    /// Lengths in bytes of both parts when the pair was found: a part that grew since makes it stale.
+    /// Lengths in bytes of both parts when the pair was found: a part that grew since makes it
+    /// stale.
     lengths: (usize, usize),
     merged: u32,
 }
@@ -50,7 +53,12 @@ impl Eq for Candidate {}
 
 impl Scored {
     /// `bytes[b]` is the token of byte `b`; those tokens are never the result of a merge.
-    pub(super) fn new(tokens: Vec<Vec<u8>>, scores: Vec<f32>, bytes: Box<[u32; 256]>) -> Result<Self> {
+    pub(super) fn new(
+        tokens: Vec<Vec<u8>>,
+        scores: Vec<f32>,
+        bytes: Box<[u32; 256]>,
+        special: Vec<u32>,
+    ) -> Result<Self> {
         let what = "scored tokenizer";
         if scores.len() != tokens.len() || tokens.is_empty() {
             let reason = format!("{} scores for {} tokens", scores.len(), tokens.len());
@@ -70,8 +78,10 @@ impl Scored {
         // Byte tokens first: a token that spells the same character replaces them.
         let mut ids: HashMap<Vec<u8>, u32> = (0..=255u8).map(|byte| (vec![byte], bytes[usize::from(byte)])).collect();
         let spelled = tokens.iter().enumerate().map(|(id, text)| (text, id as u32));
-        ids.extend(spelled.filter(|(_, id)| !bytes.contains(id)).map(|(text, id)| (text.clone(), id)));
-        Ok(Self { tokens, scores, bytes, ids })
+        ids.extend(
+            spelled.filter(|(_, id)| !bytes.contains(id) && !special.contains(id)).map(|(text, id)| (text.clone(), id)),
+        );
+        Ok(Self { tokens, scores, bytes, special, ids })
     }
 
     pub(super) fn id(&self, bytes: &[u8]) -> Option<u32> {

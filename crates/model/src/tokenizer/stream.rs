@@ -6,7 +6,8 @@ use crate::error::{Result, SpecError};
 /// Tokens kept so that a decoder which looks at neighbours (spaces, word pieces) sees some.
 const OVERLAP: usize = 8;
 
-/// Text of tokens that arrive one by one. A character that is split over tokens comes with its last one.
+/// Text of tokens that arrive one by one. A character that is split over tokens comes with its last
+/// one.
 pub struct TextStream<'t> {
     tokenizer: &'t Tokenizer,
     /// Last tokens, whose text is out up to `shown`.

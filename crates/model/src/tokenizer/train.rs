@@ -1,7 +1,7 @@
 //! Learning merges.
 //!
-//! The trainer of the `tokenizers` crate breaks ties by other ids, so it would give the shipped models other
-//! tokenizers than the ones they were trained with.
+//! The trainer of the `tokenizers` crate breaks ties by other ids, so it would give the shipped
+//! models other tokenizers than the ones they were trained with.
 
 use std::collections::{BTreeSet, HashMap};
 
@@ -45,7 +45,8 @@ pub(super) fn train(text: &str, vocab: usize) -> Result<Tokenizer> {
 
 type Pair = (u32, u32);
 
-/// Distinct words as ids with their counts, the counts of adjacent pairs, and which words hold a pair.
+/// Distinct words as ids with their counts, the counts of adjacent pairs, and which words hold a
+/// pair.
 struct State {
     words: Vec<(Vec<u32>, i64)>,
     counts: HashMap<Pair, i64>,

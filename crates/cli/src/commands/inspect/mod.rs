@@ -10,7 +10,8 @@ use anyhow::bail;
 use cipherlm_ckks::wire::MAGIC;
 use cipherlm_files::{printable, shown};
 use cipherlm_infer::KeyFolder;
-use cipherlm_model::{Model, TOKENIZER_FILE, Tokenizer};
+use cipherlm_model::import::Checkpoint;
+use cipherlm_model::{MODEL_FILE, Model, TOKENIZER_FILE, Tokenizer};
 use clap::Args;
 use serde_json::{Value, json};
 use std::path::{Path, PathBuf};
@@ -52,6 +53,9 @@ fn folder(path: &Path) -> anyhow::Result<Value> {
         let damaged = steps.len() - steps.iter().filter(whole).count();
         let what = "checkpoints of encrypted runs";
         return Ok(json!({"what": what, "steps": steps.len(), "damaged": damaged, "whole": damaged == 0}));
+    }
+    if path.join("config.json").exists() && !path.join(MODEL_FILE).exists() {
+        return Ok(super::import::facts(&Checkpoint::open(path)?));
     }
     if !["model.json", "weights.safetensors"].iter().any(|name| path.join(name).exists()) {
         bail!("{} is a folder, but not one with a model, keys or checkpoints", shown(path));
@@ -102,6 +106,7 @@ fn model_folder(path: &Path) -> anyhow::Result<Value> {
         "values_checked": checked,
         "violations": violations,
         "provenance": spec.provenance,
+        "next": super::import::next(shape, Some(&model)),
     }))
 }
 
@@ -122,6 +127,7 @@ fn file(path: &Path) -> anyhow::Result<Value> {
         Some(b"cipherlo") => ("encrypted answer", MESSAGE_HEAD),
         Some(b"cipherck") => ("checkpoint of a step", CHECKPOINT_HEAD),
         Some(start) if start.starts_with(&MAGIC) => ("", 0),
+        Some(start) if start.starts_with(b"GGUF") => return Ok(super::import::facts(&Checkpoint::open(path)?)),
         _ => {
             return match tensors::pointer(&head.bytes) {
                 Some(facts) => Ok(facts),
