@@ -267,6 +267,10 @@ fn powers(power: u32, z: &[f32], y: &mut [f32]) {
             let f = (z * z) * (z * z);
             *y = f * f;
         }),
+        16 => rows.for_each(|(y, z)| {
+            let e = (z * z) * (z * z) * (z * z) * (z * z);
+            *y = e * e;
+        }),
         _ => rows.for_each(|(y, z)| *y = z.powi(power as i32)),
     }
 }
@@ -288,6 +292,11 @@ fn slope_row(power: u32, z: &[f32], y: &mut [f32], d: &mut [f32], along: f32, sl
         8 => rows.for_each(|((&z, y), d)| {
             let (s, f) = (z * z, (z * z) * (z * z));
             (*y, *d) = (f * f, (*d - along) * (slope * f * s * z));
+        }),
+        16 => rows.for_each(|((&z, y), d)| {
+            let (s, f) = (z * z, (z * z) * (z * z));
+            let e = f * f;
+            (*y, *d) = (e * e, (*d - along) * (slope * e * f * s * z));
         }),
         _ => rows.for_each(|((&z, y), d)| {
             let odd = z.powi(power as i32 - 1);
