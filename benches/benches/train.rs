@@ -2,10 +2,11 @@
 
 use std::hint::black_box;
 
-use cipherlm_model::Tokenizer;
-use cipherlm_train::config::{Attention, ModelConfig, Power};
+use cipherlm_model::{Attention, Shape, Tokenizer};
+use cipherlm_train::arch::{Arch, shifted};
 use cipherlm_train::corpus::Corpus;
-use cipherlm_train::trainer::{TrainConfig, Trainer};
+use cipherlm_train::settings::TrainConfig;
+use cipherlm_train::trainer::Trainer;
 use cipherlm_train::{Device, stories};
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 
@@ -17,12 +18,12 @@ fn train(c: &mut Criterion) {
     let mut group = c.benchmark_group("train");
     group.sample_size(10);
     for (name, power) in [("2x128", true), ("2x128/softmax", false), ("4x256", true)] {
-        let attention = if power { Attention::Power(Power::shipped()) } else { Attention::Softmax };
-        let shape = name.trim_end_matches("/softmax");
-        let Ok(config) = ModelConfig::preset(shape, attention) else { continue };
+        let attention = if power { shifted(4, 3.0) } else { Attention::Softmax };
+        let Some(shape) = Shape::preset(name.trim_end_matches("/softmax")) else { continue };
+        let arch = Arch::new(shape).with_attention(attention);
         let settings = TrainConfig::new(1, 16, 1_000_000, 2e-3);
-        let tokens = settings.tokens_per_step(&config) as u64;
-        let Ok(mut trainer) = Trainer::new(name, config, settings, None, &Device::flex()) else { continue };
+        let tokens = settings.tokens_per_step(&arch.shape) as u64;
+        let Ok(mut trainer) = Trainer::new(name, arch, settings, None, &Device::flex()) else { continue };
         group.throughput(Throughput::Elements(tokens));
         group.bench_function(name, |b| b.iter(|| black_box(trainer.step(&corpus))));
     }

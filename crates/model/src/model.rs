@@ -122,7 +122,7 @@ impl Model {
             |name, bytes: &[u8]| cipherlm_files::write(&dir.join(name), bytes, Existing::Replace, Access::Everyone);
         cipherlm_files::create_folder(dir)?;
         // Files written elsewhere may hold the same tensors in another order or type: the hash is that of these.
-        let weights = self.weights.to_bytes()?;
+        let weights = self.weights.to_bytes();
         let hash = blake3::hash(&weights).to_hex().to_string();
         let spec = ModelSpec { weights_blake3: hash, ..self.spec.clone() };
         let mut text = serde_json::to_string_pretty(&spec).map_err(|e| SpecError::malformed(MODEL_FILE, e))?;

@@ -6,9 +6,11 @@ use burn::module::{Module, Param};
 use burn::tensor::activation::{gelu, softmax};
 use burn::tensor::{DType, Device, Tensor, TensorData};
 
-use crate::block::Dense;
-use crate::config::{Attention as Kind, Epsilon, ModelConfig, Power};
-use crate::fused::{self, Layout, Weights};
+use cipherlm_model::{Eps, Shape};
+
+use crate::arch::{Arch, Operator, Power};
+use crate::fused::{self, Layout};
+use crate::layers::{Dense, Init};
 use crate::power_softmax::parts;
 use crate::probe::{Probe, Site};
 
@@ -25,18 +27,12 @@ pub struct Tables {
 }
 
 impl Tables {
-    /// Tables for `batch` sequences of `rows` positions. `keep`, of shape `[batch, rows]`, is 1 for real tokens and 0
-    /// for padding.
-    pub fn new(
-        config: &ModelConfig,
-        batch: usize,
-        rows: usize,
-        keep: Option<Tensor<2>>,
-        device: &Device,
-        dtype: DType,
-    ) -> Self {
-        let layout = layout(config, batch, rows, keep.as_ref(), dtype);
-        let seen = |row: usize, key: usize| if config.bidirectional || key <= row { 1.0f32 } else { 0.0 };
+    /// Tables for `batch` sequences of `rows` positions. `keep`, of shape `[batch, rows]`, is 1 for
+    /// real tokens and 0 for padding.
+    pub fn new(arch: &Arch, batch: usize, rows: usize, keep: Option<Tensor<2>>, device: &Device, dtype: DType) -> Self {
+        let layout = layout(arch, batch, rows, keep.as_ref(), dtype);
+        let causal = arch.causal();
+        let seen = |row: usize, key: usize| if !causal || key <= row { 1.0f32 } else { 0.0 };
         let mask: Vec<f32> = (0..rows * rows).map(|at| seen(at / rows, at % rows)).collect();
         let mut mask: Tensor<4> = constant(mask, [1, 1, rows, rows], device, dtype);
         if let Some(keep) = keep {
@@ -44,96 +40,91 @@ impl Tables {
             mask = mask.mul(keep.reshape([batch, 1, 1, rows]));
         }
         let counts = mask.clone().sum_dim(3).clamp_min(1.0);
-        let softmax = matches!(config.attention, Kind::Softmax);
+        let softmax = arch.operator() == Operator::Softmax;
         let bias = softmax.then(|| mask.clone().sub_scalar(1.0).mul_scalar(1e9));
-        Self { mask, counts, bias, rotary: rotary(config, rows, device, dtype), layout }
+        Self { mask, counts, bias, rotary: rotary(&arch.shape, rows, device, dtype), layout }
     }
 }
 
-/// One attention layer. Weights are `[width, width]`, input dimension first.
+/// One attention layer. Weights are `[width, heads * head_dim]` and back, input dimension first.
 #[derive(Module, Debug)]
 pub struct Attention {
     /// Query projection.
-    pub query: Dense,
+    pub q: Dense,
     /// Key projection.
-    pub key: Dense,
+    pub k: Dense,
     /// Value projection.
-    pub value: Dense,
+    pub v: Dense,
     /// Output projection.
-    pub output: Dense,
-    /// Frozen epsilons per head and row, in units of the row mean `[heads, context]`; present with PowerSoftmax.
-    pub epsilon: Option<Param<Tensor<2>>>,
+    pub out: Dense,
+    /// Frozen epsilons per head and row, in units of the row mean `[heads, context]`; present where
+    /// the operator reads them.
+    pub eps: Option<Param<Tensor<2>>>,
     heads: usize,
+    head: usize,
     #[module(skip)]
-    kind: Kind,
+    operator: Operator,
 }
 
 impl Attention {
     /// Random weights.
-    pub fn new(config: &ModelConfig, init: &mut crate::block::Init<'_>) -> Self {
-        let d = config.width;
-        let epsilon = match config.attention {
-            Kind::Power(power) => {
-                let value = match power.epsilon {
-                    Epsilon::Absolute(value) => value,
-                    _ => 1e-6,
-                };
-                Some(init.table([config.heads, config.context], value))
-            }
-            _ => None,
-        };
+    pub fn new(arch: &Arch, init: &mut Init<'_>) -> Self {
+        let shape = &arch.shape;
+        let (d, width) = (shape.d_model, shape.attention_width());
         Self {
-            query: init.dense(d, d, config.bias, 1.0),
-            key: init.dense(d, d, config.bias, 1.0),
-            value: init.dense(d, d, config.bias, 1.0),
-            output: init.dense(d, d, config.bias, 0.5),
-            epsilon,
-            heads: config.heads,
-            kind: config.attention,
+            q: init.dense(d, width, shape.bias, 1.0),
+            k: init.dense(d, width, shape.bias, 1.0),
+            v: init.dense(d, width, shape.bias, 1.0),
+            out: init.dense(width, d, shape.bias, 0.5),
+            eps: arch.frozen().then(|| init.table([shape.heads, shape.context], 1e-6)),
+            heads: shape.heads,
+            head: shape.head_dim,
+            operator: arch.operator(),
         }
-    }
-
-    /// Replaces the operator, keeping all weights; adds an epsilon table where the new operator needs one.
-    pub fn set_kind(&mut self, config: &ModelConfig, init: &mut crate::block::Init<'_>) {
-        self.kind = config.attention;
-        self.epsilon = match config.attention {
-            Kind::Power(_) => {
-                Some(self.epsilon.take().unwrap_or_else(|| init.table([config.heads, config.context], 1e-6)))
-            }
-            _ => None,
-        };
     }
 
     /// Maps `[batch * rows, width]` to the same shape.
     pub fn forward(&self, x: Tensor<2>, batch: usize, tables: &Tables, layer: usize, probe: &mut Probe) -> Tensor<2> {
-        let [tokens, width] = x.dims();
-        let (rows, head) = (tokens / batch, width / self.heads);
         let observed = [Site::Scores, Site::RowMean, Site::RowRatio].iter().any(|&site| probe.wants(site));
-        if let Some(layout) = tables.layout.as_ref().filter(|_| !observed) {
-            let [q, k] = [&self.query, &self.key].map(|dense| dense.forward(x.clone()));
-            let v = self.value.forward(x);
-            return self.output.forward(fused::attention(q, k, v, layout.clone(), self.frozen()));
-        }
-        let split = |x: Tensor<2>| x.reshape([batch, rows, self.heads, head]).swap_dims(1, 2);
-        let scale = 1.0 / (head as f64).sqrt();
-        let q = rotate(split(self.query.forward(x.clone())), tables).mul_scalar(scale);
-        let k = rotate(split(self.key.forward(x.clone())), tables);
-        let v = split(self.value.forward(x));
-        let scores = q.matmul(k.swap_dims(2, 3));
-        let mixed = self.mix(scores, v, tables, layer, probe);
-        self.output.forward(mixed.swap_dims(1, 2).reshape([tokens, width]))
+        let out = match tables.layout.as_ref().filter(|_| !observed) {
+            Some(layout) => {
+                let [q, k, v] = [&self.q, &self.k, &self.v].map(|dense| dense.forward(x.clone()));
+                self.out.forward(fused::attention(q, k, v, layout.clone(), self.frozen()))
+            }
+            None => {
+                let tokens = x.dims()[0];
+                let v = self.split(self.v.forward(x.clone()), batch);
+                let scores = self.scores(x.clone(), batch, tables);
+                let mixed = self.mix(scores, v, tables, layer, probe);
+                self.out.forward(mixed.swap_dims(1, 2).reshape([tokens, self.heads * self.head]))
+            }
+        };
+        probe.keep_attention(&x, &out);
+        out
+    }
+
+    /// `[batch * rows, heads * head]` to `[batch, heads, rows, head]`.
+    fn split(&self, x: Tensor<2>, batch: usize) -> Tensor<4> {
+        let rows = x.dims()[0] / batch;
+        x.reshape([batch, rows, self.heads, self.head]).swap_dims(1, 2)
+    }
+
+    /// Scores `[batch, heads, rows, keys]`, before any shift.
+    fn scores(&self, x: Tensor<2>, batch: usize, tables: &Tables) -> Tensor<4> {
+        let scale = 1.0 / (self.head as f64).sqrt();
+        let q = rotate(self.split(self.q.forward(x.clone()), batch), tables).mul_scalar(scale);
+        let k = rotate(self.split(self.k.forward(x), batch), tables);
+        q.matmul(k.swap_dims(2, 3))
     }
 
     /// The table of frozen epsilons on the host, empty where the operator has none.
     fn frozen(&self) -> Arc<Vec<f32>> {
-        let frozen = matches!(self.kind, Kind::Power(power) if power.epsilon == Epsilon::Frozen);
-        let table = self.epsilon.as_ref().filter(|_| frozen);
-        Arc::new(table.map(|e| e.val().into_data().iter::<f32>().collect()).unwrap_or_default())
+        Arc::new(self.eps.as_ref().map(|e| e.val().into_data().iter::<f32>().collect()).unwrap_or_default())
     }
 
     fn mix(&self, scores: Tensor<4>, v: Tensor<4>, tables: &Tables, layer: usize, probe: &mut Probe) -> Tensor<4> {
-        match &self.kind {
-            Kind::Softmax => {
+        match &self.operator {
+            Operator::Softmax => {
                 probe_scores(probe, layer, &scores, 0.0);
                 let scores = match &tables.bias {
                     Some(bias) => scores.add(bias.clone()),
@@ -141,12 +132,12 @@ impl Attention {
                 };
                 softmax(scores, 3).matmul(v)
             }
-            Kind::Pointwise => {
+            Operator::Pointwise { exponent } => {
                 probe_scores(probe, layer, &scores, 0.0);
                 let weights = gelu(scores).mul(tables.mask.clone());
-                weights.matmul(v).div(tables.counts.clone().sqrt())
+                weights.matmul(v).div(tables.counts.clone().powf_scalar(*exponent))
             }
-            Kind::Power(power) => self.mix_power(power, scores, v, tables, layer, probe),
+            Operator::Power(power) => self.mix_power(power, scores, v, tables, layer, probe),
         }
     }
 
@@ -160,20 +151,17 @@ impl Attention {
         probe: &mut Probe,
     ) -> Tensor<4> {
         let [_, _, rows, _] = scores.dims();
-        probe_scores(probe, layer, &scores, power.shift);
-        let table = self.epsilon.as_ref().filter(|_| power.epsilon == Epsilon::Frozen).map(|e| e.val());
-        let context = self.epsilon.as_ref().map_or(rows, |e| e.dims()[1]);
+        probe_scores(probe, layer, &scores, power.c);
+        let table = self.eps.as_ref().filter(|_| power.eps == Eps::Frozen).map(|e| e.val());
         let frozen = table.map(|e| e.slice([0..self.heads, 0..rows]).reshape([1, self.heads, rows, 1]));
         let unit = frozen.clone();
         let parts = parts(power, scores, tables.mask.clone(), tables.counts.clone(), frozen.clone());
-        if probe.active() {
-            probe.watch(Site::RowMean, layer, &parts.row_mean);
-            probe.watch_rows(layer, context, &parts.row_mean);
-            if let Some(frozen) = frozen {
-                probe.watch(Site::RowRatio, layer, &parts.row_mean.clone().div(frozen));
-            }
+        probe.watch(Site::RowMean, layer, &parts.row_mean);
+        if let Some(frozen) = frozen.filter(|_| probe.active()) {
+            probe.watch(Site::RowRatio, layer, &parts.row_mean.clone().div(frozen));
         }
-        // One reciprocal per row, after the product with the values. Its polynomial is in units of the row's epsilon.
+        // One reciprocal per row, after the product with the values. Its polynomial is in units of
+        // the row's epsilon.
         let mixed = parts.numerator.matmul(v);
         let unit = match unit {
             Some(frozen) => tables.counts.clone().mul(frozen),
@@ -187,16 +175,12 @@ impl Attention {
 
     /// Attention weights `[batch, heads, rows, keys]` of this layer, for figures.
     pub fn weights(&self, x: Tensor<2>, batch: usize, tables: &Tables) -> Tensor<4> {
-        let [tokens, width] = x.dims();
-        let (rows, head) = (tokens / batch, width / self.heads);
-        let split = |x: Tensor<2>| x.reshape([batch, rows, self.heads, head]).swap_dims(1, 2);
+        let rows = x.dims()[0] / batch;
         let eye = Tensor::<2>::eye(rows, &x.device())
             .cast(x.dtype())
             .reshape([1, 1, rows, rows])
             .expand([batch, self.heads, rows, rows]);
-        let q = rotate(split(self.query.forward(x.clone())), tables).mul_scalar(1.0 / (head as f64).sqrt());
-        let k = rotate(split(self.key.forward(x)), tables);
-        self.mix(q.matmul(k.swap_dims(2, 3)), eye, tables, 0, &mut Probe::off())
+        self.mix(self.scores(x, batch, tables), eye, tables, 0, &mut Probe::off())
     }
 }
 
@@ -206,7 +190,8 @@ fn probe_scores(probe: &mut Probe, layer: usize, scores: &Tensor<4>, shift: f64)
     }
 }
 
-/// Rotates the leading dimensions of each head by its position (halves convention: dimension i pairs with i + r/2).
+/// Rotates the leading dimensions of each head by its position (halves convention: dimension i
+/// pairs with i + r/2).
 fn rotate(x: Tensor<4>, tables: &Tables) -> Tensor<4> {
     let Some((cos, sin)) = &tables.rotary else { return x };
     let [b, h, t, d] = x.dims();
@@ -223,47 +208,37 @@ fn rotate(x: Tensor<4>, tables: &Tables) -> Tensor<4> {
 }
 
 /// What the training kernel needs of a forward pass; `None` where it does not apply.
-fn layout(
-    config: &ModelConfig,
-    batch: usize,
-    rows: usize,
-    keep: Option<&Tensor<2>>,
-    dtype: DType,
-) -> Option<Arc<Layout>> {
-    let weights = match config.attention {
-        Kind::Softmax => Weights::Softmax,
-        Kind::Power(power) => Weights::Power(power),
-        Kind::Pointwise => return None,
-    };
-    (dtype == DType::F32).then(|| {
-        Arc::new(Layout {
-            batch,
-            rows,
-            heads: config.heads,
-            head: config.head_width(),
-            weights,
-            causal: !config.bidirectional,
-            keep: keep.map(|keep| keep.clone().into_data().iter::<f32>().collect()),
-            rotary: angles(config, rows).map(|a| (a.cos() as f32, a.sin() as f32)).collect(),
-            half: config.rotary / 2,
-        })
-    })
-}
-
-/// Angles `[rows, rotary / 2]` of the rotated pairs.
-fn angles(config: &ModelConfig, rows: usize) -> impl Iterator<Item = f64> {
-    let (half, base) = (config.rotary / 2, config.rotary_base);
-    (0..rows * half).map(move |at| (at / half) as f64 * base.powf(-((at % half) as f64) / half as f64))
-}
-
-/// Cosines and sines `[1, 1, rows, rotary / 2]`.
-fn rotary(config: &ModelConfig, rows: usize, device: &Device, dtype: DType) -> Option<(Tensor<4>, Tensor<4>)> {
-    let half = config.rotary / 2;
-    if half == 0 {
+fn layout(arch: &Arch, batch: usize, rows: usize, keep: Option<&Tensor<2>>, dtype: DType) -> Option<Arc<Layout>> {
+    let operator = arch.operator();
+    if dtype != DType::F32 || matches!(operator, Operator::Pointwise { .. }) {
         return None;
     }
+    let shape = &arch.shape;
+    Some(Arc::new(Layout {
+        batch,
+        rows,
+        heads: shape.heads,
+        head: shape.head_dim,
+        operator,
+        causal: arch.causal(),
+        keep: keep.map(|keep| keep.clone().into_data().iter::<f32>().collect()),
+        rotary: angles(shape, rows).map(|a| (a.cos() as f32, a.sin() as f32)).collect(),
+        half: shape.rotary.map_or(0, |r| r.dims / 2),
+    }))
+}
+
+/// Angles `[rows, rotated pairs]`.
+fn angles(shape: &Shape, rows: usize) -> impl Iterator<Item = f64> {
+    let pairs =
+        |r: cipherlm_model::Rotary| (0..rows).flat_map(move |row| (0..r.dims / 2).map(move |j| r.angle(row, j)));
+    shape.rotary.map(pairs).into_iter().flatten()
+}
+
+/// Cosines and sines `[1, 1, rows, rotated pairs]`.
+fn rotary(shape: &Shape, rows: usize, device: &Device, dtype: DType) -> Option<(Tensor<4>, Tensor<4>)> {
+    let half = shape.rotary?.dims / 2;
     let table = |f: fn(f64) -> f64| {
-        let data: Vec<f64> = angles(config, rows).map(f).collect();
+        let data: Vec<f64> = angles(shape, rows).map(f).collect();
         Tensor::from_data(TensorData::new(data, [1, 1, rows, half]).convert_dtype(dtype), (device, dtype))
     };
     Some((table(f64::cos), table(f64::sin)))

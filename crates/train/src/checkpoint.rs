@@ -1,24 +1,33 @@
-//! Checkpoints: one safetensors file with weights, optimiser moments, configuration and position of the run.
+//! Checkpoints: one safetensors file with tensors, text fields and a hash of both.
 
 use std::collections::HashMap;
 use std::path::Path;
 
+use cipherlm_files::{Access, Existing};
 use safetensors::tensor::{Dtype, SafeTensors, TensorView, serialize};
 
+use crate::arch::Arch;
 use crate::error::{Error, Result};
 use crate::params::HostParam;
+use crate::stamp::{hash_params, json};
 
-/// Named arrays and text fields read from a checkpoint.
+/// Largest file that is read, in bytes.
+const LARGEST: u64 = 1 << 36;
+/// Field that holds the hash.
+const HASH: &str = "blake3";
+
+/// Named arrays and text fields.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Archive {
-    /// Tensors, in file order.
+    /// Tensors.
     pub tensors: Vec<HostParam>,
     /// Text fields.
     pub fields: HashMap<String, String>,
 }
 
 impl Archive {
-    /// Writes the archive, replacing the file in one step: a crash leaves the old file or the new one.
+    /// Writes the archive, replacing the file in one step: a crash at any moment leaves the old
+    /// file or the new one.
     pub fn save(&self, path: &Path) -> Result<()> {
         let corrupt = |e: safetensors::SafeTensorError| Error::Corrupt {
             path: path.into(),
@@ -32,15 +41,14 @@ impl Archive {
             let view = TensorView::new(Dtype::F32, tensor.shape.clone(), bytes).map_err(corrupt)?;
             views.push((tensor.name.as_str(), view));
         }
-        let file = serialize(views, Some(self.fields.clone())).map_err(corrupt)?;
-        let scratch = path.with_extension("partial");
-        std::fs::write(&scratch, file).map_err(Error::io(&scratch))?;
-        std::fs::rename(&scratch, path).map_err(Error::io(path))
+        let mut fields = self.fields.clone();
+        fields.insert(HASH.into(), self.hash());
+        write(path, &serialize(views, Some(fields)).map_err(corrupt)?)
     }
 
-    /// Reads an archive; f16, bf16 and f64 tensors are converted to f32.
+    /// Reads an archive and checks its hash.
     pub fn load(path: &Path) -> Result<Self> {
-        let bytes = std::fs::read(path).map_err(Error::io(path))?;
+        let bytes = cipherlm_files::read(path, LARGEST)?;
         Self::parse(&bytes).map_err(|reason| Error::Corrupt {
             path: path.into(),
             reason,
@@ -54,53 +62,98 @@ impl Archive {
         let mut tensors = Vec::new();
         for name in metadata.offset_keys() {
             let view = file.tensor(&name).map_err(|e| e.to_string())?;
-            let data = floats(view.dtype(), view.data()).ok_or_else(|| format!("`{name}` is {:?}", view.dtype()))?;
-            tensors.push(HostParam { name, shape: view.shape().to_vec(), data, trained: true });
+            if view.dtype() != Dtype::F32 {
+                return Err(format!("`{name}` is {:?}, checkpoints hold F32", view.dtype()));
+            }
+            let values = view.data().as_chunks::<4>().0.iter().map(|&b| f32::from_le_bytes(b)).collect();
+            tensors.push(HostParam::new(name, view.shape(), values));
         }
-        Ok(Self { tensors, fields: metadata.metadata().clone().unwrap_or_default() })
+        let mut fields = metadata.metadata().clone().unwrap_or_default();
+        let wanted = fields.remove(HASH).ok_or("it has no hash: not a checkpoint, or one of an older version")?;
+        let out = Self { tensors, fields };
+        if out.hash() == wanted { Ok(out) } else { Err("its content does not have the hash that it states".into()) }
+    }
+
+    fn hash(&self) -> String {
+        let mut tensors: Vec<&HostParam> = self.tensors.iter().collect();
+        tensors.sort_by(|a, b| a.name.cmp(&b.name));
+        let mut fields: Vec<(&String, &String)> = self.fields.iter().collect();
+        fields.sort();
+        hash_params(tensors, &format!("{fields:?}"))
     }
 }
 
-fn floats(dtype: Dtype, bytes: &[u8]) -> Option<Vec<f32>> {
-    let array = |c: &[u8]| [c[0], c[1]];
-    Some(match dtype {
-        Dtype::F32 => bytes.chunks_exact(4).map(|c| f32::from_le_bytes([c[0], c[1], c[2], c[3]])).collect(),
-        Dtype::BF16 => {
-            bytes.chunks_exact(2).map(|c| f32::from_bits(u32::from(u16::from_le_bytes(array(c))) << 16)).collect()
-        }
-        Dtype::F16 => bytes.chunks_exact(2).map(|c| half_to_f32(u16::from_le_bytes(array(c)))).collect(),
-        Dtype::F64 => bytes
-            .chunks_exact(8)
-            .map(|c| f64::from_le_bytes([c[0], c[1], c[2], c[3], c[4], c[5], c[6], c[7]]) as f32)
-            .collect(),
-        _ => return None,
-    })
+/// An architecture and its parameters.
+pub type Weighed = (Arch, Vec<HostParam>);
+
+/// Writes shape and weights as one file.
+pub fn write_weights(path: &Path, arch: &Arch, params: &[HostParam]) -> Result<()> {
+    Archive { tensors: params.to_vec(), fields: [("arch".to_owned(), json(arch).to_string())].into() }.save(path)
 }
 
-/// IEEE 754 binary16 to binary32, exactly.
-fn half_to_f32(half: u16) -> f32 {
-    let sign = if half >> 15 == 1 { -1.0 } else { 1.0 };
-    let exponent = i32::from(half >> 10 & 31);
-    let mantissa = f32::from(half & 1023);
-    sign * match exponent {
-        0 => mantissa * 2f32.powi(-24),
-        31 if mantissa == 0.0 => f32::INFINITY,
-        31 => f32::NAN,
-        e => (1024.0 + mantissa) * 2f32.powi(e - 25),
+/// Reads shape and weights of a checkpoint, without the optimiser's state.
+pub fn read_weights(path: &Path) -> Result<Weighed> {
+    let mut archive = Archive::load(path)?;
+    let corrupt =
+        |reason: String| Error::Corrupt { path: path.into(), reason, hint: "it is not a checkpoint of this program" };
+    let text = archive.fields.get("arch").ok_or_else(|| corrupt("no field `arch`".into()))?;
+    let arch: Arch = serde_json::from_str(text).map_err(|e| corrupt(e.to_string()))?;
+    arch.check()?;
+    let mut params = Vec::new();
+    for (name, dims) in arch.shape.tensors() {
+        let found = archive.tensors.iter().position(|t| t.name == name).map(|at| archive.tensors.swap_remove(at));
+        match found {
+            Some(tensor) if tensor.shape == dims => params.push(tensor),
+            other => {
+                let found = other.map(|t| t.shape).unwrap_or_default();
+                return Err(Error::Shape { name, expected: dims, found });
+            }
+        }
     }
+    Ok((arch, params))
+}
+
+/// Replaces a file in one step; a crash leaves the old one or the new one, whole.
+pub(crate) fn write(path: &Path, bytes: &[u8]) -> Result<()> {
+    Ok(cipherlm_files::write(path, bytes, Existing::Replace, Access::Everyone)?)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
+    fn archive() -> Archive {
+        let tensors = vec![HostParam::new("a", &[2], vec![1.0, -2.0]), HostParam::new("b", &[1, 1], vec![0.5])];
+        Archive { tensors, fields: [("step".to_owned(), "7".to_owned())].into() }
+    }
+
     #[test]
-    fn half_precision_values() {
-        for (bits, value) in
-            [(0x3c00, 1.0), (0xc000, -2.0), (0x3555, 0.333_251_95), (0x0001, 5.960_464_5e-8), (0x7bff, 65504.0)]
-        {
-            assert_eq!(half_to_f32(bits), value);
+    fn every_flipped_bit_and_every_truncation_is_noticed() {
+        let folder = std::env::temp_dir().join(format!("cipherlm-archive-{}", std::process::id()));
+        std::fs::create_dir_all(&folder).unwrap();
+        let path = folder.join("a.safetensors");
+        archive().save(&path).unwrap();
+        assert_eq!(Archive::load(&path).unwrap(), archive());
+        let whole = std::fs::read(&path).unwrap();
+        for at in 0..whole.len() {
+            for bit in 0..8 {
+                let mut bytes = whole.clone();
+                bytes[at] ^= 1 << bit;
+                // White space that pads the header may change; what is read may not.
+                if let Ok(read) = Archive::parse(&bytes) {
+                    assert_eq!(read, archive(), "bit {bit} of byte {at}");
+                }
+            }
+            assert!(Archive::parse(&whole[..at]).is_err(), "cut to {at} bytes");
         }
-        assert!(half_to_f32(0x7e00).is_nan());
+        let leftovers = std::fs::read_dir(&folder).unwrap().count();
+        assert_eq!(leftovers, 1, "a scratch file stayed behind");
+        std::fs::remove_dir_all(&folder).unwrap();
+    }
+
+    #[test]
+    fn an_unwritable_place_is_named_and_keeps_the_old_file() {
+        let error = archive().save(Path::new("/proc/none/a.safetensors")).unwrap_err().to_string();
+        assert!(error.contains("/proc/none/a.safetensors"), "{error}");
     }
 }

@@ -16,16 +16,19 @@ pub enum Error {
         /// What would be accepted.
         expected: String,
     },
-    /// A file could not be read or written.
-    #[error("{path}: {source}")]
-    Io {
-        /// The file.
-        path: PathBuf,
+    /// A program of the system could not be run.
+    #[error("running {program}: {source}")]
+    Program {
+        /// The program.
+        program: &'static str,
         /// The system's reason.
         source: std::io::Error,
     },
+    /// A file could not be read or written.
+    #[error(transparent)]
+    Files(#[from] cipherlm_files::Error),
     /// A file was read but its content is not what it should be.
-    #[error("{path}: {reason}; {hint}")]
+    #[error("{}: {reason}; {hint}", cipherlm_files::shown(path))]
     Corrupt {
         /// The file.
         path: PathBuf,
@@ -78,29 +81,30 @@ pub enum Error {
     },
     /// A checkpoint of another run.
     #[error(
-        "checkpoint {path} was written by another configuration ({field}: {found}, now {expected}): start afresh or restore the configuration"
+        "{} was written by another configuration: {differences}; restore it, or start afresh in another folder",
+        cipherlm_files::shown(path)
     )]
     Checkpoint {
         /// The checkpoint.
         path: PathBuf,
-        /// First differing field.
-        field: &'static str,
-        /// Value in the checkpoint.
-        found: String,
-        /// Value asked for.
-        expected: String,
+        /// Each differing field with both values.
+        differences: String,
     },
-    /// The data model refused the exported model.
-    #[error("export: {0}")]
-    Export(String),
+    /// A folder that holds a run already.
+    #[error("{} holds a run: continue it with --resume, or give another folder", cipherlm_files::shown(path))]
+    Occupied {
+        /// The file that would be lost.
+        path: PathBuf,
+    },
+    /// A value has no JSON form.
+    #[error("writing JSON: {0}")]
+    Json(#[from] serde_json::Error),
+    /// The data model refused something.
+    #[error(transparent)]
+    Model(#[from] cipherlm_model::SpecError),
 }
 
 impl Error {
-    pub(crate) fn io(path: impl Into<PathBuf>) -> impl FnOnce(std::io::Error) -> Self {
-        let path = path.into();
-        move |source| Self::Io { path, source }
-    }
-
     pub(crate) fn config(field: &'static str, found: impl ToString, expected: impl Into<String>) -> Self {
         Self::Config { field, found: found.to_string(), expected: expected.into() }
     }

@@ -5,26 +5,39 @@ use burn::tensor::activation::log_softmax;
 
 use crate::corpus::Corpus;
 use crate::error::Result;
+use crate::loss::{cosine_distance, cross_entropy, inputs_and_targets, padded, scalar};
 use crate::probe::Probe;
-use crate::trainer::{cross_entropy, inputs_and_targets, scalar};
-use crate::transformer::{Decoder, token_tensor};
+use crate::transformer::{Transformer, token_tensor};
 
 /// Windows evaluated at once.
 const BATCH: usize = 16;
 
 /// Mean nats per token over `count` windows spread over the corpus.
-pub fn nats_per_token(model: &Decoder, corpus: &Corpus, count: usize) -> Result<f64> {
+pub fn nats_per_token(model: &Transformer, corpus: &Corpus, count: usize) -> Result<f64> {
     observe(model, corpus, count, &mut Probe::off())
 }
 
+/// Mean distance, one minus the cosine, of mean-pooled sentence vectors from those of another model.
+pub fn distance(teacher: &Transformer, model: &Transformer, corpus: &Corpus, count: usize) -> Result<f64> {
+    let arch = model.arch();
+    let sentences = corpus.windows(count, arch.shape.context)?;
+    let mut sum = 0.0;
+    for batch in sentences.chunks(BATCH) {
+        let (ids, keep) = padded(arch, batch, &model.device())?;
+        let [wanted, found] = [teacher, model].map(|m| m.sentence(ids.clone(), keep.clone(), &mut Probe::off()));
+        sum += scalar(&cosine_distance(wanted, found)) * batch.len() as f64;
+    }
+    Ok(sum / sentences.len() as f64)
+}
+
 /// As [`nats_per_token`], with the ranges reported to a probe.
-pub fn observe(model: &Decoder, corpus: &Corpus, count: usize, probe: &mut Probe) -> Result<f64> {
-    let config = model.config();
-    let device = model.embedding.val().device();
-    let windows = corpus.windows(count, config.context)?;
+pub fn observe(model: &Transformer, corpus: &Corpus, count: usize, probe: &mut Probe) -> Result<f64> {
+    let arch = model.arch();
+    let device = model.device();
+    let windows = corpus.windows(count, arch.shape.context)?;
     let (mut nats, mut tokens) = (0.0, 0usize);
     for batch in windows.chunks(BATCH) {
-        let (inputs, targets) = inputs_and_targets(config, batch, &device)?;
+        let (inputs, targets) = inputs_and_targets(arch, batch, &device)?;
         let logits = model.forward(inputs, None, probe);
         let count = targets.len();
         nats += scalar(&cross_entropy(logits, targets)) * count as f64;
@@ -38,16 +51,16 @@ pub fn word_perplexity(nats_per_token: f64, corpus: &Corpus) -> f64 {
     (nats_per_token * corpus.tokens().len() as f64 / corpus.words().max(1) as f64).exp()
 }
 
-/// Natural logarithm of the probability of `continuation` after `context`, and whether it is the greedy choice at
-/// every token. The oldest tokens are dropped if both do not fit.
-pub fn log_likelihood(model: &Decoder, context: &[u32], continuation: &[u32]) -> Result<(f64, bool)> {
-    let config = model.config();
+/// Natural logarithm of the probability of `continuation` after `context`, and whether it is the
+/// greedy choice at every token. The oldest tokens are dropped if both do not fit.
+pub fn log_likelihood(model: &Transformer, context: &[u32], continuation: &[u32]) -> Result<(f64, bool)> {
+    let arch = model.arch();
     let all: Vec<u32> = context.iter().chain(continuation).copied().collect();
     let inputs = &all[..all.len().saturating_sub(1)];
-    let cut = inputs.len().saturating_sub(config.context);
+    let cut = inputs.len().saturating_sub(arch.shape.context);
     let inputs = &inputs[cut..];
-    let device = model.embedding.val().device();
-    let tokens = token_tensor(config, inputs, 1, &device)?;
+    let device = model.device();
+    let tokens = token_tensor(arch, inputs, 1, &device)?;
     let logits = model.forward(tokens, None, &mut Probe::off());
     let [_, rows, vocab] = logits.dims();
     let logs: Vec<f64> = log_softmax(logits.reshape([rows, vocab]), 1).into_data().iter::<f64>().collect();
@@ -61,14 +74,14 @@ pub fn log_likelihood(model: &Decoder, context: &[u32], continuation: &[u32]) ->
     Ok((sum, greedy))
 }
 
-/// Mean distance between a query and the keys it attends to, per layer: how local attention is. Averaged over heads,
-/// rows and windows.
-pub fn attention_distance(model: &Decoder, corpus: &Corpus, count: usize) -> Result<Vec<f64>> {
-    let config = model.config();
-    let device = model.embedding.val().device();
-    let windows = corpus.windows(count, config.context)?;
+/// Mean distance between a query and the keys it attends to, per layer: how local attention is.
+/// Averaged over heads, rows and windows.
+pub fn attention_distance(model: &Transformer, corpus: &Corpus, count: usize) -> Result<Vec<f64>> {
+    let arch = model.arch();
+    let device = model.device();
+    let windows = corpus.windows(count, arch.shape.context)?;
     let inputs: Vec<u32> = windows.iter().flat_map(|w| &w[..w.len() - 1]).copied().collect();
-    let weights = model.attention_weights(token_tensor(config, &inputs, windows.len(), &device)?);
+    let weights = model.attention_weights(token_tensor(arch, &inputs, windows.len(), &device)?);
     Ok(weights.into_iter().map(mean_distance).collect())
 }
 

@@ -5,7 +5,7 @@ use rand_chacha::ChaCha8Rng;
 
 use crate::error::{Error, Result};
 use crate::probe::Probe;
-use crate::transformer::{Decoder, token_tensor};
+use crate::transformer::{Transformer, token_tensor};
 
 /// How the next token is drawn.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -14,24 +14,26 @@ pub struct Sampling {
     pub temperature: f64,
     /// Only this many most likely tokens are candidates; 0 for all.
     pub top_k: usize,
+    /// Tokens that the tokenizer knows: a padded vocabulary has more, and none of those is drawn.
+    pub vocab: usize,
     /// Seed of the draws.
     pub seed: u64,
 }
 
-/// Continues `prompt` by at most `count` tokens, stopping at a token of `stop`; returns the new tokens. The model sees the last
-/// `context` tokens.
-pub fn generate(model: &Decoder, prompt: &[u32], count: usize, stop: &[u32], how: Sampling) -> Result<Vec<u32>> {
+/// Continues `prompt` by at most `count` tokens, stopping at a token of `stop`; returns the new tokens. The
+/// model sees the last `context` tokens.
+pub fn generate(model: &Transformer, prompt: &[u32], count: usize, stop: &[u32], how: Sampling) -> Result<Vec<u32>> {
     if prompt.is_empty() {
         return Err(Error::config("prompt", "empty", "at least one token"));
     }
-    let config = model.config();
-    let device = model.embedding.val().device();
+    let arch = model.arch();
+    let device = model.device();
     let mut rng = ChaCha8Rng::seed_from_u64(how.seed);
     let mut all = prompt.to_vec();
     for _ in 0..count {
-        let seen = &all[all.len().saturating_sub(config.context)..];
-        let logits = model.forward(token_tensor(config, seen, 1, &device)?, None, &mut Probe::off());
-        let last = logits.slice([0..1, seen.len() - 1..seen.len(), 0..config.vocab]);
+        let seen = &all[all.len().saturating_sub(arch.shape.context)..];
+        let logits = model.forward(token_tensor(arch, seen, 1, &device)?, None, &mut Probe::off());
+        let last = logits.slice([0..1, seen.len() - 1..seen.len(), 0..how.vocab.min(arch.shape.vocab)]);
         let logits: Vec<f64> = last.into_data().iter::<f64>().collect();
         let token = sample(&logits, how, rng.random());
         if stop.contains(&token) {
@@ -71,7 +73,7 @@ mod tests {
     #[test]
     fn sampling_follows_the_distribution() {
         let logits = [0.0, 2f64.ln(), 4f64.ln(), -50.0];
-        let how = |temperature, top_k| Sampling { temperature, top_k, seed: 0 };
+        let how = |temperature, top_k| Sampling { temperature, top_k, vocab: 4, seed: 0 };
         assert_eq!(sample(&logits, how(0.0, 0), 0.999), 2);
         let share =
             |k, token| (0..7000).filter(|i| sample(&logits, how(1.0, k), f64::from(*i) / 7000.0) == token).count();

@@ -1,14 +1,16 @@
-//! PowerSoftmax transformers in burn: training, range control, evaluation, export.
+//! PowerSoftmax transformers in burn: training, conversion, range control, evaluation, export.
 #![forbid(unsafe_code)]
 
+pub mod arch;
 pub mod attention;
 pub mod block;
 pub mod card;
 pub mod checkpoint;
 pub mod classify;
-pub mod config;
+pub mod convert;
 pub mod corpus;
 pub mod curves;
+mod descent;
 pub mod error;
 pub mod eval;
 pub mod experiment;
@@ -17,13 +19,22 @@ mod fused;
 pub mod generate;
 mod heap;
 pub mod import;
+pub mod journal;
+pub mod layers;
+mod learned;
+pub mod loss;
 pub mod optim;
 pub mod params;
-pub mod power_softmax;
+mod power_softmax;
+pub mod prepared;
 pub mod probe;
 pub mod recipe;
+pub mod settings;
+mod stamp;
 pub mod stories;
 pub mod tasks;
+pub mod text;
+mod tokens;
 pub mod trainer;
 pub mod transformer;
 

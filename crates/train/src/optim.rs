@@ -1,6 +1,8 @@
-//! AdamW over host parameters, with groups, a warm-up-and-cosine schedule and clipping by the global norm.
+//! AdamW over host parameters, with groups, a warm-up-and-cosine schedule and clipping by the
+//! global norm.
 //!
-//! The state lives on the host in plain arrays: a checkpoint is those arrays, and a resumed run continues bit for bit.
+//! The state lives on the host in plain arrays: a checkpoint is those arrays, and a resumed run
+//! continues bit for bit.
 
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
@@ -42,27 +44,34 @@ pub struct Group {
 
 impl Default for AdamW {
     fn default() -> Self {
-        let names = ["bias", "beta", "gamma"].map(String::from).to_vec();
+        let names = ["bias", "gain"].map(String::from).to_vec();
         let undecayed = Group { names, rate: 1.0, weight_decay: 0.0 };
         Self { beta1: 0.9, beta2: 0.999, epsilon: 1e-8, weight_decay: 0.01, groups: vec![undecayed] }
     }
 }
 
 impl AdamW {
-    /// Multiplies the learning rate of all query and key projections by `factor`, their decay per step with it.
+    /// Multiplies the learning rate of all query and key projections by `factor`, their decay per
+    /// step with it.
     ///
-    /// The slope of `ln (x + c)^p` is `p / (x + c)`: it falls as scores grow, so PowerSoftmax needs larger scores than
-    /// softmax for the same attention, and at the common rate a short run ends before they are reached.
+    /// The slope of `ln (x + c)^p` is `p / (x + c)`: it falls as scores grow, so PowerSoftmax needs
+    /// larger scores than softmax for the same attention, and at the common rate a short run ends
+    /// before they are reached.
     pub fn with_query_key_rate(mut self, factor: f64) -> Self {
         for (kind, weight_decay) in [("weight", self.weight_decay), ("bias", 0.0)] {
-            let names = ["query", "key"].map(|side| format!("attention.{side}.{kind}")).to_vec();
+            let names = ["q", "k"].map(|side| format!("attn.{side}.{kind}")).to_vec();
             self.groups.push(Group { names, rate: factor, weight_decay });
         }
         self
     }
 
     /// Refuses constants outside their domain.
-    pub fn check(&self) -> Result<()> {
+    pub fn check(&self, params: &[HostParam]) -> Result<()> {
+        // Models without biases have the default group all the same.
+        let known = |name: &str| ["bias", "gain"].contains(&name) || params.iter().any(|p| p.name.contains(name));
+        if let Some(name) = self.groups.iter().flat_map(|g| &g.names).find(|name| !known(name)) {
+            return Err(Error::config("name in a group", name, "part of the name of a tensor of the model"));
+        }
         for (field, value) in [("beta1", self.beta1), ("beta2", self.beta2)] {
             if !(0.0..1.0).contains(&value) {
                 return Err(Error::config(field, value, "in [0, 1)"));
@@ -77,15 +86,12 @@ impl AdamW {
         }
     }
 
-    /// One update of all trained parameters. `step` counts from 1.
+    /// One update of all arrays. `step` counts from 1.
     pub fn update(&self, params: &mut [HostParam], state: &mut Moments, grads: &[Vec<f32>], rate: f64, step: usize) {
         let correction1 = 1.0 - self.beta1.powf(step as f64);
         let correction2 = 1.0 - self.beta2.powf(step as f64);
         let moments = state.first.iter_mut().zip(&mut state.second);
         for ((param, grad), (first, second)) in params.iter_mut().zip(grads).zip(moments) {
-            if !param.trained {
-                continue;
-            }
             let (scale, decay) = self.constants(&param.name);
             let rate = rate * scale;
             let keep = (1.0 - rate * decay) as f32;
@@ -155,7 +161,8 @@ impl Schedule {
     }
 }
 
-/// Scales all gradients together so that their joint Euclidean norm is at most `limit`; returns the norm before.
+/// Scales all gradients together so that their joint Euclidean norm is at most `limit`; returns the
+/// norm before.
 pub fn clip_global_norm(grads: &mut [Vec<f32>], limit: f64) -> f64 {
     // Sums of fixed chunks, added in order: the same with any number of threads.
     let square = |chunk: &[f32]| chunk.iter().map(|&g| f64::from(g) * f64::from(g)).sum::<f64>();
@@ -195,24 +202,27 @@ mod tests {
     }
 
     #[test]
-    fn groups_spare_biases_from_decay_and_tables_from_everything() {
-        let mut params = vec![param("a.weight", vec![1.0]), param("a.bias", vec![1.0]), param("epsilon", vec![1.0])];
-        params[2].trained = false;
+    fn groups_spare_biases_from_decay() {
+        let mut params = vec![param("a.weight", vec![1.0]), param("a.bias", vec![1.0])];
         let mut state = Moments::new(&params);
         let optimiser = AdamW { weight_decay: 0.5, ..AdamW::default() };
-        optimiser.update(&mut params, &mut state, &[vec![0.0], vec![0.0], vec![1.0]], 0.1, 1);
+        optimiser.update(&mut params, &mut state, &[vec![0.0], vec![0.0]], 0.1, 1);
         let values: Vec<f32> = params.iter().map(|p| p.data[0]).collect();
-        assert_eq!(values, [0.95, 1.0, 1.0]);
+        assert_eq!(values, [0.95, 1.0]);
     }
 
     #[test]
     fn query_and_key_projections_learn_at_their_own_rate() {
-        let names =
-            ["attention.query.weight", "attention.key.bias", "attention.value.weight", "feed_forward.up.weight"];
-        let mut params: Vec<HostParam> = names.iter().map(|n| param(&format!("blocks.0.{n}"), vec![1.0])).collect();
+        let names = ["attn.q.weight", "attn.k.bias", "attn.v.weight", "ffn.up.weight"];
+        let mut params: Vec<HostParam> = names.iter().map(|n| param(&format!("layers.0.{n}"), vec![1.0])).collect();
         let mut state = Moments::new(&params);
         let optimiser = AdamW { weight_decay: 0.5, ..AdamW::default() }.with_query_key_rate(4.0);
-        optimiser.check().unwrap();
+        let all: Vec<HostParam> =
+            ["q.weight", "q.bias", "k.weight", "k.bias"].iter().map(|n| param(&format!("attn.{n}"), vec![])).collect();
+        optimiser.check(&all).unwrap();
+        // A group for tensors that the model does not have would do nothing, silently.
+        let error = optimiser.check(&params[2..]).unwrap_err().to_string();
+        assert!(error.contains("attn.q.weight"), "{error}");
         let mut decayed = params.clone();
         optimiser.update(&mut params, &mut state, &vec![vec![1.0]; 4], 0.01, 1);
         let values: Vec<f32> = params.iter().map(|p| p.data[0]).collect();
@@ -229,7 +239,7 @@ mod tests {
             1,
         );
         assert!((decayed[0].data[0] - 0.985).abs() < 1e-6 && (decayed[1].data[0] - 0.99).abs() < 1e-6);
-        assert!(plain.with_query_key_rate(f64::NAN).check().is_err());
+        assert!(plain.with_query_key_rate(f64::NAN).check(&all).is_err());
     }
 
     #[test]

@@ -1,4 +1,5 @@
-//! A model's parameters as named host arrays: what the optimiser, checkpoints, imports and exports work on.
+//! A model's parameters as named host arrays: what the optimiser, checkpoints, imports and exports
+//! work on.
 
 use burn::module::{Module, ModuleMapper, ModuleVisitor, Param};
 use burn::tensor::{DType, Gradients, Tensor, TensorData};
@@ -8,7 +9,7 @@ use crate::error::{Error, Result};
 /// One named tensor on the host, row major.
 #[derive(Debug, Clone, PartialEq)]
 pub struct HostParam {
-    /// Path of the field, `blocks.0.attention.query.weight`.
+    /// Path of the field, `layers.0.attn.q.weight`.
     pub name: String,
     /// Dimensions.
     pub shape: Vec<usize>,
@@ -18,6 +19,15 @@ pub struct HostParam {
     pub trained: bool,
 }
 
+impl HostParam {
+    /// A tensor, trained unless its name says that it is calibrated.
+    pub fn new(name: impl Into<String>, shape: &[usize], data: Vec<f32>) -> Self {
+        let name = name.into();
+        let trained = is_trained(&name);
+        Self { name, shape: shape.to_vec(), data, trained }
+    }
+}
+
 /// Copies all parameters of a module to the host, in field order.
 pub fn pull<M: Module>(module: &M) -> Vec<HostParam> {
     let mut visitor = Pull { path: Vec::new(), out: Vec::new() };
@@ -25,8 +35,9 @@ pub fn pull<M: Module>(module: &M) -> Vec<HostParam> {
     visitor.out
 }
 
-/// Overwrites all parameters of a module; gradients are tracked where `trained` says so and the module lives on
-/// a recording device. `params` must be in the order of [`pull`], with the same names and shapes.
+/// Overwrites all parameters of a module; gradients are tracked where `trained` says so and the
+/// module lives on a recording device. `params` must be in the order of [`pull`], with the same
+/// names and shapes.
 pub fn push<M: Module>(module: M, params: &[HostParam]) -> Result<M> {
     let mut mapper = Push { path: Vec::new(), params: params.iter(), error: None };
     let module = module.map(&mut mapper);
@@ -58,7 +69,8 @@ pub fn align(wanted: &[HostParam], mut found: Vec<HostParam>) -> Result<Vec<Host
     }
 }
 
-/// Gradients in the order of [`pull`]; parameters that the loss did not reach have zeros.
+/// Gradients in the order of [`pull`]; parameters that the loss did not reach have zeros, those
+/// that are not trained none.
 pub fn gradients<M: Module>(module: &M, grads: &mut Gradients) -> Vec<Vec<f32>> {
     let mut visitor = Grads { grads, out: Vec::new() };
     module.visit(&mut visitor);
@@ -81,8 +93,7 @@ impl ModuleVisitor for Pull {
         let name = self.path.join(".");
         let value = param.val();
         let shape = value.dims().to_vec();
-        let trained = is_trained(&name);
-        self.out.push(HostParam { name, shape, data: to_host(value), trained });
+        self.out.push(HostParam::new(name, &shape, to_host(value)));
     }
 }
 
@@ -138,17 +149,19 @@ impl ModuleVisitor for Grads<'_> {
         let value = param.val();
         self.out.push(match value.grad_remove(self.grads) {
             Some(grad) => to_host(grad),
-            None => vec![0.0; value.dims().iter().product()],
+            None if value.is_require_grad() => vec![0.0; value.dims().iter().product()],
+            None => Vec::new(),
         });
     }
 }
 
 /// Tables that are calibrated, not trained, are told by their name.
 fn is_trained(name: &str) -> bool {
-    !name.ends_with("epsilon")
+    !name.ends_with("attn.eps")
 }
 
-fn to_host<const D: usize>(tensor: Tensor<D>) -> Vec<f32> {
+/// A tensor's values as f32.
+pub(crate) fn to_host<const D: usize>(tensor: Tensor<D>) -> Vec<f32> {
     let data = tensor.into_data().convert_dtype(DType::F32);
     data.as_slice::<f32>().map_or_else(|_| data.iter::<f32>().collect(), <[f32]>::to_vec)
 }

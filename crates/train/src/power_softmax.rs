@@ -8,31 +8,27 @@
 //! | stable | the same with `y = ((x + c) / r)^p` and `eps / r^p`, `r` the row's largest magnitude | low precision, high p |
 //! | mean | `(y_j / n) / (eps + sum y / n)` | inference: the normaliser's range does not grow with the row |
 //!
-//! with `y_j = m_j (x_j + c)^p`, the mask `m_j` 0 or 1 and `n` the row's number of unmasked keys. The stable form is the
-//! sum form exactly, because epsilon is divided by `r^p` as well; with a constant epsilon it would be another
-//! function, one whose epsilon does nothing. The mean form equals the sum form with `n * eps` for `eps`.
+//! with `y_j = m_j (x_j + c)^p`, the mask `m_j` 0 or 1 and `n` the row's number of unmasked keys.
+//! The stable form is the sum form exactly, because epsilon is divided by `r^p` as well; with a
+//! constant epsilon it would be another function, one whose epsilon does nothing. The mean form
+//! equals the sum form with `n * eps` for `eps`.
 
 use burn::tensor::{DType, Tensor};
 
-use crate::config::{Epsilon, Form, Power};
+use cipherlm_model::Eps;
 
-/// The two halves of the operator; the division is left to the caller, who can apply it after the product with the
-/// values (one reciprocal per row instead of one per key).
+use crate::arch::{Form, Power};
+
+/// The two halves of the operator; the division is left to the caller, who can apply it after the
+/// product with the values (one reciprocal per row instead of one per key).
 #[derive(Debug, Clone)]
-pub struct Parts {
+pub(crate) struct Parts {
     /// Unnormalised weights `[batch, heads, rows, keys]`, zero where masked.
-    pub numerator: Tensor<4>,
+    pub(crate) numerator: Tensor<4>,
     /// Positive normaliser `[batch, heads, rows, 1]`.
-    pub denominator: Tensor<4>,
+    pub(crate) denominator: Tensor<4>,
     /// Row mean `sum y / n` before epsilon and before any row scaling, `[batch, heads, rows, 1]`.
-    pub row_mean: Tensor<4>,
-}
-
-impl Parts {
-    /// The attention weights.
-    pub fn weights(self) -> Tensor<4> {
-        self.numerator.div(self.denominator)
-    }
+    pub(crate) row_mean: Tensor<4>,
 }
 
 /// Evaluates a PowerSoftmax.
@@ -40,12 +36,19 @@ impl Parts {
 /// * `scores`: `[batch, heads, rows, keys]`, without the shift.
 /// * `mask`: 0/1, broadcastable to `scores`.
 /// * `counts`: unmasked keys per row, broadcastable to `[batch, heads, rows, 1]`, at least 1.
-/// * `frozen`: epsilons broadcastable to `[batch, heads, rows, 1]`, read with [`Epsilon::Frozen`] (1e-6 if absent).
+/// * `frozen`: epsilons broadcastable to `[batch, heads, rows, 1]`, read with [`Eps::Frozen`] (1e-6
+///   if absent).
 ///
 /// Half-precision scores are widened to f32 for the power and the sum.
-pub fn parts(op: &Power, scores: Tensor<4>, mask: Tensor<4>, counts: Tensor<4>, frozen: Option<Tensor<4>>) -> Parts {
+pub(crate) fn parts(
+    op: &Power,
+    scores: Tensor<4>,
+    mask: Tensor<4>,
+    counts: Tensor<4>,
+    frozen: Option<Tensor<4>>,
+) -> Parts {
     let scores = widen(scores);
-    let shifted = if op.shift == 0.0 { scores } else { scores.add_scalar(op.shift) };
+    let shifted = if op.c == 0.0 { scores } else { scores.add_scalar(op.c) };
     // The stable form also masks before taking the row maximum; the others mask after the power.
     let (base, radius) = match op.form {
         Form::Stable => {
@@ -55,9 +58,9 @@ pub fn parts(op: &Power, scores: Tensor<4>, mask: Tensor<4>, counts: Tensor<4>, 
         }
         Form::Sum | Form::Mean => (shifted, None),
     };
-    let powered = even_power(base, op.power).mul(mask);
+    let powered = even_power(base, op.p).mul(mask);
     let sum = powered.clone().sum_dim(3);
-    let scale = radius.map(|r| even_power(r, op.power));
+    let scale = radius.map(|r| even_power(r, op.p));
     let unscaled = match &scale {
         Some(scale) => sum.clone().mul(scale.clone()),
         None => sum.clone(),
@@ -68,7 +71,7 @@ pub fn parts(op: &Power, scores: Tensor<4>, mask: Tensor<4>, counts: Tensor<4>, 
 }
 
 /// `x^p` for even `p`, by squarings and products only.
-pub fn even_power<const D: usize>(x: Tensor<D>, power: u32) -> Tensor<D> {
+fn even_power<const D: usize>(x: Tensor<D>, power: u32) -> Tensor<D> {
     let mut square = x.clone().mul(x);
     let mut left = power / 2;
     let mut out: Option<Tensor<D>> = None;
@@ -95,23 +98,23 @@ fn epsilon(
     counts: Tensor<4>,
     frozen: Option<Tensor<4>>,
 ) -> Tensor<4> {
-    let per_row = match (op.epsilon, frozen) {
+    let per_row = match (op.eps, frozen) {
         // A fraction of the largest power in the row: already in the scaling of `powered`.
-        (Epsilon::Relative(fraction), _) => {
+        (Eps::Relative { value: fraction }, _) => {
             let largest = powered.clone().detach().max_dim(3).clamp_min(f64::from(f32::MIN_POSITIVE));
             let relative = largest.mul_scalar(fraction);
             return if op.form == Form::Mean { relative.mul(counts) } else { relative };
         }
-        (Epsilon::Absolute(value), _) => Tensor::full_like(&counts, value),
-        (Epsilon::Frozen, Some(table)) => widen(table),
-        (Epsilon::Frozen, None) => Tensor::full_like(&counts, 1e-6),
+        (Eps::Absolute { value }, _) => Tensor::full_like(&counts, value),
+        (Eps::Frozen, Some(table)) => widen(table),
+        (Eps::Frozen, None) => Tensor::full_like(&counts, 1e-6),
     };
     let per_row = match scale {
         Some(scale) => per_row.div(scale),
         None => per_row,
     };
     // A frozen table is always in units of the row mean.
-    if op.form == Form::Mean || op.epsilon == Epsilon::Frozen { per_row.mul(counts) } else { per_row }
+    if op.form == Form::Mean || op.eps == Eps::Frozen { per_row.mul(counts) } else { per_row }
 }
 
 fn widen<const D: usize>(x: Tensor<D>) -> Tensor<D> {
@@ -136,11 +139,11 @@ mod tests {
     fn weights(op: Power, x: &[f64], mask: &[f64]) -> Vec<f64> {
         let count = mask.iter().sum::<f64>();
         let parts = parts(&op, tensor(&[x.to_vec()]), tensor(&[mask.to_vec()]), tensor(&[vec![count]]), None);
-        parts.weights().into_data().iter::<f64>().collect()
+        parts.numerator.div(parts.denominator).into_data().iter::<f64>().collect()
     }
 
-    fn op(power: u32, shift: f64, form: Form, epsilon: f64) -> Power {
-        Power { power, shift, form, epsilon: Epsilon::Absolute(epsilon) }
+    fn op(p: u32, c: f64, form: Form, value: f64) -> Power {
+        Power { p, c, form, eps: Eps::Absolute { value } }
     }
 
     fn close(a: &[f64], b: &[f64], tolerance: f64) {
@@ -169,7 +172,7 @@ mod tests {
             let x = Tensor::from_data(x, (&device, DType::F32));
             let n = Tensor::full_like(&x.clone().sum_dim(3), 3.0);
             let parts = parts(&op(12, 0.0, form, 1e-3), x.clone(), Tensor::full_like(&x, 1.0), n, None);
-            parts.weights().into_data().iter::<f64>().collect::<Vec<_>>()
+            parts.numerator.div(parts.denominator).into_data().iter::<f64>().collect::<Vec<_>>()
         };
         assert!(f32_weights(Form::Sum).iter().any(|w| !w.is_finite()));
         let total: f64 = f32_weights(Form::Stable).iter().sum();

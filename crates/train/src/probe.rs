@@ -1,10 +1,11 @@
-//! One mechanism for two needs: what ranges do activations take, and a loss that makes them smaller.
+//! One mechanism for two needs: what ranges do activations take, and a loss that makes them
+//! smaller.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use burn::tensor::Tensor;
-use cipherlm_model as spec;
+use cipherlm_model::{Model, Range, Shape};
 use serde::{Deserialize, Serialize};
 
 use crate::fused::{self, Series};
@@ -13,12 +14,15 @@ use crate::fused::{self, Series};
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Site {
-    /// Attention scores, shift included, masked positions too (the encrypted run computes them as well).
+    /// Attention scores, shift included, masked positions too (the encrypted run computes them as
+    /// well).
     Scores,
     /// Row mean of the powered scores, before epsilon.
     RowMean,
     /// Row mean over the row's frozen epsilon.
     RowRatio,
+    /// Variance inside the normalisation of the embedding.
+    EmbedNorm,
     /// Variance (or mean square) inside the attention branch's normalisation.
     AttentionNorm,
     /// Variance inside the feed-forward branch's normalisation.
@@ -27,6 +31,8 @@ pub enum Site {
     FinalNorm,
     /// Input of the feed-forward non-linearity.
     FeedForward,
+    /// The linear factor of a gated feed-forward layer, and its product with the gate.
+    Product,
     /// Residual stream after a block.
     Hidden,
 }
@@ -43,29 +49,26 @@ pub struct Limits {
     pub row_ratio: Option<f64>,
     /// Magnitude of the feed-forward non-linearity's input.
     pub feed_forward: Option<f64>,
+    /// Magnitude of the linear factor of a gated feed-forward layer, and of its product with the
+    /// gate.
+    pub product: Option<f64>,
     /// Variance at every normalisation: lower and upper bound, hinged in the logarithm.
     pub variance: Option<(f64, f64)>,
+    /// Magnitude of the residual stream after every block.
+    pub hidden: Option<f64>,
 }
 
 impl Default for Limits {
     fn default() -> Self {
-        Self { scores: Some(12.0), row_mean: None, row_ratio: None, feed_forward: Some(5.0), variance: None }
-    }
-}
-
-/// Smallest and largest value seen.
-#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
-pub struct Range {
-    /// Smallest.
-    pub min: f64,
-    /// Largest.
-    pub max: f64,
-}
-
-impl Range {
-    /// Largest magnitude.
-    pub fn magnitude(&self) -> f64 {
-        self.min.abs().max(self.max.abs())
+        Self {
+            scores: Some(12.0),
+            row_mean: None,
+            row_ratio: None,
+            feed_forward: Some(5.0),
+            product: None,
+            variance: None,
+            hidden: None,
+        }
     }
 }
 
@@ -77,32 +80,31 @@ pub struct Probe {
     penalty: Option<Tensor<1>>,
     polynomials: Option<Polynomials>,
     ranges: BTreeMap<(Site, usize), Range>,
-    rows: BTreeMap<usize, Vec<f32>>,
+    keep: Keep,
+    kept: Vec<Tensor<2>>,
 }
 
-/// Polynomials in the place of a model's functions, by site and layer: what polynomial-aware training trains against.
+/// Tensors that a forward pass leaves with its probe.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+enum Keep {
+    #[default]
+    Nothing,
+    Hidden,
+    Attention,
+}
+
+/// Polynomials in the place of a model's functions, by site and layer: what polynomial-aware
+/// training trains against.
 #[derive(Debug, Clone, Default)]
 pub struct Polynomials {
     series: Arc<BTreeMap<(Site, usize), Arc<Series>>>,
 }
 
 impl Polynomials {
-    /// The polynomials of a fitted data model: inverse square roots of the normalisations, the activations, and the
-    /// reciprocals of the attention rows.
-    pub fn of(model: &spec::Model) -> Self {
-        let layers = model.shape().layers;
-        let mut names = vec![("final_norm".to_owned(), (Site::FinalNorm, layers))];
-        for layer in 0..layers {
-            for (part, site) in [
-                ("norm1", Site::AttentionNorm),
-                ("norm2", Site::FeedForwardNorm),
-                ("ffn.activation", Site::FeedForward),
-                ("attn.reciprocal", Site::RowRatio),
-            ] {
-                names.push((format!("layers.{layer}.{part}"), (site, layer)));
-            }
-        }
-        let series = names.into_iter().filter_map(|(name, at)| {
+    /// The polynomials of a fitted data model: inverse square roots of the normalisations, the
+    /// activations, and the reciprocals of the attention rows.
+    pub fn of(model: &Model) -> Self {
+        let series = places(model.shape()).into_iter().filter_map(|(name, at)| {
             let scheme = model.scheme(&name)?;
             Some((at, Arc::new(Series::new(scheme.range.lo, scheme.range.hi, &scheme.coefficients))))
         });
@@ -120,13 +122,32 @@ impl Polynomials {
     }
 }
 
+/// Names that the data model gives to the sites whose function has a polynomial.
+fn places(shape: &Shape) -> Vec<(String, (Site, usize))> {
+    let mut names = vec![
+        ("embed.norm".to_owned(), (Site::EmbedNorm, 0)),
+        ("final_norm".to_owned(), (Site::FinalNorm, shape.layers)),
+    ];
+    for layer in 0..shape.layers {
+        for (part, site) in [
+            ("norm1", Site::AttentionNorm),
+            ("norm2", Site::FeedForwardNorm),
+            ("ffn.activation", Site::FeedForward),
+            ("attn.reciprocal", Site::RowRatio),
+        ] {
+            names.push((format!("layers.{layer}.{part}"), (site, layer)));
+        }
+    }
+    names
+}
+
 impl Probe {
     /// Reports nothing and costs nothing.
     pub fn off() -> Self {
         Self::default()
     }
 
-    /// Records ranges, and the largest row mean per head and row.
+    /// Records ranges.
     pub fn observe() -> Self {
         Self { observe: true, ..Self::default() }
     }
@@ -134,6 +155,34 @@ impl Probe {
     /// Builds the range loss.
     pub fn penalise(limits: Limits) -> Self {
         Self { limits: Some(limits), ..Self::default() }
+    }
+
+    /// Keeps the residual stream after every block.
+    pub fn keeping_hidden(mut self) -> Self {
+        self.keep = Keep::Hidden;
+        self
+    }
+
+    /// Keeps input and output of every attention layer, by turns.
+    pub fn keeping_attention() -> Self {
+        Self { keep: Keep::Attention, ..Self::default() }
+    }
+
+    /// What was kept, in the order of the forward pass.
+    pub fn take_kept(&mut self) -> Vec<Tensor<2>> {
+        std::mem::take(&mut self.kept)
+    }
+
+    pub(crate) fn keep_hidden(&mut self, x: &Tensor<2>) {
+        if self.keep == Keep::Hidden {
+            self.kept.push(x.clone());
+        }
+    }
+
+    pub(crate) fn keep_attention(&mut self, input: &Tensor<2>, output: &Tensor<2>) {
+        if self.keep == Keep::Attention {
+            self.kept.extend([input.clone(), output.clone()]);
+        }
     }
 
     /// The same probe in a model whose functions are polynomials.
@@ -160,8 +209,11 @@ impl Probe {
             Site::RowMean => limits.row_mean.is_some(),
             Site::RowRatio => limits.row_ratio.is_some(),
             Site::FeedForward => limits.feed_forward.is_some(),
-            Site::AttentionNorm | Site::FeedForwardNorm | Site::FinalNorm => limits.variance.is_some(),
-            Site::Hidden => false,
+            Site::Product => limits.product.is_some(),
+            Site::EmbedNorm | Site::AttentionNorm | Site::FeedForwardNorm | Site::FinalNorm => {
+                limits.variance.is_some()
+            }
+            Site::Hidden => limits.hidden.is_some(),
         };
         let replaced = |p: &Polynomials| p.series.keys().any(|(s, _)| *s == site);
         self.observe || self.limits.as_ref().is_some_and(limited) || self.polynomials.as_ref().is_some_and(replaced)
@@ -177,53 +229,40 @@ impl Probe {
         &self.ranges
     }
 
-    /// Largest row mean seen per head and row of a layer, `heads * context` values.
-    pub fn row_maxima(&self, layer: usize) -> Option<&[f32]> {
-        self.rows.get(&layer).map(Vec::as_slice)
-    }
-
     /// Reports one tensor.
     pub fn watch<const D: usize>(&mut self, site: Site, layer: usize, x: &Tensor<D>) {
         if self.observe {
-            let min = scalar(x.clone().min());
-            let max = scalar(x.clone().max());
-            let range = self.ranges.entry((site, layer)).or_insert(Range { min, max });
-            // `f64::min` ignores NaN; a NaN must survive to be noticed.
-            range.min = if min.is_nan() { min } else { range.min.min(min) };
-            range.max = if max.is_nan() { max } else { range.max.max(max) };
+            // Minimum and maximum pass over a NaN, a sum does not; once seen it stays.
+            let nan = scalar(x.clone().sum()).is_nan();
+            let [lo, hi] = [x.clone().min(), x.clone().max()].map(scalar);
+            let range = self.ranges.entry((site, layer)).or_insert(Range { lo, hi });
+            *range = if nan || range.lo.is_nan() {
+                Range { lo: f64::NAN, hi: f64::NAN }
+            } else {
+                Range { lo: range.lo.min(lo), hi: range.hi.max(hi) }
+            };
         }
         if let Some(limits) = self.limits {
             self.penalise_site(site, x, limits);
         }
     }
 
-    /// Reports row means `[batch, heads, rows, 1]` of a layer whose table holds `context` rows.
-    pub fn watch_rows(&mut self, layer: usize, context: usize, mean: &Tensor<4>) {
-        if !self.observe {
-            return;
-        }
-        let [_, heads, rows, _] = mean.dims();
-        let largest: Vec<f32> = mean.clone().max_dim(0).into_data().iter::<f32>().collect();
-        let table = self.rows.entry(layer).or_insert_with(|| vec![0.0; heads * context]);
-        for head in 0..heads {
-            for row in 0..rows {
-                let cell = &mut table[head * context + row];
-                *cell = cell.max(largest[head * rows + row]);
-            }
-        }
-    }
-
     fn penalise_site<const D: usize>(&mut self, site: Site, x: &Tensor<D>, limits: Limits) {
+        let magnitude = |bound: f64| hinge(x.clone().abs().sub_scalar(bound));
+        let upper = |bound: f64| hinge(log(x).sub_scalar(bound.ln()));
         let term = match site {
-            Site::Scores => limits.scores.map(|bound| hinge(x.clone().abs().sub_scalar(bound))),
-            Site::FeedForward => limits.feed_forward.map(|bound| hinge(x.clone().abs().sub_scalar(bound))),
-            Site::RowMean => limits.row_mean.map(|bound| hinge(log(x).sub_scalar(bound.ln()))),
-            Site::RowRatio => limits.row_ratio.map(|bound| hinge(log(x).sub_scalar(bound.ln()))),
-            Site::AttentionNorm | Site::FeedForwardNorm | Site::FinalNorm => limits.variance.map(|(low, high)| {
-                let log = log(x);
-                hinge(log.clone().sub_scalar(high.ln())).add(hinge(log.neg().add_scalar(low.ln())))
-            }),
-            Site::Hidden => None,
+            Site::Scores => limits.scores.map(magnitude),
+            Site::FeedForward => limits.feed_forward.map(magnitude),
+            Site::Product => limits.product.map(magnitude),
+            Site::Hidden => limits.hidden.map(magnitude),
+            Site::RowMean => limits.row_mean.map(upper),
+            Site::RowRatio => limits.row_ratio.map(upper),
+            Site::EmbedNorm | Site::AttentionNorm | Site::FeedForwardNorm | Site::FinalNorm => {
+                limits.variance.map(|(low, high)| {
+                    let log = log(x);
+                    hinge(log.clone().sub_scalar(high.ln())).add(hinge(log.neg().add_scalar(low.ln())))
+                })
+            }
         };
         if let Some(term) = term {
             self.penalty = Some(match self.penalty.take() {
@@ -234,8 +273,8 @@ impl Probe {
     }
 }
 
-/// Mean square of the excess, and the largest excess: the first moves the bulk, the second the single outlier
-/// that a polynomial cannot survive.
+/// Mean square of the excess, and the largest excess: the first moves the bulk, the second the
+/// single outlier that a polynomial cannot survive.
 fn hinge<const D: usize>(excess: Tensor<D>) -> Tensor<1> {
     let excess = burn::tensor::activation::relu(excess);
     let worst = excess.clone().max();
@@ -248,4 +287,91 @@ fn log<const D: usize>(x: &Tensor<D>) -> Tensor<D> {
 
 fn scalar(x: Tensor<1>) -> f64 {
     x.into_data().iter::<f64>().next().unwrap_or(f64::NAN)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use burn::tensor::{DType, Device, TensorData};
+
+    const NONE: Limits = Limits {
+        scores: None,
+        row_mean: None,
+        row_ratio: None,
+        feed_forward: None,
+        product: None,
+        variance: None,
+        hidden: None,
+    };
+
+    /// The penalty of one value at a site; `None` where the limits leave the site free.
+    fn penalty(site: Site, limits: Limits, value: f64) -> Option<f64> {
+        let x = Tensor::<2>::from_data(TensorData::new(vec![value], [1, 1]), (&Device::flex(), DType::F64));
+        let mut probe = Probe::penalise(limits);
+        probe.watch(site, 0, &x);
+        probe.take_penalty().map(scalar)
+    }
+
+    /// Square and largest of a single excess.
+    fn hinged(excess: f64) -> f64 {
+        excess * excess + excess
+    }
+
+    #[test]
+    fn every_limit_penalises_what_leaves_it_and_nothing_else() {
+        let magnitudes = [
+            (Site::Scores, Limits { scores: Some(3.0), ..NONE }),
+            (Site::FeedForward, Limits { feed_forward: Some(3.0), ..NONE }),
+            (Site::Product, Limits { product: Some(3.0), ..NONE }),
+            (Site::Hidden, Limits { hidden: Some(3.0), ..NONE }),
+        ];
+        let logarithms = [
+            (Site::RowMean, Limits { row_mean: Some(3.0), ..NONE }),
+            (Site::RowRatio, Limits { row_ratio: Some(3.0), ..NONE }),
+        ];
+        for (site, limits) in magnitudes {
+            for (x, expected) in [(2.9, 0.0), (-2.9, 0.0), (3.5, hinged(0.5)), (-4.0, hinged(1.0))] {
+                assert!((penalty(site, limits, x).unwrap() - expected).abs() < 1e-12, "{site:?} at {x}");
+            }
+        }
+        for (site, limits) in logarithms {
+            for (x, expected) in [(1e-9, 0.0), (2.9, 0.0), (3.0 * 1f64.exp(), hinged(1.0))] {
+                assert!((penalty(site, limits, x).unwrap() - expected).abs() < 1e-12, "{site:?} at {x}");
+            }
+        }
+        for (at, (site, _)) in magnitudes.iter().chain(&logarithms).enumerate() {
+            for (other, (_, limits)) in magnitudes.iter().chain(&logarithms).enumerate() {
+                assert_eq!(penalty(*site, *limits, 100.0).is_some(), at == other, "{site:?} under {limits:?}");
+                assert_eq!(Probe::penalise(*limits).wants(*site), at == other, "{site:?} under {limits:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn variances_are_pushed_into_their_interval_from_both_sides() {
+        let limits = Limits { variance: Some((0.5, 2.0)), ..NONE };
+        for site in [Site::EmbedNorm, Site::AttentionNorm, Site::FeedForwardNorm, Site::FinalNorm] {
+            let e = 1f64.exp();
+            for (x, expected) in [
+                (0.5, 0.0),
+                (1.0, 0.0),
+                (2.0, 0.0),
+                (2.0 * e, hinged(1.0)),
+                (0.5 / e, hinged(1.0)),
+                (0.1, hinged(5f64.ln())),
+            ] {
+                assert!((penalty(site, limits, x).unwrap() - expected).abs() < 1e-12, "{site:?} at {x}");
+            }
+        }
+    }
+
+    #[test]
+    fn nan_is_observed_as_nan() {
+        let x = Tensor::<1>::from_data(TensorData::new(vec![1.0, f64::NAN], [2]), (&Device::flex(), DType::F64));
+        let mut probe = Probe::observe();
+        probe.watch(Site::Hidden, 0, &x);
+        probe.watch(Site::Hidden, 0, &Tensor::<1>::full_like(&x, 3.0));
+        let range = probe.ranges()[&(Site::Hidden, 0)];
+        assert!(range.lo.is_nan() && range.hi.is_nan(), "{range:?}");
+    }
 }

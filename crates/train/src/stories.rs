@@ -1,4 +1,5 @@
-//! A seeded generator of little stories, for machines without a corpus and for models small enough to test with.
+//! A seeded generator of little stories, for machines without a corpus and for models small enough
+//! to test with.
 
 use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
@@ -35,7 +36,8 @@ const THINGS: [(&str, &str); 8] = [
     ("bell", "shiny"),
 ];
 
-/// Text of `count` stories separated by the end-of-text mark; the same seed gives the same text everywhere.
+/// Text of `count` stories separated by the end-of-text mark; the same seed gives the same text
+/// everywhere.
 pub fn stories(seed: u64, count: usize) -> String {
     let mut rng = ChaCha8Rng::seed_from_u64(seed);
     let mut out = String::new();

@@ -1,4 +1,5 @@
-//! Public evaluation sets by likelihood: LAMBADA, PIQA, WinoGrande, ARC; zero-shot or with examples in front.
+//! Public evaluation sets by likelihood: LAMBADA, PIQA, WinoGrande, ARC; zero-shot or with examples
+//! in front.
 
 use std::path::Path;
 
@@ -8,14 +9,14 @@ use serde_json::Value;
 
 use crate::error::{Error, Result};
 use crate::eval::log_likelihood;
-use crate::export::refuse;
-use crate::recipe::read_text;
-use crate::transformer::Decoder;
+use crate::text::read_text;
+use crate::transformer::Transformer;
 
 /// A multiple-choice question.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Question {
-    /// Text before each choice; one for all, or one per choice (WinoGrande, where the choice changes the context).
+    /// Text before each choice; one for all, or one per choice (WinoGrande, where the choice
+    /// changes the context).
     pub contexts: Vec<String>,
     /// Continuations; one per choice, or one for all.
     pub continuations: Vec<String>,
@@ -39,7 +40,8 @@ pub struct Score {
 }
 
 impl Score {
-    /// From counts: right by likelihood, right per byte, all, and the expected number right by guessing.
+    /// From counts: right by likelihood, right per byte, all, and the expected number right by
+    /// guessing.
     pub fn new(right: usize, normalised: usize, count: usize, chance: f64) -> Self {
         let n = count.max(1) as f64;
         let accuracy = right as f64 / n;
@@ -109,8 +111,9 @@ pub fn arc(path: &Path) -> Result<Vec<Question>> {
         .collect()
 }
 
-/// Scores questions by likelihood; `shots` of them (the last ones, which are not scored) stand in front as examples.
-pub fn choose(model: &Decoder, tokenizer: &Tokenizer, questions: &[Question], shots: usize) -> Result<Score> {
+/// Scores questions by likelihood; `shots` of them (the last ones, which are not scored) stand in
+/// front as examples.
+pub fn choose(model: &Transformer, tokenizer: &Tokenizer, questions: &[Question], shots: usize) -> Result<Score> {
     let (scored, examples) = questions.split_at(questions.len().saturating_sub(shots));
     let front: String = examples.iter().map(|q| format!("{}\n\n", q.solved())).collect();
     let (mut right, mut right_normalised, mut chance) = (0usize, 0usize, 0.0);
@@ -119,8 +122,8 @@ pub fn choose(model: &Decoder, tokenizer: &Tokenizer, questions: &[Question], sh
         let mut likelihoods = Vec::with_capacity(choices);
         for choice in 0..choices {
             let (context, continuation) = question.choice(choice);
-            let context = tokenizer.encode(&format!("{front}{context}")).map_err(refuse)?;
-            let tokens = tokenizer.encode_continuation(continuation).map_err(refuse)?;
+            let context = tokenizer.encode(&format!("{front}{context}"))?;
+            let tokens = tokenizer.encode_continuation(continuation)?;
             let (likelihood, _) = log_likelihood(model, &context, &tokens)?;
             likelihoods.push((likelihood, likelihood / continuation.len().max(1) as f64));
         }
@@ -134,15 +137,16 @@ pub fn choose(model: &Decoder, tokenizer: &Tokenizer, questions: &[Question], sh
     Ok(Score::new(right, right_normalised, scored.len(), chance))
 }
 
-/// LAMBADA: share of passages whose last word is the greedy continuation, and perplexity of that word.
-pub fn lambada(model: &Decoder, tokenizer: &Tokenizer, path: &Path, limit: usize) -> Result<(Score, f64)> {
+/// LAMBADA: share of passages whose last word is the greedy continuation, and perplexity of that
+/// word.
+pub fn lambada(model: &Transformer, tokenizer: &Tokenizer, path: &Path, limit: usize) -> Result<(Score, f64)> {
     let lines = json_lines(path)?;
     let (mut right, mut nats, mut count) = (0usize, 0.0, 0usize);
     for line in lines.iter().take(limit) {
         let passage = text(path, line, "text")?;
         let Some((context, word)) = passage.trim_end().rsplit_once(' ') else { continue };
-        let context = tokenizer.encode(context).map_err(refuse)?;
-        let word = tokenizer.encode_continuation(&format!(" {word}")).map_err(refuse)?;
+        let context = tokenizer.encode(context)?;
+        let word = tokenizer.encode_continuation(&format!(" {word}"))?;
         let (likelihood, greedy) = log_likelihood(model, &context, &word)?;
         right += usize::from(greedy);
         nats -= likelihood;

@@ -1,174 +1,98 @@
 //! The training loop: one step is one optimiser update; everything is counted in steps.
 
-use std::io::Write;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use std::time::Instant;
 
 use burn::module::Module;
-use burn::tensor::activation::log_softmax;
-use burn::tensor::{DType, Device, Int, Tensor, TensorData};
-use serde::{Deserialize, Serialize};
+use burn::tensor::{DType, Device, Tensor};
 
+use crate::arch::Arch;
 use crate::checkpoint::Archive;
-use crate::config::ModelConfig;
 use crate::corpus::Corpus;
+use crate::descent::{Descent, Outcome};
 use crate::error::{Error, Result};
 use crate::eval;
-use crate::fused;
 use crate::heap;
-use crate::optim::{AdamW, Moments, Schedule, clip_global_norm};
+use crate::journal::{Event, Note, Progress, StepStats, append};
+use crate::learned::Learned;
+use crate::loss::{cosine_distance, cross_entropy, divergence, inputs_and_targets, padded, relative_error, scalar};
 use crate::params::{HostParam, align, gradients, pull, push};
-use crate::probe::{Limits, Polynomials, Probe};
-use crate::transformer::{Decoder, check_tokens, token_tensor};
+use crate::probe::{Polynomials, Probe};
+use crate::settings::{Distil, FREE, TrainConfig};
+use crate::stamp::{differences, hash_params, json};
+use crate::transformer::Transformer;
 
-/// One run (or one stage of a recipe).
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct TrainConfig {
-    /// Seed of the data order.
-    pub seed: u64,
-    /// Windows per micro-batch.
-    pub batch: usize,
-    /// Micro-batches per step.
-    #[serde(default = "one")]
-    pub accumulation: usize,
-    /// Optimiser updates.
-    pub steps: usize,
-    /// Learning rate.
-    pub schedule: Schedule,
-    /// Optimiser.
-    #[serde(default)]
-    pub optimiser: AdamW,
-    /// Largest global gradient norm.
-    #[serde(default = "unit")]
-    pub clip: f64,
-    /// Range loss, if any.
-    #[serde(default)]
-    pub range: Option<RangeLoss>,
-    /// Steps between evaluations; 0 for only at the end.
-    #[serde(default)]
-    pub evaluate_every: usize,
-    /// Held-out windows per evaluation.
-    #[serde(default = "windows")]
-    pub evaluate_windows: usize,
-    /// Steps between checkpoints; 0 for only at the end.
-    #[serde(default)]
-    pub checkpoint_every: usize,
-    /// Steps between log lines.
-    #[serde(default = "log_every")]
-    pub log_every: usize,
-}
-
-/// Weight of the range loss.
-#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct RangeLoss {
-    /// Factor on the loss.
-    pub weight: f64,
-    /// Steps over which the factor rises from 0.
-    #[serde(default)]
-    pub ramp: usize,
-    /// Targets.
-    #[serde(default)]
-    pub limits: Limits,
-}
-
-/// Learning from the logits of another model.
-#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Distil {
-    /// Share of the teacher's term; the rest is the cross-entropy with the text.
-    pub weight: f64,
-    /// Divides both models' logits.
-    #[serde(default = "unit")]
-    pub temperature: f64,
-}
-
-/// What one step did.
-#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
-pub struct StepStats {
-    /// Steps done, this one included.
-    pub step: usize,
-    /// Cross-entropy in nats per token.
-    pub loss: f64,
-    /// Range loss before its weight, 0 without.
-    pub range_loss: f64,
-    /// Gradient norm before clipping.
-    pub norm: f64,
-    /// Learning rate.
-    pub rate: f64,
-}
-
-/// A line of the log, and what a progress display gets.
-#[derive(Debug, Clone, Serialize, Deserialize)]
-pub struct Progress {
-    /// Name of the run.
-    pub run: String,
-    /// Last step.
-    #[serde(flatten)]
-    pub stats: StepStats,
-    /// Steps in all.
-    pub steps: usize,
-    /// Training tokens per second since the previous line.
-    pub tokens_per_second: f64,
-    /// Seconds until the end at that speed.
-    pub seconds_left: f64,
-    /// Held-out nats per token, where this line follows an evaluation.
-    pub held_out: Option<f64>,
-}
+/// Checkpoint that a run continues from.
+pub const LAST: &str = "last.safetensors";
+/// The one before it.
+pub const PREVIOUS: &str = "previous.safetensors";
+/// Checkpoint with the lowest held-out loss.
+pub const BEST: &str = "best.safetensors";
 
 /// A model in training.
 pub struct Trainer {
     name: String,
-    config: ModelConfig,
+    arch: Arch,
     train: TrainConfig,
     device: Device,
-    model: Decoder,
+    model: Transformer,
     params: Vec<HostParam>,
-    moments: Moments,
+    descent: Descent,
+    folder: Option<PathBuf>,
+    polynomials: Option<Polynomials>,
+    teacher: Option<(Transformer, Distil)>,
+    state: State,
+    notes: Vec<String>,
+    /// Hashes of the texts, known once [`Trainer::run`] has seen them.
+    texts: [String; 2],
+}
+
+/// Where a run is.
+#[derive(Debug, Clone, Copy, PartialEq)]
+struct State {
     step: usize,
     best: Option<f64>,
     smooth: Option<f64>,
     lowest: f64,
-    folder: Option<PathBuf>,
-    polynomials: Option<Polynomials>,
-    teacher: Option<(Decoder, Distil)>,
 }
 
 impl Trainer {
-    /// Starts a run named `name` from `params` (in the order of [`pull`]), or from random weights of `seed`.
+    /// Starts a run named `name` from `params` (in the order of [`pull`]), or from random weights
+    /// of `seed`.
     pub fn new(
         name: impl Into<String>,
-        config: ModelConfig,
+        arch: Arch,
         train: TrainConfig,
         params: Option<Vec<HostParam>>,
         device: &Device,
     ) -> Result<Self> {
-        train.check()?;
         heap::retain();
         let device = device.clone().autodiff();
-        let mut model = Decoder::new(&config, train.seed, &device, DType::F32)?;
-        if let Some(params) = params {
-            model = push(model.clone(), &align(&pull(&model), params)?)?;
+        let mut model = Transformer::new(&arch, train.seed, &device, DType::F32)?;
+        let mut params = match params {
+            Some(params) => align(&pull(&model), params)?,
+            None => pull(&model),
+        };
+        train.check(&params)?;
+        if let Some(bad) = params.iter().find(|p| p.data.iter().any(|x| !x.is_finite())) {
+            return Err(Error::config("start", format!("not finite in `{}`", bad.name), "finite everywhere"));
         }
-        let params = pull(&model);
-        let moments = Moments::new(&params);
+        let learned = Learned::new(&mut params, &train.learn, train.seed);
+        model = push(model, &params)?;
         Ok(Self {
             name: name.into(),
-            config,
+            arch,
             train,
             device,
             model,
             params,
-            moments,
-            step: 0,
-            best: None,
-            smooth: None,
-            lowest: f64::INFINITY,
+            descent: Descent::new(learned),
             folder: None,
             polynomials: None,
             teacher: None,
+            state: State { step: 0, best: None, smooth: None, lowest: f64::INFINITY },
+            notes: Vec::new(),
+            texts: Default::default(),
         })
     }
 
@@ -178,38 +102,63 @@ impl Trainer {
         self
     }
 
-    /// Mixes the loss with the divergence from a teacher of the same vocabulary and context.
-    pub fn with_teacher(mut self, teacher: Decoder, distil: Distil) -> Result<Self> {
-        if teacher.config().vocab != self.config.vocab {
-            let expected = format!("the student's {}", self.config.vocab);
-            return Err(Error::config("teacher vocab", teacher.config().vocab, expected));
+    /// Mixes the loss with what a teacher of the same vocabulary and context says.
+    pub fn with_teacher(mut self, teacher: Transformer, distil: Distil) -> Result<Self> {
+        let (own, other) = (&self.arch.shape, &teacher.arch().shape);
+        if other.vocab != own.vocab {
+            return Err(Error::config("teacher vocab", other.vocab, format!("the student's {}", own.vocab)));
         }
-        if !(0.0..=1.0).contains(&distil.weight) || distil.temperature.is_nan() || distil.temperature <= 0.0 {
-            return Err(Error::config("distil", format!("{distil:?}"), "a weight in [0, 1], a temperature above 0"));
+        if distil.hidden > 0.0 && (other.layers, other.d_model) != (own.layers, own.d_model) {
+            let found = format!("{} layers of {}", other.layers, other.d_model);
+            let expected = format!("the student's {} of {}, for hidden states to compare", own.layers, own.d_model);
+            return Err(Error::config("teacher", found, expected));
         }
+        distil.check()?;
         self.teacher = Some((teacher, distil));
         Ok(self)
     }
 
-    /// Writes checkpoints and the log to a folder; continues from the checkpoint there, if `resume` and one exists.
+    /// Writes checkpoints and the log to a folder. With `resume` it continues from the checkpoint
+    /// there, if one exists; without, a folder that holds a checkpoint is refused. A damaged
+    /// checkpoint is put aside for the one before it.
     pub fn in_folder(mut self, folder: &Path, resume: bool) -> Result<Self> {
-        std::fs::create_dir_all(folder).map_err(Error::io(folder))?;
+        if !resume {
+            ensure_vacant(folder)?;
+        }
+        cipherlm_files::create_folder(folder)?;
         self.folder = Some(folder.into());
-        let last = folder.join("last.safetensors");
-        if resume && last.exists() {
-            self.restore(&last)?;
+        let [last, previous] = [LAST, PREVIOUS].map(|name| folder.join(name));
+        if last.exists() {
+            match Archive::load(&last) {
+                Ok(archive) => self.restore(&last, archive)?,
+                Err(damage @ Error::Corrupt { .. }) if previous.exists() => {
+                    let Ok(archive) = Archive::load(&previous) else { return Err(damage) };
+                    self.restore(&previous, archive)?;
+                    cipherlm_files::rename(&last, &folder.join("damaged.safetensors"))?;
+                    self.notes.push(format!("{damage}; put aside, went on from the checkpoint before"));
+                }
+                Err(damage) => return Err(damage),
+            }
+        } else if previous.exists() {
+            // A crash between the two renames of a save.
+            self.restore(&previous, Archive::load(&previous)?)?;
         }
         Ok(self)
     }
 
-    /// Shape and operators.
-    pub fn config(&self) -> &ModelConfig {
-        &self.config
+    /// Shape and form.
+    pub fn arch(&self) -> &Arch {
+        &self.arch
     }
 
     /// Steps done.
     pub fn step_count(&self) -> usize {
-        self.step
+        self.state.step
+    }
+
+    /// Factor on the learning rate: 1, halved with every step that was undone.
+    pub fn rate_factor(&self) -> f64 {
+        self.descent.factor
     }
 
     /// Parameters on the host, always in step with the model.
@@ -218,84 +167,71 @@ impl Trainer {
     }
 
     /// The model on the plain device, for evaluation.
-    pub fn valid(&self) -> Decoder {
+    pub fn valid(&self) -> Transformer {
         self.model.valid()
     }
 
-    /// One optimiser update.
+    /// One optimiser update. A batch whose loss or gradient is not finite undoes the update before
+    /// it, halves the rate and is skipped, at most eight times in a row.
     pub fn step(&mut self, corpus: &Corpus) -> Result<StepStats> {
-        let t = &self.train;
-        let mut sum: Option<Vec<Vec<f32>>> = None;
-        let (mut loss, mut range_loss) = (0.0, 0.0);
-        for micro in 0..t.accumulation {
-            let at = (self.step * t.accumulation + micro) as u64;
-            let windows = corpus.batch(t.seed, at, t.batch, self.config.context)?;
-            let (total, task, range) = self.losses(&windows)?;
-            loss += task / t.accumulation as f64;
-            range_loss += range / t.accumulation as f64;
-            let mut grads = total.div_scalar(t.accumulation as f64).backward();
-            let grads = gradients(&self.model, &mut grads);
-            match &mut sum {
-                None => sum = Some(grads),
-                Some(sum) => {
-                    for (a, g) in sum.iter_mut().flatten().zip(grads.iter().flatten()) {
-                        *a += g;
-                    }
-                }
+        loop {
+            if let Some(stats) = self.attempt(corpus)? {
+                return Ok(stats);
             }
         }
-        let mut grads = sum.unwrap_or_default();
-        let norm = clip_global_norm(&mut grads, t.clip);
-        let rate = t.schedule.rate(self.step, t.steps);
-        self.watch_divergence(loss, norm)?;
-        self.train.optimiser.update(&mut self.params, &mut self.moments, &grads, rate, self.step + 1);
-        self.model = push(self.model.clone(), &self.params)?;
-        self.step += 1;
-        Ok(StepStats { step: self.step, loss, range_loss, norm, rate })
     }
 
-    /// Trains to the end, evaluating, logging and saving on the way; returns the held-out nats per token at the end.
+    /// Trains to the end, evaluating, logging and saving on the way; returns the held-out nats per
+    /// token at the end.
     ///
-    /// The best checkpoint is the one with the lowest held-out loss. On divergence the run stops with the reason and
-    /// both checkpoints stay as they were.
-    pub fn run(&mut self, corpus: &Corpus, held_out: &Corpus, mut report: impl FnMut(&Progress)) -> Result<f64> {
-        let (mut since, mut step_then) = (Instant::now(), self.step);
+    /// The best checkpoint is the one with the lowest held-out loss. On divergence the run stops
+    /// with the reason and all checkpoints stay as they were.
+    pub fn run(&mut self, corpus: &Corpus, held_out: &Corpus, mut report: impl FnMut(&Event)) -> Result<f64> {
+        self.read_texts(corpus, held_out)?;
+        if let (true, Some((teacher, _))) = (self.arch.causal() && self.state.step == 0, &self.teacher) {
+            let nats = eval::nats_per_token(teacher, held_out, self.train.evaluate_windows)?;
+            self.notes.push(format!("the teacher has {nats:.4} nats a token on the held-out windows"));
+        }
+        self.tell(&mut report)?;
+        let (mut since, mut step_then) = (Instant::now(), self.state.step);
         let mut last = f64::NAN;
-        while self.step < self.train.steps {
-            let stats = self.step(corpus)?;
-            let done = self.step == self.train.steps;
-            let due = |every: usize| done || (every > 0 && self.step.is_multiple_of(every));
+        while self.state.step < self.train.steps {
+            let stats = self.attempt(corpus)?;
+            self.tell(&mut report)?;
+            let step = self.state.step;
+            let done = step == self.train.steps;
+            let due = |every: usize| done || (every > 0 && step.is_multiple_of(every));
             let mut evaluated = None;
             if due(self.train.evaluate_every) {
-                last = eval::nats_per_token(&self.valid(), held_out, self.train.evaluate_windows)?;
+                last = self.evaluate(held_out)?;
                 evaluated = Some(last);
-                if self.best.is_none_or(|best| last < best) {
-                    self.best = Some(last);
-                    self.save("best.safetensors")?;
+                if last.is_finite() && self.state.best.is_none_or(|best| last < best) {
+                    self.state.best = Some(last);
+                    self.save(BEST)?;
                 }
             }
             if due(self.train.checkpoint_every) {
-                self.save("last.safetensors")?;
+                self.save(LAST)?;
             }
+            let Some(stats) = stats else { continue };
             if evaluated.is_some() || due(self.train.log_every.max(1)) {
-                let tokens = (self.step - step_then) * self.train.tokens_per_step(&self.config);
-                let speed = tokens as f64 / since.elapsed().as_secs_f64();
-                let left = (self.train.steps - self.step) * self.train.tokens_per_step(&self.config);
+                let per_step = self.train.tokens_per_step(&self.arch.shape);
+                let speed = ((step - step_then) * per_step) as f64 / since.elapsed().as_secs_f64();
                 let progress = Progress {
                     run: self.name.clone(),
                     stats,
                     steps: self.train.steps,
                     tokens_per_second: speed,
-                    seconds_left: left as f64 / speed,
+                    seconds_left: ((self.train.steps - step) * per_step) as f64 / speed,
                     held_out: evaluated,
                 };
-                self.log(&progress)?;
-                report(&progress);
-                (since, step_then) = (Instant::now(), self.step);
+                self.log(&Event::Step(progress), &mut report)?;
+                (since, step_then) = (Instant::now(), step);
             }
         }
+        self.tell(&mut report)?;
         if last.is_nan() {
-            last = eval::nats_per_token(&self.valid(), held_out, self.train.evaluate_windows)?;
+            last = self.evaluate(held_out)?;
         }
         Ok(last)
     }
@@ -303,42 +239,225 @@ impl Trainer {
     /// Everything needed to continue, as one archive.
     pub fn archive(&self) -> Archive {
         let mut tensors = self.params.clone();
-        for (kind, moments) in [("first", &self.moments.first), ("second", &self.moments.second)] {
-            tensors.extend(self.params.iter().zip(moments).map(|(p, data)| HostParam {
-                name: format!("{kind}/{}", p.name),
-                data: data.clone(),
-                ..p.clone()
-            }));
+        let learned = &self.descent.learned;
+        tensors.extend(learned.factors());
+        let moments = &learned.moments;
+        for (kind, moments) in [("first", &moments.first), ("second", &moments.second)] {
+            let arrays = learned.arrays.iter().zip(moments);
+            tensors.extend(arrays.map(|(a, m)| HostParam::new(format!("{kind}/{}", a.name), &a.shape, m.clone())));
         }
         let number = |x: Option<f64>| x.map(|x| x.to_bits().to_string()).unwrap_or_default();
+        let s = &self.state;
         let fields = [
-            ("model", serde_json::to_string(&self.config).unwrap_or_default()),
-            ("train", serde_json::to_string(&self.train).unwrap_or_default()),
-            ("step", self.step.to_string()),
-            ("best", number(self.best)),
-            ("smooth", number(self.smooth)),
-            ("lowest", number(Some(self.lowest))),
+            ("arch", json(&self.arch).to_string()),
+            ("train", json(&self.train).to_string()),
+            ("lesson", self.lesson()),
+            ("text", self.texts[0].clone()),
+            ("held_out", self.texts[1].clone()),
+            ("step", s.step.to_string()),
+            ("best", number(s.best)),
+            ("smooth", number(s.smooth)),
+            ("lowest", number(Some(s.lowest))),
+            ("factor", number(Some(self.descent.factor))),
         ];
         Archive { tensors, fields: fields.map(|(k, v)| (k.to_owned(), v)).into() }
     }
 
-    fn save(&self, file: &str) -> Result<()> {
-        match &self.folder {
-            Some(folder) => self.archive().save(&folder.join(file)),
-            None => Ok(()),
+    /// One update, or `None` where it was undone.
+    fn attempt(&mut self, corpus: &Corpus) -> Result<Option<StepStats>> {
+        let (loss, range_loss, grads) = self.accumulate(corpus)?;
+        if loss.is_finite() {
+            self.watch_divergence(loss)?;
+        }
+        let t = &self.train;
+        let (step, rate) = (self.state.step + 1, t.schedule.rate(self.state.step, t.steps));
+        let total = loss + range_loss;
+        let outcome = self.descent.step(&t.optimiser, (total, grads), t.clip, rate, step, &mut self.params)?;
+        self.model = push(self.model.clone(), &self.params)?;
+        self.state.step = step;
+        match outcome {
+            Outcome::Moved { norm, rate } => Ok(Some(StepStats { step, loss, range_loss, norm, rate })),
+            Outcome::Undone(note) => {
+                self.notes.push(note);
+                Ok(None)
+            }
         }
     }
 
-    fn restore(&mut self, path: &Path) -> Result<()> {
-        let archive = Archive::load(path)?;
-        let own = self.archive();
-        for field in ["model", "train"] {
-            let (found, expected) = (archive.fields.get(field).cloned().unwrap_or_default(), &own.fields[field]);
-            if &found != expected {
-                return Err(Error::Checkpoint { path: path.into(), field, found, expected: expected.clone() });
+    /// Mean losses and summed gradients of the micro-batches of one step.
+    fn accumulate(&self, corpus: &Corpus) -> Result<(f64, f64, Vec<Vec<f32>>)> {
+        let t = &self.train;
+        let mut sum: Vec<Vec<f32>> = Vec::new();
+        let (mut loss, mut range_loss) = (0.0, 0.0);
+        for micro in 0..t.accumulation {
+            let at = (self.state.step * t.accumulation + micro) as u64;
+            let windows = corpus.batch(t.seed, at, t.batch, self.arch.shape.context)?;
+            let (total, task, range) = self.losses(&windows)?;
+            loss += task / t.accumulation as f64;
+            range_loss += range / t.accumulation as f64;
+            let mut grads = total.div_scalar(t.accumulation as f64).backward();
+            let grads = self.descent.learned.gradients(gradients(&self.model, &mut grads));
+            if sum.is_empty() {
+                sum = grads;
+            } else {
+                sum.iter_mut().flatten().zip(grads.iter().flatten()).for_each(|(a, g)| *a += g);
             }
         }
-        let tensors = align(&own.tensors, archive.tensors)?;
+        Ok((loss, range_loss, sum))
+    }
+
+    /// Total loss as a tensor, the task's loss and the range loss as numbers.
+    fn losses(&self, windows: &[&[u32]]) -> Result<(Tensor<1>, f64, f64)> {
+        let mut probe = match self.train.range {
+            Some(range) => Probe::penalise(range.limits),
+            None => Probe::off(),
+        }
+        .with_polynomials(self.polynomials.clone());
+        if self.teacher.as_ref().is_some_and(|(_, d)| d.hidden > 0.0) {
+            probe = probe.keeping_hidden();
+        }
+        let (total, value) = match self.arch.causal() {
+            true => self.next_token_loss(windows, &mut probe)?,
+            false => self.sentence_loss(windows, &mut probe)?,
+        };
+        let Some((range, penalty)) = self.train.range.zip(probe.take_penalty()) else {
+            return Ok((total, value, 0.0));
+        };
+        let ramp = ((self.state.step + 1) as f64 / range.ramp.max(1) as f64).min(1.0);
+        let range_loss = scalar(&penalty);
+        Ok((total.add(penalty.mul_scalar(range.weight * ramp)), value, range_loss))
+    }
+
+    /// Cross-entropy with the text, mixed with what the teacher says; and the cross-entropy alone.
+    fn next_token_loss(&self, windows: &[&[u32]], probe: &mut Probe) -> Result<(Tensor<1>, f64)> {
+        let (inputs, targets) = inputs_and_targets(&self.arch, windows, &self.device)?;
+        let logits = self.model.forward(inputs, None, probe);
+        let task = cross_entropy(logits.clone(), targets);
+        let value = scalar(&task);
+        let Some((teacher, distil)) = &self.teacher else { return Ok((task, value)) };
+        let (inputs, _) = inputs_and_targets(&self.arch, windows, &self.device.clone().inner())?;
+        let mut theirs = Probe::off().keeping_hidden();
+        let wanted = teacher.forward(inputs, None, &mut theirs);
+        let lesson = divergence(wanted, logits, distil.temperature);
+        let total = task.mul_scalar(1.0 - distil.weight).add(lesson.mul_scalar(distil.weight));
+        Ok((with_hidden(total, distil, theirs, probe, None), value))
+    }
+
+    /// Distance of sentence vectors from the teacher's, and of hidden states; and the former alone.
+    fn sentence_loss(&self, sentences: &[&[u32]], probe: &mut Probe) -> Result<(Tensor<1>, f64)> {
+        let Some((teacher, distil)) = &self.teacher else {
+            return Err(Error::config("distil", "absent", "a teacher: encoders learn from one here"));
+        };
+        let (ids, keep) = padded(&self.arch, sentences, &self.device)?;
+        let found = self.model.sentence(ids, keep, probe);
+        let (ids, keep) = padded(&self.arch, sentences, &self.device.clone().inner())?;
+        let mut theirs = Probe::off().keeping_hidden();
+        let wanted = teacher.sentence(ids, keep.clone(), &mut theirs);
+        let distance = cosine_distance(wanted, found);
+        let value = scalar(&distance);
+        let total = distance.mul_scalar(distil.weight);
+        Ok((with_hidden(total, distil, theirs, probe, Some(&keep)), value))
+    }
+
+    /// Held-out nats per token, or for an encoder the distance from its teacher.
+    fn evaluate(&self, held_out: &Corpus) -> Result<f64> {
+        let count = self.train.evaluate_windows;
+        match &self.teacher {
+            Some((teacher, _)) if !self.arch.causal() => eval::distance(teacher, &self.valid(), held_out, count),
+            _ => eval::nats_per_token(&self.valid(), held_out, count),
+        }
+    }
+
+    fn watch_divergence(&mut self, loss: f64) -> Result<()> {
+        let s = &mut self.state;
+        let smooth = s.smooth.map_or(loss, |smooth| 0.95 * smooth + 0.05 * loss);
+        if smooth > 1.5 * s.lowest + 1.0 {
+            let reason = format!("the smoothed loss rose to {smooth:.3} from {:.3}", s.lowest);
+            return Err(Error::Diverged { step: s.step + 1, reason });
+        }
+        s.smooth = Some(smooth);
+        s.lowest = s.lowest.min(smooth);
+        Ok(())
+    }
+
+    /// Compares the texts with those of the checkpoint that the run continues from.
+    fn read_texts(&mut self, corpus: &Corpus, held_out: &Corpus) -> Result<()> {
+        let texts = [corpus.hash(), held_out.hash()];
+        let [learned, scored] = &self.texts;
+        if !learned.is_empty() && *learned != texts[0] {
+            let path = self.folder.clone().unwrap_or_default().join(LAST);
+            let differences = format!("training text {learned}, now {}", texts[0]);
+            return Err(Error::Checkpoint { path, differences });
+        }
+        if !scored.is_empty() && *scored != texts[1] {
+            self.state.best = None;
+            self.notes.push("the held-out text is another one: the best checkpoint is chosen anew".into());
+        }
+        self.texts = texts;
+        Ok(())
+    }
+
+    /// What the run learns from beside the text.
+    fn lesson(&self) -> String {
+        let teacher = self.teacher.as_ref().map(|(teacher, how)| hash_params(&pull(teacher), &json(how).to_string()));
+        let polynomials = if self.polynomials.is_some() { "polynomials" } else { "exact functions" };
+        format!("{}, {polynomials}", teacher.map_or("no teacher".into(), |hash| format!("teacher {hash}")))
+    }
+
+    fn tell(&mut self, report: &mut impl FnMut(&Event)) -> Result<()> {
+        for note in std::mem::take(&mut self.notes) {
+            let note = Note { run: self.name.clone(), step: self.state.step, note };
+            self.log(&Event::Note(note), report)?;
+        }
+        Ok(())
+    }
+
+    fn log(&self, event: &Event, report: &mut impl FnMut(&Event)) -> Result<()> {
+        if let Some(folder) = &self.folder {
+            append(&folder.join("log.jsonl"), event)?;
+        }
+        report(event);
+        Ok(())
+    }
+
+    fn save(&self, file: &str) -> Result<()> {
+        let Some(folder) = &self.folder else { return Ok(()) };
+        let path = folder.join(file);
+        if file == LAST && path.exists() {
+            cipherlm_files::rename(&path, &folder.join(PREVIOUS))?;
+        }
+        self.archive().save(&path)
+    }
+
+    fn restore(&mut self, path: &Path, archive: Archive) -> Result<()> {
+        let own = self.archive();
+        let field = |fields: &Archive, name: &str| fields.fields.get(name).cloned().unwrap_or_default();
+        let value = |text: &str| serde_json::from_str(text).unwrap_or_default();
+        let mut found = differences(&value(&field(&archive, "arch")), &json(&self.arch), &[]);
+        found.extend(differences(&value(&field(&archive, "train")), &json(&self.train), &FREE));
+        let lessons = [field(&archive, "lesson"), own.fields["lesson"].clone()];
+        if lessons[0] != lessons[1] {
+            found.push(format!("{}, now {}", lessons[0], lessons[1]));
+        }
+        if !found.is_empty() {
+            return Err(Error::Checkpoint { path: path.into(), differences: found.join("; ") });
+        }
+        self.texts = [field(&archive, "text"), field(&archive, "held_out")];
+        (self.state, self.descent.factor) = State::read(path, &archive)?;
+        let mut tensors = align(&own.tensors, archive.tensors)?;
+        let others = tensors.split_off(self.params.len());
+        for (param, read) in self.params.iter_mut().zip(tensors) {
+            param.data = read.data;
+        }
+        let find = |name: &str| others.iter().find(|t| t.name == name).map(|t| t.data.clone());
+        self.descent.learned.restore(&self.params, find);
+        self.model = push(self.model.clone(), &self.params)?;
+        Ok(())
+    }
+}
+
+impl State {
+    fn read(path: &Path, archive: &Archive) -> Result<(Self, f64)> {
         let corrupt = |field: &str| Error::Corrupt {
             path: path.into(),
             reason: format!("field `{field}` is missing or not a number"),
@@ -351,167 +470,34 @@ impl Trainer {
                 None => Err(corrupt(field)),
             }
         };
-        self.step = archive.fields.get("step").and_then(|s| s.parse().ok()).ok_or_else(|| corrupt("step"))?;
-        self.best = number("best")?;
-        self.smooth = number("smooth")?;
-        self.lowest = number("lowest")?.unwrap_or(f64::INFINITY);
-        let count = self.params.len();
-        self.params = tensors[..count].to_vec();
-        self.moments.first = tensors[count..2 * count].iter().map(|t| t.data.clone()).collect();
-        self.moments.second = tensors[2 * count..].iter().map(|t| t.data.clone()).collect();
-        self.model = push(self.model.clone(), &self.params)?;
-        Ok(())
-    }
-
-    /// Total loss as a tensor, cross-entropy and range loss as numbers.
-    fn losses(&self, windows: &[&[u32]]) -> Result<(Tensor<1>, f64, f64)> {
-        let (inputs, targets) = inputs_and_targets(&self.config, windows, &self.device)?;
-        let mut probe = match self.train.range {
-            Some(range) => Probe::penalise(range.limits),
-            None => Probe::off(),
-        }
-        .with_polynomials(self.polynomials.clone());
-        let logits = self.model.forward(inputs, None, &mut probe);
-        let lesson = match &self.teacher {
-            Some((teacher, distil)) => {
-                let (inputs, _) = inputs_and_targets(&self.config, windows, &self.device.clone().inner())?;
-                let wanted = teacher.forward(inputs, None, &mut Probe::off());
-                Some((divergence(wanted, logits.clone(), distil.temperature), distil.weight))
-            }
-            None => None,
+        let state = Self {
+            step: archive.fields.get("step").and_then(|s| s.parse().ok()).ok_or_else(|| corrupt("step"))?,
+            best: number("best")?,
+            smooth: number("smooth")?,
+            lowest: number("lowest")?.unwrap_or(f64::INFINITY),
         };
-        let task = cross_entropy(logits, targets);
-        let task_value = scalar(&task);
-        let task = match lesson {
-            Some((lesson, weight)) => task.mul_scalar(1.0 - weight).add(lesson.mul_scalar(weight)),
-            None => task,
-        };
-        let Some((range, penalty)) = self.train.range.zip(probe.take_penalty()) else {
-            return Ok((task, task_value, 0.0));
-        };
-        let value = scalar(&penalty);
-        let ramp = ((self.step + 1) as f64 / range.ramp.max(1) as f64).min(1.0);
-        Ok((task.add(penalty.mul_scalar(range.weight * ramp)), task_value, value))
-    }
-
-    fn watch_divergence(&mut self, loss: f64, norm: f64) -> Result<()> {
-        let stop = |reason: String| Err(Error::Diverged { step: self.step + 1, reason });
-        if !loss.is_finite() {
-            return stop(format!("the loss is {loss}"));
-        }
-        if !norm.is_finite() {
-            return stop(format!("the gradient norm is {norm}"));
-        }
-        let smooth = self.smooth.map_or(loss, |s| 0.95 * s + 0.05 * loss);
-        let limit = 1.5 * self.lowest + 1.0;
-        if smooth > limit {
-            return stop(format!("the smoothed loss rose to {smooth:.3} from {:.3}", self.lowest));
-        }
-        self.smooth = Some(smooth);
-        self.lowest = self.lowest.min(smooth);
-        Ok(())
-    }
-
-    fn log(&self, progress: &Progress) -> Result<()> {
-        let Some(folder) = &self.folder else { return Ok(()) };
-        let path = folder.join("log.jsonl");
-        let line = serde_json::to_string(progress).map_err(|e| Error::Export(e.to_string()))?;
-        let mut file = std::fs::OpenOptions::new().create(true).append(true).open(&path).map_err(Error::io(&path))?;
-        writeln!(file, "{line}").map_err(Error::io(&path))
+        Ok((state, number("factor")?.unwrap_or(1.0)))
     }
 }
 
-impl TrainConfig {
-    /// A run with the defaults that the shipped model uses.
-    pub fn new(seed: u64, batch: usize, steps: usize, peak: f64) -> Self {
-        Self {
-            seed,
-            batch,
-            accumulation: 1,
-            steps,
-            schedule: Schedule { peak, warm_up: (steps / 20).clamp(1, 100), floor: 0.05 },
-            optimiser: AdamW { beta2: 0.98, weight_decay: 0.05, ..AdamW::default() },
-            clip: 1.0,
-            range: None,
-            evaluate_every: 0,
-            evaluate_windows: windows(),
-            checkpoint_every: 0,
-            log_every: log_every(),
-        }
-    }
-
-    /// Training tokens consumed by one step.
-    pub fn tokens_per_step(&self, config: &ModelConfig) -> usize {
-        self.batch * self.accumulation * config.context
-    }
-
-    fn check(&self) -> Result<()> {
-        for (field, value) in [("batch", self.batch), ("accumulation", self.accumulation), ("steps", self.steps)] {
-            if value == 0 {
-                return Err(Error::config(field, value, "at least 1"));
-            }
-        }
-        if self.clip.is_nan() || self.clip <= 0.0 {
-            return Err(Error::config("clip", self.clip, "positive"));
-        }
-        if !(self.schedule.peak > 0.0 && self.schedule.peak.is_finite()) {
-            return Err(Error::config("peak", self.schedule.peak, "positive and finite"));
-        }
-        self.optimiser.check()
+/// Adds the error of the hidden states that both probes kept.
+fn with_hidden(
+    total: Tensor<1>,
+    distil: &Distil,
+    mut theirs: Probe,
+    ours: &mut Probe,
+    keep: Option<&Tensor<2>>,
+) -> Tensor<1> {
+    match relative_error(theirs.take_kept(), ours.take_kept(), keep) {
+        Some(error) if distil.hidden > 0.0 => total.add(error.mul_scalar(distil.hidden)),
+        _ => total,
     }
 }
 
-/// Splits windows of `context + 1` tokens into inputs `[batch, context]` and `batch * context` next tokens.
-pub fn inputs_and_targets(
-    config: &ModelConfig,
-    windows: &[&[u32]],
-    device: &Device,
-) -> Result<(Tensor<2, Int>, Vec<u32>)> {
-    let inputs: Vec<u32> = windows.iter().flat_map(|w| &w[..w.len() - 1]).copied().collect();
-    let targets: Vec<u32> = windows.iter().flat_map(|w| &w[1..]).copied().collect();
-    check_tokens(config, &targets)?;
-    Ok((token_tensor(config, &inputs, windows.len(), device)?, targets))
-}
-
-/// Mean cross-entropy in nats of logits `[batch, rows, vocab]` against `batch * rows` targets below `vocab`.
-pub fn cross_entropy(logits: Tensor<3>, targets: Vec<u32>) -> Tensor<1> {
-    let [batch, rows, vocab] = logits.dims();
-    let logits = logits.reshape([batch * rows, vocab]);
-    if fused::applies(&logits) {
-        return fused::cross_entropy(logits, Arc::new(targets));
+/// Refuses a folder in which a run has left a checkpoint.
+pub(crate) fn ensure_vacant(folder: &Path) -> Result<()> {
+    match [LAST, PREVIOUS, BEST].map(|name| folder.join(name)).into_iter().find(|path| path.exists()) {
+        Some(path) => Err(Error::Occupied { path }),
+        None => Ok(()),
     }
-    let ids: Vec<i64> = targets.into_iter().map(i64::from).collect();
-    let ids = Tensor::<2, Int>::from_data(TensorData::new(ids, [batch * rows, 1]), (&logits.device(), DType::I64));
-    log_softmax(logits, 1).gather(1, ids).mean().neg()
-}
-
-/// Mean Kullback-Leibler divergence in nats of a student's logits from its teacher's, both over `temperature`, times its
-/// square, so that gradients keep their size. The teacher is on the plain device.
-pub fn divergence(teacher: Tensor<3>, student: Tensor<3>, temperature: f64) -> Tensor<1> {
-    let [batch, rows, vocab] = student.dims();
-    let flat = |x: Tensor<3>| log_softmax(x.reshape([batch * rows, vocab]).div_scalar(temperature), 1);
-    let wanted = Tensor::from_inner(flat(teacher));
-    let difference = wanted.clone().sub(flat(student));
-    wanted.exp().mul(difference).sum().mul_scalar(temperature * temperature / (batch * rows) as f64)
-}
-
-/// The value of a tensor of one element.
-pub(crate) fn scalar(x: &Tensor<1>) -> f64 {
-    x.clone().detach().into_data().iter::<f64>().next().unwrap_or(f64::NAN)
-}
-
-fn one() -> usize {
-    1
-}
-
-fn unit() -> f64 {
-    1.0
-}
-
-fn windows() -> usize {
-    64
-}
-
-fn log_every() -> usize {
-    20
 }

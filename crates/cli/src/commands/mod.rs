@@ -3,6 +3,7 @@
 mod certify;
 mod completions;
 mod converse;
+mod convert;
 mod decrypt;
 mod demo;
 mod encrypt;
@@ -74,6 +75,8 @@ enum Command {
     Experiment(experiment::Options),
     /// Train a model from a run file; needs the feature `train`.
     Train(train::Options),
+    /// Convert a pretrained softmax model as a recipe says; needs the feature `train`.
+    Convert(train::Options),
     /// Print completions for a shell.
     Completions(completions::Options),
 }
@@ -114,6 +117,7 @@ pub(crate) fn dispatch(cli: &Cli) -> anyhow::Result<bool> {
         Command::Inspect(options) => inspect::run(options, cli.json),
         Command::Experiment(options) => experiment::run(options),
         Command::Train(options) => train::run(options, cli.json),
+        Command::Convert(options) => convert::run(options, cli.json),
         Command::Completions(options) => completions::run(options, definition()),
     }
 }

@@ -7,16 +7,16 @@ use std::path::PathBuf;
 #[cfg_attr(not(feature = "train"), allow(dead_code, reason = "this build parses the options and cannot train"))]
 pub(crate) struct Options {
     /// The run file.
-    config: PathBuf,
+    pub(super) config: PathBuf,
     /// Go on from the last checkpoints of the run.
     #[arg(long)]
-    resume: bool,
+    pub(super) resume: bool,
     /// Folder for checkpoints and logs, instead of the one in the run file.
     #[arg(long, value_name = "DIR")]
-    dir: Option<PathBuf>,
+    pub(super) dir: Option<PathBuf>,
     /// Where to write the certified model.
     #[arg(long, value_name = "DIR")]
-    out: Option<PathBuf>,
+    pub(super) out: Option<PathBuf>,
     /// Write into --out although something is there.
     #[arg(long)]
     force: bool,
@@ -31,61 +31,85 @@ pub(crate) fn run(_options: &Options, _as_json: bool) -> anyhow::Result<bool> {
 /// Trains, then exports the model if a folder is given.
 #[cfg(feature = "train")]
 pub(crate) fn run(options: &Options, as_json: bool) -> anyhow::Result<bool> {
-    use crate::console::{err, out_json, say};
+    use crate::console::err;
     use anyhow::Context;
-    use cipherlm_files::{Existing, create_folder};
-    use cipherlm_train::recipe::Run;
+
+    let prepared = begin(options)?;
+    err(&format!(
+        "{}: {} parameters, {} training tokens, {} held out",
+        prepared.run.name,
+        prepared.arch.shape.parameters(),
+        prepared.train.tokens().len(),
+        prepared.held_out.tokens().len()
+    ));
+    let bar = crate::console::bar(!as_json);
+    let trained = prepared.train(options.resume, |event| show(&bar, event, as_json))?;
+    bar.finish_and_clear();
+    let shipped = prepared.export(&trained)?;
+    report(&prepared.run.name, &shipped, as_json);
+    if let Some(out) = &options.out {
+        cipherlm_files::create_folder(out).context("--out")?;
+        shipped.model.save(out)?;
+        prepared.tokenizer.save(&out.join(cipherlm_model::TOKENIZER_FILE))?;
+    }
+    Ok(true)
+}
+
+/// Checks everything that can be checked before the first step, and reads the text.
+#[cfg(feature = "train")]
+pub(super) fn begin(options: &Options) -> anyhow::Result<cipherlm_train::prepared::Prepared> {
+    use cipherlm_files::Existing;
 
     if let Some(out) = &options.out {
         let existing = if options.force { Existing::Replace } else { Existing::Refuse };
         crate::outputs::Outputs::default().folder("--out", out, existing)?;
     }
-    let mut prepared = Run::load(&options.config)?.prepare()?;
+    let mut run = cipherlm_train::recipe::Run::load(&options.config)?;
     if let Some(dir) = &options.dir {
-        prepared.run.folder.clone_from(dir);
+        run.folder.clone_from(dir);
     }
-    err(&format!(
-        "{}: {} parameters, {} training tokens, {} held out",
-        prepared.run.name,
-        prepared.run.model.parameters(),
-        prepared.train.tokens().len(),
-        prepared.held_out.tokens().len()
-    ));
-    let bar = crate::console::bar(!as_json);
-    let (config, params) = prepared.train(options.resume, |p| {
-        bar.set_length(p.steps as u64);
-        bar.set_position(p.stats.step as u64);
-        bar.set_message(format!("{} loss {:.4}, {:.0} tokens/s", p.run, p.stats.loss, p.tokens_per_second));
-        if bar.is_hidden() && !as_json {
-            err(&format!(
-                "{} {}/{} loss {:.4} {:.0} tokens/s, {:.0} s left",
-                p.run, p.stats.step, p.steps, p.stats.loss, p.tokens_per_second, p.seconds_left
-            ));
+    Ok(cipherlm_train::prepared::Prepared::new(run, options.resume)?)
+}
+
+/// A step or a note of a run, on the bar or on standard error.
+#[cfg(feature = "train")]
+pub(super) fn show(bar: &indicatif::ProgressBar, event: &cipherlm_train::journal::Event, as_json: bool) {
+    use crate::console::{err, warn};
+    use cipherlm_train::journal::Event;
+    match event {
+        Event::Step(p) => {
+            let (run, step, loss) = (&p.run, p.stats.step, p.stats.loss);
+            let speed = format!("{:.0} tokens/s, {:.0} s left", p.tokens_per_second, p.seconds_left);
+            bar.set_length(p.steps as u64);
+            bar.set_position(step as u64);
+            bar.set_message(format!("{run} loss {loss:.4}, {speed}"));
+            if bar.is_hidden() && !as_json {
+                err(&format!("{run} {step}/{} loss {loss:.4} {speed}", p.steps));
+            }
         }
-    })?;
-    bar.finish_and_clear();
-    let shipped = prepared.export(&config, &params)?;
+        Event::Note(note) => bar.suspend(|| warn(&format!("{} step {}: {}", note.run, note.step, note.note))),
+    }
+}
+
+/// Figures of an exported model.
+#[cfg(feature = "train")]
+pub(super) fn report(name: &str, shipped: &cipherlm_train::prepared::Shipped, as_json: bool) {
+    use crate::console::{out_json, say};
     let c = shipped.comparison;
-    let nats = shipped.nats.exp();
+    let perplexity = shipped.nats.exp();
     if as_json {
         out_json(&serde_json::json!({
             "machine": "clear",
-            "model": prepared.run.name,
-            "perplexity_held_out": nats,
+            "model": name,
+            "perplexity_held_out": perplexity,
             "perplexity_exact": c.exact,
             "perplexity_polynomial": c.polynomial,
             "top1_agree": c.same_top1,
             "tokens": c.tokens,
         }));
     } else {
-        say!("held-out perplexity a token: {nats:.4}");
+        say!("held-out perplexity a token: {perplexity:.4}");
         let (ratio, same) = (c.polynomial / c.exact, 100.0 * c.same_top1);
         say!("polynomial over exact: {ratio:.6}; same most likely token {same:.3} %");
     }
-    if let Some(out) = &options.out {
-        create_folder(out).context("--out")?;
-        shipped.model.save(out)?;
-        prepared.tokenizer.save(&out.join(cipherlm_model::TOKENIZER_FILE))?;
-    }
-    Ok(true)
 }

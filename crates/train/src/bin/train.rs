@@ -4,25 +4,29 @@
 //! train run CONFIG [--resume]         all stages of a run
 //! train export CONFIG DIR             certify the newest checkpoint and write the model folder
 //! train generate CONFIG PROMPT        a story from the newest checkpoint
-//! train evaluate MODEL DATA           public evaluation sets on a model folder, or on the newest checkpoint of a run
-//! train classify DATA OUT             a small encoder for sentence polarity, its accuracy, and its certified model folder
+//! train evaluate MODEL DATA           public evaluation sets on a model folder or a run's checkpoint
+//! train classify DATA OUT             a small encoder for sentence polarity, as a model folder
 //! train import-llama2c FILE OUT       a llama2.c checkpoint as a start for a run
 //! train stability|twins|shifts DIR [--quick|--report|--only START]
-//!                                     an experiment, a part of it, only its tables and charts, or the cells whose name starts so
+//!                                     an experiment, a part of it, or only its tables and charts
 //! ```
 
 use std::path::Path;
 use std::process::ExitCode;
 
-use cipherlm_model::{FitOptions, Margins, Model, TOKENIZER_FILE, Tokenizer};
+use cipherlm_model::{Attention, FitOptions, Kind, Margins, Shape, TOKENIZER_FILE, Tokenizer};
+use cipherlm_train::arch::{Arch, shifted};
 use cipherlm_train::card::write_folder;
+use cipherlm_train::checkpoint::write_weights;
 use cipherlm_train::classify::Classifier;
-use cipherlm_train::config::{Attention, ModelConfig, Power};
 use cipherlm_train::experiment::Extent;
 use cipherlm_train::generate::{Sampling, generate};
-use cipherlm_train::recipe::{Prepared, Run, decoder, write_weights};
-use cipherlm_train::trainer::{Progress, TrainConfig};
-use cipherlm_train::{Error, Result, classify, experiment, export, tasks};
+use cipherlm_train::journal::Event;
+use cipherlm_train::prepared::Prepared;
+use cipherlm_train::recipe::Run;
+use cipherlm_train::settings::TrainConfig;
+use cipherlm_train::transformer::Transformer;
+use cipherlm_train::{Device, Result, classify, experiment, export, tasks};
 
 fn main() -> ExitCode {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
@@ -60,17 +64,17 @@ fn main() -> ExitCode {
 }
 
 fn run(config: &str, resume: bool) -> Result<()> {
-    let prepared = prepare(config)?;
+    let prepared = Prepared::new(Run::load(Path::new(config))?, resume)?;
     let (train, held_out) = (prepared.train.tokens().len(), prepared.held_out.tokens().len());
-    println!("{train} training tokens, {held_out} held out, {} parameters", prepared.run.model.parameters());
+    println!("{train} training tokens, {held_out} held out, {} parameters", prepared.arch.shape.parameters());
     prepared.train(resume, show)?;
     Ok(())
 }
 
 fn export(config: &str, folder: &Path) -> Result<()> {
     let prepared = prepare(config)?;
-    let (config, params) = prepared.newest()?;
-    let shipped = prepared.export(&config, &params)?;
+    let trained = prepared.newest()?;
+    let shipped = prepared.export(&trained)?;
     let c = shipped.comparison;
     let words = cipherlm_train::eval::word_perplexity(shipped.nats, &prepared.held_out);
     println!("held-out perplexity per token {:.4}, per word {words:.3}", shipped.nats.exp());
@@ -83,35 +87,30 @@ fn export(config: &str, folder: &Path) -> Result<()> {
             site.name, site.range.lo, site.range.hi, site.checked, site.violations
         );
     }
-    write_folder(&prepared, &shipped, &config, &params, folder)
+    write_folder(&prepared, &shipped, &trained, folder)
 }
 
 fn story(config: &str, prompt: &str) -> Result<()> {
     let prepared = prepare(config)?;
-    let (config, params) = prepared.newest()?;
-    let model = decoder(&config, &params, &burn::tensor::Device::flex())?;
-    let refuse = |e: cipherlm_model::SpecError| Error::Export(e.to_string());
-    let tokens = prepared.tokenizer.encode(prompt).map_err(refuse)?;
+    let (arch, params) = prepared.newest()?;
+    let model = Transformer::with_params(&arch, &params, &Device::flex())?;
+    let tokens = prepared.tokenizer.encode(prompt)?;
     for seed in 0..3 {
-        let how = Sampling { temperature: 0.7, top_k: 40, seed };
+        let how = Sampling { temperature: 0.7, top_k: 40, vocab: prepared.tokenizer.vocab(), seed };
         let new = generate(&model, &tokens, 200, prepared.tokenizer.ends(), how)?;
-        let text = prepared.tokenizer.decode_continuation(&tokens, &new).map_err(refuse)?;
-        println!("{prompt}{text}\n----");
+        println!("{prompt}{}\n----", prepared.tokenizer.decode_continuation(&tokens, &new)?);
     }
     Ok(())
 }
 
 fn evaluate(from: &str, data: &Path) -> Result<()> {
-    let refuse = |e: cipherlm_model::SpecError| Error::Export(e.to_string());
-    let (config, params, tokenizer) = if Path::new(from).is_dir() {
-        let (config, params) = export::import(&Model::load(Path::new(from)).map_err(refuse)?)?;
-        (config, params, Tokenizer::load(&Path::new(from).join(TOKENIZER_FILE)).map_err(refuse)?)
+    let ((arch, params), tokenizer) = if Path::new(from).is_dir() {
+        (export::read(Path::new(from))?, Tokenizer::load(&Path::new(from).join(TOKENIZER_FILE))?)
     } else {
         let prepared = prepare(from)?;
-        let (config, params) = prepared.newest()?;
-        (config, params, prepared.tokenizer)
+        (prepared.newest()?, prepared.tokenizer)
     };
-    let model = decoder(&config, &params, &burn::tensor::Device::flex())?;
+    let model = Transformer::with_params(&arch, &params, &Device::flex())?;
     let t = &tokenizer;
     let show = |name: &str, s: tasks::Score| {
         let verdict = if s.significant() { "above chance" } else { "not above chance" };
@@ -137,17 +136,16 @@ fn evaluate(from: &str, data: &Path) -> Result<()> {
 }
 
 fn polarity(data: &Path, out: &Path) -> Result<()> {
-    let refuse = |e: cipherlm_model::SpecError| Error::Export(e.to_string());
     let (train, held_out) = classify::sentence_polarity(&data.join("sentence_polarity"))?;
     let text: String = train.iter().map(|(line, _)| format!("{line}\n")).collect();
-    let tokenizer = Tokenizer::train(&text, 512).map_err(refuse)?;
-    let shape = |attention| ModelConfig { norm_epsilon: 1e-5, ..ModelConfig::encoder(512, 64, 2, 64, 2, attention) };
-    let power = shape(Attention::Power(Power::shipped()));
-    let encode = |set: &[(String, usize)]| classify::encode(&tokenizer, set, power.context).map_err(refuse);
+    let tokenizer = Tokenizer::train(&text, 512)?;
+    let power = polarity_encoder(shifted(4, 3.0));
+    let context = power.shape.context;
+    let encode = |set: &[(String, usize)]| classify::encode(&tokenizer, set, context);
     let (train, held_out) = (encode(&train)?, encode(&held_out)?);
-    let learn = |shape: &ModelConfig| -> Result<(Classifier, tasks::Score)> {
+    let learn = |arch: &Arch| -> Result<(Classifier, tasks::Score)> {
         let settings = TrainConfig::new(1, 32, 1500, 1e-3);
-        let mut classifier = Classifier::new(shape, 2, settings.clone(), &cipherlm_train::Device::flex())?;
+        let mut classifier = Classifier::new(arch, settings.clone(), &Device::flex())?;
         for step in 1..=settings.steps {
             let loss = classifier.step(&train)?;
             if step % 100 == 0 {
@@ -162,10 +160,10 @@ fn polarity(data: &Path, out: &Path) -> Result<()> {
     };
     let (classifier, score) = learn(&power)?;
     show("PowerSoftmax", &score);
-    let model = classify::export("polarity-2x64", &power, 2, classifier.params())?;
+    let model = export::export("polarity-2x64", &power, classifier.params())?;
     let windows = |set: &[classify::Example]| -> Vec<Vec<u32>> { set.iter().map(|e| e.tokens.clone()).collect() };
     let (seen, unseen) = (windows(&train), windows(&held_out));
-    let model = cipherlm_model::freeze_eps(&model, &seen, 96.0).map_err(refuse)?;
+    let model = cipherlm_model::freeze_eps(&model, &seen, 96.0)?;
     let margins = Margins { variance: 1.7, ..Margins::default() };
     let fit = FitOptions { reciprocal: 2e-3, inv_sqrt: 1e-3, activation: 4e-3, max_degree: 255 };
     let mut model = export::certify(model, &seen, &unseen, &margins, &fit)?;
@@ -174,17 +172,43 @@ fn polarity(data: &Path, out: &Path) -> Result<()> {
     model.set_provenance("data", "sentence polarity v1.0 (Pang and Lee 2005), CC BY 4.0");
     model.set_provenance("accuracy", format!("{:.4}", score.accuracy));
     model.set_provenance("accuracy_polynomial", format!("{:.4}", polynomial.accuracy));
-    model.save(out).map_err(refuse)?;
-    tokenizer.save(&out.join(TOKENIZER_FILE)).map_err(refuse)?;
-    let (_, softmax) = learn(&shape(Attention::Softmax))?;
+    model.save(out)?;
+    tokenizer.save(&out.join(TOKENIZER_FILE))?;
+    let (_, softmax) = learn(&polarity_encoder(Attention::Softmax))?;
     show("softmax twin", &softmax);
     Ok(())
 }
 
+/// An encoder of BERT's form, 2 layers of 64.
+fn polarity_encoder(attention: Attention) -> Arch {
+    Arch::new(Shape {
+        kind: Kind::Encoder { classes: 2 },
+        layers: 2,
+        d_model: 64,
+        heads: 2,
+        head_dim: 32,
+        ffn: 256,
+        vocab: 512,
+        context: 64,
+        norm: cipherlm_model::Norm::LayerNorm,
+        norm_eps: 1e-5,
+        placement: cipherlm_model::Placement::Post,
+        activation: cipherlm_model::Activation::Gelu,
+        gated: false,
+        residual: cipherlm_model::Residual::Sequential,
+        rotary: None,
+        positions: true,
+        embed_norm: true,
+        tied_head: false,
+        bias: true,
+        attention,
+    })
+}
+
 fn import(file: &Path, out: &Path) -> Result<()> {
-    let (config, params) = cipherlm_train::import::llama2c(file)?;
-    println!("{} layers, width {}, {} parameters", config.layers, config.width, config.parameters());
-    write_weights(out, &config, &params)
+    let (arch, params) = cipherlm_train::import::llama2c(file)?;
+    println!("{} layers, width {}, {} parameters", arch.shape.layers, arch.shape.d_model, arch.shape.parameters());
+    write_weights(out, &arch, &params)
 }
 
 fn experiment(name: &str, extent: Extent, out: &Path) -> Result<()> {
@@ -196,11 +220,16 @@ fn experiment(name: &str, extent: Extent, out: &Path) -> Result<()> {
     }
 }
 
+/// A run to look at: its checkpoints may be there.
 fn prepare(config: &str) -> Result<Prepared> {
-    Run::load(Path::new(config))?.prepare()
+    Prepared::new(Run::load(Path::new(config))?, true)
 }
 
-fn show(p: &Progress) {
+fn show(event: &Event) {
+    let p = match event {
+        Event::Step(progress) => progress,
+        Event::Note(note) => return println!("{} {}  {}", note.run, note.step, note.note),
+    };
     let held_out = p.held_out.map(|h| format!("  held out {h:.4}")).unwrap_or_default();
     println!(
         "{} {}/{}  loss {:.4}  range {:.3}  norm {:.2}  rate {:.1e}  {:.0} tokens/s  {:.0} s left{held_out}",

@@ -4,10 +4,13 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write;
 use std::path::Path;
 
-use super::{Arm, Budget, Cell, Outcome, Text, arms, key};
-use crate::config::{Attention, Form};
+use cipherlm_model::Attention;
+
+use super::cell::{Arm, Budget, Cell, Outcome, Text, arms, key};
+use crate::arch::Form;
+use crate::checkpoint;
 use crate::curves::{Chart, Series};
-use crate::error::{Error, Result};
+use crate::error::Result;
 
 type Results = BTreeMap<String, Outcome>;
 
@@ -39,38 +42,8 @@ pub(super) fn stability(
         missing.first().map(|key| format!(" (the first of them: `{key}`)")).unwrap_or_default(),
     );
     table(&mut words, cells, results);
-    let mut worst: Option<(f64, String)> = None;
-    let mut best: Option<(f64, String)> = None;
-    let mut failed = Vec::new();
-    for cell in cells {
-        let Some(o) = results.get(&key(cell)) else { continue };
-        let ratio = o.perplexity / baseline(cell, results);
-        let (p, c, rest) = operator(cell);
-        if o.mode != "trained" {
-            failed.push(format!("p = {p}, c = {c}, {rest}: {}", o.mode));
-        }
-        if matches!(cell.attention, Attention::Power(_)) && ratio.is_finite() {
-            let label = format!("p = {p}, c = {c}, {rest}");
-            if best.as_ref().is_none_or(|b| ratio < b.0) {
-                best = Some((ratio, label.clone()));
-            }
-            if worst.as_ref().is_none_or(|w| ratio > w.0) {
-                worst = Some((ratio, label));
-            }
-        }
-    }
     words.push('\n');
-    if let (Some(best), Some(worst)) = (best, worst) {
-        let _ = writeln!(
-            words,
-            "Closest to softmax: {} ({:.3}). Furthest among the runs that ended: {} ({:.3}). ",
-            best.1, best.0, worst.1, worst.0
-        );
-    }
-    let _ = match failed.len() {
-        0 => writeln!(words, "No run failed."),
-        n => writeln!(words, "{n} runs failed: {}.", failed.join("; ")),
-    };
+    extremes(&mut words, cells, results);
     words.push_str("\n![ratio against p](stability-ratio.svg)\n\n![locality against p](stability-distance.svg)\n");
     let chart = |title: &str, y: &str, log, value: &dyn Fn(&Cell, &Outcome) -> f64| Chart {
         title: title.into(),
@@ -84,6 +57,41 @@ pub(super) fn stability(
     write(&out.join("stability-ratio.svg"), &ratio.svg())?;
     write(&out.join("stability-distance.svg"), &distance.svg())?;
     write(&out.join("stability.md"), &words)
+}
+
+/// The cells closest to softmax and furthest from it, and those that failed.
+fn extremes(words: &mut String, cells: &[Cell], results: &Results) {
+    let mut worst: Option<(f64, String)> = None;
+    let mut best: Option<(f64, String)> = None;
+    let mut failed = Vec::new();
+    for cell in cells {
+        let Some(o) = results.get(&key(cell)) else { continue };
+        let ratio = o.perplexity / baseline(cell, results);
+        let (p, c, rest) = operator(cell);
+        if o.mode != "trained" {
+            failed.push(format!("p = {p}, c = {c}, {rest}: {}", o.mode));
+        }
+        if matches!(cell.attention, Attention::PowerSoftmax { .. }) && ratio.is_finite() {
+            let label = format!("p = {p}, c = {c}, {rest}");
+            if best.as_ref().is_none_or(|b| ratio < b.0) {
+                best = Some((ratio, label.clone()));
+            }
+            if worst.as_ref().is_none_or(|w| ratio > w.0) {
+                worst = Some((ratio, label));
+            }
+        }
+    }
+    if let (Some(best), Some(worst)) = (best, worst) {
+        let _ = writeln!(
+            words,
+            "Closest to softmax: {} ({:.3}). Furthest among the runs that ended: {} ({:.3}). ",
+            best.1, best.0, worst.1, worst.0
+        );
+    }
+    let _ = match failed.len() {
+        0 => writeln!(words, "No run failed."),
+        n => writeln!(words, "{n} runs failed: {}.", failed.join("; ")),
+    };
 }
 
 /// Largest ratio that the twins aim for.
@@ -105,7 +113,7 @@ pub(super) fn twins(cells: &[Cell], results: &Results, budget: Budget, out: &Pat
     let perplexity = |arm: &Arm, twin: &Cell| {
         results.get(&key(&arm.cell(twin.text, twin.layers, twin.seed))).map_or(f64::NAN, |o| o.perplexity)
     };
-    let [softmax, .., raised, _, _] = &arms;
+    let softmax = &arms[0];
     let ratio = |arm: &Arm, to: &Arm, twin: &Cell| perplexity(arm, twin) / perplexity(to, twin);
 
     let equal: Vec<&Arm> = arms.iter().filter(|arm| arm.rate == 1.0).collect();
@@ -117,15 +125,33 @@ pub(super) fn twins(cells: &[Cell], results: &Results, budget: Budget, out: &Pat
     let raise: Vec<&Arm> = arms.iter().filter(|arm| arm.rate != 1.0).collect();
     twin_table(&mut words, &twins, &raise, &|arm, twin| [perplexity(arm, twin), ratio(arm, softmax, twin)]);
 
+    let groups: BTreeSet<(Text, usize)> = twins.iter().map(|c| (c.text, c.layers)).collect();
+    let means = summary(&mut words, &arms, &groups, &twins, &ratio);
+    words.push_str("\n![mean ratio](twins.svg)\n");
+    write(&out.join("twins.svg"), &twin_chart(&means, &groups).svg())?;
+    write(&out.join("twins.md"), &words)
+}
+
+/// Ratio of an operator's perplexity to another's, beside one twin.
+type Ratio<'a> = &'a dyn Fn(&Arm, &Arm, &Cell) -> f64;
+
+/// One line per operator, text and depth; returns the mean ratios by operator, with their depths.
+fn summary<'a>(
+    words: &mut String,
+    arms: &'a [Arm; 7],
+    groups: &BTreeSet<(Text, usize)>,
+    twins: &[&Cell],
+    ratio: Ratio<'_>,
+) -> BTreeMap<&'a str, Vec<(f64, f64)>> {
+    let [softmax, .., raised, _, _] = arms;
     let _ = write!(
         words,
         "\n| text | layers | operator | seeds | mean over softmax | largest | at most {AIM} | mean over softmax ×2 | largest | at \
          most {AIM} |\n|---|---|---|---|---|---|---|---|---|---|\n"
     );
-    let groups: BTreeSet<(Text, usize)> = twins.iter().map(|c| (c.text, c.layers)).collect();
     let mut means: BTreeMap<&str, Vec<(f64, f64)>> = BTreeMap::new();
     for arm in &arms[1..] {
-        for &(text, layers) in &groups {
+        for &(text, layers) in groups {
             let over = |to: &Arm| -> Vec<f64> {
                 let here = twins.iter().filter(|c| (c.text, c.layers) == (text, layers));
                 here.map(|c| ratio(arm, to, c)).filter(|r| r.is_finite()).collect()
@@ -152,8 +178,11 @@ pub(super) fn twins(cells: &[Cell], results: &Results, budget: Budget, out: &Pat
             }
         }
     }
-    words.push_str("\n![mean ratio](twins.svg)\n");
-    // An operator is drawn at the depths where it has both texts.
+    means
+}
+
+/// Mean ratios over depth. An operator is drawn at the depths where it has both texts.
+fn twin_chart(means: &BTreeMap<&str, Vec<(f64, f64)>>, groups: &BTreeSet<(Text, usize)>) -> Chart {
     let by_depth = |points: &[(f64, f64)]| {
         let depths: BTreeSet<usize> = groups.iter().map(|g| g.1).collect();
         let texts = |depth| groups.iter().filter(|g| g.1 == depth && g.0 != Text::Articles).count();
@@ -164,9 +193,7 @@ pub(super) fn twins(cells: &[Cell], results: &Results, budget: Budget, out: &Pat
     let drawn = means.iter().map(|(arm, points)| (*arm, by_depth(points))).filter(|(_, points)| !points.is_empty());
     let series = drawn.map(|(arm, points)| Series { name: arm.into(), points }).collect();
     let title = "Perplexity over softmax: mean of seeds, stories and plays".into();
-    let chart = Chart { title, x: "layers".into(), y: "ratio".into(), log: true, series };
-    write(&out.join("twins.svg"), &chart.svg())?;
-    write(&out.join("twins.md"), &words)
+    Chart { title, x: "layers".into(), y: "ratio".into(), log: true, series }
 }
 
 /// One line per text, depth and seed; perplexity and ratio of each operator.
@@ -234,7 +261,7 @@ fn table(words: &mut String, cells: &[Cell], results: &Results) {
 
 /// Perplexity of the softmax twin.
 fn baseline(cell: &Cell, results: &Results) -> f64 {
-    let twin = Cell { attention: Attention::Softmax, query_key_rate: 1.0, ..cell.clone() };
+    let twin = Cell { attention: Attention::Softmax, form: Form::Mean, query_key_rate: 1.0, ..cell.clone() };
     results.get(&key(&twin)).map_or(f64::NAN, |o| o.perplexity)
 }
 
@@ -242,9 +269,11 @@ fn baseline(cell: &Cell, results: &Results) -> f64 {
 fn lines(cells: &[Cell], results: &Results, value: &dyn Fn(&Cell, &Outcome) -> f64) -> Vec<Series> {
     let mut sums: BTreeMap<String, BTreeMap<u32, (f64, f64)>> = BTreeMap::new();
     for cell in cells {
-        let (Attention::Power(p), Some(o)) = (cell.attention, results.get(&key(cell))) else { continue };
-        let form = if p.form == Form::Stable { "stable, relative" } else { "mean, absolute" };
-        let slot = sums.entry(format!("c = {}, {form}", p.shift)).or_default().entry(p.power).or_insert((0.0, 0.0));
+        let (Attention::PowerSoftmax { p, c, .. }, Some(o)) = (cell.attention, results.get(&key(cell))) else {
+            continue;
+        };
+        let form = if cell.form == Form::Stable { "stable, relative" } else { "mean, absolute" };
+        let slot = sums.entry(format!("c = {c}, {form}")).or_default().entry(p).or_insert((0.0, 0.0));
         slot.0 += value(cell, o);
         slot.1 += 1.0;
     }
@@ -273,5 +302,5 @@ fn name(text: Text) -> &'static str {
 }
 
 fn write(path: &Path, text: &str) -> Result<()> {
-    std::fs::write(path, text).map_err(Error::io(path))
+    checkpoint::write(path, text.as_bytes())
 }

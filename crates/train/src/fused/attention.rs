@@ -1,8 +1,9 @@
 //! Multi-head attention from projections to the joined heads, with softmax or PowerSoftmax weights.
 //!
-//! Inside, heads are separate: `[batch * heads, rows, head]`, scores `[batch * heads, rows, rows]`. With `y` the
-//! unnormalised weights, `d` the normaliser of a row and `o = y v / d` its output, the backward pass is
-//! `dscore = y' (g . v - g . o)` and `dv = y^T g` for `g = do / d`; epsilon counts as a constant.
+//! Inside, heads are separate: `[batch * heads, rows, head]`, scores `[batch * heads, rows, rows]`.
+//! With `y` the unnormalised weights, `d` the normaliser of a row and `o = y v / d` its output, the
+//! backward pass is `dscore = y' (g . v - g . o)` and `dv = y^T g` for `g = do / d`; epsilon counts
+//! as a constant.
 
 use std::sync::Arc;
 
@@ -10,18 +11,10 @@ use burn::backend::Flex;
 use burn::backend::ops::FloatTensorOps;
 use rayon::prelude::*;
 
-use super::backend::{Primitive, tensor};
-use super::{contiguous, exp, sum, values};
-use crate::config::{Epsilon, Form, Power};
+use cipherlm_model::Eps;
 
-/// How scores become weights.
-#[derive(Debug, Clone, Copy, PartialEq)]
-pub(crate) enum Weights {
-    /// Softmax.
-    Softmax,
-    /// PowerSoftmax.
-    Power(Power),
-}
+use super::primitive::{Primitive, contiguous, exp, sum, tensor, values};
+use crate::arch::{Form, Operator, Power};
 
 /// What all layers of a forward pass share.
 #[derive(Debug, Clone)]
@@ -34,13 +27,14 @@ pub(crate) struct Layout {
     pub(crate) heads: usize,
     /// Width of a head.
     pub(crate) head: usize,
-    /// Operator.
-    pub(crate) weights: Weights,
+    /// Softmax or PowerSoftmax.
+    pub(crate) operator: Operator,
     /// Rows see themselves and what is before them.
     pub(crate) causal: bool,
     /// 1 for tokens and 0 for padding, `[batch, rows]`; all tokens when absent.
     pub(crate) keep: Option<Vec<f32>>,
-    /// Cosines and sines `[rows, half]` of the rotated dimensions: dimension `i` pairs with `i + half`.
+    /// Cosines and sines `[rows, half]` of the rotated dimensions: dimension `i` pairs with `i +
+    /// half`.
     pub(crate) rotary: Vec<(f32, f32)>,
     /// Half the number of rotated dimensions.
     pub(crate) half: usize,
@@ -74,15 +68,15 @@ pub(super) fn forward(
     let mut base = Flex::float_matmul(q.clone(), transposed(&k));
     let mut rows = vec![(1.0f32, 0.0f32); l.batch * l.heads * l.rows];
     let scores = base.storage_mut::<f32>();
-    let weights = match l.weights {
-        Weights::Softmax => {
+    let weights = match l.operator {
+        Operator::Softmax | Operator::Pointwise { .. } => {
             scores.par_chunks_mut(l.rows).enumerate().with_min_len(16).for_each(|(at, row)| {
                 let (limit, keep) = l.seen(at);
                 softmax_row(row, limit, keep);
             });
             base.clone()
         }
-        Weights::Power(op) => {
+        Operator::Power(op) => {
             let mut weights = vec![0.0f32; scores.len()];
             let outputs = weights.par_chunks_mut(l.rows).zip(&mut rows);
             scores.par_chunks_mut(l.rows).zip(outputs).enumerate().with_min_len(16).for_each(|(at, (z, (y, row)))| {
@@ -115,17 +109,17 @@ pub(super) fn backward(saved: Saved, grad: Primitive) -> [Primitive; 3] {
     let g = heads(l, g, l.head);
     let mut slope = Flex::float_matmul(g.clone(), transposed(&v));
     let inner = slope.storage_mut::<f32>().par_chunks_mut(l.rows).zip(values(&base).par_chunks(l.rows));
-    let weights = match l.weights {
-        Weights::Softmax => {
+    let weights = match l.operator {
+        Operator::Softmax | Operator::Pointwise { .. } => {
             inner.enumerate().with_min_len(16).for_each(|(at, (d, w))| {
                 d.iter_mut().zip(w).for_each(|(d, w)| *d = (*d - along[at]) * w);
             });
             base
         }
-        Weights::Power(op) => {
+        Operator::Power(op) => {
             let mut weights = vec![0.0f32; rows.len() * l.rows];
             inner.zip(weights.par_chunks_mut(l.rows)).enumerate().with_min_len(16).for_each(|(at, ((d, z), y))| {
-                slope_row(op.power, z, y, d, along[at], rows[at].1);
+                slope_row(op.p, z, y, d, along[at], rows[at].1);
             });
             heads(l, weights, l.rows)
         }
@@ -139,7 +133,8 @@ pub(super) fn backward(saved: Saved, grad: Primitive) -> [Primitive; 3] {
 }
 
 impl Layout {
-    /// How many keys a row `[batch, heads, rows]` sees at most, and the padding mask of its sequence.
+    /// How many keys a row `[batch, heads, rows]` sees at most, and the padding mask of its
+    /// sequence.
     fn seen(&self, at: usize) -> (usize, Option<&[f32]>) {
         let limit = if self.causal { at % self.rows + 1 } else { self.rows };
         let sequence = at / (self.rows * self.heads);
@@ -156,7 +151,8 @@ impl Layout {
         [self.batch * self.rows, self.heads * self.head].into()
     }
 
-    /// `[batch * rows, width]` to `[batch, heads, rows, head]`, scaled, rotated by `turn` times the position's angle.
+    /// `[batch * rows, width]` to `[batch, heads, rows, head]`, scaled, rotated by `turn` times the
+    /// position's angle.
     fn split(&self, x: &[f32], scale: f32, turn: f32) -> Vec<f32> {
         let mut out = vec![0.0f32; x.len()];
         out.par_chunks_mut(self.head).enumerate().with_min_len(256).for_each(|(at, out)| {
@@ -214,8 +210,8 @@ fn softmax_row(row: &mut [f32], limit: usize, keep: Option<&[f32]>) {
     seen.iter_mut().for_each(|x| *x *= factor);
 }
 
-/// Scores `z` to the base of the power, `y` to the unnormalised weights; returns the reciprocal normaliser and the slope
-/// `p / r`. The forms are those of [`crate::power_softmax`].
+/// Scores `z` to the base of the power, `y` to the unnormalised weights; returns the reciprocal
+/// normaliser and the slope `p / r`. The forms are those of [`crate::power_softmax`].
 fn power_row(
     op: &Power,
     z: &mut [f32],
@@ -224,7 +220,7 @@ fn power_row(
     keep: Option<&[f32]>,
     frozen: Option<f32>,
 ) -> (f32, f32) {
-    let shift = op.shift as f32;
+    let shift = op.c as f32;
     let (seen, masked) = z.split_at_mut(limit);
     masked.fill(0.0);
     match keep {
@@ -240,19 +236,19 @@ fn power_row(
         }
         Form::Sum | Form::Mean => 1.0,
     };
-    powers(op.power, seen, y);
+    powers(op.p, seen, y);
     let y = &y[..limit];
-    let in_means = op.form == Form::Mean || op.epsilon == Epsilon::Frozen;
-    let epsilon = match op.epsilon {
-        Epsilon::Relative(fraction) => {
+    let in_means = op.form == Form::Mean || op.eps == Eps::Frozen;
+    let epsilon = match op.eps {
+        Eps::Relative { value: fraction } => {
             let largest = y.iter().copied().fold(f32::MIN_POSITIVE, f32::max);
             let relative = largest * fraction as f32;
             if op.form == Form::Mean { relative * count } else { relative }
         }
-        Epsilon::Absolute(e) => scaled(e as f32, radius, op.power) * if in_means { count } else { 1.0 },
-        Epsilon::Frozen => scaled(frozen.unwrap_or(1e-6), radius, op.power) * count,
+        Eps::Absolute { value: e } => scaled(e as f32, radius, op.p) * if in_means { count } else { 1.0 },
+        Eps::Frozen => scaled(frozen.unwrap_or(1e-6), radius, op.p) * count,
     };
-    (1.0 / (sum(y, y, |a, _| a) + epsilon), op.power as f32 / radius)
+    (1.0 / (sum(y, y, |a, _| a) + epsilon), op.p as f32 / radius)
 }
 
 /// `e / r^p`.
@@ -267,11 +263,20 @@ fn powers(power: u32, z: &[f32], y: &mut [f32]) {
         2 => rows.for_each(|(y, z)| *y = z * z),
         4 => rows.for_each(|(y, z)| *y = (z * z) * (z * z)),
         6 => rows.for_each(|(y, z)| *y = (z * z) * (z * z) * (z * z)),
+        8 => rows.for_each(|(y, z)| {
+            let f = (z * z) * (z * z);
+            *y = f * f;
+        }),
+        16 => rows.for_each(|(y, z)| {
+            let e = (z * z) * (z * z) * (z * z) * (z * z);
+            *y = e * e;
+        }),
         _ => rows.for_each(|(y, z)| *y = z.powi(power as i32)),
     }
 }
 
-/// Recomputes `y = z^p` and turns `d`, the product of gradient and values, into the gradient of the scores.
+/// Recomputes `y = z^p` and turns `d`, the product of gradient and values, into the gradient of the
+/// scores.
 fn slope_row(power: u32, z: &[f32], y: &mut [f32], d: &mut [f32], along: f32, slope: f32) {
     let rows = z.iter().zip(y).zip(d);
     match power {
@@ -283,6 +288,15 @@ fn slope_row(power: u32, z: &[f32], y: &mut [f32], d: &mut [f32], along: f32, sl
         6 => rows.for_each(|((&z, y), d)| {
             let s = z * z;
             (*y, *d) = (s * s * s, (*d - along) * (slope * s * s * z));
+        }),
+        8 => rows.for_each(|((&z, y), d)| {
+            let (s, f) = (z * z, (z * z) * (z * z));
+            (*y, *d) = (f * f, (*d - along) * (slope * f * s * z));
+        }),
+        16 => rows.for_each(|((&z, y), d)| {
+            let (s, f) = (z * z, (z * z) * (z * z));
+            let e = f * f;
+            (*y, *d) = (e * e, (*d - along) * (slope * e * f * s * z));
         }),
         _ => rows.for_each(|((&z, y), d)| {
             let odd = z.powi(power as i32 - 1);

@@ -1,4 +1,5 @@
-//! The kernels as an extension of burn's backends: plain on the CPU backend, recorded under autodiff.
+//! The kernels as an extension of burn's backends: plain on the CPU backend, recorded under
+//! autodiff.
 
 use std::sync::Arc;
 
@@ -8,18 +9,11 @@ use burn::backend::autodiff::grads::Gradients;
 use burn::backend::autodiff::ops::{Backward, Ops, OpsKind};
 use burn::backend::tensor::FloatTensor;
 use burn::backend::{Autodiff, Backend, Flex, backend_extension};
-use burn::tensor::{Shape, TensorData};
 
 use super::attention::Layout;
 use super::polynomial::Series;
+use super::primitive::Primitive;
 use super::{attention, dense, gelu, loss, norm, polynomial};
-
-/// A tensor of the CPU backend.
-pub(super) type Primitive = FloatTensor<Flex>;
-
-pub(super) fn tensor(data: Vec<f32>, shape: Shape) -> Primitive {
-    Primitive::from_data(TensorData::new(data, shape))
-}
 
 /// The operators; see the functions of the same names one module up.
 #[backend_extension(Flex, Autodiff)]

@@ -4,8 +4,7 @@ use burn::backend::Flex;
 use burn::backend::ops::FloatTensorOps;
 use rayon::prelude::*;
 
-use super::backend::{Primitive, tensor};
-use super::{column_sums, contiguous, values};
+use super::primitive::{Primitive, column_sums, contiguous, tensor, values};
 
 pub(super) fn forward(x: &Primitive, w: &Primitive, b: &Primitive) -> Primitive {
     let mut out = Flex::float_matmul(x.clone(), w.clone());

@@ -2,8 +2,7 @@
 
 use rayon::prelude::*;
 
-use super::backend::{Primitive, tensor};
-use super::{CHUNK, contiguous, exp, values};
+use super::primitive::{CHUNK, Primitive, contiguous, exp, tensor, values};
 
 pub(super) fn forward(x: &Primitive) -> Primitive {
     let shape = x.layout().shape().clone();
@@ -33,8 +32,8 @@ pub(super) fn backward(x: &Primitive, grad: Primitive) -> Primitive {
     grad
 }
 
-/// Distribution function and density of the standard normal, absolute error below 2e-7: Abramowitz and Stegun,
-/// "Handbook of Mathematical Functions", 7.1.26.
+/// Distribution function and density of the standard normal, absolute error below 2e-7: Abramowitz
+/// and Stegun, "Handbook of Mathematical Functions", 7.1.26.
 #[inline(always)]
 fn normal(x: f32) -> (f32, f32) {
     const INVERSE_ROOT_TAU: f32 = 0.398_942_3;

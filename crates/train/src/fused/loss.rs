@@ -2,8 +2,7 @@
 
 use rayon::prelude::*;
 
-use super::backend::{Primitive, tensor};
-use super::{CHUNK, contiguous, exp, sum, values};
+use super::primitive::{CHUNK, Primitive, contiguous, exp, sum, tensor, values};
 
 /// The mean loss, and its gradient with respect to the logits.
 pub(super) fn forward(logits: Primitive, targets: &[u32]) -> (Primitive, Primitive) {

@@ -2,8 +2,7 @@
 
 use rayon::prelude::*;
 
-use super::backend::{Primitive, tensor};
-use super::{column_sums, contiguous, sum, values};
+use super::primitive::{Primitive, column_sums, contiguous, sum, tensor, values};
 
 /// What the backward pass needs: the normalised rows and the reciprocal deviation of each.
 #[derive(Debug, Clone)]

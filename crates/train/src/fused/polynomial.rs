@@ -4,8 +4,7 @@ use std::sync::Arc;
 
 use rayon::prelude::*;
 
-use super::backend::{Primitive, tensor};
-use super::{CHUNK, contiguous, values};
+use super::primitive::{CHUNK, Primitive, contiguous, tensor, values};
 
 /// A series on an interval, and its derivative's.
 #[derive(Debug, Clone, PartialEq)]

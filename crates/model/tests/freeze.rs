@@ -1,0 +1,64 @@
+//! Frozen epsilons: what `freeze_eps` writes, against row means computed from the queries and keys
+//! that the pass shows.
+
+use cipherlm_model::{Attention, Eps, Mode, Positions, Runner, Shape, freeze_eps, random};
+
+const RATIO: f64 = 30.0;
+
+/// Largest row mean of every layer, head and row over the windows.
+fn row_maxima(model: &cipherlm_model::Model, windows: &[Vec<u32>]) -> Vec<Vec<f64>> {
+    let shape = model.shape();
+    let Attention::PowerSoftmax { p, c, .. } = shape.attention else { panic!("not a PowerSoftmax") };
+    let (width, dh) = (shape.attention_width(), shape.head_dim);
+    let mut out = vec![vec![0.0f64; shape.context]; shape.layers * shape.heads];
+    let mut runner = Runner::new(model, Mode::Exact).unwrap().with_taps();
+    for window in windows {
+        runner.forward(window, Positions::All).unwrap();
+        for l in 0..shape.layers {
+            let [q, k] = ["q", "k"].map(|x| runner.tap(&format!("layers.{l}.attn.{x}")).unwrap());
+            for h in 0..shape.heads {
+                for row in 0..window.len() {
+                    let score = |key: usize| {
+                        let part = |x: &[f64], at: usize| x[at * width + h * dh..][..dh].to_vec();
+                        let dot: f64 = part(q, row).iter().zip(part(k, key)).map(|(a, b)| a * b).sum();
+                        (dot / (dh as f64).sqrt() + c).powi(p as i32)
+                    };
+                    let mean = (0..=row).map(score).sum::<f64>() / (row + 1) as f64;
+                    let slot = &mut out[l * shape.heads + h][row];
+                    *slot = slot.max(mean);
+                }
+            }
+        }
+    }
+    out
+}
+
+#[test]
+fn a_frozen_row_borrows_from_two_neighbours_to_each_side_and_rows_never_seen_from_the_last() {
+    let absolute = Attention::PowerSoftmax { p: 4, c: 3.0, eps: Eps::Absolute { value: 0.81 } };
+    let shape = Shape { attention: absolute, ..Shape::preset("test").unwrap() };
+    let model = random::weights_only("freeze", &shape, 5).unwrap();
+    let windows = random::windows(&shape, 11, 4, 9);
+    let maxima = row_maxima(&model, &windows);
+    let frozen = freeze_eps(&model, &windows, RATIO).unwrap();
+    assert!(matches!(frozen.shape().attention, Attention::PowerSoftmax { eps: Eps::Frozen, p: 4, .. }));
+    let mut borrowed = 0;
+    for l in 0..shape.layers {
+        let eps = frozen.weights().values(&format!("layers.{l}.attn.eps")).unwrap();
+        for h in 0..shape.heads {
+            let rows = &maxima[l * shape.heads + h][..11];
+            for row in 0..shape.context {
+                let at = row.min(10);
+                let near = &rows[at.saturating_sub(2)..(at + 3).min(11)];
+                let largest = near.iter().copied().fold(0.0, f64::max);
+                borrowed += usize::from(largest > rows[at]);
+                let found = eps[h * shape.context + row] * RATIO;
+                assert!(
+                    (found / largest - 1.0).abs() < 1e-6,
+                    "layer {l} head {h} row {row}: {found} against {largest}"
+                );
+            }
+        }
+    }
+    assert!(borrowed > 10, "{borrowed} rows borrow: the text shows no smoothing");
+}

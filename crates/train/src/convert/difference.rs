@@ -1,0 +1,320 @@
+//! What a conversion ships: the difference from weights that are fetched elsewhere, small.
+//!
+//! `difference.safetensors` holds, for every tensor that changed, either two factors of a low-rank
+//! matrix in binary16 (`NAME/a`, `NAME/b`), or 8-bit integers with a scale for each row
+//! (`NAME/steps`, `NAME/scale`), or the change in binary16 (`NAME`). New tensors (frozen epsilons)
+//! are changes from zero. Text fields name the base by the BLAKE3 of its weights and give the shape
+//! of the result.
+
+use std::collections::HashMap;
+use std::path::Path;
+
+use cipherlm_model::{Model, Shape, Weights};
+use safetensors::tensor::{Dtype, SafeTensors, TensorView, serialize};
+use serde::{Deserialize, Serialize};
+
+use super::half;
+use crate::checkpoint;
+use crate::error::{Error, Result};
+use crate::learned::{product, transposed};
+
+/// File name of a difference.
+pub const DIFFERENCE_FILE: &str = "difference.safetensors";
+/// Passes of the subspace iteration; the singular values beyond the rank are small, or the rank is
+/// too low.
+const PASSES: usize = 24;
+
+/// How a difference is written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Difference {
+    /// Changes of matrices as factors of this rank; whole, in 8 bits, when absent.
+    #[serde(default)]
+    pub rank: Option<usize>,
+    /// Largest file, in bytes.
+    #[serde(default = "twelve_megabytes")]
+    pub at_most: usize,
+}
+
+/// A difference that was written.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Report {
+    /// Bytes of the file.
+    pub bytes: usize,
+    /// Tensors that changed.
+    pub tensors: usize,
+    /// Size of what was lost over the size of the change, in the Euclidean norm over all tensors.
+    pub lost: f64,
+}
+
+/// Raw tensors of a file.
+type Raw = Vec<(String, Dtype, Vec<usize>, Vec<u8>)>;
+
+/// Writes the difference from `base` to `model`, whose shapes differ in their attention only.
+pub fn write(base: &Model, model: &Model, how: Difference, folder: &Path) -> Result<Report> {
+    let mut raw = Raw::new();
+    let (mut lost, mut size, mut tensors) = (0.0, 0.0, 0);
+    for (name, tensor) in model.weights().iter() {
+        let old = base.weights().values(name);
+        let change = |(i, x): (usize, &f64)| (x - old.map_or(0.0, |old| old[i])) as f32;
+        let change: Vec<f32> = tensor.data.iter().enumerate().map(change).collect();
+        if change.iter().all(|x| *x == 0.0) {
+            continue;
+        }
+        tensors += 1;
+        let from = raw.len();
+        encode(name, &tensor.dims, &change, how.rank, &mut raw);
+        let kept = decode(&raw[from..].iter().map(|(n, t, d, b)| (n.as_str(), (*t, &d[..], &b[..]))).collect(), name)
+            .unwrap_or_default();
+        lost += kept.iter().zip(&change).map(|(a, b)| f64::from(a - b).powi(2)).sum::<f64>();
+        size += change.iter().map(|x| f64::from(*x).powi(2)).sum::<f64>();
+    }
+    let path = folder.join(DIFFERENCE_FILE);
+    let corrupt = |e: safetensors::SafeTensorError| Error::Corrupt {
+        path: path.clone(),
+        reason: e.to_string(),
+        hint: "this is a defect of the writer",
+    };
+    let mut views = Vec::with_capacity(raw.len());
+    for (name, dtype, dims, bytes) in &raw {
+        views.push((name.as_str(), TensorView::new(*dtype, dims.clone(), bytes).map_err(corrupt)?));
+    }
+    let shape = serde_json::to_string(model.shape())?;
+    let fields = [
+        ("base_weights_blake3", base.spec().weights_blake3.clone()),
+        ("base_name", base.spec().name.clone()),
+        ("name", model.spec().name.clone()),
+        ("shape", shape),
+        ("blake3", digest(&raw)),
+    ];
+    let fields = fields.map(|(k, v)| (k.to_owned(), v)).into();
+    let bytes = serialize(views, Some(fields)).map_err(corrupt)?;
+    if bytes.len() > how.at_most {
+        let expected = format!("at most {}: lower the rank, or let fewer tensors learn", how.at_most);
+        return Err(Error::config("difference", format!("{} bytes", bytes.len()), expected));
+    }
+    cipherlm_files::create_folder(folder)?;
+    checkpoint::write(&path, &bytes)?;
+    Ok(Report { bytes: bytes.len(), tensors, lost: (lost / f64::max(size, f64::MIN_POSITIVE)).sqrt() })
+}
+
+/// The model that a difference makes of its base. Refuses another base.
+pub fn apply(base: &Model, path: &Path) -> Result<Model> {
+    let bytes = cipherlm_files::read(path, 1 << 32)?;
+    let corrupt = |reason: String| Error::Corrupt { path: path.into(), reason, hint: "fetch it again" };
+    let (_, metadata) = SafeTensors::read_metadata(&bytes).map_err(|e| corrupt(e.to_string()))?;
+    let file = SafeTensors::deserialize(&bytes).map_err(|e| corrupt(e.to_string()))?;
+    let fields = metadata.metadata().clone().unwrap_or_default();
+    let field = |name: &str| fields.get(name).cloned().ok_or_else(|| corrupt(format!("no field `{name}`")));
+    let (wanted, found) = (field("base_weights_blake3")?, &base.spec().weights_blake3);
+    if wanted != *found {
+        let reason = format!("it belongs to weights with hash {wanted} ({}), not {found}", field("base_name")?);
+        return Err(Error::Corrupt { path: path.into(), reason, hint: "give the base that it names" });
+    }
+    let shape: Shape = serde_json::from_str(&field("shape")?).map_err(|e| corrupt(e.to_string()))?;
+    shape.validate()?;
+    let views = file.tensors();
+    let raw: Raw = views.iter().map(|(n, v)| (n.clone(), v.dtype(), v.shape().to_vec(), v.data().to_vec())).collect();
+    if digest(&raw) != field("blake3")? {
+        return Err(corrupt("its content does not have the hash that it states".into()));
+    }
+    let parts: HashMap<&str, Part<'_>> = raw.iter().map(|(n, t, d, b)| (n.as_str(), (*t, &d[..], &b[..]))).collect();
+    let mut weights = Weights::new();
+    for (name, dims) in shape.tensors() {
+        let count = dims.iter().product();
+        let mut data = match base.weights().values(&name) {
+            Some(old) if old.len() == count => old.to_vec(),
+            Some(old) => return Err(corrupt(format!("`{name}` has {} values in the base, {count} here", old.len()))),
+            None => vec![0.0; count],
+        };
+        if let Some(change) = decode(&parts, &name) {
+            if change.len() != count {
+                return Err(corrupt(format!("`{name}` has {} values, the shape asks for {count}", change.len())));
+            }
+            data.iter_mut().zip(change).for_each(|(x, d)| *x += f64::from(d));
+        }
+        weights.insert(name, &dims, data)?;
+    }
+    Ok(Model::new(field("name")?, shape, weights)?)
+}
+
+/// Type, dimensions and bytes of a tensor.
+type Part<'a> = (Dtype, &'a [usize], &'a [u8]);
+
+fn encode(name: &str, dims: &[usize], change: &[f32], rank: Option<usize>, raw: &mut Raw) {
+    let halves = |x: &[f32]| x.iter().flat_map(|&x| half::from_f32(x).to_le_bytes()).collect::<Vec<u8>>();
+    match (rank, dims) {
+        (Some(rank), &[rows, columns]) if rank * (rows + columns) < rows * columns && !name.ends_with("attn.eps") => {
+            let (a, b) = factors(change, rows, columns, rank);
+            raw.push((format!("{name}/a"), Dtype::F16, vec![rows, rank], halves(&a)));
+            raw.push((format!("{name}/b"), Dtype::F16, vec![rank, columns], halves(&b)));
+        }
+        (None, &[rows, columns]) if !name.ends_with("attn.eps") => {
+            let scale = |row: &[f32]| row.iter().fold(0.0f32, |m, x| m.max(x.abs())) / 127.0;
+            let scales: Vec<f32> = change.chunks(columns).map(scale).collect();
+            let step = |x: f32, s: f32| if s > 0.0 { (x / s).round_ties_even() as i8 } else { 0 };
+            let rows_of = change.chunks(columns).zip(&scales);
+            let steps = rows_of.flat_map(|(row, &s)| row.iter().map(move |&x| step(x, s).to_le_bytes()[0])).collect();
+            raw.push((format!("{name}/steps"), Dtype::I8, dims.to_vec(), steps));
+            let scales = scales.iter().flat_map(|s| s.to_le_bytes()).collect();
+            raw.push((format!("{name}/scale"), Dtype::F32, vec![rows], scales));
+        }
+        // Epsilons span many powers of two: whole.
+        _ if name.ends_with("attn.eps") => {
+            let bytes = change.iter().flat_map(|x| x.to_le_bytes()).collect();
+            raw.push((name.to_owned(), Dtype::F32, dims.to_vec(), bytes));
+        }
+        _ => raw.push((name.to_owned(), Dtype::F16, dims.to_vec(), halves(change))),
+    }
+}
+
+/// The change of a tensor; `None` where it has none, or its parts do not fit each other.
+fn decode(parts: &HashMap<&str, Part<'_>>, name: &str) -> Option<Vec<f32>> {
+    let floats = |(dtype, _, bytes): &Part<'_>| -> Vec<f32> {
+        match dtype {
+            Dtype::F16 => bytes.as_chunks::<2>().0.iter().map(|&b| half::to_f32(u16::from_le_bytes(b))).collect(),
+            _ => bytes.as_chunks::<4>().0.iter().map(|&b| f32::from_le_bytes(b)).collect(),
+        }
+    };
+    let part = |kind: &str| parts.get(format!("{name}{kind}").as_str());
+    if let Some(whole) = part("") {
+        return Some(floats(whole));
+    }
+    if let Some((a, b)) = part("/a").zip(part("/b")) {
+        let (&[rows, rank], &[inner, columns]) = (a.1, b.1) else { return None };
+        return (rank == inner && rank > 0 && columns > 0)
+            .then(|| product(&floats(a), &floats(b), rows, rank, columns));
+    }
+    let (steps, scale) = part("/steps").zip(part("/scale"))?;
+    let &[_, columns] = steps.1 else { return None };
+    let rows = steps.2.chunks(columns.max(1)).zip(floats(scale));
+    Some(rows.flat_map(|(row, s)| row.iter().map(move |&x| f32::from(i8::from_le_bytes([x])) * s)).collect())
+}
+
+/// Factors `[rows, rank]` with orthonormal columns and `[rank, columns]` of the nearest matrix of
+/// that rank, by subspace iteration.
+fn factors(x: &[f32], rows: usize, columns: usize, rank: usize) -> (Vec<f32>, Vec<f32>) {
+    let back = transposed(x, rows, columns);
+    // Columns of the matrix itself as a start: any that are not orthogonal to the largest
+    // directions do.
+    let start: Vec<f32> = (0..columns * rank).map(|i| (1.0 + 0.7 * i as f32).sin()).collect();
+    let mut q = orthonormal(product(x, &start, rows, columns, rank), rows, rank);
+    for _ in 0..PASSES {
+        let p = orthonormal(product(&back, &q, columns, rows, rank), columns, rank);
+        q = orthonormal(product(x, &p, rows, columns, rank), rows, rank);
+    }
+    let b = product(&transposed(&q, rows, rank), x, rank, rows, columns);
+    (q, b)
+}
+
+/// Gram-Schmidt on the columns of `[rows, rank]`, twice for accuracy; columns that vanish become
+/// zero.
+fn orthonormal(x: Vec<f32>, rows: usize, rank: usize) -> Vec<f32> {
+    let mut columns: Vec<Vec<f64>> =
+        (0..rank).map(|j| (0..rows).map(|i| f64::from(x[i * rank + j])).collect()).collect();
+    let dot = |a: &[f64], b: &[f64]| a.iter().zip(b).map(|(a, b)| a * b).sum::<f64>();
+    for j in 0..rank {
+        let (done, rest) = columns.split_at_mut(j);
+        let column = &mut rest[0];
+        let before = dot(column, column).sqrt();
+        for other in done.iter().chain(done.iter()) {
+            let along = dot(column, other);
+            column.iter_mut().zip(other).for_each(|(x, o)| *x -= along * o);
+        }
+        let norm = dot(column, column).sqrt();
+        let factor = if norm > 1e-10 * before { 1.0 / norm } else { 0.0 };
+        column.iter_mut().for_each(|x| *x *= factor);
+    }
+    (0..rows * rank).map(|at| columns[at % rank][at / rank] as f32).collect()
+}
+
+fn digest(raw: &Raw) -> String {
+    let mut sorted: Vec<_> = raw.iter().collect();
+    sorted.sort_by(|a, b| a.0.cmp(&b.0));
+    let mut hasher = blake3::Hasher::new();
+    for (name, dtype, dims, bytes) in sorted {
+        hasher.update(format!("{name} {dtype:?} {dims:?};").as_bytes());
+        hasher.update(bytes);
+    }
+    hasher.finalize().to_hex().to_string()
+}
+
+fn twelve_megabytes() -> usize {
+    12_000_000
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use cipherlm_model::{Attention, Eps, random};
+
+    /// A softmax model, and one with changed queries, a changed gain and frozen epsilons.
+    fn pair(rank: usize) -> (Model, Model) {
+        let shape = Shape { attention: Attention::Softmax, ..Shape::preset("test").unwrap() };
+        let base = random::weights_only("base", &shape, 3).unwrap();
+        let frozen = Attention::PowerSoftmax { p: 4, c: 3.0, eps: Eps::Frozen };
+        let shape = Shape { attention: frozen, ..shape };
+        let mut weights = base.weights().clone();
+        let d = shape.d_model;
+        let wave = |i: usize| (0.31 * i as f32).sin();
+        let a: Vec<f32> = (0..d * rank).map(|i| wave(7 * i + 1)).collect();
+        let b: Vec<f32> = (0..rank * d).map(|i| 0.1 * wave(3 * i + 2)).collect();
+        let change = product(&a, &b, d, rank, d);
+        for (name, change) in [("layers.0.attn.q.weight", &change[..]), ("layers.1.norm1.gain", &change[..d])] {
+            let old = weights.tensor(name).unwrap().clone();
+            let new = old.data.iter().zip(change).map(|(x, d)| x + f64::from(*d)).collect();
+            weights.insert(name, &old.dims, new).unwrap();
+        }
+        for l in 0..shape.layers {
+            let eps = (0..shape.heads * shape.context).map(|i| 2f64.powi(i as i32 % 20 - 10)).collect();
+            weights.insert(format!("layers.{l}.attn.eps"), &[shape.heads, shape.context], eps).unwrap();
+        }
+        (base, Model::new("converted", shape, weights).unwrap())
+    }
+
+    fn folder(name: &str) -> std::path::PathBuf {
+        std::env::temp_dir().join(format!("cipherlm-difference-{name}-{}", std::process::id()))
+    }
+
+    #[test]
+    fn a_low_rank_change_comes_back_to_half_precision_and_eight_bits_to_theirs() {
+        for (rank, tolerance) in [(Some(2), 2e-3), (None, 1e-2)] {
+            let folder = folder(&format!("{rank:?}").replace(['(', ')'], ""));
+            let (base, model) = pair(2);
+            let report = write(&base, &model, Difference { rank, at_most: 1 << 20 }, &folder).unwrap();
+            assert_eq!(report.tensors, 4);
+            assert!(report.lost < tolerance, "{report:?}");
+            let again = apply(&base, &folder.join(DIFFERENCE_FILE)).unwrap();
+            assert_eq!((again.shape(), &again.spec().name), (model.shape(), &model.spec().name));
+            for (name, tensor) in model.weights().iter() {
+                let found = again.weights().values(name).unwrap();
+                let worst = found.iter().zip(&tensor.data).map(|(a, b)| (a - b).abs()).fold(0.0, f64::max);
+                let exact = name.ends_with("attn.eps") || base.weights().values(name) == Some(&tensor.data[..]);
+                assert!(worst <= if exact { 0.0 } else { tolerance }, "{name}: {worst}");
+            }
+            std::fs::remove_dir_all(&folder).unwrap();
+        }
+    }
+
+    #[test]
+    fn another_base_a_damaged_file_and_too_large_a_difference_are_refused() {
+        let folder = folder("refused");
+        let (base, model) = pair(2);
+        let how = Difference { rank: Some(2), at_most: 1 << 20 };
+        write(&base, &model, how, &folder).unwrap();
+        let path = folder.join(DIFFERENCE_FILE);
+        let other = random::weights_only("other", base.shape(), 4).unwrap();
+        let error = apply(&other, &path).unwrap_err().to_string();
+        assert!(error.contains(&base.spec().weights_blake3) && error.contains(&other.spec().weights_blake3), "{error}");
+        let bytes = std::fs::read(&path).unwrap();
+        let mut flipped = bytes.clone();
+        *flipped.last_mut().unwrap() ^= 1;
+        for damaged in [&flipped[..], &bytes[..bytes.len() - 3]] {
+            std::fs::write(&path, damaged).unwrap();
+            assert!(matches!(apply(&base, &path), Err(Error::Corrupt { .. })));
+        }
+        let error = write(&base, &model, Difference { at_most: 500, ..how }, &folder).unwrap_err().to_string();
+        assert!(error.contains("at most 500"), "{error}");
+        std::fs::remove_dir_all(&folder).unwrap();
+    }
+}

@@ -1,0 +1,13 @@
+//! Conversion of a pretrained softmax model: attention layer by attention layer, and the difference
+//! that is shipped.
+
+mod difference;
+mod half;
+mod layer;
+mod local;
+mod states;
+
+pub(crate) use half::to_f32 as half_to_f32;
+
+pub use difference::{DIFFERENCE_FILE, Difference, Report, apply, write};
+pub use local::{Local, match_layers};

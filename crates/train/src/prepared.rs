@@ -1,0 +1,280 @@
+//! A run with its text read: all stages, then certification.
+//!
+//! Stages follow each other on the same weights: learn (softmax or PowerSoftmax, from scratch or
+//! imported), convert to PowerSoftmax, minimise ranges, freeze epsilon; any of them with
+//! polynomials in the place of the functions, or with a teacher. Each stage has its own folder with
+//! checkpoints and a log, so an interrupted run continues at the step where it stopped.
+
+use burn::tensor::{DType, Device};
+use cipherlm_files::Lock;
+use cipherlm_model::{Model, Tokenizer};
+
+use crate::arch::Arch;
+use crate::checkpoint::{Weighed, read_weights, write_weights};
+use crate::convert::match_layers;
+use crate::corpus::Corpus;
+use crate::error::{Error, Result};
+use crate::eval;
+use crate::export::{self, Comparison};
+use crate::journal::Event;
+use crate::params::{HostParam, pull};
+use crate::probe::Polynomials;
+use crate::recipe::{Distillation, Freeze, Run, Stage, Teacher};
+use crate::stamp::{differences, json};
+use crate::text::corpus;
+use crate::tokens::tokenizer;
+use crate::trainer::{LAST, PREVIOUS, Trainer, ensure_vacant};
+use crate::transformer::Transformer;
+
+/// A run with its text read and tokenised.
+pub struct Prepared {
+    /// The run.
+    pub run: Run,
+    /// Shape and form at the start.
+    pub arch: Arch,
+    /// Its tokenizer.
+    pub tokenizer: Tokenizer,
+    /// Training text.
+    pub train: Corpus,
+    /// Held-out text.
+    pub held_out: Corpus,
+    start: Vec<HostParam>,
+}
+
+/// A certified model and its figures.
+pub struct Shipped {
+    /// The model.
+    pub model: Model,
+    /// Exact against polynomial, in f64.
+    pub comparison: Comparison,
+    /// Held-out nats per token of the exact model in f32, over all held-out windows of the check.
+    pub nats: f64,
+}
+
+impl Prepared {
+    /// Reads and tokenises the text of a run and checks all that can be checked before the first
+    /// step. Without `resume` no stage may have left a checkpoint. A tokenizer that was trained is
+    /// kept in the run's folder, with what it was trained from.
+    pub fn new(run: Run, resume: bool) -> Result<Self> {
+        if run.stages.is_empty() {
+            return Err(Error::config("stages", "empty", "at least one"));
+        }
+        for stage in run.stages.iter().filter(|_| !resume) {
+            ensure_vacant(&run.stage_folder(stage))?;
+        }
+        let (arch, start) = start(&run)?;
+        cipherlm_files::create_folder(&run.folder)?;
+        let (train, held_out) = run.data.read()?;
+        let tokenizer = tokenizer(&run, &train)?;
+        let (words, vocab) = (tokenizer.vocab(), arch.shape.vocab);
+        // The vocabulary of a published model may be padded; one that is trained from scratch has
+        // no reason to be.
+        if words > vocab || (words < vocab && run.start.is_none()) {
+            return Err(Error::config("vocab", vocab, format!("the tokenizer's {words}")));
+        }
+        let (train, held_out) =
+            (corpus(&tokenizer, &train, arch.causal())?, corpus(&tokenizer, &held_out, arch.causal())?);
+        for text in [&train, &held_out] {
+            text.windows(1, arch.shape.context)?;
+        }
+        Ok(Self { run, arch, tokenizer, train, held_out, start })
+    }
+
+    /// Runs all stages, continuing where checkpoints exist if `resume`; returns shape and weights
+    /// at the end.
+    pub fn train(&self, resume: bool, mut report: impl FnMut(&Event)) -> Result<Weighed> {
+        let device = Device::flex();
+        let mut model = (self.arch.clone(), self.start.clone());
+        for stage in &self.run.stages {
+            model = self.stage(stage, model, resume, &device, &mut report)?;
+        }
+        Ok(model)
+    }
+
+    fn stage(
+        &self,
+        stage: &Stage,
+        model: Weighed,
+        resume: bool,
+        device: &Device,
+        report: &mut impl FnMut(&Event),
+    ) -> Result<Weighed> {
+        let folder = self.run.stage_folder(stage);
+        cipherlm_files::create_folder(&folder)?;
+        let lock = Lock::exclusive(&folder)?;
+        lock.sweep()?;
+        let teacher = match &stage.distil {
+            Some(Distillation { teacher, how }) => Some((self.teacher(teacher, &model, device)?, *how)),
+            None => None,
+        };
+        let before = model.clone();
+        let mut model = match stage.attention {
+            Some(attention) => convert(&model, attention)?,
+            None => model,
+        };
+        if let Some(local) = &stage.local {
+            model = match_layers(&stage.name, local, &before, model, &self.train, &folder, resume, report)?;
+        }
+        if let Some(how) = stage.freeze {
+            // Calibrated once: a resumed run must continue with the same constants.
+            let kept = folder.join("frozen.safetensors");
+            if resume && kept.exists() {
+                model = read_weights(&kept)?;
+            } else {
+                model = self.freeze(&model, how)?;
+                write_weights(&kept, &model.0, &model.1)?;
+            }
+        }
+        let polynomials = if stage.polynomial { Some(self.polynomials(&model)?) } else { None };
+        let (arch, params) = model;
+        let trainer = Trainer::new(&stage.name, arch.clone(), stage.train.clone(), Some(params), device)?;
+        let mut trainer = trainer.with_polynomials(polynomials);
+        if let Some((teacher, how)) = teacher {
+            trainer = trainer.with_teacher(teacher, how)?;
+        }
+        let mut trainer = trainer.in_folder(&folder, resume)?;
+        trainer.run(&self.train, &self.held_out, report)?;
+        Ok((arch, trainer.params().iter().map(|p| HostParam::new(&p.name, &p.shape, p.data.clone())).collect()))
+    }
+
+    fn teacher(&self, teacher: &Teacher, before: &Weighed, device: &Device) -> Result<Transformer> {
+        let read;
+        let (arch, params) = match teacher {
+            Teacher::Before => (&before.0, &before.1),
+            Teacher::Start => (&self.arch, &self.start),
+            Teacher::File(path) => {
+                read = export::read(path)?;
+                (&read.0, &read.1)
+            }
+        };
+        Transformer::with_params(arch, params, device)
+    }
+
+    /// Polynomials fitted to the ranges that training text shows, widened by the run's margins.
+    fn polynomials(&self, (arch, params): &Weighed) -> Result<Polynomials> {
+        let e = &self.run.export;
+        let windows = inputs(&self.train, e.calibration_windows, arch)?;
+        let mut model = export::export(&self.run.name, arch, params)?;
+        cipherlm_model::certify(&mut model, &windows, &windows[..1], &e.margins)?;
+        cipherlm_model::fit(&mut model, &e.fit)?;
+        Ok(Polynomials::of(&model))
+    }
+
+    /// Certifies and measures a trained model. Refuses while a held-out value leaves its certified
+    /// range. Epsilons that are not frozen yet are frozen first, at the spread of the run's
+    /// freezing stage (96 without one).
+    pub fn export(&self, trained: &Weighed) -> Result<Shipped> {
+        let e = &self.run.export;
+        let frozen = match trained.0.shape.attention {
+            cipherlm_model::Attention::PowerSoftmax { .. } if !trained.0.frozen() => {
+                let stage = self.run.stages.iter().find_map(|s| s.freeze);
+                self.freeze(trained, stage.unwrap_or(Freeze { spread: 96.0, windows: e.calibration_windows }))?
+            }
+            _ => trained.clone(),
+        };
+        let (arch, params) = &frozen;
+        let model = export::export(&self.run.name, arch, params)?;
+        let calibration = inputs(&self.train, e.calibration_windows, arch)?;
+        let held_out = inputs(&self.held_out, e.held_out_windows, arch)?;
+        let mut model = export::certify(model, &calibration, &held_out, &e.margins, &e.fit)?;
+        let windows = self.held_out.windows(e.compare_windows, arch.shape.context)?;
+        let comparison = export::compare(&model, &windows)?;
+        let transformer = Transformer::with_params(arch, params, &Device::flex())?;
+        let nats = eval::nats_per_token(&transformer, &self.held_out, e.held_out_windows)?;
+        let facts = [
+            ("perplexity_exact", comparison.exact),
+            ("perplexity_polynomial", comparison.polynomial),
+            ("same_top1", comparison.same_top1),
+            ("perplexity_per_word", eval::word_perplexity(nats, &self.held_out)),
+        ];
+        for (key, value) in facts {
+            model.set_provenance(key, format!("{value:.6}"));
+        }
+        for (key, value) in &self.run.about {
+            model.set_provenance(key.as_str(), value.as_str());
+        }
+        let steps: Vec<String> =
+            self.run.stages.iter().map(|s| format!("{} {} (seed {})", s.name, s.train.steps, s.train.seed)).collect();
+        model.set_provenance("steps", steps.join(", "));
+        Ok(Shipped { model, comparison, nats })
+    }
+
+    /// Shape and weights of the newest checkpoint of the run.
+    pub fn newest(&self) -> Result<Weighed> {
+        for stage in self.run.stages.iter().rev() {
+            let folder = self.run.stage_folder(stage);
+            if let Some(path) = [LAST, PREVIOUS].map(|name| folder.join(name)).into_iter().find(|p| p.exists()) {
+                return read_weights(&path);
+            }
+        }
+        Err(Error::Corrupt {
+            path: self.run.folder.clone(),
+            reason: "no stage has written a checkpoint".into(),
+            hint: "train the run first",
+        })
+    }
+
+    /// Held-out nats per token of the model that the run starts from, and of another, on the same
+    /// windows.
+    pub fn nats(&self, trained: &Weighed) -> Result<(f64, f64)> {
+        let count = self.run.export.held_out_windows;
+        let of = |(arch, params): (&Arch, &[HostParam])| {
+            let model = Transformer::with_params(arch, params, &Device::flex())?;
+            eval::nats_per_token(&model, &self.held_out, count)
+        };
+        Ok((of((&self.arch, &self.start))?, of((&trained.0, &trained.1))?))
+    }
+
+    /// What the run starts from.
+    pub fn started_from(&self) -> Weighed {
+        (self.arch.clone(), self.start.clone())
+    }
+
+    /// The same model with epsilons frozen from training text.
+    fn freeze(&self, (arch, params): &Weighed, how: Freeze) -> Result<Weighed> {
+        let windows = inputs(&self.train, how.windows, arch)?;
+        let model = export::export(&self.run.name, arch, params)?;
+        let (frozen, params) = export::import(&cipherlm_model::freeze_eps(&model, &windows, how.spread)?)?;
+        Ok((Arch { form: arch.form, ..frozen }, params))
+    }
+}
+
+/// Windows of `context` tokens spread over a text.
+fn inputs(corpus: &Corpus, count: usize, arch: &Arch) -> Result<Vec<Vec<u32>>> {
+    let context = arch.shape.context;
+    Ok(corpus.windows(count, context)?.iter().map(|w| w[..context.min(w.len())].to_vec()).collect())
+}
+
+/// The same weights under another attention operator.
+pub fn convert((arch, params): &Weighed, attention: cipherlm_model::Attention) -> Result<Weighed> {
+    let new = arch.with_attention(attention);
+    new.check()?;
+    if new.frozen() && !arch.frozen() {
+        return Err(Error::config("attention.eps", "frozen", "absolute or relative: `freeze` makes the frozen ones"));
+    }
+    let kept = params.iter().filter(|p| p.trained || new.frozen()).cloned().collect();
+    Ok((new, kept))
+}
+
+/// Shape and weights that a run begins with.
+fn start(run: &Run) -> Result<Weighed> {
+    let Some(path) = &run.start else {
+        let arch = run.model.clone().ok_or_else(|| Error::config("model", "absent", "a shape, or a `start`"))?;
+        let seed = run.stages.first().map_or(0, |s| s.train.seed);
+        let params = pull(&Transformer::new(&arch, seed, &Device::flex(), DType::F32)?);
+        return Ok((arch, params));
+    };
+    let read = export::read(path)?;
+    let Some(wanted) = &run.model else { return Ok(read) };
+    let found = differences(&json(&read.0.shape), &json(&wanted.shape), &["attention"]);
+    if !found.is_empty() {
+        let reason = format!("it holds a model of another shape than the run's `model`: {}", found.join("; "));
+        return Err(Error::Corrupt {
+            path: path.into(),
+            reason,
+            hint: "leave `model` out to take the shape from there",
+        });
+    }
+    let (arch, params) = convert(&read, wanted.shape.attention)?;
+    Ok((Arch { form: wanted.form, ..arch }, params))
+}

@@ -1,0 +1,100 @@
+//! Shapes and folders that the tests share.
+#![allow(dead_code, reason = "each test binary uses its part")]
+
+use std::path::PathBuf;
+
+use cipherlm_model::{Activation, Attention, Eps, Kind, Norm, Placement, Residual, Rotary, Shape};
+use cipherlm_train::arch::Arch;
+use cipherlm_train::params::HostParam;
+
+/// A pre-norm decoder with rotary positions on the whole head and a tied head.
+pub(crate) fn decoder(
+    vocab: usize,
+    context: usize,
+    layers: usize,
+    d_model: usize,
+    heads: usize,
+    attention: Attention,
+) -> Shape {
+    Shape {
+        kind: Kind::Decoder,
+        layers,
+        d_model,
+        heads,
+        head_dim: d_model / heads,
+        ffn: 4 * d_model,
+        vocab,
+        context,
+        norm: Norm::LayerNorm,
+        norm_eps: 1e-5,
+        placement: Placement::Pre,
+        activation: Activation::Gelu,
+        gated: false,
+        residual: Residual::Sequential,
+        rotary: Some(Rotary { dims: d_model / heads, base: 10_000.0 }),
+        positions: false,
+        embed_norm: false,
+        tied_head: true,
+        bias: true,
+        attention,
+    }
+}
+
+/// The same as an encoder of BERT's form.
+pub(crate) fn encoder(shape: Shape, classes: usize) -> Shape {
+    Shape {
+        kind: Kind::Encoder { classes },
+        rotary: None,
+        positions: true,
+        embed_norm: true,
+        placement: Placement::Post,
+        tied_head: false,
+        ..shape
+    }
+}
+
+pub(crate) fn power(p: u32, c: f64, eps: Eps) -> Attention {
+    Attention::PowerSoftmax { p, c, eps }
+}
+
+/// Values that leave no bias, gain or epsilon trivial.
+pub(crate) fn vary(params: &mut [HostParam]) {
+    for (i, p) in params.iter_mut().enumerate() {
+        for (j, x) in p.data.iter_mut().enumerate() {
+            let wave = (0.7 * (i * 31 + j) as f32).sin();
+            if !p.trained {
+                *x = 0.5 + 0.4 * wave;
+            } else if p.shape.len() == 1 {
+                *x += 0.2 * wave;
+            }
+        }
+    }
+}
+
+/// A fresh folder of the test's name, removed when dropped.
+pub(crate) struct Folder(pub(crate) PathBuf);
+
+impl Folder {
+    pub(crate) fn new(name: &str) -> Self {
+        let path = std::env::temp_dir().join(format!("cipherlm-train-{name}-{}", std::process::id()));
+        let _ = std::fs::remove_dir_all(&path);
+        std::fs::create_dir_all(&path).unwrap();
+        Self(path)
+    }
+
+    pub(crate) fn file(&self, name: &str, content: impl AsRef<[u8]>) -> PathBuf {
+        std::fs::write(self.0.join(name), content).unwrap();
+        self.0.join(name)
+    }
+}
+
+impl Drop for Folder {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_dir_all(&self.0);
+    }
+}
+
+/// The shape in the mean form.
+pub(crate) fn arch(shape: Shape) -> Arch {
+    Arch::new(shape)
+}
