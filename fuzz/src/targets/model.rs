@@ -65,7 +65,7 @@ fn models() -> anyhow::Result<Vec<Model>> {
 
 /// The two files of a model.
 fn files(model: &Model) -> anyhow::Result<[Vec<u8>; 2]> {
-    Ok([serde_json::to_vec(model.spec())?, model.weights().to_bytes()?])
+    Ok([serde_json::to_vec(model.spec())?, model.weights().to_bytes()])
 }
 
 /// The same tensors as F64, which the format allows.
@@ -149,7 +149,7 @@ impl Target for Tensors {
     fn seeds(&self) -> anyhow::Result<Vec<Vec<u8>>> {
         let mut seeds = Vec::new();
         for model in models()? {
-            seeds.push(model.weights().to_bytes()?);
+            seeds.push(model.weights().to_bytes());
         }
         seeds.push(doubles(&models()?[0])?);
         Ok(seeds)
@@ -169,7 +169,7 @@ impl Target for Tensors {
         }
         let mut rounded = weights.clone();
         rounded.round_to_f32();
-        match rounded.to_bytes().and_then(|bytes| Weights::from_bytes(&bytes)) {
+        match Weights::from_bytes(&rounded.to_bytes()) {
             // NaN is not equal to itself; a model refuses it.
             Ok(again) if again == rounded || format!("{again:?}") == format!("{rounded:?}") => Verdict::Accepted,
             Ok(_) => Verdict::Wrong("saved and loaded, they are other weights".into()),
