@@ -97,6 +97,7 @@ impl Loaded {
         match self.model.shape().kind {
             Kind::Decoder => self.tokenizer.vocab(),
             Kind::Encoder { classes } => classes,
+            Kind::Embedder { .. } => self.model.shape().d_model,
         }
     }
 
@@ -114,6 +115,7 @@ impl Loaded {
                 runner.forward(tokens, Positions::Last)?.pop().context("the model in the clear returned no logits")?
             }
             Kind::Encoder { .. } => runner.classify(tokens, None)?,
+            Kind::Embedder { .. } => runner.sentence(tokens, None)?,
         };
         row.truncate(self.choices());
         Ok(row)
@@ -128,6 +130,7 @@ impl Loaded {
     pub(crate) fn answer(&self, choices: &[u32]) -> String {
         match self.model.shape().kind {
             Kind::Decoder => self.tokenizer.decode(choices).unwrap_or_default(),
+            Kind::Embedder { .. } => choices.iter().map(|i| format!("feature {i}")).collect::<Vec<_>>().join(", "),
             Kind::Encoder { .. } => choices.iter().map(|class| format!("class {class}")).collect::<Vec<_>>().join(", "),
         }
     }

@@ -3,7 +3,7 @@
 
 use cipherlm_model::{
     Attention, Eps, Margins, Mode, Model, Positions, Residual, Runner, Shape, SpecError, certify, ensure_certified,
-    fit, random,
+    fit, freeze_eps, random,
 };
 use serde_json::{Value, json};
 

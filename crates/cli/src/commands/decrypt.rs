@@ -78,7 +78,7 @@ pub(crate) fn run(options: &Options, as_json: bool) -> anyhow::Result<bool> {
     }
     match loaded.model.shape().kind {
         Kind::Decoder => say!("next token        {:?}", loaded.answer(&[token])),
-        Kind::Encoder { .. } => say!("answer            {}", loaded.answer(&[token])),
+        Kind::Encoder { .. } | Kind::Embedder { .. } => say!("answer            {}", loaded.answer(&[token])),
     }
     if options.top > 1 {
         order.iter().for_each(|t| say!("  {:>9.3}  {:?}", rounded[*t as usize], loaded.answer(&[*t])));
@@ -112,7 +112,7 @@ fn open(options: &Options, setup: &Setup, position: usize) -> anyhow::Result<(Ve
 fn seen<'n>(note: &'n Note, setup: &Setup, position: usize) -> &'n [u32] {
     match setup.loaded.model.shape().kind {
         Kind::Decoder => &note.tokens[..note.tokens.len().min(position + 1)],
-        Kind::Encoder { .. } => &note.tokens,
+        Kind::Encoder { .. } | Kind::Embedder { .. } => &note.tokens,
     }
 }
 
