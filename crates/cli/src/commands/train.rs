@@ -74,7 +74,7 @@ pub(super) fn begin(options: &Options) -> anyhow::Result<cipherlm_train::prepare
 /// A step or a note of a run, on the bar or on standard error.
 #[cfg(feature = "train")]
 pub(super) fn show(bar: &indicatif::ProgressBar, event: &cipherlm_train::journal::Event, as_json: bool) {
-    use crate::console::{err, warn};
+    use crate::console::err;
     use cipherlm_train::journal::Event;
     match event {
         Event::Step(p) => {
@@ -87,7 +87,7 @@ pub(super) fn show(bar: &indicatif::ProgressBar, event: &cipherlm_train::journal
                 err(&format!("{run} {step}/{} loss {loss:.4} {speed}", p.steps));
             }
         }
-        Event::Note(note) => bar.suspend(|| warn(&format!("{} step {}: {}", note.run, note.step, note.note))),
+        Event::Note(note) => bar.suspend(|| err(&format!("{} step {}: {}", note.run, note.step, note.note))),
     }
 }
 
