@@ -34,6 +34,7 @@ fn error(model: &Arc<Model>) -> f64 {
     let expected = match model.shape().kind {
         Kind::Decoder => runner.forward(tokens, Positions::All).unwrap(),
         Kind::Encoder { .. } => vec![runner.classify(tokens, None).unwrap()],
+        Kind::Embedder { .. } => runner.hidden(tokens, None).unwrap(),
     };
     let row = |(position, row): (usize, &Vec<f64>)| {
         let found = plan.logits(&outputs, position).unwrap();
@@ -51,7 +52,7 @@ fn with_range(model: &Model, site: &str, change: impl Fn(Range) -> Range, refit:
         found.scheme = Some(Scheme::interpolate(site, found.function, found.range, 63).unwrap());
     }
     let description = serde_json::to_string(&spec).unwrap();
-    Arc::new(Model::from_parts(&description, &model.weights().to_bytes().unwrap()).unwrap())
+    Arc::new(Model::from_parts(&description, &model.weights().to_bytes()).unwrap())
 }
 
 #[test]

@@ -37,6 +37,7 @@ pub fn export(name: &str, arch: &Arch, params: &[HostParam]) -> Result<Model> {
 
 /// The way back, for evaluation or further training.
 pub fn import(model: &Model) -> Result<Weighed> {
+    let model = &model.with_repeated_heads()?;
     let arch = Arch::new(model.shape().clone());
     let param = |(name, dims): (String, Vec<usize>)| {
         let missing = || Error::Shape { name: name.clone(), expected: dims.clone(), found: Vec::new() };

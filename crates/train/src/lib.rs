@@ -18,7 +18,6 @@ pub mod export;
 mod fused;
 pub mod generate;
 mod heap;
-pub mod import;
 pub mod journal;
 pub mod layers;
 mod learned;

@@ -68,7 +68,7 @@ impl Transformer {
         let mut init = Init { device, dtype, rng: &mut rng };
         let (pool, classifier) = match shape.kind {
             Kind::Encoder { classes } => (Some(init.dense(d, d, true, 1.0)), Some(init.dense(d, classes, true, 1.0))),
-            Kind::Decoder => (None, None),
+            Kind::Decoder | Kind::Embedder { .. } => (None, None),
         };
         let embed = Embed { tokens, positions, norm };
         Ok(Self { embed, layers, final_norm, head, pool, classifier, arch: arch.clone() })

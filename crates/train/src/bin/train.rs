@@ -186,6 +186,7 @@ fn polarity_encoder(attention: Attention) -> Arch {
         layers: 2,
         d_model: 64,
         heads: 2,
+        kv_heads: None,
         head_dim: 32,
         ffn: 256,
         vocab: 512,
@@ -206,7 +207,8 @@ fn polarity_encoder(attention: Attention) -> Arch {
 }
 
 fn import(file: &Path, out: &Path) -> Result<()> {
-    let (arch, params) = cipherlm_train::import::llama2c(file)?;
+    let model = cipherlm_model::import::Checkpoint::open(file)?.model()?;
+    let (arch, params) = cipherlm_train::export::import(&model)?;
     println!("{} layers, width {}, {} parameters", arch.shape.layers, arch.shape.d_model, arch.shape.parameters());
     write_weights(out, &arch, &params)
 }

@@ -22,7 +22,7 @@ pub(super) fn from_f32(x: f32) -> u16 {
 }
 
 /// The value of a binary16, exactly.
-pub(crate) fn to_f32(half: u16) -> f32 {
+pub(super) fn to_f32(half: u16) -> f32 {
     let sign = if half >> 15 == 1 { -1.0 } else { 1.0 };
     let mantissa = f32::from(half & 1023);
     sign * match i32::from(half >> 10 & 31) {

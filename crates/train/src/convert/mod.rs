@@ -7,7 +7,5 @@ mod layer;
 mod local;
 mod states;
 
-pub(crate) use half::to_f32 as half_to_f32;
-
 pub use difference::{DIFFERENCE_FILE, Difference, Report, apply, write};
 pub use local::{Local, match_layers};

@@ -120,6 +120,7 @@ fn decoder(cell: &Cell, budget: Budget) -> Shape {
         layers: cell.layers,
         d_model: budget.width,
         heads: budget.heads,
+        kv_heads: None,
         head_dim,
         ffn: 4 * budget.width,
         vocab: budget.vocab,

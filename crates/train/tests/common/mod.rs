@@ -21,6 +21,7 @@ pub(crate) fn decoder(
         layers,
         d_model,
         heads,
+        kv_heads: None,
         head_dim: d_model / heads,
         ffn: 4 * d_model,
         vocab,
