@@ -34,8 +34,8 @@
 
 pub mod bootstrap;
 mod ciphertext;
-mod decrypted;
 mod debug;
+mod decrypted;
 pub mod encode;
 mod encrypt;
 mod error;
