@@ -36,8 +36,8 @@
 
 pub mod bootstrap;
 mod ciphertext;
-mod decrypted;
 mod debug;
+mod decrypted;
 pub mod encode;
 mod encrypt;
 mod error;
