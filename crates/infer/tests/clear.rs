@@ -166,7 +166,7 @@ fn layers_whose_polynomials_differ_have_prices_of_their_own() {
     other.scheme = Some(long);
     other.range = range;
     let description = serde_json::to_string(&spec).unwrap();
-    let model = Model::from_parts(&description, &model.weights().to_bytes().unwrap()).unwrap();
+    let model = Model::from_parts(&description, &model.weights().to_bytes()).unwrap();
     let plan = plan(&Arc::new(model), 512, 14, 8);
     let seconds = |layer: usize| {
         let steps = plan.schedule();

@@ -31,7 +31,7 @@ fn id(options: &Options) -> String {
 fn edited(model: &Model, change: impl Fn(&mut Value)) -> Option<Model> {
     let mut description = serde_json::to_value(model.spec()).unwrap();
     change(&mut description);
-    Model::from_parts(&description.to_string(), &model.weights().to_bytes().unwrap()).ok()
+    Model::from_parts(&description.to_string(), &model.weights().to_bytes()).ok()
 }
 
 #[test]
@@ -73,7 +73,7 @@ fn models_of_one_shape_with_other_weights_have_plans_of_their_own() {
     // The same certified sites: nothing but one weight differs.
     let mut description = serde_json::to_value(other.spec()).unwrap();
     description["sites"] = serde_json::to_value(&model.spec().sites).unwrap();
-    let other = Model::from_parts(&description.to_string(), &other.weights().to_bytes().unwrap()).unwrap();
+    let other = Model::from_parts(&description.to_string(), &other.weights().to_bytes()).unwrap();
     assert_eq!(other.spec().sites, model.spec().sites);
     assert_ne!(compile(other, &options()).unwrap().id(), compile(model, &options()).unwrap().id());
 }
