@@ -25,7 +25,10 @@ fn fits(c: &mut Criterion) {
         b.iter(|| Scheme::relaxed(black_box(0.0), wide, 7).expect("a scheme"));
     });
     group.bench_function("sign_composite/7_15_15_27", |b| {
-        b.iter(|| cipherlm_approx::scheme::minimax_sign(black_box(2f64.powi(-12)), &[7, 15, 15, 27]).expect("stages"));
+        b.iter(|| {
+            cipherlm_approx::scheme::minimax_sign(black_box(2f64.powi(-12)), &[7, 15, 15, 27])
+                .expect("stages")
+        });
     });
     group.bench_function("choose_inverse/1000", |b| {
         b.iter(|| choose(black_box(Function::INVERSE), &[wide], 1e-3).expect("a choice"));
@@ -44,7 +47,8 @@ fn evaluation(c: &mut Criterion) {
     if let Circuit::Polynomial { plan } = scheme.circuit() {
         let polynomial = plan.polynomials()[0].clone();
         group.bench_function("clenshaw_gelu/1", |b| b.iter(|| polynomial.eval(black_box(0.7))));
-        group.bench_function("plan/31", |b| b.iter(|| EvalPlan::new(black_box(&polynomial)).expect("a plan")));
+        group
+            .bench_function("plan/31", |b| b.iter(|| EvalPlan::new(black_box(&polynomial)).expect("a plan")));
     }
     group.finish();
 }

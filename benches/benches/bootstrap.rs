@@ -53,7 +53,8 @@ impl Bench {
         let declared = bootstrapper.declare().expect("keys that fit");
         let secret = SecretKey::generate(&params).expect("randomness");
         let clock = Instant::now();
-        let keys = BootstrapKeys::generate(&secret, &[&bootstrapper], &KeyRequest::new()).expect("secure keys");
+        let keys =
+            BootstrapKeys::generate(&secret, &[&bootstrapper], &KeyRequest::new()).expect("secure keys");
         let keygen = clock.elapsed().as_secs_f64();
         let clock = Instant::now();
         bootstrapper.prepare().expect("plaintexts that fit");

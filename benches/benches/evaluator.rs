@@ -1,16 +1,18 @@
-//! Levelled operations: `evaluator/<operation>/<degree>`, on the chain that the peers are measured on.
+//! Levelled operations: `evaluator/<operation>/<degree>`, on the chain that the peers are measured
+//! on.
 //!
-//! N = 2^16 has 24 levels of 45 bits and 3 digits; 2^15 has 16 levels and 2^14 has 8, which are below 128-bit security
-//! and only there because the peers were measured so. Variants: `/level<l>` at lower levels with keys cut to them (2^16 only),
-//! `/expanded`, `/packed` and `/seeded` with keys in those forms where they are not the fastest.
+//! N = 2^16 has 24 levels of 45 bits and 3 digits; 2^15 has 16 levels and 2^14 has 8, which are
+//! below 128-bit security and only there because the peers were measured so. Variants: `/level<l>`
+//! at lower levels with keys cut to them (2^16 only), `/expanded`, `/packed` and `/seeded` with
+//! keys in those forms where they are not the fastest.
 
 use std::hint::black_box;
 use std::time::Duration;
 
 use cipherlm_ckks::ring::Seed;
 use cipherlm_ckks::{
-    Ciphertext, Complex64, Error, Evaluator, GaloisElement, KeyForm, KeyRequest, KeySet, KeyShape, Params, Plaintext,
-    SecretKey, presets,
+    Ciphertext, Complex64, Error, Evaluator, GaloisElement, KeyForm, KeyRequest, KeySet, KeyShape, Params,
+    Plaintext, SecretKey, presets,
 };
 use criterion::measurement::WallTime;
 use criterion::{BenchmarkGroup, BenchmarkId, Criterion, criterion_group, criterion_main};
@@ -30,8 +32,11 @@ struct Setup {
 
 impl Setup {
     fn new(degree: usize, levels: usize) -> Result<Self, Error> {
-        let params =
-            if degree == 1 << 16 { presets::levels24_scale45() } else { presets::insecure::benchmark(degree, levels) }?;
+        let params = if degree == 1 << 16 {
+            presets::levels24_scale45()
+        } else {
+            presets::insecure::benchmark(degree, levels)
+        }?;
         let secret = SecretKey::from_seed(&params, Seed::from_bytes([1; 32]))?;
         let top = params.max_level();
         let mut request = KeyRequest::new();
@@ -79,7 +84,9 @@ impl Setup {
             product.level(),
             cipherlm_benches::peak_rss_bytes(),
         );
-        for operation in ["rotate", "hoisted8", "mul_plain_rescale", "encode", "encrypt", "decrypt_decode", "add"] {
+        for operation in
+            ["rotate", "hoisted8", "mul_plain_rescale", "encode", "encrypt", "decrypt_decode", "add"]
+        {
             cipherlm_benches::metrics(&format!("evaluator/{operation}/{degree}"), &params);
         }
         for form in [KeyForm::Expanded, KeyForm::Packed, KeyForm::Seeded] {
@@ -169,8 +176,8 @@ fn evaluator(c: &mut Criterion) {
         let (params, e) = (&s.params, &s.evaluator);
         let top = params.max_level();
         let elements = STEPS.map(|step| GaloisElement::rotation(params, step));
-        let plaintext =
-            Plaintext::encode(params, &s.values[1], params.slots(), params.rescale_factor(top)).expect("encode");
+        let plaintext = Plaintext::encode(params, &s.values[1], params.slots(), params.rescale_factor(top))
+            .expect("encode");
         let lifted = plaintext.lift(params.limbs(top)).expect("lift");
         group.bench_function(BenchmarkId::new("mul_relin_rescale", degree), |bench| {
             bench.iter(|| e.mul_relin_rescale(black_box(a), b).expect("product"));
@@ -187,7 +194,8 @@ fn evaluator(c: &mut Criterion) {
             });
         });
         group.bench_function(BenchmarkId::new("mul_plain_rescale", degree), |bench| {
-            bench.iter(|| e.rescale(&e.mul_lifted(black_box(a), &lifted).expect("product")).expect("rescale"));
+            bench
+                .iter(|| e.rescale(&e.mul_lifted(black_box(a), &lifted).expect("product")).expect("rescale"));
         });
         group.bench_function(BenchmarkId::new("encode", degree), |bench| {
             bench.iter(|| {

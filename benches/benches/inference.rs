@@ -1,4 +1,5 @@
-//! Group `inference`: two encrypted forward passes of the shipped model, keys made once; needs about 16 GiB.
+//! Group `inference`: two encrypted forward passes of the shipped model, keys made once; needs
+//! about 16 GiB.
 
 use cipherlm_benches::forward::{Request, Subject, passes, peak_rss_bytes, record};
 use std::error::Error;

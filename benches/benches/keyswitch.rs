@@ -1,11 +1,15 @@
-//! One key switch as the level falls, with keys cut to the level: `keyswitch/rotate/<degree>/level<l>`, and at the top, where keys
-//! are largest: `keyswitch/one_of_many/<degree>` (four ciphertexts under one key) and `keyswitch/generate/<degree>` (making a key).
+//! One key switch as the level falls, with keys cut to the level:
+//! `keyswitch/rotate/<degree>/level<l>`, and at the top, where keys are largest:
+//! `keyswitch/one_of_many/<degree>` (four ciphertexts under one key) and
+//! `keyswitch/generate/<degree>` (making a key).
 
 use std::hint::black_box;
 use std::time::Duration;
 
 use cipherlm_ckks::ring::Seed;
-use cipherlm_ckks::{Complex64, Evaluator, GaloisElement, KeyPurpose, KeySet, KeyShape, Plaintext, SecretKey, presets};
+use cipherlm_ckks::{
+    Complex64, Evaluator, GaloisElement, KeyPurpose, KeySet, KeyShape, Plaintext, SecretKey, presets,
+};
 use criterion::{BenchmarkId, Criterion, criterion_group, criterion_main};
 
 fn keyswitch(c: &mut Criterion) {
@@ -33,13 +37,16 @@ fn keyswitch(c: &mut Criterion) {
             shape.digits(&params).len(),
             shape.stored_bytes(&params),
         );
-        group.bench_function(id, |bench| bench.iter(|| evaluator.rotate(black_box(&a), 1).expect("rotation")));
+        group
+            .bench_function(id, |bench| bench.iter(|| evaluator.rotate(black_box(&a), 1).expect("rotation")));
         if level == 24 {
             group.bench_function(BenchmarkId::new("generate", degree), |bench| {
                 bench.iter(|| secret.switching_key(KeyPurpose::Galois(element), shape).expect("key"));
             });
             group.bench_function(BenchmarkId::new("one_of_many", degree), |bench| {
-                bench.iter(|| evaluator.rotate_many_ciphertexts(&[&a, &a, &a, &a], element).expect("rotations"));
+                bench.iter(|| {
+                    evaluator.rotate_many_ciphertexts(&[&a, &a, &a, &a], element).expect("rotations")
+                });
             });
         }
     }

@@ -1,8 +1,11 @@
-//! Linear transforms on ciphertexts: `linear/<operation>/<degree>`, 8 levels of 45 bits, one level spent.
+//! Linear transforms on ciphertexts: `linear/<operation>/<degree>`, 8 levels of 45 bits, one level
+//! spent.
 //!
-//! - `token_matmul_128`: every token's 128 features times a 128 x 128 matrix (255 masked diagonals of period 128);
+//! - `token_matmul_128`: every token's 128 features times a 128 x 128 matrix (255 masked diagonals
+//!   of period 128);
 //! - `dense_64`: a dense complex 64 x 64 product (64 diagonals);
-//! - `block_sum_64`: the sum over 64 consecutive slots, everywhere in its block, hoisted two bits at a time;
+//! - `block_sum_64`: the sum over 64 consecutive slots, everywhere in its block, hoisted two bits
+//!   at a time;
 //! - `inner_products_32`: 32 packed inner products over blocks of 64 slots.
 
 use cipherlm_ckks::linear::{BlockSums, LinearTransform, TokenLayout};
@@ -22,7 +25,8 @@ fn value(row: usize, column: usize) -> f64 {
     ((row * 37 + column * 61 + 7) % 97) as f64 / 48.5 - 1.0
 }
 
-/// The circuits that are timed, written once for the dry run (which finds the keys) and the ciphertexts.
+/// The circuits that are timed, written once for the dry run (which finds the keys) and the
+/// ciphertexts.
 struct Circuits {
     token: LinearTransform,
     dense: LinearTransform,
@@ -34,8 +38,9 @@ impl Circuits {
     fn new(slots: usize) -> SlotResult<Self> {
         let weights: Vec<Vec<f64>> =
             (0..FEATURES).map(|i| (0..FEATURES).map(|o| value(i, o) / FEATURES as f64).collect()).collect();
-        let rows: Vec<Vec<Complex64>> =
-            (0..64).map(|r| (0..64).map(|c| Complex64::new(value(r, c), value(c, r)) / 64.0).collect()).collect();
+        let rows: Vec<Vec<Complex64>> = (0..64)
+            .map(|r| (0..64).map(|c| Complex64::new(value(r, c), value(c, r)) / 64.0).collect())
+            .collect();
         Ok(Self {
             token: TokenLayout::new(slots, FEATURES)?.matmul(&weights)?,
             dense: LinearTransform::from_matrix(slots, &rows)?,
@@ -86,7 +91,10 @@ fn linear(c: &mut Criterion) {
             }
         };
         let mut group = c.benchmark_group("linear");
-        group.sample_size(10).warm_up_time(Duration::from_millis(100)).measurement_time(Duration::from_secs(2));
+        group
+            .sample_size(10)
+            .warm_up_time(Duration::from_millis(100))
+            .measurement_time(Duration::from_secs(2));
         group.bench_function(format!("token_matmul_128/{degree}"), |b| {
             b.iter(|| black_box(machine.linear_transform(&x, &circuits.token)).is_ok())
         });

@@ -1,5 +1,6 @@
-//! Negacyclic transforms of one residue polynomial in cache, on the kernel chosen for this CPU. Primes of 45 bits are those that
-//! ciphertexts are made of; the base and the special primes have 50, and some kernels treat them differently.
+//! Negacyclic transforms of one residue polynomial in cache, on the kernel chosen for this CPU.
+//! Primes of 45 bits are those that ciphertexts are made of; the base and the special primes have
+//! 50, and some kernels treat them differently.
 
 use std::hint::black_box;
 use std::time::Duration;

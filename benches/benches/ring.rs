@@ -1,11 +1,14 @@
-//! Operations on many limbs at degree 2^16, where memory counts. Times are per limb unless the id says otherwise.
+//! Operations on many limbs at degree 2^16, where memory counts. Times are per limb unless the id
+//! says otherwise.
 
 use std::hint::black_box;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use cipherlm_benches::{aligned, metrics, scattered};
-use cipherlm_ring::{Coeff, Domain, Eval, Kernel, Limbs, PackedPair, Poly, Ring, key_product, ntt_primes, primes_near};
+use cipherlm_ring::{
+    Coeff, Domain, Eval, Kernel, Limbs, PackedPair, Poly, Ring, key_product, ntt_primes, primes_near,
+};
 use criterion::{Criterion, criterion_group, criterion_main};
 
 const DEGREE: usize = 1 << 16;
@@ -14,7 +17,8 @@ fn ring_of(primes: usize) -> Arc<Ring> {
     Ring::new(DEGREE, &ntt_primes(DEGREE, 50, primes, &[]).expect("enough primes")).expect("a ring")
 }
 
-/// A ring with primes as in a chain for N = 2^16: seven of 45 bits to three of 50 (the base and the special ones).
+/// A ring with primes as in a chain for N = 2^16: seven of 45 bits to three of 50 (the base and the
+/// special ones).
 fn chain_of(primes: usize) -> Arc<Ring> {
     let mut chain = ntt_primes(DEGREE, 50, primes * 3 / 10, &[]).expect("enough primes");
     chain.extend(primes_near(DEGREE, 45.0, primes - chain.len(), &[]).expect("enough primes"));
@@ -41,8 +45,13 @@ fn stream(c: &mut Criterion) {
         c.bench_function(&id, |b| {
             b.iter(|| {
                 next = (next + 1) % 30;
-                let (table, limb) = (ring.ntt_table(next).expect("a limb"), poly.limb_mut(next).expect("a limb"));
-                if inverse { (kernel.ntt_inverse)(table, limb, 1.0) } else { (kernel.ntt_forward)(table, limb) }
+                let (table, limb) =
+                    (ring.ntt_table(next).expect("a limb"), poly.limb_mut(next).expect("a limb"));
+                if inverse {
+                    (kernel.ntt_inverse)(table, limb, 1.0)
+                } else {
+                    (kernel.ntt_forward)(table, limb)
+                }
             });
         });
     }
@@ -74,13 +83,16 @@ fn extend(c: &mut Criterion) {
     let extension = ring.extension(&from, &to).expect("an extension");
     let id = format!("ring/extend_7_27/{DEGREE}");
     metrics(&id, "7 to 27 limbs, all of them");
-    c.bench_function(&id, |b| b.iter(|| extension.apply_into(black_box(&source), &mut target).expect("same ring")));
+    c.bench_function(&id, |b| {
+        b.iter(|| extension.apply_into(black_box(&source), &mut target).expect("same ring"))
+    });
 }
 
 /// One limb of both accumulators.
 type Pair<'a> = [&'a mut [f64]; 2];
 
-/// Four digits against both halves of a key of 28 limbs: 117 MB, packed 92 MB for primes of 50 bits.
+/// Four digits against both halves of a key of 28 limbs: 117 MB, packed 92 MB for primes of 50
+/// bits.
 fn inner(c: &mut Criterion) {
     const LIMBS: usize = 28;
     let ring = ring_of(LIMBS);
@@ -114,7 +126,8 @@ fn inner(c: &mut Criterion) {
             (kernel.inner_product_packed)(ring.modulus(limb).expect("a limb"), out0, out1, &hot, &keys);
         });
         timed(format!("{id}/expanded"), "expanded", &mut |limb, [out0, out1]| {
-            let half = |h: usize| key.iter().map(|pair| pair[h].limb(limb).expect("a limb")).collect::<Vec<_>>();
+            let half =
+                |h: usize| key.iter().map(|pair| pair[h].limb(limb).expect("a limb")).collect::<Vec<_>>();
             let modulus = ring.modulus(limb).expect("a limb");
             (kernel.inner_product2)(modulus, out0, out1, &hot, &half(0), &half(1));
         });
@@ -143,8 +156,12 @@ fn pointwise(c: &mut Criterion) {
     let [mut a, mut x, mut y] = [0, 1, 2].map(|_| scattered(DEGREE + 8, modulus.value()));
     let [a, x, y] = [&mut a, &mut x, &mut y].map(|buffer| aligned(buffer, DEGREE));
     let automorphism = ring.automorphism(5).expect("odd");
-    c.bench_function(&format!("ring/add/{DEGREE}"), |b| b.iter(|| (kernel.add)(modulus, black_box(&mut *a), x)));
-    c.bench_function(&format!("ring/mul/{DEGREE}"), |b| b.iter(|| (kernel.mul)(modulus, black_box(&mut *a), x)));
+    c.bench_function(&format!("ring/add/{DEGREE}"), |b| {
+        b.iter(|| (kernel.add)(modulus, black_box(&mut *a), x))
+    });
+    c.bench_function(&format!("ring/mul/{DEGREE}"), |b| {
+        b.iter(|| (kernel.mul)(modulus, black_box(&mut *a), x))
+    });
     c.bench_function(&format!("ring/mul_add/{DEGREE}"), |b| {
         b.iter(|| (kernel.mul_add)(modulus, black_box(&mut *a), x, y))
     });

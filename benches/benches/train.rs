@@ -1,4 +1,5 @@
-//! `train/2x128`, `train/4x256`: one optimiser step of 16 x 128 tokens, forward, backward and AdamW; throughput in tokens.
+//! `train/2x128`, `train/4x256`: one optimiser step of 16 x 128 tokens, forward, backward and
+//! AdamW; throughput in tokens.
 
 use std::hint::black_box;
 

@@ -1,6 +1,8 @@
-//! Whole forward passes, for the groups that criterion cannot time: it wants ten samples at least, and one takes half a minute.
+//! Whole forward passes, for the groups that criterion cannot time: it wants ten samples at least,
+//! and one takes half a minute.
 //!
-//! Results are written where and as criterion writes its own, with as many samples as were really taken.
+//! Results are written where and as criterion writes its own, with as many samples as were really
+//! taken.
 
 use std::error::Error;
 use std::path::{Path, PathBuf};
@@ -31,7 +33,9 @@ impl Request {
 
     /// Whether any benchmark of a group may be wanted.
     pub fn wants_group(&self, group: &str) -> bool {
-        self.filter.as_ref().is_none_or(|filter| filter.starts_with(group) || group.starts_with(filter.as_str()))
+        self.filter
+            .as_ref()
+            .is_none_or(|filter| filter.starts_with(group) || group.starts_with(filter.as_str()))
     }
 
     /// Whether a benchmark is wanted.
@@ -61,7 +65,8 @@ pub struct Subject {
 }
 
 impl Subject {
-    /// The shipped model and the first `tokens` tokens of a story: random ones would leave the ranges it is certified for.
+    /// The shipped model and the first `tokens` tokens of a story: random ones would leave the
+    /// ranges it is certified for.
     ///
     /// # Errors
     /// Unreadable files; a story too short.
@@ -88,7 +93,8 @@ impl Subject {
     }
 }
 
-/// Runs `count` encrypted passes at N = 2^16, or in smoke mode one of a small model in a small insecure ring.
+/// Runs `count` encrypted passes at N = 2^16, or in smoke mode one of a small model in a small
+/// insecure ring.
 ///
 /// # Errors
 /// Whatever planning, key generation or the run refuse; an error above the paper's bound.
@@ -143,7 +149,10 @@ pub fn record(id: &str, seconds: &[f64]) -> std::io::Result<()> {
     std::fs::write(dir.join("benchmark.json"), format!("{{\"full_id\":\"{id}\"}}"))?;
     let ones = vec!["1.0"; seconds.len()].join(",");
     let times: Vec<String> = seconds.iter().map(|s| format!("{}", s * 1e9)).collect();
-    std::fs::write(dir.join("sample.json"), format!("{{\"iters\":[{ones}],\"times\":[{}]}}", times.join(",")))?;
+    std::fs::write(
+        dir.join("sample.json"),
+        format!("{{\"iters\":[{ones}],\"times\":[{}]}}", times.join(",")),
+    )?;
     println!("{id}: {}", seconds.iter().map(|s| format!("{s:.3} s")).collect::<Vec<_>>().join(", "));
     Ok(())
 }

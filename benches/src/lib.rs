@@ -7,7 +7,8 @@ pub fn scattered(len: usize, q: u64) -> Vec<f64> {
     (1..=len as u64).map(|i| (i.wrapping_mul(0x9E37_79B9_7F4A_7C15) % q) as f64).collect()
 }
 
-/// `len` values from the first cache-line boundary of a buffer that has room for it: how the library lays out limbs.
+/// `len` values from the first cache-line boundary of a buffer that has room for it: how the
+/// library lays out limbs.
 pub fn aligned(buffer: &mut [f64], len: usize) -> &mut [f64] {
     let start = buffer.as_ptr().align_offset(64);
     &mut buffer[start..start + len]

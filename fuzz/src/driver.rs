@@ -48,7 +48,12 @@ impl Tally {
 }
 
 /// Fuzzes the targets, prints a line for each; false if there were faults.
-pub(crate) fn run(names: &[&str], limits: &Limits, jobs: Option<usize>, out: Option<&Path>) -> anyhow::Result<bool> {
+pub(crate) fn run(
+    names: &[&str],
+    limits: &Limits,
+    jobs: Option<usize>,
+    out: Option<&Path>,
+) -> anyhow::Result<bool> {
     let start = Instant::now();
     let queue: Mutex<VecDeque<&str>> = Mutex::new(names.iter().copied().collect());
     let done: Mutex<Vec<(&str, Tally)>> = Mutex::default();
@@ -134,15 +139,21 @@ fn fuzz(name: &str, limits: &Limits) -> anyhow::Result<Tally> {
 /// One process; true if it died and has to be started again.
 fn live(name: &str, limits: &Limits, total: &mut Tally) -> anyhow::Result<bool> {
     let mut command = Command::new("sh");
-    command.args(["-c", &format!("ulimit -v {ADDRESS_SPACE}; exec \"$0\" \"$@\"")]).arg(std::env::current_exe()?);
+    command
+        .args(["-c", &format!("ulimit -v {ADDRESS_SPACE}; exec \"$0\" \"$@\"")])
+        .arg(std::env::current_exe()?);
     command.args(["--child", "--target", name, "--seed", &limits.seed.to_string()]);
     command.args(["--seconds", &limits.seconds.to_string(), "--inputs", &limits.inputs.to_string()]);
     command.args(limits.renew.then_some("--renew")).env("RAYON_NUM_THREADS", "1");
-    let mut child =
-        command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().context("the child could not be started")?;
+    let mut child = command
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .context("the child could not be started")?;
     let output = child.stdout.take().context("no output from the child")?;
     let errors = child.stderr.take().context("no errors from the child")?;
-    let errors = std::thread::spawn(move || BufReader::new(errors).lines().map_while(Result::ok).collect::<Vec<_>>());
+    let errors =
+        std::thread::spawn(move || BufReader::new(errors).lines().map_while(Result::ok).collect::<Vec<_>>());
     let (mut life, mut done, start) = (Tally::default(), false, Instant::now());
     for line in BufReader::new(output).lines() {
         let Ok(report) = serde_json::from_str::<Value>(&line?) else { continue };

@@ -79,7 +79,8 @@ fn execute(target: &dyn Target, input: &[u8]) -> Outcome {
     match verdict {
         Err(_) => Outcome::Fault("panic", LAST_PANIC.lock().unwrap_or_else(PoisonError::into_inner).clone()),
         Ok(_) if probe.peak > ceiling => {
-            let text = format!("{} bytes of memory for {} of input; at most {ceiling}", probe.peak, input.len());
+            let text =
+                format!("{} bytes of memory for {} of input; at most {ceiling}", probe.peak, input.len());
             Outcome::Fault("memory", text)
         }
         Ok(Verdict::Wrong(text)) => Outcome::Fault("wrong", text),
@@ -88,7 +89,8 @@ fn execute(target: &dyn Target, input: &[u8]) -> Outcome {
     }
 }
 
-/// The message without what stands in the input: numbers, hashes, quotations. Two inputs of one class tell us the same.
+/// The message without what stands in the input: numbers, hashes, quotations. Two inputs of one
+/// class tell us the same.
 fn class(text: &str) -> String {
     const LONGEST: usize = 120;
     let quote = |c: char| matches!(c, '"' | '`' | '\'');
@@ -96,7 +98,8 @@ fn class(text: &str) -> String {
     let hex = |word: &str| word.len() >= 8 && word.bytes().all(|b| b.is_ascii_hexdigit());
     let mut words: Vec<&str> = Vec::new();
     for word in said.split_whitespace() {
-        let word = if word.bytes().any(|b| b.is_ascii_digit() || !b.is_ascii()) || hex(word) { "#" } else { word };
+        let word =
+            if word.bytes().any(|b| b.is_ascii_digit() || !b.is_ascii()) || hex(word) { "#" } else { word };
         if words.last() != Some(&word) || word != "#" {
             words.push(word);
         }
@@ -215,7 +218,8 @@ pub(crate) fn child(name: &str, limits: &Limits) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Seeds must be valid, and sealing them again must change nothing: otherwise every input fails at the outer gate.
+/// Seeds must be valid, and sealing them again must change nothing: otherwise every input fails at
+/// the outer gate.
 fn check_seeds(target: &dyn Target, seeds: &[Vec<u8>]) -> anyhow::Result<()> {
     for seed in seeds {
         let mut again = seed.clone();

@@ -1,12 +1,14 @@
 //! Structured fuzzing of every parser and every file of ours, in process, on stable Rust.
 //!
-//! Inputs start from valid objects, are edited with knowledge of their format, and get their hashes right again, so that they pass
-//! the outer gates. An input passes if it is refused by a typed error, or accepted and written again as the same object. A panic, a
-//! hang, memory beyond what the header allows, and an accepted object that comes back as another one are faults; each is saved under
-//! `target/fuzz`.
+//! Inputs start from valid objects, are edited with knowledge of their format, and get their hashes
+//! right again, so that they pass the outer gates. An input passes if it is refused by a typed
+//! error, or accepted and written again as the same object. A panic, a hang, memory beyond what the
+//! header allows, and an accepted object that comes back as another one are faults; each is saved
+//! under `target/fuzz`.
 //!
-//! One process fuzzes one target: a crash ends that process only, and the input that caused it is in a file by then. Inputs whose
-//! outcome is new (another error, another panic) join the pool from which later inputs are made.
+//! One process fuzzes one target: a crash ends that process only, and the input that caused it is
+//! in a file by then. Inputs whose outcome is new (another error, another panic) join the pool from
+//! which later inputs are made.
 
 mod corpus;
 mod driver;

@@ -1,11 +1,12 @@
-//! One build: every everyday command selects the same packages in the same profile, so that cargo resolves the same
-//! features and compiles each package once for demo, tests, benches and CI.
+//! One build: every everyday command selects the same packages in the same profile, so that cargo
+//! resolves the same features and compiles each package once for demo, tests, benches and CI.
 
 use std::path::PathBuf;
 use xshell::{Shell, cmd};
 
 /// All but the crate that builds burn, in the one optimised profile.
-pub(crate) const EVERYDAY: [&str; 5] = ["--locked", "--release", "--workspace", "--exclude", "cipherlm-train"];
+pub(crate) const EVERYDAY: [&str; 5] =
+    ["--locked", "--release", "--workspace", "--exclude", "cipherlm-train"];
 
 /// All of it, burn included: lints and documentation.
 pub(crate) const WHOLE: [&str; 5] =

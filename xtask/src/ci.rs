@@ -32,9 +32,12 @@ pub(crate) fn run(sh: &Shell) -> anyhow::Result<()> {
         Ok(cmd!(sh, "cargo test {EVERYDAY...} {args...}").ignore_stdout().run()?)
     })?;
     step("tests", &|| crate::test::run(sh, &crate::flags::Test { slow: false, full: false, train: true }))?;
-    let second = Fuzz { target: None, seconds: Some(1.0), inputs: None, seed: None, json: None, renew: false };
+    let second =
+        Fuzz { target: None, seconds: Some(1.0), inputs: None, seed: None, json: None, renew: false };
     step("fuzz", &|| crate::fuzz::run(sh, &second))?;
-    step("soak", &|| crate::soak::run(sh, &Soak { seconds: Some(25.0), seed: None, train: false, json: None }))?;
+    step("soak", &|| {
+        crate::soak::run(sh, &Soak { seconds: Some(25.0), seed: None, train: false, json: None })
+    })?;
     println!("\nCI took {:.0} s:", start.elapsed().as_secs_f64());
     for (name, seconds) in timings {
         println!("  {name:<18} {seconds:>6.0} s");

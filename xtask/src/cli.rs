@@ -1,4 +1,5 @@
-//! The commands that are the `cipherlm` tool's own, started with the right build profile and features.
+//! The commands that are the `cipherlm` tool's own, started with the right build profile and
+//! features.
 
 use crate::flags::{Demo, Profile, Train};
 use xshell::{Shell, cmd};
@@ -37,8 +38,11 @@ pub(crate) fn profile(sh: &Shell, flags: &Profile) -> anyhow::Result<()> {
 pub(crate) fn train(sh: &Shell, flags: &Train) -> anyhow::Result<()> {
     let config = &flags.config;
     let resume = flags.resume.then_some("--resume");
-    Ok(cmd!(sh, "cargo run --quiet --locked --release -p cipherlm --features train -- train {config} {resume...}")
-        .run()?)
+    Ok(cmd!(
+        sh,
+        "cargo run --quiet --locked --release -p cipherlm --features train -- train {config} {resume...}"
+    )
+    .run()?)
 }
 
 fn push(args: &mut Vec<String>, name: &str, value: Option<&String>) {

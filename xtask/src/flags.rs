@@ -5,7 +5,8 @@ use std::path::PathBuf;
 xflags::xflags! {
     /// The project's own commands.
     cmd xtask {
-        /// Runs the shipped model on a prompt under encryption at 128-bit parameters and checks the answer.
+        /// Runs the shipped model on a prompt under encryption at 128-bit parameters and checks the
+        /// answer.
         cmd demo {
             /// The text to continue.
             optional --prompt text: String
@@ -22,11 +23,13 @@ xflags::xflags! {
             /// Parameter set: n16 (default) or n16-fast, both 128-bit secure.
             optional --profile name: String
         }
-        /// Runs the tests; the default tier needs no data, no network, no burn and under 10 minutes.
+        /// Runs the tests; the default tier needs no data, no network, no burn and under 10
+        /// minutes.
         cmd test {
             /// Also the tests named `slow_*` (bootstraps on small insecure rings, longer training).
             optional --slow
-            /// Also the tests named `slow_*` and `full_*` (N = 2^16, gigabytes of memory, one at a time).
+            /// Also the tests named `slow_*` and `full_*` (N = 2^16, gigabytes of memory, one at a
+            /// time).
             optional --full
             /// Also the training tier, which builds burn: minutes more.
             optional --train
@@ -38,7 +41,8 @@ xflags::xflags! {
             /// Seed of the case generator, to repeat a run.
             optional --seed s: u64
         }
-        /// Runs criterion groups: ntt ring keyswitch evaluator linear bootstrap approx layers inference train.
+        /// Runs criterion groups: ntt ring keyswitch evaluator linear bootstrap approx layers
+        /// inference train.
         cmd bench {
             /// The group; all of them but `train` when absent.
             optional group: String
@@ -61,7 +65,8 @@ xflags::xflags! {
             optional --model name: String
             /// Prompt length (default 128).
             optional --length l: usize
-            /// Count the instructions of one bench group under valgrind instead: repeatable on a noisy machine.
+            /// Count the instructions of one bench group under valgrind instead: repeatable on a
+            /// noisy machine.
             optional --callgrind group: String
             /// Where to write the profile as JSON.
             optional --json file: PathBuf
@@ -80,7 +85,8 @@ xflags::xflags! {
             optional --quick
             /// Output folder (default target/experiments).
             optional --out dir: PathBuf
-            /// Row means of a trained model for `division`: numbers in [0, 1], separated by white space.
+            /// Row means of a trained model for `division`: numbers in [0, 1], separated by white
+            /// space.
             optional --rows file: PathBuf
         }
         /// Trains a model from a configuration file; builds burn the first time.
@@ -90,7 +96,8 @@ xflags::xflags! {
             /// Go on from the last checkpoint.
             optional --resume
         }
-        /// Writes the tables of docs/*.md again from the results in docs/results; `tidy` refuses documents that differ.
+        /// Writes the tables of docs/*.md again from the results in docs/results; `tidy` refuses
+        /// documents that differ.
         cmd tables {}
         /// Fuzzes every parser and every file of ours; a fault is saved under target/fuzz.
         cmd fuzz {
@@ -107,7 +114,8 @@ xflags::xflags! {
             /// Write the committed corpus again from what this run finds.
             optional --renew
         }
-        /// Does a test fail when the code is wrong? cargo-mutants over the modules where faults do not show in results.
+        /// Does a test fail when the code is wrong? cargo-mutants over the modules where faults do
+        /// not show in results.
         cmd mutants {
             /// Only this part of the mutants: `0/8`.
             optional --shard part: String
@@ -122,7 +130,8 @@ xflags::xflags! {
             /// Where to write the counts as JSON.
             optional --json file: PathBuf
         }
-        /// Kills the program, fills its disk and damages its files, in insecure rings: no wrong answer, no panic, no lost work.
+        /// Kills the program, fills its disk and damages its files, in insecure rings: no wrong
+        /// answer, no panic, no lost work.
         cmd soak {
             /// Stop after about so many seconds (default: 50 kills of each command, every damage).
             optional --seconds n: f64

@@ -27,8 +27,8 @@ pub(crate) fn describe() -> String {
         .lines()
         .find_map(|l| l.strip_prefix("MemTotal:")?.trim().strip_suffix("kB")?.trim().parse::<u64>().ok())
         .map_or_else(|| "?".into(), |kib| format!("{:.0} GiB", kib as f64 / 1048576.0));
-    let forced =
-        std::env::var("CIPHERLM_KERNEL").map_or_else(|_| String::new(), |name| format!(", kernel {name} forced"));
+    let forced = std::env::var("CIPHERLM_KERNEL")
+        .map_or_else(|_| String::new(), |name| format!(", kernel {name} forced"));
     format!(
         "{} (family {}, model {}), {}{forced}, {cores} cores, {memory}",
         field("model name"),

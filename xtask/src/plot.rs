@@ -82,7 +82,8 @@ pub(crate) fn svg(title: &str, panels: &[Panel]) -> String {
         draw(&mut out, panel, LEFT + i as f64 * (WIDTH + GAP));
     }
     for (i, (name, colour, dash)) in entries.iter().enumerate() {
-        let (x, y) = (LEFT + (i % per_row) as f64 * column, TOP + HEIGHT + 64.0 + (i / per_row) as f64 * LEGEND_ROW);
+        let (x, y) =
+            (LEFT + (i % per_row) as f64 * column, TOP + HEIGHT + 64.0 + (i / per_row) as f64 * LEGEND_ROW);
         let style = stroke(*colour, *dash);
         let _ = writeln!(out, "<path class=\"line\" {style} d=\"M{x} {} h26\"/>", y - 4.0);
         let _ = writeln!(out, "<text x=\"{}\" y=\"{y}\">{}</text>", x + 33.0, escape(name));
@@ -96,24 +97,43 @@ fn draw(out: &mut String, panel: &Panel, left: f64) {
     let x = Range::new(panel.x.scale, points().map(|p| p.0));
     let y = Range::new(panel.y.scale, points().map(|p| p.1));
     let place = |p: &(f64, f64)| (left + WIDTH * x.unit(p.0), TOP + HEIGHT * (1.0 - y.unit(p.1)));
-    let _ = writeln!(out, "<text class=\"panel\" x=\"{left}\" y=\"{}\">{}</text>", TOP - 12.0, escape(&panel.title));
+    let _ = writeln!(
+        out,
+        "<text class=\"panel\" x=\"{left}\" y=\"{}\">{}</text>",
+        TOP - 12.0,
+        escape(&panel.title)
+    );
     for tick in x.ticks() {
         let at = left + WIDTH * x.unit(tick);
         let _ = writeln!(out, "<path class=\"grid\" d=\"M{at:.1} {TOP} v{HEIGHT}\"/>");
         let label = number(panel.x.scale, tick);
-        let _ =
-            writeln!(out, "<text text-anchor=\"middle\" x=\"{at:.1}\" y=\"{}\">{label}</text>", TOP + HEIGHT + 17.0);
+        let _ = writeln!(
+            out,
+            "<text text-anchor=\"middle\" x=\"{at:.1}\" y=\"{}\">{label}</text>",
+            TOP + HEIGHT + 17.0
+        );
     }
     for tick in y.ticks() {
         let at = TOP + HEIGHT * (1.0 - y.unit(tick));
         let _ = writeln!(out, "<path class=\"grid\" d=\"M{left} {at:.1} h{WIDTH}\"/>");
         let label = number(panel.y.scale, tick);
-        let _ = writeln!(out, "<text text-anchor=\"end\" x=\"{}\" y=\"{:.1}\">{label}</text>", left - 7.0, at + 4.0);
+        let _ = writeln!(
+            out,
+            "<text text-anchor=\"end\" x=\"{}\" y=\"{:.1}\">{label}</text>",
+            left - 7.0,
+            at + 4.0
+        );
     }
-    let _ = writeln!(out, "<rect class=\"frame\" x=\"{left}\" y=\"{TOP}\" width=\"{WIDTH}\" height=\"{HEIGHT}\"/>");
+    let _ = writeln!(
+        out,
+        "<rect class=\"frame\" x=\"{left}\" y=\"{TOP}\" width=\"{WIDTH}\" height=\"{HEIGHT}\"/>"
+    );
     let (middle, below) = (left + WIDTH / 2.0, TOP + HEIGHT + 37.0);
-    let _ =
-        writeln!(out, "<text text-anchor=\"middle\" x=\"{middle}\" y=\"{below}\">{}</text>", escape(&panel.x.label));
+    let _ = writeln!(
+        out,
+        "<text text-anchor=\"middle\" x=\"{middle}\" y=\"{below}\">{}</text>",
+        escape(&panel.x.label)
+    );
     let (side, centre) = (left - 54.0, TOP + HEIGHT / 2.0);
     let _ = writeln!(
         out,
@@ -121,7 +141,8 @@ fn draw(out: &mut String, panel: &Panel, left: f64) {
         escape(&panel.y.label)
     );
     for series in &panel.series {
-        let path: Vec<String> = series.points.iter().map(place).map(|(px, py)| format!("{px:.1} {py:.1}")).collect();
+        let path: Vec<String> =
+            series.points.iter().map(place).map(|(px, py)| format!("{px:.1} {py:.1}")).collect();
         let style = stroke(series.colour, series.dash);
         let _ = writeln!(out, "<path class=\"line\" {style} d=\"M{}\"/>", path.join(" L"));
         let fill = PALETTE[series.colour % PALETTE.len()];
@@ -252,6 +273,8 @@ mod tests {
     #[test]
     fn log_ticks_are_powers() {
         let range = Range::new(Scale::Log10, [2e-4, 0.5].into_iter());
-        assert!(range.ticks().iter().zip([1e-4, 1e-3, 1e-2, 0.1, 1.0]).all(|(a, b)| (a / b - 1.0).abs() < 1e-9));
+        assert!(
+            range.ticks().iter().zip([1e-4, 1e-3, 1e-2, 0.1, 1.0]).all(|(a, b)| (a / b - 1.0).abs() < 1e-9)
+        );
     }
 }

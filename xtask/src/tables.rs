@@ -1,7 +1,9 @@
-//! `cargo xtask tables`: the tables of our documents, made from results in files, so that a document cannot say what was not measured.
+//! `cargo xtask tables`: the tables of our documents, made from results in files, so that a
+//! document cannot say what was not measured.
 //!
-//! A document marks a table's place with `<!-- table: NAME -->` and `<!-- end -->`, each on a line of its own; what stands between is
-//! replaced. `docs/results/NAME.json` is what `cargo xtask bench --json`, `cargo xtask demo --json` or `cargo xtask profile --json` wrote.
+//! A document marks a table's place with `<!-- table: NAME -->` and `<!-- end -->`, each on a line
+//! of its own; what stands between is replaced. `docs/results/NAME.json` is what
+//! `cargo xtask bench --json`, `cargo xtask demo --json` or `cargo xtask profile --json` wrote.
 
 use crate::bench::{Row, human};
 use anyhow::{Context, bail};
@@ -30,8 +32,10 @@ pub(crate) fn stale(sh: &Shell, found: &mut Vec<String>) -> anyhow::Result<()> {
     for (file, old) in documents(sh)? {
         match render(sh, &file, &old) {
             Ok(new) if new == old => {}
-            Ok(_) => found
-                .push(format!("{}: its tables are not those of docs/results: `cargo xtask tables`", file.display())),
+            Ok(_) => found.push(format!(
+                "{}: its tables are not those of docs/results: `cargo xtask tables`",
+                file.display()
+            )),
             Err(error) => found.push(format!("{}: {error:#}", file.display())),
         }
     }
@@ -81,7 +85,8 @@ fn read(results: &Path, name: &str) -> anyhow::Result<Value> {
 
 /// A few rows of other results under names for people: ours, the peer of the same run, the ratio.
 fn selection(results: &Path, chosen: &Value) -> anyhow::Result<String> {
-    let mut out = String::from("| operation | ours | peer in the same run | ours / peer |\n|---|---|---|---|\n");
+    let mut out =
+        String::from("| operation | ours | peer in the same run | ours / peer |\n|---|---|---|---|\n");
     for row in chosen.as_array().context("`selection` is not a list")? {
         let text = |name: &str| row[name].as_str().with_context(|| format!("a selected row has no `{name}`"));
         let (label, file, id) = (text("label")?, text("file")?, text("id")?);
@@ -125,7 +130,8 @@ fn benches(rows: &[Row]) -> String {
         );
         if peers {
             let theirs: Vec<&Row> = rows.iter().filter(|r| r.peer.is_some() && r.id == ours.id).collect();
-            let join = |part: &dyn Fn(&Row) -> String| theirs.iter().map(|r| part(r)).collect::<Vec<_>>().join("; ");
+            let join =
+                |part: &dyn Fn(&Row) -> String| theirs.iter().map(|r| part(r)).collect::<Vec<_>>().join("; ");
             let _ = write!(
                 out,
                 " {} | {} |",
@@ -133,7 +139,8 @@ fn benches(rows: &[Row]) -> String {
                 join(&|r| format!("{:.2}", ours.median_ns / r.median_ns))
             );
         }
-        let metrics: Vec<String> = ours.metrics.iter().map(|(name, value)| format!("{name} {value}")).collect();
+        let metrics: Vec<String> =
+            ours.metrics.iter().map(|(name, value)| format!("{name} {value}")).collect();
         let _ = writeln!(out, " {} |", metrics.join(", "));
     }
     out
@@ -162,13 +169,23 @@ fn run_table(run: &Value) -> anyhow::Result<String> {
     fact("forward pass (predicted)", format!("{total:.1} s ({:.1} s)", number("seconds_predicted")?));
     fact("key generation", format!("{:.1} s", number("seconds_keygen")?));
     fact("bootstraps", format!("{}, by layer {}", number("bootstraps")?, run["bootstraps_by_layer"]));
-    fact("peak memory; keys stored", format!("{:.1} GiB; {:.2} GiB", gib("peak_rss_bytes")?, gib("key_bytes")?));
-    fact("logits: mean square error; largest", format!("{:.1e}; {:.1e}", number("mse")?, number("max_abs_error")?));
+    fact(
+        "peak memory; keys stored",
+        format!("{:.1} GiB; {:.2} GiB", gib("peak_rss_bytes")?, gib("key_bytes")?),
+    );
+    fact(
+        "logits: mean square error; largest",
+        format!("{:.1e}; {:.1e}", number("mse")?, number("max_abs_error")?),
+    );
     fact("same token as the clear polynomial model", format!("{:.0} %", 100.0 * number("top1_agree")?));
-    out.push_str("\n| operator | bootstraps apart | share | bootstraps charged | share |\n|---|---|---|---|---|\n");
-    let split = |name: &str| run[name].as_object().with_context(|| format!("no split `{name}` in the result"));
+    out.push_str(
+        "\n| operator | bootstraps apart | share | bootstraps charged | share |\n|---|---|---|---|---|\n",
+    );
+    let split =
+        |name: &str| run[name].as_object().with_context(|| format!("no split `{name}` in the result"));
     let (apart, charged) = (split("by_operator")?, split("bootstrap_attributed")?);
-    let mut names: Vec<(&String, f64)> = apart.iter().map(|(name, s)| (name, s.as_f64().unwrap_or(0.0))).collect();
+    let mut names: Vec<(&String, f64)> =
+        apart.iter().map(|(name, s)| (name, s.as_f64().unwrap_or(0.0))).collect();
     names.sort_by(|a, b| b.1.total_cmp(&a.1));
     for (name, seconds) in names {
         let other = charged.get(name).and_then(Value::as_f64).unwrap_or(0.0);

@@ -16,7 +16,8 @@ struct Counts {
 }
 
 impl Counts {
-    /// Reads a closing line of the test runner: `test result: ok. 22 passed; 0 failed; 1 ignored; ...`.
+    /// Reads a closing line of the test runner:
+    /// `test result: ok. 22 passed; 0 failed; 1 ignored; ...`.
     fn parse(line: &str) -> Option<Self> {
         let words: Vec<&str> = line.strip_prefix("test result:")?.split_whitespace().collect();
         let number = |label: &str| {
@@ -54,8 +55,11 @@ pub(crate) const EXAMPLES: &[(&str, &str, Option<&[&str]>)] = &[
 /// Runs an example that was built, quietly unless it fails.
 fn run_example(sh: &Shell, name: &str, args: &[&str]) -> anyhow::Result<()> {
     let program = crate::build::target_dir(sh).join("release/examples").join(name);
-    let output =
-        Command::new(&program).args(args).current_dir(sh.current_dir()).output().context("it could not be started")?;
+    let output = Command::new(&program)
+        .args(args)
+        .current_dir(sh.current_dir())
+        .output()
+        .context("it could not be started")?;
     if !output.status.success() {
         bail!("{}: {}", output.status, String::from_utf8_lossy(&output.stderr));
     }
@@ -103,8 +107,14 @@ pub(crate) fn run(sh: &Shell, flags: &Test) -> anyhow::Result<()> {
     tally.step(sh, "libraries, binaries, suites, doc examples", &[&base[..], &EVERYDAY].concat())?;
     tally.examples(sh);
     if flags.train || flags.slow || flags.full {
-        println!("training tier: builds burn (about 160 packages, 6 minutes on two cores), then tests for a minute");
-        tally.step(sh, "training tier", &[&base[..], &["--locked", "--release", "-p", "cipherlm-train"]].concat())?;
+        println!(
+            "training tier: builds burn (about 160 packages, 6 minutes on two cores), then tests for a minute"
+        );
+        tally.step(
+            sh,
+            "training tier",
+            &[&base[..], &["--locked", "--release", "-p", "cipherlm-train"]].concat(),
+        )?;
     }
     let ignored = [&base[..], &EVERYDAY, &["--lib", "--tests", "--", "--ignored"]].concat();
     if flags.slow || flags.full {
@@ -136,7 +146,8 @@ pub(crate) fn prop(sh: &Shell, flags: &Prop) -> anyhow::Result<()> {
     finish(total, &failures, start)
 }
 
-/// Package and test target of every `prop_*.rs` and `prop_*/main.rs`, leaving out the crate that needs burn.
+/// Package and test target of every `prop_*.rs` and `prop_*/main.rs`, leaving out the crate that
+/// needs burn.
 fn property_suites(sh: &Shell) -> anyhow::Result<Vec<(String, String)>> {
     let mut suites = Vec::new();
     for crate_dir in sh.read_dir("crates")? {
@@ -155,8 +166,14 @@ fn property_suites(sh: &Shell) -> anyhow::Result<Vec<(String, String)>> {
     Ok(suites)
 }
 
-/// Runs cargo, shows its output as it comes, and adds up the `test result:` lines. False when it failed.
-fn cargo_counted(sh: &Shell, args: &[&str], env: &[(&str, String)], total: &mut Counts) -> anyhow::Result<bool> {
+/// Runs cargo, shows its output as it comes, and adds up the `test result:` lines. False when it
+/// failed.
+fn cargo_counted(
+    sh: &Shell,
+    args: &[&str],
+    env: &[(&str, String)],
+    total: &mut Counts,
+) -> anyhow::Result<bool> {
     let mut child = Command::new("cargo")
         .args(args)
         // The same cases every time; `cargo xtask prop` draws fresh ones.

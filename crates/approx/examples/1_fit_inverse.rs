@@ -12,7 +12,10 @@ fn main() -> Result<(), Error> {
     let function = Function::Inverse { shift };
     let choice = choose(function, &[domain], target)?;
     println!("{function} on {domain}, relative error {target:e}");
-    println!("{:28} {:>5} {:>7} {:>8} {:>6} {:>10}", "candidate", "depth", "mapped", "products", "relins", "error");
+    println!(
+        "{:28} {:>5} {:>7} {:>8} {:>6} {:>10}",
+        "candidate", "depth", "mapped", "products", "relins", "error"
+    );
     for row in &choice.table {
         let (cost, mapped) = (row.cost, row.depth_mapped);
         let (depth, products, relins) = (cost.depth, cost.products, cost.relinearisations);

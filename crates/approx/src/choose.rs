@@ -202,7 +202,12 @@ fn smooth(function: Function, domain: Interval, target: f64, measure: Measure) -
 }
 
 /// Compositions of odd stages of rising degree that reach the target.
-fn composites(negative: Interval, positive: Interval, target: f64, map: (f64, f64)) -> Result<Vec<Candidate>> {
+fn composites(
+    negative: Interval,
+    positive: Interval,
+    target: f64,
+    map: (f64, f64),
+) -> Result<Vec<Candidate>> {
     if negative.lo() != -positive.hi() || negative.hi() != -positive.lo() || positive.lo() <= 0.0 {
         let (value, expected) = (negative.hi(), "the mirror image of the positive one");
         return Err(Error::Parameter { what: "negative interval of a comparison", value, expected });
@@ -272,7 +277,11 @@ mod tests {
     fn comparisons_pick_a_composite() {
         let domain = [interval(-1.0, -1.0 / 64.0), interval(1.0 / 64.0, 1.0)];
         let choice = choose(Function::Sign, &domain, 1e-3).unwrap();
-        assert!(choice.scheme.max_error() <= 1e-3 && choice.scheme.depth() <= 9, "{:?}", choice.scheme.cost());
+        assert!(
+            choice.scheme.max_error() <= 1e-3 && choice.scheme.depth() <= 9,
+            "{:?}",
+            choice.scheme.cost()
+        );
     }
 
     #[test]
@@ -302,7 +311,10 @@ mod tests {
         let extreme = interval(1e-300, 1e300);
         for function in [Function::INVERSE, Function::InverseSqrt { shift: 0.0 }] {
             let refused = choose(function, &[extreme], 1e-3);
-            assert!(matches!(refused, Err(Error::NoScheme { .. } | Error::NotConverged { .. })), "{refused:?}");
+            assert!(
+                matches!(refused, Err(Error::NoScheme { .. } | Error::NotConverged { .. })),
+                "{refused:?}"
+            );
         }
         for shift in [f64::NAN, f64::INFINITY] {
             for function in [Function::Inverse { shift }, Function::InverseSqrt { shift }] {

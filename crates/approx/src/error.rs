@@ -15,7 +15,9 @@ pub enum Error {
         hi: f64,
     },
     /// An interval that doubles cannot map onto [-1, 1].
-    #[error("[{lo}, {hi}] is too narrow: the slope of its map onto [-1, 1] overflows a double; widen it or rescale")]
+    #[error(
+        "[{lo}, {hi}] is too narrow: the slope of its map onto [-1, 1] overflows a double; widen it or rescale"
+    )]
     TooNarrow {
         /// Lower end as given.
         lo: f64,
@@ -62,7 +64,9 @@ pub enum Error {
         x: f64,
     },
     /// The function has a pole or a branch point inside the domain.
-    #[error("{function} has a singularity at {at}, inside the domain [{lo}, {hi}]: move the domain away from it")]
+    #[error(
+        "{function} has a singularity at {at}, inside the domain [{lo}, {hi}]: move the domain away from it"
+    )]
     Pole {
         /// The function.
         function: String,
@@ -85,7 +89,9 @@ pub enum Error {
     },
     /// The error of the best polynomial of this degree is below what the working precision can
     /// resolve.
-    #[error("degree {degree} is too high for {bits} bits: the levelled error 2^{log2_error:.1} cannot be resolved")]
+    #[error(
+        "degree {degree} is too high for {bits} bits: the levelled error 2^{log2_error:.1} cannot be resolved"
+    )]
     PrecisionExhausted {
         /// Degree asked for.
         degree: usize,
@@ -110,7 +116,9 @@ pub enum Error {
         b_hi: f64,
     },
     /// Intervals of a domain that touch or are out of order.
-    #[error("intervals of a domain must be disjoint and ascending: one ends at {end}, the next begins at {begin}")]
+    #[error(
+        "intervals of a domain must be disjoint and ascending: one ends at {end}, the next begins at {begin}"
+    )]
     Overlap {
         /// Upper end of the earlier interval.
         end: f64,
@@ -152,7 +160,9 @@ pub enum Error {
         expected: &'static str,
     },
     /// A bound that could not be proved within the allowed number of pieces.
-    #[error("no proof of the bound {bound:e} after {pieces} pieces: near x = {at} only {proved:e} can be shown")]
+    #[error(
+        "no proof of the bound {bound:e} after {pieces} pieces: near x = {at} only {proved:e} can be shown"
+    )]
     NotProved {
         /// Bound to be proved.
         bound: f64,
@@ -172,7 +182,9 @@ pub enum Error {
         given: String,
     },
     /// No candidate reaches the target error.
-    #[error("no scheme for {function} reaches {target:e}; the best of {candidates} candidates reaches {best:e}")]
+    #[error(
+        "no scheme for {function} reaches {target:e}; the best of {candidates} candidates reaches {best:e}"
+    )]
     NoScheme {
         /// The function.
         function: String,

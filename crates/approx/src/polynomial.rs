@@ -253,8 +253,14 @@ mod tests {
     #[test]
     fn malformed_input_is_refused() {
         assert_eq!(Polynomial::monomial(domain(), vec![]), Err(Error::NoCoefficients));
-        assert!(matches!(Polynomial::chebyshev(domain(), vec![0.0, f64::INFINITY]), Err(Error::NotFinite { .. })));
-        assert!(serde_json::from_str::<Polynomial>(r#"{"basis":"monomial","interval":[0,1],"coeffs":[]}"#).is_err());
+        assert!(matches!(
+            Polynomial::chebyshev(domain(), vec![0.0, f64::INFINITY]),
+            Err(Error::NotFinite { .. })
+        ));
+        assert!(
+            serde_json::from_str::<Polynomial>(r#"{"basis":"monomial","interval":[0,1],"coeffs":[]}"#)
+                .is_err()
+        );
     }
 
     #[test]

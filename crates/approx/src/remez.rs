@@ -88,10 +88,18 @@ impl Remez {
     pub fn fit_with(&self, f: &dyn Fn(&Float) -> Float) -> Result<Minimax> {
         if self.parity != Parity::None && self.domain[0].lo() < 0.0 {
             let value = self.domain[0].lo();
-            return Err(Error::Parameter { what: "domain of a symmetric fit", value, expected: "not negative" });
+            return Err(Error::Parameter {
+                what: "domain of a symmetric fit",
+                value,
+                expected: "not negative",
+            });
         }
         if self.parity == Parity::Odd && self.degree == 0 {
-            return Err(Error::Parameter { what: "degree of an odd fit", value: 0.0, expected: "at least 1" });
+            return Err(Error::Parameter {
+                what: "degree of an odd fit",
+                value: 0.0,
+                expected: "at least 1",
+            });
         }
         if !(self.tolerance > 0.0 && self.tolerance.is_finite()) {
             let (what, value) = ("tolerance of a fit", self.tolerance);
@@ -132,7 +140,10 @@ mod tests {
     #[test]
     fn inverse_levels_at_the_closed_form() {
         for (kappa, n) in [(2.0, 15), (10.0, 31), (1e3, 7), (1024.0, 63), (1048576.0, 31), (1048576.0, 127)] {
-            let fit = Remez::new(&[interval(1.0, kappa)], n).unwrap().weight(Weight::Relative).fit(&Function::INVERSE);
+            let fit = Remez::new(&[interval(1.0, kappa)], n)
+                .unwrap()
+                .weight(Weight::Relative)
+                .fit(&Function::INVERSE);
             let fit = fit.unwrap();
             let relative = ((fit.log2_levelled - closed_form(kappa, n)) * std::f64::consts::LN_2).abs();
             assert!(relative < 1e-6, "κ = {kappa}, n = {n}: off by {relative:e}");
@@ -143,7 +154,10 @@ mod tests {
     #[test]
     fn inverse_levels_at_the_closed_form_at_high_degree() {
         for (kappa, n) in [(2.0, 191), (1e3, 191), (1048576.0, 191), (65536.0, 160)] {
-            let fit = Remez::new(&[interval(1.0, kappa)], n).unwrap().weight(Weight::Relative).fit(&Function::INVERSE);
+            let fit = Remez::new(&[interval(1.0, kappa)], n)
+                .unwrap()
+                .weight(Weight::Relative)
+                .fit(&Function::INVERSE);
             let fit = fit.unwrap();
             let relative = ((fit.log2_levelled - closed_form(kappa, n)) * std::f64::consts::LN_2).abs();
             assert!(relative < 1e-6, "κ = {kappa}, n = {n}: off by {relative:e}");
@@ -164,8 +178,10 @@ mod tests {
     #[test]
     fn parity_matches_the_two_sided_problem() {
         let (lo, hi) = (0.05, 1.0);
-        let two = Remez::new(&[interval(-hi, -lo), interval(lo, hi)], 7).unwrap().fit(&Function::Sign).unwrap();
-        let odd = Remez::new(&[interval(lo, hi)], 7).unwrap().parity(Parity::Odd).fit(&Function::Sign).unwrap();
+        let two =
+            Remez::new(&[interval(-hi, -lo), interval(lo, hi)], 7).unwrap().fit(&Function::Sign).unwrap();
+        let odd =
+            Remez::new(&[interval(lo, hi)], 7).unwrap().parity(Parity::Odd).fit(&Function::Sign).unwrap();
         assert!((two.levelled / odd.levelled - 1.0).abs() < 1e-6, "{} {}", two.levelled, odd.levelled);
         assert_eq!(odd.polynomial.parity(), Parity::Odd);
         let even = Remez::new(&[interval(0.0, 2.0)], 8).unwrap().parity(Parity::Even);
@@ -189,9 +205,13 @@ mod tests {
     fn bad_problems_are_refused() {
         let pole = Remez::new(&[interval(-1.0, 1.0)], 4).unwrap().fit(&Function::INVERSE);
         assert!(matches!(pole, Err(Error::Pole { .. })));
-        assert!(matches!(Remez::new(&[interval(0.0, 1.0), interval(0.5, 2.0)], 3), Err(Error::Overlap { .. })));
+        assert!(matches!(
+            Remez::new(&[interval(0.0, 1.0), interval(0.5, 2.0)], 3),
+            Err(Error::Overlap { .. })
+        ));
         assert!(matches!(Remez::new(&[interval(0.0, 1.0)], 100_000), Err(Error::DegreeTooHigh { .. })));
-        let stopped = Remez::new(&[interval(0.01, 1.0)], 20).unwrap().max_iterations(1).fit(&Function::INVERSE);
+        let stopped =
+            Remez::new(&[interval(0.01, 1.0)], 20).unwrap().max_iterations(1).fit(&Function::INVERSE);
         assert!(matches!(stopped, Err(Error::NotConverged { ref reference, .. }) if reference.len() == 22));
         let infinite = Remez::new(&[interval(0.0, 1.0)], 3).unwrap().fit_with(&|x| Float::from(1) / (x - x));
         assert!(matches!(infinite, Err(Error::NonFiniteSample { .. })));
@@ -216,15 +236,22 @@ mod tests {
             );
         }
         // The two points of a constant are there.
-        let constant = Remez::new(&[interval(1.0, 1.0 + 2.0 * f64::EPSILON)], 0).unwrap().fit(&Function::Exp).unwrap();
+        let constant =
+            Remez::new(&[interval(1.0, 1.0 + 2.0 * f64::EPSILON)], 0).unwrap().fit(&Function::Exp).unwrap();
         assert_eq!(constant.polynomial.degree(), 0);
         assert!((constant.polynomial.eval(1.0) - 1f64.exp()).abs() < 1e-14);
         for (lo, hi) in [(0.0, 2e-308), (1e308, 1.7e308), (-f64::MAX, f64::MAX), (1e-300, 1e300)] {
-            for function in [Function::Exp, Function::Sigmoid, Function::Tanh, Function::Erf, Function::Gelu] {
-                for (degree, weight) in [(0, Weight::Absolute), (5, Weight::Absolute), (3, Weight::Relative)] {
-                    let remez = Remez::new(&[interval(lo, hi)], degree).unwrap().weight(weight).max_iterations(8);
+            for function in [Function::Exp, Function::Sigmoid, Function::Tanh, Function::Erf, Function::Gelu]
+            {
+                for (degree, weight) in [(0, Weight::Absolute), (5, Weight::Absolute), (3, Weight::Relative)]
+                {
+                    let remez =
+                        Remez::new(&[interval(lo, hi)], degree).unwrap().weight(weight).max_iterations(8);
                     if let Ok(fit) = remez.fit(&function) {
-                        assert!(fit.polynomial.coeffs().iter().all(|c| c.is_finite()), "{function} on [{lo}, {hi}]");
+                        assert!(
+                            fit.polynomial.coeffs().iter().all(|c| c.is_finite()),
+                            "{function} on [{lo}, {hi}]"
+                        );
                     }
                 }
             }
@@ -243,13 +270,17 @@ mod tests {
             (Function::Relu, -2.0, -1.0),
         ] {
             let fit = relative(lo, hi, 5).fit(&function);
-            assert!(matches!(fit, Err(Error::ZeroOfFunction { x }) if lo <= x && x <= hi), "{function}: {fit:?}");
+            assert!(
+                matches!(fit, Err(Error::ZeroOfFunction { x }) if lo <= x && x <= hi),
+                "{function}: {fit:?}"
+            );
         }
         let zero = relative(0.0, 1.0, 2).fit_with(&|x| x - x);
         assert!(matches!(zero, Err(Error::ZeroOfFunction { .. })), "{zero:?}");
         assert!(relative(0.1, 1.0, 5).fit(&Function::Tanh).is_ok());
         // A change of sign across a gap of the domain is no zero.
-        let sign = Remez::new(&[interval(-1.0, -0.5), interval(0.5, 1.0)], 5).unwrap().weight(Weight::Relative);
+        let sign =
+            Remez::new(&[interval(-1.0, -0.5), interval(0.5, 1.0)], 5).unwrap().weight(Weight::Relative);
         assert!(sign.fit(&Function::Sign).is_ok());
     }
 
@@ -261,7 +292,10 @@ mod tests {
             assert_eq!((fit.levelled, fit.largest), (0.0, 0.0), "degree {degree}");
             assert!(fit.log2_levelled < -1000.0);
             for x in domain.linspace(33) {
-                assert!((fit.polynomial.eval(x) - value(x)).abs() <= 4.0 * f64::EPSILON, "degree {degree} at {x}");
+                assert!(
+                    (fit.polynomial.eval(x) - value(x)).abs() <= 4.0 * f64::EPSILON,
+                    "degree {degree} at {x}"
+                );
             }
         };
         check(1, &|x| x.clone(), &|x| x);
@@ -269,13 +303,21 @@ mod tests {
         check(3, &|x| x * x * float::float(0.25, x.precision()), &|x| 0.25 * x * x);
         check(1, &|x| float::float(0.0, x.precision()), &|_| 0.0);
         check(0, &|x| float::float(3.0, x.precision()), &|_| 3.0);
-        let half = Remez::new(&[interval(0.0, 2.0)], 5).unwrap().parity(Parity::Odd).fit_with(&|x| x.clone()).unwrap();
+        let half = Remez::new(&[interval(0.0, 2.0)], 5)
+            .unwrap()
+            .parity(Parity::Odd)
+            .fit_with(&|x| x.clone())
+            .unwrap();
         assert_eq!((half.polynomial.degree(), half.levelled), (1, 0.0));
-        assert!(Remez::new(&[interval(0.0, 2.0)], 0).unwrap().parity(Parity::Odd).fit(&Function::Tanh).is_err());
+        assert!(
+            Remez::new(&[interval(0.0, 2.0)], 0).unwrap().parity(Parity::Odd).fit(&Function::Tanh).is_err()
+        );
         // Nearly a polynomial is none.
         let bits = |x: &Float| x.precision();
-        let fit =
-            Remez::new(&[domain], 2).unwrap().fit_with(&|x| x * x + float::float(1e-30, bits(x)) * x.exp()).unwrap();
+        let fit = Remez::new(&[domain], 2)
+            .unwrap()
+            .fit_with(&|x| x * x + float::float(1e-30, bits(x)) * x.exp())
+            .unwrap();
         assert!(fit.levelled > 1e-33 && fit.levelled < 1e-29, "{:e}", fit.levelled);
     }
 }

@@ -22,7 +22,8 @@ pub(crate) fn coefficients(f: impl Fn(f64) -> f64, interval: Interval, degree: u
     // Every cosine needed is one of these 4·count values, so no angle is ever rounded.
     let cosines: Vec<f64> = (0..4 * count).map(|i| cos_pi(i, 2 * count)).collect();
     let coefficient = |k: usize| {
-        let sum: f64 = values.iter().enumerate().map(|(j, y)| y * cosines[k * (2 * j + 1) % (4 * count)]).sum();
+        let sum: f64 =
+            values.iter().enumerate().map(|(j, y)| y * cosines[k * (2 * j + 1) % (4 * count)]).sum();
         sum * if k == 0 { 1.0 } else { 2.0 } / count as f64
     };
     Ok((0..count).map(coefficient).collect())

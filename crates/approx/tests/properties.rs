@@ -1,8 +1,8 @@
 //! Properties over random polynomials, domains and functions.
 
 use cipherlm_approx::{
-    Basis, Certificate, Circuit, Counter, Error, EvalPlan, F64, Function, Interval, Measure, Parity, Polynomial, Remez,
-    Scheme, Weight,
+    Basis, Certificate, Circuit, Counter, Error, EvalPlan, F64, Function, Interval, Measure, Parity,
+    Polynomial, Remez, Scheme, Weight,
 };
 use proptest::prelude::*;
 
@@ -31,8 +31,9 @@ fn cases() -> impl Strategy<Value = (Circuit, Function, Interval)> {
         |(f, lo, width, degree, log_noise, seed)| {
             let domain = Interval::new(lo, lo + width).unwrap();
             let p = cipherlm_approx::chebyshev::interpolate(|x| f.eval(x), domain, degree).unwrap();
-            let noise =
-                |k: usize| ((seed.rotate_left(7 * k as u32) & 0xffff) as f64 / 65536.0 - 0.5) * 10f64.powf(log_noise);
+            let noise = |k: usize| {
+                ((seed.rotate_left(7 * k as u32) & 0xffff) as f64 / 65536.0 - 0.5) * 10f64.powf(log_noise)
+            };
             let coeffs = p.coeffs().iter().enumerate().map(|(k, c)| c + noise(k)).collect();
             let plan = EvalPlan::new(&Polynomial::chebyshev(domain, coeffs).unwrap()).unwrap();
             (Circuit::Polynomial { plan }, f, domain)

@@ -2,7 +2,9 @@
 //! and refuses sums whose terms do not meet.
 
 use cipherlm_approx::plan::exact_weight;
-use cipherlm_approx::{Arith, Circuit, EvalPlan, F64, Function, Interval, Parity, Polynomial, Scheme, Sum, chebyshev};
+use cipherlm_approx::{
+    Arith, Circuit, EvalPlan, F64, Function, Interval, Parity, Polynomial, Scheme, Sum, chebyshev,
+};
 
 /// Primes of a chain, bottom first; close to 2^40 but never equal.
 struct Chain {
@@ -25,7 +27,10 @@ struct Tracked {
 impl Chain {
     fn new(levels: usize) -> Self {
         let wobble = |i: usize| 1.0 + 1e-4 * ((i * 7919 % 13) as f64 - 6.0);
-        Self { primes: (0..=levels).map(|i| 40f64.exp2() * wobble(i)).collect(), least_constant: f64::INFINITY }
+        Self {
+            primes: (0..=levels).map(|i| 40f64.exp2() * wobble(i)).collect(),
+            least_constant: f64::INFINITY,
+        }
     }
 
     fn input(&self, value: f64) -> Tracked {
@@ -46,7 +51,8 @@ impl Arith for Chain {
 
     fn combine(&mut self, sum: &Sum<'_, Tracked>, target: Option<&Place>) -> Result<Tracked, String> {
         let (integer, rest) = exact_weight(sum.weight);
-        let operands = || sum.products.iter().flat_map(|(a, b)| [*a, *b]).chain(sum.linear.iter().map(|(_, v)| *v));
+        let operands =
+            || sum.products.iter().flat_map(|(a, b)| [*a, *b]).chain(sum.linear.iter().map(|(_, v)| *v));
         let lowest = operands().map(|v| v.place.level).min().ok_or("an empty sum")?;
         let (level, scale) = match (target, sum.products.first()) {
             (Some(target), _) => self.before_rescale(target)?,
@@ -104,7 +110,11 @@ fn check(circuit: &Circuit, x: f64, exact_landing: bool) {
     let Ok(expected) = circuit.eval(&mut F64, &x, None);
     let error = (out.value - expected).abs() / expected.abs().max(1.0);
     assert!(error < 1e-6, "{x}: {} against {expected}", out.value);
-    assert!(chain.least_constant > 20f64.exp2(), "a constant is encoded at 2^{}", chain.least_constant.log2());
+    assert!(
+        chain.least_constant > 20f64.exp2(),
+        "a constant is encoded at 2^{}",
+        chain.least_constant.log2()
+    );
     // One level fewer is too few.
     let mut short = Chain::new(depth - 1);
     let input = short.input(x);
@@ -116,7 +126,8 @@ fn plans_land_on_their_target() {
     for degree in [1, 2, 3, 5, 8, 15, 30, 31, 62, 63, 119] {
         for parity in [Parity::None, Parity::Even, Parity::Odd] {
             let coeffs = (0..=degree).map(|k| 1.0 / (1.0 + k as f64) - 0.21).collect();
-            let p = Polynomial::chebyshev(Interval::new(-2.0, 2.0).unwrap(), coeffs).unwrap().with_parity(parity);
+            let p =
+                Polynomial::chebyshev(Interval::new(-2.0, 2.0).unwrap(), coeffs).unwrap().with_parity(parity);
             check(&Circuit::Polynomial { plan: EvalPlan::new(&p).unwrap() }, 0.7, true);
         }
     }

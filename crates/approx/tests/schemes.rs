@@ -204,7 +204,10 @@ fn bad_requests_are_named() {
         Scheme::minimax(Function::InverseSqrt { shift: 0.0 }, interval(0.0, 1.0), 5),
         Err(Error::Pole { .. })
     ));
-    assert!(matches!(Scheme::minimax(Function::Gelu, interval(-1.0, 1.0), 9999), Err(Error::DegreeTooHigh { .. })));
+    assert!(matches!(
+        Scheme::minimax(Function::Gelu, interval(-1.0, 1.0), 9999),
+        Err(Error::DegreeTooHigh { .. })
+    ));
     assert!(Scheme::extended(Function::Exp, 10.0, 5.0, 7).is_err());
 }
 
@@ -227,7 +230,9 @@ fn a_file_cannot_claim_what_its_circuit_does_not_do() {
     for scheme in [&gelu, &relaxed, &sign] {
         assert_eq!(forged(scheme, |_| ()).unwrap(), *scheme);
         // Such a scheme would panic in `hull`.
-        refused(scheme, "an empty domain", "at least one interval", &|j| j["certificate"]["domain"] = json!([]));
+        refused(scheme, "an empty domain", "at least one interval", &|j| {
+            j["certificate"]["domain"] = json!([])
+        });
         // And this one in `depth_mapped`.
         refused(scheme, "a depth of 0", "the certificate speaks of", &|j| j["cost"]["depth"] = json!(0));
         refused(scheme, "another cost", "the certificate speaks of", &|j| j["cost"]["products"] = json!(1));
@@ -275,7 +280,10 @@ fn requests_beyond_any_sense_end_in_a_typed_error() {
             Scheme::extended(Function::Tanh, value, 4.0, 7),
             Scheme::extended(Function::Tanh, 8.0, value, 7),
         ] {
-            assert!(matches!(scheme, Err(Error::NotFinite { .. } | Error::Parameter { .. })), "{value}: {scheme:?}");
+            assert!(
+                matches!(scheme, Err(Error::NotFinite { .. } | Error::Parameter { .. })),
+                "{value}: {scheme:?}"
+            );
         }
     }
     for degree in [usize::MAX, usize::MAX - 1, 1 << 40, 513] {
@@ -283,7 +291,10 @@ fn requests_beyond_any_sense_end_in_a_typed_error() {
         assert!(matches!(Scheme::inverse_sqrt(0.0, unit, degree, 1), Err(Error::DegreeTooHigh { .. })));
         assert!(matches!(Scheme::inverse_sqrt(0.0, unit, 3, degree), Err(Error::DegreeTooHigh { .. })));
         assert!(matches!(Scheme::relaxed(0.0, unit, degree), Err(Error::DegreeTooHigh { .. })));
-        assert!(matches!(Scheme::extended(Function::Tanh, 8.0, 4.0, degree | 1), Err(Error::DegreeTooHigh { .. })));
+        assert!(matches!(
+            Scheme::extended(Function::Tanh, 8.0, 4.0, degree | 1),
+            Err(Error::DegreeTooHigh { .. })
+        ));
     }
     assert!(cipherlm_approx::chebyshev::interpolate(f64::exp, unit, usize::MAX).is_err());
     // Degree 0 is a polynomial like others.
@@ -309,9 +320,22 @@ fn values_in_multi_precision_exist_everywhere() {
         Function::Step,
         Function::Relu,
     ] {
-        for x in [0.0, -1.0, 5e-324, 40.0, -40.0, 1e5, -1e5, 1e300, -1e300, f64::MAX, f64::INFINITY, f64::NEG_INFINITY]
-        {
-            let exact = function.eval_float(&cipherlm_approx::Float::try_from(x).unwrap().with_precision(160).value());
+        for x in [
+            0.0,
+            -1.0,
+            5e-324,
+            40.0,
+            -40.0,
+            1e5,
+            -1e5,
+            1e300,
+            -1e300,
+            f64::MAX,
+            f64::INFINITY,
+            f64::NEG_INFINITY,
+        ] {
+            let exact = function
+                .eval_float(&cipherlm_approx::Float::try_from(x).unwrap().with_precision(160).value());
             let (exact, double) = (exact.to_f64().value(), function.eval(x));
             if double.is_finite() && x.is_finite() {
                 let close = (exact - double).abs() <= 4e-15 * double.abs().max(1e-300) + 1e-15;

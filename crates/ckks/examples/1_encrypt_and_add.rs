@@ -5,15 +5,17 @@
 use cipherlm_ckks::{Error, Evaluator, NoKeys, Plaintext, SecretKey, presets};
 
 fn main() -> Result<(), Error> {
-    // 2^13 coefficients carry 4096 slots; the modulus is 207 bits, which is 128-bit secure with room to spare.
+    // 2^13 coefficients carry 4096 slots; the modulus is 207 bits, which is 128-bit secure with
+    // room to spare.
     let params = presets::levels3_scale40()?;
     println!("{params:?}");
 
     // The client owns the secret. Everything else in this program could run on a server.
     let secret = SecretKey::generate(&params)?;
 
-    // A message is a vector of slots times a scale, rounded to integers: at a scale of 2^40 the rounding is far below
-    // the noise of encryption, and values keep about 30 bits behind the point.
+    // A message is a vector of slots times a scale, rounded to integers: at a scale of 2^40 the
+    // rounding is far below the noise of encryption, and values keep about 30 bits behind the
+    // point.
     let level = params.max_level();
     let scale = params.default_scale(level);
     let prices = Plaintext::encode_real(&params, &[1.25, 2.5, 3.75, 5.0], 4, scale)?;

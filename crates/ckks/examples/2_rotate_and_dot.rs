@@ -9,8 +9,9 @@ fn main() -> Result<(), Error> {
     let secret = SecretKey::generate(&params)?;
     let n = 256;
 
-    // A circuit says what keys it needs before any exists: products need a relinearisation key, each rotation a key of
-    // its own. Keys are cut to the level of their use; after the product below we are at level 2.
+    // A circuit says what keys it needs before any exists: products need a relinearisation key,
+    // each rotation a key of its own. Keys are cut to the level of their use; after the product
+    // below we are at level 2.
     let top = params.max_level();
     let steps: Vec<i64> = (0..8).map(|k| 1 << k).collect();
     let mut request = KeyRequest::new();
@@ -20,11 +21,13 @@ fn main() -> Result<(), Error> {
 
     let x: Vec<f64> = (0..n).map(|j| (j as f64 * 0.1).sin()).collect();
     let y: Vec<f64> = (0..n).map(|j| (j as f64 * 0.2).cos()).collect();
-    let encrypt =
-        |values: &[f64]| secret.encrypt(&Plaintext::encode_real(&params, values, n, params.default_scale(top))?, top);
+    let encrypt = |values: &[f64]| {
+        secret.encrypt(&Plaintext::encode_real(&params, values, n, params.default_scale(top))?, top)
+    };
     let (a, b) = (encrypt(&x)?, encrypt(&y)?);
 
-    // Slot by slot. The scales multiply; the rescale divides by a prime of about the same size and takes one level.
+    // Slot by slot. The scales multiply; the rescale divides by a prime of about the same size and
+    // takes one level.
     let product = evaluator.mul_relin_rescale(&a, &b)?;
     println!("product: level {}, scale {}", product.level(), product.scale());
 

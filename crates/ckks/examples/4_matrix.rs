@@ -10,8 +10,9 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let params = presets::levels3_scale40()?;
     let (top, size) = (params.max_level(), 64);
 
-    // A 64 x 64 matrix acts on slots with period 64: 64 diagonals, each a plaintext of period 64 that is kept in a small
-    // subring. Baby steps share one decomposition and giant steps one sum each, so few rotations do for 63 shifts.
+    // A 64 x 64 matrix acts on slots with period 64: 64 diagonals, each a plaintext of period 64
+    // that is kept in a small subring. Baby steps share one decomposition and giant steps one sum
+    // each, so few rotations do for 63 shifts.
     let entry = |r: usize, c: usize| ((r * 31 + c * 17) % 23) as f64 / 23.0 - 0.5;
     let rows: Vec<Vec<Complex64>> =
         (0..size).map(|r| (0..size).map(|c| Complex64::new(entry(r, c), 0.0)).collect()).collect();

@@ -1,16 +1,20 @@
-//! What travels between client and server: parameters by hash, seeded ciphertexts, switching keys, a public key.
+//! What travels between client and server: parameters by hash, seeded ciphertexts, switching keys,
+//! a public key.
 //!
 //! `cargo run --release -p cipherlm-ckks --example 5_saving_and_loading`
 
 use cipherlm_ckks::wire::Header;
-use cipherlm_ckks::{Ciphertext, Error, Evaluator, KeyRequest, KeySet, Plaintext, SecretKey, Wire, WireError, presets};
+use cipherlm_ckks::{
+    Ciphertext, Error, Evaluator, KeyRequest, KeySet, Plaintext, SecretKey, Wire, WireError, presets,
+};
 
 fn main() -> Result<(), Error> {
     // Both sides build the same parameters; every object carries their hash.
     let params = presets::levels3_scale40()?;
     let top = params.max_level();
 
-    // Client: a secret in 148 bytes, evaluation keys with a seed for half of them, a ciphertext likewise.
+    // Client: a secret in 148 bytes, evaluation keys with a seed for half of them, a ciphertext
+    // likewise.
     let secret = SecretKey::generate(&params)?;
     let stored = secret.to_secret_bytes();
     let mut request = KeyRequest::new();
@@ -20,7 +24,8 @@ fn main() -> Result<(), Error> {
     let upload = secret.encrypt(&plaintext, top)?.to_bytes();
     println!("secret {} bytes, keys {} bytes, ciphertext {} bytes", stored.len(), keys.len(), upload.len());
 
-    // Server: headers tell what an object is without its parameters; reading checks everything else.
+    // Server: headers tell what an object is without its parameters; reading checks everything
+    // else.
     let header = Header::read(&upload)?;
     println!("object of type {} under key {}", header.kind, header.key_id);
     let evaluator = Evaluator::new(&params, KeySet::from_bytes(&params, &keys)?);
@@ -33,7 +38,10 @@ fn main() -> Result<(), Error> {
     // Damage is found, not decrypted.
     let mut damaged = download.clone();
     damaged[1000] ^= 1;
-    assert!(matches!(Ciphertext::from_bytes(&params, &damaged).map(drop), Err(Error::Wire(WireError::Checksum))));
+    assert!(matches!(
+        Ciphertext::from_bytes(&params, &damaged).map(drop),
+        Err(Error::Wire(WireError::Checksum))
+    ));
     // A result under another key is refused, not decrypted to noise.
     let result = Ciphertext::from_bytes(&params, &download)?;
     let stranger = SecretKey::generate(&params)?;

@@ -61,7 +61,8 @@ fn main() -> Result<(), Error> {
         if content == Content::Real {
             values.iter_mut().for_each(|v| v.im = 0.0);
         }
-        let plaintext = Plaintext::encode(&params, &values, slots, params.default_scale(declared.output_level))?;
+        let plaintext =
+            Plaintext::encode(&params, &values, slots, params.default_scale(declared.output_level))?;
         let input = secret.encrypt(&plaintext, declared.input_level)?;
         let before = secret.decrypt(&input)?.decode();
         let clock = Instant::now();
@@ -69,8 +70,10 @@ fn main() -> Result<(), Error> {
         let mut progress = |stage| stages.push((stage, clock.elapsed().as_secs_f64()));
         let refreshed = bootstrapper.bootstrap_to(&evaluator, &input, level, scale, &mut progress)?;
         let seconds = clock.elapsed().as_secs_f64();
-        let precision = Precision::between(before.as_slice(), secret.decrypt(&refreshed)?.decode().as_slice());
-        let split: Vec<String> = stages.windows(2).map(|w| format!("{:?} {:.2}", w[0].0, w[1].1 - w[0].1)).collect();
+        let precision =
+            Precision::between(before.as_slice(), secret.decrypt(&refreshed)?.decode().as_slice());
+        let split: Vec<String> =
+            stages.windows(2).map(|w| format!("{:?} {:.2}", w[0].0, w[1].1 - w[0].1)).collect();
         println!(
             "run {run}: {seconds:.2} s to {left} levels ({}); {family:?}: worst slot {:.1} bits, mean {:.1}",
             split.join(", "),

@@ -1,4 +1,5 @@
-//! Prints the precision that each bootstrapping profile will give: `cargo run --release --example simulate_bootstrap`.
+//! Prints the precision that each bootstrapping profile will give:
+//! `cargo run --release --example simulate_bootstrap`.
 
 use cipherlm_ckks::bootstrap::Profile;
 use cipherlm_ckks::bootstrap::simulate::{Family, Precision, bootstrap};

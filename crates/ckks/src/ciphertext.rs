@@ -7,9 +7,11 @@ use cipherlm_ring::{Eval, Poly, Ring};
 use crate::keys::KeyId;
 use crate::{Error, Params, Scale};
 
-/// An encrypted vector: two polynomials (three after a product that is not yet relinearised), a level and a scale.
+/// An encrypted vector: two polynomials (three after a product that is not yet relinearised), a
+/// level and a scale.
 ///
-/// It decrypts to `c0 + c1 s (+ c2 s^2)` modulo the primes of its level, which is the message times the scale plus noise.
+/// It decrypts to `c0 + c1 s (+ c2 s^2)` modulo the primes of its level, which is the message times
+/// the scale plus noise.
 #[derive(Clone)]
 pub struct Ciphertext {
     pub(crate) params: Params,
@@ -23,8 +25,8 @@ pub struct Ciphertext {
 }
 
 impl Ciphertext {
-    /// Puts polynomials together to a ciphertext. For circuits below the level of slots (bootstrapping); the caller answers
-    /// for the meaning.
+    /// Puts polynomials together to a ciphertext. For circuits below the level of slots
+    /// (bootstrapping); the caller answers for the meaning.
     ///
     /// # Errors
     /// [`Error::LevelOutOfRange`], [`Error::BadSlots`], [`Error::BadScale`], [`Error::NotLinear`]
@@ -94,7 +96,8 @@ impl Ciphertext {
         self.parts.len() == 2
     }
 
-    /// The same polynomials read at another scale: the message is multiplied by `self.scale() / scale`.
+    /// The same polynomials read at another scale: the message is multiplied by
+    /// `self.scale() / scale`.
     ///
     /// # Errors
     /// [`Error::BadScale`].
@@ -104,7 +107,8 @@ impl Ciphertext {
         Ok(self)
     }
 
-    /// The same polynomials read as `slots` slots; the caller knows that the message has this period.
+    /// The same polynomials read as `slots` slots; the caller knows that the message has this
+    /// period.
     ///
     /// # Errors
     /// [`Error::BadSlots`].

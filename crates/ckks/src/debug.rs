@@ -6,8 +6,8 @@ use std::fmt::{Debug, DebugStruct, Formatter, Result};
 use crate::bootstrap::{BootstrapKeys, BootstrapRefresher, Bootstrapper};
 use crate::slots::Encrypted;
 use crate::{
-    Ciphertext, EvaluationKeys, Evaluator, ExtendedCiphertext, Hoisted, KeyId, KeySet, KeyStore, LiftedPlaintext,
-    Params, Plaintext, PublicKey, Scale, SwitchingKey,
+    Ciphertext, EvaluationKeys, Evaluator, ExtendedCiphertext, Hoisted, KeyId, KeySet, KeyStore,
+    LiftedPlaintext, Params, Plaintext, PublicKey, Scale, SwitchingKey,
 };
 
 /// Begins with the parameter set.
@@ -77,13 +77,19 @@ impl Debug for SwitchingKey {
 
 impl Debug for KeySet {
     fn fmt(&self, f: &mut Formatter<'_>) -> Result {
-        f.debug_struct("KeySet").field("key", &self.key_id()).field("keys", &self.len()).finish_non_exhaustive()
+        f.debug_struct("KeySet")
+            .field("key", &self.key_id())
+            .field("keys", &self.len())
+            .finish_non_exhaustive()
     }
 }
 
 impl Debug for KeyStore {
     fn fmt(&self, f: &mut Formatter<'_>) -> Result {
-        f.debug_struct("KeyStore").field("key", &self.key_id()).field("keys", &self.len()).finish_non_exhaustive()
+        f.debug_struct("KeyStore")
+            .field("key", &self.key_id())
+            .field("keys", &self.len())
+            .finish_non_exhaustive()
     }
 }
 
@@ -91,7 +97,10 @@ impl Debug for BootstrapKeys {
     fn fmt(&self, f: &mut Formatter<'_>) -> Result {
         let key = self.from_sparse();
         let mut shown = of(f, "BootstrapKeys", key.params());
-        shown.field("key", &key.key_id()).field("keys", &(self.evaluation_keys().len() + 2)).finish_non_exhaustive()
+        shown
+            .field("key", &key.key_id())
+            .field("keys", &(self.evaluation_keys().len() + 2))
+            .finish_non_exhaustive()
     }
 }
 
@@ -110,7 +119,10 @@ impl<K: EvaluationKeys> Debug for Encrypted<K> {
 impl Debug for Bootstrapper {
     fn fmt(&self, f: &mut Formatter<'_>) -> Result {
         let mut shown = of(f, "Bootstrapper", self.params());
-        shown.field("profile", &self.profile().name).field("slots", &self.slots()).field("content", &self.content());
+        shown
+            .field("profile", &self.profile().name)
+            .field("slots", &self.slots())
+            .field("content", &self.content());
         shown.finish_non_exhaustive()
     }
 }

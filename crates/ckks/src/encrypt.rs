@@ -19,12 +19,12 @@ const SPARE_BITS: f64 = 20.0;
 const ROOM_BITS: f64 = 0.193;
 
 impl SecretKey {
-    /// Encrypts at `level` and the scale of the plaintext. The result keeps the seed of its second half, so it takes half
-    /// the space in a file; its noise is 3.2 a coefficient.
+    /// Encrypts at `level` and the scale of the plaintext. The result keeps the seed of its second
+    /// half, so it takes half the space in a file; its noise is 3.2 a coefficient.
     ///
     /// # Errors
-    /// [`Error::LevelOutOfRange`], [`Error::ParamsMismatch`], [`Error::MessageOverflow`] if the message does not fit the
-    /// level, [`Error::Insecure`] for a sparse secret at too high a level.
+    /// [`Error::LevelOutOfRange`], [`Error::ParamsMismatch`], [`Error::MessageOverflow`] if the
+    /// message does not fit the level, [`Error::Insecure`] for a sparse secret at too high a level.
     pub fn encrypt(&self, plaintext: &Plaintext, level: usize) -> Result<Ciphertext, Error> {
         self.encrypt_with_seed(plaintext, level, &Seed::random()?)
     }
@@ -35,7 +35,12 @@ impl SecretKey {
     ///
     /// # Errors
     /// As [`SecretKey::encrypt`].
-    pub fn encrypt_with_seed(&self, plaintext: &Plaintext, level: usize, seed: &Seed) -> Result<Ciphertext, Error> {
+    pub fn encrypt_with_seed(
+        &self,
+        plaintext: &Plaintext,
+        level: usize,
+        seed: &Seed,
+    ) -> Result<Ciphertext, Error> {
         let params = self.params();
         params.check_same("encrypt", plaintext.params())?;
         params.check_level("encrypt", level)?;
@@ -65,7 +70,11 @@ impl SecretKey {
         let params = self.params();
         params.check_same("decrypt", &ciphertext.params)?;
         if ciphertext.key_id != self.id() {
-            return Err(Error::KeyMismatch { operation: "decrypt", left: ciphertext.key_id, right: self.id() });
+            return Err(Error::KeyMismatch {
+                operation: "decrypt",
+                left: ciphertext.key_id,
+                right: self.id(),
+            });
         }
         let all = params.limbs(ciphertext.level);
         let few = needed_limbs(params, ciphertext);
@@ -100,7 +109,8 @@ impl SecretKey {
         Ok(message.into_coeff().to_f64())
     }
 
-    /// Squared sizes of the secret's own slots, relative to their mean: how much worse than the average slot each one rounds.
+    /// Squared sizes of the secret's own slots, relative to their mean: how much worse than the
+    /// average slot each one rounds.
     pub(crate) fn slot_profile(&self) -> Result<Zeroizing<Vec<f64>>, Error> {
         let params = self.params();
         let coefficients = Secret::new(self.eval_all().keep(params.limbs(0))?).into_coeff().to_f64();
@@ -114,7 +124,8 @@ impl SecretKey {
 }
 
 impl PublicKey {
-    /// Encrypts at `level` and the scale of the plaintext; the noise is about `3.2 sqrt(4N/3)` a coefficient.
+    /// Encrypts at `level` and the scale of the plaintext; the noise is about `3.2 sqrt(4N/3)` a
+    /// coefficient.
     ///
     /// # Errors
     /// As [`SecretKey::encrypt`].
@@ -127,7 +138,12 @@ impl PublicKey {
     ///
     /// # Errors
     /// As [`SecretKey::encrypt`].
-    pub fn encrypt_with_seed(&self, plaintext: &Plaintext, level: usize, seed: &Seed) -> Result<Ciphertext, Error> {
+    pub fn encrypt_with_seed(
+        &self,
+        plaintext: &Plaintext,
+        level: usize,
+        seed: &Seed,
+    ) -> Result<Ciphertext, Error> {
         let params = &self.params;
         params.check_same("encrypt", plaintext.params())?;
         params.check_level("encrypt", level)?;
@@ -137,7 +153,8 @@ impl PublicKey {
         let stream = |label| Stream::new(&seed, label, 0);
         let spread = |small: SmallCoeffs| -> Result<_, Error> { Ok(small.to_poly(ring, limbs)?.into_eval()) };
         let u = spread(sample::ternary(&mut stream("ephemeral secret"), params.degree()))?;
-        let mut c0 = plaintext.with_error(&sample::gaussian(&mut stream("first error"), params.degree()), limbs)?;
+        let mut c0 =
+            plaintext.with_error(&sample::gaussian(&mut stream("first error"), params.degree()), limbs)?;
         let mut c1 = spread(sample::gaussian(&mut stream("second error"), params.degree()))?;
         c0.expose_mut().mul_add_assign(u.expose(), &self.b)?;
         c1.expose_mut().mul_add_assign(u.expose(), &self.a)?;
@@ -151,7 +168,10 @@ impl PublicKey {
 fn bound_seed(kind: &str, seed: &Seed, key_id: crate::KeyId, plaintext: &Plaintext, level: usize) -> Seed {
     let mut hasher = blake3::Hasher::new_derive_key("cipherlm-ckks 2 encryption seed");
     hasher.update(seed.expose()).update(plaintext.params().hash().as_bytes()).update(key_id.as_bytes());
-    hasher.update(&(level as u64).to_le_bytes()).update(&(kind.len() as u64).to_le_bytes()).update(kind.as_bytes());
+    hasher
+        .update(&(level as u64).to_le_bytes())
+        .update(&(kind.len() as u64).to_le_bytes())
+        .update(kind.as_bytes());
     plaintext.hash_into(&mut hasher);
     finish(hasher)
 }

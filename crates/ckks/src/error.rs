@@ -1,4 +1,5 @@
-//! The one error type of the crate: every variant names both sides of a mismatch and what to do about it.
+//! The one error type of the crate: every variant names both sides of a mismatch and what to do
+//! about it.
 
 use crate::keys::KeyPurpose;
 use crate::params::SecretDistribution;
@@ -53,7 +54,9 @@ pub enum Error {
     },
 
     /// Two objects of different parameter sets met.
-    #[error("{operation}: parameters {left} and {right} differ; both operands must be built from the same Params")]
+    #[error(
+        "{operation}: parameters {left} and {right} differ; both operands must be built from the same Params"
+    )]
     ParamsMismatch {
         /// The operation refused.
         operation: &'static str,
@@ -64,7 +67,9 @@ pub enum Error {
     },
 
     /// Two objects of different secret keys met.
-    #[error("{operation}: key {left} and key {right} differ; a ciphertext works only with keys of its own secret")]
+    #[error(
+        "{operation}: key {left} and key {right} differ; a ciphertext works only with keys of its own secret"
+    )]
     KeyMismatch {
         /// The operation refused.
         operation: &'static str,
@@ -86,7 +91,9 @@ pub enum Error {
     },
 
     /// An operation needs more levels than are left.
-    #[error("{operation}: needs level {need} or more, have {have}; bootstrap first or use a deeper parameter set")]
+    #[error(
+        "{operation}: needs level {need} or more, have {have}; bootstrap first or use a deeper parameter set"
+    )]
     LevelExhausted {
         /// The operation refused.
         operation: &'static str,
@@ -121,7 +128,8 @@ pub enum Error {
         right: f64,
     },
 
-    /// A scale that is not a finite number between 1 and the modulus, or leaves no room for a factor.
+    /// A scale that is not a finite number between 1 and the modulus, or leaves no room for a
+    /// factor.
     #[error("{operation}: scale 2^{log2:.3} is unusable here; it must lie between 2^{min:.1} and 2^{max:.1}")]
     BadScale {
         /// The operation refused.

@@ -5,8 +5,9 @@ use std::ops::{Div, Mul};
 
 /// A positive factor held as an unevaluated sum of two floats (106 significant bits).
 ///
-/// Products and quotients by primes are tracked with a relative error below 2^-100 per operation, so that after a whole
-/// circuit two scales that are equal on paper are still equal here to 2^-[`Scale::TOLERANCE_BITS`].
+/// Products and quotients by primes are tracked with a relative error below 2^-100 per operation,
+/// so that after a whole circuit two scales that are equal on paper are still equal here to
+/// 2^-[`Scale::TOLERANCE_BITS`].
 #[derive(Clone, Copy, PartialEq, PartialOrd)]
 pub struct Scale {
     hi: f64,
@@ -14,7 +15,8 @@ pub struct Scale {
 }
 
 impl Scale {
-    /// Two scales closer than 2^-60 (relative) count as equal: far below any encoding error, far above tracking error.
+    /// Two scales closer than 2^-60 (relative) count as equal: far below any encoding error, far
+    /// above tracking error.
     pub const TOLERANCE_BITS: i32 = 60;
 
     /// The scale 1.
@@ -25,7 +27,8 @@ impl Scale {
         Self { hi: 2f64.powi(exponent), lo: 0.0 }
     }
 
-    /// The float `value`; any value is accepted here and checked where it is used (see [`Scale::is_usable`]).
+    /// The float `value`; any value is accepted here and checked where it is used (see
+    /// [`Scale::is_usable`]).
     pub fn new(value: f64) -> Self {
         Self { hi: value, lo: 0.0 }
     }
@@ -42,7 +45,8 @@ impl Scale {
         (self.hi, self.lo)
     }
 
-    /// Rebuilds a scale from [`Scale::to_parts`]; `None` if the halves are not finite, positive and normalised.
+    /// Rebuilds a scale from [`Scale::to_parts`]; `None` if the halves are not finite, positive and
+    /// normalised.
     pub fn from_parts(hi: f64, lo: f64) -> Option<Self> {
         let scale = Self { hi, lo };
         (scale.is_usable() && lo.is_finite() && hi + lo == hi).then_some(scale)
@@ -79,7 +83,8 @@ impl Scale {
         self * self
     }
 
-    /// The nearest integer to `self * value`, as a float pair rounded to nearest (exact below 2^106).
+    /// The nearest integer to `self * value`, as a float pair rounded to nearest (exact below
+    /// 2^106).
     ///
     /// Used to encode real constants: the result is exact up to the rounding of one unit.
     pub fn round_times(self, value: f64) -> (f64, f64) {

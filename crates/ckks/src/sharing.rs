@@ -26,7 +26,8 @@ impl SharingContract {
     /// [`Error::InvalidParams`] for less than 30 or more than 128 bits, or for no or more than 2^20
     /// releases.
     pub fn new(security: u32, releases: u32) -> Result<Self, Error> {
-        let refuse = |field, value, allowed| Err(Error::InvalidParams { field, value: f64::from(value), allowed });
+        let refuse =
+            |field, value, allowed| Err(Error::InvalidParams { field, value: f64::from(value), allowed });
         if !(30..=128).contains(&security) {
             return refuse("flooding security", security, "30 to 128 bits");
         }
@@ -113,7 +114,8 @@ impl SecretKey {
 
     fn share(&self, contract: SharingContract, ledger: Option<PathBuf>) -> Result<Sharing, Error> {
         let mut known = known();
-        let entry = known.entry(self.id()).or_insert_with(|| Known { contract, ledger: ledger.clone(), used: 0 });
+        let entry =
+            known.entry(self.id()).or_insert_with(|| Known { contract, ledger: ledger.clone(), used: 0 });
         check_contract((entry.contract, &entry.ledger), (contract, &ledger))?;
         Ok(Sharing { key_id: self.id(), contract, ledger })
     }
@@ -147,7 +149,11 @@ impl Sharing {
         let spent = Error::SharingSpent { releases: self.contract.releases };
         if let Some(path) = &self.ledger {
             let mut ledger = Ledger::open(path, self.key_id, self.contract)?;
-            return if ledger.used()? < u64::from(self.contract.releases) { ledger.add() } else { Err(spent) };
+            return if ledger.used()? < u64::from(self.contract.releases) {
+                ledger.add()
+            } else {
+                Err(spent)
+            };
         }
         match known().get_mut(&self.key_id) {
             Some(known) if known.used < self.contract.releases => {
@@ -207,13 +213,15 @@ impl Ledger {
 
     /// Locks the ledger until it is dropped; an empty file becomes that of this key.
     fn open(path: &Path, key_id: KeyId, contract: SharingContract) -> Result<Self, Error> {
-        let file = OpenOptions::new().create(true).read(true).append(true).open(path).map_err(storage(path))?;
+        let file =
+            OpenOptions::new().create(true).read(true).append(true).open(path).map_err(storage(path))?;
         file.lock().map_err(storage(path))?;
         let mut ledger = Self { file, path: path.to_owned() };
         if ledger.length()? == 0 {
             ledger.append(&Self::header(key_id, contract))?;
             // The name must be as durable as the count.
-            let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
+            let folder =
+                path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
             File::open(folder).and_then(|folder| folder.sync_all()).map_err(storage(folder))?;
         }
         ledger.check(key_id, contract)?;
@@ -242,11 +250,18 @@ impl Ledger {
         let mut owner = [0; 32];
         owner.copy_from_slice(&text[8..40]);
         if owner != *key_id.as_bytes() {
-            return Err(Error::KeyMismatch { operation: "sharing ledger", left: KeyId(owner), right: key_id });
+            return Err(Error::KeyMismatch {
+                operation: "sharing ledger",
+                left: KeyId(owner),
+                right: key_id,
+            });
         }
         let number = |at: usize| u32::from_le_bytes([text[at], text[at + 1], text[at + 2], text[at + 3]]);
         let place = Some(self.path.clone());
-        check_contract((SharingContract { security: number(40), releases: number(44) }, &place), (contract, &place))
+        check_contract(
+            (SharingContract { security: number(40), releases: number(44) }, &place),
+            (contract, &place),
+        )
     }
 
     fn used(&self) -> Result<u64, Error> {

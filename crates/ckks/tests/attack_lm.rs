@@ -8,22 +8,24 @@ use cipherlm_ckks::noise::{NoiseModel, Prediction};
 use cipherlm_ckks::ring::{Eval, Poly};
 use cipherlm_ckks::slots::Noise;
 use cipherlm_ckks::{
-    Ciphertext, Complex64, Decrypted, Error, Evaluator, NoKeys, Params, Plaintext, Scale, SecretKey, SharingContract,
-    presets,
+    Ciphertext, Complex64, Decrypted, Error, Evaluator, NoKeys, Params, Plaintext, Scale, SecretKey,
+    SharingContract, presets,
 };
 use common::{bits_of, values};
 
 const N: usize = 256;
 const KEYS: usize = 100;
 
-/// Solves `c0 + c1 s = m` for `s` modulo the base prime, with `m` re-encoded from the released slots.
-/// Returns how many coefficients of the solution are in {-1, 0, 1}: all of them for the right key.
+/// Solves `c0 + c1 s = m` for `s` modulo the base prime, with `m` re-encoded from the released
+/// slots. Returns how many coefficients of the solution are in {-1, 0, 1}: all of them for the
+/// right key.
 fn small_coefficients(params: &Params, ciphertext: &Ciphertext, released: &[Complex64]) -> usize {
     let limbs = params.limbs(0);
     let zero = || Poly::<Eval>::zero(params.ring(), limbs).unwrap();
     let parts = vec![zero(), zero()];
     let open =
-        Ciphertext::from_parts(params, ciphertext.key_id(), parts, 0, ciphertext.scale(), params.slots()).unwrap();
+        Ciphertext::from_parts(params, ciphertext.key_id(), parts, 0, ciphertext.scale(), params.slots())
+            .unwrap();
     let message = Plaintext::encode(params, released, params.slots(), ciphertext.scale()).unwrap();
     let encoded = Evaluator::new(params, NoKeys).add_plain(&open, &message).unwrap();
     let mut s = encoded.parts()[0].clone();
@@ -120,7 +122,11 @@ fn chosen_messages_at_boundaries_are_what_rounding_cannot_hide() {
     let message = vec![Complex64::new(0.5, 0.5) * 2f64.powf(-bits); N / 2];
     let flipped: usize = (0..KEYS)
         .map(|_| {
-            flips(&release(&params, &message).decrypted.decode_public(bits, 2f64.powi(-14)).unwrap(), &message, bits)
+            flips(
+                &release(&params, &message).decrypted.decode_public(bits, 2f64.powi(-14)).unwrap(),
+                &message,
+                bits,
+            )
         })
         .sum();
     let half = KEYS * N / 2;
@@ -160,16 +166,21 @@ fn more_bits_than_the_bound_leaves_and_bounds_below_the_noise_are_refused() {
 /// below `2^(-security / 2)`. The noise is measured, not computed.
 #[test]
 fn flooding_hides_the_largest_error_vector_from_the_averages_of_all_releases() {
-    for (degree, slots, security, releases) in [(256usize, 128usize, 30, 64u32), (1024, 512, 30, 4), (1024, 16, 40, 16)]
+    for (degree, slots, security, releases) in
+        [(256usize, 128usize, 30, 64u32), (1024, 512, 30, 4), (1024, 16, 40, 16)]
     {
         let params = presets::insecure::small(degree, 49.0, 2).unwrap();
         let secret = SecretKey::generate(&params).unwrap();
-        let plaintext = Plaintext::encode(&params, &vec![Complex64::ZERO; slots], slots, Scale::from_log2(60)).unwrap();
+        let plaintext =
+            Plaintext::encode(&params, &vec![Complex64::ZERO; slots], slots, Scale::from_log2(60)).unwrap();
         let decrypted = secret.decrypt(&secret.encrypt(&plaintext, 2).unwrap()).unwrap();
         let bound = 2f64.powi(-48);
-        let sharing = secret.sharing_in_this_process(SharingContract::new(security, releases).unwrap()).unwrap();
+        let sharing =
+            secret.sharing_in_this_process(SharingContract::new(security, releases).unwrap()).unwrap();
         // As fine as it goes: between one and two deviations of the noise.
-        let Err(Error::Sharing { allowed, .. }) = decrypted.decode_flooded(400.0, bound, &sharing) else { panic!() };
+        let Err(Error::Sharing { allowed, .. }) = decrypted.decode_flooded(400.0, bound, &sharing) else {
+            panic!()
+        };
         let bits = allowed.floor();
         let (mut sums, mut squares, mut all) = (vec![Complex64::ZERO; slots], 0.0, Vec::new());
         for _ in 0..releases {

@@ -1,4 +1,5 @@
-//! Bootstrapping on small insecure rings, on every family of inputs; the full-size profiles under `--ignored`.
+//! Bootstrapping on small insecure rings, on every family of inputs; the full-size profiles under
+//! `--ignored`.
 
 use std::sync::Arc;
 
@@ -7,8 +8,8 @@ use cipherlm_ckks::bootstrap::{BootstrapKeys, BootstrapRefresher, Bootstrapper, 
 use cipherlm_ckks::noise::NoiseModel;
 use cipherlm_ckks::slots::{Encrypted, Machine, Noise, RefreshKind, RefreshProfile, Refresher, SlotError};
 use cipherlm_ckks::{
-    Ciphertext, Complex64, Error, EvaluationKeys, Evaluator, KeyPurpose, KeyRequest, Params, Plaintext, Scale,
-    SecretKey, SwitchingKey,
+    Ciphertext, Complex64, Error, EvaluationKeys, Evaluator, KeyPurpose, KeyRequest, Params, Plaintext,
+    Scale, SecretKey, SwitchingKey,
 };
 use rand::SeedableRng;
 use rand_chacha::ChaCha8Rng;
@@ -120,7 +121,8 @@ fn lower_results_keep_their_bits() {
         let input = bench.encrypt(&values);
         for level in 0..=bench.bootstrapper.output_level() {
             let scale = bench.params.default_scale(bench.bootstrapper.output_level()) * Scale::new(1.1);
-            let output = bench.bootstrapper.bootstrap_to(&bench.evaluator, &input, level, scale, &mut |_| {}).unwrap();
+            let output =
+                bench.bootstrapper.bootstrap_to(&bench.evaluator, &input, level, scale, &mut |_| {}).unwrap();
             assert_eq!((output.level(), output.slots()), (level, 64));
             assert!(output.scale().matches(scale));
             // What is left is an ordinary ciphertext: it can be computed with.
@@ -145,7 +147,8 @@ fn two_real_vectors_share_a_bootstrap() {
     let real = |v: Vec<Complex64>| v.into_iter().map(|v| Complex64::new(v.re, 0.0)).collect::<Vec<_>>();
     let (a, b) = (real(Family::Uniform.values(256, &mut rng)), real(Family::Blocks.values(256, &mut rng)));
     let (x, y) = (bench.encrypt(&a), bench.encrypt(&b));
-    let (level, scale) = (profile_floor(&bench), bench.params.default_scale(bench.bootstrapper.output_level()));
+    let (level, scale) =
+        (profile_floor(&bench), bench.params.default_scale(bench.bootstrapper.output_level()));
     let high = bench.bootstrapper.bootstrap_pair(&bench.evaluator, &x, &y).unwrap();
     let low = bench.bootstrapper.bootstrap_pair_to(&bench.evaluator, &x, &y, level, scale).unwrap();
     for (level, (x, y)) in [(bench.bootstrapper.output_level(), high), (level, low)] {
@@ -170,8 +173,10 @@ fn the_encrypted_machine_refreshes_by_it() {
     let params = profile.params().unwrap();
     let secret = SecretKey::generate(&params).unwrap();
     let circuits = [(128, Content::Complex), (16, Content::Real)];
-    let circuits: Vec<_> =
-        circuits.iter().map(|&(n, c)| Arc::new(Bootstrapper::new(&params, &profile, n, c).unwrap())).collect();
+    let circuits: Vec<_> = circuits
+        .iter()
+        .map(|&(n, c)| Arc::new(Bootstrapper::new(&params, &profile, n, c).unwrap()))
+        .collect();
     let borrowed: Vec<&Bootstrapper> = circuits.iter().map(Arc::as_ref).collect();
     let keys = Arc::new(BootstrapKeys::generate(&secret, &borrowed, &KeyRequest::new()).unwrap());
     let refresher = BootstrapRefresher::new(Evaluator::new(&params, keys), circuits).unwrap();
@@ -190,7 +195,8 @@ fn the_encrypted_machine_refreshes_by_it() {
         }
         let known = refresher.profile(kind).unwrap();
         let plaintext =
-            Plaintext::encode(&params, &values, period, params.default_scale(profile.output_level())).unwrap();
+            Plaintext::encode(&params, &values, period, params.default_scale(profile.output_level()))
+                .unwrap();
         let input = secret.encrypt(&plaintext, refresher.floor()).unwrap().with_slots(128).unwrap();
         let output = refresher.refresh(&input, kind, known.output_level - 1, scale).unwrap();
         assert!(output.scale().matches(scale) && output.level() == known.output_level - 1);
@@ -259,11 +265,15 @@ fn what_cannot_be_refreshed_is_refused_before_any_work() {
     let scale = bench.params.default_scale(bench.bootstrapper.output_level());
     let (level, values) = (bench.bootstrapper.input_level(), vec![Complex64::ONE; 8]);
     let input = |slots: usize, level: usize, scale: Scale| {
-        bench.secret.encrypt(&Plaintext::encode(&bench.params, &values, slots, scale).unwrap(), level).unwrap()
+        bench
+            .secret
+            .encrypt(&Plaintext::encode(&bench.params, &values, slots, scale).unwrap(), level)
+            .unwrap()
     };
     let refused = |input: &Ciphertext| {
         let mut stages = 0;
-        let error = bench.bootstrapper.bootstrap_with(&bench.evaluator, input, &mut |_| stages += 1).err().unwrap();
+        let error =
+            bench.bootstrapper.bootstrap_with(&bench.evaluator, input, &mut |_| stages += 1).err().unwrap();
         assert_eq!(stages, 0, "work was done before {error}");
         error
     };
@@ -293,11 +303,17 @@ fn what_cannot_be_refreshed_is_refused_before_any_work() {
     for (key, level) in [(keys.to_sparse(), 0), (keys.from_sparse(), raised)] {
         let keys = Without { keys, purpose: key.purpose(), level };
         let (evaluator, mut stages) = (Evaluator::new(&bench.params, keys), 0);
-        let missing = bench.bootstrapper.bootstrap_with(&evaluator, &input(8, 2, scale), &mut |_| stages += 1);
-        assert!(matches!(missing, Err(Error::MissingKey { .. })) && stages == 0, "{missing:?} after {stages} stages");
+        let missing =
+            bench.bootstrapper.bootstrap_with(&evaluator, &input(8, 2, scale), &mut |_| stages += 1);
+        assert!(
+            matches!(missing, Err(Error::MissingKey { .. })) && stages == 0,
+            "{missing:?} after {stages} stages"
+        );
     }
 
-    let new = |profile: &Profile, slots| Bootstrapper::new(&bench.params, profile, slots, Content::Real).err().unwrap();
+    let new = |profile: &Profile, slots| {
+        Bootstrapper::new(&bench.params, profile, slots, Content::Real).err().unwrap()
+    };
     for slots in [0, 1, 2, 4, 12] {
         let error = new(&profile, slots);
         assert!(matches!(error, Error::BadSlots { min: 8, max: 128, .. }), "{error}");
@@ -317,7 +333,8 @@ fn a_refresher_of_other_parameters_is_refused_when_it_is_given() {
         let secret = SecretKey::generate(&params).unwrap();
         let circuit = Arc::new(Bootstrapper::new(&params, profile, 16, Content::Real).unwrap());
         let keys = Arc::new(BootstrapKeys::generate(&secret, &[&circuit], &KeyRequest::new()).unwrap());
-        let refresher = BootstrapRefresher::new(Evaluator::new(&params, keys.clone()), vec![circuit]).unwrap();
+        let refresher =
+            BootstrapRefresher::new(Evaluator::new(&params, keys.clone()), vec![circuit]).unwrap();
         (Encrypted::new(&params, secret.id(), keys).unwrap(), Arc::new(refresher))
     };
     let ((ours, own), (theirs, other)) = (make(&profile), make(&others));
@@ -338,7 +355,8 @@ fn full_amplitude_ten_in_a_row_and_beyond() {
         (a.iter().zip(b).map(|(a, b)| (a - b).norm_sqr()).sum::<f64>() / a.len() as f64).sqrt()
     };
     // The corners of the range.
-    let corners: Vec<_> = (0..64).map(|j| Complex64::new(1.0, 1.0) * if j % 2 == 0 { 1.0 } else { -1.0 }).collect();
+    let corners: Vec<_> =
+        (0..64).map(|j| Complex64::new(1.0, 1.0) * if j % 2 == 0 { 1.0 } else { -1.0 }).collect();
     let p = bench.precision(&corners);
     assert!(p.worst > 20.0, "{p:?}");
     // Ten in a row. Random errors add up to three times one of them. At full amplitude there is the
@@ -350,7 +368,12 @@ fn full_amplitude_ten_in_a_row_and_beyond() {
         let last = (1..10).fold(first.clone(), |c, _| again(&c));
         let (one, ten) = (rms(values, &found(&first)), rms(values, &found(&last)));
         println!("one 2^{:.1}, ten 2^{:.1}", one.log2(), ten.log2());
-        assert!(ten <= factor * one && ten < (-20f64).exp2(), "one 2^{:.1}, ten 2^{:.1}", one.log2(), ten.log2());
+        assert!(
+            ten <= factor * one && ten < (-20f64).exp2(),
+            "one 2^{:.1}, ten 2^{:.1}",
+            one.log2(),
+            ten.log2()
+        );
     }
     // One slot out of range: it loses bits by the fifth power, or everything; the others keep
     // theirs.
@@ -362,9 +385,14 @@ fn full_amplitude_ten_in_a_row_and_beyond() {
         let refreshed = bench.refreshed(&values);
         let (own, expected) = (refreshed[5], values[5]);
         values.remove(5);
-        let others: Vec<_> = refreshed.iter().copied().enumerate().filter(|(j, _)| *j != 5).map(|(_, v)| v).collect();
+        let others: Vec<_> =
+            refreshed.iter().copied().enumerate().filter(|(j, _)| *j != 5).map(|(_, v)| v).collect();
         let p = Precision::between(&values, &others);
-        println!("outlier {outlier:.1}: error 2^{:.1}, others {:.1} bits", (own - expected).norm().log2(), p.worst);
+        println!(
+            "outlier {outlier:.1}: error 2^{:.1}, others {:.1} bits",
+            (own - expected).norm().log2(),
+            p.worst
+        );
         assert!(p.worst > 20.0, "outlier {outlier}: {p:?}");
         let lost = (own - expected).norm();
         if outlier.abs() > ratio / 2.0 {
@@ -398,7 +426,8 @@ fn full_size(profile: &Profile, bar: f64) {
     let bench = Bench::new(profile, 1 << (profile.log_degree - 1), Content::Complex);
     let mut rng = ChaCha8Rng::seed_from_u64(9);
     let top = bench.bootstrapper.output_level();
-    let refreshed = RefreshProfile { input_level: 1, ..bench.bootstrapper.refresh_profile(RefreshKind::Full) };
+    let refreshed =
+        RefreshProfile { input_level: 1, ..bench.bootstrapper.refresh_profile(RefreshKind::Full) };
     let noise = Noise::new(NoiseModel::new(&bench.params), 1).unwrap().with_refresh(refreshed);
     for family in Family::ALL {
         let values = family.values(bench.params.slots(), &mut rng);
@@ -406,10 +435,12 @@ fn full_size(profile: &Profile, bar: f64) {
         let p = Precision::between(&values, &found);
         assert!(p.worst > bar, "{} {family:?}: {p:?}", profile.name);
         // The noise machine knows: never less than what happened, and within two bits of it.
-        let predicted = noise.refresh(&noise.input(values.clone(), top).unwrap(), RefreshKind::Full, None).unwrap();
+        let predicted =
+            noise.refresh(&noise.input(values.clone(), top).unwrap(), RefreshKind::Full, None).unwrap();
         let squares = values.iter().zip(&found).map(|(a, b)| (a - b).norm_sqr());
         let rms = (squares.sum::<f64>() / values.len() as f64).sqrt();
-        let over = [predicted.prediction().rms.log2() - rms.log2(), predicted.prediction().worst.log2() + p.worst];
+        let over =
+            [predicted.prediction().rms.log2() - rms.log2(), predicted.prediction().worst.log2() + p.worst];
         println!(
             "{} {family:?}: worst {:.2} bits, mean {:.2}, predicted above by {over:.2?}",
             profile.name, p.worst, p.mean

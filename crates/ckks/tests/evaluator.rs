@@ -3,7 +3,8 @@
 mod common;
 
 use cipherlm_ckks::{
-    Ciphertext, Complex64, Error, Evaluator, GaloisElement, KeyRequest, Plaintext, Scale, SecretKey, Wire, presets,
+    Ciphertext, Complex64, Error, Evaluator, GaloisElement, KeyRequest, Plaintext, Scale, SecretKey, Wire,
+    presets,
 };
 use common::{Setup, bits_of, rotated, setup, values, with_params, zip};
 
@@ -45,7 +46,8 @@ fn products_relinearise_and_rescale() {
     s.assert_bits(&fused, &product, 26.0);
     assert_eq!(fused.level(), 2);
     assert!(fused.scale().matches(s.params.default_scale(2)));
-    let apart = s.evaluator.rescale(&s.evaluator.relinearise(&s.evaluator.mul(&x, &y).unwrap()).unwrap()).unwrap();
+    let apart =
+        s.evaluator.rescale(&s.evaluator.relinearise(&s.evaluator.mul(&x, &y).unwrap()).unwrap()).unwrap();
     s.assert_bits(&apart, &product, 26.0);
     s.assert_bits(&s.evaluator.square_relin_rescale(&x).unwrap(), &zip(&a, &a, |a, b| a * b), 26.0);
     let sum = s.evaluator.mul_sum_rescale(&[(&x, &y), (&x, &x), (&y, &y)]).unwrap();
@@ -136,7 +138,8 @@ fn double_hoisted_sums() {
         let element = GaloisElement::rotation(&s.params, step);
         let rotated_x = s.evaluator.rotate_hoisted_qp(&hoisted, element).unwrap();
         let weights = values(if k == 0 { 16 } else { N / 2 }, 10 + k as u64);
-        let plaintext = Plaintext::encode(&s.params, &weights, weights.len(), s.params.rescale_factor(3)).unwrap();
+        let plaintext =
+            Plaintext::encode(&s.params, &weights, weights.len(), s.params.rescale_factor(3)).unwrap();
         let lifted = plaintext.lift(&s.params.extended_limbs(3, rotated_x.special())).unwrap();
         for (j, (e, r)) in expected.iter_mut().zip(rotated(&a, step)).enumerate() {
             *e += r * weights[j % weights.len()];
@@ -155,7 +158,8 @@ fn double_hoisted_sums() {
 
 /// `values` in as many slots, at `level`.
 fn sparse(s: &Setup, values: &[Complex64], level: usize) -> Ciphertext {
-    let plaintext = Plaintext::encode(&s.params, values, values.len(), s.params.default_scale(level)).unwrap();
+    let plaintext =
+        Plaintext::encode(&s.params, values, values.len(), s.params.default_scale(level)).unwrap();
     s.secret.encrypt(&plaintext, level).unwrap()
 }
 
@@ -193,7 +197,11 @@ fn a_constant_of_which_nothing_would_be_left_is_refused_with_the_scale_it_needs(
         assert!(worst <= error * 2f64.sqrt() * value.re, "{worst:e}");
     }
     // Zero is a constant like others.
-    s.assert_bits(&e.mul_const(&x, Complex64::ZERO, Scale::from_log2(40)).unwrap(), &[Complex64::ZERO; 32], 60.0);
+    s.assert_bits(
+        &e.mul_const(&x, Complex64::ZERO, Scale::from_log2(40)).unwrap(),
+        &[Complex64::ZERO; 32],
+        60.0,
+    );
 }
 
 #[test]
@@ -205,7 +213,11 @@ fn one_rescale_too_many_is_refused_at_every_level() {
         let least = (degree as f64 / 18f64.sqrt()).log2();
         for level in 1..=levels {
             let x = sparse(&s, &[Complex64::ONE, Complex64::new(0.5, 0.0)], level);
-            let near = [Scale::from_log2(bits as i32), s.params.rescale_factor(level), s.params.default_scale(level)];
+            let near = [
+                Scale::from_log2(bits as i32),
+                s.params.rescale_factor(level),
+                s.params.default_scale(level),
+            ];
             for scale in near {
                 let x = x.clone().with_scale(scale).unwrap();
                 match s.evaluator.rescale(&x) {
@@ -220,7 +232,10 @@ fn one_rescale_too_many_is_refused_at_every_level() {
             let product = s.evaluator.mul_const(&y, Complex64::ONE, s.params.rescale_factor(level)).unwrap();
             let product = s.evaluator.rescale(&product).unwrap();
             if level > 1 {
-                assert!(matches!(s.evaluator.rescale(&product), Err(Error::BadScale { .. })), "level {level}");
+                assert!(
+                    matches!(s.evaluator.rescale(&product), Err(Error::BadScale { .. })),
+                    "level {level}"
+                );
             }
         }
     }
@@ -242,7 +257,9 @@ fn rotations_count_modulo_the_slots_of_a_sparse_ciphertext() {
         // One slot: every rotation is the identity.
         let one = sparse(&s, &a[..1], 2);
         s.assert_bits(&s.evaluator.rotate(&one, 7).unwrap(), &a[..1], 28.0);
-        for (steps, named) in [(2i64, "rotation by 2 "), (-1, "rotation by -1 "), (i64::MAX, "rotation by -1 ")] {
+        for (steps, named) in
+            [(2i64, "rotation by 2 "), (-1, "rotation by -1 "), (i64::MAX, "rotation by -1 ")]
+        {
             let error = s.evaluator.rotate(&x, steps).unwrap_err();
             assert!(
                 matches!(error, Error::MissingKey { level: 2, .. }) && error.to_string().contains(named),
@@ -268,9 +285,14 @@ fn the_smallest_sets_work_with_one_slot_and_two() {
     let secret = SecretKey::generate(&smallest).unwrap();
     let mut request = KeyRequest::new();
     request.conjugation(&smallest, 0).rotations(&smallest, [1], 0);
-    let s = Setup { evaluator: Evaluator::new(&smallest, secret.key_set(&request).unwrap()), params: smallest, secret };
+    let s = Setup {
+        evaluator: Evaluator::new(&smallest, secret.key_set(&request).unwrap()),
+        params: smallest,
+        secret,
+    };
     let scale = s.params.default_scale(0);
-    let (one, two) = (vec![Complex64::new(0.25, -0.5)], vec![Complex64::new(1.0, 2.0), Complex64::new(-3.0, 0.125)]);
+    let (one, two) =
+        (vec![Complex64::new(0.25, -0.5)], vec![Complex64::new(1.0, 2.0), Complex64::new(-3.0, 0.125)]);
     let (x, y) = (sparse(&s, &one, 0), sparse(&s, &two, 0));
     // The noise of an encryption is some units of the scale in each of 16 coefficients.
     let bits = scale.log2() - 7.0;

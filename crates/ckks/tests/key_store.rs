@@ -3,7 +3,9 @@
 
 mod common;
 
-use cipherlm_ckks::{Error, EvaluationKeys, GaloisElement, KeyForm, KeyPurpose, KeySet, KeyStore, Wire, WireError};
+use cipherlm_ckks::{
+    Error, EvaluationKeys, GaloisElement, KeyForm, KeyPurpose, KeySet, KeyStore, Wire, WireError,
+};
 use common::{Setup, setup};
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -58,7 +60,9 @@ fn a_directory_with_something_in_it_is_not_written_to() {
     assert_eq!(KeyStore::open(&s.params, &empty.0, 0).unwrap().len(), 1);
     let name = empty.0.file_name().unwrap().to_str().unwrap().to_owned();
     let beside = fs::read_dir(empty.0.parent().unwrap()).unwrap();
-    let left = beside.filter(|entry| entry.as_ref().unwrap().file_name().to_str().unwrap().starts_with(&name)).count();
+    let left = beside
+        .filter(|entry| entry.as_ref().unwrap().file_name().to_str().unwrap().starts_with(&name))
+        .count();
     assert_eq!(left, 1);
     // A file in the way.
     let file = empty.0.join("0000.key").join("keys");
@@ -104,7 +108,9 @@ fn files_exchanged_after_the_store_was_opened_are_noticed() {
     let shape = store.key(rotation(&s, 2), 2).unwrap().shape();
     fs::write(&one, other.switching_key(rotation(&s, 1), shape).unwrap().to_bytes()).unwrap();
     let refused = store.key(rotation(&s, 1), 2).map(drop).unwrap_err();
-    assert!(matches!(refused, Error::KeyMismatch { left, right, .. } if left == s.secret.id() && right == other.id()));
+    assert!(
+        matches!(refused, Error::KeyMismatch { left, right, .. } if left == s.secret.id() && right == other.id())
+    );
     restore();
     // A key of the same purpose, cut lower.
     let store = open();
@@ -120,7 +126,10 @@ fn files_exchanged_after_the_store_was_opened_are_noticed() {
     fs::write(&one, &bytes_one[..bytes_one.len() - 1]).unwrap();
     assert!(matches!(store.key(rotation(&s, 1), 2), Err(Error::Wire(WireError::Truncated { .. }))));
     fs::remove_file(&one).unwrap();
-    assert!(matches!(store.key(rotation(&s, 1), 2), Err(Error::Storage { kind: std::io::ErrorKind::NotFound, .. })));
+    assert!(matches!(
+        store.key(rotation(&s, 1), 2),
+        Err(Error::Storage { kind: std::io::ErrorKind::NotFound, .. })
+    ));
     restore();
     assert!(store.key(rotation(&s, 1), 2).is_ok());
 }

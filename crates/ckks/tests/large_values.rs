@@ -4,7 +4,9 @@
 mod common;
 
 use cipherlm_ckks::ring::Seed;
-use cipherlm_ckks::{Ciphertext, Complex64, Error, Evaluator, NoKeys, Params, Plaintext, Scale, SecretKey, presets};
+use cipherlm_ckks::{
+    Ciphertext, Complex64, Error, Evaluator, NoKeys, Params, Plaintext, Scale, SecretKey, presets,
+};
 use common::{larger, values};
 
 fn encrypted(secret: &SecretKey, value: f64, log_scale: i32, level: usize) -> Result<Ciphertext, Error> {
@@ -14,7 +16,9 @@ fn encrypted(secret: &SecretKey, value: f64, log_scale: i32, level: usize) -> Re
 
 #[test]
 fn large_values_decrypt_as_far_as_the_modulus_reaches() {
-    for (params, level) in [(presets::levels3_scale40().unwrap(), 3), (presets::levels5_scale45().unwrap(), 5)] {
+    for (params, level) in
+        [(presets::levels3_scale40().unwrap(), 3), (presets::levels5_scale45().unwrap(), 5)]
+    {
         let secret = SecretKey::from_seed(&params, Seed::from_bytes([1; 32])).unwrap();
         let (mut right, mut refused) = (0, 0);
         for log_scale in [30, 40, 45] {
@@ -23,12 +27,18 @@ fn large_values_decrypt_as_far_as_the_modulus_reaches() {
                     match encrypted(&secret, value, log_scale, level).and_then(|c| secret.decrypt(&c)) {
                         Ok(decrypted) => {
                             let found = decrypted.decode().real()[0];
-                            assert!((found / value - 1.0).abs() < 1e-6, "{value:e} at 2^{log_scale}: {found:e}");
+                            assert!(
+                                (found / value - 1.0).abs() < 1e-6,
+                                "{value:e} at 2^{log_scale}: {found:e}"
+                            );
                             right += 1;
                         }
                         Err(Error::MessageOverflow { .. }) => {
                             let bits = value.abs().log2() + f64::from(log_scale);
-                            assert!(bits > (params.log_q(level) - 2.0).min(119.0), "{value:e} at 2^{log_scale}");
+                            assert!(
+                                bits > (params.log_q(level) - 2.0).min(119.0),
+                                "{value:e} at 2^{log_scale}"
+                            );
                             refused += 1;
                         }
                         Err(other) => panic!("{value:e} at 2^{log_scale}: {other}"),
@@ -77,7 +87,8 @@ fn a_message_that_outgrows_its_modulus_is_an_error_and_not_a_remainder() {
 #[test]
 fn what_was_encrypted_under_another_key_is_refused_and_not_decrypted_to_noise() {
     let params = presets::insecure::small(1 << 10, 40.0, 2).unwrap();
-    let [ours, other] = [3, 4].map(|seed| SecretKey::from_seed(&params, Seed::from_bytes([seed; 32])).unwrap());
+    let [ours, other] =
+        [3, 4].map(|seed| SecretKey::from_seed(&params, Seed::from_bytes([seed; 32])).unwrap());
     for level in 0..=2 {
         let c = encrypted(&other, 0.5, 40, level).unwrap();
         assert!(matches!(ours.decrypt(&c), Err(Error::KeyMismatch { .. })));
@@ -85,7 +96,10 @@ fn what_was_encrypted_under_another_key_is_refused_and_not_decrypted_to_noise() 
         let (scale, slots) = (c.scale(), params.slots());
         let forged = Ciphertext::from_parts(&params, ours.id(), c.into_parts(), level, scale, slots).unwrap();
         let refused = ours.decrypt(&forged).map(drop).unwrap_err();
-        assert!(matches!(refused, Error::MessageOverflow { operation: "decrypt", .. }), "level {level}: {refused}");
+        assert!(
+            matches!(refused, Error::MessageOverflow { operation: "decrypt", .. }),
+            "level {level}: {refused}"
+        );
     }
 }
 
@@ -98,7 +112,8 @@ fn a_message_that_leaves_no_room_is_refused_at_encryption_too() {
         // Of half the modulus, in eighths.
         let half = (params.log_q(level) - 1.0 - 30.0).exp2();
         for (eighths, fits) in [(6.9, true), (7.1, false), (7.9, false), (8.1, false)] {
-            let plaintext = Plaintext::encode_real(&params, &[half * eighths / 8.0], 1, Scale::from_log2(30)).unwrap();
+            let plaintext =
+                Plaintext::encode_real(&params, &[half * eighths / 8.0], 1, Scale::from_log2(30)).unwrap();
             for result in [secret.encrypt(&plaintext, level), public.encrypt(&plaintext, level)] {
                 match result {
                     Ok(c) if fits => {
@@ -140,9 +155,13 @@ fn values_whose_sums_leave_the_floats_are_refused() {
                 overflow(Plaintext::encode(&params, &complex, count, scale), "complex");
             }
         }
-        overflow(Plaintext::encode_coefficients(&params, &[huge, -huge], Scale::from_log2(120)), "coefficients");
+        overflow(
+            Plaintext::encode_coefficients(&params, &[huge, -huge], Scale::from_log2(120)),
+            "coefficients",
+        );
     }
-    let none: Result<Plaintext, Error> = Plaintext::encode_coefficients(&params, &[f64::NAN, 0.0], Scale::ONE);
+    let none: Result<Plaintext, Error> =
+        Plaintext::encode_coefficients(&params, &[f64::NAN, 0.0], Scale::ONE);
     assert!(matches!(none, Err(Error::NotFinite { index: 0 })));
 }
 
@@ -159,7 +178,10 @@ fn slots_beyond_the_floats_are_refused() {
         match secret.decrypt(&x) {
             Ok(decrypted) => {
                 let found = decrypted.decode().real()[0];
-                assert!(found.is_finite() && (found / 0.9 * 2f64.powi(40 - log2) - 1.0).abs() < 1e-6, "{found:e}");
+                assert!(
+                    found.is_finite() && (found / 0.9 * 2f64.powi(40 - log2) - 1.0).abs() < 1e-6,
+                    "{found:e}"
+                );
                 right += 1;
             }
             Err(Error::MessageOverflow { operation: "decrypt", .. }) => break,

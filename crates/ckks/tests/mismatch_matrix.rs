@@ -8,8 +8,8 @@ use cipherlm_ckks::bootstrap::{BootstrapKeys, Bootstrapper, Content, Profile};
 use cipherlm_ckks::linear::LinearTransform;
 use cipherlm_ckks::slots::{self, Machine, Plain, SlotError};
 use cipherlm_ckks::{
-    Ciphertext, Complex64, Error, EvaluationKeys, Evaluator, GaloisElement, KeyPurpose, KeyRequest, KeySet, KeyShape,
-    NoKeys, Params, Plaintext, Scale, SecretKey, SwitchingKey, Wire, presets,
+    Ciphertext, Complex64, Error, EvaluationKeys, Evaluator, GaloisElement, KeyPurpose, KeyRequest, KeySet,
+    KeyShape, NoKeys, Params, Plaintext, Scale, SecretKey, SwitchingKey, Wire, presets,
 };
 use common::{setup, values};
 
@@ -42,7 +42,9 @@ fn every_ordered_pair_of_parameters_and_keys() {
                 evaluator.mul(own, other).map(drop),
                 evaluator.rotate(other, 1).map(drop),
                 evaluator.square_relin_rescale(other).map(drop),
-                Ciphertext::from_bytes(secret.params(), &other.to_bytes()).and_then(|c| secret.decrypt(&c)).map(drop),
+                Ciphertext::from_bytes(secret.params(), &other.to_bytes())
+                    .and_then(|c| secret.decrypt(&c))
+                    .map(drop),
             ];
             for (k, result) in results.into_iter().enumerate() {
                 match result {
@@ -94,14 +96,21 @@ fn keys_that_are_missing_or_wrong_are_named() {
     let x = s.encrypt(&values(32, 1), 2);
     for steps in [2i64, -1, 31, i64::MAX] {
         let purpose = KeyPurpose::Galois(GaloisElement::rotation(&s.params, steps));
-        assert_eq!(s.evaluator.rotate(&x, steps).map(drop), Err(Error::MissingKey { purpose, level: 2 }), "{steps}");
+        assert_eq!(
+            s.evaluator.rotate(&x, steps).map(drop),
+            Err(Error::MissingKey { purpose, level: 2 }),
+            "{steps}"
+        );
     }
     // Multiples of the slot count need no key.
     for steps in [0i64, 32, -64] {
         s.assert_bits(&s.evaluator.rotate(&x, steps).unwrap(), &s.decrypt(&x), 40.0);
     }
     let none = Evaluator::new(&s.params, NoKeys);
-    assert!(matches!(none.mul_relin_rescale(&x, &x), Err(Error::MissingKey { purpose: KeyPurpose::Relinearise, .. })));
+    assert!(matches!(
+        none.mul_relin_rescale(&x, &x),
+        Err(Error::MissingKey { purpose: KeyPurpose::Relinearise, .. })
+    ));
     // A key cut to level 1 does not serve level 2.
     let mut request = KeyRequest::new();
     request.relin(1);
@@ -163,8 +172,12 @@ impl Family {
             let error = run(Liar { keys, about: (purpose, level), offers }).err();
             assert!(error.as_ref().is_some_and(is), "{what} for {purpose} at {level}: {error:?}");
         };
-        refused("another purpose", make(&self.secret, other, level), &|e| matches!(e, Error::WrongKey { .. }));
-        refused("another secret", make(&self.stranger, purpose, level), &|e| matches!(e, Error::KeyMismatch { .. }));
+        refused("another purpose", make(&self.secret, other, level), &|e| {
+            matches!(e, Error::WrongKey { .. })
+        });
+        refused("another secret", make(&self.stranger, purpose, level), &|e| {
+            matches!(e, Error::KeyMismatch { .. })
+        });
         refused("other parameters", make(&self.foreigner, purpose, level), &|e| {
             matches!(e, Error::ParamsMismatch { .. })
         });
@@ -214,7 +227,8 @@ fn a_key_that_a_source_lies_about_is_refused_by_every_operation() {
         let relinearise = (KeyPurpose::Relinearise, 2);
         family.lie(&keys, relinearise, |liar| operation(&Evaluator::new(&params, liar), &x, rotation));
     }
-    let switch = family.secret.switching_key(KeyPurpose::Relinearise, KeyShape { level: 2, special: 1 }).unwrap();
+    let switch =
+        family.secret.switching_key(KeyPurpose::Relinearise, KeyShape { level: 2, special: 1 }).unwrap();
     let evaluator = Evaluator::new(&params, NoKeys);
     assert!(matches!(evaluator.switch_key(&x, &switch), Err(Error::WrongKey { .. })));
 }
@@ -262,16 +276,21 @@ fn a_key_that_a_source_lies_about_is_refused_by_every_step_of_a_bootstrap() {
     let request: Vec<_> = bootstrapper.key_request().iter().collect();
     assert!(request.len() > 10, "{}", request.len());
     for (purpose, level) in request {
-        family.lie(&keys, (purpose, level), |liar| bootstrapper.bootstrap(&Evaluator::new(&params, liar), &x));
+        family
+            .lie(&keys, (purpose, level), |liar| bootstrapper.bootstrap(&Evaluator::new(&params, liar), &x));
     }
     // The two keys around the raise, one for the other and those of another owner.
-    let own = [keys.to_sparse(), keys.from_sparse()].map(|key| keys.key(key.purpose(), key.shape().level).unwrap());
+    let own =
+        [keys.to_sparse(), keys.from_sparse()].map(|key| keys.key(key.purpose(), key.shape().level).unwrap());
     let theirs = BootstrapKeys::wrapping(&family.stranger, &[&bootstrapper]).unwrap().map(Arc::new);
     for (about, offers) in
         [(0, &own[1]), (1, &own[0]), (0, &theirs[0]), (0, &theirs[1]), (1, &theirs[0]), (1, &theirs[1])]
     {
-        let liar =
-            Liar { keys: &keys, about: (own[about].purpose(), own[about].shape().level), offers: offers.clone() };
+        let liar = Liar {
+            keys: &keys,
+            about: (own[about].purpose(), own[about].shape().level),
+            offers: offers.clone(),
+        };
         let refused = bootstrapper.bootstrap(&Evaluator::new(&params, liar), &x).map(|c| c.level());
         assert!(matches!(refused, Err(Error::WrongKey { .. })), "{about}: {refused:?}");
     }
@@ -285,7 +304,8 @@ fn polynomials_of_another_ring_do_not_become_a_ciphertext() {
         let plaintext = Plaintext::encode_real(params, &[1.0], 1, Scale::from_log2(40)).unwrap();
         secret.encrypt(&plaintext, 1).unwrap().into_parts()
     };
-    let build = |parts| Ciphertext::from_parts(&params, id(&params), parts, 1, Scale::from_log2(40), 32).map(drop);
+    let build =
+        |parts| Ciphertext::from_parts(&params, id(&params), parts, 1, Scale::from_log2(40), 32).map(drop);
     for (degree, bits, levels) in [(64, 41.0, 2), (128, 40.0, 2), (64, 40.0, 3), (32, 40.0, 2)] {
         let other = presets::insecure::small(degree, bits, levels).unwrap();
         let refused = build(parts(&other));
@@ -331,7 +351,10 @@ fn bad_values_are_refused_by_the_encoder() {
     assert_eq!(Plaintext::encode_real(&params, &[], 4, scale).unwrap().decode().len(), 4);
     for bad in [0.0, -1.0, f64::NAN, f64::INFINITY, 0.5, 2f64.powi(121)] {
         assert!(
-            matches!(Plaintext::encode_real(&params, &[1.0], 2, Scale::new(bad)), Err(Error::BadScale { .. })),
+            matches!(
+                Plaintext::encode_real(&params, &[1.0], 2, Scale::new(bad)),
+                Err(Error::BadScale { .. })
+            ),
             "{bad}"
         );
     }

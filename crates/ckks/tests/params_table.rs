@@ -1,4 +1,5 @@
-//! The security gate: every preset and every key it can make is below its row of the table, and nothing above is built.
+//! The security gate: every preset and every key it can make is below its row of the table, and
+//! nothing above is built.
 
 use cipherlm_ckks::bootstrap::Profile;
 use cipherlm_ckks::params::{check_security, security_limit};
@@ -43,9 +44,11 @@ fn presets_and_all_their_keys_keep_the_margin() {
 
 #[test]
 fn chains_at_the_limit_are_built_and_a_bit_more_is_refused() {
-    for (degree, base, level, levels, special, count) in
-        [(1usize << 13, 42.0, 40.0, 3, 26, 2), (1 << 14, 50.0, 48.0, 5, 35, 4), (1 << 15, 48.0, 40.0, 13, 50, 6)]
-    {
+    for (degree, base, level, levels, special, count) in [
+        (1usize << 13, 42.0, 40.0, 3, 26, 2),
+        (1 << 14, 50.0, 48.0, 5, 35, 4),
+        (1 << 15, 48.0, 40.0, 13, 50, 6),
+    ] {
         let limit = security_limit(degree, SecretDistribution::Ternary).unwrap().hard;
         assert_eq!(base + level * levels as f64 + f64::from(special * count), f64::from(limit));
         let build = |base| {
@@ -119,7 +122,8 @@ fn hashes_tell_sets_apart() {
     let insecure = |builder| Params::insecure_for_tests(builder).unwrap();
     let [a, b, c] = [(44, 1), (45, 1), (44, 2)].map(|(bits, count)| insecure(builder().special(bits, count)));
     assert!(a.hash() != b.hash() && a.hash() != c.hash() && b.hash() != c.hash());
-    let chain = |params: &Params| params.limbs(2).iter().map(|i| params.prime(i).unwrap()).collect::<Vec<_>>();
+    let chain =
+        |params: &Params| params.limbs(2).iter().map(|i| params.prime(i).unwrap()).collect::<Vec<_>>();
     assert_eq!(chain(&a), chain(&b));
 }
 

@@ -90,12 +90,18 @@ fn parameters_with_other_special_primes_are_not_those_of_a_profile() {
         (Profile { special: 3, ..profile.clone() }, "special primes"),
         (Profile { special: 5, ..profile.clone() }, "special primes"),
         (Profile { special_bits: 48, ..profile.clone() }, "special bits"),
-        (Profile { log_degree: 8, ..Profile::insecure(9).in_insecure_ring(9) }, "butterfly layers of a transform"),
+        (
+            Profile { log_degree: 8, ..Profile::insecure(9).in_insecure_ring(9) },
+            "butterfly layers of a transform",
+        ),
     ];
     for (other, name) in others {
         let params = other.params();
         let refused = params.and_then(|params| Bootstrapper::new(&params, &profile, 32, Content::Real));
-        assert!(matches!(refused, Err(Error::InvalidParams { field, .. }) if field == name), "{name}: {refused:?}");
+        assert!(
+            matches!(refused, Err(Error::InvalidParams { field, .. }) if field == name),
+            "{name}: {refused:?}"
+        );
     }
 }
 
@@ -108,7 +114,10 @@ fn bootstrappers_of_different_ephemeral_weights_do_not_share_keys() {
     let [heavy, light] = [heavy, light].map(|p| Bootstrapper::new(&params, &p, 16, Content::Real).unwrap());
     for pair in [[&heavy, &light], [&light, &heavy]] {
         let refused = BootstrapKeys::generate(&secret, &pair, &KeyRequest::new());
-        assert!(matches!(refused, Err(Error::InvalidParams { field: "ephemeral weight", .. })), "{refused:?}");
+        assert!(
+            matches!(refused, Err(Error::InvalidParams { field: "ephemeral weight", .. })),
+            "{refused:?}"
+        );
         assert!(BootstrapKeys::wrapping(&secret, &pair).is_err());
     }
 }

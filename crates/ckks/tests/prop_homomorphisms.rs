@@ -1,7 +1,8 @@
-//! Random circuits of one operation against the same operation on slots, with a stated precision in bits each.
+//! Random circuits of one operation against the same operation on slots, with a stated precision in
+//! bits each.
 //!
-//! Bits are stated for a scale of 2^40 at N = 2^8 and values in the unit square; noise grows with the square root of the
-//! degree, so two bits less are to be expected per factor of sixteen.
+//! Bits are stated for a scale of 2^40 at N = 2^8 and values in the unit square; noise grows with
+//! the square root of the degree, so two bits less are to be expected per factor of sixteen.
 
 mod common;
 

@@ -1,11 +1,12 @@
-//! Bytes from outside: whatever they are, they are refused by type or they are the object that was written.
+//! Bytes from outside: whatever they are, they are refused by type or they are the object that was
+//! written.
 
 mod common;
 
 use cipherlm_ckks::wire::{HEADER_BYTES, Header};
 use cipherlm_ckks::{
-    Ciphertext, Complex64, Error, Evaluator, GaloisElement, KeyForm, KeyPurpose, KeyRequest, KeySet, KeyShape,
-    KeyStore, Params, PublicKey, SecretKey, SwitchingKey, Wire, WireError, presets,
+    Ciphertext, Complex64, Error, Evaluator, GaloisElement, KeyForm, KeyPurpose, KeyRequest, KeySet,
+    KeyShape, KeyStore, Params, PublicKey, SecretKey, SwitchingKey, Wire, WireError, presets,
 };
 use common::{Setup, setup, values};
 use proptest::prelude::*;
@@ -79,7 +80,10 @@ fn a_key_set_cut_between_two_keys_is_refused() {
     let whole = bytes.len();
     bytes.extend_from_within(whole - last..);
     let longer = KeySet::from_bytes(&s.params, &bytes).err().unwrap();
-    assert!(matches!(longer, Error::Wire(WireError::TrailingBytes { extra }) if extra == last as u64), "{longer}");
+    assert!(
+        matches!(longer, Error::Wire(WireError::TrailingBytes { extra }) if extra == last as u64),
+        "{longer}"
+    );
     bytes.truncate(whole - last);
     let shorter = KeySet::from_bytes(&s.params, &bytes).err().unwrap();
     assert!(matches!(shorter, Error::Wire(WireError::Truncated { have: 0, .. })), "{shorter}");
@@ -103,7 +107,8 @@ fn keys_stream_from_a_directory_within_a_budget() {
     let s = setup(N, 40.0, 2, &[1, 2, 3, 4]);
     let directory = std::env::temp_dir().join(format!("cipherlm-ckks-keys-{}", std::process::id()));
     KeyStore::write(&directory, s.evaluator.keys()).unwrap();
-    let one = s.evaluator.keys().iter().next().unwrap().shape().resident_bytes_in(&s.params, KeyForm::Expanded);
+    let one =
+        s.evaluator.keys().iter().next().unwrap().shape().resident_bytes_in(&s.params, KeyForm::Expanded);
     let store = KeyStore::open(&s.params, &directory, 2 * one).unwrap().with_form(KeyForm::Expanded);
     assert_eq!((store.len(), store.resident_bytes()), (s.evaluator.keys().len(), 0));
     let x = s.encrypt(&values(N / 2, 1), 2);
@@ -259,7 +264,10 @@ fn hostile_fields_are_named() {
         start.copy_from_slice(&word[..7]);
     };
     let e = wire(with(&|b| first(b, prime)));
-    assert!(matches!(e, WireError::Residue { limb: 0, value, prime: p } if value == prime && p == prime), "{e}");
+    assert!(
+        matches!(e, WireError::Residue { limb: 0, value, prime: p } if value == prime && p == prime),
+        "{e}"
+    );
     let mut largest = good.clone();
     first(&mut largest, prime - 1);
     reseal(&mut largest);
@@ -273,7 +281,10 @@ fn secrets_of_an_older_version_are_refused_with_the_next_step() {
     for version in [1u16, 2] {
         bytes[4..6].copy_from_slice(&version.to_le_bytes());
         let refused = SecretKey::from_secret_bytes(&s.params, &bytes).map(drop).unwrap_err();
-        assert!(matches!(refused, Error::Wire(WireError::Version { found, .. }) if found == version), "{refused}");
+        assert!(
+            matches!(refused, Error::Wire(WireError::Version { found, .. }) if found == version),
+            "{refused}"
+        );
         assert!(refused.to_string().contains("make a new secret, and new keys"), "{refused}");
     }
 }

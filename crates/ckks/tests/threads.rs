@@ -17,7 +17,10 @@ const PARALLEL: usize = 1 << 14;
 /// A ring large enough that every operation on a ciphertext of `levels` levels has parallel parts.
 fn large(levels: usize, steps: &[i64]) -> Setup {
     let s = setup(1 << 12, 40.0, levels, steps);
-    assert!(s.params.degree() * s.params.limb_count(s.params.max_level()) >= PARALLEL, "nothing is parallel here");
+    assert!(
+        s.params.degree() * s.params.limb_count(s.params.max_level()) >= PARALLEL,
+        "nothing is parallel here"
+    );
     s
 }
 
@@ -71,6 +74,8 @@ fn a_hoisted_ciphertext_is_rotated_by_parallel_tasks() {
         (0..48).map(|k| round([8, 16][k % 2])).collect::<Vec<_>>()
     });
     for round in found {
-        assert!(round.into_iter().map(Ciphertext::into_parts).eq(expected.iter().map(|c| c.clone().into_parts())));
+        assert!(
+            round.into_iter().map(Ciphertext::into_parts).eq(expected.iter().map(|c| c.clone().into_parts()))
+        );
     }
 }

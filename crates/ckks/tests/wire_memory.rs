@@ -32,7 +32,8 @@ fn no_object_takes_more_than_three_times_its_bytes() {
     let public = secret.public_key().unwrap().to_bytes();
     let plaintext = Plaintext::encode_real(&params, &[0.5], 1, params.default_scale(20)).unwrap();
     let ciphertext = secret.encrypt(&plaintext, 20).unwrap();
-    let open = cipherlm_ckks::Evaluator::new(&params, cipherlm_ckks::NoKeys).neg(&ciphertext).unwrap().to_bytes();
+    let open =
+        cipherlm_ckks::Evaluator::new(&params, cipherlm_ckks::NoKeys).neg(&ciphertext).unwrap().to_bytes();
     let fresh = ciphertext.to_bytes();
     drop((ciphertext, secret, plaintext));
     let room = 1 << 20;

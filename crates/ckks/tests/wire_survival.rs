@@ -4,7 +4,9 @@
 mod common;
 
 use cipherlm_ckks::ring::Poly;
-use cipherlm_ckks::{Ciphertext, Complex64, GaloisElement, KeyPurpose, KeyShape, Plaintext, Scale, SecretKey, Wire};
+use cipherlm_ckks::{
+    Ciphertext, Complex64, GaloisElement, KeyPurpose, KeyShape, Plaintext, Scale, SecretKey, Wire,
+};
 use common::{Setup, setup, values};
 
 const N: usize = 64;
@@ -73,7 +75,10 @@ fn results(s: &Setup, level: usize) -> Vec<(&'static str, Ciphertext)> {
             ("mul_add", sum),
             ("a product in the lowest level", e.drop_to_level(&product, 0).unwrap()),
             ("square", e.square(&x).unwrap()),
-            ("a product plus a fresh one", e.add(&product, &x.clone().with_scale(product.scale()).unwrap()).unwrap()),
+            (
+                "a product plus a fresh one",
+                e.add(&product, &x.clone().with_scale(product.scale()).unwrap()).unwrap(),
+            ),
             ("relinearise", e.relinearise(&product).unwrap()),
             ("relinearise_rescale", e.relinearise_rescale(&product).unwrap()),
             ("mul_relin_rescale", e.mul_relin_rescale(&x, &y).unwrap()),
@@ -128,7 +133,8 @@ fn ciphertexts_put_together_by_hand_survive_too() {
             for log in [0, 60, 120] {
                 for slots in [1, N / 2] {
                     let (parts, scale) = (vec![zero.clone(); parts], Scale::from_log2(log));
-                    let open = Ciphertext::from_parts(&s.params, s.secret.id(), parts, level, scale, slots).unwrap();
+                    let open =
+                        Ciphertext::from_parts(&s.params, s.secret.id(), parts, level, scale, slots).unwrap();
                     check(&s, &format!("level {level}, scale 2^{log}, {slots} slots"), &open);
                 }
             }
@@ -139,7 +145,8 @@ fn ciphertexts_put_together_by_hand_survive_too() {
 #[test]
 fn every_shape_and_purpose_of_key_survives() {
     let s = setup(N, 40.0, 3, &[1]);
-    let other = SecretKey::sparse_from_seed(&s.params, 16, cipherlm_ckks::ring::Seed::from_bytes([1; 32])).unwrap();
+    let other =
+        SecretKey::sparse_from_seed(&s.params, 16, cipherlm_ckks::ring::Seed::from_bytes([1; 32])).unwrap();
     for level in 0..=3 {
         for special in 1..=s.params.special_count() {
             let shape = KeyShape { level, special };
@@ -148,13 +155,18 @@ fn every_shape_and_purpose_of_key_survives() {
             }
             let mut keys = vec![s.secret.switching_key_from(&other, shape).unwrap()];
             keys.push(other.switching_key_from(&s.secret, shape).unwrap());
-            for purpose in [KeyPurpose::Relinearise, KeyPurpose::Galois(GaloisElement::conjugation(&s.params))] {
+            for purpose in
+                [KeyPurpose::Relinearise, KeyPurpose::Galois(GaloisElement::conjugation(&s.params))]
+            {
                 keys.push(s.secret.switching_key(purpose, shape).unwrap());
             }
             for key in keys {
                 let bytes = key.to_bytes();
                 let back = cipherlm_ckks::SwitchingKey::from_bytes(&s.params, &bytes).unwrap();
-                assert_eq!((back.purpose(), back.shape(), back.key_id()), (key.purpose(), shape, key.key_id()));
+                assert_eq!(
+                    (back.purpose(), back.shape(), back.key_id()),
+                    (key.purpose(), shape, key.key_id())
+                );
                 assert!(back.to_bytes() == bytes);
             }
         }

@@ -143,7 +143,10 @@ impl Console {
         let name = cipherlm_files::printable(p.name);
         self.bar.set_length(p.steps as u64);
         self.bar.set_position(p.step as u64);
-        self.bar.set_message(format!("{layer}{name} at level {}{refresh}; {memory:.1} GiB, {left:.0} s left", p.level));
+        self.bar.set_message(format!(
+            "{layer}{name} at level {}{refresh}; {memory:.1} GiB, {left:.0} s left",
+            p.level
+        ));
         // Piped: a line now and then instead of a bar.
         if self.wanted && self.bar.is_hidden() && p.step % 8 == 1 {
             let (elapsed, step, steps) = (p.elapsed.as_secs_f64(), p.step, p.steps);

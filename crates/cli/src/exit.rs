@@ -38,7 +38,8 @@ pub(crate) fn parser(error: &clap::Error) -> ExitCode {
     }
     let text = error.render().to_string();
     let lines = text.lines().map(str::trim);
-    let said = lines.take_while(|line| !line.starts_with("Usage:") && !line.starts_with("For more information"));
+    let said =
+        lines.take_while(|line| !line.starts_with("Usage:") && !line.starts_with("For more information"));
     let said = said.filter(|line| !line.is_empty()).collect::<Vec<_>>().join(" ");
     console::error(&format!("{} (see --help)", said.trim_start_matches("error: ")), "usage", REFUSED);
     REFUSED.into()
@@ -56,7 +57,9 @@ pub(crate) fn status(done: anyhow::Result<bool>) -> ExitCode {
         }
     };
     match console::lost() {
-        Some(error) if error.kind() == io::ErrorKind::BrokenPipe => code = if code == 0 { UNREAD } else { code },
+        Some(error) if error.kind() == io::ErrorKind::BrokenPipe => {
+            code = if code == 0 { UNREAD } else { code }
+        }
         Some(error) => {
             console::error(&format!("the result could not be printed: {error}"), "refused", REFUSED);
             code = REFUSED;

@@ -67,8 +67,8 @@ mod tests {
                 let args = std::iter::once("cipherlm".to_owned()).chain(command.args.iter().cloned());
                 if let Err(error) = parse(args.map(Into::into)) {
                     // A command that is only named needs no arguments.
-                    let named =
-                        command.args.len() == 1 && error.kind() == clap::error::ErrorKind::MissingRequiredArgument;
+                    let named = command.args.len() == 1
+                        && error.kind() == clap::error::ErrorKind::MissingRequiredArgument;
                     assert!(named || !error.use_stderr(), "{}:{}: {error}", file.display(), command.line);
                 }
                 seen.extend(command.args.first().cloned());

@@ -31,7 +31,10 @@ pub(crate) fn load(dir: Option<&Path>) -> anyhow::Result<Loaded> {
         Some(dir) if dir.exists() => dir.to_path_buf(),
         // A bare name means a folder below `models/`.
         Some(name) => find(name).with_context(|| {
-            format!("--model: there is no model folder {}: give a folder, or a name below models/", shown(name))
+            format!(
+                "--model: there is no model folder {}: give a folder, or a name below models/",
+                shown(name)
+            )
         })?,
         None => {
             let shipped = find(Path::new(SHIPPED));
@@ -49,7 +52,11 @@ pub(crate) fn load(dir: Option<&Path>) -> anyhow::Result<Loaded> {
 fn find(name: &Path) -> Option<PathBuf> {
     let here = std::env::current_dir().ok()?;
     let built = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
-    here.ancestors().map(Path::to_path_buf).chain([built]).map(|dir| dir.join("models").join(name)).find(|d| d.is_dir())
+    here.ancestors()
+        .map(Path::to_path_buf)
+        .chain([built])
+        .map(|dir| dir.join("models").join(name))
+        .find(|d| d.is_dir())
 }
 
 impl Loaded {
@@ -111,9 +118,10 @@ impl Loaded {
     pub(crate) fn reference(&self, mode: Mode, tokens: &[u32]) -> anyhow::Result<Vec<f64>> {
         let mut runner = Runner::new(&self.model, mode)?;
         let mut row = match self.model.shape().kind {
-            Kind::Decoder => {
-                runner.forward(tokens, Positions::Last)?.pop().context("the model in the clear returned no logits")?
-            }
+            Kind::Decoder => runner
+                .forward(tokens, Positions::Last)?
+                .pop()
+                .context("the model in the clear returned no logits")?,
             Kind::Encoder { .. } => runner.classify(tokens, None)?,
             Kind::Embedder { .. } => runner.sentence(tokens, None)?,
         };
@@ -130,8 +138,12 @@ impl Loaded {
     pub(crate) fn answer(&self, choices: &[u32]) -> String {
         match self.model.shape().kind {
             Kind::Decoder => self.tokenizer.decode(choices).unwrap_or_default(),
-            Kind::Embedder { .. } => choices.iter().map(|i| format!("feature {i}")).collect::<Vec<_>>().join(", "),
-            Kind::Encoder { .. } => choices.iter().map(|class| format!("class {class}")).collect::<Vec<_>>().join(", "),
+            Kind::Embedder { .. } => {
+                choices.iter().map(|i| format!("feature {i}")).collect::<Vec<_>>().join(", ")
+            }
+            Kind::Encoder { .. } => {
+                choices.iter().map(|class| format!("class {class}")).collect::<Vec<_>>().join(", ")
+            }
         }
     }
 
@@ -144,7 +156,11 @@ impl Loaded {
         let tokens = self.tokenizer.encode(&text[..end])?;
         let windows: Vec<Vec<u32>> = tokens.chunks_exact(length).take(count).map(<[u32]>::to_vec).collect();
         if windows.is_empty() {
-            bail!("{} has {} tokens and one window takes {length}: use a longer text", shown(file), tokens.len());
+            bail!(
+                "{} has {} tokens and one window takes {length}: use a longer text",
+                shown(file),
+                tokens.len()
+            );
         }
         Ok(Windows { windows, tokens: tokens.len() })
     }

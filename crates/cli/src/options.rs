@@ -76,19 +76,24 @@ impl PromptOption {
                 if stdin().is_terminal() {
                     crate::console::err("type the prompt, then Ctrl-D on a line of its own");
                 }
-                cipherlm_files::read_text_from(stdin().lock(), "standard input", PROMPT_BYTES).context("--prompt -")?
+                cipherlm_files::read_text_from(stdin().lock(), "standard input", PROMPT_BYTES)
+                    .context("--prompt -")?
             }
             (None, Some(file), _) => {
-                let open =
-                    File::open(file).with_context(|| format!("--prompt-file {}", cipherlm_files::shown(file)))?;
-                cipherlm_files::read_text_from(open, &file.to_string_lossy(), PROMPT_BYTES).context("--prompt-file")?
+                let open = File::open(file)
+                    .with_context(|| format!("--prompt-file {}", cipherlm_files::shown(file)))?;
+                cipherlm_files::read_text_from(open, &file.to_string_lossy(), PROMPT_BYTES)
+                    .context("--prompt-file")?
             }
             (None, None, Some(text)) => return Ok(text.to_owned()),
             (None, None, None) => {
-                return Err(crate::exit::usage("no prompt: give --prompt TEXT, --prompt - or --prompt-file FILE"));
+                return Err(crate::exit::usage(
+                    "no prompt: give --prompt TEXT, --prompt - or --prompt-file FILE",
+                ));
             }
         };
-        let line = text.strip_suffix('\n').map_or(text.as_str(), |line| line.strip_suffix('\r').unwrap_or(line));
+        let line =
+            text.strip_suffix('\n').map_or(text.as_str(), |line| line.strip_suffix('\r').unwrap_or(line));
         Ok(line.to_owned())
     }
 }
@@ -154,7 +159,12 @@ mod tests {
         }
         assert_eq!((seconds("0"), seconds(" 2.5 ")), (Ok(0.0), Ok(2.5)));
         assert!(gibibytes("0").is_err() && gibibytes("1e9").is_err() && gibibytes("0.001").is_ok());
-        assert!(margin("0.99").is_err() && margin("1").is_ok() && tolerance("1").is_err() && tolerance("0").is_err());
+        assert!(
+            margin("0.99").is_err()
+                && margin("1").is_ok()
+                && tolerance("1").is_err()
+                && tolerance("0").is_err()
+        );
         assert!(small_ring("7").is_err() && small_ring("16").is_err() && small_ring("4294967304").is_err());
         assert_eq!(small_ring("8"), Ok(8));
     }
@@ -162,7 +172,8 @@ mod tests {
     #[test]
     fn a_prompt_loses_one_line_end() {
         let file = std::env::temp_dir().join(format!("cipherlm-prompt-{}", std::process::id()));
-        for (written, read) in [("a\n", "a"), ("a\r\n", "a"), ("a\n\n", "a\n"), ("\u{feff}a", "a"), ("", "")] {
+        for (written, read) in [("a\n", "a"), ("a\r\n", "a"), ("a\n\n", "a\n"), ("\u{feff}a", "a"), ("", "")]
+        {
             std::fs::write(&file, written).unwrap();
             let option = PromptOption { prompt: None, prompt_file: Some(file.clone()) };
             assert_eq!(option.read(None).unwrap(), read, "{written:?}");

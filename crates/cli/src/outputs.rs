@@ -24,12 +24,21 @@ impl Outputs {
     }
 
     /// As [`Outputs::file`], for a report that each run writes anew.
-    pub(crate) fn report(&mut self, option: &'static str, path: Option<&Path>) -> anyhow::Result<Option<Output>> {
+    pub(crate) fn report(
+        &mut self,
+        option: &'static str,
+        path: Option<&Path>,
+    ) -> anyhow::Result<Option<Output>> {
         path.map(|path| self.checked(option, path, Existing::Replace)).transpose()
     }
 
     /// Checks that a folder can be made or written into.
-    pub(crate) fn folder(&mut self, option: &'static str, path: &Path, existing: Existing) -> anyhow::Result<()> {
+    pub(crate) fn folder(
+        &mut self,
+        option: &'static str,
+        path: &Path,
+        existing: Existing,
+    ) -> anyhow::Result<()> {
         check_folder(path, existing).map_err(|error| explain(option, error))?;
         self.claim(option, path)
     }
@@ -102,8 +111,9 @@ pub(crate) fn hold(option: &'static str, folder: &Path) -> anyhow::Result<Option
 /// Writes a report after its content was printed, so that a full disk loses a file and no answer.
 pub(crate) fn write_reports(reports: &[(Option<&Output>, &str)]) -> anyhow::Result<()> {
     // Each is tried, whatever becomes of the others.
-    let tried =
-        reports.iter().filter_map(|(output, text)| Some(output.as_ref()?.write(text.as_bytes(), Access::Everyone)));
+    let tried = reports
+        .iter()
+        .filter_map(|(output, text)| Some(output.as_ref()?.write(text.as_bytes(), Access::Everyone)));
     tried.collect::<Vec<_>>().into_iter().collect()
 }
 

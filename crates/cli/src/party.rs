@@ -38,7 +38,9 @@ fn profile(name: &str, log_degree: u32) -> anyhow::Result<Profile> {
     match secure {
         Some(profile) => Ok(profile),
         None if name == insecure_profile(10)?.name => insecure_profile(log_degree),
-        None => bail!("these keys are for the profile `{name}`, which this version does not have: make new ones"),
+        None => {
+            bail!("these keys are for the profile `{name}`, which this version does not have: make new ones")
+        }
     }
 }
 
@@ -68,7 +70,10 @@ pub(crate) fn setup_of(keys: &KeyFolder, model: Option<&Path>) -> anyhow::Result
 pub(crate) fn description(directory: &Path) -> anyhow::Result<KeyFolder> {
     let found = KeyFolder::find(directory).context("--keys")?;
     let (keys, _) = found.with_context(|| {
-        format!("--keys: {} is not a folder that `cipherlm keygen` made: it holds no keys.json", shown(directory))
+        format!(
+            "--keys: {} is not a folder that `cipherlm keygen` made: it holds no keys.json",
+            shown(directory)
+        )
     })?;
     Ok(keys)
 }
@@ -80,9 +85,10 @@ pub(crate) fn read_message(file: &Path, what: &str, next: &str) -> anyhow::Resul
 
 /// Reads the note beside an encrypted prompt.
 pub(crate) fn load_note(file: &Path) -> anyhow::Result<Note> {
-    let text = cipherlm_files::read_text(file, SMALL_BYTES).context("--note: it lies beside the encrypted prompt")?;
-    let note: Note =
-        serde_json::from_str(&text).with_context(|| format!("--note: {} is no note of `encrypt`", shown(file)))?;
+    let text = cipherlm_files::read_text(file, SMALL_BYTES)
+        .context("--note: it lies beside the encrypted prompt")?;
+    let note: Note = serde_json::from_str(&text)
+        .with_context(|| format!("--note: {} is no note of `encrypt`", shown(file)))?;
     if note.format != NOTE || note.tokens.is_empty() {
         bail!("--note: {} is no note of `encrypt` in this version's format ({NOTE})", shown(file));
     }
@@ -98,7 +104,8 @@ pub(crate) fn note_beside(prompt: &Path) -> PathBuf {
 
 /// Reads the secret key; refuses a file that others may read.
 pub(crate) fn load_secret(file: &Path, params: &Params) -> anyhow::Result<SecretKey> {
-    let missing = || format!("the secret key {}: pass the folder that `cipherlm keygen` made with --keys", shown(file));
+    let missing =
+        || format!("the secret key {}: pass the folder that `cipherlm keygen` made with --keys", shown(file));
     let mode = std::fs::metadata(file).with_context(missing)?.permissions().mode();
     if mode & 0o077 != 0 {
         bail!("{} can be read by others (mode {:03o}): chmod 600 {0}", shown(file), mode & 0o777);

@@ -87,7 +87,8 @@ impl<'s> Session<'s> {
         let mut encrypted = self.client.decrypt(plan, &answer, loaded.answer_position(tokens.len()))?;
         encrypted.truncate(loaded.choices());
         outcome.seconds_decrypt += clock.elapsed().as_secs_f64();
-        let (polynomial, exact) = (loaded.reference(Mode::Polynomial, tokens)?, loaded.reference(Mode::Exact, tokens)?);
+        let (polynomial, exact) =
+            (loaded.reference(Mode::Polynomial, tokens)?, loaded.reference(Mode::Exact, tokens)?);
         let token = argmax(&encrypted) as u32;
         outcome.add(report, TokenCheck::new(token, &encrypted, &polynomial, &exact));
         Ok(token)

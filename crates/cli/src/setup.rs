@@ -22,7 +22,12 @@ pub(crate) struct Setup {
 
 impl Setup {
     /// Plans the model for `length` tokens, or for the smallest length that holds `need`.
-    pub(crate) fn new(loaded: Loaded, length: Option<usize>, need: usize, profile: Profile) -> anyhow::Result<Self> {
+    pub(crate) fn new(
+        loaded: Loaded,
+        length: Option<usize>,
+        need: usize,
+        profile: Profile,
+    ) -> anyhow::Result<Self> {
         let length = match length {
             Some(length) if length < need => {
                 return Err(usage(format!("--length {length} is too short: {need} tokens have to fit")));

@@ -37,7 +37,8 @@ pub(crate) fn free_disk(path: &Path) -> Option<u64> {
 /// Processor name, for reports.
 pub(crate) fn processor() -> String {
     let text = std::fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
-    let field = |name| text.lines().find_map(|l| Some(l.strip_prefix(name)?.split(':').nth(1)?.trim().to_string()));
+    let field =
+        |name| text.lines().find_map(|l| Some(l.strip_prefix(name)?.split(':').nth(1)?.trim().to_string()));
     let name = field("model name").unwrap_or_else(|| "unknown processor".into());
     match (field("cpu family"), field("model\t")) {
         (Some(family), Some(model)) => format!("{name} (family {family}, model {model})"),

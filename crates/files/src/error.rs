@@ -29,7 +29,12 @@ pub enum Error {
     #[error("{} is {kind}, not a file: name a file", shown(path))]
     NotAFile { path: PathBuf, kind: &'static str },
     /// Nothing can be created in a folder.
-    #[error("{}: the folder {} takes no new file ({}): choose another", shown(path), shown(folder), reason(source))]
+    #[error(
+        "{}: the folder {} takes no new file ({}): choose another",
+        shown(path),
+        shown(folder),
+        reason(source)
+    )]
     NotWritable { path: PathBuf, folder: PathBuf, source: io::Error },
     /// Another process holds the folder.
     #[error("{} is in use by another process: wait for it to end, or choose another folder", shown(path))]

@@ -73,7 +73,9 @@ pub fn write_with(
     };
     written().map_err(Error::io("writing", path))?;
     aside.publish(&resolved, existing).map_err(|source| match source.kind() {
-        io::ErrorKind::AlreadyExists if existing == Existing::Refuse => Error::Exists { path: path.to_owned() },
+        io::ErrorKind::AlreadyExists if existing == Existing::Refuse => {
+            Error::Exists { path: path.to_owned() }
+        }
         _ => Error::Io { action: "writing", path: path.to_owned(), source },
     })?;
     sync_folder(folder_of(&resolved)).map_err(Error::io("writing", path))
@@ -140,7 +142,9 @@ pub(crate) fn refuse_what_is_there(path: &Path, existing: Existing) -> Result<()
     match fs::metadata(path) {
         Ok(facts) if facts.is_dir() => Err(Error::NotAFile { path: path.to_owned(), kind: "a folder" }),
         // A rename would replace the device itself.
-        Ok(facts) if !facts.is_file() => Err(Error::NotAFile { path: path.to_owned(), kind: "a device or a pipe" }),
+        Ok(facts) if !facts.is_file() => {
+            Err(Error::NotAFile { path: path.to_owned(), kind: "a device or a pipe" })
+        }
         Err(error) if error.kind() != io::ErrorKind::NotFound => Err(Error::io("writing", path)(error)),
         _ if existing == Existing::Refuse && there(path) => Err(Error::Exists { path: path.to_owned() }),
         _ => Ok(()),
@@ -164,7 +168,9 @@ pub(crate) fn folder_of(path: &Path) -> &Path {
 pub(crate) fn sync_folder(folder: &Path) -> io::Result<()> {
     match File::open(folder).and_then(|folder| folder.sync_all()) {
         // Some file systems have no fsync of a folder.
-        Err(error) if !matches!(error.kind(), io::ErrorKind::InvalidInput | io::ErrorKind::Unsupported) => Err(error),
+        Err(error) if !matches!(error.kind(), io::ErrorKind::InvalidInput | io::ErrorKind::Unsupported) => {
+            Err(error)
+        }
         _ => Ok(()),
     }
 }

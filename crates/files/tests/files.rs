@@ -8,8 +8,8 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use cipherlm_files::{
-    Access, Error, Existing, Lock, Target, append, check_folder, create_folder, head, read, read_text, read_text_from,
-    rename, write, write_with,
+    Access, Error, Existing, Lock, Target, append, check_folder, create_folder, head, read, read_text,
+    read_text_from, rename, write, write_with,
 };
 
 struct Scratch(PathBuf);
@@ -27,8 +27,10 @@ impl Scratch {
     }
 
     fn names(&self) -> Vec<String> {
-        let mut names: Vec<String> =
-            fs::read_dir(&self.0).unwrap().map(|e| e.unwrap().file_name().to_str().unwrap().to_owned()).collect();
+        let mut names: Vec<String> = fs::read_dir(&self.0)
+            .unwrap()
+            .map(|e| e.unwrap().file_name().to_str().unwrap().to_owned())
+            .collect();
         names.sort();
         names
     }
@@ -70,7 +72,10 @@ fn nothing_is_replaced_unless_that_was_asked_for() {
     // A link that leads nowhere is a name that is taken.
     symlink(dir.at("nowhere"), dir.at("link")).unwrap();
     assert!(matches!(Target::file(&dir.at("link"), Existing::Refuse), Err(Error::Exists { .. })));
-    assert_eq!((fs::read(&file).unwrap(), fs::read(dir.at("late")).unwrap()), (b"old".to_vec(), b"other's".to_vec()));
+    assert_eq!(
+        (fs::read(&file).unwrap(), fs::read(dir.at("late")).unwrap()),
+        (b"old".to_vec(), b"other's".to_vec())
+    );
     assert_eq!(dir.names(), ["file", "late", "link"]);
 }
 
@@ -140,7 +145,9 @@ fn outputs_that_cannot_be_written_are_refused_before_work() {
     fs::write(dir.at("file"), b"").unwrap();
     fs::create_dir(dir.at("folder")).unwrap();
     let check = |path: &Path| Target::file(path, Existing::Replace).map(drop).unwrap_err();
-    assert!(matches!(check(&dir.at("missing/a.bin")), Error::NoFolder { folder, .. } if folder == dir.at("missing")));
+    assert!(
+        matches!(check(&dir.at("missing/a.bin")), Error::NoFolder { folder, .. } if folder == dir.at("missing"))
+    );
     assert!(matches!(check(&dir.at("file/a.bin")), Error::NotAFolder { path } if path == dir.at("file")));
     assert!(matches!(check(&dir.at("folder")), Error::NotAFile { kind: "a folder", .. }));
     assert!(matches!(check(&dir.at("new/")), Error::NotAFile { kind: "a folder", .. }));
@@ -149,7 +156,10 @@ fn outputs_that_cannot_be_written_are_refused_before_work() {
     assert!(matches!(check(&dir.at(&"x".repeat(300))), Error::Io { .. }));
     assert!(matches!(check(&dir.at("a\0b")), Error::Io { .. }));
     assert!(matches!(check_folder(&dir.at("file/deep"), Existing::Replace), Err(Error::NotAFolder { .. })));
-    assert!(matches!(check_folder(Path::new("/proc/deep"), Existing::Replace), Err(Error::NotWritable { .. })));
+    assert!(matches!(
+        check_folder(Path::new("/proc/deep"), Existing::Replace),
+        Err(Error::NotWritable { .. })
+    ));
     assert!(matches!(check_folder(&dir.0, Existing::Refuse), Err(Error::Exists { .. })));
     check_folder(&dir.at("folder"), Existing::Refuse).unwrap();
     check_folder(&dir.at("new/deep"), Existing::Refuse).unwrap();
@@ -189,7 +199,10 @@ fn reads_are_bounded_and_of_regular_files() {
         assert!(matches!(head(path, 10), Err(Error::NotAFile { .. })), "{path:?}");
         assert!(matches!(read(path, 10), Err(Error::NotAFile { .. })), "{path:?}");
     }
-    assert!(matches!(read_text_from(io::repeat(b'a'), "stdin", 1000), Err(Error::TooLarge { bytes: None, .. })));
+    assert!(matches!(
+        read_text_from(io::repeat(b'a'), "stdin", 1000),
+        Err(Error::TooLarge { bytes: None, .. })
+    ));
     assert_eq!(read_text_from(&b"\xef\xbb\xbfa"[..], "stdin", 4).unwrap(), "a");
     // A file that says it has no bytes.
     assert!(read_text(Path::new("/proc/self/status"), 1 << 16).unwrap().contains("Name:"));
@@ -205,7 +218,10 @@ fn texts_lose_their_mark_and_errors_name_the_file() {
     let error = read_text(&file, 100).unwrap_err();
     assert!(matches!(error, Error::NotText { at: 2, .. }));
     let said = error.to_string();
-    assert!(said.contains("bad\\u{1b}[2Jname") && said.contains("byte 2") && !said.contains('\u{1b}'), "{said}");
+    assert!(
+        said.contains("bad\\u{1b}[2Jname") && said.contains("byte 2") && !said.contains('\u{1b}'),
+        "{said}"
+    );
     assert_eq!(error.path(), file);
 }
 
@@ -246,7 +262,8 @@ fn a_full_disk_leaves_the_old_file_and_nothing_aside() {
     let dir = Scratch::new("full");
     fs::write(dir.at("file"), b"old").unwrap();
     // A limit of the shell's: writes past it fail as on a full disk.
-    let script = "trap '' XFSZ; ulimit -f 64; exec \"$0\" --exact a_full_disk_leaves_the_old_file_and_nothing_aside";
+    let script =
+        "trap '' XFSZ; ulimit -f 64; exec \"$0\" --exact a_full_disk_leaves_the_old_file_and_nothing_aside";
     let mut child = Command::new("sh");
     child.args(["-c", script]).arg(std::env::current_exe().unwrap()).env(CHILD, &dir.0);
     let out = child.output().unwrap();

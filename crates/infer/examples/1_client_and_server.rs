@@ -1,5 +1,6 @@
 //! A client and a server with nothing but bytes between them, in a small ring **without security**:
-//! `cargo run --release -p cipherlm-infer --example 1_client_and_server`. At real parameters only the profile differs.
+//! `cargo run --release -p cipherlm-infer --example 1_client_and_server`. At real parameters only
+//! the profile differs.
 
 use std::sync::Arc;
 
@@ -12,7 +13,8 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     // Both sides know the model's shape, the parameters and the plan.
     let model = Arc::new(random::certified("random", &Shape::preset("test").ok_or("no such shape")?, 4)?);
     let circuits = Circuits::new(&Profile { user_levels: 13, ..Profile::insecure(10) })?;
-    let plan = Plan::compile(Arc::clone(&model), circuits.target()?, &Options { tokens: 8, ..Options::default() })?;
+    let plan =
+        Plan::compile(Arc::clone(&model), circuits.target()?, &Options { tokens: 8, ..Options::default() })?;
     let params = circuits.params();
 
     // Client: keys and an encrypted prompt.

@@ -1,5 +1,6 @@
-//! One encrypted forward pass, timed, with the predicted and the measured error of every step: `cargo run --release --example forward -- MODEL [tokens] [n16|n16-fast|insecure] [dry]`.
-//! MODEL is a model folder or a preset shape with random weights.
+//! One encrypted forward pass, timed, with the predicted and the measured error of every step:
+//! `cargo run --release --example forward -- MODEL [tokens] [n16|n16-fast|insecure] [dry]`. MODEL
+//! is a model folder or a preset shape with random weights.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -20,7 +21,10 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     };
     // Errors below the noise of a deep circuit would only cost depth.
     let mut model = model;
-    fit(&mut model, &FitOptions { reciprocal: 1e-3, inv_sqrt: 5e-4, activation: 3e-3, ..FitOptions::default() })?;
+    fit(
+        &mut model,
+        &FitOptions { reciprocal: 1e-3, inv_sqrt: 5e-4, activation: 3e-3, ..FitOptions::default() },
+    )?;
     let model = Arc::new(model);
     let tokens = arg(1).parse().unwrap_or(32);
     let profile = match arg(2) {

@@ -1,5 +1,6 @@
-//! Predicted cost against shape and length, as CSV: `cargo run --release --example length -- [SHAPE ...]`.
-//! Weights are random with certified ranges; seconds are the planner's prediction, not a measurement.
+//! Predicted cost against shape and length, as CSV:
+//! `cargo run --release --example length -- [SHAPE ...]`. Weights are random with certified ranges;
+//! seconds are the planner's prediction, not a measurement.
 
 use std::sync::Arc;
 
@@ -17,7 +18,10 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     for name in shapes {
         let shape = Shape::preset(&name).ok_or("no such shape")?;
         let mut model = random::certified(&name, &shape, 1)?;
-        fit(&mut model, &FitOptions { reciprocal: 1e-3, inv_sqrt: 5e-4, activation: 3e-3, ..FitOptions::default() })?;
+        fit(
+            &mut model,
+            &FitOptions { reciprocal: 1e-3, inv_sqrt: 5e-4, activation: 3e-3, ..FitOptions::default() },
+        )?;
         let model = Arc::new(model);
         let prompts = [16, 32, 64, 128].map(|length| (Purpose::Prompt, length));
         for (purpose, tokens) in prompts.into_iter().chain([(Purpose::Token, 1)]) {
@@ -32,7 +36,8 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
             let (stored, resident) = circuits.key_bytes(&plan)?;
             let gib = |bytes: u64| bytes as f64 / 2f64.powi(30);
             let (operations, _) = plan.refreshes();
-            let layers = plan.refreshes_by_layer().iter().map(ToString::to_string).collect::<Vec<_>>().join(" ");
+            let layers =
+                plan.refreshes_by_layer().iter().map(ToString::to_string).collect::<Vec<_>>().join(" ");
             println!(
                 "{name},{purpose:?},{tokens},{:.1},{operations},{layers},{:.2},{:.2}",
                 plan.seconds(),

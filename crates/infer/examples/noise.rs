@@ -1,5 +1,7 @@
-//! Many prompts on the noise machine: what encryption would do to the answers, without encrypting anything.
-//! `cargo run --release -p cipherlm-infer --example noise -- MODEL TEXT [PROMPTS] [LENGTH] [n16|n16-fast]`; one line per run of ten, then totals.
+//! Many prompts on the noise machine: what encryption would do to the answers, without encrypting
+//! anything.
+//! `cargo run --release -p cipherlm-infer --example noise -- MODEL TEXT [PROMPTS] [LENGTH] [n16|n16-fast]`;
+//! one line per run of ten, then totals.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -11,7 +13,9 @@ use rayon::prelude::*;
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
     let args: Vec<String> = std::env::args().skip(1).collect();
-    let arg = |i: usize| args.get(i).map(String::as_str).ok_or("arguments: MODEL TEXT [PROMPTS] [LENGTH] [PROFILE]");
+    let arg = |i: usize| {
+        args.get(i).map(String::as_str).ok_or("arguments: MODEL TEXT [PROMPTS] [LENGTH] [PROFILE]")
+    };
     let dir = Path::new(arg(0)?);
     let model = Arc::new(Model::load(dir)?);
     let tokenizer = Tokenizer::load(&dir.join(TOKENIZER_FILE))?;
@@ -25,12 +29,14 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let plan = Plan::compile(Arc::clone(&model), circuits.target()?, &options)?;
     let keys = circuits.key_request(&plan);
     let one = |(index, prompt): (usize, &&[u32])| -> Result<(Closeness, bool), String> {
-        let machine = plan.noise_machine(circuits.params(), keys.clone(), index as u64).map_err(|e| e.to_string())?;
+        let machine =
+            plan.noise_machine(circuits.params(), keys.clone(), index as u64).map_err(|e| e.to_string())?;
         let forecast = plan.forecast(&machine, prompt).map_err(|e| e.to_string())?;
         let last = prompt.len() - 1;
         let noisy = forecast.noisy_logits(&plan, last).map_err(|e| e.to_string())?;
         let reference = |mode| -> Result<Vec<f64>, String> {
-            let rows = Runner::new(&model, mode).and_then(|mut runner| runner.forward(prompt, Positions::Last));
+            let rows =
+                Runner::new(&model, mode).and_then(|mut runner| runner.forward(prompt, Positions::Last));
             rows.map_err(|e| e.to_string())?.pop().ok_or_else(|| "no logits".into())
         };
         let exact = Closeness::of(&reference(Mode::Exact)?, &noisy).same_top;

@@ -1,15 +1,19 @@
-//! The most likely token as a one-hot vector, without anybody decrypting: power, normalise, square, repeat.
+//! The most likely token as a one-hot vector, without anybody decrypting: power, normalise, square,
+//! repeat.
 //!
-//! 1. All logits move into one vector, shifted and scaled, and are raised to the 16th power: weights that grow with the logit.
-//! 2. The weights are divided by (an approximation of) their sum, squared and divided again, some times: each round squares the odds
-//!    between any two tokens. An error of the reciprocal is common to all weights, so it changes no odds; coarse polynomials do.
-//! 3. What stands above one half is pushed to 1, the rest to 0, by a step polynomial with `f(0) = 0`, `f(1) = 1` and three flat
-//!    derivatives at both.
+//! 1. All logits move into one vector, shifted and scaled, and are raised to the 16th power:
+//!    weights that grow with the logit.
+//! 2. The weights are divided by (an approximation of) their sum, squared and divided again, some
+//!    times: each round squares the odds between any two tokens. An error of the reciprocal is
+//!    common to all weights, so it changes no odds; coarse polynomials do.
+//! 3. What stands above one half is pushed to 1, the rest to 0, by a step polynomial with
+//!    `f(0) = 0`, `f(1) = 1` and three flat derivatives at both.
 //!
-//! With logits `a > b` for the best two tokens and `k = 16 * 2^rounds / (a + c)`, the odds after step 2 are at least `exp(k (a - b))`
-//! each, so the winner takes more than one half if `(vocab - 1) exp(-k (a - b)) < 1`, whatever the other logits are; against a
-//! single rival a gap of `0.12 / k` suffices. A tie ends between the tied tokens: the result is then a mixture of them, and so is
-//! the embedding that is fed back.
+//! With logits `a > b` for the best two tokens and `k = 16 * 2^rounds / (a + c)`, the odds after
+//! step 2 are at least `exp(k (a - b))` each, so the winner takes more than one half if
+//! `(vocab - 1) exp(-k (a - b)) < 1`, whatever the other logits are; against a single rival a gap
+//! of `0.12 / k` suffices. A tie ends between the tied tokens: the result is then a mixture of
+//! them, and so is the embedding that is fed back.
 
 use cipherlm_approx::{EvalPlan, Interval, Polynomial, chebyshev};
 use cipherlm_ckks::polynomial;
@@ -49,8 +53,8 @@ pub(crate) struct Argmax {
 }
 
 impl Argmax {
-    /// The circuit for logits in units of `unit` over blocks of `features` slots. `rows` are logits of text like that to come: they
-    /// decide the domains of the reciprocals.
+    /// The circuit for logits in units of `unit` over blocks of `features` slots. `rows` are logits
+    /// of text like that to come: they decide the domains of the reciprocals.
     ///
     /// # Errors
     /// No rows, rows that are not finite, or sums over too wide a range for a reciprocal.
@@ -63,7 +67,8 @@ impl Argmax {
         // The lowest certified logit must stay smaller in size than the winner.
         let shift = 0.7 * unit;
         let power = |x: f64, scale: f64| ((x + shift) / scale).powi(1 << POWER);
-        let largest = rows.iter().map(|row| row.iter().map(|&x| power(x, shift)).sum::<f64>()).fold(0.0, f64::max);
+        let largest =
+            rows.iter().map(|row| row.iter().map(|&x| power(x, shift)).sum::<f64>()).fold(0.0, f64::max);
         let scale = shift * (MARGIN * largest).powf(1.0 / f64::from(1 << POWER));
         let period = vocab.next_power_of_two().max(features);
         let mut weights: Vec<Vec<f64>> =
@@ -76,7 +81,9 @@ impl Argmax {
             let smallest = weights.iter().map(|w| w.iter().sum::<f64>()).fold(f64::INFINITY, f64::min);
             let limit = if round == ROUNDS { FINE } else { COARSE };
             let polynomial = reciprocal(smallest / MARGIN, limit).ok_or_else(|| {
-                refuse(format!("round {round}: a sum of {smallest:.1e} is too small for a reciprocal of degree 15"))
+                refuse(format!(
+                    "round {round}: a sum of {smallest:.1e} is too small for a reciprocal of degree 15"
+                ))
             })?;
             for row in &mut weights {
                 let factor = polynomial.eval(row.iter().sum());
@@ -120,7 +127,8 @@ impl Argmax {
     /// Levels of the one-hot vector above the floor, at least.
     pub(crate) const LEVELS_LEFT: usize = 1;
 
-    /// One-hot weights in the first `vocab` slots of each period. Logits have to be one level above the floor.
+    /// One-hot weights in the first `vocab` slots of each period. Logits have to be one level above
+    /// the floor.
     pub(crate) fn run<M: Machine>(&self, machine: &M, logits: &[M::Vector]) -> SlotResult<M::Vector> {
         let packed = self.pack(machine, logits)?;
         let half = machine.refresh(&packed, self.refresh_kind(), None)?;
@@ -146,12 +154,14 @@ impl Argmax {
         Ok(weights)
     }
 
-    /// All blocks side by side in one period, as half of the scaled logit: refreshes take slots within one.
+    /// All blocks side by side in one period, as half of the scaled logit: refreshes take slots
+    /// within one.
     fn pack<M: Machine>(&self, machine: &M, logits: &[M::Vector]) -> SlotResult<M::Vector> {
         let inside = |slot: usize, block: usize| slot < self.vocab && slot / self.features == block;
         let mut sum: Option<M::Vector> = None;
         for (block, vector) in logits.iter().enumerate() {
-            let mask = (0..self.period).map(|s| if inside(s, block) { self.gain } else { 0.0 }).collect::<Vec<_>>();
+            let mask =
+                (0..self.period).map(|s| if inside(s, block) { self.gain } else { 0.0 }).collect::<Vec<_>>();
             let part = machine.mul_plain_lazy(vector, &Plain::real(mask))?;
             sum = Some(match sum {
                 Some(sum) => machine.add(&sum, &part)?,
@@ -159,7 +169,8 @@ impl Argmax {
             });
         }
         let sum = sum.map_or_else(|| machine.trivial(&Plain::from(0.0), machine.chain().floor()), Ok)?;
-        let offset = (0..self.period).map(|s| if s < self.vocab { self.offset } else { 0.0 }).collect::<Vec<_>>();
+        let offset =
+            (0..self.period).map(|s| if s < self.vocab { self.offset } else { 0.0 }).collect::<Vec<_>>();
         machine.add_plain(&machine.settle(&sum)?, &Plain::real(offset))
     }
 
@@ -176,23 +187,27 @@ impl Argmax {
     /// Largest weight of a decrypted result and its token.
     pub(crate) fn read(&self, slots: &[f64]) -> (u32, f64) {
         let weights = slots.iter().take(self.vocab).copied().enumerate();
-        let best = weights.fold((0, f64::NEG_INFINITY), |best, (i, w)| if w > best.1 { (i, w) } else { best });
+        let best =
+            weights.fold((0, f64::NEG_INFINITY), |best, (i, w)| if w > best.1 { (i, w) } else { best });
         (best.0 as u32, best.1)
     }
 }
 
 /// The cheapest `P(s)` on `[lo, 1]` with `1 - 2 limit <= s P(s) <= 1`.
 ///
-/// Low degrees are written in the Chebyshev basis of `[-1, 1]`, so that no level goes into a map. Their coefficients grow like
-/// `(3 + sqrt 8)^degree`, which at degree 15 would drown the value in noise: there a level is spent on the map.
+/// Low degrees are written in the Chebyshev basis of `[-1, 1]`, so that no level goes into a map.
+/// Their coefficients grow like `(3 + sqrt 8)^degree`, which at degree 15 would drown the value in
+/// noise: there a level is spent on the map.
 fn reciprocal(lo: f64, limit: f64) -> Option<Polynomial> {
     let domain = Interval::new(lo, 1.0).ok()?;
     for degree in [3, 7, 15] {
-        // Interpolation of 1/s at Chebyshev points is its minimax fit in relative error, 1/T(degree + 1) beyond the interval.
+        // Interpolation of 1/s at Chebyshev points is its minimax fit in relative error, 1/T(degree
+        // + 1) beyond the interval.
         let kappa = 1.0 / lo;
         let error = 1.0 / ((degree + 1) as f64 * ((kappa + 1.0) / (kappa - 1.0)).acosh()).cosh();
         if error <= limit {
-            let fit = chebyshev::interpolate(|s| 1.0 / s, domain, degree).ok()?.scaled(1.0 / (1.0 + error)).ok()?;
+            let fit =
+                chebyshev::interpolate(|s| 1.0 / s, domain, degree).ok()?.scaled(1.0 / (1.0 + error)).ok()?;
             return if degree > 7 {
                 Some(fit)
             } else {
@@ -239,7 +254,8 @@ mod tests {
     }
 
     fn result(argmax: &Argmax, machine: &Clear, row: &[f64], features: usize, unit: f64) -> Vec<f64> {
-        let blocks: Vec<_> = blocks(row, features, unit).map(|slots| machine.input(slots, 1).unwrap()).collect();
+        let blocks: Vec<_> =
+            blocks(row, features, unit).map(|slots| machine.input(slots, 1).unwrap()).collect();
         argmax.run(machine, &blocks).unwrap().real()
     }
 
@@ -274,11 +290,13 @@ mod tests {
         let rows: Vec<Vec<f64>> = (0..200).map(|s| row(s, vocab, 0.05 * (s % 20 + 1) as f64).0).collect();
         let argmax = Argmax::calibrate(&rows, unit, features).unwrap();
         let kind = RefreshKind::SparseReal(64);
-        let profile = RefreshProfile { kind, input_level: 0, output_level: 13, range: 1.0, error: 2f64.powf(-23.7) };
+        let profile =
+            RefreshProfile { kind, input_level: 0, output_level: 13, range: 1.0, error: 2f64.powf(-23.7) };
         for seed in 300..306 {
             let noise = Noise::new(NoiseModel::new(&params), seed).unwrap().with_refresh(profile);
             let (row, winner) = row(seed, vocab, 0.2);
-            let blocks: Vec<_> = blocks(&row, features, unit).map(|slots| noise.input(slots, 1).unwrap()).collect();
+            let blocks: Vec<_> =
+                blocks(&row, features, unit).map(|slots| noise.input(slots, 1).unwrap()).collect();
             let result = argmax.run(&noise, &blocks).unwrap();
             assert_one_hot(result.noisy().iter().map(|weight| weight.re), winner, 1e-2);
         }

@@ -22,8 +22,8 @@ const ROTATIONS: i64 = 8;
 const STEP: usize = 3;
 
 impl CostModel {
-    /// Times every primitive at a few levels and each refresh of `circuits`, on all threads; about a minute at N = 2^16, and the keys of
-    /// the refreshes in memory.
+    /// Times every primitive at a few levels and each refresh of `circuits`, on all threads; about
+    /// a minute at N = 2^16, and the keys of the refreshes in memory.
     ///
     /// # Errors
     /// No randomness; keys that the parameters cannot hold.
@@ -60,14 +60,17 @@ fn primitives(circuits: &Circuits, secret: &SecretKey, level: usize) -> Result<V
     let params = circuits.params();
     let slots = params.slots();
     let diagonals = |count: i64| {
-        let plain = |shift: i64| Plain::real((0..TOKEN).map(|i| ((i as i64 + shift) as f64).sin()).collect::<Vec<_>>());
+        let plain = |shift: i64| {
+            Plain::real((0..TOKEN).map(|i| ((i as i64 + shift) as f64).sin()).collect::<Vec<_>>())
+        };
         LinearTransform::from_diagonals(slots, (0..count).map(|shift| (shift, plain(shift))))
             .and_then(|transform| transform.with_baby(slots))
             .at("calibration")
     };
     let (few, many) = (diagonals(ROTATIONS)?, diagonals(4 * ROTATIONS)?);
     let mut request = KeyRequest::new();
-    let rotations = (1..4 * ROTATIONS).map(|steps| KeyPurpose::Galois(GaloisElement::rotation(params, steps)));
+    let rotations =
+        (1..4 * ROTATIONS).map(|steps| KeyPurpose::Galois(GaloisElement::rotation(params, steps)));
     let conjugation = KeyPurpose::Galois(GaloisElement::conjugation(params));
     rotations.chain([conjugation, KeyPurpose::Relinearise]).for_each(|purpose| {
         request.also(purpose, level);
@@ -117,8 +120,9 @@ fn primitives(circuits: &Circuits, secret: &SecretKey, level: usize) -> Result<V
         .and_then(|hoisted| evaluator.rotate_hoisted_qp(&hoisted, GaloisElement::rotation(params, 1)))
         .map_err(failed)?;
     let mod_down = run(time(5, || Ok(evaluator.mod_down(&outside)?)))?;
-    let transform =
-        |transform: &LinearTransform| run(time(3, || machine.linear_transform_rescale(&[&x], transform, scale)));
+    let transform = |transform: &LinearTransform| {
+        run(time(3, || machine.linear_transform_rescale(&[&x], transform, scale)))
+    };
     let (short, long) = (transform(&few)?, transform(&many)?);
     let plain_extended = ((long - short) / (3.0 * count) - key_product).max(0.0);
     Ok(vec![

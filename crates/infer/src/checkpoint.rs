@@ -1,9 +1,10 @@
 //! Checkpoints of an encrypted run: finished steps on disk, found again by content.
 //!
-//! A value's file is named by everything that the value depends on: the plan, the ciphertexts that the run began with, the cache
-//! of its session, the step, and the version of this library. A folder may so serve many runs, several at once too: all steps are
-//! deterministic, and two processes that write one file write the same bytes. A file that is damaged, or another than its name
-//! says, counts as missing.
+//! A value's file is named by everything that the value depends on: the plan, the ciphertexts that
+//! the run began with, the cache of its session, the step, and the version of this library. A
+//! folder may so serve many runs, several at once too: all steps are deterministic, and two
+//! processes that write one file write the same bytes. A file that is damaged, or another than its
+//! name says, counts as missing.
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
@@ -22,7 +23,8 @@ use crate::run::{Done, Observer, Progress, Start, Wanted};
 const MAGIC: &[u8; 8] = b"cipherck";
 /// Version of the files.
 const VERSION: u32 = 2;
-/// Bytes before the ciphertexts of a checkpoint: magic, version, name, number of vectors, level, hash.
+/// Bytes before the ciphertexts of a checkpoint: magic, version, name, number of vectors, level,
+/// hash.
 const HEADER: usize = 8 + 4 + 32 + 4 + 4 + 32;
 
 /// An observer that keeps what other observers see, and every value that took long to compute.
@@ -99,7 +101,8 @@ fn read<K: EvaluationKeys>(
     }
     let (mut rest, mut value) = (body, vec![]);
     while !rest.is_empty() {
-        let (ciphertext, tail) = Ciphertext::from_prefix(machine.params(), rest).map_err(|e| e.to_string())?;
+        let (ciphertext, tail) =
+            Ciphertext::from_prefix(machine.params(), rest).map_err(|e| e.to_string())?;
         value.push(machine.input(ciphertext).map_err(|e| e.to_string())?);
         rest = tail;
     }
@@ -140,7 +143,11 @@ impl<K: EvaluationKeys> Observer<Encrypted<K>> for Checkpoints<'_, K> {
         path.is_file() && !self.damaged.contains(&path)
     }
 
-    fn restore(&mut self, machine: &Encrypted<K>, wanted: &Wanted<'_>) -> Result<Option<Value<Encrypted<K>>>> {
+    fn restore(
+        &mut self,
+        machine: &Encrypted<K>,
+        wanted: &Wanted<'_>,
+    ) -> Result<Option<Value<Encrypted<K>>>> {
         if !self.has(wanted.step, wanted.name) {
             return Ok(None);
         }

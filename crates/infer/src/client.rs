@@ -1,5 +1,5 @@
-//! The two sides of a run. A [`Client`] holds the secret key, embeds and encrypts, decrypts and decodes; a [`Server`] holds the model
-//! and public keys, and its type has no room for a secret.
+//! The two sides of a run. A [`Client`] holds the secret key, embeds and encrypts, decrypts and
+//! decodes; a [`Server`] holds the model and public keys, and its type has no room for a secret.
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
@@ -58,7 +58,8 @@ impl Client {
         self.secret.id()
     }
 
-    /// Embeds and encrypts a prompt at the plan's input level, after a look in the clear whether it stays in the model's ranges.
+    /// Embeds and encrypts a prompt at the plan's input level, after a look in the clear whether it
+    /// stays in the model's ranges.
     ///
     /// # Errors
     /// What [`Plan::pack`] and [`Plan::ensure_in_range`] refuse; parameters other than the plan's.
@@ -78,15 +79,23 @@ impl Client {
         check_chain(plan, &own.at("parameters")?)?;
         let scale = plan.target.chain.scale(plan.input_level());
         let encrypt = |vector: &Vec<f64>| {
-            let slots = vector.iter().cycle().take(params.slots()).map(|&x| Complex64::new(x, 0.0)).collect::<Vec<_>>();
-            let plaintext = Plaintext::encode(params, &slots, slots.len(), scale).map_err(ckks("embedding"))?;
+            let slots = vector
+                .iter()
+                .cycle()
+                .take(params.slots())
+                .map(|&x| Complex64::new(x, 0.0))
+                .collect::<Vec<_>>();
+            let plaintext =
+                Plaintext::encode(params, &slots, slots.len(), scale).map_err(ckks("embedding"))?;
             self.secret.encrypt(&plaintext, plan.input_level()).map_err(ckks("embedding"))
         };
-        let ciphertexts = plan.pack_at(tokens, before.len())?.iter().map(encrypt).collect::<Result<Vec<_>>>()?;
+        let ciphertexts =
+            plan.pack_at(tokens, before.len())?.iter().map(encrypt).collect::<Result<Vec<_>>>()?;
         Ok(EncryptedPrompt { plan: plan.id(), ciphertexts })
     }
 
-    /// Decrypts the logits of one position of the prompt, noise included: for the owner of the key alone.
+    /// Decrypts the logits of one position of the prompt, noise included: for the owner of the key
+    /// alone.
     ///
     /// # Errors
     /// Logits of another plan or key; a position outside the plan; [`InferError::NotAnAnswer`].
@@ -94,8 +103,9 @@ impl Client {
         plan.answer(&self.open(plan, logits, |message| Ok(message.decode().as_slice().to_vec()))?, position)
     }
 
-    /// As [`Client::decrypt`], rounded for others to see: to multiples of 2^-`bits` of the largest logit that the plan provides for,
-    /// when `error_bound` bounds the error of a slot in the same units.
+    /// As [`Client::decrypt`], rounded for others to see: to multiples of 2^-`bits` of the largest
+    /// logit that the plan provides for, when `error_bound` bounds the error of a slot in the same
+    /// units.
     ///
     /// # Errors
     /// As [`Client::decrypt`], and when the bound does not leave that many bits.
@@ -120,7 +130,11 @@ impl Client {
     ) -> Result<Vec<Vec<Complex64>>> {
         check_plan(plan, &logits.plan)?;
         let open = |ciphertext: &Ciphertext| {
-            let slots = self.secret.decrypt(ciphertext).and_then(|message| decode(&message)).map_err(ckks("logits"))?;
+            let slots = self
+                .secret
+                .decrypt(ciphertext)
+                .and_then(|message| decode(&message))
+                .map_err(ckks("logits"))?;
             Ok(slots.iter().copied().cycle().take(plan.geometry().slots).collect())
         };
         logits.ciphertexts.iter().map(open).collect()
@@ -145,10 +159,12 @@ impl<K: EvaluationKeys> Server<K> {
         &self.machine
     }
 
-    /// Runs the plan on an encrypted prompt. Runs of one server take turns: each uses all threads, and the machine has one log.
+    /// Runs the plan on an encrypted prompt. Runs of one server take turns: each uses all threads,
+    /// and the machine has one log.
     ///
     /// # Errors
-    /// A prompt for another plan, parameter set or key; missing keys; [`InferError::Stopped`] when the observer says so.
+    /// A prompt for another plan, parameter set or key; missing keys; [`InferError::Stopped`] when
+    /// the observer says so.
     pub fn run(
         &self,
         plan: &Plan,
@@ -160,7 +176,8 @@ impl<K: EvaluationKeys> Server<K> {
         self.hand_out(plan, &plan.run(&self.machine, input, observer)?)
     }
 
-    /// As [`Server::run`], within a session: a plan for prompts fills its cache, a plan for tokens adds one token to it.
+    /// As [`Server::run`], within a session: a plan for prompts fills its cache, a plan for tokens
+    /// adds one token to it.
     ///
     /// # Errors
     /// As [`Server::run`] and [`Plan::run_session`].
@@ -188,13 +205,17 @@ impl<K: EvaluationKeys> Server<K> {
     }
 
     pub(crate) fn hand_out(&self, plan: &Plan, outputs: &Value<Encrypted<K>>) -> Result<EncryptedLogits> {
-        // The lowest level that still carries logits up to a thousand: whatever modulus is left over goes nowhere.
+        // The lowest level that still carries logits up to a thousand: whatever modulus is left
+        // over goes nowhere.
         let bottom = |v: &_| {
             let (chain, scale, top) = (self.machine.chain(), self.machine.scale(v), self.machine.level(v));
             let level = (0..top).find(|&l| chain.capacity(l, scale) >= 1024.0).unwrap_or(top);
             Ok::<_, InferError>(self.machine.drop_to(v, level).at("output")?.ciphertext().clone())
         };
-        Ok(EncryptedLogits { plan: plan.id(), ciphertexts: outputs.iter().map(bottom).collect::<Result<_>>()? })
+        Ok(EncryptedLogits {
+            plan: plan.id(),
+            ciphertexts: outputs.iter().map(bottom).collect::<Result<_>>()?,
+        })
     }
 }
 
@@ -213,7 +234,11 @@ fn check_chain(plan: &Plan, chain: &Chain) -> Result<()> {
     let name = |chain: &Chain| {
         format!("{} slots, {} levels above {}", chain.slots(), chain.top() - chain.floor(), chain.floor())
     };
-    Err(InferError::Mismatch { what: "parameters of the plan", expected: name(&plan.target.chain), found: name(chain) })
+    Err(InferError::Mismatch {
+        what: "parameters of the plan",
+        expected: name(&plan.target.chain),
+        found: name(chain),
+    })
 }
 
 fn ckks(node: &'static str) -> impl Fn(cipherlm_ckks::Error) -> InferError {

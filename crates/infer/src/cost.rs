@@ -10,11 +10,13 @@ use serde::{Deserialize, Serialize};
 use crate::error::{InferError, Result, broken};
 use crate::exec::kind_name;
 
-/// Seconds of each primitive at a few levels, with straight lines between them, and of each kind of refresh.
+/// Seconds of each primitive at a few levels, with straight lines between them, and of each kind of
+/// refresh.
 ///
-/// The default is for N = 2^16 and the machine that its own field names: shares of limbs as the algorithms have them, scaled to whole
-/// measured runs. `cargo run --release -p cipherlm-infer --example
-/// calibrate -- FILE` measures each primitive on another one ([`CostModel::measure`]).
+/// The default is for N = 2^16 and the machine that its own field names: shares of limbs as the
+/// algorithms have them, scaled to whole measured runs.
+/// `cargo run --release -p cipherlm-infer --example calibrate -- FILE` measures each primitive on
+/// another one ([`CostModel::measure`]).
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct CostModel {
@@ -52,11 +54,12 @@ impl CostModel {
         };
         let table: Self = serde_json::from_str(&text).map_err(|error| malformed(error.to_string()))?;
         let primitives = table.primitives.values().flat_map(BTreeMap::values);
-        if let Some(bad) = primitives.chain(table.refreshes.values()).find(|s| !(s.is_finite() && **s >= 0.0)) {
+        if let Some(bad) = primitives.chain(table.refreshes.values()).find(|s| !(s.is_finite() && **s >= 0.0))
+        {
             return Err(malformed(format!("{bad} is no time in seconds")));
         }
         for (name, entries) in &Self::default().primitives {
-            if !table.primitives.get(name).is_some_and(|own| !own.is_empty()) && !entries.is_empty() {
+            if table.primitives.get(name).is_none_or(BTreeMap::is_empty) && !entries.is_empty() {
                 return Err(malformed(format!("it says nothing of `{name}`")));
             }
         }
@@ -68,7 +71,8 @@ impl CostModel {
     /// # Errors
     /// [`InferError::Files`].
     pub fn save(&self, path: &Path) -> Result<()> {
-        let text = serde_json::to_string_pretty(self).map_err(|e| broken(&format!("a cost table as JSON: {e}")))?;
+        let text =
+            serde_json::to_string_pretty(self).map_err(|e| broken(&format!("a cost table as JSON: {e}")))?;
         let text = text + "\n";
         Ok(cipherlm_files::write(path, text.as_bytes(), Existing::Replace, Access::Everyone)?)
     }
@@ -78,8 +82,9 @@ impl CostModel {
         self.primitives.get(&primitive_name(kind)).map_or(0.0, |table| between(table, level))
     }
 
-    /// Seconds of one refresh of one (possibly complex) vector. Sparse kinds that were not measured cost what the table says of sparse
-    /// ones in general, and as much as full ones if it says nothing.
+    /// Seconds of one refresh of one (possibly complex) vector. Sparse kinds that were not measured
+    /// cost what the table says of sparse ones in general, and as much as full ones if it says
+    /// nothing.
     pub fn refresh(&self, kind: RefreshKind) -> f64 {
         let general = match kind {
             RefreshKind::Real => vec!["real"],
@@ -96,7 +101,8 @@ pub(crate) fn primitive_name(kind: OpKind) -> String {
     format!("{kind:?}").to_lowercase()
 }
 
-/// A straight line through the two nearest entries; below the first one in proportion to the limbs, of which level 0 has one.
+/// A straight line through the two nearest entries; below the first one in proportion to the limbs,
+/// of which level 0 has one.
 fn between(table: &BTreeMap<usize, f64>, level: usize) -> f64 {
     let below = table.range(..=level).next_back();
     let above = table.range(level..).next();

@@ -16,13 +16,15 @@ use crate::report::POWER_LABEL;
 /// The vectors of one node.
 pub(crate) type Value<M> = Vec<<M as Machine>::Vector>;
 
-/// A session within one step: read as it was before, written for after. A step that is done twice so leaves what one does.
+/// A session within one step: read as it was before, written for after. A step that is done twice
+/// so leaves what one does.
 pub(crate) struct Turn<'a, M: Machine> {
     pub(crate) before: &'a Session<M>,
     pub(crate) after: &'a mut Session<M>,
 }
 
-/// Evaluates a node whose inputs are given (already sliced) so that every output is canonical at `level`.
+/// Evaluates a node whose inputs are given (already sliced) so that every output is canonical at
+/// `level`.
 pub(crate) fn evaluate<M: Machine>(
     machine: &M,
     folded: &Folded,
@@ -70,8 +72,9 @@ pub(crate) fn evaluate<M: Machine>(
             left.par_iter().zip(*right).map(|pair| multiply(pair).at(&node.name)).collect()
         }
         (Op::Add, [left, right]) if left.len() == right.len() => {
-            let sum =
-                |(a, b): (&M::Vector, &M::Vector)| machine.add(&lower(machine, a, level)?, &lower(machine, b, level)?);
+            let sum = |(a, b): (&M::Vector, &M::Vector)| {
+                machine.add(&lower(machine, a, level)?, &lower(machine, b, level)?)
+            };
             left.iter().zip(*right).map(|pair| sum(pair).at(&node.name)).collect()
         }
         (op, _) => {
@@ -81,7 +84,8 @@ pub(crate) fn evaluate<M: Machine>(
     }
 }
 
-/// Puts keys and values into the cache of a session, as [`evaluate`] does, for attention whose result was kept from another run.
+/// Puts keys and values into the cache of a session, as [`evaluate`] does, for attention whose
+/// result was kept from another run.
 pub(crate) fn remember<M: Machine>(
     machine: &M,
     folded: &Folded,
@@ -104,7 +108,8 @@ pub(crate) fn remember<M: Machine>(
     }
 }
 
-/// Refreshes all vectors of a value to `level`, two by two as real and imaginary parts where the choice says so.
+/// Refreshes all vectors of a value to `level`, two by two as real and imaginary parts where the
+/// choice says so.
 pub(crate) fn refresh<M: Machine>(
     machine: &M,
     name: &str,
@@ -155,8 +160,9 @@ pub(crate) fn lower<M: Machine>(machine: &M, vector: &M::Vector, level: usize) -
     machine.to_level(vector, level)
 }
 
-/// Copies the first of every `count` slots to all of them, where the others are zero. Rotates to the left only, by the steps of a sum
-/// over the same slots: one more rotation than the other way round, and hardly any key.
+/// Copies the first of every `count` slots to all of them, where the others are zero. Rotates to
+/// the left only, by the steps of a sum over the same slots: one more rotation than the other way
+/// round, and hardly any key.
 pub(crate) fn spread<M: Machine>(machine: &M, vector: &M::Vector, count: usize) -> SlotResult<M::Vector> {
     machine.rotate_sum(&machine.rotate(vector, 1 - count as i64)?, 1, count)
 }
@@ -165,7 +171,8 @@ pub(crate) fn spread<M: Machine>(machine: &M, vector: &M::Vector, count: usize) 
 pub struct Session<M: Machine> {
     /// Position of the token to run next.
     pub(crate) position: usize,
-    /// Tokens of the prompt to come; what follows them in its plan is padding and stays out of the cache.
+    /// Tokens of the prompt to come; what follows them in its plan is padding and stays out of the
+    /// cache.
     pub(crate) prompt: usize,
     /// Slots per token of the cache.
     pub(crate) features: usize,
@@ -200,12 +207,13 @@ struct Context<'a, M> {
 }
 
 impl<M: Machine> Context<'_, M> {
-    /// Sum of squares over the blocks, then over the features of a token, spread over all of them again.
+    /// Sum of squares over the blocks, then over the features of a token, spread over all of them
+    /// again.
     fn variance(&self, hidden: &[M::Vector], site: &str, level: usize) -> Result<Value<M>> {
         let (machine, g) = (self.machine, self.folded.geometry);
         let range = self.folded.model.site(site).map(|s| s.range);
-        let range =
-            range.ok_or_else(|| InferError::Polynomial { site: site.into(), reason: "not certified".into() })?;
+        let range = range
+            .ok_or_else(|| InferError::Polynomial { site: site.into(), reason: "not certified".into() })?;
         let (factor, constant) = self.folded.variance_constants(range);
         let mut mask = vec![0.0; g.features];
         mask[0] = factor;
@@ -247,9 +255,10 @@ impl<M: Machine> Context<'_, M> {
 
     fn scaled(&self, raw: &[M::Vector], inv: &[M::Vector], map: Map, level: usize) -> Result<Value<M>> {
         let machine = self.machine;
-        let inv = inv
-            .first()
-            .ok_or_else(|| InferError::Malformed { what: self.node.name.clone(), reason: "no factor".into() })?;
+        let inv = inv.first().ok_or_else(|| InferError::Malformed {
+            what: self.node.name.clone(),
+            reason: "no factor".into(),
+        })?;
         let inv = lower(machine, inv, level + 1).at(&self.node.name)?;
         let products = raw.par_iter().map(|x| {
             let x = lower(machine, x, level + 1).at(&self.node.name)?;
@@ -262,7 +271,11 @@ impl<M: Machine> Context<'_, M> {
 
     fn add_plains(&self, vectors: Value<M>, plains: &[Plain]) -> Result<Value<M>> {
         let add = |(vector, plain): (M::Vector, &Plain)| {
-            if plain.is_zero() { Ok(vector) } else { self.machine.add_plain(&vector, plain).at(&self.node.name) }
+            if plain.is_zero() {
+                Ok(vector)
+            } else {
+                self.machine.add_plain(&vector, plain).at(&self.node.name)
+            }
         };
         vectors.into_iter().zip(plains).map(add).collect()
     }
@@ -271,7 +284,8 @@ impl<M: Machine> Context<'_, M> {
     fn keep(&self, spread: &[M::Vector], layer: usize, session: &mut Session<M>) -> Result<()> {
         let blocks = self.folded.geometry.blocks;
         for block in 0..blocks {
-            let (Some(key), Some(value)) = (spread.get(3 * blocks + block), spread.get(4 * blocks + block)) else {
+            let (Some(key), Some(value)) = (spread.get(3 * blocks + block), spread.get(4 * blocks + block))
+            else {
                 return Err(broken(&format!("{} has no keys and values for the cache", self.node.name)));
             };
             session.cache[layer][block] = Some([key.clone(), value.clone()]);
@@ -328,8 +342,10 @@ impl<M: Machine> Context<'_, M> {
                 let first = machine.add_plain(&machine.mul_plain(&sum, &mask)?, &add)?;
                 let weight = power(machine, &machine.rotate_sum(&first, -1, g.head)?, p)?;
                 let stride = g.features as i64;
-                let numerator = machine.rotate_sum(&machine.mul(&weight, &value)?, stride, g.slots / g.features)?;
-                let sum = machine.rotate_sum(&lower(machine, &weight, level)?, stride, g.slots / g.features)?;
+                let numerator =
+                    machine.rotate_sum(&machine.mul(&weight, &value)?, stride, g.slots / g.features)?;
+                let sum =
+                    machine.rotate_sum(&lower(machine, &weight, level)?, stride, g.slots / g.features)?;
                 let offset = Complex64::new(self.folded.denominator_offset(layer), 0.0);
                 Ok((numerator, machine.add_const(&sum, offset)?))
             };
@@ -352,8 +368,9 @@ impl<M: Machine> Context<'_, M> {
         let mut numerators = vec![];
         let mut denominators = vec![];
         for block in 0..g.blocks {
-            let part =
-                |index: usize, at: usize| lower(machine, &spread[index * g.blocks + block], at).at(&self.node.name);
+            let part = |index: usize, at: usize| {
+                lower(machine, &spread[index * g.blocks + block], at).at(&self.node.name)
+            };
             let (query, key) = (part(0, key_level)?, part(1, key_level)?);
             let value = part(2, level + 1)?;
             let keys = machine.rotate_many(&key, &steps).at(&self.node.name)?;

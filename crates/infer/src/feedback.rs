@@ -1,4 +1,5 @@
-//! Generation without the client: the most likely token is found under encryption and fed back as the next input.
+//! Generation without the client: the most likely token is found under encryption and fed back as
+//! the next input.
 
 use cipherlm_ckks::EvaluationKeys;
 use cipherlm_ckks::linear::LinearTransform;
@@ -29,12 +30,14 @@ impl Feedback {
 }
 
 impl Plan {
-    /// The same plan, able to go on without the client: see [`Server::run_alone`]. `rows` are logits of the kind to be expected; they
-    /// decide the domains of the argmax's reciprocals. Needs a plan for tokens with a level left
-    /// ([`crate::Options::levels_left`]) and real refreshes of as many slots as the vocabulary and as a token have.
+    /// The same plan, able to go on without the client: see [`Server::run_alone`]. `rows` are
+    /// logits of the kind to be expected; they decide the domains of the argmax's reciprocals.
+    /// Needs a plan for tokens with a level left ([`crate::Options::levels_left`]) and real
+    /// refreshes of as many slots as the vocabulary and as a token have.
     ///
     /// # Errors
-    /// [`InferError::Unsupported`] for another plan, missing refreshes, or logits that no reciprocal covers.
+    /// [`InferError::Unsupported`] for another plan, missing refreshes, or logits that no
+    /// reciprocal covers.
     pub fn with_feedback(mut self, rows: &[Vec<f64>]) -> Result<Self> {
         if !self.folded.decoding() || self.output_level() <= self.target.chain.floor() {
             let advice = "plan for tokens with one level left";
@@ -43,8 +46,11 @@ impl Plan {
         let argmax = Argmax::calibrate(rows, self.folded.units.logits, self.geometry().features)?;
         let kinds = vec![argmax.refresh_kind(), RefreshKind::SparseReal(self.geometry().features)];
         self.feedback = Some(Feedback { argmax, kinds });
-        let machine =
-            self.target.refreshes.iter().fold(Clear::dry(self.target.chain.clone()), |m, &p| m.with_refresh(p));
+        let machine = self
+            .target
+            .refreshes
+            .iter()
+            .fold(Clear::dry(self.target.chain.clone()), |m, &p| m.with_refresh(p));
         let blank = |_| machine.trivial(&Plain::from(0.0), self.output_level()).at("logits");
         let width = self.graph.nodes.last().map_or(0, |n| n.width);
         let logits = (0..width).map(blank).collect::<Result<Vec<_>>>()?;
@@ -88,7 +94,8 @@ impl Plan {
         Ok((choice, input))
     }
 
-    /// One-hot vectors (of period `period`) to rows of the embedding, each slot group with a share of the sum.
+    /// One-hot vectors (of period `period`) to rows of the embedding, each slot group with a share
+    /// of the sum.
     fn embedding(&self, position: usize, period: usize) -> Result<LinearTransform> {
         let (g, shape) = (self.geometry(), self.folded.shape());
         let mut runner = Runner::new(self.model(), Mode::Exact)?;
@@ -114,8 +121,9 @@ impl Plan {
 }
 
 impl<K: EvaluationKeys> Server<K> {
-    /// Runs `count` steps of a session alone, from the encrypted embedding of the first token: each choice is fed back as the next
-    /// input. Returns the one-hot choices; only the client learns which tokens they are.
+    /// Runs `count` steps of a session alone, from the encrypted embedding of the first token: each
+    /// choice is fed back as the next input. Returns the one-hot choices; only the client learns
+    /// which tokens they are.
     ///
     /// # Errors
     /// As [`Server::run_session`] and [`Plan::feed_back`].
@@ -141,7 +149,8 @@ impl<K: EvaluationKeys> Server<K> {
 }
 
 impl Client {
-    /// The token of a choice made by [`Server::run_alone`], and its weight: near 1, less where tokens tied.
+    /// The token of a choice made by [`Server::run_alone`], and its weight: near 1, less where
+    /// tokens tied.
     ///
     /// # Errors
     /// A choice of another plan or key, or a plan without feedback; [`InferError::NotAnAnswer`].
@@ -152,9 +161,10 @@ impl Client {
                 at_most("a weight of the choice", slots.iter().copied(), 1.25)?;
                 Ok(feedback.argmax.read(slots))
             }
-            _ => {
-                Err(InferError::Malformed { what: "choice".into(), reason: "it is empty or from another plan".into() })
-            }
+            _ => Err(InferError::Malformed {
+                what: "choice".into(),
+                reason: "it is empty or from another plan".into(),
+            }),
         }
     }
 }

@@ -1,4 +1,5 @@
-//! Prompts and logits as bytes: the plan they belong to, then the ciphertexts in the wire format of the library below.
+//! Prompts and logits as bytes: the plan they belong to, then the ciphertexts in the wire format of
+//! the library below.
 
 use cipherlm_ckks::wire::Wire;
 use cipherlm_ckks::{Ciphertext, Params};
@@ -51,13 +52,15 @@ fn write(magic: &[u8; 8], plan: &str, ciphertexts: &[Ciphertext]) -> Vec<u8> {
 
 fn read(magic: &[u8; 8], what: &str, params: &Params, bytes: &[u8]) -> Result<(String, Vec<Ciphertext>)> {
     let malformed = |reason: String| InferError::Malformed { what: what.to_owned(), reason };
-    let body = bytes.strip_prefix(magic.as_slice()).ok_or_else(|| malformed("it starts with other bytes".into()))?;
+    let body =
+        bytes.strip_prefix(magic.as_slice()).ok_or_else(|| malformed("it starts with other bytes".into()))?;
     let (plan, mut rest) =
         body.split_at_checked(identity::LENGTH).ok_or_else(|| malformed("it ends too early".into()))?;
     let plan = String::from_utf8(plan.to_vec()).map_err(|_| malformed("its plan is not text".into()))?;
     let mut ciphertexts = vec![];
     while !rest.is_empty() {
-        let (ciphertext, tail) = Ciphertext::from_prefix(params, rest).map_err(|e| malformed(e.to_string()))?;
+        let (ciphertext, tail) =
+            Ciphertext::from_prefix(params, rest).map_err(|e| malformed(e.to_string()))?;
         ciphertexts.push(ciphertext);
         rest = tail;
     }

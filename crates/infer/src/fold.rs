@@ -1,10 +1,11 @@
-//! Constants folded into weights: what the encrypted circuit multiplies by, derived from the model once.
+//! Constants folded into weights: what the encrypted circuit multiplies by, derived from the model
+//! once.
 //!
-//! * The mean of a LayerNorm is linear: every map that writes into the residual stream is centred, so the stream has mean zero at
-//!   every token and the variance is a plain mean of squares.
+//! * The mean of a LayerNorm is linear: every map that writes into the residual stream is centred,
+//!   so the stream has mean zero at every token and the variance is a plain mean of squares.
 //! * Gains and biases of a normalisation go into the maps that read it.
-//! * `1/sqrt(head_dim)`, the number of keys and the frozen eps of each (head, row) go into the rotary plaintexts of the queries, so
-//!   that `(x + c)^p` comes out already divided by `n * eps`.
+//! * `1/sqrt(head_dim)`, the number of keys and the frozen eps of each (head, row) go into the
+//!   rotary plaintexts of the queries, so that `(x + c)^p` comes out already divided by `n * eps`.
 
 mod affine;
 
@@ -16,7 +17,8 @@ use cipherlm_ckks::slots::Plain;
 use num_complex::Complex64;
 
 use cipherlm_model::{
-    Attention, Eps, Function, Kind, Model, Norm, Placement, Range, Residual, Shape, Site, SpecError, ensure_certified,
+    Attention, Eps, Function, Kind, Model, Norm, Placement, Range, Residual, Shape, Site, SpecError,
+    ensure_certified,
 };
 
 use crate::error::{At, InferError, Result};
@@ -25,7 +27,8 @@ use crate::geometry::Geometry;
 pub(crate) use affine::Map;
 use affine::centre;
 
-/// What one unit of a slot stands for, chosen from the certified ranges so that every intermediate value stays within about one.
+/// What one unit of a slot stands for, chosen from the certified ranges so that every intermediate
+/// value stays within about one.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) struct Units {
     /// Residual stream.
@@ -50,14 +53,16 @@ pub(crate) struct LayerUnits {
     pub(crate) activation: Argument,
 }
 
-/// Smallest unit of a slot. A tensor of zeros is certified for hardly any range; its values are zero in every unit.
+/// Smallest unit of a slot. A tensor of zeros is certified for hardly any range; its values are
+/// zero in every unit.
 const SMALLEST: f64 = 1.0 / (1u64 << 30) as f64;
 
 fn unit(range: Range) -> f64 {
     range.magnitude().max(SMALLEST)
 }
 
-/// How a function's argument and value lie in slots: the argument as `(x - middle) / half`, the value in units of `value`.
+/// How a function's argument and value lie in slots: the argument as `(x - middle) / half`, the
+/// value in units of `value`.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(crate) struct Argument {
     pub(crate) middle: f64,
@@ -182,7 +187,8 @@ impl Folded {
         }
     }
 
-    /// The embedded rows as the client encrypts them: centred where the model normalises by LayerNorm, in units of the stream.
+    /// The embedded rows as the client encrypts them: centred where the model normalises by
+    /// LayerNorm, in units of the stream.
     pub(crate) fn enter_stream(&self, rows: &mut [f64]) {
         if self.shape().norm == Norm::LayerNorm {
             rows.chunks_exact_mut(self.shape().d_model).for_each(centre);
@@ -190,7 +196,8 @@ impl Folded {
         rows.iter_mut().for_each(|x| *x /= self.units.hidden);
     }
 
-    /// The transform of a map and its bias, one plaintext per output block, in the token-major layout.
+    /// The transform of a map and its bias, one plaintext per output block, in the token-major
+    /// layout.
     pub(crate) fn transform(&self, map: Map) -> Result<(LinearTransform, Vec<Plain>)> {
         let affine = self.affine(map)?;
         let layout = self.geometry.layout()?;
@@ -198,10 +205,11 @@ impl Folded {
         Ok((transform, layout.every_token(&affine.bias)))
     }
 
-    /// Rotary embedding, folded score constants and the shift between copies, on queries, keys and values at once.
+    /// Rotary embedding, folded score constants and the shift between copies, on queries, keys and
+    /// values at once.
     ///
-    /// Queries keep their token in every copy; copy `c` of the keys and values holds what stands `c` tokens earlier. What goes to the
-    /// cache of a session ends after `prompt` tokens.
+    /// Queries keep their token in every copy; copy `c` of the keys and values holds what stands
+    /// `c` tokens earlier. What goes to the cache of a session ends after `prompt` tokens.
     pub(crate) fn spread(&self, l: usize, prompt: usize) -> Result<LinearTransform> {
         let g = self.geometry;
         let scale = self.query_scale(l)?;
@@ -226,7 +234,8 @@ impl Folded {
                 let cached = first.filter_map(|(output, input, shift, plain)| {
                     let half = self.shape().rotary.map_or(0, |r| r.dims as i64 / 2);
                     let own = shift.abs() <= half && plain.values().take(g.period()).any(|v| v.re != 0.0);
-                    let kept = |(slot, v): (usize, Complex64)| if g.place(slot).1 < prompt { v.re } else { 0.0 };
+                    let kept =
+                        |(slot, v): (usize, Complex64)| if g.place(slot).1 < prompt { v.re } else { 0.0 };
                     let kept = || Plain::real(plain.values().enumerate().map(kept).collect::<Vec<_>>());
                     own.then(|| (output + 2 * g.blocks, *input, *shift, kept()))
                 });
@@ -253,7 +262,8 @@ impl Folded {
                 let mut values = [vec![0.0; g.features], vec![0.0; g.features], vec![0.0; g.features]];
                 for feature in 0..g.features {
                     let size = factor(block * g.features + feature);
-                    let turned = if part < 2 { self.turn(position, feature % g.head) } else { [1.0, 0.0, 0.0] };
+                    let turned =
+                        if part < 2 { self.turn(position, feature % g.head) } else { [1.0, 0.0, 0.0] };
                     values.iter_mut().zip(turned).for_each(|(v, t)| v[feature] = t * size);
                 }
                 self.push_turns(&mut diagonals, (index, index), 0, values);
@@ -269,7 +279,12 @@ impl Folded {
     }
 
     /// As [`Folded::score_plains`], for one token over the cache: every key up to its own position.
-    pub(crate) fn cached_score_plains(&self, l: usize, block: usize, position: usize) -> Result<(Plain, Plain)> {
+    pub(crate) fn cached_score_plains(
+        &self,
+        l: usize,
+        block: usize,
+        position: usize,
+    ) -> Result<(Plain, Plain)> {
         let g = self.geometry;
         let Attention::PowerSoftmax { c, .. } = self.shape().attention else {
             return Err(InferError::Unsupported { feature: "this attention", advice: "use PowerSoftmax" });
@@ -289,7 +304,8 @@ impl Folded {
         Ok((Plain::real(mask), Plain::real(add)))
     }
 
-    /// For one shift: the mask over first features of heads, and the folded shift `c` under the same mask.
+    /// For one shift: the mask over first features of heads, and the folded shift `c` under the
+    /// same mask.
     pub(crate) fn score_plains(&self, l: usize, block: usize, shift: usize) -> Result<(Plain, Plain)> {
         let g = self.geometry;
         let Attention::PowerSoftmax { c, .. } = self.shape().attention else {
@@ -310,7 +326,8 @@ impl Folded {
         Ok((Plain::real(mask), Plain::real(add)))
     }
 
-    /// First slot of each (copy, token) whose key is admitted at a shift, with query and key tokens; every pair once over all shifts.
+    /// First slot of each (copy, token) whose key is admitted at a shift, with query and key
+    /// tokens; every pair once over all shifts.
     fn admitted(&self, shift: usize) -> Vec<(usize, usize, usize)> {
         let g = self.geometry;
         let mut out = vec![];
@@ -329,7 +346,8 @@ impl Folded {
         out
     }
 
-    /// `1 / (sqrt(head_dim) (n unit top)^(1/p))` by head and row, with `top` half the width of the denominator's range.
+    /// `1 / (sqrt(head_dim) (n unit top)^(1/p))` by head and row, with `top` half the width of the
+    /// denominator's range.
     pub(crate) fn query_scale(&self, l: usize) -> Result<Vec<Vec<f64>>> {
         let shape = self.shape();
         let Attention::PowerSoftmax { p, eps, .. } = shape.attention else {
@@ -361,7 +379,8 @@ impl Folded {
         (2.0 * natural - range.lo - range.hi) / (range.hi - range.lo)
     }
 
-    /// The polynomial of a site, its argument mapped onto [-1, 1] by whoever produces it, its value in slot units.
+    /// The polynomial of a site, its argument mapped onto [-1, 1] by whoever produces it, its value
+    /// in slot units.
     pub(crate) fn polynomial(&self, site: &Site) -> Result<Polynomial> {
         let refuse = |reason: String| InferError::Polynomial { site: site.name.clone(), reason };
         let scheme = site.scheme.as_ref().ok_or_else(|| refuse("the site has no scheme".into()))?;
@@ -371,14 +390,17 @@ impl Folded {
             Function::Reciprocal => scaled(site.range.hi - site.range.lo),
             function => match Argument::of(site.range) {
                 // So near zero a function is its tangent.
-                argument if argument.is_dead() => vec![0.0, if function == Function::Tanh { 1.0 } else { 0.5 }],
+                argument if argument.is_dead() => {
+                    vec![0.0, if function == Function::Tanh { 1.0 } else { 0.5 }]
+                }
                 argument => scaled(1.0 / argument.value),
             },
         };
         Polynomial::chebyshev(Interval::UNIT, coefficients).map_err(|e| refuse(e.to_string()))
     }
 
-    /// Factor and constant that turn a sum of squares of the stream into the mapped argument of an inverse root.
+    /// Factor and constant that turn a sum of squares of the stream into the mapped argument of an
+    /// inverse root.
     pub(crate) fn variance_constants(&self, range: Range) -> (f64, f64) {
         let shape = self.shape();
         let half = 0.5 * (range.hi - range.lo);
@@ -412,7 +434,8 @@ impl Folded {
         self.push_turns(out, (output, input), -((copy * g.features) as i64), values);
     }
 
-    /// What a rotated feature takes of itself, of the one half a turn ahead, and of the one half a turn behind.
+    /// What a rotated feature takes of itself, of the one half a turn ahead, and of the one half a
+    /// turn behind.
     pub(crate) fn turn(&self, position: usize, within: usize) -> [f64; 3] {
         match self.shape().rotary {
             Some(rotary) if within < rotary.dims => {
@@ -444,21 +467,27 @@ fn copy_mask(g: &Geometry, copy: usize) -> Vec<f64> {
     (0..g.slots).map(|slot| f64::from(u8::from(g.place(slot).0 == copy))).collect()
 }
 
-/// Whether one inverse root serves both norms of a parallel block: one variance, one range, one polynomial.
+/// Whether one inverse root serves both norms of a parallel block: one variance, one range, one
+/// polynomial.
 pub(crate) fn shares_norm(model: &Model, layer: usize) -> bool {
-    let site = |norm: &str| model.site(&format!("layers.{layer}.{norm}")).map(|site| (site.range, &site.scheme));
+    let site =
+        |norm: &str| model.site(&format!("layers.{layer}.{norm}")).map(|site| (site.range, &site.scheme));
     model.shape().residual == Residual::Parallel && site("norm1") == site("norm2")
 }
 
-/// Checks what the circuit takes for granted of the certified sites: they are those of the shape, their polynomials are those of their
-/// ranges, and the ranges are such that units can be made of them. The reference evaluates the one and the circuit the other.
+/// Checks what the circuit takes for granted of the certified sites: they are those of the shape,
+/// their polynomials are those of their ranges, and the ranges are such that units can be made of
+/// them. The reference evaluates the one and the circuit the other.
 fn check_sites(model: &Model) -> Result<()> {
     for (name, function) in model.shape().sites() {
         let refuse = |reason: String| Err(InferError::Polynomial { site: name.clone(), reason });
         let Some(site) = model.site(&name) else { return refuse("the site is not certified".into()) };
         let Range { lo, hi } = site.range;
         if site.function != function {
-            return refuse(format!("it is certified for {:?}, the shape asks for {function:?}", site.function));
+            return refuse(format!(
+                "it is certified for {:?}, the shape asks for {function:?}",
+                site.function
+            ));
         }
         if !(lo.is_finite() && hi.is_finite() && lo <= hi) || (function.is_nonlinear() && lo >= hi) {
             return refuse(format!("[{lo}, {hi}] is no range: certify the model again"));

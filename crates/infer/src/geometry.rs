@@ -7,8 +7,9 @@ use crate::error::{At, InferError, Result};
 
 /// Token-major packing with copies: slot `(copy * tokens + token) * features + feature`.
 ///
-/// A matrix of `tokens` rows takes one vector per block of `features` columns. What is left of the slots holds identical copies of
-/// it, so that attention can work on several token distances at once. Heads are padded to powers of two and never cross a block.
+/// A matrix of `tokens` rows takes one vector per block of `features` columns. What is left of the
+/// slots holds identical copies of it, so that attention can work on several token distances at
+/// once. Heads are padded to powers of two and never cross a block.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Geometry {
     /// Slots of a vector.
@@ -31,8 +32,8 @@ impl Geometry {
     /// Fits a shape and a number of tokens (rounded up to a power of two) into `slots`.
     ///
     /// # Errors
-    /// [`InferError::DoesNotFit`] when a single head of all tokens is wider than a vector; [`InferError::Prompt`] for no tokens or
-    /// more than the model's context.
+    /// [`InferError::DoesNotFit`] when a single head of all tokens is wider than a vector;
+    /// [`InferError::Prompt`] for no tokens or more than the model's context.
     pub fn new(shape: &Shape, tokens: usize, slots: usize) -> Result<Self> {
         if tokens == 0 || tokens > shape.context {
             return Err(InferError::Prompt {

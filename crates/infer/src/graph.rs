@@ -1,4 +1,5 @@
-//! The circuit as data: one node per step, with what it reads, how deep it is and where its time belongs.
+//! The circuit as data: one node per step, with what it reads, how deep it is and where its time
+//! belongs.
 
 use cipherlm_approx::EvalPlan;
 use cipherlm_model::{Attention, Kind, Residual};
@@ -134,7 +135,8 @@ impl Builder<'_> {
             self.scaled_map("head", Map::Head, hidden, inv, width);
         } else {
             let pool = self.scaled_map("pool", Map::Pool, hidden, inv, g.blocks);
-            let pooled = self.poly("pool.activation", pool, "pool.activation", Operator::ActivationNorm, true)?;
+            let pooled =
+                self.poly("pool.activation", pool, "pool.activation", Operator::ActivationNorm, true)?;
             self.linear("classifier", Map::Classifier, pooled, width, true);
         }
         Ok(Graph { nodes: self.nodes })
@@ -165,14 +167,29 @@ impl Builder<'_> {
             Operator::PowerSoftmax,
             false,
         )?;
-        let mix =
-            self.push("attn.mix", Op::Mul, vec![numerator, reciprocal], g.blocks, 1, true, Operator::PowerSoftmax);
+        let mix = self.push(
+            "attn.mix",
+            Op::Mul,
+            vec![numerator, reciprocal],
+            g.blocks,
+            1,
+            true,
+            Operator::PowerSoftmax,
+        );
         Ok(self.linear("attn.out", Map::Out(l), mix, g.blocks, true))
     }
 
     fn attend(&mut self, layer: usize, input: Slice, depth: usize) -> Slice {
         let width = 2 * self.folded.geometry.blocks;
-        self.push("attn.attend", Op::Attend { layer }, vec![input], width, depth, true, Operator::CipherMatmul)
+        self.push(
+            "attn.attend",
+            Op::Attend { layer },
+            vec![input],
+            width,
+            depth,
+            true,
+            Operator::CipherMatmul,
+        )
     }
 
     fn feed_forward(&mut self, hidden: Slice, inv: Slice, l: usize) -> Result<Slice> {
@@ -185,7 +202,15 @@ impl Builder<'_> {
         let mut inner = self.poly(&site, gate, "ffn.activation", Operator::ActivationNorm, true)?;
         if gated {
             let up = Slice { from: g.ffn_blocks, len: g.ffn_blocks, ..up };
-            inner = self.push("ffn.gate", Op::Mul, vec![inner, up], g.ffn_blocks, 1, false, Operator::ActivationNorm);
+            inner = self.push(
+                "ffn.gate",
+                Op::Mul,
+                vec![inner, up],
+                g.ffn_blocks,
+                1,
+                false,
+                Operator::ActivationNorm,
+            );
         }
         Ok(self.linear("ffn.down", Map::Down(l), inner, g.blocks, true))
     }
@@ -193,7 +218,8 @@ impl Builder<'_> {
     fn inverse_root(&mut self, hidden: Slice, site: &str) -> Result<Slice> {
         let local = site.rsplit('.').next().unwrap_or(site).to_owned();
         let op = Op::Variance { site: site.to_owned() };
-        let variance = self.push(&format!("{local}.variance"), op, vec![hidden], 1, 2, true, Operator::ActivationNorm);
+        let variance =
+            self.push(&format!("{local}.variance"), op, vec![hidden], 1, 2, true, Operator::ActivationNorm);
         self.poly(site, variance, &format!("{local}.inverse_root"), Operator::ActivationNorm, true)
     }
 
@@ -207,9 +233,17 @@ impl Builder<'_> {
         self.push(name, Op::Linear { map, bias }, vec![input], width, 1, false, Operator::PlainMatmul)
     }
 
-    fn poly(&mut self, site: &str, input: Slice, name: &str, class: Operator, bounded: bool) -> Result<Slice> {
+    fn poly(
+        &mut self,
+        site: &str,
+        input: Slice,
+        name: &str,
+        class: Operator,
+        bounded: bool,
+    ) -> Result<Slice> {
         let refuse = |reason: String| InferError::Polynomial { site: site.to_owned(), reason };
-        let certified = self.folded.model.site(site).ok_or_else(|| refuse("the site is not certified".into()))?;
+        let certified =
+            self.folded.model.site(site).ok_or_else(|| refuse("the site is not certified".into()))?;
         let polynomial = self.folded.polynomial(certified)?;
         let plan = EvalPlan::new(&polynomial).map_err(|e| refuse(e.to_string()))?;
         let depth = plan.depth_mapped() as usize;

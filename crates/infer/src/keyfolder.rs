@@ -1,8 +1,9 @@
 //! Evaluation keys in a folder, made one by one: what a client hands to a server.
 //!
-//! The folder holds one file per key and a description. While it is incomplete the description has another name, so that a server
-//! never starts with half of the keys, and a client that was interrupted goes on where it stopped: keys follow from the secret, so
-//! those that are there already are the ones that would be made again.
+//! The folder holds one file per key and a description. While it is incomplete the description has
+//! another name, so that a server never starts with half of the keys, and a client that was
+//! interrupted goes on where it stopped: keys follow from the secret, so those that are there
+//! already are the ones that would be made again.
 
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -82,7 +83,8 @@ impl KeyFolder {
     /// The description in a folder, complete or in the making; `None` for a folder without one.
     ///
     /// # Errors
-    /// [`InferError::Files`] and [`InferError::Malformed`] for a description that is there and cannot be read.
+    /// [`InferError::Files`] and [`InferError::Malformed`] for a description that is there and
+    /// cannot be read.
     pub fn find(directory: &Path) -> Result<Option<(Self, bool)>> {
         for (name, complete) in [(MANIFEST, true), (UNFINISHED, false)] {
             let path = directory.join(name);
@@ -90,8 +92,10 @@ impl KeyFolder {
                 continue;
             }
             let text = cipherlm_files::read_text(&path, 1 << 20)?;
-            let found: Self = serde_json::from_str(&text)
-                .map_err(|e| InferError::Malformed { what: path.display().to_string(), reason: e.to_string() })?;
+            let found: Self = serde_json::from_str(&text).map_err(|e| InferError::Malformed {
+                what: path.display().to_string(),
+                reason: e.to_string(),
+            })?;
             if found.format != FORMAT {
                 return Err(InferError::Mismatch {
                     what: "format of the key folder",
@@ -118,12 +122,13 @@ impl KeyFolder {
         write(&directory.join(name), text.as_bytes())
     }
 
-    /// Makes the keys of `secret` that are not in the folder, or not whole: every file is read and checked, whatever the description
-    /// says. A key that is made again has the bytes that it had. `progress` is told the bytes there so far.
+    /// Makes the keys of `secret` that are not in the folder, or not whole: every file is read and
+    /// checked, whatever the description says. A key that is made again has the bytes that it had.
+    /// `progress` is told the bytes there so far.
     ///
     /// # Errors
-    /// [`InferError::Mismatch`] for a folder with keys of another secret, plan or parameter set, which is left as it is;
-    /// [`InferError::Files`].
+    /// [`InferError::Mismatch`] for a folder with keys of another secret, plan or parameter set,
+    /// which is left as it is; [`InferError::Files`].
     pub fn write(
         &self,
         directory: &Path,
@@ -151,8 +156,9 @@ impl KeyFolder {
         wanted.into_par_iter().enumerate().try_for_each(|(number, (purpose, level))| {
             let shape = KeyShape::cheapest(params, level).map_err(at("keys"))?;
             let path = directory.join(format!("{number:04}.key"));
-            let fits =
-                |key: &SwitchingKey| key.purpose() == purpose && key.shape() == shape && key.key_id() == secret.id();
+            let fits = |key: &SwitchingKey| {
+                key.purpose() == purpose && key.shape() == shape && key.key_id() == secret.id()
+            };
             if !whole(&path, params, shape.stored_bytes(params)).is_some_and(|key| fits(&key)) {
                 let key = secret.switching_key(purpose, shape).map_err(at("keys"))?;
                 write(&path, &key.to_bytes())?;
@@ -171,12 +177,19 @@ impl KeyFolder {
         Ok(cipherlm_files::rename(&directory.join(UNFINISHED), &directory.join(MANIFEST))?)
     }
 
-    /// Opens the keys for a plan; at most about `budget` bytes of them will be in memory. Returns the secret they belong to.
+    /// Opens the keys for a plan; at most about `budget` bytes of them will be in memory. Returns
+    /// the secret they belong to.
     ///
     /// # Errors
-    /// [`InferError::Mismatch`] for keys of another plan or parameter set, [`InferError::Malformed`] for a folder that lacks a key of the
-    /// plan, whatever its description says.
-    pub fn open(directory: &Path, circuits: &Circuits, plan: &Plan, budget: u64) -> Result<(KeyStore, KeyId)> {
+    /// [`InferError::Mismatch`] for keys of another plan or parameter set,
+    /// [`InferError::Malformed`] for a folder that lacks a key of the plan, whatever its
+    /// description says.
+    pub fn open(
+        directory: &Path,
+        circuits: &Circuits,
+        plan: &Plan,
+        budget: u64,
+    ) -> Result<(KeyStore, KeyId)> {
         let params = circuits.params();
         let what = || directory.display().to_string();
         let incomplete = |reason: &str| InferError::Malformed { what: what(), reason: reason.into() };
@@ -196,13 +209,16 @@ impl KeyFolder {
         let request = circuits.key_request(plan);
         let expected = request.len() + WRAPPING.len();
         let next = "copy the folder again, or run `cipherlm keygen --resume` where it was made";
-        if let Some((purpose, level)) = request.iter().find(|&(purpose, level)| store.check(purpose, level).is_err()) {
+        if let Some((purpose, level)) =
+            request.iter().find(|&(purpose, level)| store.check(purpose, level).is_err())
+        {
             return Err(incomplete(&format!("it holds no {purpose} key for level {level}: {next}")));
         }
         if store.len() != expected || found.keys != expected {
             let (described, there) = (found.keys, store.len());
-            let reason =
-                format!("the plan needs {expected} keys, {described} are described, {there} are there: {next}");
+            let reason = format!(
+                "the plan needs {expected} keys, {described} are described, {there} are there: {next}"
+            );
             return Err(incomplete(&reason));
         }
         let key_id = store.key_id().ok_or_else(|| incomplete("it holds no key of a circuit"))?;

@@ -10,8 +10,9 @@ use crate::plan::Plan;
 impl Plan {
     /// The evaluation keys of a run, without those of the refreshes.
     ///
-    /// A key serves its level and those below, but a key of a lower level is smaller and faster. Keys are therefore made at a few
-    /// levels, the same for every purpose (keys that one transform uses together must have one shape), chosen for the fewest bytes.
+    /// A key serves its level and those below, but a key of a lower level is smaller and faster.
+    /// Keys are therefore made at a few levels, the same for every purpose (keys that one transform
+    /// uses together must have one shape), chosen for the fewest bytes.
     pub fn key_request(&self, params: &Params) -> KeyRequest {
         let mut wanted: BTreeMap<KeyPurpose, BTreeSet<usize>> = BTreeMap::new();
         for (&key, levels) in self.keys() {
@@ -39,7 +40,8 @@ impl Plan {
 /// Most levels between which the cuts are chosen; of more, the highest are cuts in any case.
 const CHOICES: usize = 16;
 
-/// The set of levels whose keys take the fewest bytes when every use takes the key of the next level in the set.
+/// The set of levels whose keys take the fewest bytes when every use takes the key of the next
+/// level in the set.
 fn cuts(wanted: &[BTreeSet<usize>], bytes: impl Fn(usize) -> u64) -> BTreeSet<usize> {
     let levels: Vec<usize> = wanted.iter().flatten().copied().collect::<BTreeSet<_>>().into_iter().collect();
     let Some((&top, lower)) = levels.split_last() else { return BTreeSet::new() };

@@ -1,8 +1,9 @@
 //! Encrypted transformer inference: layouts, planner, encrypted layers, client and server.
 //!
-//! A certified model ([`cipherlm_model`]) is compiled for one prompt length and one parameter set into a [`Plan`]: where every number
-//! lies ([`Geometry`]), what is folded into which weights, on which level each step lands, which values are refreshed. The plan runs on
-//! any slot machine: the clear one checks it against the reference to 1e-6, the encrypted one is what a [`Server`] owns.
+//! A certified model ([`cipherlm_model`]) is compiled for one prompt length and one parameter set
+//! into a [`Plan`]: where every number lies ([`Geometry`]), what is folded into which weights, on
+//! which level each step lands, which values are refreshed. The plan runs on any slot machine: the
+//! clear one checks it against the reference to 1e-6, the encrypted one is what a [`Server`] owns.
 //!
 //! ```no_run
 //! use std::sync::Arc;
@@ -35,13 +36,17 @@
 //! ```
 //!
 //! # How a layer runs
-//! * A token's features lie side by side, tokens after each other, and what is left of the slots holds copies. A weight matrix is then
-//!   a set of diagonals that repeat with every token, short to store and encode; two real products share one complex one.
-//! * Keys and values are shifted by one token more in each copy, so that one product compares each query with as many keys as there
-//!   are copies; scores come out where the weights for the values are wanted, and no format changes in between.
-//! * Scores are divided by `n eps` beforehand, through the rotary plaintexts of the queries; the reciprocal of the row mean multiplies
-//!   the mixed values, never the score matrix. Numerators and denominators are refreshed together, as real and imaginary parts.
-//! * Every value is kept in units of its certified range, so that slots stay within one wherever a refresh may be placed.
+//! * A token's features lie side by side, tokens after each other, and what is left of the slots
+//!   holds copies. A weight matrix is then a set of diagonals that repeat with every token, short
+//!   to store and encode; two real products share one complex one.
+//! * Keys and values are shifted by one token more in each copy, so that one product compares each
+//!   query with as many keys as there are copies; scores come out where the weights for the values
+//!   are wanted, and no format changes in between.
+//! * Scores are divided by `n eps` beforehand, through the rotary plaintexts of the queries; the
+//!   reciprocal of the row mean multiplies the mixed values, never the score matrix. Numerators and
+//!   denominators are refreshed together, as real and imaginary parts.
+//! * Every value is kept in units of its certified range, so that slots stay within one wherever a
+//!   refresh may be placed.
 
 mod argmax;
 mod calibrate;

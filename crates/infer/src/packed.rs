@@ -1,16 +1,19 @@
 //! Attention over packed scores: one vector holds as many token distances as a head has features.
 //!
-//! The score of token `t` against the token `d` before it goes into feature `j = d mod h` of its head (`h` features), so that the
-//! `h` distances of a *group* share a vector, and two groups share a complex one. With keys skewed once, `k'[t, f] = k[t - f, f]`,
+//! The score of token `t` against the token `d` before it goes into feature `j = d mod h` of its
+//! head (`h` features), so that the `h` distances of a *group* share a vector, and two groups share
+//! a complex one. With keys skewed once, `k'[t, f] = k[t - f, f]`,
 //!
 //! `s[t, j] = sum_r q[t, j + r] k'[t + r, j + r]`,  `-h < r < h`:
 //!
-//! both factors are plain rotations, and one relinearisation serves a whole run of `r`. The same holds for the values,
-//! `out[t, f] = sum_r w[t, f + r] v'[t - r, f]`. What is not inside the head is masked on the side that has a level to spare, and the
-//! rotary embedding, which only depends on the distance, rides on that mask: `R(t) q . R(s) k = R(j) q . R(-g h) k` in group `g`.
+//! both factors are plain rotations, and one relinearisation serves a whole run of `r`. The same
+//! holds for the values, `out[t, f] = sum_r w[t, f + r] v'[t - r, f]`. What is not inside the head
+//! is masked on the side that has a level to spare, and the rotary embedding, which only depends on
+//! the distance, rides on that mask: `R(t) q . R(s) k = R(j) q . R(-g h) k` in group `g`.
 //!
-//! Against one product, two sums over the head and a power for every distance this needs a seventh of the key switches, and no more
-//! levels. All plaintexts but the causal masks repeat with every token.
+//! Against one product, two sums over the head and a power for every distance this needs a seventh
+//! of the key switches, and no more levels. All plaintexts but the causal masks repeat with every
+//! token.
 
 use cipherlm_ckks::linear::LinearTransform;
 use cipherlm_ckks::slots::{Machine, Plain, SlotResult};
@@ -55,8 +58,8 @@ impl Folded {
         }
     }
 
-    /// Skews one block for a pair of groups, the second as imaginary part times `second`; keys are also turned back by the angle of
-    /// their group's first distance.
+    /// Skews one block for a pair of groups, the second as imaginary part times `second`; keys are
+    /// also turned back by the angle of their group's first distance.
     fn skew(&self, pair: usize, scale: f64, second: Complex64, turned: bool) -> Result<LinearTransform> {
         let g = self.geometry;
         let half = self.shape().rotary.filter(|_| turned).map_or(0, |r| r.dims as i64 / 2);
@@ -64,7 +67,8 @@ impl Folded {
         for (group, factor) in (2 * pair..self.groups().min(2 * pair + 2)).zip([Complex64::ONE, second]) {
             for feature in 0..g.head {
                 let distance = group * g.head + feature;
-                let [own, ahead, behind] = if turned { self.turn(group * g.head, feature) } else { [1.0, 0.0, 0.0] };
+                let [own, ahead, behind] =
+                    if turned { self.turn(group * g.head, feature) } else { [1.0, 0.0, 0.0] };
                 // The inverse turn has the opposite sine.
                 for (offset, value) in [(0, own), (half, -ahead), (-half, -behind)] {
                     if value != 0.0 {
@@ -78,7 +82,8 @@ impl Folded {
         LinearTransform::block(g.slots, 1, 1, diagonals).at("skew")
     }
 
-    /// What the queries rotated by `r`, `r + half` and `r - half` are multiplied by, with the offsets from `r`.
+    /// What the queries rotated by `r`, `r + half` and `r - half` are multiplied by, with the
+    /// offsets from `r`.
     fn query_plains(&self, r: i64) -> Vec<(i64, Plain)> {
         let head = self.geometry.head as i64;
         let half = self.shape().rotary.map_or(0, |rotary| rotary.dims as i64 / 2);
@@ -93,7 +98,8 @@ impl Folded {
         parts.into_iter().filter(|(_, plain)| !plain.is_zero()).collect()
     }
 
-    /// The causal mask of a group with the folded scale, times `factor`, and the folded shift `c` under the same mask.
+    /// The causal mask of a group with the folded scale, times `factor`, and the folded shift `c`
+    /// under the same mask.
     fn group_plains(&self, l: usize, block: usize, group: usize, factor: f64) -> Result<(Plain, Plain)> {
         let g = self.geometry;
         let Attention::PowerSoftmax { c, .. } = self.shape().attention else {
@@ -114,7 +120,8 @@ impl Folded {
     }
 }
 
-/// Scores, power, weighted values and denominators out of queries, keys and values: `[numerators.., denominators..]`.
+/// Scores, power, weighted values and denominators out of queries, keys and values:
+/// `[numerators.., denominators..]`.
 pub(crate) fn attend<M: Machine>(
     machine: &M,
     folded: &Folded,
@@ -252,7 +259,8 @@ impl<M: Machine> Packed<'_, M> {
         parts.par_iter().enumerate().map(weigh).collect()
     }
 
-    /// The sum of all weights of a head in each of its features, mapped onto the denominator's range.
+    /// The sum of all weights of a head in each of its features, mapped onto the denominator's
+    /// range.
     fn denominator(&self, weights: &[M::Vector]) -> SlotResult<M::Vector> {
         let (machine, head) = (self.machine, self.folded.geometry.head);
         let sum = machine.rotate_sum(&machine.add_many(&weights.iter().collect::<Vec<_>>())?, 1, head)?;
@@ -269,7 +277,8 @@ impl<M: Machine> Packed<'_, M> {
                 [first, second] => machine.add_aligned(first, &machine.mul_i(second).at(self.name)?),
                 _ => Ok(weights[0].clone()),
             };
-            // Re((w + i w') (v - i v')) = w v + w' v', taken as a value plus its conjugate; real already where a group is alone.
+            // Re((w + i w') (v - i v')) = w v + w' v', taken as a value plus its conjugate; real
+            // already where a group is alone.
             let alone = weights.len() == 1;
             let skew = self.folded.skew(pair, if alone { 1.0 } else { 0.5 }, -Complex64::I, false)?;
             let mut values = machine.linear_transforms_to(&[value], &skew, self.level + 2).at(self.name)?;
@@ -282,7 +291,8 @@ impl<M: Machine> Packed<'_, M> {
             let product = |(weight, value, _): &(M::Vector, M::Vector, bool)| {
                 let weights = self.rotations(weight, 1, run)?;
                 let values = self.rotations(value, back, run)?.into_iter().zip(&run.1).map(|(value, &r)| {
-                    let mask = self.folded.by_feature(|f| Complex64::new(f64::from(u8::from(inside(f, r))), 0.0));
+                    let mask =
+                        self.folded.by_feature(|f| Complex64::new(f64::from(u8::from(inside(f, r))), 0.0));
                     machine.mul_plain(&value, &mask)
                 });
                 let values = values.collect::<SlotResult<Vec<_>>>()?;
@@ -290,10 +300,12 @@ impl<M: Machine> Packed<'_, M> {
             };
             paired.iter().map(product).collect::<SlotResult<Vec<_>>>()
         };
-        let sums = self.total(self.runs().par_iter().map(of_run).collect::<SlotResult<Vec<_>>>().at(self.name)?)?;
+        let sums =
+            self.total(self.runs().par_iter().map(of_run).collect::<SlotResult<Vec<_>>>().at(self.name)?)?;
         let run = || {
             let real = sums.iter().zip(&paired);
-            let real = real.map(|(sum, &(_, _, alone))| if alone { Ok(sum.clone()) } else { machine.twice_real(sum) });
+            let real = real
+                .map(|(sum, &(_, _, alone))| if alone { Ok(sum.clone()) } else { machine.twice_real(sum) });
             let real = real.collect::<SlotResult<Vec<_>>>()?;
             machine.add_many(&real.iter().collect::<Vec<_>>())
         };

@@ -1,7 +1,8 @@
 //! Two real matrix products in one complex one.
 //!
-//! Slots are complex, values are real. Two outputs can share a product as `w1 + i w2`, two inputs as `x1 + i x2` against `w1 - i w2`;
-//! either way half of the plaintext products remain, for one conjugation at the end.
+//! Slots are complex, values are real. Two outputs can share a product as `w1 + i w2`, two inputs
+//! as `x1 + i x2` against `w1 - i w2`; either way half of the plaintext products remain, for one
+//! conjugation at the end.
 
 use cipherlm_ckks::linear::LinearTransform;
 use cipherlm_ckks::slots::{Machine, Plain, SlotResult};

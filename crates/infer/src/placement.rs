@@ -1,8 +1,9 @@
 //! Where to refresh: the cheapest set of refreshed values, layer by layer.
 //!
-//! Between two layers only the residual stream is alive. So the search runs backwards over layers; its state is the level that the
-//! rest of the circuit needs of the stream. In each layer every small set of bounded values is tried; a set decides all levels of the
-//! layer (each step runs at the lowest level that its readers allow), hence its cost.
+//! Between two layers only the residual stream is alive. So the search runs backwards over layers;
+//! its state is the level that the rest of the circuit needs of the stream. In each layer every
+//! small set of bounded values is tried; a set decides all levels of the layer (each step runs at
+//! the lowest level that its readers allow), hence its cost.
 
 use std::collections::BTreeMap;
 
@@ -92,7 +93,8 @@ impl Search<'_> {
                     }
                 }
             }
-            // The stream enters a layer from a refresh or a fresh encryption, or unrefreshed from the layer before.
+            // The stream enters a layer from a refresh or a fresh encryption, or unrefreshed from
+            // the layer before.
             let limit = if index == 0 { self.top } else { top };
             next.retain(|&need, _| need <= limit);
             prune(&mut next);
@@ -106,7 +108,8 @@ impl Search<'_> {
         let Some((entry, (seconds, chain))) = cheapest else {
             return Err(InferError::NoPlacement { node: "input".into(), top, need: 0 });
         };
-        let mut placement = Placement { levels: vec![0; self.graph.nodes.len()], refreshes: BTreeMap::new(), seconds };
+        let mut placement =
+            Placement { levels: vec![0; self.graph.nodes.len()], refreshes: BTreeMap::new(), seconds };
         placement.levels[0] = entry;
         for trial in chain {
             for (offset, &level) in trial.levels.iter().enumerate() {
@@ -117,9 +120,11 @@ impl Search<'_> {
         Ok(placement)
     }
 
-    /// The baseline: whenever a step would run out of levels, refresh the stream just before it, as high as it goes.
+    /// The baseline: whenever a step would run out of levels, refresh the stream just before it, as
+    /// high as it goes.
     pub(crate) fn greedy_seconds(&self) -> Option<f64> {
-        // Refresh as late as possible: the candidate nearest the point of exhaustion, in each layer.
+        // Refresh as late as possible: the candidate nearest the point of exhaustion, in each
+        // layer.
         let consumers = self.graph.consumers();
         let mut total = 0.0;
         let mut exit = self.exit;
@@ -152,7 +157,8 @@ impl Search<'_> {
         pairs as f64 * pair + singles as f64 * self.cost.refresh(self.choice.single)
     }
 
-    /// Ranges of nodes between two states of the residual stream; the input node stands before the first.
+    /// Ranges of nodes between two states of the residual stream; the input node stands before the
+    /// first.
     fn segments(&self) -> Vec<(NodeId, NodeId)> {
         let mut out = vec![];
         let mut from = 1;

@@ -61,15 +61,23 @@ impl Target {
         Self { cost, ..self }
     }
 
-    /// A uniform chain without primes, with full and real refreshes from level 0 to `levels`: for tests and planning.
+    /// A uniform chain without primes, with full and real refreshes from level 0 to `levels`: for
+    /// tests and planning.
     ///
     /// # Errors
     /// [`InferError::Slots`] when `slots` is not a power of two.
     pub fn uniform(slots: usize, levels: usize, scale_bits: u32, bottom_bits: u32) -> Result<Self> {
         let chain = Chain::uniform(slots, levels, scale_bits, bottom_bits).at("chain")?;
-        let profile = |kind| RefreshProfile { kind, input_level: 0, output_level: levels, range: 1.0, error: 1e-6 };
+        let profile =
+            |kind| RefreshProfile { kind, input_level: 0, output_level: levels, range: 1.0, error: 1e-6 };
         let refreshes = vec![profile(RefreshKind::Full), profile(RefreshKind::Real)];
-        Ok(Self { chain, refreshes, input_level: levels, cost: CostModel::default(), origin: "uniform".into() })
+        Ok(Self {
+            chain,
+            refreshes,
+            input_level: levels,
+            cost: CostModel::default(),
+            origin: "uniform".into(),
+        })
     }
 }
 
@@ -109,7 +117,8 @@ pub struct Options {
     pub refreshes_per_layer: usize,
     /// A prompt at once, or a token at a time (then `tokens` does not matter).
     pub purpose: Purpose,
-    /// Levels that the logits have to keep: 0 for a client that decrypts them, 1 for [`Plan::with_feedback`].
+    /// Levels that the logits have to keep: 0 for a client that decrypts them, 1 for
+    /// [`Plan::with_feedback`].
     pub levels_left: usize,
     /// Hash of the tokenizer that makes the prompts: see [`Options::with_tokenizer`].
     pub tokenizer: Option<[u8; 32]>,
@@ -122,7 +131,8 @@ impl Default for Options {
 }
 
 impl Options {
-    /// Binds the plan to a tokenizer: another one makes other tokens of the same text, hence other answers.
+    /// Binds the plan to a tokenizer: another one makes other tokens of the same text, hence other
+    /// answers.
     ///
     /// # Errors
     /// As [`Tokenizer::to_json`].
@@ -150,7 +160,8 @@ impl Plan {
     /// Chooses layout, levels and refreshes for a certified model.
     ///
     /// # Errors
-    /// A model that is not certified or has no encrypted form; a length that does not fit; no feasible placement of refreshes.
+    /// A model that is not certified or has no encrypted form; a length that does not fit; no
+    /// feasible placement of refreshes.
     pub fn compile(model: Arc<Model>, target: Target, options: &Options) -> Result<Self> {
         let tokens = if options.purpose == Purpose::Token { 1 } else { options.tokens };
         let geometry = Geometry::new(model.shape(), tokens, target.chain.slots())?;
@@ -235,7 +246,8 @@ impl Plan {
         self.placement.seconds
     }
 
-    /// Predicted seconds when refreshes are placed as late as possible instead, if that works at all.
+    /// Predicted seconds when refreshes are placed as late as possible instead, if that works at
+    /// all.
     pub fn greedy_seconds(&self) -> Option<f64> {
         self.greedy
     }
@@ -245,8 +257,9 @@ impl Plan {
         self.memory(0).working()
     }
 
-    /// The memory bill of a run that holds `keys` bytes of keys. Plaintexts, digits and bootstraps are as measured at N = 2^16 with full
-    /// bootstraps; everything that grows with the model is counted on top.
+    /// The memory bill of a run that holds `keys` bytes of keys. Plaintexts, digits and bootstraps
+    /// are as measured at N = 2^16 with full bootstraps; everything that grows with the model is
+    /// counted on top.
     pub fn memory(&self, keys: u64) -> Memory {
         let g = self.folded.geometry;
         let limb = 2 * g.slots as u64 * 8;
@@ -270,17 +283,23 @@ impl Plan {
         let consumers = self.graph.consumers();
         let last = |id: NodeId| consumers[id].last().copied().unwrap_or(usize::MAX);
         let at = |step: NodeId| -> u64 {
-            let kept = (0..step).filter(|&id| last(id) >= step).map(|id| bytes(nodes[id].width, self.level_after(id)));
+            let kept = (0..step)
+                .filter(|&id| last(id) >= step)
+                .map(|id| bytes(nodes[id].width, self.level_after(id)));
             let own = bytes(nodes[step].width, self.placement.levels[step] + nodes[step].depth);
             kept.sum::<u64>() + own
         };
         (0..nodes.len()).map(at).max().unwrap_or(0)
     }
 
-    /// The model, and the widest of its maps in the forms that it goes through on the way to plaintexts.
+    /// The model, and the widest of its maps in the forms that it goes through on the way to
+    /// plaintexts.
     fn weight_bytes(&self) -> u64 {
         let shape = self.folded.shape();
-        let widest = [3 * shape.attention_width(), 2 * shape.ffn, self.folded.results()].into_iter().max().unwrap_or(0);
+        let widest = [3 * shape.attention_width(), 2 * shape.ffn, self.folded.results()]
+            .into_iter()
+            .max()
+            .unwrap_or(0);
         8 * (shape.parameters() as u64 + 4 * (shape.d_model * widest) as u64)
     }
 
@@ -316,14 +335,17 @@ impl Plan {
         let pair = self.choice.pair.filter(|_| pairs > 0);
         let single = (singles > 0).then_some(self.choice.single);
         let own: Vec<_> = [pair, single].into_iter().flatten().collect();
-        let feedback = self.feedback.iter().flat_map(|f| &f.kinds).copied().filter(|kind| !own.contains(kind));
+        let feedback =
+            self.feedback.iter().flat_map(|f| &f.kinds).copied().filter(|kind| !own.contains(kind));
         own.iter().copied().chain(feedback).collect()
     }
 
     /// Refreshes of the whole run, as (operations, ciphertexts through them).
     pub fn refreshes(&self) -> (usize, usize) {
         let counts = self.placement.refreshes.keys().map(|&n| self.choice.counts(self.graph.nodes[n].width));
-        counts.fold((0, 0), |(ops, vectors), (pairs, singles)| (ops + pairs + singles, vectors + 2 * pairs + singles))
+        counts.fold((0, 0), |(ops, vectors), (pairs, singles)| {
+            (ops + pairs + singles, vectors + 2 * pairs + singles)
+        })
     }
 
     /// Refresh operations of each layer; the part after the last layer counts with it.
@@ -338,8 +360,9 @@ impl Plan {
         out
     }
 
-    /// What the client encrypts: one period of real slots for each input vector. Prompts shorter than the plan are filled up by
-    /// repeating their tokens, which later positions may see and earlier ones may not.
+    /// What the client encrypts: one period of real slots for each input vector. Prompts shorter
+    /// than the plan are filled up by repeating their tokens, which later positions may see and
+    /// earlier ones may not.
     ///
     /// # Errors
     /// An empty or too long prompt, an unknown token.
@@ -380,8 +403,9 @@ impl Plan {
         Ok(())
     }
 
-    /// Refuses a prompt on which an activation would leave its certified range: under encryption nobody would see it. The tokens that
-    /// fill up the plan count too, because one wild slot can spoil all others in a refresh. Runs the polynomial model in the clear.
+    /// Refuses a prompt on which an activation would leave its certified range: under encryption
+    /// nobody would see it. The tokens that fill up the plan count too, because one wild slot can
+    /// spoil all others in a refresh. Runs the polynomial model in the clear.
     ///
     /// # Errors
     /// [`InferError::LeavesRange`] for the first such token; what [`Plan::pack`] refuses.
@@ -439,7 +463,8 @@ impl Plan {
         Ok(row)
     }
 
-    /// Position at which the answer to a prompt of `tokens` tokens stands: a decoder's last token, an encoder's first.
+    /// Position at which the answer to a prompt of `tokens` tokens stands: a decoder's last token,
+    /// an encoder's first.
     pub fn answer_position(&self, tokens: usize) -> usize {
         if self.folded.shape().kind == Kind::Decoder { tokens.saturating_sub(1) } else { 0 }
     }
@@ -453,8 +478,9 @@ impl Plan {
         Err(InferError::Malformed { what: "encrypted logits".into(), reason })
     }
 
-    /// Logits of one position out of decrypted vectors, after a look at what a real answer cannot have: imaginary parts, values in
-    /// slots that hold nothing, logits beyond their certified range. Whatever goes wrong under encryption fills all slots.
+    /// Logits of one position out of decrypted vectors, after a look at what a real answer cannot
+    /// have: imaginary parts, values in slots that hold nothing, logits beyond their certified
+    /// range. Whatever goes wrong under encryption fills all slots.
     ///
     /// # Errors
     /// [`InferError::NotAnAnswer`]; as [`Plan::logits`].
@@ -477,9 +503,9 @@ impl Plan {
         self.graph.nodes.get(step).map_or(0, |node| node.depth)
     }
 
-    /// Identity of the plan: a hash of the whole description, the tokenizer, the options, the parameters and bootstrapping
-    /// profiles, and every step with its operations and levels. Plans with one identity take each other's keys, prompts,
-    /// checkpoints and answers.
+    /// Identity of the plan: a hash of the whole description, the tokenizer, the options, the
+    /// parameters and bootstrapping profiles, and every step with its operations and levels. Plans
+    /// with one identity take each other's keys, prompts, checkpoints and answers.
     pub fn id(&self) -> String {
         self.id.clone()
     }
@@ -492,7 +518,10 @@ impl Plan {
 
     /// A clear machine with this plan's chain and refreshes.
     pub fn clear_machine(&self) -> Clear {
-        self.target.refreshes.iter().fold(Clear::new(self.target.chain.clone()), |m, &profile| m.with_refresh(profile))
+        self.target
+            .refreshes
+            .iter()
+            .fold(Clear::new(self.target.chain.clone()), |m, &profile| m.with_refresh(profile))
     }
 
     fn search(&self) -> Search<'_> {
@@ -510,8 +539,11 @@ impl Plan {
     }
 
     fn keys_used(&self) -> Result<BTreeMap<KeyUse, BTreeSet<usize>>> {
-        let machine =
-            self.target.refreshes.iter().fold(Clear::dry(self.target.chain.clone()), |m, &p| m.with_refresh(p));
+        let machine = self
+            .target
+            .refreshes
+            .iter()
+            .fold(Clear::dry(self.target.chain.clone()), |m, &p| m.with_refresh(p));
         let blank = Plain::from(0.0);
         let input = (0..self.input_width()).map(|_| machine.trivial(&blank, self.input_level()).at("input"));
         let input = input.collect::<Result<Vec<_>>>()?;
@@ -536,7 +568,12 @@ pub fn ensure_in_range(model: &Model, runner: &Runner<'_>) -> Result<()> {
     leaves_range(model, runner, None, None)
 }
 
-fn leaves_range(model: &Model, runner: &Runner<'_>, position: Option<usize>, repeated: Option<usize>) -> Result<()> {
+fn leaves_range(
+    model: &Model,
+    runner: &Runner<'_>,
+    position: Option<usize>,
+    repeated: Option<usize>,
+) -> Result<()> {
     let Some((site, _, stats)) = runner.stats().find(|(_, _, stats)| stats.violations > 0) else {
         return Ok(());
     };
@@ -545,7 +582,8 @@ fn leaves_range(model: &Model, runner: &Runner<'_>, position: Option<usize>, rep
     Err(InferError::LeavesRange { position, repeated, site: site.into(), lo, hi, min, max })
 }
 
-/// What errors of encryption may add to a slot of an answer. Those seen are below 2^-9; what is no answer is near 1 or far beyond.
+/// What errors of encryption may add to a slot of an answer. Those seen are below 2^-9; what is no
+/// answer is near 1 or far beyond.
 const SLACK: f64 = 1.0 / 32.0;
 
 /// The real parts, if there is nothing else.
@@ -560,24 +598,35 @@ pub(crate) fn at_most(what: &'static str, values: impl Iterator<Item = f64>, bou
     if found <= bound { Ok(()) } else { Err(InferError::NotAnAnswer { what, found, bound }) }
 }
 
-/// The lowest level that circuits use: those below a refresh's input belong to it, and their scales suit nothing else.
+/// The lowest level that circuits use: those below a refresh's input belong to it, and their scales
+/// suit nothing else.
 fn floor(target: &Target) -> usize {
     target.refreshes.iter().map(|profile| profile.input_level).max().unwrap_or(0).max(target.chain.floor())
 }
 
-/// Picks kinds of refresh: sparse ones where all values repeat, pairs where a complex refresh exists.
+/// Picks kinds of refresh: sparse ones where all values repeat, pairs where a complex refresh
+/// exists.
 fn choose(target: &Target, geometry: &Geometry) -> (RefreshChoice, RefreshProfile) {
     let period = geometry.period();
     let known = |kind: RefreshKind| target.refreshes.iter().find(|p| p.kind == kind);
     let first = |kinds: &[RefreshKind]| kinds.iter().copied().find(|&kind| known(kind).is_some());
-    let single =
-        first(&[RefreshKind::SparseReal(period), RefreshKind::Sparse(period), RefreshKind::Real, RefreshKind::Full]);
+    let single = first(&[
+        RefreshKind::SparseReal(period),
+        RefreshKind::Sparse(period),
+        RefreshKind::Real,
+        RefreshKind::Full,
+    ]);
     let pair = first(&[RefreshKind::Sparse(period), RefreshKind::Full]);
     let Some(single) = single else {
         // Without refreshes the whole circuit has to fit the chain.
         let level = target.input_level;
-        let none =
-            RefreshProfile { kind: RefreshKind::Full, input_level: 0, output_level: level, range: 1.0, error: 0.0 };
+        let none = RefreshProfile {
+            kind: RefreshKind::Full,
+            input_level: 0,
+            output_level: level,
+            range: 1.0,
+            error: 0.0,
+        };
         return (RefreshChoice { pair: None, single: RefreshKind::Full }, none);
     };
     let pays = |kind: &RefreshKind| target.cost.refresh(*kind) < 2.0 * target.cost.refresh(single);
@@ -611,8 +660,8 @@ impl Probe<'_> {
         let mut known: BTreeMap<String, Profile> = BTreeMap::new();
         let mut out = vec![];
         for node in &self.graph.nodes {
-            // Layers that differ in numbers alone do the same operations. A polynomial is its own, and so is a matrix with zeros, which
-            // costs less.
+            // Layers that differ in numbers alone do the same operations. A polynomial is its own,
+            // and so is a matrix with zeros, which costs less.
             let shared = match &node.op {
                 Op::Poly { .. } => false,
                 Op::Linear { map, .. } => !self.folded.has_zeros(*map)?,
@@ -642,7 +691,9 @@ impl Probe<'_> {
         let machine = Clear::dry(chain);
         let blank = Plain::from(0.0);
         let make = |len: usize| {
-            (0..len).map(|_| machine.trivial(&blank, LEVEL + node.depth).at(&node.name)).collect::<Result<Vec<_>>>()
+            (0..len)
+                .map(|_| machine.trivial(&blank, LEVEL + node.depth).at(&node.name))
+                .collect::<Result<Vec<_>>>()
         };
         let inputs = node.inputs.iter().map(|slice| make(slice.len)).collect::<Result<Vec<_>>>()?;
         machine.log().clear();

@@ -37,9 +37,10 @@ impl Circuits {
     /// # Errors
     /// A period that is not a power of two or longer than a vector.
     pub fn with_sparse(mut self, profile: &Profile, period: usize) -> Result<Self> {
-        for (kind, content) in
-            [(RefreshKind::Sparse(period), Content::Complex), (RefreshKind::SparseReal(period), Content::Real)]
-        {
+        for (kind, content) in [
+            (RefreshKind::Sparse(period), Content::Complex),
+            (RefreshKind::SparseReal(period), Content::Real),
+        ] {
             let circuit = Bootstrapper::new(&self.params, profile, period, content).map_err(failed)?;
             self.circuits.push((kind, Arc::new(circuit)));
         }
@@ -57,9 +58,11 @@ impl Circuits {
     /// As [`Target::of`].
     pub fn target(&self) -> Result<Target> {
         let mut target = Target::of(&self.params)?;
-        let floor = self.circuits.iter().map(|(_, circuit)| circuit.profile().input_level()).max().unwrap_or(0);
+        let floor =
+            self.circuits.iter().map(|(_, circuit)| circuit.profile().input_level()).max().unwrap_or(0);
         target.chain = Chain::above(&self.params, floor).at("parameters")?;
-        // The same operations by another profile leave other errors, and other values in the last bits.
+        // The same operations by another profile leave other errors, and other values in the last
+        // bits.
         for (kind, circuit) in &self.circuits {
             target.origin.push_str(&format!("; {}: {:?}", kind_name(*kind), circuit.profile()));
         }
@@ -104,7 +107,8 @@ impl Circuits {
         Ok(Arc::new(BootstrapRefresher::new(evaluator, circuits).map_err(failed)?))
     }
 
-    /// The two keys of a fresh ephemeral secret, which [`Circuits::keys`] adds to those of [`Circuits::key_request`].
+    /// The two keys of a fresh ephemeral secret, which [`Circuits::keys`] adds to those of
+    /// [`Circuits::key_request`].
     ///
     /// # Errors
     /// As [`BootstrapKeys::wrapping`].

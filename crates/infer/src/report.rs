@@ -46,7 +46,8 @@ pub struct Report {
     pub bootstraps_by_layer: Vec<usize>,
     /// Seconds by kind of work, refreshes and encoding as kinds of their own.
     pub by_operator: BTreeMap<String, f64>,
-    /// Seconds by kind of work, each refresh charged to the steps whose levels it replaces, in proportion to those levels.
+    /// Seconds by kind of work, each refresh charged to the steps whose levels it replaces, in
+    /// proportion to those levels.
     pub bootstrap_attributed: BTreeMap<String, f64>,
     /// Seconds by primitive.
     pub by_primitive: BTreeMap<String, f64>,
@@ -93,7 +94,8 @@ impl<'p, P: FnMut(&Progress<'_>) -> bool> Profiler<'p, P> {
             bootstraps_by_layer: self.plan.refreshes_by_layer(),
             ..Report::default()
         };
-        // Encoding and the power run inside steps of other kinds; the log knows their time by label.
+        // Encoding and the power run inside steps of other kinds; the log knows their time by
+        // label.
         let mut encode: BTreeMap<&str, f64> = BTreeMap::new();
         let mut power: BTreeMap<&str, f64> = BTreeMap::new();
         for ((label, kind, _), total) in &self.own {
@@ -124,7 +126,8 @@ impl<'p, P: FnMut(&Progress<'_>) -> bool> Profiler<'p, P> {
                 let levels: f64 = pending.iter().map(|(_, depth)| depth).sum();
                 for (class, depth) in pending.drain(..) {
                     let share = if levels > 0.0 { depth / levels } else { 0.0 };
-                    *report.bootstrap_attributed.entry(name(class)).or_default() += share * step.refresh_seconds;
+                    *report.bootstrap_attributed.entry(name(class)).or_default() +=
+                        share * step.refresh_seconds;
                 }
             }
         }

@@ -43,7 +43,8 @@ pub trait Observer<M: Machine> {
     /// Called before each step; `false` stops the run.
     fn before(&mut self, progress: &Progress<'_>) -> bool;
 
-    /// Whether a value of this step was kept from an earlier run. What only it needed is then not computed again.
+    /// Whether a value of this step was kept from an earlier run. What only it needed is then not
+    /// computed again.
     fn has(&self, _step: usize, _name: &str) -> bool {
         false
     }
@@ -123,8 +124,14 @@ impl Plan {
     /// Runs the forward pass on encrypted (or clear) embeddings; returns the vectors of the logits.
     ///
     /// # Errors
-    /// Inputs of the wrong number or level, whatever the machine refuses, and [`InferError::Stopped`] on request.
-    pub fn run<M: Machine>(&self, machine: &M, input: Value<M>, observer: &mut dyn Observer<M>) -> Result<Value<M>> {
+    /// Inputs of the wrong number or level, whatever the machine refuses, and
+    /// [`InferError::Stopped`] on request.
+    pub fn run<M: Machine>(
+        &self,
+        machine: &M,
+        input: Value<M>,
+        observer: &mut dyn Observer<M>,
+    ) -> Result<Value<M>> {
         if self.folded.decoding() {
             return self.run_session(machine, input, &mut self.session(), observer);
         }
@@ -136,16 +143,18 @@ impl Plan {
         self.session_of(usize::MAX)
     }
 
-    /// An empty session for a prompt of `tokens` tokens; the rest of what the client encrypts is padding.
+    /// An empty session for a prompt of `tokens` tokens; the rest of what the client encrypts is
+    /// padding.
     pub fn session_of<M: Machine>(&self, tokens: usize) -> Session<M> {
         Session::empty(&self.folded, tokens)
     }
 
-    /// As [`Plan::run`], with a session: a plan for prompts fills it with the keys and values of the session's prompt, a plan for
-    /// tokens reads it and adds its token.
+    /// As [`Plan::run`], with a session: a plan for prompts fills it with the keys and values of
+    /// the session's prompt, a plan for tokens reads it and adds its token.
     ///
     /// # Errors
-    /// As [`Plan::run`]; a session that is full, or one that has begun where a prompt is to start it.
+    /// As [`Plan::run`]; a session that is full, or one that has begun where a prompt is to start
+    /// it.
     pub fn run_session<M: Machine>(
         &self,
         machine: &M,
@@ -205,7 +214,8 @@ impl Plan {
         let mut values: Vec<Option<Value<M>>> = vec![None; nodes.len()];
         values[0] = Some(input);
         let start = Instant::now();
-        let mut walk = Walk { plan: self, machine, observer, turn, values, schedule, total, done: 0.0, start };
+        let mut walk =
+            Walk { plan: self, machine, observer, turn, values, schedule, total, done: 0.0, start };
         for id in (1..nodes.len()).filter(|&id| needed[id]) {
             if walk.values[id].is_none() {
                 walk.reach(id)?;
@@ -223,7 +233,8 @@ impl Plan {
     }
 
     fn check_input<M: Machine>(&self, machine: &M, input: &[M::Vector]) -> Result<()> {
-        let mismatch = |what, expected: String, found: String| Err(InferError::Mismatch { what, expected, found });
+        let mismatch =
+            |what, expected: String, found: String| Err(InferError::Mismatch { what, expected, found });
         if machine.slots() != self.folded.geometry.slots {
             let expected = self.folded.geometry.slots.to_string();
             return mismatch("slots of the machine", expected, machine.slots().to_string());
@@ -237,8 +248,8 @@ impl Plan {
         }
     }
 
-    /// Steps whose values are wanted, given those that were kept. Within a session all attention is, with its inputs: keys and values
-    /// go into the cache.
+    /// Steps whose values are wanted, given those that were kept. Within a session all attention
+    /// is, with its inputs: keys and values go into the cache.
     fn needed<M: Machine>(&self, observer: &dyn Observer<M>, session: bool) -> Vec<bool> {
         let nodes = &self.graph.nodes;
         let mut needed = vec![false; nodes.len()];
@@ -311,7 +322,10 @@ impl<M: Machine> Walk<'_, '_, M> {
         let level = self.plan.level_after(id);
         if value.len() != node.width || value.iter().any(|v| self.machine.level(v) != level) {
             let found: Vec<usize> = value.iter().map(|v| self.machine.level(v)).collect();
-            return Err(broken(&format!("{} has {} vectors at level {level}, not {found:?}", node.name, node.width)));
+            return Err(broken(&format!(
+                "{} has {} vectors at level {level}, not {found:?}",
+                node.name, node.width
+            )));
         }
         self.values[id] = Some(value);
         self.done += self.schedule[id].seconds + self.schedule[id].refresh_seconds;
@@ -343,7 +357,8 @@ impl<M: Machine> Walk<'_, '_, M> {
     fn restored(&mut self, id: NodeId) -> Result<Option<Value<M>>> {
         let node = &self.plan.graph.nodes[id];
         let level = self.plan.level_after(id);
-        self.observer.restore(self.machine, &Wanted { step: id, name: &node.name, vectors: node.width, level })
+        self.observer
+            .restore(self.machine, &Wanted { step: id, name: &node.name, vectors: node.width, level })
     }
 
     fn step(&mut self, id: NodeId) -> Result<Value<M>> {
@@ -352,8 +367,14 @@ impl<M: Machine> Walk<'_, '_, M> {
         let inputs = plan.inputs(id, &self.values)?;
         let _label = machine.log().label(&node.name);
         let start = Instant::now();
-        let mut value =
-            exec::evaluate(machine, &plan.folded, node, &inputs, plan.placement.levels[id], self.turn.as_mut())?;
+        let mut value = exec::evaluate(
+            machine,
+            &plan.folded,
+            node,
+            &inputs,
+            plan.placement.levels[id],
+            self.turn.as_mut(),
+        )?;
         let time = start.elapsed();
         let start = Instant::now();
         let mut refreshes = 0;

@@ -61,7 +61,8 @@ impl Forecast {
 }
 
 impl Plan {
-    /// A noise machine with this plan's chain and refreshes; `keys` as a server will hold them, `seed` fixes the errors drawn.
+    /// A noise machine with this plan's chain and refreshes; `keys` as a server will hold them,
+    /// `seed` fixes the errors drawn.
     ///
     /// # Errors
     /// Parameters other than the plan's.
@@ -79,8 +80,9 @@ impl Plan {
         self.simulate(machine, tokens, &mut Collect::default(), false)
     }
 
-    /// The same with every step, for an [`Audit`], from sixteen runs with different errors under this client's key. Takes about a
-    /// megabyte a vector. The forecast tells something of the secret and is the client's own.
+    /// The same with every step, for an [`Audit`], from sixteen runs with different errors under
+    /// this client's key. Takes about a megabyte a vector. The forecast tells something of the
+    /// secret and is the client's own.
     ///
     /// # Errors
     /// As [`Plan::noise_machine`] and [`Plan::forecast`].
@@ -97,13 +99,21 @@ impl Plan {
             first.ok_or(InferError::Malformed { what: "forecast".into(), reason: "no runs".into() })?;
         for (other, seen) in runs {
             forecast.noisy.extend(other.noisy);
-            seen.into_iter().zip(steps.values_mut()).for_each(|((_, seen), all)| all.errors.extend(seen.errors));
+            seen.into_iter()
+                .zip(steps.values_mut())
+                .for_each(|((_, seen), all)| all.errors.extend(seen.errors));
         }
         forecast.steps = steps.into_iter().map(|(step, seen)| seen.expected(step)).collect();
         Ok(forecast)
     }
 
-    fn simulate(&self, machine: &Noise, tokens: &[u32], collect: &mut Collect, every_step: bool) -> Result<Forecast> {
+    fn simulate(
+        &self,
+        machine: &Noise,
+        tokens: &[u32],
+        collect: &mut Collect,
+        every_step: bool,
+    ) -> Result<Forecast> {
         let enter = |vector: Vec<f64>| machine.input(vector, self.input_level()).at("input");
         let input = self.pack(tokens)?.into_iter().map(enter).collect::<Result<Vec<_>>>()?;
         let outputs = if every_step {
@@ -120,16 +130,20 @@ impl Plan {
     }
 }
 
-/// Simulated runs behind the forecast of a step. Behind the error of a reciprocal stand the few rows with the smallest sums, so one
-/// run shows anything from a quarter of what is typical to three times of it.
+/// Simulated runs behind the forecast of a step. Behind the error of a reciprocal stand the few
+/// rows with the smallest sums, so one run shows anything from a quarter of what is typical to
+/// three times of it.
 const DRAWS: u64 = 16;
-/// Factor on the root mean square that the draws show, for the randomness of the run that is predicted: one bit.
+/// Factor on the root mean square that the draws show, for the randomness of the run that is
+/// predicted: one bit.
 const ALLOWANCE: f64 = 2.0;
-/// What is added to the typical worst slot, in bits, and in standard deviations of its logarithm over runs. Together they are passed by
-/// less than one run in 10^4, whether all slots decide (deviations of a quarter of a bit) or a few rows (nearly one bit).
+/// What is added to the typical worst slot, in bits, and in standard deviations of its logarithm
+/// over runs. Together they are passed by less than one run in 10^4, whether all slots decide
+/// (deviations of a quarter of a bit) or a few rows (nearly one bit).
 const WORST_BITS: f64 = 0.5;
 const WORST_DEVIATIONS: f64 = 3.0;
-/// The deviation that steps have without knowing more, in bits, and the number of draws that it counts for.
+/// The deviation that steps have without knowing more, in bits, and the number of draws that it
+/// counts for.
 const KNOWN_DEVIATION: f64 = 0.35;
 const KNOWN_DRAWS: f64 = 8.0;
 
@@ -143,14 +157,17 @@ struct Seen {
 }
 
 impl Seen {
-    /// The draws went through the circuit operation by operation, so that errors which meet again (the powers in a polynomial) reinforce
-    /// or cancel as they will under encryption. Variances know nothing of that: what they promise is kept as the ceiling.
+    /// The draws went through the circuit operation by operation, so that errors which meet again
+    /// (the powers in a polynomial) reinforce or cancel as they will under encryption. Variances
+    /// know nothing of that: what they promise is kept as the ceiling.
     fn expected(self, step: usize) -> Expected {
         let squares = self.errors.iter().map(|errors| errors.rms.powi(2)).sum::<f64>();
         let rms = ALLOWANCE * (squares / self.errors.len() as f64).sqrt();
         let predicted = Errors { rms, worst: seldom_passed(self.errors.iter().map(|errors| errors.worst)) };
-        let ceiling =
-            Errors { rms: self.ceiling.rms.max(predicted.rms), worst: self.ceiling.worst.max(predicted.worst) };
+        let ceiling = Errors {
+            rms: self.ceiling.rms.max(predicted.rms),
+            worst: self.ceiling.worst.max(predicted.worst),
+        };
         Expected { step, exact: self.exact, predicted, ceiling }
     }
 }
@@ -160,7 +177,8 @@ fn seldom_passed(worst: impl Iterator<Item = f64>) -> f64 {
     // Exact steps have no logarithm.
     let bits: Vec<f64> = worst.map(|size| size.max(f64::MIN_POSITIVE).log2()).collect();
     let mean = bits.iter().sum::<f64>() / bits.len() as f64;
-    let squares = bits.iter().map(|b| (b - mean).powi(2)).sum::<f64>() + KNOWN_DRAWS * KNOWN_DEVIATION.powi(2);
+    let squares =
+        bits.iter().map(|b| (b - mean).powi(2)).sum::<f64>() + KNOWN_DRAWS * KNOWN_DEVIATION.powi(2);
     let deviation = (squares / (bits.len() as f64 - 1.0 + KNOWN_DRAWS)).sqrt();
     (mean + WORST_BITS + WORST_DEVIATIONS * deviation).exp2()
 }
@@ -179,7 +197,8 @@ impl Observer<Noise> for Collect {
 
     fn after(&mut self, _: &Noise, done: &Done<'_, Noise>) -> Result<()> {
         let value = if self.whole { done.value } else { &[] };
-        let errors = Errors::of(done.value.iter().flat_map(|vector| vector.exact().iter().zip(vector.noisy())));
+        let errors =
+            Errors::of(done.value.iter().flat_map(|vector| vector.exact().iter().zip(vector.noisy())));
         let exact = value.iter().map(|vector| vector.exact().to_vec()).collect();
         self.steps.insert(done.step, Seen { exact, ceiling: ceiling(value), errors: vec![errors] });
         Ok(())
@@ -227,23 +246,24 @@ pub struct StepError {
     pub layer: Option<usize>,
     /// What simulated runs showed, with an allowance.
     pub predicted: Errors,
-    /// The larger of `predicted` and of what the variances of all operations promise, added up as if errors that meet were
-    /// independent: bits too high where they cancel.
+    /// The larger of `predicted` and of what the variances of all operations promise, added up as
+    /// if errors that meet were independent: bits too high where they cancel.
     pub ceiling: Errors,
     /// What decryption showed.
     pub measured: Errors,
 }
 
 impl StepError {
-    /// Bits by which the prediction lies above the measurement, (root mean square, worst slot); negative if it was too low.
+    /// Bits by which the prediction lies above the measurement, (root mean square, worst slot);
+    /// negative if it was too low.
     pub fn margin(&self) -> (f64, f64) {
         let above = |predicted: f64, measured: f64| (predicted / measured).log2();
         (above(self.predicted.rms, self.measured.rms), above(self.predicted.worst, self.measured.worst))
     }
 }
 
-/// Decrypts every step of an encrypted run and compares it with a forecast: for tests and for demonstrations where client and server
-/// are one process, because it needs the secret.
+/// Decrypts every step of an encrypted run and compares it with a forecast: for tests and for
+/// demonstrations where client and server are one process, because it needs the secret.
 pub struct Audit<'a, K> {
     client: &'a Client,
     forecast: &'a Forecast,
@@ -253,8 +273,13 @@ pub struct Audit<'a, K> {
 }
 
 impl<'a, K> Audit<'a, K> {
-    /// An audit of one run of the prompt that was forecast, passing everything on to another observer.
-    pub fn new(client: &'a Client, forecast: &'a Forecast, inner: &'a mut dyn Observer<Encrypted<K>>) -> Self {
+    /// An audit of one run of the prompt that was forecast, passing everything on to another
+    /// observer.
+    pub fn new(
+        client: &'a Client,
+        forecast: &'a Forecast,
+        inner: &'a mut dyn Observer<Encrypted<K>>,
+    ) -> Self {
         Self { client, forecast, inner, rows: vec![], spent: Duration::ZERO }
     }
 
@@ -282,7 +307,11 @@ impl<K: EvaluationKeys> Observer<Encrypted<K>> for Audit<'_, K> {
         self.inner.has(step, name)
     }
 
-    fn restore(&mut self, machine: &Encrypted<K>, wanted: &Wanted<'_>) -> Result<Option<Value<Encrypted<K>>>> {
+    fn restore(
+        &mut self,
+        machine: &Encrypted<K>,
+        wanted: &Wanted<'_>,
+    ) -> Result<Option<Value<Encrypted<K>>>> {
         self.inner.restore(machine, wanted)
     }
 
@@ -304,8 +333,11 @@ impl<K: EvaluationKeys> Observer<Encrypted<K>> for Audit<'_, K> {
             };
             let found = done.value.iter().map(decrypt).collect::<Result<Vec<_>>>()?;
             // Sparse results repeat.
-            let pairs =
-                expected.exact.iter().zip(&found).flat_map(|(exact, found)| exact.iter().zip(found.iter().cycle()));
+            let pairs = expected
+                .exact
+                .iter()
+                .zip(&found)
+                .flat_map(|(exact, found)| exact.iter().zip(found.iter().cycle()));
             self.rows.push(StepError {
                 name: done.name.to_owned(),
                 layer: done.layer,
@@ -367,8 +399,8 @@ mod tests {
     use cipherlm_model::{Shape, random};
     use std::sync::Arc;
 
-    /// A forecast holds for runs that it was not made from, under the same key. All draws are fixed by seeds; encrypted runs, with
-    /// keys and errors of their own, are judged in the slow tier.
+    /// A forecast holds for runs that it was not made from, under the same key. All draws are fixed
+    /// by seeds; encrypted runs, with keys and errors of their own, are judged in the slow tier.
     #[test]
     fn a_forecast_holds_for_other_draws() {
         const OTHERS: u64 = 8;
@@ -395,7 +427,8 @@ mod tests {
             let found: Vec<Errors> = others.iter().map(|steps| steps[step].errors[0]).collect();
             let mean = found.iter().map(|e| e.rms.powi(2)).sum::<f64>() / OTHERS as f64;
             let rms = (predicted.rms / mean.sqrt()).log2();
-            let worst = found.iter().map(|e| (predicted.worst / e.worst).log2()).fold(f64::INFINITY, f64::min);
+            let worst =
+                found.iter().map(|e| (predicted.worst / e.worst).log2()).fold(f64::INFINITY, f64::min);
             assert!((0.0..=2.0).contains(&rms), "step {step}: rms {rms:.2}");
             assert!((0.0..=2.0).contains(&worst), "step {step}: worst {worst:.2}");
             assert!(ceiling.rms >= predicted.rms && ceiling.worst >= predicted.worst);

@@ -35,7 +35,8 @@ impl Folder {
     }
 
     fn files(&self) -> Vec<PathBuf> {
-        let mut out: Vec<_> = std::fs::read_dir(&self.0).unwrap().map(|entry| entry.unwrap().path()).collect();
+        let mut out: Vec<_> =
+            std::fs::read_dir(&self.0).unwrap().map(|entry| entry.unwrap().path()).collect();
         out.sort();
         out
     }
@@ -95,7 +96,10 @@ fn each_prompt_of_a_folder_has_its_own_answer_and_each_damaged_file_is_computed_
         let (again, computed) = run(&parties, prompt, &folder.0);
         assert!(again == *answer && computed.is_empty(), "{computed:?}");
     }
-    assert_eq!((first.0, first.1.len(), files.len()), (answers[0].clone(), plan.steps() - 1, plan.steps() - 1));
+    assert_eq!(
+        (first.0, first.1.len(), files.len()),
+        (answers[0].clone(), plan.steps() - 1, plan.steps() - 1)
+    );
     // The same text encrypted again is another run: its ciphertexts are others.
     let fresh = parties.client.encrypt(plan, &windows[0]).unwrap();
     assert_eq!(run(&parties, &fresh, &folder.0).1.len(), plan.steps() - 1);
@@ -176,7 +180,8 @@ fn two_runs_in_one_folder_at_once_are_both_right() {
     // A server of its own for each, as two processes have; the keys are shared.
     let machine = parties.server.machine();
     let keys = parties.client.secret().key_set(&parties.plans[0].key_request(&parties.params)).unwrap();
-    let other = cipherlm_infer::Server::new(Encrypted::new(machine.params(), parties.client.key_id(), keys).unwrap());
+    let other =
+        cipherlm_infer::Server::new(Encrypted::new(machine.params(), parties.client.key_id(), keys).unwrap());
     std::thread::scope(|scope| {
         for server in [&parties.server, &other] {
             let (prompt, expected, dir, plan) = (&prompt, &expected, &folder.0, &parties.plans[0]);
@@ -222,13 +227,18 @@ fn a_session_that_finds_its_steps_has_the_same_cache() {
     let mut inputs = vec![parties.client.encrypt(&parties.plans[0], &text[..5]).unwrap()];
     for position in 5..7 {
         inputs.push(
-            parties.client.encrypt_after(&parties.plans[1], &text[..position], &text[position..=position]).unwrap(),
+            parties
+                .client
+                .encrypt_after(&parties.plans[1], &text[..position], &text[position..=position])
+                .unwrap(),
         );
     }
-    let bytes = |answers: Vec<EncryptedLogits>| answers.iter().map(EncryptedLogits::to_bytes).collect::<Vec<_>>();
+    let bytes =
+        |answers: Vec<EncryptedLogits>| answers.iter().map(EncryptedLogits::to_bytes).collect::<Vec<_>>();
     let expected = bytes(converse(&parties, &inputs, None));
     assert!(bytes(converse(&parties, &inputs, Some(&folder.0))) == expected, "first time");
-    // All found: keys and values go into the cache all the same, or the tokens would see an empty one.
+    // All found: keys and values go into the cache all the same, or the tokens would see an empty
+    // one.
     assert!(bytes(converse(&parties, &inputs, Some(&folder.0))) == expected, "all found");
     // Only results of attention found; then everything but those.
     let files = folder.files();

@@ -20,7 +20,8 @@ fn worst(plan: &Plan, tokens: &[u32]) -> f64 {
     let input = packed.into_iter().map(|v| machine.input(v, plan.input_level()).unwrap()).collect();
     let outputs = plan.run(&machine, input, &mut |_: &Progress<'_>| true).unwrap();
     let outputs: Vec<Vec<f64>> = outputs.iter().map(|v| v.real()).collect();
-    let reference = Runner::new(plan.model(), Mode::Polynomial).unwrap().forward(tokens, Positions::All).unwrap();
+    let reference =
+        Runner::new(plan.model(), Mode::Polynomial).unwrap().forward(tokens, Positions::All).unwrap();
     let error = |(position, row): (usize, &Vec<f64>)| {
         let logits = plan.logits(&outputs, position).unwrap();
         row.iter().zip(logits).map(|(a, b)| (a - b).abs()).fold(0.0, f64::max)
@@ -42,7 +43,10 @@ fn every_family_matches_the_reference() {
         Shape { gated: true, activation: Activation::Silu, ..small() },
         Shape { attention: power(2, 1.0), ..small() },
         Shape { attention: power(6, 3.0), ..small() },
-        Shape { attention: Attention::PowerSoftmax { p: 4, c: 3.0, eps: Eps::Absolute { value: 20.0 } }, ..small() },
+        Shape {
+            attention: Attention::PowerSoftmax { p: 4, c: 3.0, eps: Eps::Absolute { value: 20.0 } },
+            ..small()
+        },
         Shape { d_model: 12, heads: 3, head_dim: 3, ffn: 20, rotary: None, vocab: 37, ..small() },
     ];
     for (index, shape) in shapes.into_iter().enumerate() {
@@ -80,7 +84,8 @@ fn packed_scores_match_the_reference() {
         context: 32,
         ..small()
     };
-    // One group of distances alone, two groups, four in two pairs; copies of the tokens, several blocks, padding.
+    // One group of distances alone, two groups, four in two pairs; copies of the tokens, several
+    // blocks, padding.
     for (shape, slots, tokens) in [
         (heads(1, 16, 8), 256, 16),
         (heads(2, 8, 8), 256, 16),
@@ -91,7 +96,11 @@ fn packed_scores_match_the_reference() {
     ] {
         let model = Arc::new(random::certified("small", &shape, 3).unwrap());
         let plan = plan(&model, slots, 14, tokens);
-        assert!(plan.geometry().shifts() >= 16 && plan.explain().contains("packed scores"), "{}", plan.explain());
+        assert!(
+            plan.geometry().shifts() >= 16 && plan.explain().contains("packed scores"),
+            "{}",
+            plan.explain()
+        );
         for length in [tokens, tokens - 3] {
             let error = worst(&plan, &random::windows(&shape, length, 1, 5)[0]);
             assert!(error < 1e-6, "{shape:?}, {slots} slots, {length} tokens: {error}");
@@ -140,7 +149,10 @@ fn a_plan_says_what_it_takes_and_why_it_refreshes() {
     for step in small_vocabulary.schedule() {
         assert_eq!(step.reason.is_some(), step.refreshed_to.is_some(), "{}", step.name);
         let Some(reason) = step.reason else { continue };
-        assert!(reason.contains("takes") && reason.contains(&format!("it lands with {}", step.level_out)), "{reason}");
+        assert!(
+            reason.contains("takes") && reason.contains(&format!("it lands with {}", step.level_out)),
+            "{reason}"
+        );
         assert!(small_vocabulary.explain().contains(&reason));
     }
     // A vocabulary of hundreds of vectors is on the bill, and so are its weights.
@@ -159,7 +171,8 @@ fn layers_whose_polynomials_differ_have_prices_of_their_own() {
     let mut spec = model.spec().clone();
     let site = spec.sites.iter_mut().find(|s| s.name == "layers.1.ffn.activation").unwrap();
     // One depth, forty coefficients instead of sixty-four.
-    let fit = |degree| cipherlm_model::Scheme::interpolate("gelu", site.function, site.range, degree).unwrap();
+    let fit =
+        |degree| cipherlm_model::Scheme::interpolate("gelu", site.function, site.range, degree).unwrap();
     let (short, long, range) = (fit(40), fit(63), site.range);
     site.scheme = Some(short);
     let other = spec.sites.iter_mut().find(|s| s.name == "layers.0.ffn.activation").unwrap();

@@ -1,4 +1,5 @@
-//! Token by token over a cache, on the clear machine, against incremental decoding by the reference.
+//! Token by token over a cache, on the clear machine, against incremental decoding by the
+//! reference.
 
 mod common;
 
@@ -33,7 +34,8 @@ fn padding_of_a_prompt_stays_out_of_the_cache() {
         decoding.begin(&mut session, start);
         assert_eq!(session.position(), start);
         let input = decoding.prompt_input(start);
-        let again = decoding.prompt.run_session(&decoding.machine, input, &mut session, &mut |_: &Progress<'_>| true);
+        let again =
+            decoding.prompt.run_session(&decoding.machine, input, &mut session, &mut |_: &Progress<'_>| true);
         assert!(matches!(again, Err(InferError::Prompt { .. })), "a prompt in the middle of a session");
         decoding.go_on(&mut session, start);
     }
@@ -121,7 +123,8 @@ fn choices_on_text_are_the_clear_ones() {
     }
 }
 
-/// More than a hundred tokens without the client on the clear machine, token for token those of the reference.
+/// More than a hundred tokens without the client on the clear machine, token for token those of the
+/// reference.
 #[test]
 #[ignore = "minutes"]
 fn slow_a_story_without_the_client_is_the_clear_one() {
@@ -167,7 +170,8 @@ fn slow_choices_survive_the_noise() {
     // The user's part of the profile's chain: 13 levels of 40 bits in the same ring.
     let profile = Profile::n16();
     let builder = Params::builder().degree(1 << profile.log_degree).base(profile.bottom + 4.0);
-    let params = builder.levels(profile.scale, profile.user_levels).special(50, profile.special).build().unwrap();
+    let params =
+        builder.levels(profile.scale, profile.user_levels).special(50, profile.special).build().unwrap();
     let target = Target::of(&params).unwrap();
     let plan = feedback_plan(&model, target, &rows);
     let mut noise = Noise::new(NoiseModel::new(&params), 7).unwrap();

@@ -8,7 +8,8 @@ use cipherlm_infer::{Client, InferError, Options, Plan, Progress, Purpose, Serve
 use cipherlm_model::{Kind, Mode, Model, Runner, Shape, random};
 
 fn encoder() -> Arc<Model> {
-    let shape = Shape { kind: Kind::Encoder { classes: 3 }, tied_head: false, ..Shape::preset("test").unwrap() };
+    let shape =
+        Shape { kind: Kind::Encoder { classes: 3 }, tied_head: false, ..Shape::preset("test").unwrap() };
     Arc::new(random::certified("encoder", &shape, 3).unwrap())
 }
 
@@ -16,10 +17,12 @@ fn encoder() -> Arc<Model> {
 fn classes_match_the_reference() {
     let model = encoder();
     let target = Target::uniform(512, 14, 40, 60).unwrap();
-    let plan = Plan::compile(Arc::clone(&model), target, &Options { tokens: 8, ..Options::default() }).unwrap();
+    let plan =
+        Plan::compile(Arc::clone(&model), target, &Options { tokens: 8, ..Options::default() }).unwrap();
     let machine = plan.clear_machine();
     for window in random::windows(model.shape(), 8, 4, 5) {
-        let input = plan.pack(&window).unwrap().into_iter().map(|v| machine.input(v, plan.input_level()).unwrap());
+        let input =
+            plan.pack(&window).unwrap().into_iter().map(|v| machine.input(v, plan.input_level()).unwrap());
         let outputs = plan.run(&machine, input.collect(), &mut |_: &Progress<'_>| true).unwrap();
         let outputs: Vec<Vec<f64>> = outputs.iter().map(|v| v.real()).collect();
         let found = plan.logits(&outputs, 0).unwrap();
@@ -28,18 +31,26 @@ fn classes_match_the_reference() {
         let error = expected.iter().zip(&found).map(|(a, b)| (a - b).abs()).fold(0.0, f64::max);
         assert!(error < 1e-6, "{error}");
     }
-    assert!(matches!(plan.pack(&[1, 2, 3]), Err(InferError::Prompt { .. })), "an encoder's text has to fill the plan");
+    assert!(
+        matches!(plan.pack(&[1, 2, 3]), Err(InferError::Prompt { .. })),
+        "an encoder's text has to fill the plan"
+    );
 }
 
 #[test]
 fn classes_under_encryption_match_the_reference() {
-    let shape =
-        Shape { kind: Kind::Encoder { classes: 3 }, layers: 1, tied_head: false, ..Shape::preset("test").unwrap() };
+    let shape = Shape {
+        kind: Kind::Encoder { classes: 3 },
+        layers: 1,
+        tied_head: false,
+        ..Shape::preset("test").unwrap()
+    };
     let model = Arc::new(random::certified("encoder", &shape, 3).unwrap());
     let builder = Params::builder().degree(1 << 10).base(50.0).levels(40.0, 52).special(50, 8);
     let params = Params::insecure_for_tests(builder).unwrap();
     let target = Target::of(&params).unwrap();
-    let plan = Plan::compile(Arc::clone(&model), target, &Options { tokens: 8, ..Options::default() }).unwrap();
+    let plan =
+        Plan::compile(Arc::clone(&model), target, &Options { tokens: 8, ..Options::default() }).unwrap();
     let client = Client::generate(&params).unwrap();
     let keys = client.secret().key_set(&plan.key_request(&params)).unwrap();
     let server = Server::new(Encrypted::new(&params, client.key_id(), keys).unwrap());

@@ -6,7 +6,8 @@ use cipherlm_ckks::bootstrap::Profile;
 use cipherlm_ckks::slots::Encrypted;
 use cipherlm_ckks::{KeySet, Params};
 use cipherlm_infer::{
-    Audit, Circuits, Client, Closeness, Errors, InferError, Options, Plan, Progress, Server, StepError, Target,
+    Audit, Circuits, Client, Closeness, Errors, InferError, Options, Plan, Progress, Server, StepError,
+    Target,
 };
 use cipherlm_model::{
     FitOptions, Margins, Mode, Model, Positions, Residual, Runner, Shape, certify, fit, freeze_eps, random,
@@ -19,7 +20,8 @@ fn one_layer(residual: Residual) -> Arc<Model> {
 
 /// Deep enough for a layer without any refresh.
 fn deep_params() -> Params {
-    Params::insecure_for_tests(Params::builder().degree(1 << 10).base(50.0).levels(40.0, 48).special(50, 8)).unwrap()
+    Params::insecure_for_tests(Params::builder().degree(1 << 10).base(50.0).levels(40.0, 48).special(50, 8))
+        .unwrap()
 }
 
 #[test]
@@ -28,14 +30,16 @@ fn a_layer_under_encryption_matches_the_reference() {
         let model = one_layer(residual);
         let params = deep_params();
         let target = Target::of(&params).unwrap();
-        let plan = Plan::compile(Arc::clone(&model), target, &Options { tokens: 8, ..Options::default() }).unwrap();
+        let plan =
+            Plan::compile(Arc::clone(&model), target, &Options { tokens: 8, ..Options::default() }).unwrap();
         let client = Client::generate(&params).unwrap();
         let keys: KeySet = client.secret().key_set(&plan.key_request(&params)).unwrap();
         let server = Server::new(Encrypted::new(&params, client.key_id(), keys).unwrap());
         let tokens = &random::windows(model.shape(), 8, 1, 5)[0];
         let prompt = client.encrypt(&plan, tokens).unwrap();
         let logits = server.run(&plan, prompt, &mut |_: &Progress<'_>| true).unwrap();
-        let reference = Runner::new(&model, Mode::Polynomial).unwrap().forward(tokens, Positions::All).unwrap();
+        let reference =
+            Runner::new(&model, Mode::Polynomial).unwrap().forward(tokens, Positions::All).unwrap();
         let mut worst = 0f64;
         for (position, row) in reference.iter().enumerate() {
             let found = client.decrypt(&plan, &logits, position).unwrap();
@@ -72,9 +76,11 @@ fn a_whole_model_with_bootstraps_matches_the_reference() {
     assert!(worst < 2f64.powi(-7), "{worst}");
 }
 
-/// Errors of six prompts under one key against their forecasts. In models this small the reciprocals' errors come from one to four
-/// independent rows, and those of a single prompt can all be small by chance: pooled over two prompts the best prediction there can be fails
-/// in one run of ten, over three in one of 25, over six in one of 300. Smaller rings have an error floor of their own in their refreshes.
+/// Errors of six prompts under one key against their forecasts. In models this small the
+/// reciprocals' errors come from one to four independent rows, and those of a single prompt can all
+/// be small by chance: pooled over two prompts the best prediction there can be fails in one run of
+/// ten, over three in one of 25, over six in one of 300. Smaller rings have an error floor of their
+/// own in their refreshes.
 #[test]
 #[ignore = "slow: a minute; twelve encrypted passes"]
 fn slow_the_error_of_every_step_is_predicted() {
@@ -107,8 +113,9 @@ fn slow_the_error_of_every_step_is_predicted() {
             assert!(ratio.log2() < 4.0, "{ratio}");
             mse += ratio / PROMPTS as f64;
         }
-        // The encrypted answers are as far from the exact ones as the simulated ones are. The few independent errors behind the logits
-        // of one position can all be small by chance; those of several prompts hardly.
+        // The encrypted answers are as far from the exact ones as the simulated ones are. The few
+        // independent errors behind the logits of one position can all be small by chance; those of
+        // several prompts hardly.
         println!("logits: found over predicted mean square error {mse:.2}");
         assert!(mse.log2().abs() < 4.0, "{mse}");
         for rows in &steps {
@@ -165,6 +172,9 @@ fn a_prompt_that_leaves_the_ranges_is_refused() {
     let client = Client::generate(&params).unwrap();
     client.encrypt(&plan, &[1, 1, 1]).unwrap();
     let refused = client.encrypt(&plan, &[1, 2, 3]).err().unwrap();
-    assert!(matches!(&refused, InferError::LeavesRange { min, max, lo, hi, .. } if min < lo || max > hi), "{refused}");
+    assert!(
+        matches!(&refused, InferError::LeavesRange { min, max, lo, hi, .. } if min < lo || max > hi),
+        "{refused}"
+    );
     assert!(refused.to_string().contains("rephrase the prompt"), "{refused}");
 }

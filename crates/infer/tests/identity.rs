@@ -50,7 +50,8 @@ fn models_of_the_same_weights_one_field_apart_have_plans_of_their_own() {
     let mut compiled = 0;
     for (place, value) in changes {
         let other = edited(&model, |all| *all.pointer_mut(place).unwrap() = value.clone());
-        // A field that other tensors follow from is refused with these weights, and one that no circuit has by the planner.
+        // A field that other tensors follow from is refused with these weights, and one that no
+        // circuit has by the planner.
         if let Some(plan) = other.and_then(|other| compile(other, &options()).ok()) {
             assert_ne!(plan.id(), known, "{place}");
             compiled += 1;

@@ -50,13 +50,14 @@ impl Keys {
 
     /// All numbered keys.
     fn bytes(&self) -> Vec<(PathBuf, Vec<u8>)> {
-        let mut out: Vec<_> = fs::read_dir(&self.dir).unwrap().map(|e| e.unwrap().path()).filter(is_numbered).collect();
+        let mut out: Vec<_> =
+            fs::read_dir(&self.dir).unwrap().map(|e| e.unwrap().path()).filter(|path| is_numbered(path)).collect();
         out.sort();
         out.into_iter().map(|path| (path.clone(), fs::read(path).unwrap())).collect()
     }
 }
 
-fn is_numbered(path: &PathBuf) -> bool {
+fn is_numbered(path: &Path) -> bool {
     let stem = path.file_stem().unwrap().to_string_lossy();
     path.extension().is_some_and(|e| e == "key") && stem.bytes().all(|b| b.is_ascii_digit())
 }
@@ -106,7 +107,8 @@ fn lost_and_damaged_keys_are_made_again_with_the_bytes_they_had() {
         assert!(keys.bytes() == whole, "{kind}: other bytes");
     }
     // The wrapping keys are random, and only fit each other: either both stay or both are new.
-    let wrapping = || [keys.path("ephemeral-to.key"), keys.path("ephemeral-from.key")].map(|p| fs::read(p).unwrap());
+    let wrapping =
+        || [keys.path("ephemeral-to.key"), keys.path("ephemeral-from.key")].map(|p| fs::read(p).unwrap());
     let before = wrapping();
     keys.write().unwrap();
     assert!(wrapping() == before);
@@ -123,7 +125,10 @@ fn a_folder_that_lacks_a_key_is_refused_whatever_its_description_says() {
     let count = keys.description().keys;
     fs::remove_file(keys.path("0003.key")).unwrap();
     let refused = keys.open().err().unwrap();
-    assert!(matches!(refused, InferError::Malformed { .. }) && refused.to_string().contains("--resume"), "{refused}");
+    assert!(
+        matches!(refused, InferError::Malformed { .. }) && refused.to_string().contains("--resume"),
+        "{refused}"
+    );
     // A description that says it should be so is no better.
     let manifest = keys.path("keys.json");
     let text = fs::read_to_string(&manifest).unwrap();

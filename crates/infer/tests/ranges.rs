@@ -1,4 +1,5 @@
-//! Ranges: the circuit and the reference agree on them, every way to encrypt looks at them, and what broke them is no answer.
+//! Ranges: the circuit and the reference agree on them, every way to encrypt looks at them, and
+//! what broke them is no answer.
 
 #[path = "common/parties.rs"]
 mod parties;
@@ -8,8 +9,8 @@ use std::sync::Arc;
 use cipherlm_ckks::{Complex64, Plaintext};
 use cipherlm_infer::{EncryptedLogits, InferError, Options, Plan, Progress, Purpose, Target};
 use cipherlm_model::{
-    Activation, FitOptions, Kind, Margins, Mode, Model, Positions, Range, Residual, Runner, Scheme, Shape, certify,
-    fit, freeze_eps, random,
+    Activation, FitOptions, Kind, Margins, Mode, Model, Positions, Range, Residual, Runner, Scheme, Shape,
+    certify, fit, freeze_eps, random,
 };
 use parties::Parties;
 
@@ -43,7 +44,8 @@ fn error(model: &Arc<Model>) -> f64 {
     expected.iter().enumerate().map(row).fold(0.0, f64::max)
 }
 
-/// The model with another range at a site, and a polynomial on that range unless it is to keep the old one.
+/// The model with another range at a site, and a polynomial on that range unless it is to keep the
+/// old one.
 fn with_range(model: &Model, site: &str, change: impl Fn(Range) -> Range, refit: bool) -> Arc<Model> {
     let mut spec = model.spec().clone();
     let found = spec.sites.iter_mut().find(|s| s.name == site).unwrap();
@@ -141,7 +143,8 @@ fn dead_values_under_encryption_give_the_right_answer() {
     }
 }
 
-/// A model with learned positions of which only the first three are small, certified on texts of three tokens.
+/// A model with learned positions of which only the first three are small, certified on texts of
+/// three tokens.
 fn three_positions() -> Arc<Model> {
     let shape = Shape { positions: true, rotary: None, ..small() };
     let raw = random::weights_only("three", &shape, 4).unwrap();
@@ -162,15 +165,22 @@ fn three_positions() -> Arc<Model> {
 fn every_way_to_encrypt_looks_at_the_ranges_and_says_whose_tokens_leave_them() {
     let model = three_positions();
     let of = |tokens, purpose| Options { tokens, purpose, ..Options::default() };
-    let options =
-        [of(4, Purpose::Prompt), of(2, Purpose::Prompt), of(1, Purpose::Token), of(4, Purpose::PromptForSession)];
+    let options = [
+        of(4, Purpose::Prompt),
+        of(2, Purpose::Prompt),
+        of(1, Purpose::Token),
+        of(4, Purpose::PromptForSession),
+    ];
     let parties = Parties::new(&model, &options);
     let [four, two, token, session] = &parties.plans[..] else { unreachable!() };
     let text = random::windows(model.shape(), 4, 1, 5).remove(0);
     // The fourth position is wild: two tokens repeated to four reach it.
     for plan in [four, session] {
         let padded = parties.client.encrypt(plan, &text[..2]).err().unwrap();
-        assert!(matches!(padded, InferError::LeavesRange { position: Some(3), repeated: Some(4), .. }), "{padded}");
+        assert!(
+            matches!(padded, InferError::LeavesRange { position: Some(3), repeated: Some(4), .. }),
+            "{padded}"
+        );
         assert!(padded.to_string().contains("repeated to 4 tokens"), "{padded}");
         let own = parties.client.encrypt(plan, &text).err().unwrap();
         assert!(matches!(own, InferError::LeavesRange { position: Some(3), repeated: None, .. }), "{own}");
@@ -192,7 +202,8 @@ fn what_is_no_answer_is_not_decrypted() {
     let parties = Parties::new(&model, &[Options { tokens: 8, ..Options::default() }]);
     let plan = &parties.plans[0];
     let features = plan.geometry().features;
-    // An answer of 0.5 at every logit, and zero in the slots behind the vocabulary; then one slot of it is changed.
+    // An answer of 0.5 at every logit, and zero in the slots behind the vocabulary; then one slot
+    // of it is changed.
     let answer = |change: Option<(usize, usize, Complex64)>| {
         let ciphertexts = (0..3).map(|block| {
             let inside = |slot: usize| block * features + slot % features < 37;

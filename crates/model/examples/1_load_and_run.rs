@@ -1,5 +1,5 @@
-//! A model as data: what it is, and its answer with exact functions and with the certified polynomials.
-//! `cargo run --release -p cipherlm-model --example 1_load_and_run -- [MODEL] [TEXT]`
+//! A model as data: what it is, and its answer with exact functions and with the certified
+//! polynomials. `cargo run --release -p cipherlm-model --example 1_load_and_run -- [MODEL] [TEXT]`
 
 use std::path::Path;
 

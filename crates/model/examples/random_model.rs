@@ -1,6 +1,8 @@
-//! Writes a model of a preset shape with seeded random weights and certified ranges, to plan and time shapes that nobody trained here:
+//! Writes a model of a preset shape with seeded random weights and certified ranges, to plan and
+//! time shapes that nobody trained here:
 //! `cargo run --release -p cipherlm-model --example random_model -- 6x512 models/stories-2x128 OUT [SEED]`.
-//! The tokenizer, and with it the vocabulary, is that of the model in the second argument. What the model says means nothing.
+//! The tokenizer, and with it the vocabulary, is that of the model in the second argument. What the
+//! model says means nothing.
 
 use std::path::Path;
 
@@ -15,7 +17,10 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let seed = arg(3).map_or(Ok(1), str::parse)?;
     let mut model = random::certified(&format!("random-{}", arg(0)?), &shape, seed)?;
     // Errors below the noise of a deep circuit would only cost depth.
-    fit(&mut model, &FitOptions { reciprocal: 1e-3, inv_sqrt: 5e-4, activation: 3e-3, ..FitOptions::default() })?;
+    fit(
+        &mut model,
+        &FitOptions { reciprocal: 1e-3, inv_sqrt: 5e-4, activation: 3e-3, ..FitOptions::default() },
+    )?;
     model.save(Path::new(arg(2)?))?;
     tokenizer.save(&Path::new(arg(2)?).join(TOKENIZER_FILE))?;
     println!("{} parameters in {}", shape.parameters(), arg(2)?);

@@ -1,5 +1,6 @@
 //! Fits cheaper or finer polynomials to a certified model and says what they cost in quality:
-//! `cargo run --release -p cipherlm-model --example refit -- MODEL TEXT RECIPROCAL INV_SQRT ACTIVATION [OUT]`, targets as errors.
+//! `cargo run --release -p cipherlm-model --example refit -- MODEL TEXT RECIPROCAL INV_SQRT ACTIVATION [OUT]`,
+//! targets as errors.
 
 use std::path::Path;
 
@@ -23,7 +24,8 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         println!("{:<28} degree {:>3}, error {:.1e}", site.0.name, site.1.degree(), site.1.error);
     }
     let context = model.shape().context;
-    let (mut exact, mut polynomial) = (Runner::new(&model, Mode::Exact)?, Runner::new(&model, Mode::Polynomial)?);
+    let (mut exact, mut polynomial) =
+        (Runner::new(&model, Mode::Exact)?, Runner::new(&model, Mode::Polynomial)?);
     let (mut nats, mut same, mut count) = ([0.0; 2], 0, 0);
     for window in tokens.chunks_exact(context).take(40) {
         let rows = [exact.forward(window, Positions::All)?, polynomial.forward(window, Positions::All)?];

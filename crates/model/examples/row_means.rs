@@ -1,6 +1,7 @@
-//! Row means of attention on a text, each over the largest of its head: a distribution for the division experiment.
-//! `cargo run --release -p cipherlm-model --example row_means -- [MODEL] [TEXT_FILE] > rows.txt`, then
-//! `cargo xtask experiment division --rows rows.txt`
+//! Row means of attention on a text, each over the largest of its head: a distribution for the
+//! division experiment.
+//! `cargo run --release -p cipherlm-model --example row_means -- [MODEL] [TEXT_FILE] > rows.txt`,
+//! then `cargo xtask experiment division --rows rows.txt`
 
 use std::path::Path;
 

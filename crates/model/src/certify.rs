@@ -97,7 +97,10 @@ pub fn survey(model: &Model, windows: &[Vec<u32>], mode: Mode) -> Result<Vec<Sit
 /// Bad windows, or attention other than PowerSoftmax.
 pub fn freeze_eps(model: &Model, windows: &[Vec<u32>], ratio: f64) -> Result<Model> {
     let Attention::PowerSoftmax { p, c, .. } = model.shape().attention else {
-        return Err(SpecError::Unsupported { operation: "freezing eps", model: "attention without a denominator" });
+        return Err(SpecError::Unsupported {
+            operation: "freezing eps",
+            model: "attention without a denominator",
+        });
     };
     if windows.is_empty() {
         return Err(SpecError::Empty);
@@ -106,7 +109,8 @@ pub fn freeze_eps(model: &Model, windows: &[Vec<u32>], ratio: f64) -> Result<Mod
     for window in windows {
         run(&mut runner, model.shape(), window)?;
     }
-    let shape = Shape { attention: Attention::PowerSoftmax { p, c, eps: Eps::Frozen }, ..model.shape().clone() };
+    let shape =
+        Shape { attention: Attention::PowerSoftmax { p, c, eps: Eps::Frozen }, ..model.shape().clone() };
     let mut weights = model.weights().clone();
     let maxima = runner.row_means().unwrap_or_default();
     for l in 0..shape.layers {
@@ -125,7 +129,12 @@ pub fn freeze_eps(model: &Model, windows: &[Vec<u32>], ratio: f64) -> Result<Mod
 ///
 /// # Errors
 /// Bad windows; values that are not finite.
-pub fn certify(model: &mut Model, calibration: &[Vec<u32>], held_out: &[Vec<u32>], margins: &Margins) -> Result<()> {
+pub fn certify(
+    model: &mut Model,
+    calibration: &[Vec<u32>],
+    held_out: &[Vec<u32>],
+    margins: &Margins,
+) -> Result<()> {
     let seen = survey(model, calibration, Mode::Exact)?;
     let mut sites = Vec::with_capacity(seen.len());
     for report in seen {
@@ -216,8 +225,9 @@ fn cheapest(site: &Site, target: f64, max_degree: usize) -> Result<Scheme> {
         best = best.min(scheme.error);
         degree = 2 * degree + 1;
     }
-    let reason =
-        format!("degree {max_degree} reaches {best:.1e}, the target is {target:.1e}: control the range in training");
+    let reason = format!(
+        "degree {max_degree} reaches {best:.1e}, the target is {target:.1e}: control the range in training"
+    );
     Err(SpecError::Fit { site: site.name.clone(), lo: site.range.lo, hi: site.range.hi, reason })
 }
 
@@ -268,7 +278,10 @@ fn widen(shape: &Shape, report: &SiteReport, margins: &Margins) -> Result<(Range
                 Attention::PowerSoftmax { eps: Eps::Frozen, .. } => 1.0,
                 _ => min / margins.denominator,
             };
-            (Range { lo: floor, hi: floor + margins.denominator * (max - floor).max(floor) }, margins.denominator)
+            (
+                Range { lo: floor, hi: floor + margins.denominator * (max - floor).max(floor) },
+                margins.denominator,
+            )
         }
     })
 }

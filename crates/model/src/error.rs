@@ -16,7 +16,9 @@ pub enum SpecError {
         reason: String,
     },
     /// The weights file lacks a tensor that the shape asks for.
-    #[error("tensor `{name}` is missing; the shape asks for it with dimensions {expected:?}: export the model again")]
+    #[error(
+        "tensor `{name}` is missing; the shape asks for it with dimensions {expected:?}: export the model again"
+    )]
     MissingTensor {
         /// Tensor name.
         name: String,
@@ -99,7 +101,9 @@ pub enum SpecError {
         vocab: usize,
     },
     /// The tokenizer has ids that the model does not know.
-    #[error("the tokenizer has {tokenizer} tokens, the model's vocabulary {model}: they do not belong together")]
+    #[error(
+        "the tokenizer has {tokenizer} tokens, the model's vocabulary {model}: they do not belong together"
+    )]
     Vocabulary {
         /// Tokens of the tokenizer.
         tokenizer: usize,

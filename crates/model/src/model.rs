@@ -93,11 +93,13 @@ impl Model {
     /// # Errors
     /// As [`Model::load`].
     pub fn from_parts(description: &str, weights: &[u8]) -> Result<Self> {
-        let spec: ModelSpec =
-            serde_json::from_str(without_mark(description)).map_err(|e| SpecError::malformed(MODEL_FILE, e))?;
+        let spec: ModelSpec = serde_json::from_str(without_mark(description))
+            .map_err(|e| SpecError::malformed(MODEL_FILE, e))?;
         if spec.format != FORMAT || spec.version != VERSION {
-            let reason =
-                format!("format {} version {}, expected {FORMAT} version {VERSION}", spec.format, spec.version);
+            let reason = format!(
+                "format {} version {}, expected {FORMAT} version {VERSION}",
+                spec.format, spec.version
+            );
             return Err(SpecError::malformed(MODEL_FILE, reason));
         }
         spec.shape.validate()?;
@@ -118,14 +120,17 @@ impl Model {
     /// # Errors
     /// [`SpecError::File`].
     pub fn save(&self, dir: &Path) -> Result<()> {
-        let write =
-            |name, bytes: &[u8]| cipherlm_files::write(&dir.join(name), bytes, Existing::Replace, Access::Everyone);
+        let write = |name, bytes: &[u8]| {
+            cipherlm_files::write(&dir.join(name), bytes, Existing::Replace, Access::Everyone)
+        };
         cipherlm_files::create_folder(dir)?;
-        // Files written elsewhere may hold the same tensors in another order or type: the hash is that of these.
+        // Files written elsewhere may hold the same tensors in another order or type: the hash is
+        // that of these.
         let weights = self.weights.to_bytes();
         let hash = blake3::hash(&weights).to_hex().to_string();
         let spec = ModelSpec { weights_blake3: hash, ..self.spec.clone() };
-        let mut text = serde_json::to_string_pretty(&spec).map_err(|e| SpecError::malformed(MODEL_FILE, e))?;
+        let mut text =
+            serde_json::to_string_pretty(&spec).map_err(|e| SpecError::malformed(MODEL_FILE, e))?;
         text.push('\n');
         write(WEIGHTS_FILE, &weights)?;
         Ok(write(MODEL_FILE, text.as_bytes())?)
@@ -191,8 +196,9 @@ impl Model {
                 for kind in ["weight", "bias"] {
                     let name = format!("layers.{l}.attn.{part}.{kind}");
                     let Some(tensor) = self.weights.tensor(&name) else { continue };
-                    let row =
-                        |row: &[f64]| -> Vec<f64> { row.chunks_exact(head).flat_map(|h| h.repeat(shared)).collect() };
+                    let row = |row: &[f64]| -> Vec<f64> {
+                        row.chunks_exact(head).flat_map(|h| h.repeat(shared)).collect()
+                    };
                     let data = tensor.data.chunks_exact(width).flat_map(row).collect();
                     let mut dims = tensor.dims.clone();
                     if let Some(last) = dims.last_mut() {
@@ -220,7 +226,9 @@ impl Model {
             return Err(SpecError::ContextTooLong { length: start + tokens.len(), context: shape.context });
         }
         match tokens.iter().position(|&t| t as usize >= shape.vocab) {
-            Some(i) => Err(SpecError::UnknownToken { token: tokens[i], position: start + i, vocab: shape.vocab }),
+            Some(i) => {
+                Err(SpecError::UnknownToken { token: tokens[i], position: start + i, vocab: shape.vocab })
+            }
             None => Ok(()),
         }
     }
@@ -238,8 +246,10 @@ impl Source<'_> {
     /// Writes the folder. On any error nothing is left behind.
     pub(crate) fn save(self, dir: &Path, tensor: impl Fn(&str) -> Result<Vec<f32>>) -> Result<()> {
         let fresh = !dir.exists();
-        let taken =
-            [MODEL_FILE, WEIGHTS_FILE, TOKENIZER_FILE].map(|name| dir.join(name)).into_iter().find(|p| p.exists());
+        let taken = [MODEL_FILE, WEIGHTS_FILE, TOKENIZER_FILE]
+            .map(|name| dir.join(name))
+            .into_iter()
+            .find(|p| p.exists());
         if let Some(path) = taken {
             return Err(cipherlm_files::Error::Exists { path }.into());
         }
@@ -302,7 +312,8 @@ impl Source<'_> {
             sites: vec![],
             provenance: self.provenance,
         };
-        let mut text = serde_json::to_string_pretty(&spec).map_err(|e| SpecError::malformed(MODEL_FILE, e))?;
+        let mut text =
+            serde_json::to_string_pretty(&spec).map_err(|e| SpecError::malformed(MODEL_FILE, e))?;
         text.push('\n');
         Ok(cipherlm_files::write(&dir.join(MODEL_FILE), text.as_bytes(), Existing::Refuse, Access::Everyone)?)
     }

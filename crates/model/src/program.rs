@@ -119,8 +119,9 @@ pub struct Program {
 }
 
 /// Parts of a block in the order of model files.
-const FILE_ORDER: [&str; 10] =
-    ["norm1", "attn.q", "attn.k", "attn.v", "attn.out", "attn.eps", "norm2", "ffn.gate", "ffn.up", "ffn.down"];
+const FILE_ORDER: [&str; 10] = [
+    "norm1", "attn.q", "attn.k", "attn.v", "attn.out", "attn.eps", "norm2", "ffn.gate", "ffn.up", "ffn.down",
+];
 
 impl Program {
     /// Every tensor with its dimensions, in file order.
@@ -418,8 +419,11 @@ mod tests {
             .chain(["final_norm".to_owned(), "logits".to_owned()])
             .collect();
         assert_eq!(sites, want);
-        let post =
-            Shape { placement: Placement::Post, residual: Residual::Sequential, ..Shape::preset("test").unwrap() };
+        let post = Shape {
+            placement: Placement::Post,
+            residual: Residual::Sequential,
+            ..Shape::preset("test").unwrap()
+        };
         let sites: Vec<String> =
             post.sites().into_iter().map(|(n, _)| n).filter(|n| n.starts_with("layers.1")).collect();
         assert_eq!(

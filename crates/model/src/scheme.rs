@@ -27,8 +27,9 @@ impl Scheme {
     /// # Errors
     /// [`SpecError::Fit`] for an empty or non-positive range.
     pub fn interpolate(site: &str, function: Function, range: Range, degree: usize) -> Result<Self> {
-        let refuse =
-            |reason: &str| Err(SpecError::Fit { site: site.into(), lo: range.lo, hi: range.hi, reason: reason.into() });
+        let refuse = |reason: &str| {
+            Err(SpecError::Fit { site: site.into(), lo: range.lo, hi: range.hi, reason: reason.into() })
+        };
         if !(range.lo < range.hi && range.lo.is_finite() && range.hi.is_finite()) {
             return refuse("the range is empty or not finite");
         }
@@ -67,7 +68,9 @@ impl Scheme {
         }
         let count = self.coefficients.len();
         if count == 0 || count > MAX_COEFFICIENTS || self.coefficients.iter().any(|c| !c.is_finite()) {
-            return Err(format!("its polynomial has {count} coefficients, expected 1 to {MAX_COEFFICIENTS}, finite"));
+            return Err(format!(
+                "its polynomial has {count} coefficients, expected 1 to {MAX_COEFFICIENTS}, finite"
+            ));
         }
         if !(self.error >= 0.0 && self.error.is_finite()) {
             return Err(format!("the error of its polynomial is {}", self.error));

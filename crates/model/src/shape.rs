@@ -189,8 +189,17 @@ pub enum Eps {
 
 impl Shape {
     /// Names accepted by [`Shape::preset`].
-    pub const PRESETS: [&'static str; 9] =
-        ["2x128", "4x256", "6x512", "pythia-70m", "pythia-410m", "pythia-1.4b", "pythia-2.8b", "bert-tiny", "test"];
+    pub const PRESETS: [&'static str; 9] = [
+        "2x128",
+        "4x256",
+        "6x512",
+        "pythia-70m",
+        "pythia-410m",
+        "pythia-1.4b",
+        "pythia-2.8b",
+        "bert-tiny",
+        "test",
+    ];
 
     /// A named shape, or `None`.
     ///
@@ -294,7 +303,8 @@ impl Shape {
 
     /// Learned values outside the token embedding and the head.
     pub fn body_parameters(&self) -> usize {
-        let outside = |name: &str| matches!(name, "embed.tokens" | "embed.positions") || name.starts_with("head.");
+        let outside =
+            |name: &str| matches!(name, "embed.tokens" | "embed.positions") || name.starts_with("head.");
         let all = self.tensors();
         let body = all.iter().filter(|(name, _)| !outside(name) && !name.ends_with("attn.eps"));
         body.map(|(_, d)| d.iter().product::<usize>()).sum()
@@ -331,14 +341,22 @@ impl Shape {
             return refuse("kv_heads", self.key_heads().to_string(), "must divide the number of heads");
         }
         if self.attention_width() > 1 << 20 {
-            return refuse("head_dim", self.head_dim.to_string(), "must leave all heads together at most 2^20 wide");
+            return refuse(
+                "head_dim",
+                self.head_dim.to_string(),
+                "must leave all heads together at most 2^20 wide",
+            );
         }
         if !(self.norm_eps >= 0.0 && self.norm_eps < 1.0) {
             return refuse("norm_eps", self.norm_eps.to_string(), "must be in [0, 1)");
         }
         if let Some(rotary) = self.rotary {
             if rotary.dims == 0 || !rotary.dims.is_multiple_of(2) || rotary.dims > self.head_dim {
-                return refuse("rotary.dims", rotary.dims.to_string(), "must be even, positive and at most head_dim");
+                return refuse(
+                    "rotary.dims",
+                    rotary.dims.to_string(),
+                    "must be even, positive and at most head_dim",
+                );
             }
             if !(rotary.base > 1.0 && rotary.base.is_finite()) {
                 return refuse("rotary.base", rotary.base.to_string(), "must be finite and above 1");

@@ -112,11 +112,15 @@ impl Site {
             return Err(format!("its range begins at {lo}, where the function has a pole"));
         }
         if matches!(self.function, Function::Gelu | Function::Silu | Function::Tanh) && lo != -hi {
-            return Err(format!("its range [{lo}, {hi}] is not symmetric, as the encrypted circuit needs it"));
+            return Err(format!(
+                "its range [{lo}, {hi}] is not symmetric, as the encrypted circuit needs it"
+            ));
         }
         let Observed { min, max, count, not_finite } = self.observed;
         if count == 0 || not_finite > 0 || !(min <= max && min.is_finite() && max.is_finite()) {
-            return Err(format!("calibration saw [{min}, {max}] in {count} values, {not_finite} of them not finite"));
+            return Err(format!(
+                "calibration saw [{min}, {max}] in {count} values, {not_finite} of them not finite"
+            ));
         }
         if !(self.margin.is_finite() && self.margin > 0.0) || self.violations > self.checked {
             return Err(format!(
@@ -125,7 +129,9 @@ impl Site {
             ));
         }
         match &self.scheme {
-            Some(_) if !self.function.is_nonlinear() => Err("it has a polynomial, but nothing to replace".into()),
+            Some(_) if !self.function.is_nonlinear() => {
+                Err("it has a polynomial, but nothing to replace".into())
+            }
             Some(scheme) => scheme.check(self.range),
             None => Ok(()),
         }
@@ -158,7 +164,8 @@ impl Shape {
                 if let (Some(a), Some(b)) = (find("norm1"), find("norm2"))
                     && (a.range != b.range || a.scheme != b.scheme)
                 {
-                    let reason = format!("it normalises the rows of `{}`, with another range or polynomial", a.name);
+                    let reason =
+                        format!("it normalises the rows of `{}`, with another range or polynomial", a.name);
                     return Err(SpecError::Site { site: b.name.clone(), reason });
                 }
             }
@@ -169,12 +176,15 @@ impl Shape {
     /// Every site of a model of this shape, in the order of the forward pass.
     ///
     /// * `embed`, `layers.{l}.mid`, `layers.{l}.hidden`: the residual stream (identity);
-    /// * `layers.{l}.norm1`, `norm2`, `final_norm`, `embed.norm`: variance plus eps (inverse square root);
-    /// * `layers.{l}.attn.q|k|v`: after rotary (identity); `.score`: `x + c` of admitted keys (identity);
-    /// * `layers.{l}.attn.reciprocal`: `(mean + eps) / unit`, with `unit` the row's frozen eps, or 1 (reciprocal);
+    /// * `layers.{l}.norm1`, `norm2`, `final_norm`, `embed.norm`: variance plus eps (inverse square
+    ///   root);
+    /// * `layers.{l}.attn.q|k|v`: after rotary (identity); `.score`: `x + c` of admitted keys
+    ///   (identity);
+    /// * `layers.{l}.attn.reciprocal`: `(mean + eps) / unit`, with `unit` the row's frozen eps, or
+    ///   1 (reciprocal);
     /// * `layers.{l}.attn.mix`: output of the attention before its projection (identity);
-    /// * `layers.{l}.ffn.activation`: input of the activation; `pool.activation`: input of `tanh`; `logits`, or `output`
-    ///   of a model of sentence vectors (identity).
+    /// * `layers.{l}.ffn.activation`: input of the activation; `pool.activation`: input of `tanh`;
+    ///   `logits`, or `output` of a model of sentence vectors (identity).
     pub fn sites(&self) -> Vec<(String, Function)> {
         self.program().sites(self)
     }

@@ -99,7 +99,10 @@ impl Weights {
             if name.ends_with("attn.eps")
                 && let Some(index) = tensor.data.iter().position(|&x| (x as f32) <= 0.0)
             {
-                let reason = format!("value {} at index {index}, expected denominators above zero", tensor.data[index]);
+                let reason = format!(
+                    "value {} at index {index}, expected denominators above zero",
+                    tensor.data[index]
+                );
                 return Err(SpecError::malformed(name, reason));
             }
         }
@@ -126,9 +129,13 @@ impl Weights {
         for (name, view) in file.tensors() {
             let raw = view.data();
             let data: Vec<f64> = match view.dtype() {
-                Dtype::F32 => raw.as_chunks::<4>().0.iter().map(|&b| f64::from(f32::from_le_bytes(b))).collect(),
+                Dtype::F32 => {
+                    raw.as_chunks::<4>().0.iter().map(|&b| f64::from(f32::from_le_bytes(b))).collect()
+                }
                 Dtype::F64 => raw.as_chunks::<8>().0.iter().map(|&b| f64::from_le_bytes(b)).collect(),
-                other => return Err(SpecError::malformed(name, format!("type {other:?}, expected F32 or F64"))),
+                other => {
+                    return Err(SpecError::malformed(name, format!("type {other:?}, expected F32 or F64")));
+                }
             };
             out.insert(name, view.shape(), data)?;
         }

@@ -2,8 +2,8 @@
 //! ranges.
 
 use cipherlm_model::{
-    Attention, Eps, Margins, Mode, Model, Positions, Residual, Runner, Shape, SpecError, certify, ensure_certified,
-    fit, freeze_eps, random,
+    Attention, Eps, Margins, Mode, Model, Positions, Residual, Runner, Shape, SpecError, certify,
+    ensure_certified, fit, freeze_eps, random,
 };
 use serde_json::{Value, json};
 
@@ -39,6 +39,9 @@ fn the_shipped_models_are_accepted() {
     }
 }
 
+/// Site, a word of the refusal, the change.
+type Edit = (&'static str, &'static str, fn(&mut Value));
+
 /// Every way of changing one field that would make the encrypted answer differ from the reference,
 /// or a reader fail.
 #[test]
@@ -46,7 +49,7 @@ fn sites_that_contradict_themselves_are_refused_by_name() {
     let (good, weights) = files(&test_shape());
     Model::from_parts(&good.to_string(), &weights).unwrap();
     let activation = "layers.0.ffn.activation";
-    let edits: [(&str, &str, fn(&mut Value)); 14] = [
+    let edits: [Edit; 14] = [
         (activation, "its polynomial is for", |s| s["range"] = json!({"lo": -9.0, "hi": 9.0})),
         ("layers.1.norm2", "its polynomial is for", |s| s["scheme"]["range"]["hi"] = json!(77.0)),
         (activation, "not symmetric", |s| {
@@ -144,8 +147,10 @@ fn dead_weights_are_certified_to_ranges_that_can_be_divided_by() {
         let model = random::weights_only("dead", &test_shape(), 1).unwrap();
         let mut weights = model.weights().clone();
         for (name, tensor) in model.weights().iter() {
-            let hit = dead.iter().any(|d| name.starts_with(d)) && !name.ends_with(".gain") && !name.ends_with(".eps");
-            if hit && every.iter().any(|e| name.ends_with(e)) || hit && name.starts_with("embed.") {
+            let hit = dead.iter().any(|d| name.starts_with(d))
+                && !name.ends_with(".gain")
+                && !name.ends_with(".eps");
+            if hit && (every.iter().any(|e| name.ends_with(e)) || name.starts_with("embed.")) {
                 weights.insert(name, &tensor.dims, vec![0.0; tensor.data.len()]).unwrap();
             }
         }
@@ -158,13 +163,23 @@ fn dead_weights_are_certified_to_ranges_that_can_be_divided_by() {
         fit(&mut model, &Default::default()).unwrap();
         ensure_certified(&model).unwrap();
         for site in &model.spec().sites {
-            assert!(site.range.magnitude() > 1e-7 || site.range.lo > 0.0, "{what}: {} {:?}", site.name, site.range);
+            assert!(
+                site.range.magnitude() > 1e-7 || site.range.lo > 0.0,
+                "{what}: {} {:?}",
+                site.name,
+                site.range
+            );
         }
         let text = serde_json::to_string(model.spec()).unwrap();
         let again = Model::from_parts(&text, &model.weights().to_bytes()).unwrap();
-        let run = |mode| Runner::new(&again, mode).unwrap().forward(&windows[3], Positions::Last).unwrap()[0].clone();
+        let run = |mode| {
+            Runner::new(&again, mode).unwrap().forward(&windows[3], Positions::Last).unwrap()[0].clone()
+        };
         let (exact, polynomial) = (run(Mode::Exact), run(Mode::Polynomial));
-        assert!(exact.iter().zip(&polynomial).all(|(a, b)| (a - b).abs() < 0.05), "{what}: {exact:?} {polynomial:?}");
+        assert!(
+            exact.iter().zip(&polynomial).all(|(a, b)| (a - b).abs() < 0.05),
+            "{what}: {exact:?} {polynomial:?}"
+        );
     }
 }
 

@@ -1,8 +1,8 @@
 //! The reference forward pass: forms of attention, incremental decoding, files, certification.
 
 use cipherlm_model::{
-    Attention, Eps, FitOptions, Kind, Margins, Mode, Model, Norm, Placement, Positions, Residual, Runner, Shape,
-    SpecError, certify, ensure_certified, fit, random, survey,
+    Attention, Eps, FitOptions, Kind, Margins, Mode, Model, Norm, Placement, Positions, Residual, Runner,
+    Shape, SpecError, certify, ensure_certified, fit, random, survey,
 };
 
 fn test_shape() -> Shape {
@@ -31,7 +31,9 @@ fn tiny(attention: Attention) -> Model {
     set("embed.tokens", &[4, 1], vec![2.0, -1.0, 0.5, 1.0]);
     // RMSNorm turns every row into its sign, times this gain.
     set("layers.0.norm1.gain", &[1], vec![1.0]);
-    for (name, value) in [("attn.q", 2.0), ("attn.k", 1.0), ("attn.v", 3.0), ("attn.out", 1.0), ("ffn.up", 0.0)] {
+    for (name, value) in
+        [("attn.q", 2.0), ("attn.k", 1.0), ("attn.v", 3.0), ("attn.out", 1.0), ("ffn.up", 0.0)]
+    {
         set(&format!("layers.0.{name}.weight"), &[1, 1], vec![value]);
     }
     Model::new("tiny", shape, weights).unwrap()
@@ -184,7 +186,10 @@ fn violations_are_counted_and_refused() {
     certify(&mut model, &windows[..4], &windows[4..], &tight).unwrap();
     fit(&mut model, &FitOptions::default()).unwrap();
     let error = ensure_certified(&model).unwrap_err();
-    assert!(matches!(&error, SpecError::Violated { site, .. } if site == "layers.0.ffn.activation"), "{error}");
+    assert!(
+        matches!(&error, SpecError::Violated { site, .. } if site == "layers.0.ffn.activation"),
+        "{error}"
+    );
     let reports = survey(&model, &windows, Mode::Exact).unwrap();
     assert!(reports.iter().any(|r| r.violations > 0 && r.site == "layers.0.ffn.activation"));
     certify(&mut model, &windows[..4], &windows[4..], &Margins::default()).unwrap();

@@ -17,15 +17,14 @@ fn row_maxima(model: &cipherlm_model::Model, windows: &[Vec<u32>]) -> Vec<Vec<f6
         for l in 0..shape.layers {
             let [q, k] = ["q", "k"].map(|x| runner.tap(&format!("layers.{l}.attn.{x}")).unwrap());
             for h in 0..shape.heads {
-                for row in 0..window.len() {
+                for (row, largest) in out[l * shape.heads + h].iter_mut().enumerate().take(window.len()) {
                     let score = |key: usize| {
                         let part = |x: &[f64], at: usize| x[at * width + h * dh..][..dh].to_vec();
                         let dot: f64 = part(q, row).iter().zip(part(k, key)).map(|(a, b)| a * b).sum();
                         (dot / (dh as f64).sqrt() + c).powi(p as i32)
                     };
                     let mean = (0..=row).map(score).sum::<f64>() / (row + 1) as f64;
-                    let slot = &mut out[l * shape.heads + h][row];
-                    *slot = slot.max(mean);
+                    *largest = largest.max(mean);
                 }
             }
         }

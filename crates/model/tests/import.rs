@@ -22,7 +22,9 @@ fn case(name: &str) -> Value {
 /// The tensors of a case, filled as the script fills them.
 fn tensors(case: &Value) -> Vec<Stored> {
     let named = case["tensors"].as_object().unwrap().iter();
-    named.map(|(name, dims)| Stored::f32(name, &serde_json::from_value::<Vec<usize>>(dims.clone()).unwrap())).collect()
+    named
+        .map(|(name, dims)| Stored::f32(name, &serde_json::from_value::<Vec<usize>>(dims.clone()).unwrap()))
+        .collect()
 }
 
 fn write(folder: &Folder, case: &Value, tensors: &[Stored]) {
@@ -42,7 +44,9 @@ fn outputs(case: &Value) -> Vec<Vec<f64>> {
 fn ours(model: &Model, ids: &[u32]) -> Vec<Vec<f64>> {
     let mut runner = Runner::new(model, Mode::Exact).unwrap();
     match model.shape().kind {
-        Kind::Decoder => runner.forward(ids, Positions::All).unwrap().into_iter().skip(1).step_by(3).collect(),
+        Kind::Decoder => {
+            runner.forward(ids, Positions::All).unwrap().into_iter().skip(1).step_by(3).collect()
+        }
         Kind::Embedder { .. } => {
             let rows = runner.hidden(ids, None).unwrap();
             rows.chunks_exact(model.shape().d_model).map(<[f64]>::to_vec).collect()
@@ -164,8 +168,17 @@ fn llama2c_shares_heads_and_refuses_impossible_headers() {
         let mut out: Vec<u8> = header.iter().flat_map(|v| v.to_le_bytes()).collect();
         let mut put = |values: &[f32]| out.extend(values.iter().flat_map(|v| v.to_le_bytes()));
         put(&find("token_embd.weight"));
-        let parts =
-            ["attn_norm", "attn_q", "attn_k", "attn_v", "attn_output", "ffn_norm", "ffn_gate", "ffn_down", "ffn_up"];
+        let parts = [
+            "attn_norm",
+            "attn_q",
+            "attn_k",
+            "attn_v",
+            "attn_output",
+            "ffn_norm",
+            "ffn_gate",
+            "ffn_down",
+            "ffn_up",
+        ];
         for part in parts {
             (0..2).for_each(|l| put(&find(&format!("blk.{l}.{part}.weight"))));
         }
@@ -216,7 +229,10 @@ fn buffers_go_and_any_other_tensor_is_named() {
     let masked = with(&[("cls.predictions.bias", "F32", &[40])], None).unwrap();
     assert!(masked.left_out().contains(&"cls.predictions.bias".to_owned()));
     let stray = with(&[("encoder.layer.0.adapter.weight", "F32", &[2])], None).unwrap_err();
-    assert!(matches!(&stray, SpecError::StrayTensor { name } if name == "encoder.layer.0.adapter.weight"), "{stray}");
+    assert!(
+        matches!(&stray, SpecError::StrayTensor { name } if name == "encoder.layer.0.adapter.weight"),
+        "{stray}"
+    );
     for name in ["encoder.layer.1.output.dense.bias", "encoder.layer.1.output.dense.weight"] {
         let missing = with(&[], Some(name)).unwrap_err();
         assert!(matches!(&missing, SpecError::MissingTensor { name: n, .. } if n == name), "{missing}");
@@ -357,7 +373,10 @@ fn descriptions_that_this_program_cannot_follow_are_refused_by_field() {
         let error = Checkpoint::open(folder.path()).unwrap_err().to_string();
         let known = ["kv_heads", "norm_eps", "layers"];
         let named = error.contains(field) || known.iter().any(|k| field.contains(k) && error.contains(k));
-        assert!(named || (field == "num_key_value_heads" && error.contains("kv_heads")), "{field} = {value}: {error}");
+        assert!(
+            named || (field == "num_key_value_heads" && error.contains("kv_heads")),
+            "{field} = {value}: {error}"
+        );
     }
     let folder = Folder::new("config");
     assert!(Checkpoint::open(folder.path()).unwrap_err().to_string().contains("no `config.json`"));
@@ -436,7 +455,11 @@ fn outputs_of_a_public_checkpoint() {
         }
     };
     let error = relative_error(&found, &outputs(&want));
-    println!("{}: {} parameters, relative error {error:.1e}", checkpoint.family(), model.shape().parameters());
+    println!(
+        "{}: {} parameters, relative error {error:.1e}",
+        checkpoint.family(),
+        model.shape().parameters()
+    );
     assert!(error < 1e-4);
 }
 

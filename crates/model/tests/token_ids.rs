@@ -36,7 +36,8 @@ fn ids_of_a_public_tokenizer() {
     } else {
         Tokenizer::load(file.as_ref()).unwrap()
     };
-    let (text, ids) = (std::fs::read_to_string(path("TEXT")).unwrap(), std::fs::read_to_string(path("IDS")).unwrap());
+    let (text, ids) =
+        (std::fs::read_to_string(path("TEXT")).unwrap(), std::fs::read_to_string(path("IDS")).unwrap());
     let mut count = 0;
     for (line, want) in text.trim_end_matches('\n').split('\n').zip(ids.split('\n')) {
         let found: Vec<String> = tokenizer.encode(line).unwrap().iter().map(u32::to_string).collect();

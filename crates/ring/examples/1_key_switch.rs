@@ -18,7 +18,9 @@ fn main() -> Result<(), Error> {
     let seed = Seed::random()?;
 
     let secret = |label| -> Result<Secret<Eval>, Error> {
-        Ok(sample::ternary(&mut Stream::new(&seed, label, 0), degree).to_poly(&ring, gadget.limbs())?.into_eval())
+        Ok(sample::ternary(&mut Stream::new(&seed, label, 0), degree)
+            .to_poly(&ring, gadget.limbs())?
+            .into_eval())
     };
     let (from, to) = (secret("from")?, secret("to")?);
 
@@ -30,7 +32,9 @@ fn main() -> Result<(), Error> {
         let mut mask = Poly::mul(&a, to.expose())?;
         mask.neg_assign();
         let mut errors = Stream::new(&seed, "error", d as u64);
-        mask.add_assign(sample::gaussian(&mut errors, degree).to_poly(&ring, gadget.limbs())?.into_eval().expose())?;
+        mask.add_assign(
+            sample::gaussian(&mut errors, degree).to_poly(&ring, gadget.limbs())?.into_eval().expose(),
+        )?;
         let mut factors = Vec::new();
         for limb in limbs.iter() {
             let m = ring.modulus(limb)?;

@@ -31,6 +31,9 @@ fn main() -> Result<(), Error> {
     }
     let slow = start.elapsed();
     assert!(product.iter().zip(&naive).all(|(p, &n)| *p == n.into()), "both rules give one product");
-    println!("N = {degree}, two 50-bit primes, kernel {}: {fast:.2?}, schoolbook {slow:.2?}", ring.kernel_name());
+    println!(
+        "N = {degree}, two 50-bit primes, kernel {}: {fast:.2?}, schoolbook {slow:.2?}",
+        ring.kernel_name()
+    );
     Ok(())
 }

@@ -32,6 +32,9 @@ fn main() -> Result<(), Error> {
     let worst = worst.expect("there are coefficients");
     assert!(worst <= q.magnitude() >> 1u32, "to nearest");
     println!("{} coefficients of {} bits", degree, before.iter().map(BigInt::bits).max().unwrap_or(0));
-    println!("extension to {further:?}: exact; rescaling by {q}: remainder at most {worst} (q / 2 = {})", &q / 2);
+    println!(
+        "extension to {further:?}: exact; rescaling by {q}: remainder at most {worst} (q / 2 = {})",
+        &q / 2
+    );
     Ok(())
 }

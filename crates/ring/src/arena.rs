@@ -54,7 +54,9 @@ impl Pool {
             let mut free = self.free.lock().unwrap_or_else(PoisonError::into_inner);
             // Levels shrink on the way through a circuit: larger buffers serve smaller needs.
             let fits = |s: &Vec<f64>| s.len() >= need && s.len() / 4 <= need;
-            let best = (0..free.stores.len()).filter(|&i| fits(&free.stores[i])).min_by_key(|&i| free.stores[i].len());
+            let best = (0..free.stores.len())
+                .filter(|&i| fits(&free.stores[i]))
+                .min_by_key(|&i| free.stores[i].len());
             best.map(|i| {
                 let store = free.stores.swap_remove(i);
                 free.bytes -= bytes(&store);

@@ -29,7 +29,8 @@ impl Cache {
             return Ok(found);
         }
         let built = Arc::new(build()?);
-        let stored = self.with(|map: &mut Map<K, V>| Some(Arc::clone(map.entry(key).or_insert(Arc::clone(&built)))));
+        let stored =
+            self.with(|map: &mut Map<K, V>| Some(Arc::clone(map.entry(key).or_insert(Arc::clone(&built)))));
         Ok(stored.unwrap_or(built))
     }
 

@@ -114,7 +114,8 @@ impl Poly<Coeff> {
         par::each(integers.len() * limbs.len(), integers.chunks_mut(BLOCK).enumerate(), |(block, out)| {
             for (k, x) in out.iter_mut().enumerate() {
                 let position = block * BLOCK + k;
-                let sum: BigUint = lifts.iter().zip(&limbs).map(|(lift, limb)| lift * (limb[position] as u64)).sum();
+                let sum: BigUint =
+                    lifts.iter().zip(&limbs).map(|(lift, limb)| lift * (limb[position] as u64)).sum();
                 let positive = sum % &product;
                 *x = if positive > half {
                     BigInt::from(positive) - BigInt::from(product.clone())

@@ -31,7 +31,8 @@ impl Extension {
         if !from.is_disjoint(to) {
             return Err(Error::LimbsOverlap { left: from.clone(), right: to.clone() });
         }
-        let [sources, targets] = [from, to].map(|limbs| limbs.iter().map(|i| *ring.modulus_at(i)).collect::<Vec<_>>());
+        let [sources, targets] =
+            [from, to].map(|limbs| limbs.iter().map(|i| *ring.modulus_at(i)).collect::<Vec<_>>());
         let table = ExtendTable::new(&sources, &targets);
         Ok(Self { ring_id: ring.id(), from: from.clone(), to: to.clone(), table })
     }

@@ -70,7 +70,9 @@ impl Poly<Eval> {
         automorphism.check_degree(self.ring())?;
         let kernel = self.ring().kernel();
         let mut image = Self::scratch(self.ring(), self.limbs())?;
-        image.zip_limbs("image", self, "source", |_, dst, src| (kernel.permute)(dst, src, &automorphism.index))?;
+        image.zip_limbs("image", self, "source", |_, dst, src| {
+            (kernel.permute)(dst, src, &automorphism.index)
+        })?;
         Ok(image)
     }
 }

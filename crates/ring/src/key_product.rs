@@ -119,7 +119,12 @@ pub fn key_product<K: KeyDigits + ?Sized>(
             .iter()
             .map(|list| list.iter().map(|digit| digit.limb(index)).collect::<Result<Vec<_>>>())
             .collect::<Result<Vec<_>>>()?;
-        jobs.push((ring.modulus_at(index), key.limb(&ring, index, count)?, operands, Vec::with_capacity(accs.len())));
+        jobs.push((
+            ring.modulus_at(index),
+            key.limb(&ring, index, count)?,
+            operands,
+            Vec::with_capacity(accs.len()),
+        ));
     }
     for [acc0, acc1] in accs.iter_mut() {
         for ((job, (_, limb0)), (_, limb1)) in jobs.iter_mut().zip(acc0.iter_mut()).zip(acc1.iter_mut()) {
@@ -136,8 +141,15 @@ pub fn key_product<K: KeyDigits + ?Sized>(
 impl KeyLimb<'_> {
     /// `outputs[i] = sum_d operands[i][d] * key[d]` for both halves, on one limb of `modulus`; the
     /// shortest slice decides how many residues there are.
-    pub fn product(mut self, kernel: &Kernel, modulus: &Modulus, outputs: &mut [Pair<'_>], operands: &[Vec<&[f64]>]) {
-        let lengths = outputs.iter().flatten().map(|x| x.len()).chain(operands.iter().flatten().map(|x| x.len()));
+    pub fn product(
+        mut self,
+        kernel: &Kernel,
+        modulus: &Modulus,
+        outputs: &mut [Pair<'_>],
+        operands: &[Vec<&[f64]>],
+    ) {
+        let lengths =
+            outputs.iter().flatten().map(|x| x.len()).chain(operands.iter().flatten().map(|x| x.len()));
         let length = lengths.min().unwrap_or(0);
         let single = matches!(self, Self::Packed(_)) && outputs.len() == 1;
         let block = if single { length } else { BLOCK.min(length) };
@@ -172,7 +184,9 @@ impl KeyLimb<'_> {
                 }
                 return;
             }
-            Self::Expanded(pairs) => [0, 1].map(|half| pairs.iter().map(|pair| &pair[half][range.clone()]).collect()),
+            Self::Expanded(pairs) => {
+                [0, 1].map(|half| pairs.iter().map(|pair| &pair[half][range.clone()]).collect())
+            }
             Self::Made { count, fill } => {
                 let tile = &mut tile[..2 * *count * length];
                 for (digit, pair) in tile.chunks_exact_mut(2 * length).enumerate() {

@@ -105,7 +105,9 @@ impl Limbs {
 impl std::fmt::Debug for Limbs {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match (self.0.first(), self.0.last()) {
-            (Some(&a), Some(&b)) if self.len() > 2 && usize::from(b - a) + 1 == self.len() => write!(f, "[{a}..={b}]"),
+            (Some(&a), Some(&b)) if self.len() > 2 && usize::from(b - a) + 1 == self.len() => {
+                write!(f, "[{a}..={b}]")
+            }
             _ => f.debug_list().entries(self.0.iter()).finish(),
         }
     }

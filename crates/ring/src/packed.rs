@@ -50,7 +50,9 @@ impl PackedPair {
             jobs.push((ring.modulus_at(index), [first.at(position), second.at(position)], limb));
             rest = left;
         }
-        par::each(2 * ring.degree() * limbs.len(), jobs.into_iter(), |(m, pair, limb)| pack_pair(m, pair, limb));
+        par::each(2 * ring.degree() * limbs.len(), jobs.into_iter(), |(m, pair, limb)| {
+            pack_pair(m, pair, limb)
+        });
         Ok(Self { ring, limbs, bytes })
     }
 

@@ -63,10 +63,12 @@ pub fn primes_near(degree: usize, log2: f64, count: usize, exclude: &[u64]) -> R
     let floor = (log2 - 0.5).exp2().max(2.0) as u64;
     let ceiling = (log2 + 0.5).exp2().min((1u64 << MAX_MODULUS_BITS) as f64) as u64;
     let middle = (target / step as f64).round() as u64 * step + 1;
-    let mut below =
-        std::iter::successors(Some(middle), move |q| q.checked_sub(step)).take_while(|&q| q > floor).peekable();
-    let mut above =
-        std::iter::successors(Some(middle + step), move |q| Some(q + step)).take_while(|&q| q < ceiling).peekable();
+    let mut below = std::iter::successors(Some(middle), move |q| q.checked_sub(step))
+        .take_while(|&q| q > floor)
+        .peekable();
+    let mut above = std::iter::successors(Some(middle + step), move |q| Some(q + step))
+        .take_while(|&q| q < ceiling)
+        .peekable();
     let nearest = std::iter::from_fn(|| match (below.peek(), above.peek()) {
         (Some(&b), Some(&a)) if (a as f64 - target).abs() < (b as f64 - target).abs() => above.next(),
         (Some(_), _) => below.next(),

@@ -47,8 +47,9 @@ impl Ring {
             return Err(Error::Duplicate { value: w[0] });
         }
         static NEXT_ID: AtomicU64 = AtomicU64::new(0);
-        let tables =
-            par::map(primes, |&q| NttTable::new(Modulus::new(q)?, degree)).into_iter().collect::<Result<_>>()?;
+        let tables = par::map(primes, |&q| NttTable::new(Modulus::new(q)?, degree))
+            .into_iter()
+            .collect::<Result<_>>()?;
         Ok(Arc::new(Self {
             id: NEXT_ID.fetch_add(1, Ordering::Relaxed),
             degree,
@@ -146,7 +147,9 @@ impl Ring {
     pub(crate) fn check_limbs(&self, role: &'static str, limbs: &Limbs) -> Result<()> {
         match limbs.iter().next_back() {
             None => Err(Error::EmptyBasis { role }),
-            Some(index) if index >= self.tables.len() => Err(Error::LimbOutOfRange { index, count: self.tables.len() }),
+            Some(index) if index >= self.tables.len() => {
+                Err(Error::LimbOutOfRange { index, count: self.tables.len() })
+            }
             Some(_) => Ok(()),
         }
     }

@@ -107,7 +107,13 @@ impl Drop for Stream {
 ///
 /// Each limb has its own stream, named by its prime: the limbs of a polynomial over fewer primes
 /// are the same limbs, and they can be made in any order or in parallel.
-pub fn uniform<D: Domain>(ring: &Arc<Ring>, limbs: &Limbs, seed: &Seed, label: &str, number: u64) -> Result<Poly<D>> {
+pub fn uniform<D: Domain>(
+    ring: &Arc<Ring>,
+    limbs: &Limbs,
+    seed: &Seed,
+    label: &str,
+    number: u64,
+) -> Result<Poly<D>> {
     let mut poly = Poly::scratch(ring, limbs)?;
     let purpose = seed.derive(label, number);
     poly.for_each_limb(|_, m, dst| UniformLimb::of(&purpose, m).fill(dst));

@@ -3,8 +3,9 @@
 use std::sync::Arc;
 
 use cipherlm_ring::{
-    Coeff, Decomposition, Error, Eval, Extension, Kernel, KeyDigits, KeyLimb, Limbs, ModDown, Modulus, NttTable,
-    PackedPair, Poly, Ring, Seed, Stream, eval_exponent, is_prime, key_product, ntt_primes, primes_near, sample,
+    Coeff, Decomposition, Error, Eval, Extension, Kernel, KeyDigits, KeyLimb, Limbs, ModDown, Modulus,
+    NttTable, PackedPair, Poly, Ring, Seed, Stream, eval_exponent, is_prime, key_product, ntt_primes,
+    primes_near, sample,
 };
 
 fn ring(degree: usize) -> Arc<Ring> {
@@ -47,12 +48,18 @@ fn rings_and_primes() {
     let table = NttTable::new(Modulus::new(97).unwrap(), 24);
     assert!(matches!(table.err(), Some(Error::UnsupportedDegree { degree: 24, .. })));
     for bits in [0, 1, 51, u32::MAX] {
-        assert_eq!(ntt_primes(32, bits, 1, &[]).err(), Some(Error::PrimeBits { bits: f64::from(bits), max_bits: 50 }));
+        assert_eq!(
+            ntt_primes(32, bits, 1, &[]).err(),
+            Some(Error::PrimeBits { bits: f64::from(bits), max_bits: 50 })
+        );
     }
     for log2 in [-1.0, 50.5, f64::INFINITY] {
         assert!(matches!(primes_near(32, log2, 1, &[]).err(), Some(Error::PrimeBits { .. })), "{log2}");
     }
-    assert!(matches!(primes_near(1 << 17, 20.0, 9, &[]).err(), Some(Error::PrimesExhausted { wanted: 9, .. })));
+    assert!(matches!(
+        primes_near(1 << 17, 20.0, 9, &[]).err(),
+        Some(Error::PrimesExhausted { wanted: 9, .. })
+    ));
     // More than a pool holds would be searched for years.
     for count in [1 << 16, usize::MAX] {
         let refused = Some(Error::LimbOutOfRange { index: count, count: 65535 });
@@ -146,13 +153,18 @@ fn data_from_outside() {
     for bad in [f64::NAN, f64::NEG_INFINITY, 1e300, 82f64.exp2()] {
         reals[9] = bad;
         let refused = Poly::from_f64(&ring, &limbs, &reals).err();
-        assert!(matches!(refused, Some(Error::CoefficientOutOfRange { position: 9, .. })), "{bad}: {refused:?}");
+        assert!(
+            matches!(refused, Some(Error::CoefficientOutOfRange { position: 9, .. })),
+            "{bad}: {refused:?}"
+        );
     }
     assert!(matches!(Poly::from_f64(&ring, &limbs, &[0.0; 31]), Err(Error::LengthMismatch { .. })));
     assert!(matches!(Poly::from_i64(&ring, &limbs, &[0; 33]), Err(Error::LengthMismatch { .. })));
     assert!(matches!(Poly::from_bigint(&ring, &limbs, &[]), Err(Error::LengthMismatch { .. })));
     // The extremes of the type are fine, for tiny primes too.
-    for (ring, extreme) in [(&ring, i64::MIN), (&ring, i64::MAX), (&Ring::new(16, &[97, 193]).unwrap(), i64::MIN)] {
+    for (ring, extreme) in
+        [(&ring, i64::MIN), (&ring, i64::MAX), (&Ring::new(16, &[97, 193]).unwrap(), i64::MIN)]
+    {
         let poly = Poly::from_i64(ring, &ring.limbs(), &vec![extreme; ring.degree()]).unwrap();
         for (index, limb) in poly.iter() {
             assert_eq!(limb[1], ring.modulus(index).unwrap().reduce_i128(extreme.into()) as f64);
@@ -186,7 +198,8 @@ fn limbs_outside_the_ring_make_no_polynomial() {
 #[test]
 fn basis_conversions() {
     let ring = ring(32);
-    let (a, b, empty, outside) = (Limbs::range(0..2), Limbs::range(2..4), Limbs::range(0..0), Limbs::range(3..5));
+    let (a, b, empty, outside) =
+        (Limbs::range(0..2), Limbs::range(2..4), Limbs::range(0..0), Limbs::range(3..5));
     let overlap = Error::LimbsOverlap { left: Limbs::range(0..3), right: b.clone() };
     assert_eq!(Extension::new(&ring, &Limbs::range(0..3), &b).err(), Some(overlap));
     assert_eq!(Extension::new(&ring, &empty, &b).err(), Some(Error::EmptyBasis { role: "source" }));
@@ -202,7 +215,10 @@ fn basis_conversions() {
     assert!(matches!(ring.extension(&b, &a).unwrap().apply(&coeff), Err(Error::LimbsMismatch { .. })));
     let full = Poly::<Eval>::zero(&ring, &ring.limbs()).unwrap();
     let mut wrong = Poly::<Eval>::zero(&ring, &b).unwrap();
-    assert!(matches!(ring.mod_down(&a, &b).unwrap().apply_into(&full, &mut wrong), Err(Error::LimbsMismatch { .. })));
+    assert!(matches!(
+        ring.mod_down(&a, &b).unwrap().apply_into(&full, &mut wrong),
+        Err(Error::LimbsMismatch { .. })
+    ));
     // A table of one ring on polynomials of another.
     let stranger = Ring::new(32, &ntt_primes(32, 40, 4, &[]).unwrap()).unwrap();
     let poly = Poly::<Coeff>::zero(&stranger, &a).unwrap();
@@ -210,10 +226,14 @@ fn basis_conversions() {
     let full = Poly::<Eval>::zero(&stranger, &stranger.limbs()).unwrap();
     assert!(matches!(ring.mod_down(&a, &b).unwrap().apply(&full), Err(Error::RingMismatch { .. })));
 
-    let new = |chain: &Limbs, digits: &[Limbs], special: &Limbs| Decomposition::new(&ring, chain, digits, special);
+    let new =
+        |chain: &Limbs, digits: &[Limbs], special: &Limbs| Decomposition::new(&ring, chain, digits, special);
     let p = Limbs::range(3..4);
     assert!(matches!(new(&empty, std::slice::from_ref(&a), &p), Err(Error::EmptyBasis { .. })));
-    assert!(matches!(new(&Limbs::range(0..3), std::slice::from_ref(&a), &p), Err(Error::LimbsMismatch { .. })));
+    assert!(matches!(
+        new(&Limbs::range(0..3), std::slice::from_ref(&a), &p),
+        Err(Error::LimbsMismatch { .. })
+    ));
     assert!(matches!(new(&a, &[a.clone(), a.clone()], &p), Err(Error::LimbsOverlap { .. })));
     assert!(matches!(new(&a, std::slice::from_ref(&a), &a), Err(Error::LimbsOverlap { .. })));
     assert!(matches!(new(&a, std::slice::from_ref(&a), &empty), Err(Error::EmptyBasis { .. })));
@@ -283,7 +303,10 @@ fn key_switching() {
     for pair in [[&key[0][0], &make(&low)], [&make(&low), &key[0][0]]] {
         assert!(matches!(PackedPair::pack(pair).map(drop), Err(Error::LimbsMismatch { .. })));
     }
-    assert!(matches!(PackedPair::pack([&key[0][0], &strangers[0]]).map(drop), Err(Error::RingMismatch { .. })));
+    assert!(matches!(
+        PackedPair::pack([&key[0][0], &strangers[0]]).map(drop),
+        Err(Error::RingMismatch { .. })
+    ));
     let last = all.len() - 1;
     assert!(matches!(packs[1][0].limb(last), Err(Error::MissingLimb { index, .. }) if index == last));
     assert!(matches!(PackedPair::bytes_over(&ring, &Limbs::range(0..0)), Err(Error::EmptyBasis { .. })));
@@ -323,7 +346,10 @@ fn samplers() {
         let refused = sample::ternary_weight(&mut stream, 32, weight).err();
         assert_eq!(refused, Some(Error::BadWeight { weight, degree: 32 }));
     }
-    assert!(matches!(sample::ternary_weight(&mut stream, 24, 3).err(), Some(Error::UnsupportedDegree { .. })));
+    assert!(matches!(
+        sample::ternary_weight(&mut stream, 24, 3).err(),
+        Some(Error::UnsupportedDegree { .. })
+    ));
     let ring = ring(32);
     let empty = Limbs::range(0..0);
     assert!(matches!(sample::uniform::<Eval>(&ring, &empty, &seed, "a", 0), Err(Error::EmptyBasis { .. })));

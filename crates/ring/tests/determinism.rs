@@ -16,7 +16,8 @@ fn work(kernel: &'static Kernel) -> Vec<Poly<Eval>> {
         (0..3).map(|i| [2 * i + 10, 2 * i + 11].map(|s| random::<Eval>(&ring, &ring.limbs(), s))).collect();
     let automorphism = ring.automorphism(25).unwrap();
     let [mut a, mut b] = [0, 1].map(|_| Poly::zero(&ring, &ring.limbs()).unwrap());
-    let digits: Vec<Poly<Eval>> = digits.iter().map(|digit| digit.automorphism(&automorphism).unwrap()).collect();
+    let digits: Vec<Poly<Eval>> =
+        digits.iter().map(|digit| digit.automorphism(&automorphism).unwrap()).collect();
     key_product(&mut [[&mut a, &mut b]], &[&digits], &key[..]).unwrap();
     let down = ring.mod_down(&chain.first(5), &special.union(&chain.last(1))).unwrap();
     let mut c = down.apply(&a).unwrap();
@@ -43,5 +44,8 @@ fn results_depend_on_neither_threads_nor_kernel_nor_machine() {
             hasher.update(&x.to_le_bytes());
         });
     }
-    assert_eq!(hasher.finalize().to_hex().as_str(), "83772eca3b6924b8e5958643062621491312867e6b4bfd00bc493fbc0fda1a1d");
+    assert_eq!(
+        hasher.finalize().to_hex().as_str(),
+        "83772eca3b6924b8e5958643062621491312867e6b4bfd00bc493fbc0fda1a1d"
+    );
 }

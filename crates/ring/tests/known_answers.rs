@@ -101,12 +101,13 @@ fn values_product_rescale_extension_automorphism() {
 
     let twice = ring.mod_down(&all.first(1), &all.last(2)).unwrap().apply(&product).unwrap();
     let expected = [
-        1112623.0, 1170305.0, 1202525.0, 1007022.0, 117154.0, 158649.0, -519372.0, -636345.0, 856280.0, -1014675.0,
-        -1211658.0, -2045610.0, -1082171.0, -1082326.0, -948719.0, -145681.0,
+        1112623.0, 1170305.0, 1202525.0, 1007022.0, 117154.0, 158649.0, -519372.0, -636345.0, 856280.0,
+        -1014675.0, -1211658.0, -2045610.0, -1082171.0, -1082326.0, -948719.0, -145681.0,
     ];
     assert_eq!(twice.into_coeff().to_f64(), expected);
 
-    let extended = ring.extension(&all.first(2), &all.last(1)).unwrap().apply(&product.clone().into_coeff()).unwrap();
+    let extended =
+        ring.extension(&all.first(2), &all.last(1)).unwrap().apply(&product.clone().into_coeff()).unwrap();
     let expected = [
         803066250341812.0,
         312814574536907.0,
@@ -160,8 +161,8 @@ fn streams_and_samplers() {
     assert_eq!(first[512], 5086599275223072710);
 
     let child = [
-        0x7b, 0x7b, 0x81, 0x75, 0xb7, 0x4b, 0xc5, 0xf8, 0x81, 0x1e, 0xdf, 0x08, 0x89, 0xf7, 0x34, 0xd1, 0xdc, 0xe8,
-        0x1b, 0xb0, 0xfb, 0x83, 0xeb, 0x55, 0xd4, 0x52, 0x91, 0x05, 0x30, 0xf9, 0x20, 0x17,
+        0x7b, 0x7b, 0x81, 0x75, 0xb7, 0x4b, 0xc5, 0xf8, 0x81, 0x1e, 0xdf, 0x08, 0x89, 0xf7, 0x34, 0xd1, 0xdc,
+        0xe8, 0x1b, 0xb0, 0xfb, 0x83, 0xeb, 0x55, 0xd4, 0x52, 0x91, 0x05, 0x30, 0xf9, 0x20, 0x17,
     ];
     assert_eq!(*seed.derive("child", 3).expose(), child);
 

@@ -8,7 +8,9 @@ use std::ops::Range;
 use cipherlm_ring::{
     Coeff, Decomposition, Error, Eval, KeyDigits, KeyLimb, Limbs, PackedPair, Poly, Ring, key_product,
 };
-use common::{all_centred, cases, centred, from_integers, from_residues, mixed_ring, product, random, round_div};
+use common::{
+    all_centred, cases, centred, from_integers, from_residues, mixed_ring, product, random, round_div,
+};
 use num_bigint::BigInt;
 use proptest::prelude::*;
 
@@ -170,7 +172,8 @@ fn one_prime_is_exact_for_every_residue() {
     for start in (0..257u64).step_by(64) {
         let residues: Vec<u64> = (start..start + 64).map(|x| x % 257).collect();
         let x = from_residues::<Coeff>(&ring, &from, &residues);
-        let expected: Vec<f64> = residues.iter().map(|&x| if x > 128 { x as f64 - 257.0 } else { x as f64 }).collect();
+        let expected: Vec<f64> =
+            residues.iter().map(|&x| if x > 128 { x as f64 - 257.0 } else { x as f64 }).collect();
         assert_eq!(extension.apply(&x).unwrap().to_f64(), expected);
     }
 }

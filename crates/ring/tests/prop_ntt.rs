@@ -99,7 +99,10 @@ fn kernels_agree_bit_for_bit_on_slices() {
                         on_both(&|k, acc| (k.mul_scalar_add)(&m, acc, &b, a[0]));
                         on_both(&|k, acc| (k.rsub_mul_scalar)(&m, acc, &b, a[0]));
                         on_both(&|k, acc| (k.permute)(acc, &b, &index));
-                        assert!(pairs.iter().all(|&equal| equal), "{kernel:?}, {n} residues, {m:?}: {pairs:?}");
+                        assert!(
+                            pairs.iter().all(|&equal| equal),
+                            "{kernel:?}, {n} residues, {m:?}: {pairs:?}"
+                        );
                     }
                 }
             }
@@ -112,11 +115,12 @@ fn kernels_agree_bit_for_bit_on_reduction() {
     for m in moduli(16) {
         let q = m.float();
         let limit = 52f64.exp2() * q * (1.0 - f64::EPSILON);
-        let src: Vec<f64> = [0.0, 1.0, q, q / 2.0, 52f64.exp2(), 53f64.exp2() - 1.0, 60f64.exp2() + 4096.0, limit]
-            .into_iter()
-            .flat_map(|x| [x.floor(), -x.floor(), x.floor() + 1.0, x.floor() - 1.0])
-            .filter(|x| x.abs() <= limit)
-            .collect();
+        let src: Vec<f64> =
+            [0.0, 1.0, q, q / 2.0, 52f64.exp2(), 53f64.exp2() - 1.0, 60f64.exp2() + 4096.0, limit]
+                .into_iter()
+                .flat_map(|x| [x.floor(), -x.floor(), x.floor() + 1.0, x.floor() - 1.0])
+                .filter(|x| x.abs() <= limit)
+                .collect();
         for kernel in Kernel::available() {
             let mut dst = vec![0.0; src.len()];
             (kernel.reduce)(&m, &mut dst, &src);

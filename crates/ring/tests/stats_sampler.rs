@@ -46,7 +46,10 @@ fn fixed_weight_is_exact_and_spread() {
             }
         }
         let entries = (weight * rounds) as f64;
-        assert!((positive - entries / 2.0).abs() < 2.5 * entries.sqrt(), "{positive} of {entries} are positive");
+        assert!(
+            (positive - entries / 2.0).abs() < 2.5 * entries.sqrt(),
+            "{positive} of {entries} are positive"
+        );
         if weight < n {
             // Positions are drawn without replacement: the variance shrinks by the part that is
             // taken.
@@ -141,7 +144,10 @@ fn check_moments(list: &[i8], variance: f64) {
     let mean = list.iter().map(|&x| f64::from(x)).sum::<f64>() / n;
     let measured = list.iter().map(|&x| f64::from(x).powi(2)).sum::<f64>() / n;
     assert!(mean.abs() < 5.0 * (variance / n).sqrt(), "mean {mean}");
-    assert!((measured / variance - 1.0).abs() < 5.0 * (2.0 / n).sqrt(), "variance {measured} against {variance}");
+    assert!(
+        (measured / variance - 1.0).abs() < 5.0 * (2.0 / n).sqrt(),
+        "variance {measured} against {variance}"
+    );
 }
 
 /// Chi-square over single values up to `tail`, and the two tails.
@@ -159,7 +165,8 @@ fn check_shape(list: &[i8], tail: i32, probability: impl Fn(i32) -> f64) {
         };
         sum * list.len() as f64
     };
-    let chi2 = counts.iter().zip(0..).map(|(count, bin)| (count - expected(bin)).powi(2) / expected(bin)).sum();
+    let chi2 =
+        counts.iter().zip(0..).map(|(count, bin)| (count - expected(bin)).powi(2) / expected(bin)).sum();
     check_chi2("values", chi2, counts.len() - 1);
 }
 

@@ -67,7 +67,11 @@ impl Arch {
     pub fn check(&self) -> Result<()> {
         if self.shape.key_heads() != self.shape.heads {
             let found = format!("{} of {} heads", self.shape.key_heads(), self.shape.heads);
-            return Err(Error::config("kv_heads", found, "one key head for each head: repeat them before training"));
+            return Err(Error::config(
+                "kv_heads",
+                found,
+                "one key head for each head: repeat them before training",
+            ));
         }
         Ok(self.shape.validate()?)
     }

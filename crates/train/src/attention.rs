@@ -29,7 +29,14 @@ pub struct Tables {
 impl Tables {
     /// Tables for `batch` sequences of `rows` positions. `keep`, of shape `[batch, rows]`, is 1 for
     /// real tokens and 0 for padding.
-    pub fn new(arch: &Arch, batch: usize, rows: usize, keep: Option<Tensor<2>>, device: &Device, dtype: DType) -> Self {
+    pub fn new(
+        arch: &Arch,
+        batch: usize,
+        rows: usize,
+        keep: Option<Tensor<2>>,
+        device: &Device,
+        dtype: DType,
+    ) -> Self {
         let layout = layout(arch, batch, rows, keep.as_ref(), dtype);
         let causal = arch.causal();
         let seen = |row: usize, key: usize| if !causal || key <= row { 1.0f32 } else { 0.0 };
@@ -84,7 +91,14 @@ impl Attention {
     }
 
     /// Maps `[batch * rows, width]` to the same shape.
-    pub fn forward(&self, x: Tensor<2>, batch: usize, tables: &Tables, layer: usize, probe: &mut Probe) -> Tensor<2> {
+    pub fn forward(
+        &self,
+        x: Tensor<2>,
+        batch: usize,
+        tables: &Tables,
+        layer: usize,
+        probe: &mut Probe,
+    ) -> Tensor<2> {
         let observed = [Site::Scores, Site::RowMean, Site::RowRatio].iter().any(|&site| probe.wants(site));
         let out = match tables.layout.as_ref().filter(|_| !observed) {
             Some(layout) => {
@@ -122,7 +136,14 @@ impl Attention {
         Arc::new(self.eps.as_ref().map(|e| e.val().into_data().iter::<f32>().collect()).unwrap_or_default())
     }
 
-    fn mix(&self, scores: Tensor<4>, v: Tensor<4>, tables: &Tables, layer: usize, probe: &mut Probe) -> Tensor<4> {
+    fn mix(
+        &self,
+        scores: Tensor<4>,
+        v: Tensor<4>,
+        tables: &Tables,
+        layer: usize,
+        probe: &mut Probe,
+    ) -> Tensor<4> {
         match &self.operator {
             Operator::Softmax => {
                 probe_scores(probe, layer, &scores, 0.0);
@@ -208,7 +229,13 @@ fn rotate(x: Tensor<4>, tables: &Tables) -> Tensor<4> {
 }
 
 /// What the training kernel needs of a forward pass; `None` where it does not apply.
-fn layout(arch: &Arch, batch: usize, rows: usize, keep: Option<&Tensor<2>>, dtype: DType) -> Option<Arc<Layout>> {
+fn layout(
+    arch: &Arch,
+    batch: usize,
+    rows: usize,
+    keep: Option<&Tensor<2>>,
+    dtype: DType,
+) -> Option<Arc<Layout>> {
     let operator = arch.operator();
     if dtype != DType::F32 || matches!(operator, Operator::Pointwise { .. }) {
         return None;
@@ -229,8 +256,9 @@ fn layout(arch: &Arch, batch: usize, rows: usize, keep: Option<&Tensor<2>>, dtyp
 
 /// Angles `[rows, rotated pairs]`.
 fn angles(shape: &Shape, rows: usize) -> impl Iterator<Item = f64> {
-    let pairs =
-        |r: cipherlm_model::Rotary| (0..rows).flat_map(move |row| (0..r.dims / 2).map(move |j| r.angle(row, j)));
+    let pairs = |r: cipherlm_model::Rotary| {
+        (0..rows).flat_map(move |row| (0..r.dims / 2).map(move |j| r.angle(row, j)))
+    };
     shape.rotary.map(pairs).into_iter().flatten()
 }
 

@@ -92,7 +92,14 @@ impl Block {
     }
 
     /// `[batch * rows, width]` to the same shape.
-    pub fn forward(&self, x: Tensor<2>, batch: usize, tables: &Tables, layer: usize, probe: &mut Probe) -> Tensor<2> {
+    pub fn forward(
+        &self,
+        x: Tensor<2>,
+        batch: usize,
+        tables: &Tables,
+        layer: usize,
+        probe: &mut Probe,
+    ) -> Tensor<2> {
         let out = match self.placement {
             Placement::Post => {
                 let mixed = self.attn.forward(x.clone(), batch, tables, layer, probe);

@@ -49,7 +49,8 @@ fn card(prepared: &Prepared, shipped: &Shipped, trained: &Weighed, log: &[Progre
     training(&mut out, prepared, log);
     perplexities(&mut out, prepared, shipped);
     ranges(&mut out, shipped);
-    let _ = writeln!(out, "\n## What it writes\n\nTemperature 0.6, the 40 most likely tokens, seeds 0 to 2.\n");
+    let _ =
+        writeln!(out, "\n## What it writes\n\nTemperature 0.6, the 40 most likely tokens, seeds 0 to 2.\n");
     for story in samples(prepared, trained)? {
         let _ = writeln!(out, "> {}\n", story.trim().replace('\n', "\n> "));
     }
@@ -87,7 +88,8 @@ fn perplexities(out: &mut String, prepared: &Prepared, shipped: &Shipped) {
     let exact = shipped.nats.exp();
     let _ = writeln!(out, "| exact, f32, {windows} windows | {exact:.4} | {:.2} |", word(exact));
     let _ = writeln!(out, "| exact, f64, {} tokens | {:.4} | {:.2} |", c.tokens, c.exact, word(c.exact));
-    let _ = writeln!(out, "| polynomial, f64, the same | {:.4} | {:.2} |\n", c.polynomial, word(c.polynomial));
+    let _ =
+        writeln!(out, "| polynomial, f64, the same | {:.4} | {:.2} |\n", c.polynomial, word(c.polynomial));
     let _ = writeln!(
         out,
         "Polynomial over exact: {:.6}; the same most likely token at {:.3} % of positions.\n",
@@ -100,7 +102,9 @@ fn ranges(out: &mut String, shipped: &Shipped) {
     out.push_str(
         "## Certified ranges\n\nFrom training text, widened by the margin, then checked on held-out text.\n\n",
     );
-    out.push_str("| site | range | margin | degree | values checked | outside |\n|---|---|---|---|---|---|\n");
+    out.push_str(
+        "| site | range | margin | degree | values checked | outside |\n|---|---|---|---|---|---|\n",
+    );
     for site in &shipped.model.spec().sites {
         let degree = site.scheme.as_ref().map_or("-".into(), |s| (s.coefficients.len() - 1).to_string());
         let _ = writeln!(

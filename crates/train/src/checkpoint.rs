@@ -69,9 +69,14 @@ impl Archive {
             tensors.push(HostParam::new(name, view.shape(), values));
         }
         let mut fields = metadata.metadata().clone().unwrap_or_default();
-        let wanted = fields.remove(HASH).ok_or("it has no hash: not a checkpoint, or one of an older version")?;
+        let wanted =
+            fields.remove(HASH).ok_or("it has no hash: not a checkpoint, or one of an older version")?;
         let out = Self { tensors, fields };
-        if out.hash() == wanted { Ok(out) } else { Err("its content does not have the hash that it states".into()) }
+        if out.hash() == wanted {
+            Ok(out)
+        } else {
+            Err("its content does not have the hash that it states".into())
+        }
     }
 
     fn hash(&self) -> String {
@@ -88,20 +93,25 @@ pub type Weighed = (Arch, Vec<HostParam>);
 
 /// Writes shape and weights as one file.
 pub fn write_weights(path: &Path, arch: &Arch, params: &[HostParam]) -> Result<()> {
-    Archive { tensors: params.to_vec(), fields: [("arch".to_owned(), json(arch).to_string())].into() }.save(path)
+    Archive { tensors: params.to_vec(), fields: [("arch".to_owned(), json(arch).to_string())].into() }
+        .save(path)
 }
 
 /// Reads shape and weights of a checkpoint, without the optimiser's state.
 pub fn read_weights(path: &Path) -> Result<Weighed> {
     let mut archive = Archive::load(path)?;
-    let corrupt =
-        |reason: String| Error::Corrupt { path: path.into(), reason, hint: "it is not a checkpoint of this program" };
+    let corrupt = |reason: String| Error::Corrupt {
+        path: path.into(),
+        reason,
+        hint: "it is not a checkpoint of this program",
+    };
     let text = archive.fields.get("arch").ok_or_else(|| corrupt("no field `arch`".into()))?;
     let arch: Arch = serde_json::from_str(text).map_err(|e| corrupt(e.to_string()))?;
     arch.check()?;
     let mut params = Vec::new();
     for (name, dims) in arch.shape.tensors() {
-        let found = archive.tensors.iter().position(|t| t.name == name).map(|at| archive.tensors.swap_remove(at));
+        let found =
+            archive.tensors.iter().position(|t| t.name == name).map(|at| archive.tensors.swap_remove(at));
         match found {
             Some(tensor) if tensor.shape == dims => params.push(tensor),
             other => {
@@ -123,7 +133,8 @@ mod tests {
     use super::*;
 
     fn archive() -> Archive {
-        let tensors = vec![HostParam::new("a", &[2], vec![1.0, -2.0]), HostParam::new("b", &[1, 1], vec![0.5])];
+        let tensors =
+            vec![HostParam::new("a", &[2], vec![1.0, -2.0]), HostParam::new("b", &[1, 1], vec![0.5])];
         Archive { tensors, fields: [("step".to_owned(), "7".to_owned())].into() }
     }
 

@@ -94,7 +94,8 @@ impl Classifier {
         let s = &self.settings;
         let mut rng = ChaCha8Rng::seed_from_u64(s.seed);
         rng.set_stream(self.step as u64);
-        let batch: Vec<&Example> = (0..s.batch).map(|_| &examples[rng.random_range(0..examples.len())]).collect();
+        let batch: Vec<&Example> =
+            (0..s.batch).map(|_| &examples[rng.random_range(0..examples.len())]).collect();
         let logits = forward(&self.model, &batch, &self.device)?;
         let labels = batch.iter().map(|e| e.label as u32).collect();
         let [count, classes] = logits.dims();
@@ -103,7 +104,8 @@ impl Classifier {
         let grads = self.descent.learned.gradients(gradients(&self.model, &mut loss.backward()));
         let rate = s.schedule.rate(self.step, s.steps);
         self.step += 1;
-        let outcome = self.descent.step(&s.optimiser, (value, grads), s.clip, rate, self.step, &mut self.params)?;
+        let outcome =
+            self.descent.step(&s.optimiser, (value, grads), s.clip, rate, self.step, &mut self.params)?;
         self.model = push(self.model.clone(), &self.params)?;
         match outcome {
             Outcome::Moved { .. } => Ok(value),

@@ -17,7 +17,8 @@ pub struct Corpus {
 }
 
 impl Corpus {
-    /// A stream; `words` is the number of words of the text, for word-level perplexity (0 if not wanted).
+    /// A stream; `words` is the number of words of the text, for word-level perplexity (0 if not
+    /// wanted).
     pub fn new(tokens: Vec<u32>, words: usize) -> Self {
         Self { tokens, words, sentences: Vec::new() }
     }
@@ -51,8 +52,8 @@ impl Corpus {
     }
 
     /// The windows of one training batch, each of `context + 1` tokens, or sentences of at most
-    /// `context`. The same seed and step give the same windows, so a run's position in the data is its
-    /// step.
+    /// `context`. The same seed and step give the same windows, so a run's position in the data is
+    /// its step.
     pub fn batch(&self, seed: u64, step: u64, batch: usize, context: usize) -> Result<Vec<&[u32]>> {
         let span = self.starts(context)?;
         let mut rng = ChaCha8Rng::seed_from_u64(seed);
@@ -98,7 +99,8 @@ mod tests {
     #[test]
     fn batches_depend_on_seed_and_step_only() {
         let corpus = Corpus::new((0..1000).collect(), 0);
-        let starts = |seed, step| corpus.batch(seed, step, 4, 8).unwrap().iter().map(|w| w[0]).collect::<Vec<_>>();
+        let starts =
+            |seed, step| corpus.batch(seed, step, 4, 8).unwrap().iter().map(|w| w[0]).collect::<Vec<_>>();
         assert_eq!(starts(1, 5), starts(1, 5));
         assert_ne!(starts(1, 5), starts(1, 6));
         assert_ne!(starts(1, 5), starts(2, 5));

@@ -32,15 +32,22 @@ const LEFT: f64 = 64.0;
 const RIGHT: f64 = 150.0;
 const TOP: f64 = 32.0;
 const BOTTOM: f64 = 44.0;
-const COLOURS: [&str; 8] = ["#1f77b4", "#d62728", "#2ca02c", "#9467bd", "#ff7f0e", "#17becf", "#8c564b", "#7f7f7f"];
+const COLOURS: [&str; 8] =
+    ["#1f77b4", "#d62728", "#2ca02c", "#9467bd", "#ff7f0e", "#17becf", "#8c564b", "#7f7f7f"];
 
 impl Chart {
     /// The chart as an SVG document.
     pub fn svg(&self) -> String {
         let keep = |p: &(f64, f64)| p.0.is_finite() && p.1.is_finite() && (!self.log || p.1 > 0.0);
         let height = |y: f64| if self.log { y.log10() } else { y };
-        let all: Vec<(f64, f64)> =
-            self.series.iter().flat_map(|s| &s.points).copied().filter(keep).map(|(x, y)| (x, height(y))).collect();
+        let all: Vec<(f64, f64)> = self
+            .series
+            .iter()
+            .flat_map(|s| &s.points)
+            .copied()
+            .filter(keep)
+            .map(|(x, y)| (x, height(y)))
+            .collect();
         let (x0, x1) = bounds(all.iter().map(|p| p.0));
         let (y0, y1) = bounds(all.iter().map(|p| p.1));
         let across = |x: f64| LEFT + (x - x0) / (x1 - x0) * (WIDTH - LEFT - RIGHT);
@@ -50,7 +57,11 @@ impl Chart {
              font-size=\"11\">\n<rect width=\"100%\" height=\"100%\" fill=\"white\"/>\n"
         );
         let mut text = |x: f64, y: f64, anchor: &str, words: &str| {
-            let _ = writeln!(out, "<text x=\"{x:.1}\" y=\"{y:.1}\" text-anchor=\"{anchor}\">{}</text>", escape(words));
+            let _ = writeln!(
+                out,
+                "<text x=\"{x:.1}\" y=\"{y:.1}\" text-anchor=\"{anchor}\">{}</text>",
+                escape(words)
+            );
         };
         text(WIDTH / 2.0, 18.0, "middle", &self.title);
         text((LEFT + WIDTH - RIGHT) / 2.0, HEIGHT - 8.0, "middle", &self.x);
@@ -67,7 +78,10 @@ impl Chart {
         for i in 0..=4 {
             let y = down(y0 + f64::from(i) / 4.0 * (y1 - y0));
             let end = WIDTH - RIGHT;
-            let _ = writeln!(out, "<line x1=\"{LEFT}\" x2=\"{end}\" y1=\"{y:.1}\" y2=\"{y:.1}\" stroke=\"#ddd\"/>");
+            let _ = writeln!(
+                out,
+                "<line x1=\"{LEFT}\" x2=\"{end}\" y1=\"{y:.1}\" y2=\"{y:.1}\" stroke=\"#ddd\"/>"
+            );
         }
         for (i, series) in self.series.iter().enumerate() {
             let colour = COLOURS[i % COLOURS.len()];
@@ -78,10 +92,16 @@ impl Chart {
                 .map(|&(x, y)| format!("{:.1},{:.1}", across(x), down(height(y))))
                 .collect();
             let line = points.join(" ");
-            let _ =
-                writeln!(out, "<polyline points=\"{line}\" fill=\"none\" stroke=\"{colour}\" stroke-width=\"1.5\"/>");
+            let _ = writeln!(
+                out,
+                "<polyline points=\"{line}\" fill=\"none\" stroke=\"{colour}\" stroke-width=\"1.5\"/>"
+            );
             let (x, y) = (WIDTH - RIGHT + 8.0, TOP + 16.0 * i as f64);
-            let _ = writeln!(out, "<rect x=\"{x}\" y=\"{:.1}\" width=\"12\" height=\"3\" fill=\"{colour}\"/>", y - 1.0);
+            let _ = writeln!(
+                out,
+                "<rect x=\"{x}\" y=\"{:.1}\" width=\"12\" height=\"3\" fill=\"{colour}\"/>",
+                y - 1.0
+            );
         }
         out.push_str("</svg>\n");
         out

@@ -85,18 +85,24 @@ mod tests {
         let step = |descent: &mut Descent, params: &mut Vec<HostParam>, loss: f64, slope: f32, at| {
             descent.step(&optimiser, (loss, vec![vec![slope; 2]]), 1.0, 0.1, at, params)
         };
-        let Ok(Outcome::Moved { rate, .. }) = step(&mut descent, &mut params, 1.0, 1.0, 1) else { panic!("undone") };
+        let Ok(Outcome::Moved { rate, .. }) = step(&mut descent, &mut params, 1.0, 1.0, 1) else {
+            panic!("undone")
+        };
         assert_eq!(rate, 0.1);
         let moved = params.clone();
         assert_ne!(moved, start);
         for (loss, slope) in [(f64::NAN, 1.0), (1.0, f32::NAN), (1.0, f32::INFINITY)] {
-            let Ok(Outcome::Undone(note)) = step(&mut descent, &mut params, loss, slope, 2) else { panic!("moved") };
+            let Ok(Outcome::Undone(note)) = step(&mut descent, &mut params, loss, slope, 2) else {
+                panic!("moved")
+            };
             assert!(note.contains("undone"), "{note}");
         }
         // Once taken back there is nothing more to take back; the rate goes on falling.
         assert_eq!(params, start);
         assert_eq!(descent.factor, 0.125);
-        let Ok(Outcome::Moved { rate, .. }) = step(&mut descent, &mut params, 1.0, 1.0, 5) else { panic!("undone") };
+        let Ok(Outcome::Moved { rate, .. }) = step(&mut descent, &mut params, 1.0, 1.0, 5) else {
+            panic!("undone")
+        };
         assert_eq!(rate, 0.0125);
         for _ in 0..8 {
             assert!(matches!(step(&mut descent, &mut params, f64::INFINITY, 1.0, 6), Ok(Outcome::Undone(_))));

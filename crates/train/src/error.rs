@@ -64,7 +64,9 @@ pub enum Error {
         context: usize,
     },
     /// A token id outside the model's vocabulary: the tokenizer belongs to another model.
-    #[error("token id {token} is outside the model's vocabulary of {vocab}: the tokenizer belongs to another model")]
+    #[error(
+        "token id {token} is outside the model's vocabulary of {vocab}: the tokenizer belongs to another model"
+    )]
     Vocabulary {
         /// The id.
         token: u32,

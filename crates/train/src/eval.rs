@@ -17,14 +17,16 @@ pub fn nats_per_token(model: &Transformer, corpus: &Corpus, count: usize) -> Res
     observe(model, corpus, count, &mut Probe::off())
 }
 
-/// Mean distance, one minus the cosine, of mean-pooled sentence vectors from those of another model.
+/// Mean distance, one minus the cosine, of mean-pooled sentence vectors from those of another
+/// model.
 pub fn distance(teacher: &Transformer, model: &Transformer, corpus: &Corpus, count: usize) -> Result<f64> {
     let arch = model.arch();
     let sentences = corpus.windows(count, arch.shape.context)?;
     let mut sum = 0.0;
     for batch in sentences.chunks(BATCH) {
         let (ids, keep) = padded(arch, batch, &model.device())?;
-        let [wanted, found] = [teacher, model].map(|m| m.sentence(ids.clone(), keep.clone(), &mut Probe::off()));
+        let [wanted, found] =
+            [teacher, model].map(|m| m.sentence(ids.clone(), keep.clone(), &mut Probe::off()));
         sum += scalar(&cosine_distance(wanted, found)) * batch.len() as f64;
     }
     Ok(sum / sentences.len() as f64)

@@ -20,9 +20,15 @@ pub struct Sampling {
     pub seed: u64,
 }
 
-/// Continues `prompt` by at most `count` tokens, stopping at a token of `stop`; returns the new tokens. The
-/// model sees the last `context` tokens.
-pub fn generate(model: &Transformer, prompt: &[u32], count: usize, stop: &[u32], how: Sampling) -> Result<Vec<u32>> {
+/// Continues `prompt` by at most `count` tokens, stopping at a token of `stop`; returns the new
+/// tokens. The model sees the last `context` tokens.
+pub fn generate(
+    model: &Transformer,
+    prompt: &[u32],
+    count: usize,
+    stop: &[u32],
+    how: Sampling,
+) -> Result<Vec<u32>> {
     if prompt.is_empty() {
         return Err(Error::config("prompt", "empty", "at least one token"));
     }
@@ -75,9 +81,14 @@ mod tests {
         let logits = [0.0, 2f64.ln(), 4f64.ln(), -50.0];
         let how = |temperature, top_k| Sampling { temperature, top_k, vocab: 4, seed: 0 };
         assert_eq!(sample(&logits, how(0.0, 0), 0.999), 2);
-        let share =
-            |k, token| (0..7000).filter(|i| sample(&logits, how(1.0, k), f64::from(*i) / 7000.0) == token).count();
-        assert!(share(0, 2).abs_diff(4000) < 3 && share(0, 1).abs_diff(2000) < 3 && share(0, 0).abs_diff(1000) < 3);
+        let share = |k, token| {
+            (0..7000).filter(|i| sample(&logits, how(1.0, k), f64::from(*i) / 7000.0) == token).count()
+        };
+        assert!(
+            share(0, 2).abs_diff(4000) < 3
+                && share(0, 1).abs_diff(2000) < 3
+                && share(0, 0).abs_diff(1000) < 3
+        );
         assert_eq!(share(1, 2), 7000);
     }
 }

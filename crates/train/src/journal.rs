@@ -103,7 +103,14 @@ mod tests {
     fn step(step: usize, loss: f64) -> Event {
         let stats = StepStats { step, loss, range_loss: 0.0, norm: 1.0, rate: 1e-3 };
         let run = "r".to_owned();
-        Event::Step(Progress { run, stats, steps: 9, tokens_per_second: 1.0, seconds_left: 1.0, held_out: None })
+        Event::Step(Progress {
+            run,
+            stats,
+            steps: 9,
+            tokens_per_second: 1.0,
+            seconds_left: 1.0,
+            held_out: None,
+        })
     }
 
     #[test]
@@ -118,7 +125,8 @@ mod tests {
         std::fs::write(&path, &torn).unwrap();
         assert_eq!(steps(&path).unwrap().len(), 3);
         append(&path, &step(2, 1.5)).unwrap();
-        let read: Vec<(usize, f64)> = steps(&path).unwrap().iter().map(|p| (p.stats.step, p.stats.loss)).collect();
+        let read: Vec<(usize, f64)> =
+            steps(&path).unwrap().iter().map(|p| (p.stats.step, p.stats.loss)).collect();
         assert_eq!(read, [(1, 3.0), (2, 1.5)]);
         assert_eq!(std::fs::read_to_string(&path).unwrap().lines().count(), 6);
         std::fs::remove_file(&path).unwrap();

@@ -119,7 +119,8 @@ impl Norm {
     }
 }
 
-/// Mean of the kept rows of every sentence: `[batch * rows, width]` and `[batch, rows]` to `[batch, width]`.
+/// Mean of the kept rows of every sentence: `[batch * rows, width]` and `[batch, rows]` to
+/// `[batch, width]`.
 pub(crate) fn pooled(hidden: Tensor<2>, keep: Tensor<2>) -> Tensor<2> {
     let [batch, rows] = keep.dims();
     let width = hidden.dims()[1];

@@ -149,7 +149,8 @@ impl Learned {
             };
             for array in at..at + count {
                 let name = &self.arrays[array].name;
-                for (kind, side) in [("first", &mut self.moments.first), ("second", &mut self.moments.second)] {
+                for (kind, side) in [("first", &mut self.moments.first), ("second", &mut self.moments.second)]
+                {
                     if let Some(found) = find(&format!("{kind}/{name}")) {
                         side[array] = found;
                     }
@@ -213,12 +214,14 @@ mod tests {
             params[0].data.iter().zip(&factors).map(|(w, g)| f64::from(*w) * f64::from(*g)).sum()
         };
         let grads = learned.gradients(vec![factors.clone()]);
-        for array in 0..2 {
-            for i in 0..learned.arrays[array].data.len() {
+        assert_eq!(grads.len(), 2);
+        for (array, grads) in grads.iter().enumerate() {
+            assert_eq!(grads.len(), learned.arrays[array].data.len());
+            for (i, gradient) in grads.iter().enumerate() {
                 let mut moved = learned.clone();
                 moved.arrays[array].data[i] += 0.5;
                 let slope = (loss(&moved) - loss(&learned)) / 0.5;
-                assert!((slope - f64::from(grads[array][i])).abs() < 1e-5, "{slope} against {}", grads[array][i]);
+                assert!((slope - f64::from(*gradient)).abs() < 1e-5, "{slope} against {gradient}");
             }
         }
     }

@@ -12,7 +12,11 @@ use crate::transformer::{check_tokens, token_tensor};
 
 /// Splits windows of `context + 1` tokens into inputs `[batch, context]` and `batch * context` next
 /// tokens.
-pub fn inputs_and_targets(arch: &Arch, windows: &[&[u32]], device: &Device) -> Result<(Tensor<2, Int>, Vec<u32>)> {
+pub fn inputs_and_targets(
+    arch: &Arch,
+    windows: &[&[u32]],
+    device: &Device,
+) -> Result<(Tensor<2, Int>, Vec<u32>)> {
     let inputs: Vec<u32> = windows.iter().flat_map(|w| &w[..w.len() - 1]).copied().collect();
     let targets: Vec<u32> = windows.iter().flat_map(|w| &w[1..]).copied().collect();
     check_tokens(arch, &targets)?;
@@ -31,7 +35,8 @@ pub fn padded(arch: &Arch, sentences: &[&[u32]], device: &Device) -> Result<(Ten
     Ok((token_tensor(arch, &ids, sentences.len(), device)?, Tensor::from_data(keep, (device, DType::F32))))
 }
 
-/// One minus the cosine of every row with its counterpart, averaged. The wanted rows are on the plain device.
+/// One minus the cosine of every row with its counterpart, averaged. The wanted rows are on the
+/// plain device.
 pub fn cosine_distance(wanted: Tensor<2>, found: Tensor<2>) -> Tensor<1> {
     let size = |x: &Tensor<2>| x.clone().mul(x.clone()).sum_dim(1).clamp_min(1e-24).sqrt();
     let unit = wanted.clone().div(size(&wanted));
@@ -48,7 +53,8 @@ pub fn cross_entropy(logits: Tensor<3>, targets: Vec<u32>) -> Tensor<1> {
         return fused::cross_entropy(logits, Arc::new(targets));
     }
     let ids: Vec<i64> = targets.into_iter().map(i64::from).collect();
-    let ids = Tensor::<2, Int>::from_data(TensorData::new(ids, [batch * rows, 1]), (&logits.device(), DType::I64));
+    let ids =
+        Tensor::<2, Int>::from_data(TensorData::new(ids, [batch * rows, 1]), (&logits.device(), DType::I64));
     log_softmax(logits, 1).gather(1, ids).mean().neg()
 }
 
@@ -64,8 +70,13 @@ pub fn divergence(teacher: Tensor<3>, student: Tensor<3>, temperature: f64) -> T
 }
 
 /// Mean squared error of each pair over the mean square of the wanted one, averaged over the pairs.
-/// The wanted tensors are on the plain device, and so is `keep`, which is 0 for rows that do not count.
-pub fn relative_error(wanted: Vec<Tensor<2>>, found: Vec<Tensor<2>>, keep: Option<&Tensor<2>>) -> Option<Tensor<1>> {
+/// The wanted tensors are on the plain device, and so is `keep`, which is 0 for rows that do not
+/// count.
+pub fn relative_error(
+    wanted: Vec<Tensor<2>>,
+    found: Vec<Tensor<2>>,
+    keep: Option<&Tensor<2>>,
+) -> Option<Tensor<1>> {
     let count = wanted.len().max(1) as f64;
     let column = keep.map(|keep| keep.clone().reshape([keep.dims()[0] * keep.dims()[1], 1]));
     let errors = wanted.into_iter().zip(found).map(|(wanted, found)| {

@@ -68,7 +68,8 @@ impl AdamW {
     /// Refuses constants outside their domain.
     pub fn check(&self, params: &[HostParam]) -> Result<()> {
         // Models without biases have the default group all the same.
-        let known = |name: &str| ["bias", "gain"].contains(&name) || params.iter().any(|p| p.name.contains(name));
+        let known =
+            |name: &str| ["bias", "gain"].contains(&name) || params.iter().any(|p| p.name.contains(name));
         if let Some(name) = self.groups.iter().flat_map(|g| &g.names).find(|name| !known(name)) {
             return Err(Error::config("name in a group", name, "part of the name of a tensor of the model"));
         }
@@ -87,7 +88,14 @@ impl AdamW {
     }
 
     /// One update of all arrays. `step` counts from 1.
-    pub fn update(&self, params: &mut [HostParam], state: &mut Moments, grads: &[Vec<f32>], rate: f64, step: usize) {
+    pub fn update(
+        &self,
+        params: &mut [HostParam],
+        state: &mut Moments,
+        grads: &[Vec<f32>],
+        rate: f64,
+        step: usize,
+    ) {
         let correction1 = 1.0 - self.beta1.powf(step as f64);
         let correction2 = 1.0 - self.beta2.powf(step as f64);
         let moments = state.first.iter_mut().zip(&mut state.second);
@@ -214,11 +222,14 @@ mod tests {
     #[test]
     fn query_and_key_projections_learn_at_their_own_rate() {
         let names = ["attn.q.weight", "attn.k.bias", "attn.v.weight", "ffn.up.weight"];
-        let mut params: Vec<HostParam> = names.iter().map(|n| param(&format!("layers.0.{n}"), vec![1.0])).collect();
+        let mut params: Vec<HostParam> =
+            names.iter().map(|n| param(&format!("layers.0.{n}"), vec![1.0])).collect();
         let mut state = Moments::new(&params);
         let optimiser = AdamW { weight_decay: 0.5, ..AdamW::default() }.with_query_key_rate(4.0);
-        let all: Vec<HostParam> =
-            ["q.weight", "q.bias", "k.weight", "k.bias"].iter().map(|n| param(&format!("attn.{n}"), vec![])).collect();
+        let all: Vec<HostParam> = ["q.weight", "q.bias", "k.weight", "k.bias"]
+            .iter()
+            .map(|n| param(&format!("attn.{n}"), vec![]))
+            .collect();
         optimiser.check(&all).unwrap();
         // A group for tensors that the model does not have would do nothing, silently.
         let error = optimiser.check(&params[2..]).unwrap_err().to_string();

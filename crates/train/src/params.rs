@@ -54,7 +54,8 @@ pub fn push<M: Module>(module: M, params: &[HostParam]) -> Result<M> {
 pub fn align(wanted: &[HostParam], mut found: Vec<HostParam>) -> Result<Vec<HostParam>> {
     let mut out = Vec::with_capacity(wanted.len());
     for want in wanted {
-        let missing = || Error::Shape { name: want.name.clone(), expected: want.shape.clone(), found: Vec::new() };
+        let missing =
+            || Error::Shape { name: want.name.clone(), expected: want.shape.clone(), found: Vec::new() };
         let at = found.iter().position(|p| p.name == want.name).ok_or_else(missing)?;
         let mut param = found.swap_remove(at);
         if param.shape != want.shape {

@@ -156,12 +156,20 @@ mod tests {
     #[test]
     fn hand_computed_values() {
         let (x, ones) = ([2.0, 1.0, 0.0, -1.0], [1.0; 4]);
-        close(&weights(op(4, 0.0, Form::Sum, 0.0), &x, &ones), &[16.0 / 18.0, 1.0 / 18.0, 0.0, 1.0 / 18.0], 1e-15);
+        close(
+            &weights(op(4, 0.0, Form::Sum, 0.0), &x, &ones),
+            &[16.0 / 18.0, 1.0 / 18.0, 0.0, 1.0 / 18.0],
+            1e-15,
+        );
         close(&weights(op(4, 0.0, Form::Sum, 1e-3), &x, &ones)[..1], &[16.0 / 18.001], 1e-15);
         let masked = weights(op(4, 0.0, Form::Sum, 0.0), &x, &[1.0, 0.0, 1.0, 1.0]);
         close(&masked, &[16.0 / 17.0, 0.0, 0.0, 1.0 / 17.0], 1e-15);
         // (x + 1)^2 = 9, 4, 1, 0
-        close(&weights(op(2, 1.0, Form::Sum, 0.0), &x, &ones), &[9.0 / 14.0, 4.0 / 14.0, 1.0 / 14.0, 0.0], 1e-15);
+        close(
+            &weights(op(2, 1.0, Form::Sum, 0.0), &x, &ones),
+            &[9.0 / 14.0, 4.0 / 14.0, 1.0 / 14.0, 0.0],
+            1e-15,
+        );
     }
 
     #[test]

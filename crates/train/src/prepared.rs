@@ -134,7 +134,10 @@ impl Prepared {
         }
         let mut trainer = trainer.in_folder(&folder, resume)?;
         trainer.run(&self.train, &self.held_out, report)?;
-        Ok((arch, trainer.params().iter().map(|p| HostParam::new(&p.name, &p.shape, p.data.clone())).collect()))
+        Ok((
+            arch,
+            trainer.params().iter().map(|p| HostParam::new(&p.name, &p.shape, p.data.clone())).collect(),
+        ))
     }
 
     fn teacher(&self, teacher: &Teacher, before: &Weighed, device: &Device) -> Result<Transformer> {
@@ -168,7 +171,10 @@ impl Prepared {
         let frozen = match trained.0.shape.attention {
             cipherlm_model::Attention::PowerSoftmax { .. } if !trained.0.frozen() => {
                 let stage = self.run.stages.iter().find_map(|s| s.freeze);
-                self.freeze(trained, stage.unwrap_or(Freeze { spread: 96.0, windows: e.calibration_windows }))?
+                self.freeze(
+                    trained,
+                    stage.unwrap_or(Freeze { spread: 96.0, windows: e.calibration_windows }),
+                )?
             }
             _ => trained.clone(),
         };
@@ -193,8 +199,12 @@ impl Prepared {
         for (key, value) in &self.run.about {
             model.set_provenance(key.as_str(), value.as_str());
         }
-        let steps: Vec<String> =
-            self.run.stages.iter().map(|s| format!("{} {} (seed {})", s.name, s.train.steps, s.train.seed)).collect();
+        let steps: Vec<String> = self
+            .run
+            .stages
+            .iter()
+            .map(|s| format!("{} {} (seed {})", s.name, s.train.steps, s.train.seed))
+            .collect();
         model.set_provenance("steps", steps.join(", "));
         Ok(Shipped { model, comparison, nats })
     }
@@ -203,7 +213,9 @@ impl Prepared {
     pub fn newest(&self) -> Result<Weighed> {
         for stage in self.run.stages.iter().rev() {
             let folder = self.run.stage_folder(stage);
-            if let Some(path) = [LAST, PREVIOUS].map(|name| folder.join(name)).into_iter().find(|p| p.exists()) {
+            if let Some(path) =
+                [LAST, PREVIOUS].map(|name| folder.join(name)).into_iter().find(|p| p.exists())
+            {
                 return read_weights(&path);
             }
         }
@@ -250,7 +262,11 @@ pub fn convert((arch, params): &Weighed, attention: cipherlm_model::Attention) -
     let new = arch.with_attention(attention);
     new.check()?;
     if new.frozen() && !arch.frozen() {
-        return Err(Error::config("attention.eps", "frozen", "absolute or relative: `freeze` makes the frozen ones"));
+        return Err(Error::config(
+            "attention.eps",
+            "frozen",
+            "absolute or relative: `freeze` makes the frozen ones",
+        ));
     }
     let kept = params.iter().filter(|p| p.trained || new.frozen()).cloned().collect();
     Ok((new, kept))
@@ -259,7 +275,8 @@ pub fn convert((arch, params): &Weighed, attention: cipherlm_model::Attention) -
 /// Shape and weights that a run begins with.
 fn start(run: &Run) -> Result<Weighed> {
     let Some(path) = &run.start else {
-        let arch = run.model.clone().ok_or_else(|| Error::config("model", "absent", "a shape, or a `start`"))?;
+        let arch =
+            run.model.clone().ok_or_else(|| Error::config("model", "absent", "a shape, or a `start`"))?;
         let seed = run.stages.first().map_or(0, |s| s.train.seed);
         let params = pull(&Transformer::new(&arch, seed, &Device::flex(), DType::F32)?);
         return Ok((arch, params));
@@ -268,7 +285,8 @@ fn start(run: &Run) -> Result<Weighed> {
     let Some(wanted) = &run.model else { return Ok(read) };
     let found = differences(&json(&read.0.shape), &json(&wanted.shape), &["attention"]);
     if !found.is_empty() {
-        let reason = format!("it holds a model of another shape than the run's `model`: {}", found.join("; "));
+        let reason =
+            format!("it holds a model of another shape than the run's `model`: {}", found.join("; "));
         return Err(Error::Corrupt {
             path: path.into(),
             reason,

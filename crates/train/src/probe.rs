@@ -216,7 +216,9 @@ impl Probe {
             Site::Hidden => limits.hidden.is_some(),
         };
         let replaced = |p: &Polynomials| p.series.keys().any(|(s, _)| *s == site);
-        self.observe || self.limits.as_ref().is_some_and(limited) || self.polynomials.as_ref().is_some_and(replaced)
+        self.observe
+            || self.limits.as_ref().is_some_and(limited)
+            || self.polynomials.as_ref().is_some_and(replaced)
     }
 
     /// The accumulated range loss, a tensor of shape `[1]`; `None` if nothing was penalised.
@@ -341,7 +343,11 @@ mod tests {
         }
         for (at, (site, _)) in magnitudes.iter().chain(&logarithms).enumerate() {
             for (other, (_, limits)) in magnitudes.iter().chain(&logarithms).enumerate() {
-                assert_eq!(penalty(*site, *limits, 100.0).is_some(), at == other, "{site:?} under {limits:?}");
+                assert_eq!(
+                    penalty(*site, *limits, 100.0).is_some(),
+                    at == other,
+                    "{site:?} under {limits:?}"
+                );
                 assert_eq!(Probe::penalise(*limits).wants(*site), at == other, "{site:?} under {limits:?}");
             }
         }
@@ -367,7 +373,8 @@ mod tests {
 
     #[test]
     fn nan_is_observed_as_nan() {
-        let x = Tensor::<1>::from_data(TensorData::new(vec![1.0, f64::NAN], [2]), (&Device::flex(), DType::F64));
+        let x =
+            Tensor::<1>::from_data(TensorData::new(vec![1.0, f64::NAN], [2]), (&Device::flex(), DType::F64));
         let mut probe = Probe::observe();
         probe.watch(Site::Hidden, 0, &x);
         probe.watch(Site::Hidden, 0, &Tensor::<1>::full_like(&x, 3.0));

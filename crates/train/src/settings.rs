@@ -120,7 +120,9 @@ impl TrainConfig {
     }
 
     pub(crate) fn check(&self, params: &[HostParam]) -> Result<()> {
-        for (field, value) in [("batch", self.batch), ("accumulation", self.accumulation), ("steps", self.steps)] {
+        for (field, value) in
+            [("batch", self.batch), ("accumulation", self.accumulation), ("steps", self.steps)]
+        {
             if value == 0 {
                 return Err(Error::config(field, value, "at least 1"));
             }
@@ -146,7 +148,11 @@ impl Learn {
         if self.rank == Some(0) {
             return Err(Error::config("rank", 0, "at least 1"));
         }
-        match self.tensors.iter().find(|part| !params.iter().any(|p| p.trained && p.name.contains(part.as_str()))) {
+        match self
+            .tensors
+            .iter()
+            .find(|part| !params.iter().any(|p| p.trained && p.name.contains(part.as_str())))
+        {
             Some(part) => Err(Error::config("tensors", part, "part of the name of a tensor of the model")),
             None => Ok(()),
         }

@@ -100,11 +100,15 @@ pub fn arc(path: &Path) -> Result<Vec<Question>> {
     json_lines(path)?
         .iter()
         .map(|line| {
-            let choices = line.get("choices").and_then(Value::as_array).ok_or_else(|| bad(path, "choices", ""))?;
+            let choices =
+                line.get("choices").and_then(Value::as_array).ok_or_else(|| bad(path, "choices", ""))?;
             let answer = line.get("answer").and_then(Value::as_u64).ok_or_else(|| bad(path, "answer", ""))?;
             Ok(Question {
                 contexts: vec![format!("Question: {}\nAnswer:", text(path, line, "question")?)],
-                continuations: choices.iter().map(|c| format!(" {}", c.as_str().unwrap_or_default())).collect(),
+                continuations: choices
+                    .iter()
+                    .map(|c| format!(" {}", c.as_str().unwrap_or_default()))
+                    .collect(),
                 answer: answer as usize,
             })
         })
@@ -113,7 +117,12 @@ pub fn arc(path: &Path) -> Result<Vec<Question>> {
 
 /// Scores questions by likelihood; `shots` of them (the last ones, which are not scored) stand in
 /// front as examples.
-pub fn choose(model: &Transformer, tokenizer: &Tokenizer, questions: &[Question], shots: usize) -> Result<Score> {
+pub fn choose(
+    model: &Transformer,
+    tokenizer: &Tokenizer,
+    questions: &[Question],
+    shots: usize,
+) -> Result<Score> {
     let (scored, examples) = questions.split_at(questions.len().saturating_sub(shots));
     let front: String = examples.iter().map(|q| format!("{}\n\n", q.solved())).collect();
     let (mut right, mut right_normalised, mut chance) = (0usize, 0usize, 0.0);
@@ -139,7 +148,12 @@ pub fn choose(model: &Transformer, tokenizer: &Tokenizer, questions: &[Question]
 
 /// LAMBADA: share of passages whose last word is the greedy continuation, and perplexity of that
 /// word.
-pub fn lambada(model: &Transformer, tokenizer: &Tokenizer, path: &Path, limit: usize) -> Result<(Score, f64)> {
+pub fn lambada(
+    model: &Transformer,
+    tokenizer: &Tokenizer,
+    path: &Path,
+    limit: usize,
+) -> Result<(Score, f64)> {
     let lines = json_lines(path)?;
     let (mut right, mut nats, mut count) = (0usize, 0.0, 0usize);
     for line in lines.iter().take(limit) {
@@ -157,7 +171,9 @@ pub fn lambada(model: &Transformer, tokenizer: &Tokenizer, path: &Path, limit: u
 
 impl Question {
     fn choice(&self, choice: usize) -> (&str, &str) {
-        let pick = |list: &'_ [String], i: usize| -> usize { if list.len() == 1 { 0 } else { i.min(list.len() - 1) } };
+        let pick = |list: &'_ [String], i: usize| -> usize {
+            if list.len() == 1 { 0 } else { i.min(list.len() - 1) }
+        };
         (&self.contexts[pick(&self.contexts, choice)], &self.continuations[pick(&self.continuations, choice)])
     }
 
@@ -174,7 +190,10 @@ fn json_lines(path: &Path) -> Result<Vec<Value>> {
 }
 
 fn text(path: &Path, line: &Value, field: &'static str) -> Result<String> {
-    line.get(field).and_then(Value::as_str).map(str::to_owned).ok_or_else(|| bad(path, field, &line.to_string()))
+    line.get(field)
+        .and_then(Value::as_str)
+        .map(str::to_owned)
+        .ok_or_else(|| bad(path, field, &line.to_string()))
 }
 
 fn bad(path: &Path, field: &str, found: &str) -> Error {
@@ -193,13 +212,16 @@ mod tests {
     #[test]
     fn significance_needs_the_interval_above_chance() {
         let near = Score::new(52, 50, 100, 50.0);
-        assert!((near.accuracy - 0.52).abs() < 1e-12 && (near.chance - 0.5).abs() < 1e-12 && !near.significant());
+        assert!(
+            (near.accuracy - 0.52).abs() < 1e-12 && (near.chance - 0.5).abs() < 1e-12 && !near.significant()
+        );
         assert!(Score::new(700, 700, 1000, 500.0).significant());
     }
 
     #[test]
     fn each_choice_has_its_own_text() {
-        let q = Question { contexts: vec!["a ".into(), "b ".into()], continuations: vec!["x".into()], answer: 1 };
+        let q =
+            Question { contexts: vec!["a ".into(), "b ".into()], continuations: vec!["x".into()], answer: 1 };
         assert_eq!((q.choice(0), q.solved()), (("a ", "x"), "b x".into()));
     }
 }

@@ -39,7 +39,9 @@ impl Data {
     pub fn read(&self) -> Result<(String, String)> {
         Ok(match self {
             Self::Files { train, held_out } => (read_text(train)?, read_text(held_out)?),
-            Self::Generated { seed, stories: count } => (stories(*seed, *count), stories(seed + 1, count / 10 + 1)),
+            Self::Generated { seed, stories: count } => {
+                (stories(*seed, *count), stories(seed + 1, count / 10 + 1))
+            }
         })
     }
 }
@@ -73,7 +75,8 @@ pub(crate) fn decode(path: &Path, bytes: Vec<u8>) -> Result<String> {
     if bytes.starts_with(&[0xff, 0xfe]) || bytes.starts_with(&[0xfe, 0xff]) {
         return Err(refuse("it begins with the byte-order mark of UTF-16".into()));
     }
-    let text = String::from_utf8(bytes).map_err(|e| refuse(format!("it is not UTF-8: {}", e.utf8_error())))?;
+    let text =
+        String::from_utf8(bytes).map_err(|e| refuse(format!("it is not UTF-8: {}", e.utf8_error())))?;
     Ok(text.strip_prefix('\u{feff}').map_or(text.clone(), str::to_owned))
 }
 

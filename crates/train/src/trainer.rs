@@ -15,7 +15,9 @@ use crate::eval;
 use crate::heap;
 use crate::journal::{Event, Note, Progress, StepStats, append};
 use crate::learned::Learned;
-use crate::loss::{cosine_distance, cross_entropy, divergence, inputs_and_targets, padded, relative_error, scalar};
+use crate::loss::{
+    cosine_distance, cross_entropy, divergence, inputs_and_targets, padded, relative_error, scalar,
+};
 use crate::params::{HostParam, align, gradients, pull, push};
 use crate::probe::{Polynomials, Probe};
 use crate::settings::{Distil, FREE, TrainConfig};
@@ -110,7 +112,8 @@ impl Trainer {
         }
         if distil.hidden > 0.0 && (other.layers, other.d_model) != (own.layers, own.d_model) {
             let found = format!("{} layers of {}", other.layers, other.d_model);
-            let expected = format!("the student's {} of {}, for hidden states to compare", own.layers, own.d_model);
+            let expected =
+                format!("the student's {} of {}, for hidden states to compare", own.layers, own.d_model);
             return Err(Error::config("teacher", found, expected));
         }
         distil.check()?;
@@ -244,7 +247,9 @@ impl Trainer {
         let moments = &learned.moments;
         for (kind, moments) in [("first", &moments.first), ("second", &moments.second)] {
             let arrays = learned.arrays.iter().zip(moments);
-            tensors.extend(arrays.map(|(a, m)| HostParam::new(format!("{kind}/{}", a.name), &a.shape, m.clone())));
+            tensors.extend(
+                arrays.map(|(a, m)| HostParam::new(format!("{kind}/{}", a.name), &a.shape, m.clone())),
+            );
         }
         let number = |x: Option<f64>| x.map(|x| x.to_bits().to_string()).unwrap_or_default();
         let s = &self.state;
@@ -272,7 +277,8 @@ impl Trainer {
         let t = &self.train;
         let (step, rate) = (self.state.step + 1, t.schedule.rate(self.state.step, t.steps));
         let total = loss + range_loss;
-        let outcome = self.descent.step(&t.optimiser, (total, grads), t.clip, rate, step, &mut self.params)?;
+        let outcome =
+            self.descent.step(&t.optimiser, (total, grads), t.clip, rate, step, &mut self.params)?;
         self.model = push(self.model.clone(), &self.params)?;
         self.state.step = step;
         match outcome {
@@ -363,7 +369,9 @@ impl Trainer {
     fn evaluate(&self, held_out: &Corpus) -> Result<f64> {
         let count = self.train.evaluate_windows;
         match &self.teacher {
-            Some((teacher, _)) if !self.arch.causal() => eval::distance(teacher, &self.valid(), held_out, count),
+            Some((teacher, _)) if !self.arch.causal() => {
+                eval::distance(teacher, &self.valid(), held_out, count)
+            }
             _ => eval::nats_per_token(&self.valid(), held_out, count),
         }
     }
@@ -399,7 +407,8 @@ impl Trainer {
 
     /// What the run learns from beside the text.
     fn lesson(&self) -> String {
-        let teacher = self.teacher.as_ref().map(|(teacher, how)| hash_params(&pull(teacher), &json(how).to_string()));
+        let teacher =
+            self.teacher.as_ref().map(|(teacher, how)| hash_params(&pull(teacher), &json(how).to_string()));
         let polynomials = if self.polynomials.is_some() { "polynomials" } else { "exact functions" };
         format!("{}, {polynomials}", teacher.map_or("no teacher".into(), |hash| format!("teacher {hash}")))
     }

@@ -56,7 +56,8 @@ impl Transformer {
         let (v, d) = (shape.vocab, shape.d_model);
         let mut rng = ChaCha8Rng::seed_from_u64(seed);
         let mut init = Init { device, dtype, rng: &mut rng };
-        let spread = if shape.tied_head || shape.kind != Kind::Decoder { 1.0 / (d as f64).sqrt() } else { 0.02 };
+        let spread =
+            if shape.tied_head || shape.kind != Kind::Decoder { 1.0 / (d as f64).sqrt() } else { 0.02 };
         let tokens = init.normal([v, d], spread);
         let positions = shape.positions.then(|| init.normal([shape.context, d], 0.02));
         let layers = (0..shape.layers).map(|_| Block::new(arch, &mut init)).collect();
@@ -67,7 +68,9 @@ impl Transformer {
         let mut rng = ChaCha8Rng::seed_from_u64(seed ^ 0x636c_6173);
         let mut init = Init { device, dtype, rng: &mut rng };
         let (pool, classifier) = match shape.kind {
-            Kind::Encoder { classes } => (Some(init.dense(d, d, true, 1.0)), Some(init.dense(d, classes, true, 1.0))),
+            Kind::Encoder { classes } => {
+                (Some(init.dense(d, d, true, 1.0)), Some(init.dense(d, classes, true, 1.0)))
+            }
             Kind::Decoder | Kind::Embedder { .. } => (None, None),
         };
         let embed = Embed { tokens, positions, norm };

@@ -35,7 +35,8 @@ fn corpus() -> Corpus {
 fn teacher(corpus: &Corpus) -> Weighed {
     let arch = Arch::new(decoder(20, 24, 2, 32, 2, Attention::Softmax));
     let settings = TrainConfig::new(1, 16, 150, 4e-3);
-    let mut trainer = Trainer::new("teacher", arch.clone(), settings, None, &cipherlm_train::Device::flex()).unwrap();
+    let mut trainer =
+        Trainer::new("teacher", arch.clone(), settings, None, &cipherlm_train::Device::flex()).unwrap();
     for _ in 0..150 {
         trainer.step(corpus).unwrap();
     }
@@ -103,14 +104,19 @@ fn layers_learn_what_the_old_operator_did_and_an_interrupted_stage_goes_on() {
         }));
         assert!(stopped.is_err());
     }
-    assert!(run(&local(), &teacher, &corpus, &place, true).0 == whole, "the interrupted stage ends otherwise");
+    assert!(
+        run(&local(), &teacher, &corpus, &place, true).0 == whole,
+        "the interrupted stage ends otherwise"
+    );
     // Finished: nothing is learned again, and without --resume nothing is overwritten.
     let (again, losses) = run(&local(), &teacher, &corpus, &place, true);
     assert!(again == whole && losses.is_empty());
-    let error = match_layers("s", &local(), &teacher, student(), &corpus, &place, false, &mut |_| {}).unwrap_err();
+    let error =
+        match_layers("s", &local(), &teacher, student(), &corpus, &place, false, &mut |_| {}).unwrap_err();
     assert!(matches!(error, Error::Occupied { .. }), "{error}");
     let other = Local { steps: 50, ..local() };
-    let error = match_layers("s", &other, &teacher, student(), &corpus, &place, true, &mut |_| {}).unwrap_err();
+    let error =
+        match_layers("s", &other, &teacher, student(), &corpus, &place, true, &mut |_| {}).unwrap_err();
     assert!(error.to_string().contains("steps 40, now 50"), "{error}");
 }
 
@@ -121,7 +127,12 @@ fn states_of_another_teacher_or_text_are_made_again() {
     let states = |name: &str| folder.0.join(name).join("states/layer-0.safetensors");
     let fresh = run(&local(), &teacher, &corpus, &folder.0.join("fresh"), false).0;
     let mut other = teacher.clone();
-    other.1.iter_mut().filter(|p| p.name.contains("attn.v")).flat_map(|p| &mut p.data).for_each(|x| *x *= -1.5);
+    other
+        .1
+        .iter_mut()
+        .filter(|p| p.name.contains("attn.v"))
+        .flat_map(|p| &mut p.data)
+        .for_each(|x| *x *= -1.5);
     run(&local(), &other, &corpus, &folder.0.join("reused"), false);
     // The cache of the other teacher, and one that a crash damaged, under the name that this run
     // looks for.
@@ -129,8 +140,10 @@ fn states_of_another_teacher_or_text_are_made_again() {
         let place = folder.0.join(format!("place-{damage}"));
         std::fs::create_dir_all(place.join("states")).unwrap();
         for layer in 0..2 {
-            let from =
-                folder.0.join(format!("{}/states/layer-{layer}.safetensors", if damage { "fresh" } else { "reused" }));
+            let from = folder.0.join(format!(
+                "{}/states/layer-{layer}.safetensors",
+                if damage { "fresh" } else { "reused" }
+            ));
             let mut bytes = std::fs::read(from).unwrap();
             if damage {
                 let middle = bytes.len() / 2;

@@ -57,10 +57,14 @@ fn compare(arch: &Arch, run: Run) {
         let (error, size) = (norm(&difference), norm(want));
         // Key biases shift whole rows of scores: under softmax their gradient is zero but for
         // rounding.
-        let silent =
-            name.ends_with("attn.eps") || name.ends_with("k.bias") && arch.shape.attention == Attention::Softmax;
+        let silent = name.ends_with("attn.eps")
+            || name.ends_with("k.bias") && arch.shape.attention == Attention::Softmax;
         assert!(silent || size > 1e-6, "{name} has no gradient under {:?}", arch.shape.attention);
-        assert!(error < 2e-4 * size + 1e-7, "{name}: error {error:e} of {size:e} under {:?}", arch.shape.attention);
+        assert!(
+            error < 2e-4 * size + 1e-7,
+            "{name}: error {error:e} of {size:e} under {:?}",
+            arch.shape.attention
+        );
     }
 }
 
@@ -98,7 +102,13 @@ fn other_shapes() {
         tied_head: false,
         ..shifted.clone()
     });
-    mean(Shape { rotary: None, positions: true, placement: Placement::Post, embed_norm: true, ..shifted.clone() });
+    mean(Shape {
+        rotary: None,
+        positions: true,
+        placement: Placement::Post,
+        embed_norm: true,
+        ..shifted.clone()
+    });
     mean(Shape { bias: false, ..shifted.clone() });
     // Heads that do not fill the width.
     mean(Shape { head_dim: 4, rotary: Some(Rotary { dims: 4, base: 1e4 }), ..shifted.clone() });

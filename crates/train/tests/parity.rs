@@ -49,7 +49,8 @@ fn check(shape: Shape) {
     let (double, params) = logits(&arch, DType::F64);
     let (single, _) = logits(&arch, DType::F32);
     let model = export("parity", &arch, &params).unwrap();
-    let reference = Runner::new(&model, Mode::Exact).unwrap().forward(&TOKENS, Positions::All).unwrap().concat();
+    let reference =
+        Runner::new(&model, Mode::Exact).unwrap().forward(&TOKENS, Positions::All).unwrap().concat();
     assert!(reference.iter().any(|x| x.abs() > 0.1), "trivial logits");
     let errors = [worst(&double, &reference), worst(&single, &reference)];
     assert!(errors[0] < 1e-9 && errors[1] < 1e-4, "f64 and f32 differ by {errors:?} for {arch:?}");
@@ -65,7 +66,12 @@ fn check_encoder(shape: Shape) {
         let keep = TensorData::new(valid.map(|v| f64::from(u8::from(v))).to_vec(), [1, 7]);
         let keep = Tensor::from_data(keep.convert_dtype(dtype), (&Device::flex(), dtype));
         let ids = token_tensor(&arch, &tokens, 1, &Device::flex()).unwrap();
-        let ours = model.classify(ids, keep, &mut Probe::off()).unwrap().into_data().iter::<f64>().collect::<Vec<_>>();
+        let ours = model
+            .classify(ids, keep, &mut Probe::off())
+            .unwrap()
+            .into_data()
+            .iter::<f64>()
+            .collect::<Vec<_>>();
         let model = export("encoder", &arch, &params).unwrap();
         let theirs = Runner::new(&model, Mode::Exact).unwrap().classify(&tokens, Some(&valid)).unwrap();
         assert!(theirs.iter().any(|x| x.abs() > 0.05), "trivial logits {theirs:?}");
@@ -83,8 +89,14 @@ fn parameters_are_the_tensors_of_the_data_model_in_its_order() {
     let llama = Shape { norm: Norm::RmsNorm, gated: true, bias: false, ..base(Attention::Softmax) };
     let untied = Shape { tied_head: false, residual: Residual::Parallel, ..base(power(SMALL)) };
     let wide = Shape { head_dim: 16, ..base(power(SMALL)) };
-    let shapes =
-        [frozen, llama, untied, wide, bert(power(SMALL)), Shape { placement: Placement::Pre, ..bert(power(SMALL)) }];
+    let shapes = [
+        frozen,
+        llama,
+        untied,
+        wide,
+        bert(power(SMALL)),
+        Shape { placement: Placement::Pre, ..bert(power(SMALL)) },
+    ];
     for shape in shapes {
         let model = Transformer::new(&arch(shape.clone()), 1, &Device::flex(), DType::F32).unwrap();
         let own: Vec<(String, Vec<usize>)> = pull(&model).into_iter().map(|p| (p.name, p.shape)).collect();
@@ -139,7 +151,12 @@ fn encoders_normalise_where_their_shape_says() {
         check_encoder(bert(attention));
         // Normalised before the branches and once more before the pooler.
         check_encoder(Shape { placement: Placement::Pre, ..bert(attention) });
-        check_encoder(Shape { placement: Placement::Pre, embed_norm: false, positions: false, ..bert(attention) });
+        check_encoder(Shape {
+            placement: Placement::Pre,
+            embed_norm: false,
+            positions: false,
+            ..bert(attention)
+        });
     }
 }
 
@@ -172,7 +189,8 @@ fn a_causal_model_does_not_see_the_future_nor_an_encoder_its_padding() {
     let model = Transformer::new(&arch, 1, &device, DType::F64).unwrap();
     let run = |tokens: &[u32]| {
         let t = token_tensor(&arch, tokens, 1, &device).unwrap();
-        let keep = Tensor::from_data(TensorData::new(vec![1., 1., 1., 0., 0.], [1, 5]), (&device, DType::F64));
+        let keep =
+            Tensor::from_data(TensorData::new(vec![1., 1., 1., 0., 0.], [1, 5]), (&device, DType::F64));
         model.classify(t, keep, &mut Probe::off()).unwrap().into_data().iter::<f64>().collect::<Vec<_>>()
     };
     let (a, b, other) = (run(&[1, 2, 3, 0, 0]), run(&[1, 2, 3, 7, 9]), run(&[1, 2, 4, 0, 0]));
@@ -218,7 +236,8 @@ fn polynomial_mode_is_that_of_the_reference_and_models_can_be_read_back() {
     let tokens = token_tensor(&arch, &TOKENS, 1, &Device::flex()).unwrap();
     let transformer = Transformer::with_params(&arch, &params, &Device::flex()).unwrap();
     let ours: Vec<f64> = transformer.forward(tokens, None, &mut probe).into_data().iter::<f64>().collect();
-    let theirs = Runner::new(&model, Mode::Polynomial).unwrap().forward(&TOKENS, Positions::All).unwrap().concat();
+    let theirs =
+        Runner::new(&model, Mode::Polynomial).unwrap().forward(&TOKENS, Positions::All).unwrap().concat();
     assert!(worst(&ours, &theirs) < 1e-4, "polynomial modes differ by {:e}", worst(&ours, &theirs));
     assert!(worst(&exact, &theirs) > 1e-3, "the polynomials changed nothing");
 }
@@ -237,7 +256,8 @@ fn the_shipped_model_is_the_same_in_f64_and_f32() {
         let ids = token_tensor(&arch, &tokens, 1, &device).unwrap();
         model.forward(ids, None, &mut Probe::off()).into_data().iter::<f64>().collect()
     };
-    let reference = Runner::new(&model, Mode::Exact).unwrap().forward(&tokens, Positions::All).unwrap().concat();
+    let reference =
+        Runner::new(&model, Mode::Exact).unwrap().forward(&tokens, Positions::All).unwrap().concat();
     assert_eq!(reference.len(), 128 * 512);
     for (dtype, tolerance) in [(DType::F64, 1e-9), (DType::F32, 1e-4)] {
         let error = worst(&logits(dtype), &reference);

@@ -14,7 +14,8 @@ use common::{Folder, decoder};
 use serde_json::{Value, json};
 
 fn stage(name: &str, steps: usize, more: Value) -> Value {
-    let train = json!({ "seed": 1, "batch": 4, "steps": steps, "schedule": { "peak": 3e-3 }, "evaluate_windows": 8 });
+    let train =
+        json!({ "seed": 1, "batch": 4, "steps": steps, "schedule": { "peak": 3e-3 }, "evaluate_windows": 8 });
     let mut stage = json!({ "name": name, "train": train });
     if let (Some(stage), Some(more)) = (stage.as_object_mut(), more.as_object()) {
         stage.extend(more.clone());
@@ -119,7 +120,8 @@ fn unusable_files_are_named() {
         change(&mut description);
         train(description, false).unwrap_err()
     };
-    let (empty, text) = (folder.file("empty.txt", b""), folder.file("text.txt", "one two three four ".repeat(50)));
+    let (empty, text) =
+        (folder.file("empty.txt", b""), folder.file("text.txt", "one two three four ".repeat(50)));
     let files = |train: &Path, held_out: &Path| json!({ "files": { "train": train, "held_out": held_out } });
     for (train, held_out) in [(&empty, &text), (&text, &empty)] {
         let error = prepare(&|d| d["data"] = files(train, held_out)).to_string();
@@ -129,7 +131,9 @@ fn unusable_files_are_named() {
     let error = prepare(&|d| d["data"] = files(&missing, &text)).to_string();
     assert!(error.contains("missing.txt"), "{error}");
     let binary = folder.file("binary.txt", [0xff, 0xfe, 0x80]);
-    assert!(matches!(prepare(&|d| d["data"] = files(&binary, &text)), Error::Corrupt { path, .. } if path == binary));
+    assert!(
+        matches!(prepare(&|d| d["data"] = files(&binary, &text)), Error::Corrupt { path, .. } if path == binary)
+    );
 
     let garbage = folder.file("start.safetensors", b"not a checkpoint");
     let error = prepare(&|d| d["start"] = json!(garbage));
@@ -154,7 +158,8 @@ fn a_vocabulary_that_is_not_the_tokenizer_s_is_refused_before_the_first_step() {
     // are.
     let arch = Arch::new(Shape { vocab: 300, ..shape(Attention::Softmax) });
     let device = cipherlm_train::Device::flex();
-    let model = cipherlm_train::transformer::Transformer::new(&arch, 1, &device, burn::tensor::DType::F32).unwrap();
+    let model =
+        cipherlm_train::transformer::Transformer::new(&arch, 1, &device, burn::tensor::DType::F32).unwrap();
     let start = folder.0.join("padded.safetensors");
     write_weights(&start, &arch, &cipherlm_train::params::pull(&model)).unwrap();
     let mut description = description(&folder.0.join("padded"));
@@ -217,7 +222,10 @@ fn a_tokenizer_of_another_configuration_is_made_again_or_refused() {
     train(describe(&b, 264), false).unwrap();
     for (file, vocab, words) in [(&a, 264, "text"), (&b, 262, "vocab 264, now 262")] {
         let error = prepare(file, vocab, true).err().unwrap();
-        assert!(matches!(&error, Error::Checkpoint { path, .. } if path.ends_with("tokenizer.json")), "{error}");
+        assert!(
+            matches!(&error, Error::Checkpoint { path, .. } if path.ends_with("tokenizer.json")),
+            "{error}"
+        );
         assert!(error.to_string().contains(words), "{error}");
     }
     assert!(train(describe(&b, 264), true).is_ok());
@@ -238,7 +246,8 @@ fn files_of_another_system_make_the_same_run() {
     assert!(train(describe("a", &plain), false).unwrap() == train(describe("b", &windows), false).unwrap());
     let marked = folder.file("run.json", format!("\u{feff}{}", describe("c", &plain)).replace('\n', "\r\n"));
     assert_eq!(Run::load(&marked).unwrap(), run(describe("c", &plain)));
-    let sixteen: Vec<u8> = [0xff, 0xfe].into_iter().chain("{}".encode_utf16().flat_map(u16::to_le_bytes)).collect();
+    let sixteen: Vec<u8> =
+        [0xff, 0xfe].into_iter().chain("{}".encode_utf16().flat_map(u16::to_le_bytes)).collect();
     let error = Run::load(&folder.file("sixteen.json", sixteen)).unwrap_err().to_string();
     assert!(error.contains("UTF-16") && error.contains("sixteen.json"), "{error}");
 }
@@ -286,7 +295,8 @@ fn a_run_that_is_killed_again_and_again_ends_like_one_that_is_not() {
     }
     assert!(kills >= 5, "killed {kills} times only");
     for stage in ["learn", "convert", "frozen", "polynomial"] {
-        let read = |name: &str| read_weights(&folder.0.join(name).join(stage).join("last.safetensors")).unwrap();
+        let read =
+            |name: &str| read_weights(&folder.0.join(name).join(stage).join("last.safetensors")).unwrap();
         assert!(read("whole") == read("killed"), "stage {stage}");
     }
     let left = std::fs::read_dir(folder.0.join("killed/learn")).unwrap().count();

@@ -99,7 +99,8 @@ fn an_encoder_learns_which_of_two_symbols_comes_first() {
         tokens.truncate(if x.is_multiple_of(3) { 5 } else { 4 });
         Example { tokens, label }
     };
-    let (learn, held_out): (Vec<_>, Vec<_>) = ((0..600).map(example).collect(), (600..800).map(example).collect());
+    let (learn, held_out): (Vec<_>, Vec<_>) =
+        ((0..600).map(example).collect(), (600..800).map(example).collect());
     let shape = Arch::new(common::encoder(decoder(13, 8, 1, 32, 2, shifted(4, 3.0)), 2));
     let settings = TrainConfig::new(2, 16, 200, 3e-3);
     let mut classifier = Classifier::new(&shape, settings, &Device::flex()).unwrap();
@@ -123,7 +124,8 @@ fn hidden_states_of_a_teacher_are_learned_from() {
     teacher.run(&corpus, &corpus, |_| {}).unwrap();
     let run = |hidden: f64| {
         let student =
-            Trainer::new("s", shipped(), train(60), Some(teacher.params().to_vec()), &Device::flex()).unwrap();
+            Trainer::new("s", shipped(), train(60), Some(teacher.params().to_vec()), &Device::flex())
+                .unwrap();
         let lesson = Distil { weight: 1.0, temperature: 1.0, hidden };
         let mut student = student.with_teacher(teacher.valid(), lesson).unwrap();
         steps(&mut student, &corpus, 60);
@@ -153,7 +155,8 @@ fn a_converted_encoder_comes_close_to_its_softmax_teacher_whatever_the_padding()
     let corpus = Corpus::of_sentences(&(0..400).map(sentence).collect::<Vec<_>>());
     let held_out = Corpus::of_sentences(&(400..500).map(sentence).collect::<Vec<_>>());
     let shape = Arch::new(common::encoder(decoder(13, 8, 2, 32, 2, Attention::Softmax), 2));
-    let model = cipherlm_train::transformer::Transformer::new(&shape, 3, &Device::flex(), burn::tensor::DType::F32);
+    let model =
+        cipherlm_train::transformer::Transformer::new(&shape, 3, &Device::flex(), burn::tensor::DType::F32);
     // Larger than at the start of training, so that attention is not flat and its output counts.
     let mut params = cipherlm_train::params::pull(&model.unwrap());
     for (part, factor) in [("attn.q", 4.0), ("attn.k", 2.0), ("attn.out", 8.0)] {
@@ -161,10 +164,12 @@ fn a_converted_encoder_comes_close_to_its_softmax_teacher_whatever_the_padding()
         some.flat_map(|p| &mut p.data).for_each(|x| *x *= factor);
     }
     let teacher = (shape.clone(), params);
-    let softmax = cipherlm_train::transformer::Transformer::with_params(&shape, &teacher.1, &Device::flex()).unwrap();
+    let softmax =
+        cipherlm_train::transformer::Transformer::with_params(&shape, &teacher.1, &Device::flex()).unwrap();
     let student = convert(&teacher, shifted(8, 8.0)).unwrap();
     let distance = |(arch, params): &(Arch, Vec<_>)| {
-        let model = cipherlm_train::transformer::Transformer::with_params(arch, params, &Device::flex()).unwrap();
+        let model =
+            cipherlm_train::transformer::Transformer::with_params(arch, params, &Device::flex()).unwrap();
         cipherlm_train::eval::distance(&softmax, &model, &held_out, 100).unwrap()
     };
     let naive = distance(&student);
@@ -177,7 +182,8 @@ fn a_converted_encoder_comes_close_to_its_softmax_teacher_whatever_the_padding()
     let matched = distance(&local);
     assert!(matched < 0.7 * naive, "{matched} after matching, {naive} before");
     let settings = TrainConfig { evaluate_windows: 100, ..TrainConfig::new(3, 16, 250, 1e-3) };
-    let trainer = Trainer::new("s", local.0.clone(), settings.clone(), Some(local.1.clone()), &Device::flex()).unwrap();
+    let trainer =
+        Trainer::new("s", local.0.clone(), settings.clone(), Some(local.1.clone()), &Device::flex()).unwrap();
     let lesson = Distil { weight: 1.0, temperature: 1.0, hidden: 1.0 };
     let mut trainer = trainer.with_teacher(softmax.clone(), lesson).unwrap();
     let last = trainer.run(&corpus, &held_out, |_| {}).unwrap();

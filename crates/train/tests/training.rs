@@ -85,7 +85,8 @@ fn only_the_chosen_tensors_move_and_at_their_rank() {
         }
     }
     let nothing = Learn { tensors: vec!["attn.o".into(), "attn.x".into()], rank: None };
-    let error = Trainer::new("t", shipped(), TrainConfig { learn: nothing, ..train(1) }, None, &Device::flex());
+    let error =
+        Trainer::new("t", shipped(), TrainConfig { learn: nothing, ..train(1) }, None, &Device::flex());
     assert!(error.err().unwrap().to_string().contains("attn.x"));
 }
 
@@ -168,8 +169,13 @@ fn fields_that_touch_the_trajectory_are_named_and_others_may_change() {
     trainer.archive().save(&folder.0.join(LAST)).unwrap();
     let resume = |arch: Arch, settings: TrainConfig| start(arch, settings).in_folder(&folder.0, true);
 
-    let cadence =
-        TrainConfig { log_every: 1, checkpoint_every: 3, evaluate_every: 7, evaluate_windows: 4, ..everything() };
+    let cadence = TrainConfig {
+        log_every: 1,
+        checkpoint_every: 3,
+        evaluate_every: 7,
+        evaluate_windows: 4,
+        ..everything()
+    };
     assert_eq!(resume(shipped(), cadence).unwrap().step_count(), 5);
     let refused = |arch: Arch, settings: TrainConfig| match resume(arch, settings) {
         Err(error @ Error::Checkpoint { .. }) => error.to_string(),
@@ -181,8 +187,10 @@ fn fields_that_touch_the_trajectory_are_named_and_others_may_change() {
     let two = refused(shipped(), TrainConfig { seed: 4, schedule: peak, ..everything() });
     assert!(two.contains("seed 3, now 4") && two.contains("schedule.peak 0.004, now 0.001"), "{two}");
     let limits = Limits { scores: Some(9.0), ..Limits::default() };
-    let range =
-        refused(shipped(), TrainConfig { range: Some(RangeLoss { weight: 0.1, ramp: 10, limits }), ..everything() });
+    let range = refused(
+        shipped(),
+        TrainConfig { range: Some(RangeLoss { weight: 0.1, ramp: 10, limits }), ..everything() },
+    );
     assert!(range.contains("range.limits.scores 12.0, now 9.0"), "{range}");
     let operator = refused(arch(shifted(6, 3.0)), everything());
     assert!(operator.contains("shape.attention.p 4, now 6"), "{operator}");
@@ -271,7 +279,10 @@ fn a_crash_between_the_renames_of_a_save_loses_nothing_but_steps() {
     std::fs::write(folder.0.join(".last.safetensors.part"), b"half a file").unwrap();
     let resumed = start(shipped(), everything()).in_folder(&folder.0, true).unwrap();
     assert_eq!(resumed.step_count(), 5);
-    assert!(matches!(start(shipped(), everything()).in_folder(&folder.0, false), Err(Error::Occupied { .. })));
+    assert!(matches!(
+        start(shipped(), everything()).in_folder(&folder.0, false),
+        Err(Error::Occupied { .. })
+    ));
 }
 
 #[test]
@@ -286,10 +297,14 @@ fn a_batch_that_overflows_is_undone_told_and_passed_over() {
     let clean = Corpus::new(clean.tokens().iter().map(|t| t % 12).collect(), 0);
     let untied = || Arch::new(Shape { tied_head: false, ..shipped().shape });
     let mut params = start(untied(), train(1)).params().to_vec();
-    params[0].data[12 * 32..].iter_mut().enumerate().for_each(|(i, x)| *x = if i % 2 == 0 { 3e38 } else { -3e38 });
+    params[0].data[12 * 32..]
+        .iter_mut()
+        .enumerate()
+        .for_each(|(i, x)| *x = if i % 2 == 0 { 3e38 } else { -3e38 });
     let settings = TrainConfig { batch: 1, ..train(150) };
     let run = |folder: &Folder| {
-        let trainer = Trainer::new("t", untied(), settings.clone(), Some(params.clone()), &Device::flex()).unwrap();
+        let trainer =
+            Trainer::new("t", untied(), settings.clone(), Some(params.clone()), &Device::flex()).unwrap();
         let mut trainer = trainer.in_folder(&folder.0, false).unwrap();
         let mut notes = Vec::new();
         let last = trainer.run(&corpus, &clean, |event| notes.extend(note(event))).unwrap();
@@ -297,7 +312,10 @@ fn a_batch_that_overflows_is_undone_told_and_passed_over() {
     };
     let folder = Folder::new("overflow");
     let (trainer, notes, last) = run(&folder);
-    assert!(!notes.is_empty() && notes.iter().all(|n| n.contains("NaN") && n.contains("undone")), "{notes:?}");
+    assert!(
+        !notes.is_empty() && notes.iter().all(|n| n.contains("NaN") && n.contains("undone")),
+        "{notes:?}"
+    );
     assert_eq!(trainer.rate_factor(), 0.5f64.powi(notes.len() as i32));
     assert_eq!(trainer.step_count(), 150);
     assert!(trainer.params().iter().flat_map(|p| &p.data).all(|x| x.is_finite()) && last < 2.4, "{last}");
@@ -339,7 +357,8 @@ fn the_range_loss_rises_over_its_ramp() {
     // Weights and ramps whose product is the same at some step must give the same update there.
     let first = |weight, ramp| {
         let limits = Limits { scores: Some(0.1), ..Limits::default() };
-        let mut trainer = start(shipped(), TrainConfig { range: Some(RangeLoss { weight, ramp, limits }), ..train(9) });
+        let mut trainer =
+            start(shipped(), TrainConfig { range: Some(RangeLoss { weight, ramp, limits }), ..train(9) });
         trainer.step(&sums(500)).unwrap();
         bits(&trainer)
     };
@@ -371,7 +390,8 @@ fn one_two_and_three_threads_give_the_same_checkpoint() {
         let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
         pool.install(|| {
             // Wide enough that matrix products and reductions are shared out.
-            let shape = Shape { d_model: 96, head_dim: 24, heads: 4, ffn: 512, context: 64, ..shipped().shape };
+            let shape =
+                Shape { d_model: 96, head_dim: 24, heads: 4, ffn: 512, context: 64, ..shipped().shape };
             let shape = Shape { rotary: Some(cipherlm_model::Rotary { dims: 24, base: 1e4 }), ..shape };
             let mut trainer = start(Arch::new(shape), TrainConfig { batch: 16, ..everything() });
             steps(&mut trainer, &corpus, 12);
@@ -393,7 +413,8 @@ fn bad_input_is_named() {
     assert!(matches!(trainer.step(&Corpus::new(vec![], 0)), Err(Error::CorpusTooShort { tokens: 0, .. })));
     let foreign = Corpus::new(vec![99; 100], 0);
     assert!(matches!(trainer.step(&foreign), Err(Error::Vocabulary { token: 99, vocab: 13 })));
-    let with = |params: Vec<HostParam>| Trainer::new("t", softmax(), train(5), Some(params), &device).err().unwrap();
+    let with =
+        |params: Vec<HostParam>| Trainer::new("t", softmax(), train(5), Some(params), &device).err().unwrap();
     let mut broken = trainer.params().to_vec();
     broken[0].data[3] = f32::NAN;
     let error = with(broken).to_string();

@@ -133,7 +133,8 @@ fn text(input: &mut Vec<u8>, others: &[Vec<u8>], rng: &mut Rng) {
         3 => {
             // A field twice: the text from one comma to the next, again.
             let from = input.iter().skip(at).position(|b| *b == b',').map(|p| p + at);
-            let end = from.and_then(|from| Some(input.iter().skip(from + 1).position(|b| *b == b',')? + from + 1));
+            let end =
+                from.and_then(|from| Some(input.iter().skip(from + 1).position(|b| *b == b',')? + from + 1));
             if let (Some(from), Some(end)) = (from, end) {
                 let piece = input[from..end].to_vec();
                 input.splice(from..from, piece);

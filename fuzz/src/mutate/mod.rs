@@ -1,4 +1,5 @@
-//! Edits of inputs: of plain bytes, of JSON, of safetensors, and of several files packed into one input.
+//! Edits of inputs: of plain bytes, of JSON, of safetensors, and of several files packed into one
+//! input.
 
 mod bytes;
 mod json;

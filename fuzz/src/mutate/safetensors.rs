@@ -3,7 +3,8 @@
 use super::{EXTREMES, FLOATS, bytes, json};
 use crate::rng::Rng;
 
-/// One edit of the header, the data or both; the length of the header is made right again, most of the time.
+/// One edit of the header, the data or both; the length of the header is made right again, most of
+/// the time.
 pub(crate) fn safetensors(input: &mut Vec<u8>, others: &[Vec<u8>], rng: &mut Rng) {
     let Some((mut header, mut data)) = open(input) else { return bytes(input, others, rng) };
     match rng.below(4) {

@@ -31,7 +31,13 @@ impl Target for Schemes {
             Err(error) => return Verdict::Refused(error.to_string()),
         };
         let hull = scheme.hull();
-        let _ = (scheme.depth(), scheme.depth_mapped(), scheme.products(), scheme.max_error(), scheme.name().len());
+        let _ = (
+            scheme.depth(),
+            scheme.depth_mapped(),
+            scheme.products(),
+            scheme.max_error(),
+            scheme.name().len(),
+        );
         let _ = (scheme.eval_f64(hull.mid()), scheme.violations(&[hull.lo(), hull.hi(), 0.0]));
         let again = serde_json::to_vec(&scheme).and_then(|text| serde_json::from_slice::<Scheme>(&text));
         match again {
@@ -69,7 +75,8 @@ impl Target for Polynomials {
             Err(error) => return Verdict::Refused(error.to_string()),
         };
         let _ = (polynomial.eval(0.5), polynomial.parity(), polynomial.degree());
-        let again = serde_json::to_vec(&polynomial).and_then(|text| serde_json::from_slice::<Polynomial>(&text));
+        let again =
+            serde_json::to_vec(&polynomial).and_then(|text| serde_json::from_slice::<Polynomial>(&text));
         match again {
             Ok(again) if again == polynomial => Verdict::Accepted,
             Ok(_) => Verdict::Wrong("saved and loaded, it is another polynomial".into()),

@@ -89,7 +89,8 @@ impl Target for Checkpoint {
             Ok(None) => Verdict::Refused("to be computed again".into()),
             Ok(Some(value)) => {
                 let again: Vec<u8> = value.iter().flat_map(|v| v.ciphertext().to_bytes()).collect();
-                let same = input.get(input.len().saturating_sub(again.len())..) == Some(&again) && !value.is_empty();
+                let same =
+                    input.get(input.len().saturating_sub(again.len())..) == Some(&again) && !value.is_empty();
                 if same { Verdict::Accepted } else { Verdict::Wrong("restored, it is another value".into()) }
             }
         }
@@ -235,10 +236,17 @@ impl Target for Folder {
         for (purpose, level) in self.wanted() {
             match probe.parse(|| store.key(purpose, level)) {
                 Ok(key) if key.purpose() != purpose || key.shape().level < level => {
-                    return Verdict::Wrong(format!("asked for {purpose:?} at level {level}, got {:?}", key.purpose()));
+                    return Verdict::Wrong(format!(
+                        "asked for {purpose:?} at level {level}, got {:?}",
+                        key.purpose()
+                    ));
                 }
                 Ok(key) if Some(key.key_id()) != store.key_id() => {
-                    return Verdict::Wrong(format!("a key of {} in a store of {:?}", key.key_id(), store.key_id()));
+                    return Verdict::Wrong(format!(
+                        "a key of {} in a store of {:?}",
+                        key.key_id(),
+                        store.key_id()
+                    ));
                 }
                 Ok(key) if !parts.contains(&key.to_bytes()) => {
                     return Verdict::Wrong("the key that was loaded is in no file".into());

@@ -90,7 +90,8 @@ pub(crate) fn by_name(name: &str) -> anyhow::Result<Box<dyn Target>> {
     })
 }
 
-/// Memory of a JSON parser: a list of lists takes 32 bytes for two of text, and vectors grow by doubling.
+/// Memory of a JSON parser: a list of lists takes 32 bytes for two of text, and vectors grow by
+/// doubling.
 fn json_ceiling(length: usize) -> usize {
     128 * length + (256 << 10)
 }

@@ -3,7 +3,8 @@
 use std::path::PathBuf;
 
 use cipherlm_model::{
-    Activation, Attention, Eps, Kind, Mode, Model, Norm, Placement, Positions, Residual, Runner, Shape, Weights, random,
+    Activation, Attention, Eps, Kind, Mode, Model, Norm, Placement, Positions, Residual, Runner, Shape,
+    Weights, random,
 };
 
 use super::{Target, Verdict, binary_ceiling, json_ceiling, scratch_folder};
@@ -74,7 +75,8 @@ fn doubles(model: &Model) -> anyhow::Result<Vec<u8>> {
     for (name, tensor) in model.weights().iter() {
         let from = data.len();
         data.extend(tensor.data.iter().flat_map(|x| (x + 1e-12).to_le_bytes()));
-        let entry = serde_json::json!({"dtype": "F64", "shape": tensor.dims, "data_offsets": [from, data.len()]});
+        let entry =
+            serde_json::json!({"dtype": "F64", "shape": tensor.dims, "data_offsets": [from, data.len()]});
         header.insert(name.into(), entry);
     }
     let header = serde_json::to_vec(&header)?;
@@ -84,7 +86,8 @@ fn doubles(model: &Model) -> anyhow::Result<Vec<u8>> {
 /// Puts the hash of the weights into the description.
 fn hashed(description: &mut [u8], weights: &[u8]) {
     const FIELD: &[u8] = b"\"weights_blake3\":\"";
-    let found = description.windows(FIELD.len()).position(|window| window == FIELD).map(|at| at + FIELD.len());
+    let found =
+        description.windows(FIELD.len()).position(|window| window == FIELD).map(|at| at + FIELD.len());
     if let Some(slot) = found.and_then(|at| description.get_mut(at..at + 64)) {
         slot.copy_from_slice(blake3::hash(weights).to_hex().as_bytes());
     }
@@ -131,7 +134,9 @@ impl Target for Folder {
             drop(Runner::new(&model, mode).and_then(|mut runner| runner.forward(&[0, 1], Positions::Last)));
         }
         match self.saved(&model) {
-            Ok(again) if again.shape() == model.shape() && again.weights() == model.weights() => Verdict::Accepted,
+            Ok(again) if again.shape() == model.shape() && again.weights() == model.weights() => {
+                Verdict::Accepted
+            }
             Ok(_) => Verdict::Wrong("saved and loaded, it is another model".into()),
             Err(error) => Verdict::Wrong(format!("accepted; saved, it is refused: {error}")),
         }
@@ -171,7 +176,9 @@ impl Target for Tensors {
         rounded.round_to_f32();
         match Weights::from_bytes(&rounded.to_bytes()) {
             // NaN is not equal to itself; a model refuses it.
-            Ok(again) if again == rounded || format!("{again:?}") == format!("{rounded:?}") => Verdict::Accepted,
+            Ok(again) if again == rounded || format!("{again:?}") == format!("{rounded:?}") => {
+                Verdict::Accepted
+            }
             Ok(_) => Verdict::Wrong("saved and loaded, they are other weights".into()),
             Err(error) => Verdict::Wrong(format!("accepted; saved, they are refused: {error}")),
         }

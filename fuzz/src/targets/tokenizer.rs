@@ -10,8 +10,8 @@ use crate::rng::Rng;
 
 const TEXTS: [&str; 4] = ["the cat sat", "  é🦀 \n1234", "<|endoftext|>th<|endoftext|>", "\u{1b}[2J\u{0}"];
 
-/// What every tokenizer promises: known ids, and the same ids after saving. One that holds all bytes and changes no text
-/// (`whole`) also gives the text again.
+/// What every tokenizer promises: known ids, and the same ids after saving. One that holds all
+/// bytes and changes no text (`whole`) also gives the text again.
 fn check(found: Result<Tokenizer>, whole: bool) -> Verdict {
     let tokenizer = match found {
         Ok(tokenizer) => tokenizer,
@@ -50,7 +50,8 @@ fn scored() -> Vec<u8> {
     };
     ["<unk>", "\n<s>\n", "\n</s>\n"].iter().for_each(|t| push(0.0, t.as_bytes()));
     (0..256).for_each(|byte| push(0.0, format!("<0x{byte:02X}>").as_bytes()));
-    let words = [(-1.0, " t"), (-2.0, "he"), (-3.0, " the"), (-9.0, " "), (-9.0, "t"), (-9.0, "h"), (-9.0, "e")];
+    let words =
+        [(-1.0, " t"), (-2.0, "he"), (-3.0, " the"), (-9.0, " "), (-9.0, "t"), (-9.0, "h"), (-9.0, "e")];
     words.iter().for_each(|(score, token)| push(*score, token.as_bytes()));
     out
 }
@@ -79,7 +80,10 @@ pub(crate) struct Own;
 
 impl Target for Own {
     fn seeds(&self) -> anyhow::Result<Vec<Vec<u8>>> {
-        Ok(vec![trained()?.to_json()?.into_bytes(), Tokenizer::from_llama2c(&scored())?.to_json()?.into_bytes()])
+        Ok(vec![
+            trained()?.to_json()?.into_bytes(),
+            Tokenizer::from_llama2c(&scored())?.to_json()?.into_bytes(),
+        ])
     }
 
     fn mutate(&self, input: &mut Vec<u8>, pool: &[Vec<u8>], rng: &mut Rng) {
@@ -137,7 +141,8 @@ pub(crate) struct HuggingFace;
 
 impl Target for HuggingFace {
     fn seeds(&self) -> anyhow::Result<Vec<Vec<u8>>> {
-        let level = json!({"type": "ByteLevel", "add_prefix_space": false, "trim_offsets": true, "use_regex": true});
+        let level =
+            json!({"type": "ByteLevel", "add_prefix_space": false, "trim_offsets": true, "use_regex": true});
         let file = |merges: serde_json::Value| -> anyhow::Result<Vec<u8>> {
             Ok(serde_json::to_vec(&json!({
                 "version": "1.0", "truncation": null, "padding": null,

@@ -3,8 +3,8 @@
 use cipherlm_ckks::ring::Seed;
 use cipherlm_ckks::wire::{HEADER_BYTES, MAGIC};
 use cipherlm_ckks::{
-    Ciphertext, Complex64, Evaluator, KeyId, KeyRequest, KeySet, KeyShape, Params, Plaintext, PublicKey, SecretKey,
-    SwitchingKey, Wire, presets,
+    Ciphertext, Complex64, Evaluator, KeyId, KeyRequest, KeySet, KeyShape, Params, Plaintext, PublicKey,
+    SecretKey, SwitchingKey, Wire, presets,
 };
 use cipherlm_infer::{EncryptedLogits, EncryptedPrompt};
 
@@ -40,7 +40,8 @@ impl World {
     pub(super) fn ciphertexts(&self) -> anyhow::Result<Vec<Ciphertext>> {
         let fresh = self.encrypt(2)?;
         let product = self.evaluator.mul(&fresh, &fresh)?;
-        let one = Plaintext::encode(&self.params, &[Complex64::new(0.5, 0.0)], 1, self.params.default_scale(1))?;
+        let one =
+            Plaintext::encode(&self.params, &[Complex64::new(0.5, 0.0)], 1, self.params.default_scale(1))?;
         let negated = self.evaluator.neg(&fresh)?;
         Ok(vec![fresh, negated, product, self.secret.encrypt(&one, 1)?, self.encrypt(0)?])
     }
@@ -83,7 +84,11 @@ fn text(error: impl ToString) -> String {
 }
 
 impl Object {
-    fn new(seeds: impl Fn(&World) -> anyhow::Result<Vec<Vec<u8>>>, skip: usize, read: Reading) -> anyhow::Result<Self> {
+    fn new(
+        seeds: impl Fn(&World) -> anyhow::Result<Vec<Vec<u8>>>,
+        skip: usize,
+        read: Reading,
+    ) -> anyhow::Result<Self> {
         let world = World::new()?;
         Ok(Self { seeds: seeds(&world)?, world, skip, read, any_order: false })
     }
@@ -135,7 +140,8 @@ impl Object {
             }
             Ok(again)
         });
-        let set = Self::new(|w| Ok(vec![w.evaluator.keys().to_bytes(), KeySet::new().to_bytes()]), COUNT, read)?;
+        let set =
+            Self::new(|w| Ok(vec![w.evaluator.keys().to_bytes(), KeySet::new().to_bytes()]), COUNT, read)?;
         Ok(Self { any_order: true, ..set })
     }
 
@@ -240,11 +246,15 @@ impl Target for Object {
         match (self.read)(&self.world, input, probe) {
             Err(error) => Verdict::Refused(error),
             Ok(again) if again == input => Verdict::Accepted,
-            Ok(again) if self.any_order && sorted(&again, self.skip) == sorted(input, self.skip) => Verdict::Accepted,
+            Ok(again) if self.any_order && sorted(&again, self.skip) == sorted(input, self.skip) => {
+                Verdict::Accepted
+            }
             Ok(again) => {
                 let at = again.iter().zip(input).position(|(a, b)| a != b);
                 let (read, written) = (input.len(), again.len());
-                Verdict::Wrong(format!("{read} bytes read, {written} written; they differ from byte {at:?} on"))
+                Verdict::Wrong(format!(
+                    "{read} bytes read, {written} written; they differ from byte {at:?} on"
+                ))
             }
         }
     }

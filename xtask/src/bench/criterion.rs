@@ -17,7 +17,12 @@ struct Sample {
 }
 
 /// The newest results of the group's benchmarks.
-pub(super) fn rows(target: &Path, group: &str, threads: usize, metrics: &Metrics) -> anyhow::Result<Vec<Row>> {
+pub(super) fn rows(
+    target: &Path,
+    group: &str,
+    threads: usize,
+    metrics: &Metrics,
+) -> anyhow::Result<Vec<Row>> {
     let mut rows = Vec::new();
     for dir in results(&target.join("criterion"))? {
         let benchmark: Benchmark = read(&dir.join("benchmark.json"))?;
@@ -77,7 +82,8 @@ fn results(dir: &Path) -> anyhow::Result<Vec<PathBuf>> {
         if !path.is_dir() {
             continue;
         }
-        if path.ends_with("new") && path.join("benchmark.json").exists() && path.join("sample.json").exists() {
+        if path.ends_with("new") && path.join("benchmark.json").exists() && path.join("sample.json").exists()
+        {
             found.push(path);
         } else {
             found.extend(results(&path)?);

@@ -1,4 +1,5 @@
-//! `cargo xtask bench`: criterion groups, their results as one JSON list, and the public peers beside them.
+//! `cargo xtask bench`: criterion groups, their results as one JSON list, and the public peers
+//! beside them.
 
 mod criterion;
 mod peers;
@@ -14,8 +15,18 @@ use std::process::{Command, Stdio};
 use xshell::{Shell, cmd};
 
 /// Every group with a criterion target, in the order of the layers.
-pub(crate) const GROUPS: [&str; 10] =
-    ["ntt", "ring", "keyswitch", "evaluator", "linear", "bootstrap", "approx", "layers", "inference", "train"];
+pub(crate) const GROUPS: [&str; 10] = [
+    "ntt",
+    "ring",
+    "keyswitch",
+    "evaluator",
+    "linear",
+    "bootstrap",
+    "approx",
+    "layers",
+    "inference",
+    "train",
+];
 
 /// One benchmark's result, ours or a peer's.
 #[derive(Serialize, Deserialize, Debug, Clone)]
@@ -76,10 +87,13 @@ pub(crate) fn callgrind(sh: &Shell, group: &str) -> anyhow::Result<()> {
     let program = executable(sh, group)?;
     let out = crate::build::target_dir(sh).join(format!("callgrind.{group}.out"));
     let _threads = sh.push_env("RAYON_NUM_THREADS", "1");
-    // Valgrind's processor has AVX2 and no AVX-512: the kernel is chosen from what it shows, so these are counts of the AVX2 path.
-    let said =
-        cmd!(sh, "valgrind --tool=callgrind --callgrind-out-file={out} {program} --test").quiet().read_stderr()?;
-    let count = said.lines().rev().find_map(|line| line.split_once("Collected : ")?.1.trim().parse::<u64>().ok());
+    // Valgrind's processor has AVX2 and no AVX-512: the kernel is chosen from what it shows, so
+    // these are counts of the AVX2 path.
+    let said = cmd!(sh, "valgrind --tool=callgrind --callgrind-out-file={out} {program} --test")
+        .quiet()
+        .read_stderr()?;
+    let count =
+        said.lines().rev().find_map(|line| line.split_once("Collected : ")?.1.trim().parse::<u64>().ok());
     let count = count.context("valgrind printed no count of instructions")?;
     println!("{group}: {count} instructions for one run of each body, AVX2 path, one thread");
     println!("by function: callgrind_annotate {}", out.display());
@@ -88,7 +102,8 @@ pub(crate) fn callgrind(sh: &Shell, group: &str) -> anyhow::Result<()> {
 
 /// Builds the criterion target of a group and says where its program is.
 ///
-/// `cargo bench` would name another profile, and `-p cipherlm-benches` resolve other features: either builds all again.
+/// `cargo bench` would name another profile, and `-p cipherlm-benches` resolve other features:
+/// either builds all again.
 fn executable(sh: &Shell, group: &str) -> anyhow::Result<PathBuf> {
     let selection: &[&str] = if group == "train" {
         &["--locked", "--release", "-p", "cipherlm-benches", "--features", "train"]
@@ -97,8 +112,9 @@ fn executable(sh: &Shell, group: &str) -> anyhow::Result<PathBuf> {
     };
     let built = cmd!(sh, "cargo build {selection...} --bench {group} --message-format=json").read()?;
     let artifacts = built.lines().filter_map(|line| serde_json::from_str::<serde_json::Value>(line).ok());
-    let program =
-        artifacts.filter(|a| a["target"]["name"] == group).find_map(|a| a["executable"].as_str().map(PathBuf::from));
+    let program = artifacts
+        .filter(|a| a["target"]["name"] == group)
+        .find_map(|a| a["executable"].as_str().map(PathBuf::from));
     program.context("cargo built no bench executable")
 }
 

@@ -1,5 +1,6 @@
-//! Runs the public peers on the same machine in the same run. They live outside the workspace: Rust peers in
-//! `peers/` with a lock file of their own, OpenFHE's Python wheel in a private virtual environment.
+//! Runs the public peers on the same machine in the same run. They live outside the workspace: Rust
+//! peers in `peers/` with a lock file of their own, OpenFHE's Python wheel in a private virtual
+//! environment.
 
 use super::Row;
 use anyhow::{Context, bail};
@@ -69,8 +70,8 @@ fn pytorch(sh: &Shell, threads: usize) -> anyhow::Result<String> {
     Ok(cmd!(sh, "{python} peers/torch/bench.py").read()?)
 }
 
-/// A private virtual environment under `target/`, made once. The OpenFHE wheel holds a module built for
-/// CPython 3.10 or 3.12, so the interpreter is looked for by version and the import is tried.
+/// A private virtual environment under `target/`, made once. The OpenFHE wheel holds a module built
+/// for CPython 3.10 or 3.12, so the interpreter is looked for by version and the import is tried.
 fn environment(sh: &Shell, name: &str, packages: &[&str]) -> anyhow::Result<PathBuf> {
     let home = std::path::absolute(sh.current_dir().join("target").join("peers").join(name))?;
     let python = home.join("bin/python");
@@ -102,6 +103,8 @@ fn interpreter(sh: &Shell, version: &str) -> Option<PathBuf> {
     sh.read_dir(versions)
         .ok()?
         .into_iter()
-        .find(|dir| dir.file_name().and_then(|n| n.to_str()).is_some_and(|n| n.starts_with(&format!("{number}."))))
+        .find(|dir| {
+            dir.file_name().and_then(|n| n.to_str()).is_some_and(|n| n.starts_with(&format!("{number}.")))
+        })
         .map(|dir| dir.join("bin").join(version))
 }

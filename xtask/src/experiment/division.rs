@@ -1,7 +1,9 @@
-//! `cargo xtask experiment division`: how well the reciprocal of an attention row's normaliser can be had at a given depth.
+//! `cargo xtask experiment division`: how well the reciprocal of an attention row's normaliser can
+//! be had at a given depth.
 //!
-//! The normaliser of row i is the sum of n_i powers of scores. With the length-agnostic mean it is divided by n_i first, so
-//! that one domain [0, 1] serves every length; without it the domain is [0, L]. Both are offset by the same ε.
+//! The normaliser of row i is the sum of n_i powers of scores. With the length-agnostic mean it is
+//! divided by n_i first, so that one domain [0, 1] serves every length; without it the domain is
+//! [0, L]. Both are offset by the same ε.
 
 use crate::plot::{Axis, Dash, Panel, Scale, Series, svg};
 use anyhow::Context;
@@ -24,8 +26,9 @@ const SHOWN_EPSILON: f64 = 1e-3;
 /// Error for which depths are listed.
 const TARGET: f64 = 1e-3;
 
-/// Runs the experiment and writes `division.csv`, `division.svg` and `division.md` to a folder. `rows` names a file with the
-/// normalised row means of a trained model (numbers in [0, 1], separated by white space), taken as one more distribution.
+/// Runs the experiment and writes `division.csv`, `division.svg` and `division.md` to a folder.
+/// `rows` names a file with the normalised row means of a trained model (numbers in [0, 1],
+/// separated by white space), taken as one more distribution.
 pub(crate) fn run(quick: bool, out: &Path, rows: Option<&Path>) -> anyhow::Result<()> {
     let depths: Vec<u32> = if quick { vec![4, 6, 8, 10, 12] } else { (3..=20).collect() };
     let per_length = if quick { 64 } else { 512 };
@@ -69,7 +72,11 @@ pub(crate) fn run(quick: bool, out: &Path, rows: Option<&Path>) -> anyhow::Resul
     let text = table.finding(quick);
     std::fs::write(out.join("division.md"), &text)?;
     println!("{text}");
-    println!("wrote division.csv ({} rows), division.svg and division.md to {}", table.rows.len(), out.display());
+    println!(
+        "wrote division.csv ({} rows), division.svg and division.md to {}",
+        table.rows.len(),
+        out.display()
+    );
     Ok(())
 }
 
@@ -115,14 +122,17 @@ impl Method {
         }
     }
 
-    /// The circuit of exactly this depth on [0, bound], the map of the argument included; `None` if the method has none.
+    /// The circuit of exactly this depth on [0, bound], the map of the argument included; `None` if
+    /// the method has none.
     fn circuit(self, epsilon: f64, bound: f64, depth: u32) -> anyhow::Result<Option<Circuit>> {
         let function = Function::Inverse { shift: epsilon };
         let domain = Interval::new(0.0, bound)?;
         let slope = 2.0 / (bound + 2.0 * epsilon);
         let factors = depth as usize - 1;
         Ok(match self {
-            Self::Plain => Some(Circuit::Goldschmidt { shift: epsilon, slope, relaxation: vec![1.0; factors] }),
+            Self::Plain => {
+                Some(Circuit::Goldschmidt { shift: epsilon, slope, relaxation: vec![1.0; factors] })
+            }
             Self::Relaxed => {
                 let (relaxation, _) = relaxation(bound / (bound + 2.0 * epsilon), factors);
                 Some(Circuit::Goldschmidt { shift: epsilon, slope, relaxation })
@@ -130,10 +140,16 @@ impl Method {
             Self::Seeded => {
                 // One level for the map, four for the seed, one for its residual.
                 let Some(steps) = depth.checked_sub(6).filter(|s| *s > 0) else { return Ok(None) };
-                let fit =
-                    Remez::new(&[domain], SEED_DEGREE)?.weight(Weight::Relative).tolerance(1e-6).fit(&function)?;
+                let fit = Remez::new(&[domain], SEED_DEGREE)?
+                    .weight(Weight::Relative)
+                    .tolerance(1e-6)
+                    .fit(&function)?;
                 let (relaxation, _) = relaxation(fit.largest, steps as usize);
-                Some(Circuit::SeededInverse { shift: epsilon, seed: EvalPlan::new(&fit.polynomial)?, relaxation })
+                Some(Circuit::SeededInverse {
+                    shift: epsilon,
+                    seed: EvalPlan::new(&fit.polynomial)?,
+                    relaxation,
+                })
             }
             Self::Chebyshev => {
                 let degree = (1usize << factors) - 1;
@@ -149,8 +165,11 @@ impl Method {
 
 /// |1 − (ε + x)·y(x)|, ascending.
 fn relative_errors(circuit: &Circuit, epsilon: f64, x: &[f64]) -> Vec<f64> {
-    let mut errors: Vec<f64> =
-        x.iter().zip(circuit.eval_slice(x)).map(|(x, y)| (1.0 - (epsilon + x) * y).abs().max(1e-17)).collect();
+    let mut errors: Vec<f64> = x
+        .iter()
+        .zip(circuit.eval_slice(x))
+        .map(|(x, y)| (1.0 - (epsilon + x) * y).abs().max(1e-17))
+        .collect();
     errors.sort_by(f64::total_cmp);
     errors
 }
@@ -158,11 +177,11 @@ fn relative_errors(circuit: &Circuit, epsilon: f64, x: &[f64]) -> Vec<f64> {
 /// The largest error on a grid that is dense near 0 and near the far end.
 fn worst_on_domain(circuit: &Circuit, epsilon: f64, bound: f64) -> f64 {
     let count = 3000;
-    let even =
-        (0..=count).map(|i| bound * 0.5 * (1.0 - (std::f64::consts::PI * f64::from(i) / f64::from(count)).cos()));
+    let even = (0..=count)
+        .map(|i| bound * 0.5 * (1.0 - (std::f64::consts::PI * f64::from(i) / f64::from(count)).cos()));
     let ratio = (bound + epsilon) / epsilon;
-    let geometric =
-        (0..=count).map(|i| (epsilon * ratio.powf(f64::from(i) / f64::from(count)) - epsilon).clamp(0.0, bound));
+    let geometric = (0..=count)
+        .map(|i| (epsilon * ratio.powf(f64::from(i) / f64::from(count)) - epsilon).clamp(0.0, bound));
     let points: Vec<f64> = even.chain(geometric).collect();
     relative_errors(circuit, epsilon, &points).last().copied().unwrap_or(0.0)
 }
@@ -207,10 +226,13 @@ fn synthetic(rows: usize) -> Vec<Samples> {
 
 /// Row means of a trained model. They have no sums: the lengths are folded in already.
 fn from_file(file: &Path) -> anyhow::Result<Vec<Samples>> {
-    let text = std::fs::read_to_string(file).with_context(|| format!("reading row means from {}", file.display()))?;
+    let text = std::fs::read_to_string(file)
+        .with_context(|| format!("reading row means from {}", file.display()))?;
     let means = text
         .split_whitespace()
-        .map(|word| word.parse::<f64>().with_context(|| format!("`{word}` in {} is not a number", file.display())))
+        .map(|word| {
+            word.parse::<f64>().with_context(|| format!("`{word}` in {} is not a number", file.display()))
+        })
         .collect::<anyhow::Result<Vec<f64>>>()?;
     let outside = Interval::new(0.0, 1.0)?.violations(&means);
     anyhow::ensure!(
@@ -329,10 +351,19 @@ impl Table {
     }
 
     /// The least depth at which a method's worst error on the domain is not above a target.
-    fn depth_for(&self, form: Form, length: usize, epsilon: f64, method: Method, target: f64) -> Option<(u32, u32)> {
+    fn depth_for(
+        &self,
+        form: Form,
+        length: usize,
+        epsilon: f64,
+        method: Method,
+        target: f64,
+    ) -> Option<(u32, u32)> {
         self.rows
             .iter()
-            .filter(|r| r.form == form && r.epsilon == epsilon && r.method == method && r.worst_domain <= target)
+            .filter(|r| {
+                r.form == form && r.epsilon == epsilon && r.method == method && r.worst_domain <= target
+            })
             .filter(|r| r.length == length)
             .map(|r| (r.depth, r.products))
             .min()
@@ -346,9 +377,11 @@ impl Table {
             Method::ALL.map(Method::name).join(" | ")
         );
         for epsilon in EPSILONS {
-            for (form, length) in [(Form::Mean, LENGTHS[1]), (Form::Sum, LENGTHS[0]), (Form::Sum, LENGTHS[3])] {
+            for (form, length) in [(Form::Mean, LENGTHS[1]), (Form::Sum, LENGTHS[0]), (Form::Sum, LENGTHS[3])]
+            {
                 let bound = if form == Form::Mean { 1.0 } else { length as f64 };
-                let label = if form == Form::Mean { "mean, any L".into() } else { format!("sum, L = {length}") };
+                let label =
+                    if form == Form::Mean { "mean, any L".into() } else { format!("sum, L = {length}") };
                 let cells: Vec<String> = Method::ALL
                     .iter()
                     .map(|&m| match self.depth_for(form, length, epsilon, m, TARGET) {
@@ -356,13 +389,23 @@ impl Table {
                         None => "–".into(),
                     })
                     .collect();
-                let _ =
-                    writeln!(out, "| {label} | {epsilon:e} | {:.0} | {} |", 1.0 + bound / epsilon, cells.join(" | "));
+                let _ = writeln!(
+                    out,
+                    "| {label} | {epsilon:e} | {:.0} | {} |",
+                    1.0 + bound / epsilon,
+                    cells.join(" | ")
+                );
             }
         }
-        let _ = write!(out, "\nWorst error on sampled rows (mean form, ε = 1e-3, {SHOWN_DEPTH} levels, L = 256):\n\n");
-        let _ =
-            writeln!(out, "| distribution | {} |\n|---|---|---|---|---|", Method::ALL.map(Method::name).join(" | "));
+        let _ = write!(
+            out,
+            "\nWorst error on sampled rows (mean form, ε = 1e-3, {SHOWN_DEPTH} levels, L = 256):\n\n"
+        );
+        let _ = writeln!(
+            out,
+            "| distribution | {} |\n|---|---|---|---|---|",
+            Method::ALL.map(Method::name).join(" | ")
+        );
         let mut names: Vec<&str> = self.rows.iter().map(|r| r.distribution.as_str()).collect();
         names.sort_unstable();
         names.dedup();
@@ -374,10 +417,13 @@ impl Table {
                         .iter()
                         .find(|r| {
                             let length = r.length == 256 || r.length == 0;
-                            let here = r.distribution == name && r.form == Form::Mean && length && r.method == m;
+                            let here =
+                                r.distribution == name && r.form == Form::Mean && length && r.method == m;
                             here && r.epsilon == SHOWN_EPSILON && r.depth == SHOWN_DEPTH
                         })
-                        .map_or("–".into(), |r| format!("{:.1e} (median {:.1e})", r.worst_rows, r.median_rows))
+                        .map_or("–".into(), |r| {
+                            format!("{:.1e} (median {:.1e})", r.worst_rows, r.median_rows)
+                        })
                 })
                 .collect();
             let _ = writeln!(out, "| {name} | {} |", cells.join(" | "));

@@ -1,4 +1,5 @@
-//! Draws `latency.csv`, which `cipherlm experiment latency` measured: three attention normalisers under encryption.
+//! Draws `latency.csv`, which `cipherlm experiment latency` measured: three attention normalisers
+//! under encryption.
 
 use super::table::{Row, read};
 use crate::plot::{Axis, Dash, Panel, Scale, Series, svg};
@@ -12,7 +13,8 @@ const METHODS: [(&str, &str); 3] = [
 ];
 
 /// The paper's ratios to PowerSoftmax, one A100, at 128 and 1024 tokens.
-const PAPER: [(&str, [f64; 2]); 2] = [("exp_taylor_goldschmidt", [1.3, 9.7]), ("normalise_and_square", [2.7, 20.0])];
+const PAPER: [(&str, [f64; 2]); 2] =
+    [("exp_taylor_goldschmidt", [1.3, 9.7]), ("normalise_and_square", [2.7, 20.0])];
 
 /// Reads the CSV in `out`, writes the plot and a table beside it.
 pub(super) fn draw(out: &Path) -> anyhow::Result<()> {
@@ -26,11 +28,16 @@ pub(super) fn draw(out: &Path) -> anyhow::Result<()> {
     let panels = [
         panel("One layer's normaliser, 4 heads", "seconds", |row, _| row.number("seconds")),
         panel("Against PowerSoftmax", "ratio of seconds", |row, all| {
-            let power = all.iter().find(|r| r.text("method") == "power" && r.number("length") == row.number("length"));
+            let power = all
+                .iter()
+                .find(|r| r.text("method") == "power" && r.number("length") == row.number("length"));
             row.number("seconds") / power.map_or(f64::NAN, |p| p.number("seconds"))
         }),
     ];
-    std::fs::write(out.join("latency.svg"), svg("Attention normalisers under encryption, N = 2^16", &panels))?;
+    std::fs::write(
+        out.join("latency.svg"),
+        svg("Attention normalisers under encryption, N = 2^16", &panels),
+    )?;
     let text = table(&rows)?;
     std::fs::write(out.join("latency-table.md"), &text)?;
     println!("{text}\nwrote latency.svg and latency-table.md to {}", out.display());
@@ -38,7 +45,12 @@ pub(super) fn draw(out: &Path) -> anyhow::Result<()> {
 }
 
 /// Measured points solid, predicted ones dashed from the last measured one on.
-fn series(rows: &[Row], colour: usize, (key, name): &(&str, &str), column: fn(&Row, &[Row]) -> f64) -> Vec<Series> {
+fn series(
+    rows: &[Row],
+    colour: usize,
+    (key, name): &(&str, &str),
+    column: fn(&Row, &[Row]) -> f64,
+) -> Vec<Series> {
     let of = |kind: &str| -> Vec<(f64, f64)> {
         let own = rows.iter().filter(|r| r.text("method") == *key && r.text("kind") == kind);
         own.map(|r| (r.number("length"), column(r, rows))).collect()
@@ -46,7 +58,10 @@ fn series(rows: &[Row], colour: usize, (key, name): &(&str, &str), column: fn(&R
     let measured = of("measured");
     let predicted: Vec<_> = measured.last().copied().into_iter().chain(of("predicted")).collect();
     let line = |name: String, dash, points| Series { name, colour, dash, points };
-    vec![line((*name).to_string(), Dash::Solid, measured), line(format!("{name}, predicted"), Dash::Dashed, predicted)]
+    vec![
+        line((*name).to_string(), Dash::Solid, measured),
+        line(format!("{name}, predicted"), Dash::Dashed, predicted),
+    ]
 }
 
 fn table(rows: &[Row]) -> anyhow::Result<String> {

@@ -1,4 +1,5 @@
-//! Draws `length.csv`, which `cipherlm experiment length` computed: cost against length, width, layers, power and eps.
+//! Draws `length.csv`, which `cipherlm experiment length` computed: cost against length, width,
+//! layers, power and eps.
 
 use super::table::{Row, read};
 use crate::plot::{Axis, Dash, Panel, Scale, Series, svg};
@@ -40,7 +41,12 @@ fn panel(rows: &[Row], (sweep, column, label, scale): &(&str, &str, &str, Scale)
         line("prompt, bootstraps (planned)", 2, Dash::Dotted, points("predicted", sweep, "bootstraps")),
     ];
     if *sweep == "length" {
-        series.push(line("prompt, seconds (measured)", 3, Dash::Solid, points("measured", "shipped", "seconds")));
+        series.push(line(
+            "prompt, seconds (measured)",
+            3,
+            Dash::Solid,
+            points("measured", "shipped", "seconds"),
+        ));
     }
     Panel {
         title: format!("against {label}"),

@@ -28,7 +28,9 @@ pub(crate) fn run(sh: &Shell, flags: &Experiment) -> anyhow::Result<()> {
             if name == "latency" { latency::draw(&out)? } else { length::draw(&out)? }
         }
         other => {
-            bail!("no experiment is called `{other}`: choose stability, twins, shifts, division, latency or length")
+            bail!(
+                "no experiment is called `{other}`: choose stability, twins, shifts, division, latency or length"
+            )
         }
     }
     Ok(())

@@ -24,7 +24,8 @@ pub(super) fn read(file: &Path) -> anyhow::Result<Vec<Row>> {
     let text = std::fs::read_to_string(file).with_context(|| format!("reading {}", file.display()))?;
     let mut lines = text.lines();
     let header: Vec<&str> = lines.next().context("the file is empty")?.split(',').collect();
-    let row = |line: &str| Row(header.iter().zip(line.split(',')).map(|(h, v)| ((*h).into(), v.into())).collect());
+    let row =
+        |line: &str| Row(header.iter().zip(line.split(',')).map(|(h, v)| ((*h).into(), v.into())).collect());
     Ok(lines.filter(|line| !line.is_empty()).map(row).collect())
 }
 

@@ -1,9 +1,11 @@
 //! `cargo xtask mutants`: does a test fail when the code is wrong?
 //!
-//! cargo-mutants edits the modules where a fault is invisible in results: keys, encryption, wire, parameters, the noise model, the
-//! plan's identity, checkpoints, placement, the reference pass. Survivors are compared with `xtask/mutants/survivors.txt`, which
-//! gives a reason for each. `--named` applies the edits of `xtask/mutants/named.json` instead, each a fault that somebody made or
-//! feared. Everything happens in a work tree of its own under `target/mutants`, which shares the build folder.
+//! cargo-mutants edits the modules where a fault is invisible in results: keys, encryption, wire,
+//! parameters, the noise model, the plan's identity, checkpoints, placement, the reference pass.
+//! Survivors are compared with `xtask/mutants/survivors.txt`, which gives a reason for each.
+//! `--named` applies the edits of `xtask/mutants/named.json` instead, each a fault that somebody
+//! made or feared. Everything happens in a work tree of its own under `target/mutants`, which
+//! shares the build folder.
 
 mod named;
 
@@ -34,11 +36,19 @@ const GROUPS: [Group; 3] = [
         tests: &["--lib", "--tests"],
     },
     Group {
-        files: &["crates/infer/src/plan.rs", "crates/infer/src/checkpoint.rs", "crates/infer/src/placement.rs"],
+        files: &[
+            "crates/infer/src/plan.rs",
+            "crates/infer/src/checkpoint.rs",
+            "crates/infer/src/placement.rs",
+        ],
         package: "cipherlm-infer",
         tests: &["--lib", "--tests"],
     },
-    Group { files: &["crates/model/src/forward.rs"], package: "cipherlm-model", tests: &["--lib", "--tests"] },
+    Group {
+        files: &["crates/model/src/forward.rs"],
+        package: "cipherlm-model",
+        tests: &["--lib", "--tests"],
+    },
 ];
 
 /// Survivors that are known, each with its reason: `reason | file: mutation`.
@@ -61,11 +71,16 @@ pub(crate) fn run(sh: &Shell, flags: &Mutants) -> anyhow::Result<()> {
         return Ok(());
     }
     let Counts { tried, caught, survivors, broken } = &counts;
-    println!("{tried} mutants, {caught} caught, {} survivors, {} that do not build", survivors.len(), broken.len());
+    println!(
+        "{tried} mutants, {caught} caught, {} survivors, {} that do not build",
+        survivors.len(),
+        broken.len()
+    );
     if let Some(file) = &flags.json {
         let all = json!({"tried": tried, "caught": caught, "survivors": survivors.len(), "wrong_answers": 0, "panics": 0,
             "surviving": survivors, "broken": broken});
-        std::fs::write(file, serde_json::to_string_pretty(&all)?).with_context(|| format!("{}", file.display()))?;
+        std::fs::write(file, serde_json::to_string_pretty(&all)?)
+            .with_context(|| format!("{}", file.display()))?;
     }
     if flags.named {
         survivors.iter().for_each(|name| println!("survives: {name}"));
@@ -81,7 +96,8 @@ fn compare(survivors: &[String], all: bool) -> anyhow::Result<()> {
     let text = std::fs::read_to_string(KNOWN).with_context(|| format!("reading {KNOWN}"))?;
     let mut known = BTreeMap::new();
     for line in text.lines().filter(|line| !line.is_empty()) {
-        let (reason, mutant) = line.split_once(" | ").with_context(|| format!("{KNOWN}: no reason in `{line}`"))?;
+        let (reason, mutant) =
+            line.split_once(" | ").with_context(|| format!("{KNOWN}: no reason in `{line}`"))?;
         known.insert(mutant, reason);
     }
     let here: BTreeSet<&str> = survivors.iter().map(String::as_str).collect();
@@ -131,14 +147,18 @@ fn generated(sh: &Shell, flags: &Mutants) -> anyhow::Result<Counts> {
             continue;
         }
         let folder = out.join(package);
-        let rest = ["--profile", "release", "--no-shuffle", "--baseline", "skip", "--timeout", "120", "--iterate"];
-        cmd!(sh, "cargo mutants {args...} {rest...} --output {folder} -- {tests...}").ignore_status().run()?;
+        let rest =
+            ["--profile", "release", "--no-shuffle", "--baseline", "skip", "--timeout", "120", "--iterate"];
+        cmd!(sh, "cargo mutants {args...} {rest...} --output {folder} -- {tests...}")
+            .ignore_status()
+            .run()?;
         collect(&folder.join("mutants.out"), &mut counts)?;
     }
     Ok(counts)
 }
 
-/// Adds what cargo-mutants found, without the numbers of lines, which change with every edit above them.
+/// Adds what cargo-mutants found, without the numbers of lines, which change with every edit above
+/// them.
 fn collect(folder: &Path, counts: &mut Counts) -> anyhow::Result<()> {
     let list = |name: &str| -> anyhow::Result<Vec<String>> {
         let path = folder.join(name);

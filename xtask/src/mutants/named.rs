@@ -40,8 +40,9 @@ enum Fate {
 pub(super) fn run(sh: &Shell, flags: &Mutants) -> anyhow::Result<Counts> {
     let text = std::fs::read_to_string(TABLE).with_context(|| format!("reading {TABLE}"))?;
     let table: Vec<Mutant> = serde_json::from_str(&text).with_context(|| format!("reading {TABLE}"))?;
-    let wanted =
-        |m: &&Mutant| flags.filter.as_ref().is_none_or(|f| m.name.contains(f.as_str()) || m.file.contains(f.as_str()));
+    let wanted = |m: &&Mutant| {
+        flags.filter.as_ref().is_none_or(|f| m.name.contains(f.as_str()) || m.file.contains(f.as_str()))
+    };
     let table: Vec<&Mutant> = table.iter().filter(wanted).filter(|m| flags.train || !m.burn).collect();
     if flags.list {
         table.iter().for_each(|m| println!("{}: {}", m.file, m.name));
@@ -76,12 +77,17 @@ fn attempt(tree: &Path, target: &Path, mutant: &Mutant) -> anyhow::Result<Fate> 
     };
     let times = whole.matches(&mutant.from).count();
     if times != 1 {
-        return Ok(Fate::Broken(format!("its text stands {times} times in {}: bring {TABLE} up to date", mutant.file)));
+        return Ok(Fate::Broken(format!(
+            "its text stands {times} times in {}: bring {TABLE} up to date",
+            mutant.file
+        )));
     }
     std::fs::write(&path, whole.replace(&mutant.from, &mutant.to))?;
     let cargo = |more: &[&str]| {
         let mut command = Command::new("cargo");
-        command.args(["test", "--locked", "--release", "--quiet", "--package", &mutant.package]).args(&mutant.tests);
+        command
+            .args(["test", "--locked", "--release", "--quiet", "--package", &mutant.package])
+            .args(&mutant.tests);
         command.args(more).current_dir(tree).env("CARGO_TARGET_DIR", target).env("CARGO_INCREMENTAL", "1");
         command.output()
     };
@@ -90,7 +96,8 @@ fn attempt(tree: &Path, target: &Path, mutant: &Mutant) -> anyhow::Result<Fate> 
     let (built, tested) = result.context("cargo could not be started")?;
     if !built.status.success() {
         let errors = String::from_utf8_lossy(&built.stderr).into_owned();
-        let first = errors.lines().find(|line| line.starts_with("error")).unwrap_or("it does not build").to_owned();
+        let first =
+            errors.lines().find(|line| line.starts_with("error")).unwrap_or("it does not build").to_owned();
         return Ok(Fate::Broken(first));
     }
     Ok(if tested.status.success() { Fate::Survived } else { Fate::Caught })

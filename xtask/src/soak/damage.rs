@@ -1,4 +1,5 @@
-//! Every kind of file with a flipped bit, cut short, emptied, lengthened, or with another of its kind in its place.
+//! Every kind of file with a flipped bit, cut short, emptied, lengthened, or with another of its
+//! kind in its place.
 
 use super::world::{End, World, copy};
 use super::{Fault, Tally};
@@ -60,7 +61,9 @@ pub(super) fn all(world: &mut World, tally: &mut Tally) -> anyhow::Result<()> {
     copy(&shipped, &world.at("model"))?;
     let kept = world.at("steps");
     let kept_text = kept.display().to_string();
-    world.must(&world.run_args(&world.at("first.bin"), &["--checkpoints", &kept_text, "--checkpoint-after", "0"]))?;
+    world.must(
+        &world.run_args(&world.at("first.bin"), &["--checkpoints", &kept_text, "--checkpoint-after", "0"]),
+    )?;
     let mut steps: Vec<PathBuf> = std::fs::read_dir(&kept)?.flatten().map(|entry| entry.path()).collect();
     steps.retain(|path| path.extension().is_some_and(|e| e == "step"));
     steps.sort();
@@ -72,7 +75,11 @@ pub(super) fn all(world: &mut World, tally: &mut Tally) -> anyhow::Result<()> {
         Kind { name: "answer", file: world.at("answer"), trial: by_decrypting },
         Kind { name: "server's keys.json", file: server.join("keys.json"), trial: by_running },
         Kind { name: "evaluation key", file: server.join("0003.key"), trial: by_running },
-        Kind { name: "key of the ephemeral secret", file: server.join("ephemeral-to.key"), trial: by_running },
+        Kind {
+            name: "key of the ephemeral secret",
+            file: server.join("ephemeral-to.key"),
+            trial: by_running,
+        },
         Kind { name: "prompt", file: world.prompt(), trial: by_running },
         Kind { name: "model.json", file: world.at("model/model.json"), trial: by_running },
         Kind { name: "weights", file: world.at("model/weights.safetensors"), trial: by_running },
@@ -146,7 +153,9 @@ fn by_resuming(world: &World) -> Result<(), Fault> {
     let _ = std::fs::remove_file(&out);
     let kept = world.at("steps").display().to_string();
     match world.call(&world.run_args(&out, &["--checkpoints", &kept, "--checkpoint-after", "0"]))? {
-        End::Refused(why) => Err(Fault::Lost(format!("a step that can be computed again stops the run: {why}"))),
+        End::Refused(why) => {
+            Err(Fault::Lost(format!("a step that can be computed again stops the run: {why}")))
+        }
         End::Done(_) => world.same_answer(&out),
     }
 }

@@ -25,7 +25,11 @@ impl Disk {
 
     fn resize(&self, bytes: u64) -> bool {
         let option = format!("remount,size={}", bytes.max(4096));
-        Command::new("mount").args(["-o", &option]).arg(&self.0).output().is_ok_and(|out| out.status.success())
+        Command::new("mount")
+            .args(["-o", &option])
+            .arg(&self.0)
+            .output()
+            .is_ok_and(|out| out.status.success())
     }
 }
 
@@ -124,7 +128,9 @@ fn encrypt(world: &World, disk: &Disk, bytes: u64) -> Result<(), Fault> {
     let out = disk.0.join("prompt");
     match world.call(&world.encrypt_args(&world.keys(), &out))? {
         End::Done(_) => Err(Fault::Wrong("it says that it wrote more than there is room for".into())),
-        End::Refused(_) if out.exists() => Err(Fault::Wrong("it was refused, and the prompt is there".into())),
+        End::Refused(_) if out.exists() => {
+            Err(Fault::Wrong("it was refused, and the prompt is there".into()))
+        }
         End::Refused(_) => Ok(()),
     }
 }

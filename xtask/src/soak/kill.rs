@@ -15,7 +15,8 @@ fn moment(world: &mut World, seconds: f64) -> f64 {
     seconds * world.rng.below(10_000) as f64 / 10_000.0
 }
 
-/// Key generation: the secret that was there stays, and the keys are those that an undisturbed run makes of it.
+/// Key generation: the secret that was there stays, and the keys are those that an undisturbed run
+/// makes of it.
 pub(super) fn keygen(world: &mut World, tally: &mut Tally) -> anyhow::Result<()> {
     tally.group("kill -9 of keygen");
     let seconds = world.seconds[0];
@@ -59,12 +60,17 @@ fn keygen_again(world: &World, out: &Path) -> Result<(), Fault> {
         .map(|(n, _)| n)
         .collect();
     if !differ.is_empty() || resumed.len() != whole.len() {
-        return Err(Fault::Wrong(format!("{} files, not {}; other bytes in {differ:?}", resumed.len(), whole.len())));
+        return Err(Fault::Wrong(format!(
+            "{} files, not {}; other bytes in {differ:?}",
+            resumed.len(),
+            whole.len()
+        )));
     }
     Ok(())
 }
 
-/// A run with checkpoints: the answer is the undisturbed one, and no finished step is computed again.
+/// A run with checkpoints: the answer is the undisturbed one, and no finished step is computed
+/// again.
 pub(super) fn run(world: &mut World, tally: &mut Tally) -> anyhow::Result<()> {
     tally.group("kill -9 of run");
     let seconds = 1.2 * world.seconds[1];
@@ -99,17 +105,21 @@ fn run_again(world: &World, args: &[String], out: &Path, kept: &Path) -> Result<
         End::Done(said) => {
             world.same_answer(out)?;
             let said: Value = serde_json::from_str(&said).unwrap_or_default();
-            let (computed, all) = (said["steps_computed"].as_u64().unwrap_or(0), said["steps"].as_u64().unwrap_or(0));
+            let (computed, all) =
+                (said["steps_computed"].as_u64().unwrap_or(0), said["steps"].as_u64().unwrap_or(0));
             // The input of the graph is no step.
             if computed + before > all + 1 {
-                return Err(Fault::Lost(format!("{before} steps were kept, {computed} of {all} computed again")));
+                return Err(Fault::Lost(format!(
+                    "{before} steps were kept, {computed} of {all} computed again"
+                )));
             }
             Ok(())
         }
     }
 }
 
-/// A training run of a few seconds: checkpoints after a kill and a resumption are those of an undisturbed run.
+/// A training run of a few seconds: checkpoints after a kill and a resumption are those of an
+/// undisturbed run.
 pub(super) fn train(sh: &Shell, world: &mut World, tally: &mut Tally) -> anyhow::Result<()> {
     tally.group("kill -9 of training");
     let whole = crate::build::WHOLE;
@@ -160,7 +170,8 @@ fn same_weights(whole: &Path, resumed: &Path) -> Result<(), Fault> {
     let read = |folder: &Path| contents(folder).map_err(|error| Fault::Lost(error.to_string()));
     let (whole, resumed) = (read(whole)?, read(resumed)?);
     let weights = |name: &&String| name.ends_with("last.safetensors") || name.ends_with("best.safetensors");
-    let differ: Vec<&String> = whole.keys().filter(weights).filter(|n| whole.get(*n) != resumed.get(*n)).collect();
+    let differ: Vec<&String> =
+        whole.keys().filter(weights).filter(|n| whole.get(*n) != resumed.get(*n)).collect();
     if differ.is_empty() { Ok(()) } else { Err(Fault::Wrong(format!("other weights in {differ:?}"))) }
 }
 

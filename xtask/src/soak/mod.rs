@@ -1,8 +1,10 @@
-//! `cargo xtask soak`: what happens to the program happens here: it is killed, its disk fills, its files are damaged.
+//! `cargo xtask soak`: what happens to the program happens here: it is killed, its disk fills, its
+//! files are damaged.
 //!
-//! Everything runs in a small ring without security on `models/tiny`, with the program as users have it. A trial passes if the
-//! program refuses with status 2 and one line, or gives what an undisturbed run gives, bit for bit. A wrong answer, a panic, a
-//! crash, and finished work that has to be done again are faults.
+//! Everything runs in a small ring without security on `models/tiny`, with the program as users
+//! have it. A trial passes if the program refuses with status 2 and one line, or gives what an
+//! undisturbed run gives, bit for bit. A wrong answer, a panic, a crash, and finished work that has
+//! to be done again are faults.
 
 mod damage;
 mod full;
@@ -84,7 +86,8 @@ pub(crate) fn run(sh: &Shell, flags: &Soak) -> anyhow::Result<()> {
     if flags.train {
         kill::train(sh, &mut world, &mut tally)?;
     }
-    let faults: Vec<(&str, &str)> = tally.groups.iter().flat_map(|(_, _, f)| f.iter().map(Fault::kind)).collect();
+    let faults: Vec<(&str, &str)> =
+        tally.groups.iter().flat_map(|(_, _, f)| f.iter().map(Fault::kind)).collect();
     let count = |kind: &str| faults.iter().filter(|(k, _)| *k == kind).count() as u64;
     let tried: u64 = tally.groups.iter().map(|(_, tried, _)| tried).sum();
     let (survivors, seconds) = (faults.len() as u64, start.elapsed().as_secs_f64());
@@ -104,7 +107,8 @@ pub(crate) fn run(sh: &Shell, flags: &Soak) -> anyhow::Result<()> {
         let all = json!({"tried": tried, "caught": tried - survivors, "survivors": survivors,
             "wrong_answers": count("wrong"), "panics": count("panic"), "lost_work": count("lost"),
             "seconds": seconds, "groups": groups, "faults": list});
-        std::fs::write(file, serde_json::to_string_pretty(&all)?).with_context(|| format!("{}", file.display()))?;
+        std::fs::write(file, serde_json::to_string_pretty(&all)?)
+            .with_context(|| format!("{}", file.display()))?;
     }
     anyhow::ensure!(faults.is_empty(), "{survivors} of {tried} trials failed");
     Ok(())

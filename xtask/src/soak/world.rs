@@ -95,7 +95,8 @@ impl World {
     }
 
     pub(super) fn run_args(&self, out: &Path, more: &[&str]) -> Vec<String> {
-        let list = [("--keys", self.keys().join("server")), ("--input", self.prompt()), ("--out", out.to_owned())];
+        let list =
+            [("--keys", self.keys().join("server")), ("--input", self.prompt()), ("--out", out.to_owned())];
         let list: Vec<(&str, &Path)> = list.iter().map(|(name, path)| (*name, path.as_path())).collect();
         self.args("run", &list, &[&["--json"], more].concat())
     }
@@ -131,7 +132,8 @@ impl World {
 
     /// A command of a trial.
     pub(super) fn call(&self, args: &[String]) -> Result<End, Fault> {
-        let out = self.command(args).output().map_err(|e| Fault::Lost(format!("it could not be started: {e}")))?;
+        let out =
+            self.command(args).output().map_err(|e| Fault::Lost(format!("it could not be started: {e}")))?;
         judge(&out)
     }
 
@@ -156,7 +158,11 @@ impl World {
     /// The output of `decrypt` must name the token of the undisturbed run.
     pub(super) fn same_token(&self, said: &str) -> Result<(), Fault> {
         let found = self.token_of(said);
-        if found == self.token { Ok(()) } else { Err(Fault::Wrong(format!("token {found}, not {}", self.token))) }
+        if found == self.token {
+            Ok(())
+        } else {
+            Err(Fault::Wrong(format!("token {found}, not {}", self.token)))
+        }
     }
 
     /// The file must hold the answer of the undisturbed run.
@@ -180,7 +186,9 @@ fn judge(out: &Output) -> Result<End, Fault> {
     let errors = String::from_utf8_lossy(&out.stderr).into_owned();
     let last = errors.lines().last().unwrap_or_default().to_owned();
     match out.status.code() {
-        _ if errors.contains("panicked") => Err(Fault::Panic(errors.lines().take(2).collect::<Vec<_>>().join(" "))),
+        _ if errors.contains("panicked") => {
+            Err(Fault::Panic(errors.lines().take(2).collect::<Vec<_>>().join(" ")))
+        }
         Some(0 | 1) => Ok(End::Done(String::from_utf8_lossy(&out.stdout).into_owned())),
         Some(2) => Ok(End::Refused(last)),
         _ => Err(Fault::Panic(format!("{}: {last}", out.status))),

@@ -1,7 +1,7 @@
 //! Imports within a crate: no two files may need each other.
 //!
-//! The graph is of files. A path is followed through `pub use` to the file that defines the item, so a re-export in `mod.rs` is no
-//! import, and neither is `mod x;`.
+//! The graph is of files. A path is followed through `pub use` to the file that defines the item,
+//! so a re-export in `mod.rs` is no import, and neither is `mod x;`.
 
 use super::source::{Source, Word};
 use std::collections::{BTreeMap, BTreeSet};
@@ -48,7 +48,9 @@ fn of_crate(root: &Path, files: &[&Source]) -> Vec<String> {
     let mut edges: BTreeMap<&Path, BTreeSet<&Path>> = BTreeMap::new();
     for (name, module) in &modules {
         for path in imports(name, module.source, files, root) {
-            if let Some(target) = define(&modules, &path, 0).filter(|target| target.path != module.source.path) {
+            if let Some(target) =
+                define(&modules, &path, 0).filter(|target| target.path != module.source.path)
+            {
                 edges.entry(&module.source.path).or_default().insert(&target.path);
             }
         }
@@ -137,7 +139,8 @@ fn define<'a>(modules: &Modules<'a>, path: &[String], depth: usize) -> Option<&'
     }
     let name = item.as_str();
     let here = module.source.words.windows(2).any(|pair| {
-        let kinds = ["fn", "struct", "enum", "trait", "type", "const", "static", "mod", "union", "macro_rules"];
+        let kinds =
+            ["fn", "struct", "enum", "trait", "type", "const", "static", "mod", "union", "macro_rules"];
         kinds.contains(&pair[0].text.as_str()) && pair[1].text == name
     });
     if !here {
@@ -251,7 +254,8 @@ mod tests {
     use std::path::PathBuf;
 
     fn sources(files: &[(&str, &str)]) -> Vec<Source> {
-        let dir = std::env::temp_dir().join(format!("cipherlm-circles-{}-{}", std::process::id(), files.len()));
+        let dir =
+            std::env::temp_dir().join(format!("cipherlm-circles-{}-{}", std::process::id(), files.len()));
         let mut out = Vec::new();
         for (name, text) in files {
             let path: PathBuf = dir.join("src").join(name);

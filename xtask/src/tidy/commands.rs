@@ -1,4 +1,5 @@
-//! Finds the commands that our documents tell a reader to type. The `cipherlm` crate's tests use this file too, each side with its parser.
+//! Finds the commands that our documents tell a reader to type. The `cipherlm` crate's tests use
+//! this file too, each side with its parser.
 
 /// A command in a document.
 pub(crate) struct Command {
@@ -8,8 +9,9 @@ pub(crate) struct Command {
     pub(crate) args: Vec<String>,
 }
 
-/// The commands in a Markdown text that start with `program`, in code spans and code blocks. Words in capitals stand for values and
-/// are replaced by `1`; a command with an ellipsis or with alternatives is a description and is left out.
+/// The commands in a Markdown text that start with `program`, in code spans and code blocks. Words
+/// in capitals stand for values and are replaced by `1`; a command with an ellipsis or with
+/// alternatives is a description and is left out.
 pub(crate) fn find(markdown: &str, program: &str) -> Vec<Command> {
     let mut found = Vec::new();
     let mut block = false;
@@ -21,7 +23,9 @@ pub(crate) fn find(markdown: &str, program: &str) -> Vec<Command> {
         let spans: Vec<&str> = if block { vec![line] } else { line.split('`').skip(1).step_by(2).collect() };
         for span in spans {
             let span = span.trim().trim_start_matches("$ ");
-            let Some(rest) = span.strip_prefix(program).filter(|rest| rest.starts_with(' ')) else { continue };
+            let Some(rest) = span.strip_prefix(program).filter(|rest| rest.starts_with(' ')) else {
+                continue;
+            };
             if ["...", "…", "[", "|", "<"].iter().any(|mark| rest.replace("\"...\"", "").contains(mark)) {
                 continue;
             }
@@ -63,7 +67,8 @@ mod tests {
     fn commands_are_found_where_a_reader_would_type_them() {
         let text = "Use `tool go --text \"a b\" --n N`, not tool stay.\n```sh\ntool run file.txt   # a comment\nother run\n```\n`tool [x]` `toolbox y`";
         let found = find(text, "tool");
-        let args: Vec<Vec<&str>> = found.iter().map(|c| c.args.iter().map(String::as_str).collect()).collect();
+        let args: Vec<Vec<&str>> =
+            found.iter().map(|c| c.args.iter().map(String::as_str).collect()).collect();
         assert_eq!(args, [vec!["go", "--text", "a b", "--n", "1"], vec!["run", "file.txt"]]);
         assert_eq!(found.iter().map(|c| c.line).collect::<Vec<_>>(), [1, 3]);
     }

@@ -27,7 +27,14 @@ const LAYERS: [(&str, &[&str]); 8] = [
     ("cipherlm-infer", &["cipherlm-files", "cipherlm-ckks", "cipherlm-approx", "cipherlm-model"]),
     (
         "cipherlm",
-        &["cipherlm-files", "cipherlm-infer", "cipherlm-model", "cipherlm-ckks", "cipherlm-approx", "cipherlm-train"],
+        &[
+            "cipherlm-files",
+            "cipherlm-infer",
+            "cipherlm-model",
+            "cipherlm-ckks",
+            "cipherlm-approx",
+            "cipherlm-train",
+        ],
     ),
 ];
 
@@ -93,7 +100,8 @@ impl Graph {
 
     /// Names of everything `name` reaches.
     fn reach(&self, name: &str) -> BTreeSet<&str> {
-        let mut stack: Vec<&String> = self.names.iter().filter(|(_, n)| *n == name).map(|(id, _)| id).collect();
+        let mut stack: Vec<&String> =
+            self.names.iter().filter(|(_, n)| *n == name).map(|(id, _)| id).collect();
         let mut seen = BTreeSet::new();
         while let Some(id) = stack.pop() {
             if seen.insert(id) {
@@ -138,10 +146,15 @@ fn package_ceiling(sh: &Shell, found: &mut Vec<String>) -> anyhow::Result<()> {
         .read()?;
     let packages: BTreeSet<&str> = tree.lines().map(|l| l.trim_end_matches(" (*)")).collect();
     if packages.len() > CKKS_PACKAGE_CEILING {
-        found.push(format!("cipherlm-ckks builds {} packages; the ceiling is {CKKS_PACKAGE_CEILING}", packages.len()));
+        found.push(format!(
+            "cipherlm-ckks builds {} packages; the ceiling is {CKKS_PACKAGE_CEILING}",
+            packages.len()
+        ));
     }
-    let cli =
-        cmd!(sh, "cargo tree --locked -p cipherlm -e normal,build --prefix none --format").arg("{p}").quiet().read()?;
+    let cli = cmd!(sh, "cargo tree --locked -p cipherlm -e normal,build --prefix none --format")
+        .arg("{p}")
+        .quiet()
+        .read()?;
     if cli.lines().any(|l| l.starts_with("burn")) {
         found.push("the everyday build of cipherlm reaches burn".into());
     }
@@ -167,7 +180,10 @@ fn unsafe_code(files: &[PathBuf], found: &mut Vec<String>) -> anyhow::Result<()>
     for name in ["files", "approx", "ckks", "model", "train", "infer", "cli"] {
         let manifest = Path::new("crates").join(name).join("Cargo.toml");
         if !std::fs::read_to_string(&manifest)?.contains("[lints]\nworkspace = true") {
-            found.push(format!("{}: must take the shared lint table, which forbids unsafe code", manifest.display()));
+            found.push(format!(
+                "{}: must take the shared lint table, which forbids unsafe code",
+                manifest.display()
+            ));
         }
     }
     Ok(())
@@ -184,7 +200,9 @@ fn crate_files(sh: &Shell, found: &mut Vec<String>) -> anyhow::Result<()> {
         }
         let manifest = std::fs::read_to_string(dir.join("Cargo.toml"))?;
         if !manifest.contains("[lints]\nworkspace = true") && !manifest.contains("missing_docs") {
-            found.push(format!("crates/{name}/Cargo.toml: no lint table, so public items may go undocumented"));
+            found.push(format!(
+                "crates/{name}/Cargo.toml: no lint table, so public items may go undocumented"
+            ));
         }
     }
     Ok(())
@@ -193,7 +211,9 @@ fn crate_files(sh: &Shell, found: &mut Vec<String>) -> anyhow::Result<()> {
 /// No `unwrap`, `expect`, `panic!`, `todo!` in library code outside tests.
 fn panics(files: &[PathBuf], found: &mut Vec<String>) -> anyhow::Result<()> {
     const BANNED: [&str; 5] = [".unwrap()", ".expect(", "panic!(", "todo!(", "unimplemented!("];
-    for file in files.iter().filter(|f| f.starts_with("crates") && f.components().any(|c| c.as_os_str() == "src")) {
+    for file in
+        files.iter().filter(|f| f.starts_with("crates") && f.components().any(|c| c.as_os_str() == "src"))
+    {
         let text = std::fs::read_to_string(file)?;
         if file.file_name().is_some_and(|n| n == "tests.rs" || n == "testing.rs") {
             continue;
@@ -205,7 +225,11 @@ fn panics(files: &[PathBuf], found: &mut Vec<String>) -> anyhow::Result<()> {
             }
             let code = line.split("//").next().unwrap_or_default();
             if let Some(word) = BANNED.iter().find(|w| code.contains(*w)) {
-                found.push(format!("{}:{}: {word} in library code: return a typed error", file.display(), number + 1));
+                found.push(format!(
+                    "{}:{}: {word} in library code: return a typed error",
+                    file.display(),
+                    number + 1
+                ));
             }
         }
     }
@@ -216,8 +240,11 @@ fn panics(files: &[PathBuf], found: &mut Vec<String>) -> anyhow::Result<()> {
 fn leaks(sh: &Shell, found: &mut Vec<String>) -> anyhow::Result<()> {
     let patterns = ["/ro".to_string() + "ot/", "/ho".to_string() + "me/", "/wo".to_string() + "rk/"];
     for pattern in patterns {
-        let hits =
-            cmd!(sh, "git grep -nIF -e {pattern} -- . :!*.lock").quiet().ignore_status().ignore_stderr().read()?;
+        let hits = cmd!(sh, "git grep -nIF -e {pattern} -- . :!*.lock")
+            .quiet()
+            .ignore_status()
+            .ignore_stderr()
+            .read()?;
         found.extend(hits.lines().map(|hit| format!("{hit}: a path of one machine")));
     }
     Ok(())
@@ -238,8 +265,11 @@ fn doc_links(documents: &[PathBuf], found: &mut Vec<String>) -> anyhow::Result<(
             if target.contains("::") || target.contains("://") || target.starts_with("mailto:") {
                 continue;
             }
-            let path =
-                if target.is_empty() { file.clone() } else { file.parent().unwrap_or(Path::new("")).join(target) };
+            let path = if target.is_empty() {
+                file.clone()
+            } else {
+                file.parent().unwrap_or(Path::new("")).join(target)
+            };
             if !path.exists() {
                 found.push(format!("{}: dead link {link}", file.display()));
             } else if !fragment.is_empty() && path.extension().is_some_and(|e| e == "md") {
@@ -260,14 +290,19 @@ fn anchor(heading: &str) -> String {
     kept.map(|c| if c == ' ' { '-' } else { c }).collect()
 }
 
-/// Every `cargo xtask` command in our Markdown is one that this program takes, and every example there is one of ours. (Commands of
-/// `cipherlm` are checked by its own tests.)
+/// Every `cargo xtask` command in our Markdown is one that this program takes, and every example
+/// there is one of ours. (Commands of `cipherlm` are checked by its own tests.)
 fn doc_commands(documents: &[PathBuf], found: &mut Vec<String>) -> anyhow::Result<()> {
     for file in documents {
         let text = std::fs::read_to_string(file)?;
         for command in commands::find(&text, "cargo run") {
-            let after = command.args.iter().position(|arg| arg == "--example").and_then(|at| command.args.get(at + 1));
-            if let Some(name) = after.filter(|name| !crate::test::EXAMPLES.iter().any(|(_, e, _)| e == *name)) {
+            let after = command
+                .args
+                .iter()
+                .position(|arg| arg == "--example")
+                .and_then(|at| command.args.get(at + 1));
+            if let Some(name) = after.filter(|name| !crate::test::EXAMPLES.iter().any(|(_, e, _)| e == *name))
+            {
                 found.push(format!("{}:{}: there is no example {name}", file.display(), command.line));
             }
         }
@@ -275,12 +310,15 @@ fn doc_commands(documents: &[PathBuf], found: &mut Vec<String>) -> anyhow::Resul
             let line = command.args.join(" ");
             // A command that is only named needs no arguments.
             let named = command.args.len() == 1;
-            if let Err(error) = crate::flags::Xtask::from_vec(command.args.into_iter().map(Into::into).collect()) {
+            if let Err(error) =
+                crate::flags::Xtask::from_vec(command.args.into_iter().map(Into::into).collect())
+            {
                 let at = command.line;
                 if named && error.to_string().contains("required") {
                     continue;
                 }
-                found.push(format!("{}:{at}: `cargo xtask {line}` is not a command: {error}", file.display()));
+                found
+                    .push(format!("{}:{at}: `cargo xtask {line}` is not a command: {error}", file.display()));
             }
         }
     }
@@ -289,15 +327,20 @@ fn doc_commands(documents: &[PathBuf], found: &mut Vec<String>) -> anyhow::Resul
 
 /// Every example is run by the test command, or named there with the reason why not.
 fn examples(sh: &Shell, found: &mut Vec<String>) -> anyhow::Result<()> {
-    let list = cmd!(sh, "git ls-files --cached --others --exclude-standard crates/*/examples/*.rs").quiet().read()?;
+    let list = cmd!(sh, "git ls-files --cached --others --exclude-standard crates/*/examples/*.rs")
+        .quiet()
+        .read()?;
     let files: Vec<PathBuf> = list.lines().map(PathBuf::from).filter(|f| f.exists()).collect();
-    let name = |file: &PathBuf| file.file_stem().map(|n| n.to_string_lossy().into_owned()).unwrap_or_default();
+    let name =
+        |file: &PathBuf| file.file_stem().map(|n| n.to_string_lossy().into_owned()).unwrap_or_default();
     for file in files.iter().filter(|f| !crate::test::EXAMPLES.iter().any(|(_, n, _)| *n == name(f))) {
         found.push(format!("{}: not in the list of examples that `cargo xtask test` runs", file.display()));
     }
     for (package, example, _) in crate::test::EXAMPLES {
         if !files.iter().any(|f| name(f) == *example) {
-            found.push(format!("{package}: its example {example} is listed for `cargo xtask test` and is not there"));
+            found.push(format!(
+                "{package}: its example {example} is listed for `cargo xtask test` and is not there"
+            ));
         }
     }
     Ok(())

@@ -1,4 +1,5 @@
-//! Rules that the tree does not keep everywhere yet, each with a list of its exceptions that may only get shorter.
+//! Rules that the tree does not keep everywhere yet, each with a list of its exceptions that may
+//! only get shorter.
 
 use super::circles;
 use super::source::{Source, functions};
@@ -15,14 +16,16 @@ const PROSE_COLUMNS: usize = 100;
 /// Exceptions of a rule: what, and how many of it.
 type Found = BTreeMap<String, usize>;
 
-/// Checks all rules against their lists; with `shrink`, lists lose what is mended. Returns the exceptions left by rule.
+/// Checks all rules against their lists; with `shrink`, lists lose what is mended. Returns the
+/// exceptions left by rule.
 pub(super) fn check(
     files: &[PathBuf],
     documents: &[PathBuf],
     shrink: bool,
     found: &mut Vec<String>,
 ) -> anyhow::Result<Vec<(&'static str, usize)>> {
-    let sources: Vec<Source> = files.iter().filter(|f| in_src(f)).map(|f| Source::read(f)).collect::<Result<_, _>>()?;
+    let sources: Vec<Source> =
+        files.iter().filter(|f| in_src(f)).map(|f| Source::read(f)).collect::<Result<_, _>>()?;
     let tools: Vec<Source> =
         files.iter().filter(|f| f.starts_with("xtask")).map(|f| Source::read(f)).collect::<Result<_, _>>()?;
     let circle_list = circles::find(&sources).into_iter().map(|edge| (edge, 1)).collect();
@@ -155,7 +158,8 @@ fn prints(sources: &[Source]) -> Found {
 }
 
 fn per_file<'a>(sources: impl Iterator<Item = &'a Source>, calls: &[&[&str]]) -> Found {
-    let count = |s: &Source| (0..s.words.len()).filter(|at| calls.iter().any(|call| s.follows(*at, call))).count();
+    let count =
+        |s: &Source| (0..s.words.len()).filter(|at| calls.iter().any(|call| s.follows(*at, call))).count();
     sources.map(|s| (s.path.display().to_string(), count(s))).filter(|(_, n)| *n > 0).collect()
 }
 

@@ -123,7 +123,8 @@ fn without_tests(words: Vec<Word>) -> (Vec<Word>, usize) {
     const MARK: [&str; 7] = ["#", "[", "cfg", "(", "test", ")", "]"];
     let (mut out, mut lines, mut at) = (Vec::new(), 0, 0);
     while at < words.len() {
-        let marked = MARK.iter().enumerate().all(|(i, text)| words.get(at + i).is_some_and(|w| w.text == *text));
+        let marked =
+            MARK.iter().enumerate().all(|(i, text)| words.get(at + i).is_some_and(|w| w.text == *text));
         if !marked {
             out.push(words[at].clone());
             at += 1;

@@ -56,7 +56,12 @@ impl Certificate {
     /// # Errors
     /// A pole in the domain, intervals that are not disjoint and ascending, or [`Error::NotProved`]
     /// when no finite bound was found.
-    pub fn prove(circuit: &Circuit, function: Function, domain: &[Interval], measure: Measure) -> Result<Self> {
+    pub fn prove(
+        circuit: &Circuit,
+        function: Function,
+        domain: &[Interval],
+        measure: Measure,
+    ) -> Result<Self> {
         let mut heap = BinaryHeap::new();
         for piece in first_pieces(function, domain)? {
             heap.push(Piece::new(circuit, function, measure, piece));
@@ -116,7 +121,12 @@ impl Certificate {
             }
             let mid = 0.5 * lo + 0.5 * hi;
             if piece.attained > self.bound || mid <= lo || mid >= hi || seen > 4 * MAX_PIECES {
-                return Err(Error::NotProved { bound: self.bound, pieces: seen, at: mid, proved: piece.upper });
+                return Err(Error::NotProved {
+                    bound: self.bound,
+                    pieces: seen,
+                    at: mid,
+                    proved: piece.upper,
+                });
             }
             stack.extend([(lo, mid), (mid, hi)]);
         }
@@ -134,7 +144,11 @@ impl fmt::Display for Certificate {
         for interval in &self.domain {
             write!(f, " {interval}")?;
         }
-        write!(f, ": {measure} error <= {:.3e} (attained {:.3e} at {:.6})", self.bound, self.attained, self.witness)
+        write!(
+            f,
+            ": {measure} error <= {:.3e} (attained {:.3e} at {:.6})",
+            self.bound, self.attained, self.witness
+        )
     }
 }
 
@@ -224,7 +238,9 @@ fn deviation(function: Function, measure: Measure, x: &Model, y: &Model) -> (f64
             let attained = root(z).abs() * (1.0 - 8.0 * f64::EPSILON);
             let (near, far) = match measure {
                 Measure::Relative => (1.0, 1.0),
-                Measure::Absolute => (shifted.range().0.sqrt().next_down(), shifted.range().1.sqrt().next_up()),
+                Measure::Absolute => {
+                    (shifted.range().0.sqrt().next_down(), shifted.range().1.sqrt().next_up())
+                }
             };
             ((upper / near).next_up(), attained / far, t)
         }

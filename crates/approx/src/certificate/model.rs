@@ -102,7 +102,12 @@ impl Model {
             }
         }
         let (a, b) = (self.magnitude(), other.magnitude());
-        out.r = up(high + a * other.r + b * self.r + self.r * other.r + (2 * ORDER + 4) as f64 * UNIT * a * b + TINY);
+        out.r = up(high
+            + a * other.r
+            + b * self.r
+            + self.r * other.r
+            + (2 * ORDER + 4) as f64 * UNIT * a * b
+            + TINY);
         out
     }
 
@@ -230,7 +235,11 @@ mod tests {
             let t = float((x - mid) / model_radius(lo, hi), 128);
             let poly = model.c.iter().rev().fold(float(0.0, 128), |acc, c| acc * &t + float(*c, 128));
             let gap = float::to_f64(&float::abs(&(poly - f(&float(x, 128)))));
-            assert!(gap <= model.r * (1.0 + 1e-9) + 1e-16 * hi.abs(), "{what} at {x}: {gap:e} > {:e}", model.r);
+            assert!(
+                gap <= model.r * (1.0 + 1e-9) + 1e-16 * hi.abs(),
+                "{what} at {x}: {gap:e} > {:e}",
+                model.r
+            );
             assert!(model.r < 1e-7, "{what}: remainder {:e}", model.r);
         }
     }

@@ -44,7 +44,11 @@ impl<'a, V> Sum<'a, V> {
 /// into one worth w times as much at scale s / w. A negative rest means negation. Implementors of
 /// [`Arith`] use it in `combine`, `factor` and `root` alike.
 pub fn exact_weight(weight: f64) -> (i32, f64) {
-    if weight != 0.0 && weight.fract() == 0.0 && weight.abs() <= 8.0 { (weight as i32, 1.0) } else { (1, weight) }
+    if weight != 0.0 && weight.fract() == 0.0 && weight.abs() <= 8.0 {
+        (weight as i32, 1.0)
+    } else {
+        (1, weight)
+    }
 }
 
 /// Arithmetic on which plans and schemes run.
@@ -88,7 +92,12 @@ pub trait Arith {
     ///
     /// # Errors
     /// If no level is left for it.
-    fn factor(&self, target: &Self::Target, weight: f64, other: &Self::Value) -> Result<Self::Target, Self::Error>;
+    fn factor(
+        &self,
+        target: &Self::Target,
+        weight: f64,
+        other: &Self::Value,
+    ) -> Result<Self::Target, Self::Error>;
 
     /// Where a value must land so that weight times its square, rescaled once, lands on `target`.
     ///
@@ -136,7 +145,8 @@ impl Arith for Lanes {
     type Error = Infallible;
 
     fn combine(&mut self, sum: &Sum<'_, Vec<f64>>, _: Option<&()>) -> Result<Vec<f64>, Infallible> {
-        let operands = sum.products.iter().map(|(a, _)| a.len()).chain(sum.linear.iter().map(|(_, v)| v.len()));
+        let operands =
+            sum.products.iter().map(|(a, _)| a.len()).chain(sum.linear.iter().map(|(_, v)| v.len()));
         let len = operands.min().unwrap_or(0);
         let (mut products, mut linear) = (vec![0.0; len], vec![0.0; len]);
         for (a, b) in &sum.products {
@@ -200,7 +210,8 @@ impl Arith for Counter {
         self.products += sum.products.len() as u32;
         self.relinearisations += u32::from(!sum.products.is_empty());
         self.scalar_products += sum.linear.iter().filter(|(c, _)| *c != 0.0 && c.abs() != 1.0).count() as u32;
-        let operands = sum.products.iter().flat_map(|(a, b)| [**a, **b]).chain(sum.linear.iter().map(|(_, v)| **v));
+        let operands =
+            sum.products.iter().flat_map(|(a, b)| [**a, **b]).chain(sum.linear.iter().map(|(_, v)| **v));
         let natural = operands.max().unwrap_or(0) + 1;
         // A target above what the operands allow would be a plan that promises too little depth.
         Ok(natural.max(target.copied().unwrap_or(0)))

@@ -52,15 +52,25 @@ impl EvalPlan {
         for p in polynomials {
             let (a, b) = (first, p.interval());
             if a != b {
-                return Err(Error::IntervalMismatch { a_lo: a.lo(), a_hi: a.hi(), b_lo: b.lo(), b_hi: b.hi() });
+                return Err(Error::IntervalMismatch {
+                    a_lo: a.lo(),
+                    a_hi: a.hi(),
+                    b_lo: b.lo(),
+                    b_hi: b.hi(),
+                });
             }
             if p.degree() > MAX_DEGREE {
-                return Err(Error::DegreeTooHigh { degree: p.degree(), limit: MAX_DEGREE, what: "an evaluation plan" });
+                return Err(Error::DegreeTooHigh {
+                    degree: p.degree(),
+                    limit: MAX_DEGREE,
+                    what: "an evaluation plan",
+                });
             }
             chebyshev.push(p.to_basis(crate::Basis::Chebyshev)?);
         }
         let degree = chebyshev.iter().map(Polynomial::degree).max().unwrap_or(0);
-        let plan = |log: u32| Self { polynomials: chebyshev.clone(), tree: Tree::build(&chebyshev, 1 << log) };
+        let plan =
+            |log: u32| Self { polynomials: chebyshev.clone(), tree: Tree::build(&chebyshev, 1 << log) };
         let best = (1..=usize::BITS - degree.leading_zeros()).map(plan).min_by_key(Self::effort);
         Ok(best.unwrap_or_else(|| plan(1)))
     }
@@ -123,7 +133,12 @@ impl EvalPlan {
     ///
     /// # Errors
     /// What the arithmetic reports, such as too few levels.
-    pub fn eval_all<A: Arith>(&self, arith: &mut A, x: &A::Value, targets: Option<&[A::Target]>) -> Values<A> {
+    pub fn eval_all<A: Arith>(
+        &self,
+        arith: &mut A,
+        x: &A::Value,
+        targets: Option<&[A::Target]>,
+    ) -> Values<A> {
         if self.is_mapped() {
             return self.eval_mapped(arith, x, targets);
         }
@@ -151,7 +166,12 @@ impl EvalPlan {
     ///
     /// # Errors
     /// As [`EvalPlan::eval_all`].
-    pub fn eval_mapped<A: Arith>(&self, arith: &mut A, u: &A::Value, targets: Option<&[A::Target]>) -> Values<A> {
+    pub fn eval_mapped<A: Arith>(
+        &self,
+        arith: &mut A,
+        u: &A::Value,
+        targets: Option<&[A::Target]>,
+    ) -> Values<A> {
         let top = self.tree.powers.iter().map(|p| p.n).max().unwrap_or(1);
         let mut powers: Vec<Option<A::Value>> = vec![None; top + 1];
         powers[1] = Some(u.clone());

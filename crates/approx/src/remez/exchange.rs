@@ -89,7 +89,13 @@ impl<'a> Problem<'a> {
                 None => break,
             }
         }
-        Err(Error::NotConverged { degree: self.degree, iterations: max_iterations, levelled, largest, reference })
+        Err(Error::NotConverged {
+            degree: self.degree,
+            iterations: max_iterations,
+            levelled,
+            largest,
+            reference,
+        })
     }
 
     /// The polynomial itself, for a function whose error no precision up to this one resolves, on
@@ -145,7 +151,8 @@ impl<'a> Problem<'a> {
         let angle = |x: f64| self.hull.to_unit(x).clamp(-1.0, 1.0).acos();
         let shares: Vec<f64> = self.domain.iter().map(|i| angle(i.lo()) - angle(i.hi())).collect();
         let sum: f64 = shares.iter().sum();
-        let mut counts: Vec<usize> = shares.iter().map(|s| (s / sum * total as f64).round() as usize).collect();
+        let mut counts: Vec<usize> =
+            shares.iter().map(|s| (s / sum * total as f64).round() as usize).collect();
         while counts.iter().sum::<usize>() != total {
             let missing = counts.iter().sum::<usize>() < total;
             // Give to (or take from) the interval that is furthest from its share.
@@ -163,13 +170,19 @@ impl<'a> Problem<'a> {
                 let inner = j > 0 && j + 1 < n;
                 let u = match n {
                     1 => 0.0,
-                    _ if inner && skew != 0.0 => -(std::f64::consts::PI * (j as f64 + skew) / (n - 1) as f64).cos(),
+                    _ if inner && skew != 0.0 => {
+                        -(std::f64::consts::PI * (j as f64 + skew) / (n - 1) as f64).cos()
+                    }
                     _ => -cos_pi(j, n - 1),
                 };
                 // Odd polynomials are 0 at 0 whatever their coefficients, so 0 cannot be a
                 // reference point.
                 let x = interval.from_unit(u).clamp(interval.lo(), interval.hi());
-                points.push(if self.parity == Parity::Odd && x == 0.0 { 1e-3 * interval.hi() / n as f64 } else { x });
+                points.push(if self.parity == Parity::Odd && x == 0.0 {
+                    1e-3 * interval.hi() / n as f64
+                } else {
+                    x
+                });
             }
         }
         points
@@ -239,7 +252,8 @@ impl<'a> Problem<'a> {
             return Ok(());
         }
         let negative = |i: usize| values[i] < Float::ZERO;
-        let together = |i: usize| self.domain.iter().any(|d| d.contains(reference[i]) && d.contains(reference[i + 1]));
+        let together =
+            |i: usize| self.domain.iter().any(|d| d.contains(reference[i]) && d.contains(reference[i + 1]));
         match (0..values.len().saturating_sub(1)).find(|&i| negative(i) != negative(i + 1) && together(i)) {
             Some(i) => Err(Error::ZeroOfFunction { x: 0.5 * reference[i] + 0.5 * reference[i + 1] }),
             None => Ok(()),
@@ -250,7 +264,9 @@ impl<'a> Problem<'a> {
     fn barycentric(&self, u: &[Float]) -> Vec<Float> {
         let one = float(1.0, self.bits);
         let others = |i: usize| (0..u.len()).filter(move |&j| j != i);
-        (0..u.len()).map(|i| &one / others(i).fold(one.clone(), |product, j| product * (&u[i] - &u[j]))).collect()
+        (0..u.len())
+            .map(|i| &one / others(i).fold(one.clone(), |product, j| product * (&u[i] - &u[j])))
+            .collect()
     }
 
     /// Levels the error on the reference and returns q.

@@ -70,7 +70,12 @@ impl Circuit {
     ///
     /// # Errors
     /// What the arithmetic reports, such as too few levels.
-    pub fn eval<A: Arith>(&self, a: &mut A, x: &A::Value, target: Option<&A::Target>) -> Result<A::Value, A::Error> {
+    pub fn eval<A: Arith>(
+        &self,
+        a: &mut A,
+        x: &A::Value,
+        target: Option<&A::Target>,
+    ) -> Result<A::Value, A::Error> {
         match self {
             Self::Polynomial { plan } => plan.eval(a, x, target),
             Self::Composite { plans } => composite(plans, a, x, target),
@@ -226,7 +231,8 @@ fn goldschmidt<A: Arith>(
     let mut errors = vec![e];
     for omega in relaxation.iter().take(relaxation.len().saturating_sub(1)) {
         let last = &errors[errors.len() - 1];
-        let square = Sum { weight: *omega, products: vec![(last, last)], linear: Vec::new(), constant: 1.0 - omega };
+        let square =
+            Sum { weight: *omega, products: vec![(last, last)], linear: Vec::new(), constant: 1.0 - omega };
         let next = a.combine(&square, None)?;
         errors.push(next);
     }
@@ -261,7 +267,8 @@ fn seeded_inverse<A: Arith>(
         let here = match (&e, k.checked_sub(1)) {
             (Some(e), Some(before)) => {
                 let omega = relaxation[before];
-                let square = Sum { weight: omega, products: vec![(e, e)], linear: Vec::new(), constant: 1.0 - omega };
+                let square =
+                    Sum { weight: omega, products: vec![(e, e)], linear: Vec::new(), constant: 1.0 - omega };
                 a.combine(&square, None)?
             }
             _ => {
@@ -269,7 +276,8 @@ fn seeded_inverse<A: Arith>(
                 a.combine(&Sum { weight: -1.0, products: vec![(x, &y)], linear, constant: 1.0 }, None)?
             }
         };
-        let step = Sum { weight: *omega, products: vec![(&y, &here)], linear: vec![(*omega, &y)], constant: 0.0 };
+        let step =
+            Sum { weight: *omega, products: vec![(&y, &here)], linear: vec![(*omega, &y)], constant: 0.0 };
         y = a.combine(&step, None)?;
         e = Some(here);
     }
@@ -293,7 +301,8 @@ fn inverse_sqrt<A: Arith>(
         let cubic = beta * rho * rho * rho;
         let next = if k + 1 == steps.len() { 1.0 } else { cubic };
         let weight = if k + 1 == steps.len() { -cubic } else { -1.0 };
-        let step = Sum { weight, products: vec![(&h, &g)], linear: vec![(alpha * rho / next, &v)], constant: 0.0 };
+        let step =
+            Sum { weight, products: vec![(&h, &g)], linear: vec![(alpha * rho / next, &v)], constant: 0.0 };
         v = a.combine(&step, None)?;
         rho = next;
     }

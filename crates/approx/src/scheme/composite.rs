@@ -95,12 +95,20 @@ impl Extension {
     pub(super) fn new(radius: f64, inner: f64) -> Result<Self> {
         if !(inner > 0.0 && radius > inner && radius.is_finite()) {
             let expected = "positive and below the outer radius";
-            return Err(Error::Parameter { what: "inner radius of a domain extension", value: inner, expected });
+            return Err(Error::Parameter {
+                what: "inner radius of a domain extension",
+                value: inner,
+                expected,
+            });
         }
         let steps = (radius / inner).log2().ceil().max(1.0);
         if steps > MAX_FOLDS {
             let expected = "at least a 2^40th of the outer one";
-            return Err(Error::Parameter { what: "inner radius of a domain extension", value: inner, expected });
+            return Err(Error::Parameter {
+                what: "inner radius of a domain extension",
+                value: inner,
+                expected,
+            });
         }
         let ratio = (radius / inner).powf(1.0 / steps);
         Ok(Self { radii: (0..=steps as i32).map(|k| radius / ratio.powi(k)).collect() })
@@ -176,8 +184,13 @@ mod tests {
         assert!(matches!(minimax_sign(2.0, &[7]), Err(Error::Parameter { .. })));
         assert!(minimax_sign(0.1, &[]).is_err());
         assert!(Extension::new(4.0, 8.0).is_err());
-        for (radius, inner) in [(1e308, 1e-300), (1e30, 1.0), (f64::NAN, 1.0), (2.0, f64::NAN), (f64::INFINITY, 1.0)] {
-            assert!(matches!(Extension::new(radius, inner), Err(Error::Parameter { .. })), "{radius} {inner}");
+        for (radius, inner) in
+            [(1e308, 1e-300), (1e30, 1.0), (f64::NAN, 1.0), (2.0, f64::NAN), (f64::INFINITY, 1.0)]
+        {
+            assert!(
+                matches!(Extension::new(radius, inner), Err(Error::Parameter { .. })),
+                "{radius} {inner}"
+            );
         }
     }
 }

@@ -111,7 +111,13 @@ impl Scheme {
         let seed = EvalPlan::new(&fit.polynomial.scaled(1.0 / divisor)?)?;
         let (newton, _) = newton_steps(fit.largest, steps);
         let circuit = Circuit::InverseSqrt { shift, seed, steps: newton };
-        Self::certified(format!("minimax {degree} + Newton {steps}"), circuit, function, &[domain], Measure::Relative)
+        Self::certified(
+            format!("minimax {degree} + Newton {steps}"),
+            circuit,
+            function,
+            &[domain],
+            Measure::Relative,
+        )
     }
 
     /// The sign on [−radius, −gap·radius] ∪ [gap·radius, radius], a composition of odd minimax
@@ -158,7 +164,8 @@ impl Scheme {
             Function::Tanh | Function::Sigmoid | Function::Erf => false,
             Function::Gelu | Function::Silu => true,
             _ => {
-                let (certified, given) = ("tanh, sigmoid, erf, GELU or SiLU".to_string(), function.to_string());
+                let (certified, given) =
+                    ("tanh, sigmoid, erf, GELU or SiLU".to_string(), function.to_string());
                 return Err(Error::WrongCertificate { certified, given });
             }
         };
@@ -216,7 +223,8 @@ pub(crate) fn minimax_polynomial(
         Measure::Absolute => Weight::Absolute,
         Measure::Relative => Weight::Relative,
     };
-    let Some(symmetry) = symmetry(function).filter(|_| domain.is_symmetric() && measure == Measure::Absolute) else {
+    let Some(symmetry) = symmetry(function).filter(|_| domain.is_symmetric() && measure == Measure::Absolute)
+    else {
         let fit = Remez::new(&[domain], degree)?.weight(weight).tolerance(1e-4).fit(&function)?;
         return Ok((fit.polynomial, fit.largest));
     };
@@ -224,7 +232,9 @@ pub(crate) fn minimax_polynomial(
     let remez = Remez::new(&[half], degree)?.parity(symmetry.parity).tolerance(1e-4);
     let rest = |x: &Float| {
         let bits = x.precision();
-        function.eval_float(x) - float::float(symmetry.constant, bits) - x * float::float(symmetry.slope, bits)
+        function.eval_float(x)
+            - float::float(symmetry.constant, bits)
+            - x * float::float(symmetry.slope, bits)
     };
     let fit = remez.fit_with(&rest)?;
     Ok((symmetry.restore(&fit.polynomial)?, fit.largest))
@@ -269,7 +279,11 @@ pub(crate) fn inverse_start(shift: f64, domain: Interval, factors: usize) -> Res
         return Err(Error::Pole { function, at: -shift, lo: domain.lo(), hi: domain.hi() });
     }
     if factors > MAX_FACTORS {
-        return Err(Error::DegreeTooHigh { degree: factors, limit: MAX_FACTORS, what: "Goldschmidt factors" });
+        return Err(Error::DegreeTooHigh {
+            degree: factors,
+            limit: MAX_FACTORS,
+            what: "Goldschmidt factors",
+        });
     }
     Ok((2.0 / (a + b), (b - a) / (a + b)))
 }

@@ -132,7 +132,12 @@ impl Scheme {
     ///
     /// # Errors
     /// What the arithmetic reports, such as too few levels.
-    pub fn eval<A: Arith>(&self, a: &mut A, x: &A::Value, target: Option<&A::Target>) -> Result<A::Value, A::Error> {
+    pub fn eval<A: Arith>(
+        &self,
+        a: &mut A,
+        x: &A::Value,
+        target: Option<&A::Target>,
+    ) -> Result<A::Value, A::Error> {
         self.circuit.eval(a, x, target)
     }
 
@@ -197,7 +202,12 @@ impl Scheme {
     /// # Errors
     /// [`Error::WrongCertificate`] inside the outer result for a scheme of another function; the
     /// inner one is the arithmetic's.
-    pub fn max<A: Arith>(&self, arith: &mut A, a: &A::Value, b: &A::Value) -> Result<Result<A::Value, A::Error>> {
+    pub fn max<A: Arith>(
+        &self,
+        arith: &mut A,
+        a: &A::Value,
+        b: &A::Value,
+    ) -> Result<Result<A::Value, A::Error>> {
         self.extremum(arith, (a, b), (1.0, b))
     }
 
@@ -205,7 +215,12 @@ impl Scheme {
     ///
     /// # Errors
     /// As [`Scheme::max`].
-    pub fn min<A: Arith>(&self, arith: &mut A, a: &A::Value, b: &A::Value) -> Result<Result<A::Value, A::Error>> {
+    pub fn min<A: Arith>(
+        &self,
+        arith: &mut A,
+        a: &A::Value,
+        b: &A::Value,
+    ) -> Result<Result<A::Value, A::Error>> {
         self.extremum(arith, (a, b), (-1.0, a))
     }
 
@@ -220,7 +235,8 @@ impl Scheme {
             return Err(Error::WrongCertificate { certified, given });
         }
         let run = |arith: &mut A| {
-            let difference = arith.combine(&Sum { linear: vec![(1.0, a), (-1.0, b)], ..Sum::default() }, None)?;
+            let difference =
+                arith.combine(&Sum { linear: vec![(1.0, a), (-1.0, b)], ..Sum::default() }, None)?;
             let relu = self.eval(arith, &difference, None)?;
             arith.combine(&Sum { linear: vec![(sign, &relu), (1.0, base)], ..Sum::default() }, None)
         };

@@ -63,7 +63,8 @@ impl Bootstrapper {
         Ok(bootstrapper)
     }
 
-    /// Keeps residues of plaintexts between calls as long as they fit `bytes`; default 1 GiB. Less memory, more time.
+    /// Keeps residues of plaintexts between calls as long as they fit `bytes`; default 1 GiB. Less
+    /// memory, more time.
     pub fn with_plaintext_budget(mut self, bytes: u64) -> Self {
         self.plaintext_budget = bytes;
         self
@@ -111,7 +112,9 @@ impl Bootstrapper {
     pub fn declare(&self) -> Result<Declaration, Error> {
         let keys = self.key_request();
         let mut memory = keys.bill(&self.params)?;
-        for shape in [KeyShape { level: 0, special: 1 }, KeyShape::cheapest(&self.params, self.raised_level())?] {
+        for shape in
+            [KeyShape { level: 0, special: 1 }, KeyShape::cheapest(&self.params, self.raised_level())?]
+        {
             memory.keys += 1;
             memory.stored_bytes += shape.stored_bytes(&self.params);
             memory.resident_bytes += shape.resident_bytes(&self.params);
@@ -145,7 +148,8 @@ impl Bootstrapper {
         request
     }
 
-    /// Refreshes `input`: the same message at [`Bootstrapper::output_level`] and the default scale of that level.
+    /// Refreshes `input`: the same message at [`Bootstrapper::output_level`] and the default scale
+    /// of that level.
     ///
     /// The error of the result is that of the profile as long as the real and the imaginary part of
     /// every slot, times the scale of the input, are at most `2^(profile.scale + 1/2)`: 1 at the
@@ -181,12 +185,15 @@ impl Bootstrapper {
         self.bootstrap_to(evaluator, input, level, self.params.default_scale(level), progress)
     }
 
-    /// As [`Bootstrapper::bootstrap_with`], to `level` and exactly `scale`, which must be within a bit of the profile's.
+    /// As [`Bootstrapper::bootstrap_with`], to `level` and exactly `scale`, which must be within a
+    /// bit of the profile's.
     ///
-    /// The levels between `level` and [`Bootstrapper::output_level`] take no part in the circuit: fewer levels cost less time.
+    /// The levels between `level` and [`Bootstrapper::output_level`] take no part in the circuit:
+    /// fewer levels cost less time.
     ///
     /// # Errors
-    /// As [`Bootstrapper::bootstrap`]; [`Error::BadScale`], and [`Error::LevelOutOfRange`] for a level above the circuit's.
+    /// As [`Bootstrapper::bootstrap`]; [`Error::BadScale`], and [`Error::LevelOutOfRange`] for a
+    /// level above the circuit's.
     pub fn bootstrap_to<K: EvaluationKeys>(
         &self,
         evaluator: &Evaluator<K>,
@@ -208,11 +215,12 @@ impl Bootstrapper {
 
     /// Refreshes two real vectors by one complex bootstrap: half the cost of two.
     ///
-    /// Needs [`Content::Complex`] and both inputs at one level and scale; what is left of imaginary parts is lost.
+    /// Needs [`Content::Complex`] and both inputs at one level and scale; what is left of imaginary
+    /// parts is lost.
     ///
     /// # Errors
-    /// As [`Bootstrapper::bootstrap`]; [`Error::LevelMismatch`] and [`Error::ScaleMismatch`] between the inputs, [`Error::OperandCount`] for a circuit
-    /// of real content.
+    /// As [`Bootstrapper::bootstrap`]; [`Error::LevelMismatch`] and [`Error::ScaleMismatch`]
+    /// between the inputs, [`Error::OperandCount`] for a circuit of real content.
     pub fn bootstrap_pair<K: EvaluationKeys>(
         &self,
         evaluator: &Evaluator<K>,
@@ -223,7 +231,8 @@ impl Bootstrapper {
         self.bootstrap_pair_to(evaluator, first, second, level, self.params.default_scale(level))
     }
 
-    /// As [`Bootstrapper::bootstrap_pair`], to `level` and exactly `scale`; see [`Bootstrapper::bootstrap_to`].
+    /// As [`Bootstrapper::bootstrap_pair`], to `level` and exactly `scale`; see
+    /// [`Bootstrapper::bootstrap_to`].
     ///
     /// # Errors
     /// As the two.
@@ -258,7 +267,12 @@ impl Bootstrapper {
         }
         let (log2, nominal) = (scale.log2(), self.profile.scale);
         if !(nominal - 1.0..=nominal + 1.0).contains(&log2) {
-            return Err(Error::BadScale { operation: "bootstrap", log2, min: nominal - 1.0, max: nominal + 1.0 });
+            return Err(Error::BadScale {
+                operation: "bootstrap",
+                log2,
+                min: nominal - 1.0,
+                max: nominal + 1.0,
+            });
         }
         Ok(Goal { level, scale })
     }
@@ -271,7 +285,11 @@ impl Bootstrapper {
             return Err(Error::NotLinear { operation: OPERATION, parts: input.parts().len() });
         }
         if input.level() < self.input_level() {
-            return Err(Error::LevelExhausted { operation: OPERATION, have: input.level(), need: self.input_level() });
+            return Err(Error::LevelExhausted {
+                operation: OPERATION,
+                have: input.level(),
+                need: self.input_level(),
+            });
         }
         if input.slots() > self.slots {
             return Err(Error::BadSlots { slots: input.slots(), min: 1, max: self.slots });
@@ -280,7 +298,12 @@ impl Bootstrapper {
         // Half a bit of the ratio is in reserve, and messages below 1/2 may have twice the scale; a
         // smaller scale only loses precision.
         if !(nominal - 8.0..=nominal + 1.5).contains(&log2) {
-            return Err(Error::BadScale { operation: OPERATION, log2, min: nominal - 8.0, max: nominal + 1.5 });
+            return Err(Error::BadScale {
+                operation: OPERATION,
+                log2,
+                min: nominal - 8.0,
+                max: nominal + 1.5,
+            });
         }
         let to_sparse = evaluator.key_at(OPERATION, KeyPurpose::Switch(input.key_id()), 0, input.key_id())?;
         evaluator.keys().check(KeyPurpose::Switch(to_sparse.key_id()), self.raised_level())?;

@@ -1,19 +1,24 @@
 //! The homomorphic DFT: coefficients to slots and back as products of sparse-diagonal matrices.
 //!
-//! Slot `j` of a polynomial with packed coefficients `c_k = m_k + i·m_{k+n}` is `Σ_k c_k·ζ^{k·5^j}`. That map is `log2 n` butterfly layers after a bit
-//! reversal; bootstrapping leaves the reversal out, because it acts on every coefficient alike and undoes the map afterwards. A layer has three diagonals, and `l`
-//! consecutive layers multiply to `2^{l+1} - 1` of them (`2^l` where they wrap around), all of whose shifts are multiples of one stride, with values that repeat
-//! with the length of the widest butterfly. So all but the widest group live in small subrings.
+//! Slot `j` of a polynomial with packed coefficients `c_k = m_k + i·m_{k+n}` is
+//! `Σ_k c_k·ζ^{k·5^j}`. That map is `log2 n` butterfly layers after a bit reversal; bootstrapping
+//! leaves the reversal out, because it acts on every coefficient alike and undoes the map
+//! afterwards. A layer has three diagonals, and `l` consecutive layers multiply to `2^{l+1} - 1` of
+//! them (`2^l` where they wrap around), all of whose shifts are multiples of one stride, with
+//! values that repeat with the length of the widest butterfly. So all but the widest group live in
+//! small subrings.
 //!
-//! The groups are normalised so that their shifts are `0, 1, …` strides: a group ends in a rotation that its neighbour undoes, for free. One baby-step
-//! giant-step schedule then serves every group, with a single key for all giant steps (evaluated by Horner's rule).
+//! The groups are normalised so that their shifts are `0, 1, …` strides: a group ends in a rotation
+//! that its neighbour undoes, for free. One baby-step giant-step schedule then serves every group,
+//! with a single key for all giant steps (evaluated by Horner's rule).
 
 use std::collections::BTreeMap;
 use std::f64::consts::PI;
 
 use num_complex::Complex64;
 
-/// A square matrix by its nonzero diagonals: output `i` is the sum over shifts `s` of `diagonal_s[i]·input[i + s]`, indices modulo `slots`.
+/// A square matrix by its nonzero diagonals: output `i` is the sum over shifts `s` of
+/// `diagonal_s[i]·input[i + s]`, indices modulo `slots`.
 #[derive(Clone, Debug)]
 pub(super) struct DiagonalMatrix {
     slots: usize,
@@ -64,7 +69,8 @@ impl DiagonalMatrix {
         let mut diagonals: BTreeMap<usize, Vec<Complex64>> = BTreeMap::new();
         for (s, a) in self.diagonals() {
             for (t, b) in first.diagonals() {
-                let sum = diagonals.entry((s + t) % self.slots).or_insert_with(|| vec![Complex64::ZERO; period]);
+                let sum =
+                    diagonals.entry((s + t) % self.slots).or_insert_with(|| vec![Complex64::ZERO; period]);
                 for (i, value) in sum.iter_mut().enumerate() {
                     *value += a[i % self.period] * b[(i + s) % first.period];
                 }
@@ -90,7 +96,8 @@ impl DiagonalMatrix {
     }
 }
 
-/// The map from packed coefficients (bit-reversed) to slots, as one matrix per entry of `layers`, the first applied first.
+/// The map from packed coefficients (bit-reversed) to slots, as one matrix per entry of `layers`,
+/// the first applied first.
 ///
 /// Entries sum to `log2 slots`. Entries of the matrices have absolute value 1.
 pub(super) fn slots_to_coeffs(slots: usize, layers: &[u32]) -> Vec<DiagonalMatrix> {
@@ -103,7 +110,8 @@ pub(super) fn slots_to_coeffs(slots: usize, layers: &[u32]) -> Vec<DiagonalMatri
     normalised(layers.iter().map(product).collect())
 }
 
-/// The inverse of [`slots_to_coeffs`] times `slots`, as one matrix per entry of `layers`, the first applied first.
+/// The inverse of [`slots_to_coeffs`] times `slots`, as one matrix per entry of `layers`, the first
+/// applied first.
 pub(super) fn coeffs_to_slots(slots: usize, layers: &[u32]) -> Vec<DiagonalMatrix> {
     let mut next = slots;
     let product = |&count: &u32| {
@@ -124,7 +132,8 @@ fn product(slots: usize, layers: impl Iterator<Item = DiagonalMatrix>) -> Diagon
     layers.fold(DiagonalMatrix::identity(slots), |product, layer| layer.after(&product))
 }
 
-/// Moves a rotation between neighbours, so that all but the matrix that wraps around have shifts `0, 1, …, 2^{l+1} - 1` times their stride.
+/// Moves a rotation between neighbours, so that all but the matrix that wraps around have shifts
+/// `0, 1, …, 2^{l+1} - 1` times their stride.
 ///
 /// The rotation is by one stride of the neighbour with the wider stride, which therefore keeps it.
 fn normalised(mut matrices: Vec<DiagonalMatrix>) -> Vec<DiagonalMatrix> {
@@ -224,7 +233,10 @@ mod tests {
                 let slot = (0..n)
                     .map(|k| {
                         coefficients[k]
-                            * Complex64::from_polar(1.0, 2.0 * PI * (k * power % (4 * n)) as f64 / (4 * n) as f64)
+                            * Complex64::from_polar(
+                                1.0,
+                                2.0 * PI * (k * power % (4 * n)) as f64 / (4 * n) as f64,
+                            )
                     })
                     .sum();
                 power = power * 5 % (4 * n);
@@ -260,7 +272,8 @@ mod tests {
 
     #[test]
     fn the_two_directions_are_inverse() {
-        for (slots, forward, backward) in [(64, vec![3, 3], vec![2, 2, 2]), (512, vec![5, 4], vec![4, 3, 2])] {
+        for (slots, forward, backward) in [(64, vec![3, 3], vec![2, 2, 2]), (512, vec![5, 4], vec![4, 3, 2])]
+        {
             let input = sample(slots);
             let mut value = input.clone();
             for matrix in slots_to_coeffs(slots, &forward).iter().chain(&coeffs_to_slots(slots, &backward)) {
@@ -289,7 +302,8 @@ mod tests {
 
     #[test]
     fn all_but_the_widest_matrix_live_in_a_subring() {
-        let periods: Vec<_> = coeffs_to_slots(1 << 15, &[4, 4, 4, 3]).iter().map(DiagonalMatrix::period).collect();
+        let periods: Vec<_> =
+            coeffs_to_slots(1 << 15, &[4, 4, 4, 3]).iter().map(DiagonalMatrix::period).collect();
         assert_eq!(periods, [1 << 15, 1 << 11, 1 << 7, 1 << 3]);
     }
 }

@@ -1,13 +1,17 @@
 //! The modular reduction of bootstrapping, as one circuit for every machine.
 //!
-//! After the modulus is raised, a slot holds `x = I + m·2^-r` with an integer overflow `|I| <= K`. The circuit returns a value whose imaginary part is
-//! proportional to `m`. It goes through the complex exponential instead of a cosine:
+//! After the modulus is raised, a slot holds `x = I + m·2^-r` with an integer overflow `|I| <= K`.
+//! The circuit returns a value whose imaginary part is proportional to `m`. It goes through the
+//! complex exponential instead of a cosine:
 //!
-//! 1. `E = exp(2πi·x / 2^k)` by a polynomial of degree `2^p - 1` (depth `p`) in `u = i·x/B`. In the twisted Chebyshev basis `U_n(u) = i^n T_n(x/B)` the
-//!    Jacobi–Anger coefficients are the real numbers `J_0, 2·J_1, 2·J_2, …`, so that no complex constant is ever multiplied;
-//! 2. `k` squarings, `E <- E²`. Each doubles an error; a cosine doubling (`c <- 2c² - 1`) multiplies it by up to 4;
-//! 3. `G = E·(8 - E)`, whose imaginary part is `8·sin θ - sin 2θ = 6·θ - θ⁵/5 + …` for `θ = 2π·m·2^-r`: the cubic error of the sine is gone for the price of one
-//!    level, which allows a message ratio of 8 bits where the bare sine needs 12.
+//! 1. `E = exp(2πi·x / 2^k)` by a polynomial of degree `2^p - 1` (depth `p`) in `u = i·x/B`. In the
+//!    twisted Chebyshev basis `U_n(u) = i^n T_n(x/B)` the Jacobi–Anger coefficients are the real
+//!    numbers `J_0, 2·J_1, 2·J_2, …`, so that no complex constant is ever multiplied;
+//! 2. `k` squarings, `E <- E²`. Each doubles an error; a cosine doubling (`c <- 2c² - 1`)
+//!    multiplies it by up to 4;
+//! 3. `G = E·(8 - E)`, whose imaginary part is `8·sin θ - sin 2θ = 6·θ - θ⁵/5 + …` for
+//!    `θ = 2π·m·2^-r`: the cubic error of the sine is gone for the price of one level, which allows
+//!    a message ratio of 8 bits where the bare sine needs 12.
 //!
 //! Depth `p + k + 1`.
 
@@ -17,7 +21,8 @@ use crate::Error;
 
 /// What the modular reduction needs from a machine.
 ///
-/// Scales are managed by the circuit: every call names the scale that the sum has before it is rescaled.
+/// Scales are managed by the circuit: every call names the scale that the sum has before it is
+/// rescaled.
 pub(super) trait ModArithmetic {
     /// A ciphertext, or a model of one.
     type Value: Clone;
@@ -33,7 +38,12 @@ pub(super) trait ModArithmetic {
     /// A sum at `level`, neither relinearised nor rescaled. Its products must have the scale
     /// `scale` already; the coefficients of its linear terms and its constant are encoded so that
     /// these have it too.
-    fn fused(&mut self, level: usize, scale: f64, sum: &Sum<'_, Self::Value>) -> Result<Self::Value, Self::Error>;
+    fn fused(
+        &mut self,
+        level: usize,
+        scale: f64,
+        sum: &Sum<'_, Self::Value>,
+    ) -> Result<Self::Value, Self::Error>;
     /// Relinearised, one level down.
     fn rescale(&mut self, value: Self::Value) -> Result<Self::Value, Self::Error>;
 }
@@ -66,7 +76,8 @@ impl EvalMod {
     /// The factor between `θ = 2π·m·2^-r` and the imaginary part of the result.
     const SINE_FACTOR: f64 = 6.0;
 
-    /// A circuit for overflows up to `overflow`, with a polynomial of degree `2^poly_depth - 1` and `doublings` squarings.
+    /// A circuit for overflows up to `overflow`, with a polynomial of degree `2^poly_depth - 1` and
+    /// `doublings` squarings.
     ///
     /// The interval is `[-B, B]` with `B = overflow + 1/32`, wide enough for a message ratio of 5
     /// bits and more. How well the polynomial does on it is [`EvalMod::polynomial_error`].
@@ -120,7 +131,8 @@ impl EvalMod {
         1 + (p - 1) + node_relinearisations(1 << p, p) + self.doublings as usize + 1
     }
 
-    /// The largest error of the polynomial on `[-B, B]`, as a bound on `|E|`'s error before the doublings.
+    /// The largest error of the polynomial on `[-B, B]`, as a bound on `|E|`'s error before the
+    /// doublings.
     pub fn polynomial_error(&self) -> f64 {
         let first = self.coefficients.len();
         (first..first + 40).map(|n| 2.0 * bessel(n, self.beta).abs()).sum()
@@ -131,9 +143,11 @@ impl EvalMod {
         2.0 * Self::SINE_FACTOR * 2.0 * PI * (-ratio).exp2()
     }
 
-    /// The scale that `E` must have after the last squaring so that the result, rescaled at `level`, carries the message at `output_scale`.
+    /// The scale that `E` must have after the last squaring so that the result, rescaled at
+    /// `level`, carries the message at `output_scale`.
     ///
-    /// The caller takes `(G - conj G)`, twice the imaginary part; `ratio` is the message ratio in bits.
+    /// The caller takes `(G - conj G)`, twice the imaginary part; `ratio` is the message ratio in
+    /// bits.
     fn exponential_scale(divisor: f64, output_scale: f64, ratio: f64) -> f64 {
         (output_scale * divisor / Self::gain(ratio)).sqrt()
     }
@@ -170,7 +184,8 @@ impl EvalMod {
 
     /// The polynomial with coefficients `c` (a power of two of them) at `level` and `scale`.
     ///
-    /// Every product of a node is summed before one relinearisation; blocks of up to four coefficients are sums of constants times powers.
+    /// Every product of a node is summed before one relinearisation; blocks of up to four
+    /// coefficients are sums of constants times powers.
     fn node<M: ModArithmetic>(
         &self,
         machine: &mut M,
@@ -199,12 +214,14 @@ impl EvalMod {
     }
 }
 
-/// How many coefficients are summed without a product `depth` levels below the input: `U_3` needs two levels, `U_1` none.
+/// How many coefficients are summed without a product `depth` levels below the input: `U_3` needs
+/// two levels, `U_1` none.
 fn block_length(depth: usize) -> usize {
     if depth >= 2 { 4 } else { 2 }
 }
 
-/// Relinearisations of a polynomial with `length` coefficients whose result is `depth` levels below the input.
+/// Relinearisations of a polynomial with `length` coefficients whose result is `depth` levels below
+/// the input.
 fn node_relinearisations(length: usize, depth: usize) -> usize {
     let block = block_length(depth - 1);
     let mut rest = length;
@@ -216,7 +233,8 @@ fn node_relinearisations(length: usize, depth: usize) -> usize {
     total
 }
 
-/// `c = q·U_m + r` for `m` half the length, in the twisted basis, where `2·U_m·U_j = U_{m+j} + (-1)^j·U_{m-j}`.
+/// `c = q·U_m + r` for `m` half the length, in the twisted basis, where
+/// `2·U_m·U_j = U_{m+j} + (-1)^j·U_{m-j}`.
 fn split(c: &[f64]) -> (Vec<f64>, Vec<f64>) {
     let m = c.len() / 2;
     let mut quotient = vec![0.0; m];

@@ -5,15 +5,18 @@ use crate::keys::EvaluationKeys;
 use crate::{Ciphertext, Error, Evaluator, Scale};
 
 impl Bootstrapper {
-    /// Refreshes a message of higher precision by two bootstraps: the second refreshes the error of the first, magnified by `2^gain` (Bae, Cheon, Cho, Kim and Kim,
-    /// "META-BTS: Bootstrapping precision beyond the limit").
+    /// Refreshes a message of higher precision by two bootstraps: the second refreshes the error of
+    /// the first, magnified by `2^gain` (Bae, Cheon, Cho, Kim and Kim, "META-BTS: Bootstrapping
+    /// precision beyond the limit").
     ///
-    /// `input` carries the message at `2^gain` times the default scale of the output level, at [`Bootstrapper::input_level`] + 1 or higher; so does the result, at
-    /// the output level. Its error is `2^gain` times smaller than that of [`Bootstrapper::bootstrap`]. The gain must leave the magnified error below 1: at most the
-    /// worst-slot bits of the profile.
+    /// `input` carries the message at `2^gain` times the default scale of the output level, at
+    /// [`Bootstrapper::input_level`] + 1 or higher; so does the result, at the output level. Its
+    /// error is `2^gain` times smaller than that of [`Bootstrapper::bootstrap`]. The gain must
+    /// leave the magnified error below 1: at most the worst-slot bits of the profile.
     ///
     /// # Errors
-    /// As [`Bootstrapper::bootstrap`]; [`Error::ScaleMismatch`] for an input of another scale, [`Error::BadScale`] if the gain exceeds 20 bits.
+    /// As [`Bootstrapper::bootstrap`]; [`Error::ScaleMismatch`] for an input of another scale,
+    /// [`Error::BadScale`] if the gain exceeds 20 bits.
     pub fn bootstrap_twice<K: EvaluationKeys>(
         &self,
         evaluator: &Evaluator<K>,
@@ -44,7 +47,8 @@ impl Bootstrapper {
             return Err(Error::LevelExhausted { operation: OPERATION, have: input.level(), need });
         }
         let coarse = evaluator.match_scale(&evaluator.drop_to_level(input, need)?, plain)?;
-        let first = evaluator.mul_integer(&self.bootstrap(evaluator, &coarse)?, 1 << gain)?.with_scale(precise)?;
+        let first =
+            evaluator.mul_integer(&self.bootstrap(evaluator, &coarse)?, 1 << gain)?.with_scale(precise)?;
         let below = |value: &Ciphertext| evaluator.drop_to_level(value, self.input_level());
         let error = evaluator.sub(&below(input)?, &below(&first)?)?.with_scale(plain)?;
         let second = self.bootstrap(evaluator, &error)?.with_scale(precise)?;

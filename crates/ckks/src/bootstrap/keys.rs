@@ -8,8 +8,9 @@ use crate::{Error, EvaluationKeys, KeyForm, KeyPurpose, KeyRequest, KeySet, Secr
 
 /// Everything an evaluator needs to bootstrap, and any other keys of the same secret.
 ///
-/// The sparse ephemeral secret exists only inside [`BootstrapKeys::generate`]. One key is encrypted under it, at the bottom modulus with one special prime,
-/// and key generation refuses it at any modulus that is not 128-bit secure for its weight.
+/// The sparse ephemeral secret exists only inside [`BootstrapKeys::generate`]. One key is encrypted
+/// under it, at the bottom modulus with one special prime, and key generation refuses it at any
+/// modulus that is not 128-bit secure for its weight.
 pub struct BootstrapKeys {
     set: KeySet,
     to_sparse: Arc<SwitchingKey>,
@@ -17,17 +18,23 @@ pub struct BootstrapKeys {
 }
 
 impl BootstrapKeys {
-    /// Generates the keys of one or several bootstrappers over the same parameters and ephemeral weight, and those of `others`.
+    /// Generates the keys of one or several bootstrappers over the same parameters and ephemeral
+    /// weight, and those of `others`.
     ///
     /// # Errors
     /// [`Error::OperandCount`] for an empty list, [`Error::ParamsMismatch`],
     /// [`Error::InvalidParams`] for different ephemeral weights, [`Error::Insecure`] if the bottom
     /// modulus is too large for the ephemeral secret, and as [`SecretKey::key_set`].
-    pub fn generate(secret: &SecretKey, bootstrappers: &[&Bootstrapper], others: &KeyRequest) -> Result<Self, Error> {
+    pub fn generate(
+        secret: &SecretKey,
+        bootstrappers: &[&Bootstrapper],
+        others: &KeyRequest,
+    ) -> Result<Self, Error> {
         Self::generate_in(secret, bootstrappers, others, KeyForm::fastest(secret.params()))
     }
 
-    /// As [`BootstrapKeys::generate`], with all but the two wrapping keys held in memory in the given form.
+    /// As [`BootstrapKeys::generate`], with all but the two wrapping keys held in memory in the
+    /// given form.
     ///
     /// # Errors
     /// As [`BootstrapKeys::generate`].
@@ -56,7 +63,8 @@ impl BootstrapKeys {
         Ok(Self { set: secret.key_set_in(&request, form)?, to_sparse, from_sparse })
     }
 
-    /// Only the two keys that wrap the raise, to a fresh ephemeral secret and back: for those who make and store the others one by one.
+    /// Only the two keys that wrap the raise, to a fresh ephemeral secret and back: for those who
+    /// make and store the others one by one.
     ///
     /// # Errors
     /// As [`BootstrapKeys::generate`].
@@ -85,7 +93,9 @@ fn ephemeral(secret: &SecretKey, bootstrappers: &[&Bootstrapper]) -> Result<Secr
         return Err(Error::OperandCount { operation: "bootstrapping keys", left: 0, right: 1 });
     };
     let weight = first.profile().ephemeral_weight;
-    if let Some(other) = bootstrappers.iter().map(|b| b.profile().ephemeral_weight).find(|&other| other != weight) {
+    if let Some(other) =
+        bootstrappers.iter().map(|b| b.profile().ephemeral_weight).find(|&other| other != weight)
+    {
         let allowed = "that of the first bootstrapper: those of one key set share an ephemeral secret";
         return Err(Error::InvalidParams { field: "ephemeral weight", value: other as f64, allowed });
     }

@@ -52,8 +52,11 @@ impl<K: EvaluationKeys> ModArithmetic for Encrypted<'_, K> {
         for part in &mut parts {
             tasks.iter_mut().zip(part.iter_mut()).for_each(|(task, (_, limb))| task.1.push(limb));
         }
-        crate::par::try_for_each(tasks, |(limb, mut outputs)| self.fused_limb(limb, &mut outputs, sum, &integers))?;
-        // Exact for products; they agree with `scale` up to the rounding of f64, far below that of the coefficients.
+        crate::par::try_for_each(tasks, |(limb, mut outputs)| {
+            self.fused_limb(limb, &mut outputs, sum, &integers)
+        })?;
+        // Exact for products; they agree with `scale` up to the rounding of f64, far below that of
+        // the coefficients.
         let scale = sum.products.first().map_or_else(|| Scale::new(scale), |p| p.0.scale * p.1.scale);
         Ok(Ciphertext {
             params: params.clone(),
@@ -91,10 +94,13 @@ impl<K: EvaluationKeys> Encrypted<'_, K> {
                 output[block.clone()].fill(0.0);
             }
             for (a, b) in sum.products {
-                let [a0, a1] = [&a.parts[0].limb(limb)?[block.clone()], &a.parts[1].limb(limb)?[block.clone()]];
-                let [b0, b1] = [&b.parts[0].limb(limb)?[block.clone()], &b.parts[1].limb(limb)?[block.clone()]];
-                let mut term =
-                    |i: usize, a: &[f64], b: &[f64]| (kernel.mul_add)(modulus, &mut outputs[i][block.clone()], a, b);
+                let [a0, a1] =
+                    [&a.parts[0].limb(limb)?[block.clone()], &a.parts[1].limb(limb)?[block.clone()]];
+                let [b0, b1] =
+                    [&b.parts[0].limb(limb)?[block.clone()], &b.parts[1].limb(limb)?[block.clone()]];
+                let mut term = |i: usize, a: &[f64], b: &[f64]| {
+                    (kernel.mul_add)(modulus, &mut outputs[i][block.clone()], a, b)
+                };
                 term(0, a0, b0);
                 term(2, a1, b1);
                 term(1, a0, b1);

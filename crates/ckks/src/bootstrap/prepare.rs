@@ -7,7 +7,8 @@ use super::transform::Transform;
 use crate::{Error, GaloisElement, Scale};
 
 impl Bootstrapper {
-    /// Makes now what the first call would make: the residues of the plaintexts that the budget allows to keep.
+    /// Makes now what the first call would make: the residues of the plaintexts that the budget
+    /// allows to keep.
     ///
     /// # Errors
     /// [`Error::BadKeyShape`] if the parameters cannot hold the keys.
@@ -16,8 +17,9 @@ impl Bootstrapper {
         self.down.iter().chain(self.up.iter().filter(kept)).try_for_each(Transform::prepare)
     }
 
-    /// The automorphisms whose sums project to the subring of `slots` slots, step by step: each step adds all of its automorphisms, which share one
-    /// decomposition, to what it has. Wider steps are faster and take more keys.
+    /// The automorphisms whose sums project to the subring of `slots` slots, step by step: each
+    /// step adds all of its automorphisms, which share one decomposition, to what it has. Wider
+    /// steps are faster and take more keys.
     pub(super) fn sub_sum(&self) -> Vec<Vec<GaloisElement>> {
         let doublings = (self.params.slots() / self.slots).ilog2();
         let width = if doublings <= 6 { 3 } else { 2 };
@@ -72,7 +74,8 @@ impl Bootstrapper {
     }
 }
 
-/// How many butterfly layers each stage does for `layers` in all: as on a full ciphertext, with fewer stages for fewer layers.
+/// How many butterfly layers each stage does for `layers` in all: as on a full ciphertext, with
+/// fewer stages for fewer layers.
 pub(super) fn stages(levels: &[DftLevel], layers: u32) -> Vec<u32> {
     if levels.iter().map(|l| l.layers).sum::<u32>() == layers {
         return levels.iter().map(|l| l.layers).collect();

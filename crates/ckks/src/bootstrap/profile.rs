@@ -57,7 +57,8 @@ pub struct Profile {
     pub ratio: f64,
     /// Scale of the modular reduction's input.
     pub input_scale: f64,
-    /// By how much the scale between the stages of the transform after the raise exceeds that of its result.
+    /// By how much the scale between the stages of the transform after the raise exceeds that of
+    /// its result.
     pub headroom: f64,
     /// Weight of the ephemeral secret.
     pub ephemeral_weight: usize,
@@ -97,7 +98,8 @@ impl Profile {
         }
     }
 
-    /// N = 2^16 with an ephemeral secret of weight 30: one level less in the modular reduction, one more for the user.
+    /// N = 2^16 with an ephemeral secret of weight 30: one level less in the modular reduction, one
+    /// more for the user.
     pub fn n16_fast() -> Self {
         Self {
             name: "n16-fast",
@@ -139,7 +141,8 @@ impl Profile {
         Self::n16().in_insecure_ring(log_degree)
     }
 
-    /// The same circuit with two user levels in a ring of degree `2^log_degree`. **No security**: for tests and examples.
+    /// The same circuit with two user levels in a ring of degree `2^log_degree`. **No security**:
+    /// for tests and examples.
     pub fn in_insecure_ring(self, log_degree: u32) -> Self {
         let levels = |bits: &[f64]| {
             let layers = super::dft::even_layers(log_degree.saturating_sub(1), bits.len() as u32);
@@ -228,8 +231,8 @@ impl Profile {
     }
 }
 
-/// Levels of one prime just below 2^50, but for the second, which is a pair: the first two powers of the exponential's polynomial carry the error that is
-/// amplified most.
+/// Levels of one prime just below 2^50, but for the second, which is a pair: the first two powers
+/// of the exponential's polynomial carry the error that is amplified most.
 fn with_wide_second(count: usize) -> Vec<f64> {
     let mut levels = vec![49.95; count];
     levels[1] = 54.9;

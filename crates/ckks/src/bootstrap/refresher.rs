@@ -7,7 +7,8 @@ use crate::keys::EvaluationKeys;
 use crate::slots::{RefreshKind, RefreshProfile, Refresher, SlotResult};
 use crate::{Ciphertext, Error, Evaluator, Params, Scale};
 
-/// Refreshes of several kinds, each by its own circuit; a kind without one is served by the cheapest circuit that covers it.
+/// Refreshes of several kinds, each by its own circuit; a kind without one is served by the
+/// cheapest circuit that covers it.
 pub struct BootstrapRefresher<K> {
     evaluator: Evaluator<K>,
     circuits: Vec<Arc<Bootstrapper>>,
@@ -17,7 +18,8 @@ impl<K: EvaluationKeys> BootstrapRefresher<K> {
     /// Refreshes by `circuits` with the keys of `evaluator`.
     ///
     /// # Errors
-    /// [`Error::ParamsMismatch`] if a circuit has other parameters, [`Error::OperandCount`] for an empty list.
+    /// [`Error::ParamsMismatch`] if a circuit has other parameters, [`Error::OperandCount`] for an
+    /// empty list.
     pub fn new(evaluator: Evaluator<K>, circuits: Vec<Arc<Bootstrapper>>) -> Result<Self, Error> {
         if circuits.is_empty() {
             return Err(Error::OperandCount { operation: "refresher", left: 0, right: 1 });
@@ -49,7 +51,8 @@ impl<K: EvaluationKeys> BootstrapRefresher<K> {
             RefreshKind::Sparse(period) => (period, false),
             RefreshKind::SparseReal(period) => (period, true),
         };
-        let covers = |c: &&Arc<Bootstrapper>| c.slots() >= period && (real || c.content() == Content::Complex);
+        let covers =
+            |c: &&Arc<Bootstrapper>| c.slots() >= period && (real || c.content() == Content::Complex);
         let cost = |c: &&Arc<Bootstrapper>| (c.slots(), c.content() == Content::Complex);
         self.circuits.iter().filter(covers).min_by_key(cost).map(Arc::as_ref)
     }

@@ -1,8 +1,9 @@
 //! Results at a lower level for less: the user's levels above it take no part in the circuit.
 //!
-//! The levels of the modular reduction are the highest of the chain, so a lower result does not mean a prefix of the chain but a chain with a gap. All keys
-//! serve it: a gadget key modulo some of its primes is the key of what is left. Only a digit that has no prime left would take the others out of step, so
-//! one level is kept in every digit of every key.
+//! The levels of the modular reduction are the highest of the chain, so a lower result does not
+//! mean a prefix of the chain but a chain with a gap. All keys serve it: a gadget key modulo some
+//! of its primes is the key of what is left. Only a digit that has no prime left would take the
+//! others out of step, so one level is kept in every digit of every key.
 
 use std::ops::Range;
 use std::sync::{Arc, PoisonError};
@@ -30,7 +31,8 @@ impl<K> ShortKeys<'_, K> {
 
 impl<K: EvaluationKeys> EvaluationKeys for ShortKeys<'_, K> {
     fn key(&self, purpose: KeyPurpose, level: usize) -> Result<Arc<SwitchingKey>, Error> {
-        let above = || Error::LevelOutOfRange { operation: "shortened chain", level, max: self.whole.len() - 1 };
+        let above =
+            || Error::LevelOutOfRange { operation: "shortened chain", level, max: self.whole.len() - 1 };
         self.keys.key(purpose, *self.whole.get(level).ok_or_else(above)?)
     }
 }
@@ -69,7 +71,8 @@ impl Bootstrapper {
         Ciphertext::from_parts(&self.params, id, result.into_parts(), level, scale, slots)
     }
 
-    /// The user levels above `output` that can be left out: all but one for each digit that would be left without a prime.
+    /// The user levels above `output` that can be left out: all but one for each digit that would
+    /// be left without a prime.
     fn left_out(&self, output: usize) -> Result<Vec<usize>, Error> {
         let floor = output.max(self.profile.input_level());
         let gap = floor + 1..self.output_level() + 1;
@@ -83,14 +86,16 @@ impl Bootstrapper {
         for level in levels {
             digits.extend(KeyShape::cheapest(&self.params, level)?.digits(&self.params));
         }
-        // Limbs that a level adds; a digit is lost if all of its limbs are in the gap. The classic stabbing of intervals, by their ends.
+        // Limbs that a level adds; a digit is lost if all of its limbs are in the gap. The classic
+        // stabbing of intervals, by their ends.
         let group = |level: usize| self.params.group_limbs(level);
         let level_of = |limb: usize| (0..=self.params.max_level()).find(|&level| group(level).contains(limb));
         digits.sort_by_key(|digit| digit.end);
         let mut kept: Vec<usize> = Vec::new();
         for digit in digits {
             let levels: Option<Vec<usize>> = digit.map(level_of).collect();
-            let lost = levels.as_ref().is_some_and(|l| l.iter().all(|l| gap.contains(l) && !kept.contains(l)));
+            let lost =
+                levels.as_ref().is_some_and(|l| l.iter().all(|l| gap.contains(l) && !kept.contains(l)));
             if lost {
                 kept.extend(levels.and_then(|l| l.last().copied()));
             }

@@ -1,8 +1,9 @@
 //! What precision a chain will give, before any key exists.
 //!
-//! The modular reduction runs on plain complex numbers with the rounding error of every rescale injected, on a full vector of coefficients at full amplitude,
-//! with overflows drawn from the distribution of the ephemeral secret (or all at the bound). A chain is settled here in a second instead of in minutes of
-//! encrypted runs; compare before relying on tenths of a bit.
+//! The modular reduction runs on plain complex numbers with the rounding error of every rescale
+//! injected, on a full vector of coefficients at full amplitude, with overflows drawn from the
+//! distribution of the ephemeral secret (or all at the bound). A chain is settled here in a second
+//! instead of in minutes of encrypted runs; compare before relying on tenths of a bit.
 
 use std::convert::Infallible;
 use std::f64::consts::PI;
@@ -22,10 +23,12 @@ impl Profile {
         crate::noise::rounding_bits(f64::from(self.log_degree)).exp2()
     }
 
-    /// What the slots-to-coefficients transform leaves in a coefficient, relative to a message of size 1.
+    /// What the slots-to-coefficients transform leaves in a coefficient, relative to a message of
+    /// size 1.
     pub fn slots_to_coeffs_error(&self) -> f64 {
-        // The scale moves evenly from the user's to the coefficients' over the stages. The noise of a stage shrinks with every layer before it, because the
-        // layers make the signal grow. The plaintexts of a stage live in a subring as large as its layers reach.
+        // The scale moves evenly from the user's to the coefficients' over the stages. The noise of
+        // a stage shrinks with every layer before it, because the layers make the signal grow. The
+        // plaintexts of a stage live in a subring as large as its layers reach.
         let drift = (self.bottom - self.ratio - self.scale) / self.slots_to_coeffs.len() as f64;
         let mut scale = self.scale;
         let mut layers = 0u32;
@@ -39,7 +42,8 @@ impl Profile {
         variance.sqrt()
     }
 
-    /// What the coefficients-to-slots stages leave in a complex slot of `x`, but for the last rescale.
+    /// What the coefficients-to-slots stages leave in a complex slot of `x`, but for the last
+    /// rescale.
     pub fn coeffs_to_slots_error(&self) -> f64 {
         let output = self.input_scale - EvalMod::bound_for(self.overflow()).log2() - 1.0;
         let mut scale = self.bottom;
@@ -60,7 +64,8 @@ impl Profile {
     }
 }
 
-/// Relative variance from rounding the plaintexts of a stage whose butterflies are `2^layers` wide: two diagonals for each that adds to the signal.
+/// Relative variance from rounding the plaintexts of a stage whose butterflies are `2^layers` wide:
+/// two diagonals for each that adds to the signal.
 fn plain_error(layers: u32, bits: f64) -> f64 {
     2.0 * (f64::from(layers) + 1.0).exp2() / 12.0 * (-2.0 * bits).exp2()
 }
@@ -111,7 +116,8 @@ pub struct Precision {
 impl Precision {
     /// Compares two vectors slot by slot.
     pub fn between(expected: &[Complex64], found: &[Complex64]) -> Self {
-        let bits: Vec<f64> = expected.iter().zip(found).map(|(a, b)| -(a - b).norm().max(1e-18).log2()).collect();
+        let bits: Vec<f64> =
+            expected.iter().zip(found).map(|(a, b)| -(a - b).norm().max(1e-18).log2()).collect();
         let worst = bits.iter().copied().fold(f64::INFINITY, f64::min);
         Self { worst, mean: bits.iter().sum::<f64>() / bits.len() as f64 }
     }
@@ -121,7 +127,12 @@ impl Precision {
 ///
 /// # Errors
 /// As [`Profile::validate`].
-pub fn bootstrap(profile: &Profile, values: &[Complex64], saturated: bool, seed: u64) -> Result<Vec<Complex64>, Error> {
+pub fn bootstrap(
+    profile: &Profile,
+    values: &[Complex64],
+    saturated: bool,
+    seed: u64,
+) -> Result<Vec<Complex64>, Error> {
     profile.validate()?;
     let mut rng = ChaCha8Rng::seed_from_u64(seed);
     let circuit = profile.circuit()?;
@@ -133,8 +144,10 @@ pub fn bootstrap(profile: &Profile, values: &[Complex64], saturated: bool, seed:
         overflow + (m + bottom * gaussian(rng)) / ratio + linear * gaussian(rng)
     };
     let x: Vec<_> = values.iter().map(|v| [raise(v.re, &mut rng), raise(v.im, &mut rng)]).collect();
-    let secret =
-        values.iter().map(|_| (gaussian(&mut rng).powi(2) + gaussian(&mut rng).powi(2)).sqrt() / 2f64.sqrt()).collect();
+    let secret = values
+        .iter()
+        .map(|_| (gaussian(&mut rng).powi(2) + gaussian(&mut rng).powi(2)).sqrt() / 2f64.sqrt())
+        .collect();
     let mut machine = Simulated { profile, rng, secret };
     let mut parts = [0, 1].map(|part| {
         let scale = profile.input_scale.exp2();
@@ -179,8 +192,8 @@ struct Simulacrum {
 struct Simulated<'a> {
     profile: &'a Profile,
     rng: ChaCha8Rng,
-    /// Absolute value of the secret in each slot, relative to its root mean square: a rounding error is multiplied by the secret, so the same slots are the
-    /// worst in every rescale.
+    /// Absolute value of the secret in each slot, relative to its root mean square: a rounding
+    /// error is multiplied by the secret, so the same slots are the worst in every rescale.
     secret: Vec<f64>,
 }
 
@@ -210,7 +223,12 @@ impl ModArithmetic for Simulated<'_> {
         self.profile.eval_mod[self.profile.eval_mod.len() - level].exp2()
     }
 
-    fn fused(&mut self, level: usize, scale: f64, sum: &Sum<'_, Simulacrum>) -> Result<Simulacrum, Infallible> {
+    fn fused(
+        &mut self,
+        level: usize,
+        scale: f64,
+        sum: &Sum<'_, Simulacrum>,
+    ) -> Result<Simulacrum, Infallible> {
         let first = sum.products.first().map(|p| p.0).or(sum.linear.first().map(|l| l.1));
         let mut slots = vec![Complex64::ZERO; first.map_or(0, |value| value.slots.len())];
         for (left, right) in sum.products {

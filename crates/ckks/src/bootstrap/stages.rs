@@ -17,7 +17,8 @@ pub(super) struct Goal {
 }
 
 impl Bootstrapper {
-    /// Everything from the ciphertext under the ephemeral secret on, to the level of the goal or, for the sake of the keys' digits, somewhat above.
+    /// Everything from the ciphertext under the ephemeral secret on, to the level of the goal or,
+    /// for the sake of the keys' digits, somewhat above.
     pub(super) fn finish<K: EvaluationKeys>(
         &self,
         evaluator: &Evaluator<K>,
@@ -44,12 +45,14 @@ impl Bootstrapper {
         let [real, imaginary] = parts.as_slice() else {
             return Err(Error::OperandCount { operation: "bootstrap_pair", left: parts.len(), right: 2 });
         };
-        let one =
-            |part: &Ciphertext| self.restored(&short, self.combine(&short, std::slice::from_ref(part), goal.scale)?);
+        let one = |part: &Ciphertext| {
+            self.restored(&short, self.combine(&short, std::slice::from_ref(part), goal.scale)?)
+        };
         Ok([one(real)?, one(imaginary)?])
     }
 
-    /// The results of the modular reductions: of the real parts and, for complex content, of the imaginary parts.
+    /// The results of the modular reductions: of the real parts and, for complex content, of the
+    /// imaginary parts.
     fn reduced<K: EvaluationKeys>(
         &self,
         evaluator: &Evaluator<ShortKeys<'_, K>>,
@@ -101,8 +104,11 @@ impl Bootstrapper {
         let level = evaluator.keys().short(self.raised_level());
         let (id, slots) = (sparse.key_id(), sparse.slots());
         let limbs = params.limbs(level);
-        let parts =
-            sparse.into_parts().into_iter().map(|part| lift_centred(params, part, limbs)).collect::<Result<_, _>>()?;
+        let parts = sparse
+            .into_parts()
+            .into_iter()
+            .map(|part| lift_centred(params, part, limbs))
+            .collect::<Result<_, _>>()?;
         let raised = Ciphertext::from_parts(params, id, parts, level, params.rescale_factor(0), slots)?;
         evaluator.switch_by_source("mod_raise", &raised)
     }
@@ -115,17 +121,24 @@ impl Bootstrapper {
         let _span = tracing::debug_span!("sub_sum").entered();
         for elements in self.sub_sum() {
             let special = match elements.first() {
-                Some(&element) => evaluator.galois_special("sub_sum", element, value.level(), value.key_id())?,
+                Some(&element) => {
+                    evaluator.galois_special("sub_sum", element, value.level(), value.key_id())?
+                }
                 None => continue,
             };
-            value = evaluator.mod_down(&evaluator.rotated_sum(&evaluator.hoist(&value)?, &elements, special)?)?;
+            value = evaluator.mod_down(&evaluator.rotated_sum(
+                &evaluator.hoist(&value)?,
+                &elements,
+                special,
+            )?)?;
         }
         let gap = (self.params.slots() / self.slots) as f64;
         let scale = value.scale() * Scale::new(gap);
         value.with_scale(scale)
     }
 
-    /// The inputs `i·x/B` of the modular reduction: of the real parts and, for complex content, of the imaginary parts.
+    /// The inputs `i·x/B` of the modular reduction: of the real parts and, for complex content, of
+    /// the imaginary parts.
     fn to_slots<K: EvaluationKeys>(
         &self,
         evaluator: &Evaluator<ShortKeys<'_, K>>,
@@ -161,7 +174,8 @@ impl Bootstrapper {
     ) -> Result<Vec<Ciphertext>, Error> {
         let _span = tracing::debug_span!("eval_mod").entered();
         let evaluate = |input: Ciphertext| {
-            let value = self.eval_mod.evaluate(&mut Encrypted { evaluator }, &input, scale.to_f64(), ratio)?;
+            let value =
+                self.eval_mod.evaluate(&mut Encrypted { evaluator }, &input, scale.to_f64(), ratio)?;
             drop(input);
             evaluator.relinearise(&value)
         };
@@ -199,12 +213,14 @@ impl Bootstrapper {
                 difference
             }
         };
-        // The scale of the exponential was chosen so that this is its scale, up to the rounding of f64.
+        // The scale of the exponential was chosen so that this is its scale, up to the rounding of
+        // f64.
         evaluator.rescale(&result)?.with_scale(scale)
     }
 }
 
-/// The coefficients of a polynomial modulo the bottom prime, as the integers in `[-q/2, q/2]`, modulo many primes.
+/// The coefficients of a polynomial modulo the bottom prime, as the integers in `[-q/2, q/2]`,
+/// modulo many primes.
 fn lift_centred(params: &Params, part: Poly<Eval>, limbs: &Limbs) -> Result<Poly<Eval>, Error> {
     let part = part.into_coeff();
     let coefficients: Vec<i64> = if part.limbs().len() == 1 {

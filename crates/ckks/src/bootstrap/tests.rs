@@ -12,8 +12,8 @@ fn coefficients(params: &Params, secret: &SecretKey) -> Vec<i64> {
     poly.to_f64().iter().map(|&x| x as i64).collect()
 }
 
-/// A ciphertext under `secret` at the bottom whose coefficient `target` overflows as far as possible, in direction `sign`, and which decrypts to
-/// `message` there and elsewhere.
+/// A ciphertext under `secret` at the bottom whose coefficient `target` overflows as far as
+/// possible, in direction `sign`, and which decrypts to `message` there and elsewhere.
 fn saturated(
     params: &Params,
     secret: &SecretKey,
@@ -40,14 +40,16 @@ fn saturated(
     let mut product = c1.clone();
     product.mul_assign(&secret.eval_all().keep(limbs).unwrap()).unwrap();
     c0.sub_assign(&product).unwrap();
-    Ciphertext::from_parts(params, secret.id(), vec![c0, c1], 0, crate::Scale::new(scale), params.slots()).unwrap()
+    Ciphertext::from_parts(params, secret.id(), vec![c0, c1], 0, crate::Scale::new(scale), params.slots())
+        .unwrap()
 }
 
 /// The overflow `(t - t mod q)/q` of coefficient `target`.
 fn overflow(params: &Params, secret: &SecretKey, ciphertext: &Ciphertext, target: usize) -> f64 {
     let (n, q) = (params.degree(), params.prime(0).unwrap() as f64);
     let centred = |part: &Poly<cipherlm_ring::Eval>| part.clone().into_coeff().to_f64();
-    let (c0, c1, s) = (centred(&ciphertext.parts[0]), centred(&ciphertext.parts[1]), coefficients(params, secret));
+    let (c0, c1, s) =
+        (centred(&ciphertext.parts[0]), centred(&ciphertext.parts[1]), coefficients(params, secret));
     let mut t = c0[target];
     for (j, &s) in s.iter().enumerate().filter(|(_, s)| **s != 0) {
         t += s as f64 * if target >= j { c1[target - j] } else { -c1[target + n - j] };
@@ -92,8 +94,9 @@ fn the_largest_possible_overflow_is_harmless() {
                     .map(|j| j.reverse_bits() >> (usize::BITS - bits))
                     .map(|j| Complex64::new(message[j], message[j + slots]))
                     .collect();
-                worst = worst
-                    .min(Precision::between(&expected, secret.decrypt(&output).unwrap().decode().as_slice()).worst);
+                worst = worst.min(
+                    Precision::between(&expected, secret.decrypt(&output).unwrap().decode().as_slice()).worst,
+                );
             }
         }
         assert!(worst > 20.0, "weight {}: worst slot {worst:.1} bits", base.ephemeral_weight);
@@ -105,8 +108,14 @@ fn the_key_to_the_sparse_secret_lives_at_the_bottom_only() {
     for profile in [Profile::n16(), Profile::n16_fast(), Profile::n15()] {
         let secret = crate::SecretDistribution::Sparse { weight: profile.ephemeral_weight };
         let limit = crate::params::security_limit(1 << profile.log_degree, secret).unwrap();
-        assert!(profile.bottom + f64::from(profile.special_bits) <= f64::from(limit.soft), "{}", profile.name);
-        let dense = crate::params::security_limit(1 << profile.log_degree, crate::SecretDistribution::Ternary).unwrap();
+        assert!(
+            profile.bottom + f64::from(profile.special_bits) <= f64::from(limit.soft),
+            "{}",
+            profile.name
+        );
+        let dense =
+            crate::params::security_limit(1 << profile.log_degree, crate::SecretDistribution::Ternary)
+                .unwrap();
         assert!(profile.log_qp() <= f64::from(dense.soft), "{}: {}", profile.name, profile.log_qp());
     }
     let profile = Profile::insecure(8);
@@ -125,7 +134,10 @@ fn simulation_meets_the_bars_for_every_family_and_profile() {
         for family in Family::ALL {
             let values = family.values(1 << (profile.log_degree - 1), &mut rng);
             for saturated in [false, true] {
-                let p = Precision::between(&values, &simulate::bootstrap(&profile, &values, saturated, 1).unwrap());
+                let p = Precision::between(
+                    &values,
+                    &simulate::bootstrap(&profile, &values, saturated, 1).unwrap(),
+                );
                 assert!(p.worst > bar, "{} {family:?} saturated {saturated}: {p:?}", profile.name);
             }
         }

@@ -13,8 +13,9 @@ use crate::{
 
 /// A stage at its level.
 ///
-/// Shifts are `k·stride` with `k = giant·babies + baby`; the baby rotations share one decomposition, the giant steps one key:
-/// `Σ_g rot_g(Σ_b d_{g,b}·rot_b(x))` by Horner's rule in the rotation by `babies·stride`.
+/// Shifts are `k·stride` with `k = giant·babies + baby`; the baby rotations share one
+/// decomposition, the giant steps one key: `Σ_g rot_g(Σ_b d_{g,b}·rot_b(x))` by Horner's rule in
+/// the rotation by `babies·stride`.
 pub(super) struct Transform {
     params: Params,
     level: usize,
@@ -30,7 +31,12 @@ type Lifted = Vec<Vec<Option<LiftedPlaintext>>>;
 
 impl Transform {
     /// Encodes `matrix` for ciphertexts at `level` with plaintexts at `scale`.
-    pub(super) fn new(params: &Params, matrix: &DiagonalMatrix, level: usize, scale: Scale) -> Result<Self, Error> {
+    pub(super) fn new(
+        params: &Params,
+        matrix: &DiagonalMatrix,
+        level: usize,
+        scale: Scale,
+    ) -> Result<Self, Error> {
         let stride = matrix.stride();
         let count = matrix.diagonals().map(|(s, _)| s / stride + 1).max().unwrap_or(1);
         let babies = baby_steps(count);
@@ -39,12 +45,22 @@ impl Transform {
             let (giant, baby) = (shift / stride / babies, shift / stride % babies);
             let back = giant * babies * stride;
             let period = matrix.period();
-            let values: Vec<Complex64> = (0..period).map(|i| diagonal[(i + matrix.slots() - back) % period]).collect();
+            let values: Vec<Complex64> =
+                (0..period).map(|i| diagonal[(i + matrix.slots() - back) % period]).collect();
             plaintexts[giant][baby] = Some(Plaintext::encode(params, &values, period, scale)?);
         }
         let limbs = (params.limb_count(level) + params.special_count()) as u64;
-        let bytes_lifted = plaintexts.iter().flatten().flatten().map(|p| 2 * p.slots() as u64 * 8 * limbs).sum();
-        Ok(Self { params: params.clone(), level, stride, babies, plaintexts, bytes_lifted, lifted: Mutex::new(None) })
+        let bytes_lifted =
+            plaintexts.iter().flatten().flatten().map(|p| 2 * p.slots() as u64 * 8 * limbs).sum();
+        Ok(Self {
+            params: params.clone(),
+            level,
+            stride,
+            babies,
+            plaintexts,
+            bytes_lifted,
+            lifted: Mutex::new(None),
+        })
     }
 
     /// Adds its keys, cut to its level.
@@ -86,9 +102,15 @@ impl Transform {
     }
 
     /// The number of special primes of its keys.
-    fn special<K: EvaluationKeys>(&self, evaluator: &Evaluator<K>, input: &Ciphertext) -> Result<usize, Error> {
+    fn special<K: EvaluationKeys>(
+        &self,
+        evaluator: &Evaluator<K>,
+        input: &Ciphertext,
+    ) -> Result<usize, Error> {
         match self.elements(&self.params).first() {
-            Some(&element) => evaluator.galois_special("homomorphic DFT", element, input.level(), input.key_id()),
+            Some(&element) => {
+                evaluator.galois_special("homomorphic DFT", element, input.level(), input.key_id())
+            }
             None => Ok(KeyShape::cheapest(&self.params, self.level)?.special),
         }
     }
@@ -138,7 +160,8 @@ impl Transform {
     }
 }
 
-/// Baby steps for `count` shifts: a giant step costs as much as eight baby steps, but every baby step costs a key.
+/// Baby steps for `count` shifts: a giant step costs as much as eight baby steps, but every baby
+/// step costs a key.
 fn baby_steps(count: usize) -> usize {
     match count {
         0..=8 => count.next_power_of_two(),

@@ -42,6 +42,7 @@ pub struct Declaration {
     pub keys: KeyRequest,
     /// Bytes of all keys, those of the ephemeral secret included.
     pub memory: MemoryBill,
-    /// Bytes of the plaintexts: as they are kept, and with the residues that [`super::Bootstrapper::with_plaintext_budget`] allows to keep.
+    /// Bytes of the plaintexts: as they are kept, and with the residues that
+    /// [`super::Bootstrapper::with_plaintext_budget`] allows to keep.
     pub plaintext_bytes: [u64; 2],
 }

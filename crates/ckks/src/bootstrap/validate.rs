@@ -10,7 +10,12 @@ use crate::params::check_security;
 use crate::{Error, Params, SecretDistribution};
 
 /// Refuses a value outside of `range`; NaN is in none.
-fn within(field: &'static str, value: f64, range: RangeInclusive<f64>, allowed: &'static str) -> Result<(), Error> {
+fn within(
+    field: &'static str,
+    value: f64,
+    range: RangeInclusive<f64>,
+    allowed: &'static str,
+) -> Result<(), Error> {
     if range.contains(&value) { Ok(()) } else { Err(Error::InvalidParams { field, value, allowed }) }
 }
 
@@ -34,7 +39,12 @@ impl Profile {
     }
 
     fn check_sizes(&self) -> Result<(), Error> {
-        within("log2 of the ring degree", f64::from(self.log_degree), 4.0..=17.0, "4 to 17: 8 slots and more")?;
+        within(
+            "log2 of the ring degree",
+            f64::from(self.log_degree),
+            4.0..=17.0,
+            "4 to 17: 8 slots and more",
+        )?;
         let transforms = self.slots_to_coeffs.iter().chain(&self.coeffs_to_slots).map(|level| level.bits);
         let levels = self.eval_mod.iter().copied().chain(transforms).chain([self.bottom, self.scale]);
         for bits in levels {
@@ -45,7 +55,12 @@ impl Profile {
         within("special primes", self.special as f64, 1.0..=100.0, "1 to 100")?;
         within("special bits", f64::from(self.special_bits), 20.0..=50.0, "20 to 50")?;
         // The polynomial's interval has room for 2^-5 beside an overflow.
-        within("message ratio", self.ratio, 5.5..=20.0, "5.5 to 20 bits: half a bit more than the polynomial needs")?;
+        within(
+            "message ratio",
+            self.ratio,
+            5.5..=20.0,
+            "5.5 to 20 bits: half a bit more than the polynomial needs",
+        )?;
         let below = "the bottom modulus must exceed the message ratio by 20 bits, which carry the message";
         within("bottom bits beyond the message ratio", self.bottom - self.ratio, 20.0..=100.0, below)?;
         within("input scale", self.input_scale, 20.0..=60.0, "20 to 60 bits")?;
@@ -74,7 +89,12 @@ impl Profile {
         within("levels of the modular reduction", self.eval_mod.len() as f64, depth..=depth, allowed)?;
         let [sine, polynomial] = self.errors_of(&circuit);
         let allowed = "at most that of the sine (-log2): smaller weight, more polynomial depth or doublings";
-        within("precision of the polynomial in bits", -polynomial.log2(), -sine.log2()..=f64::INFINITY, allowed)?;
+        within(
+            "precision of the polynomial in bits",
+            -polynomial.log2(),
+            -sine.log2()..=f64::INFINITY,
+            allowed,
+        )?;
         if self.insecure {
             return Ok(());
         }
@@ -98,7 +118,8 @@ impl Profile {
             return Ok(());
         }
         let modulus = self.bottom + f64::from(self.special_bits);
-        check_security("key to the ephemeral secret", degree, SecretDistribution::Sparse { weight }, modulus).map(drop)
+        check_security("key to the ephemeral secret", degree, SecretDistribution::Sparse { weight }, modulus)
+            .map(drop)
     }
 
     /// The largest errors of the modular reduction, relative to a message of size 1: what the fifth

@@ -1,8 +1,10 @@
-//! The canonical embedding: real polynomials modulo X^(2n)+1 to n complex slots and back, by one FFT of length n.
+//! The canonical embedding: real polynomials modulo X^(2n)+1 to n complex slots and back, by one
+//! FFT of length n.
 //!
-//! Slot `j` is the value at `zeta^(5^j)`, `zeta = exp(i pi / 2n)`; the conjugate roots carry the conjugates. All exponents
-//! `5^j` are 1 modulo 4, so `zeta^(5^j n) = i` and the two halves of the coefficients fold into one complex vector
-//! `c_k = m_k + i m_(k+n)`. With `5^j = 4t + 1` the slot is `sum_k (c_k zeta^k) exp(2 pi i t k / n)`: a twist and an FFT.
+//! Slot `j` is the value at `zeta^(5^j)`, `zeta = exp(i pi / 2n)`; the conjugate roots carry the
+//! conjugates. All exponents `5^j` are 1 modulo 4, so `zeta^(5^j n) = i` and the two halves of the
+//! coefficients fold into one complex vector `c_k = m_k + i m_(k+n)`. With `5^j = 4t + 1` the slot
+//! is `sum_k (c_k zeta^k) exp(2 pi i t k / n)`: a twist and an FFT.
 
 use std::fmt;
 use std::sync::Arc;
@@ -72,8 +74,9 @@ impl Embedding {
     /// The 2n real coefficients to slot values, times `factor`.
     pub(crate) fn values(&self, coefficients: &[f64], factor: f64) -> Vec<Complex64> {
         let n = self.slots;
-        let mut work: Vec<Complex64> =
-            (0..n).map(|k| Complex64::new(coefficients[k], coefficients[k + n]) * factor * self.twist[k]).collect();
+        let mut work: Vec<Complex64> = (0..n)
+            .map(|k| Complex64::new(coefficients[k], coefficients[k + n]) * factor * self.twist[k])
+            .collect();
         transform(&self.to_slots, &mut work);
         let values = self.order.iter().map(|&t| work[t as usize]).collect();
         wipe(&mut work);
@@ -99,7 +102,10 @@ mod tests {
         let mut slots = Vec::new();
         for _ in 0..n {
             let at = |k: usize| {
-                Complex64::from_polar(1.0, std::f64::consts::PI * ((power * k) % (4 * n)) as f64 / (2 * n) as f64)
+                Complex64::from_polar(
+                    1.0,
+                    std::f64::consts::PI * ((power * k) % (4 * n)) as f64 / (2 * n) as f64,
+                )
             };
             slots.push(coefficients.iter().enumerate().map(|(k, &c)| at(k) * c).sum());
             power = power * 5 % (4 * n);
@@ -111,7 +117,8 @@ mod tests {
     fn agrees_with_the_definition_for_every_small_size() {
         for log in 0..8 {
             let n = 1usize << log;
-            let coefficients: Vec<f64> = (0..2 * n).map(|k| ((k * 37 + 11) % 101) as f64 / 50.0 - 1.0).collect();
+            let coefficients: Vec<f64> =
+                (0..2 * n).map(|k| ((k * 37 + 11) % 101) as f64 / 50.0 - 1.0).collect();
             let embedding = Embedding::new(n);
             let values = embedding.values(&coefficients, 1.0);
             for (a, b) in values.iter().zip(naive(&coefficients)) {

@@ -64,8 +64,9 @@ impl Plaintext {
         Self::encode(params, &[value], 1, scale)
     }
 
-    /// Encodes polynomial coefficients directly (`2 * slots` of them, of the subring), without the embedding: the message
-    /// is `coefficients * scale`, rounded. Bootstrapping and tests need this; messages do not.
+    /// Encodes polynomial coefficients directly (`2 * slots` of them, of the subring), without the
+    /// embedding: the message is `coefficients * scale`, rounded. Bootstrapping and tests need
+    /// this; messages do not.
     ///
     /// # Errors
     /// As [`Plaintext::encode`]; the list must have `2 * slots` entries.
@@ -76,7 +77,8 @@ impl Plaintext {
             return Err(Error::NotFinite { index });
         }
         check_scale("encode", scale)?;
-        let scaled: Zeroizing<Vec<f64>> = Zeroizing::new(coefficients.iter().map(|c| c * scale.to_f64()).collect());
+        let scaled: Zeroizing<Vec<f64>> =
+            Zeroizing::new(coefficients.iter().map(|c| c * scale.to_f64()).collect());
         quantise(params, &scaled, slots, scale)
     }
 
@@ -109,7 +111,11 @@ fn quantise(params: &Params, coefficients: &[f64], slots: usize, scale: Scale) -
     let largest = largest(coefficients);
     let log2 = largest.log2();
     if largest != 0.0 && log2 >= MAX_COEFFICIENT_BITS {
-        return Err(Error::MessageOverflow { operation: "encode", coefficient: log2, modulus: MAX_COEFFICIENT_BITS });
+        return Err(Error::MessageOverflow {
+            operation: "encode",
+            coefficient: log2,
+            modulus: MAX_COEFFICIENT_BITS,
+        });
     }
     let shift = (log2.max(0.0).ceil() as i32 + 1 - MANTISSA_BITS).max(0);
     let down = 2f64.powi(-shift);

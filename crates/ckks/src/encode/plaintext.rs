@@ -66,7 +66,12 @@ impl Plaintext {
         let mut bytes = Zeroizing::new([0u8; 4096]);
         for block in self.integers.chunks(bytes.len() / 8) {
             let bytes = &mut bytes[..8 * block.len()];
-            bytes.as_chunks_mut().0.iter_mut().zip(block).for_each(|(to, integer)| *to = integer.to_le_bytes());
+            bytes
+                .as_chunks_mut()
+                .0
+                .iter_mut()
+                .zip(block)
+                .for_each(|(to, integer)| *to = integer.to_le_bytes());
             hasher.update(bytes);
         }
     }
@@ -77,7 +82,8 @@ impl Plaintext {
         self.integers.iter().map(move |&c| c as f64 * factor)
     }
 
-    /// Residues of the plaintext on `limbs`, in evaluation form, ready to multiply with or add to many ciphertexts.
+    /// Residues of the plaintext on `limbs`, in evaluation form, ready to multiply with or add to
+    /// many ciphertexts.
     ///
     /// # Errors
     /// [`Error::MessageOverflow`] if a coefficient does not fit the modulus of these limbs.
@@ -130,7 +136,11 @@ impl Plaintext {
         // Integers that are exact as floats have a faster way to residues.
         let poly = if self.integers.iter().all(|c| c.unsigned_abs() < 1 << 53) {
             let mut spread = Zeroizing::new(vec![0.0; ring.degree()]);
-            spread.iter_mut().step_by(gap).zip(self.integers.iter()).for_each(|(to, from)| *to = *from as f64);
+            spread
+                .iter_mut()
+                .step_by(gap)
+                .zip(self.integers.iter())
+                .for_each(|(to, from)| *to = *from as f64);
             Poly::<Coeff>::from_f64(ring, limbs, &spread)?
         } else {
             let mut spread = Zeroizing::new(vec![0; ring.degree()]);
@@ -185,7 +195,8 @@ enum Data {
     Subring { degree: usize, values: Vec<f64> },
 }
 
-/// Values of a subring polynomial repeat over aligned runs of 16 and more; below that it is lifted in full.
+/// Values of a subring polynomial repeat over aligned runs of 16 and more; below that it is lifted
+/// in full.
 const MIN_RUN: usize = 16;
 /// The smallest degree of the transform.
 const MIN_SUBRING: usize = 16;
@@ -240,7 +251,8 @@ impl LiftedPlaintext {
         })
     }
 
-    /// The residues of a block of one limb; `work`, as long as the block, is used if they have to be spread out.
+    /// The residues of a block of one limb; `work`, as long as the block, is used if they have to
+    /// be spread out.
     pub(crate) fn block<'a>(
         &'a self,
         limb: usize,
@@ -276,7 +288,8 @@ impl LiftedPlaintext {
         })
     }
 
-    /// Calls `op` on pieces of the limbs of `to`, with the same pieces of `from`, in parallel over limbs.
+    /// Calls `op` on pieces of the limbs of `to`, with the same pieces of `from`, in parallel over
+    /// limbs.
     fn for_each_limb(
         &self,
         to: &mut Poly<Eval>,

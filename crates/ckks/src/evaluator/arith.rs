@@ -12,7 +12,8 @@ impl<K: EvaluationKeys> Evaluator<K> {
     /// `a + b`. Levels and scales must be equal; both stay.
     ///
     /// # Errors
-    /// [`Error::LevelMismatch`], [`Error::ScaleMismatch`], [`Error::KeyMismatch`], [`Error::ParamsMismatch`].
+    /// [`Error::LevelMismatch`], [`Error::ScaleMismatch`], [`Error::KeyMismatch`],
+    /// [`Error::ParamsMismatch`].
     pub fn add(&self, a: &Ciphertext, b: &Ciphertext) -> Result<Ciphertext, Error> {
         self.combine("add", a, b, false)
     }
@@ -42,7 +43,8 @@ impl<K: EvaluationKeys> Evaluator<K> {
         self.combine("sub", a, b, true)
     }
 
-    /// `a + b` or `a - b`, limb by limb: a copied limb is still in the cache when the other is added.
+    /// `a + b` or `a - b`, limb by limb: a copied limb is still in the cache when the other is
+    /// added.
     fn combine(
         &self,
         operation: &'static str,
@@ -174,7 +176,8 @@ impl<K: EvaluationKeys> Evaluator<K> {
     /// As [`Evaluator::mul_plain`] with a plaintext lifted before, to at least the limbs of `a`.
     ///
     /// # Errors
-    /// As [`Evaluator::mul_plain`]; [`Error::LevelMismatch`] if the plaintext was lifted to fewer limbs.
+    /// As [`Evaluator::mul_plain`]; [`Error::LevelMismatch`] if the plaintext was lifted to fewer
+    /// limbs.
     pub fn mul_lifted(&self, a: &Ciphertext, plaintext: &LiftedPlaintext) -> Result<Ciphertext, Error> {
         self.check_one("mul_plain", a)?;
         self.params.check_same("mul_plain", plaintext.params())?;
@@ -185,11 +188,12 @@ impl<K: EvaluationKeys> Evaluator<K> {
         Ok(Ciphertext { parts, scale, slots, seed: None, ..self.shell(a) })
     }
 
-    /// `acc += a * plaintext`: the inner step of sums of products. Levels and the scale of the product must match `acc`.
+    /// `acc += a * plaintext`: the inner step of sums of products. Levels and the scale of the
+    /// product must match `acc`.
     ///
     /// # Errors
-    /// As [`Evaluator::mul_lifted`]; [`Error::ScaleMismatch`], [`Error::LevelMismatch`]; [`Error::NotLinear`] if `a` has
-    /// more parts than `acc`.
+    /// As [`Evaluator::mul_lifted`]; [`Error::ScaleMismatch`], [`Error::LevelMismatch`];
+    /// [`Error::NotLinear`] if `a` has more parts than `acc`.
     pub fn mul_lifted_add(
         &self,
         acc: &mut Ciphertext,
@@ -209,8 +213,9 @@ impl<K: EvaluationKeys> Evaluator<K> {
         Ok(())
     }
 
-    /// `a * value`, the constant encoded at `scale` and rounded to a unit of it; the scales multiply. A real constant is a
-    /// scalar product, a complex one a product with a two-term polynomial.
+    /// `a * value`, the constant encoded at `scale` and rounded to a unit of it; the scales
+    /// multiply. A real constant is a scalar product, a complex one a product with a two-term
+    /// polynomial.
     ///
     /// The error of the product is that of the constant: at most `1 / (2 scale)` times `a`, in each
     /// part. A constant other than zero that is smaller than a unit of the scale, so that little or
@@ -289,7 +294,8 @@ impl<K: EvaluationKeys> Evaluator<K> {
     pub fn rescale(&self, a: &Ciphertext) -> Result<Ciphertext, Error> {
         let (level, scale) = self.rescaled("rescale", a.level, a.scale)?;
         self.check_one("rescale", a)?;
-        let mod_down = self.params.ring().mod_down(self.params.limbs(level), &self.params.group_limbs(a.level))?;
+        let mod_down =
+            self.params.ring().mod_down(self.params.limbs(level), &self.params.group_limbs(a.level))?;
         let parts = a.parts.iter().map(|p| mod_down.apply(p)).collect::<Result<_, _>>()?;
         Ok(Ciphertext { parts, level, scale, seed: None, ..self.shell(a) })
     }
@@ -309,11 +315,13 @@ impl<K: EvaluationKeys> Evaluator<K> {
     }
 
     /// Brings `a` to exactly `scale` at the cost of one level: multiplies by the integer nearest to
-    /// `scale * rescale_factor / a.scale()` and rescales. The rounding of that integer is a relative error of the message
-    /// of at most half its inverse, so integers below 2^20 are refused.
+    /// `scale * rescale_factor / a.scale()` and rescales. The rounding of that integer is a
+    /// relative error of the message of at most half its inverse, so integers below 2^20 are
+    /// refused.
     ///
     /// # Errors
-    /// [`Error::LevelExhausted`] at level 0, [`Error::BadScale`] if the integer would be below 2^20 or above 2^100.
+    /// [`Error::LevelExhausted`] at level 0, [`Error::BadScale`] if the integer would be below 2^20
+    /// or above 2^100.
     pub fn match_scale(&self, a: &Ciphertext, scale: Scale) -> Result<Ciphertext, Error> {
         self.check_one("match_scale", a)?;
         if a.level == 0 {

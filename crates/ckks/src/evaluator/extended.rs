@@ -9,8 +9,9 @@ use crate::{Ciphertext, Error, Params, Scale};
 
 /// `P` times a ciphertext, modulo the primes of its level and the special primes `P`.
 ///
-/// Key switching produces these; sums of plaintext products of them need one division by `P` in the end instead of one
-/// each (Bossuat, Mouchet, Troncoso-Pastoriza and Hubaux, "Efficient bootstrapping ... with non-sparse keys").
+/// Key switching produces these; sums of plaintext products of them need one division by `P` in the
+/// end instead of one each (Bossuat, Mouchet, Troncoso-Pastoriza and Hubaux, "Efficient
+/// bootstrapping ... with non-sparse keys").
 #[derive(Clone)]
 pub struct ExtendedCiphertext {
     pub(super) params: Params,
@@ -55,8 +56,8 @@ impl ExtendedCiphertext {
 }
 
 impl<K: EvaluationKeys> Evaluator<K> {
-    /// One automorphism of a hoisted ciphertext, not yet divided by the special primes. The identity uses the special
-    /// primes of the cheapest key shape at this level.
+    /// One automorphism of a hoisted ciphertext, not yet divided by the special primes. The
+    /// identity uses the special primes of the cheapest key shape at this level.
     ///
     /// # Errors
     /// As [`Evaluator::rotate_hoisted`].
@@ -89,7 +90,8 @@ impl<K: EvaluationKeys> Evaluator<K> {
     pub fn extend(&self, a: &Ciphertext, special: usize) -> Result<ExtendedCiphertext, Error> {
         self.check_linear("extend", a)?;
         let limbs = self.params.extended_limbs(a.level, special);
-        let [mut c0, mut c1] = [Poly::zero(self.params.ring(), &limbs)?, Poly::zero(self.params.ring(), &limbs)?];
+        let [mut c0, mut c1] =
+            [Poly::zero(self.params.ring(), &limbs)?, Poly::zero(self.params.ring(), &limbs)?];
         self.add_times_p(&mut c0, &a.parts[0], a.level, special)?;
         self.add_times_p(&mut c1, &a.parts[1], a.level, special)?;
         Ok(self.extended(a, [c0, c1], special))
@@ -98,8 +100,8 @@ impl<K: EvaluationKeys> Evaluator<K> {
     /// `acc += a`. Levels, special primes and scales must be equal.
     ///
     /// # Errors
-    /// [`Error::LevelMismatch`], [`Error::ScaleMismatch`], [`Error::KeyMismatch`], [`Error::BadKeyShape`] for different
-    /// special primes.
+    /// [`Error::LevelMismatch`], [`Error::ScaleMismatch`], [`Error::KeyMismatch`],
+    /// [`Error::BadKeyShape`] for different special primes.
     pub fn add_qp_assign(&self, acc: &mut ExtendedCiphertext, a: &ExtendedCiphertext) -> Result<(), Error> {
         self.check_extended("add_qp", acc, a)?;
         check_scales("add_qp", acc.scale, a.scale)?;
@@ -110,7 +112,8 @@ impl<K: EvaluationKeys> Evaluator<K> {
         Ok(())
     }
 
-    /// `a * plaintext`; the plaintext must be lifted to the limbs of `a`, special ones included. The scales multiply.
+    /// `a * plaintext`; the plaintext must be lifted to the limbs of `a`, special ones included.
+    /// The scales multiply.
     ///
     /// # Errors
     /// [`Error::ParamsMismatch`], [`Error::LevelMismatch`] for missing limbs.
@@ -156,8 +159,8 @@ impl<K: EvaluationKeys> Evaluator<K> {
         Ok(self.reduced(a, parts.into(), a.level, a.scale))
     }
 
-    /// Divides by the special primes and the primes of the level at once: [`Evaluator::mod_down`] and
-    /// [`Evaluator::rescale`] for the price of one.
+    /// Divides by the special primes and the primes of the level at once: [`Evaluator::mod_down`]
+    /// and [`Evaluator::rescale`] for the price of one.
     ///
     /// # Errors
     /// As the two.
@@ -170,7 +173,12 @@ impl<K: EvaluationKeys> Evaluator<K> {
         Ok(self.reduced(a, parts, level, scale))
     }
 
-    pub(super) fn extended(&self, a: &Ciphertext, parts: [Poly<Eval>; 2], special: usize) -> ExtendedCiphertext {
+    pub(super) fn extended(
+        &self,
+        a: &Ciphertext,
+        parts: [Poly<Eval>; 2],
+        special: usize,
+    ) -> ExtendedCiphertext {
         ExtendedCiphertext {
             params: self.params.clone(),
             key_id: a.key_id,
@@ -182,7 +190,13 @@ impl<K: EvaluationKeys> Evaluator<K> {
         }
     }
 
-    fn reduced(&self, a: &ExtendedCiphertext, parts: Vec<Poly<Eval>>, level: usize, scale: Scale) -> Ciphertext {
+    fn reduced(
+        &self,
+        a: &ExtendedCiphertext,
+        parts: Vec<Poly<Eval>>,
+        level: usize,
+        scale: Scale,
+    ) -> Ciphertext {
         let (params, key_id, slots) = (self.params.clone(), a.key_id, a.slots);
         Ciphertext { params, key_id, parts, level, scale, slots, seed: None }
     }

@@ -1,5 +1,5 @@
-//! Rotations over the special primes, limb by limb: what one step writes is still in the cache when the next reads it, and a limb of
-//! the digits is read from memory once for all rotations.
+//! Rotations over the special primes, limb by limb: what one step writes is still in the cache when
+//! the next reads it, and a limb of the digits is read from memory once for all rotations.
 
 use std::ops::Range;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -32,8 +32,9 @@ struct Workspace(Mutex<Vec<Work>>);
 type Work = Vec<[Poly<Eval>; 2]>;
 
 impl<K: EvaluationKeys> Evaluator<K> {
-    /// For each row of plaintexts the sum of `plaintext * rotation` over the pairs that are present, where rotation `i` is the
-    /// automorphism `elements[i]` of the hoisted ciphertext: the baby-step half of a linear transform, all giant steps at once.
+    /// For each row of plaintexts the sum of `plaintext * rotation` over the pairs that are
+    /// present, where rotation `i` is the automorphism `elements[i]` of the hoisted ciphertext: the
+    /// baby-step half of a linear transform, all giant steps at once.
     ///
     /// All keys must have the same number of special primes, and every row at least one plaintext.
     pub(crate) fn rotated_rows(
@@ -66,13 +67,15 @@ impl<K: EvaluationKeys> Evaluator<K> {
         }
         let workspace = Workspace::default();
         par::try_for_each(limbs_of(&mut sums), |(limb, outputs)| {
-            workspace
-                .with(self, elements.len(), |work| self.rows_of_limb(a, limb, special, &steps, work, rows, outputs))
+            workspace.with(self, elements.len(), |work| {
+                self.rows_of_limb(a, limb, special, &steps, work, rows, outputs)
+            })
         })?;
         Ok(sums)
     }
 
-    /// The sum of the hoisted ciphertext and its images under `elements`, none of which may be the identity, over the special primes.
+    /// The sum of the hoisted ciphertext and its images under `elements`, none of which may be the
+    /// identity, over the special primes.
     pub(crate) fn rotated_sum(
         &self,
         hoisted: &Hoisted<'_>,
@@ -99,8 +102,9 @@ impl<K: EvaluationKeys> Evaluator<K> {
         Ok(sum)
     }
 
-    /// One automorphism of `a` plus `sum`, both over the same special primes as the key: a step of Horner's rule. Only the second half
-    /// of `a` is divided by the special primes, to be taken apart for the key.
+    /// One automorphism of `a` plus `sum`, both over the same special primes as the key: a step of
+    /// Horner's rule. Only the second half of `a` is divided by the special primes, to be taken
+    /// apart for the key.
     pub(crate) fn rotate_qp_add(
         &self,
         a: &ExtendedCiphertext,
@@ -157,7 +161,8 @@ impl<K: EvaluationKeys> Evaluator<K> {
         Ok(pair)
     }
 
-    /// Digits, keys and permutations of automorphisms; `None` for the identity and for what is not used.
+    /// Digits, keys and permutations of automorphisms; `None` for the identity and for what is not
+    /// used.
     fn steps(
         &self,
         operation: &'static str,
@@ -286,7 +291,8 @@ impl<K: EvaluationKeys> Evaluator<K> {
         Ok(())
     }
 
-    /// The product of the special primes modulo a prime of the level; `None` for a special prime, modulo which it is zero.
+    /// The product of the special primes modulo a prime of the level; `None` for a special prime,
+    /// modulo which it is zero.
     fn special_residue(&self, level: usize, limb: usize, special: usize) -> Option<f64> {
         let limbs = self.params.limbs(level);
         limbs.contains(limb).then(|| self.params.special_residue(limb, special) as f64)
@@ -337,7 +343,8 @@ impl Workspace {
     }
 }
 
-/// The limbs of several ciphertexts with the same limbs: one task for each, with its part of every ciphertext.
+/// The limbs of several ciphertexts with the same limbs: one task for each, with its part of every
+/// ciphertext.
 fn limbs_of(list: &mut [ExtendedCiphertext]) -> Vec<(usize, Vec<Pair<'_>>)> {
     let count = list.first().map_or(0, |sum| sum.parts[0].limbs().len());
     let mut tasks: Vec<(usize, Vec<Pair<'_>>)> = (0..count).map(|_| (0, Vec::new())).collect();
@@ -366,7 +373,8 @@ const NO_LIMB: Error = Error::Internal { what: "a polynomial of the workspace wi
 
 /// The only limbs of a pair of the workspace.
 fn limb_pair(work: &mut [Poly<Eval>; 2]) -> Result<Pair<'_>, Error> {
-    let [first, second] = work.each_mut().map(|poly| poly.iter_mut().next().map(|(_, limb)| limb).ok_or(NO_LIMB));
+    let [first, second] =
+        work.each_mut().map(|poly| poly.iter_mut().next().map(|(_, limb)| limb).ok_or(NO_LIMB));
     Ok([first?, second?])
 }
 

@@ -8,7 +8,8 @@ use super::Evaluator;
 use crate::keys::{EvaluationKeys, GaloisElement, KeyId, KeyPurpose, SwitchingKey};
 use crate::{Ciphertext, Error};
 
-/// A ciphertext whose second polynomial has been taken apart for key switching: rotations of it share that work.
+/// A ciphertext whose second polynomial has been taken apart for key switching: rotations of it
+/// share that work.
 ///
 /// Keys cut to different levels have different digits; each kind is computed when first needed and
 /// kept. Threads may share it; those that need the same digits at the same time each compute them,
@@ -70,7 +71,8 @@ impl<K: EvaluationKeys> Evaluator<K> {
     /// `a` under the secret of `key`, whose source must be the secret of `a`; level and scale stay.
     ///
     /// # Errors
-    /// [`Error::WrongKey`], [`Error::KeyMismatch`], [`Error::NotLinear`], [`Error::LevelOutOfRange`].
+    /// [`Error::WrongKey`], [`Error::KeyMismatch`], [`Error::NotLinear`],
+    /// [`Error::LevelOutOfRange`].
     pub fn switch_key(&self, a: &Ciphertext, key: &SwitchingKey) -> Result<Ciphertext, Error> {
         self.check_linear("switch_key", a)?;
         self.check_key("switch_key", KeyPurpose::Switch(a.key_id), a.level, a.key_id, key)?;
@@ -81,7 +83,11 @@ impl<K: EvaluationKeys> Evaluator<K> {
     }
 
     /// `a` under the secret that the source's key from the secret of `a` leads to.
-    pub(crate) fn switch_by_source(&self, operation: &'static str, a: &Ciphertext) -> Result<Ciphertext, Error> {
+    pub(crate) fn switch_by_source(
+        &self,
+        operation: &'static str,
+        a: &Ciphertext,
+    ) -> Result<Ciphertext, Error> {
         self.switch_key(a, &*self.key_for(operation, KeyPurpose::Switch(a.key_id), a)?)
     }
 
@@ -142,7 +148,8 @@ impl<K: EvaluationKeys> Evaluator<K> {
         Ok(())
     }
 
-    /// Inner product of the digits of `x` with a key, over the limbs of `level` and the key's special primes.
+    /// Inner product of the digits of `x` with a key, over the limbs of `level` and the key's
+    /// special primes.
     pub(super) fn switch_extended(
         &self,
         x: &Poly<Eval>,
@@ -173,7 +180,8 @@ impl<K: EvaluationKeys> Evaluator<K> {
         level: usize,
         special: usize,
     ) -> Result<[Poly<Eval>; 2], Error> {
-        let mod_down = self.params.ring().mod_down(self.params.limbs(level), &self.params.special_limbs(special))?;
+        let mod_down =
+            self.params.ring().mod_down(self.params.limbs(level), &self.params.special_limbs(special))?;
         Ok([mod_down.apply(&parts[0])?, mod_down.apply(&parts[1])?])
     }
 

@@ -1,7 +1,8 @@
 //! Arithmetic on ciphertexts.
 //!
-//! An [`Evaluator`] is a parameter set and a source of keys, nothing else: it has no state, so any number of threads can
-//! share one. Every operation states what it does to level and scale; no operation changes either silently.
+//! An [`Evaluator`] is a parameter set and a source of keys, nothing else: it has no state, so any
+//! number of threads can share one. Every operation states what it does to level and scale; no
+//! operation changes either silently.
 
 mod arith;
 mod extended;
@@ -26,7 +27,8 @@ pub struct Evaluator<K = KeySet> {
 }
 
 impl<K: EvaluationKeys> Evaluator<K> {
-    /// An evaluator over `keys`; pass [`NoKeys`](crate::NoKeys) for circuits without products and rotations.
+    /// An evaluator over `keys`; pass [`NoKeys`](crate::NoKeys) for circuits without products and
+    /// rotations.
     pub fn new(params: &Params, keys: K) -> Self {
         Self { params: params.clone(), keys }
     }
@@ -116,13 +118,17 @@ mod tests {
                 e.rotate(x, 1).map(drop),
                 e.rotate_hoisted(&hoisted, element).map(drop),
                 e.rotate_hoisted_qp(&hoisted, element).map(drop),
-                e.rotated_sum(&hoisted, &[element], KeyShape::cheapest(&params, 2).unwrap().special).map(drop),
+                e.rotated_sum(&hoisted, &[element], KeyShape::cheapest(&params, 2).unwrap().special)
+                    .map(drop),
                 e.conjugate(x).map(drop),
                 e.rescale(&x.clone().with_scale(Scale::from_log2(80)).unwrap()).map(drop),
                 e.drop_to_level(x, 2).map(drop),
             ];
             for (operation, result) in results.into_iter().enumerate() {
-                assert!(matches!(result, Err(Error::Ring(_))), "operation {operation}, part {part}: {result:?}");
+                assert!(
+                    matches!(result, Err(Error::Ring(_))),
+                    "operation {operation}, part {part}: {result:?}"
+                );
             }
         }
     }
@@ -134,8 +140,9 @@ mod tests {
         let short = params.without_levels(&[2]);
         let (key, scale) = (SecretKey::generate(&params).unwrap().id(), Scale::from_log2(40));
         let zero = |params: &Params, level| {
-            let parts =
-                (0..2).map(|_| cipherlm_ring::Poly::zero(params.ring(), params.limbs(level)).unwrap()).collect();
+            let parts = (0..2)
+                .map(|_| cipherlm_ring::Poly::zero(params.ring(), params.limbs(level)).unwrap())
+                .collect();
             Ciphertext::from_parts(params, key, parts, level, scale, 32).unwrap()
         };
         let (whole, view) = (Evaluator::new(&params, crate::NoKeys), Evaluator::new(&short, crate::NoKeys));

@@ -10,11 +10,12 @@ use crate::{Ciphertext, Error};
 const BLOCK: usize = 4096;
 
 impl<K: EvaluationKeys> Evaluator<K> {
-    /// `a * b` as three polynomials; the scales multiply. Sum such products first, then [`Evaluator::relinearise`].
+    /// `a * b` as three polynomials; the scales multiply. Sum such products first, then
+    /// [`Evaluator::relinearise`].
     ///
     /// # Errors
-    /// [`Error::LevelMismatch`], [`Error::KeyMismatch`], [`Error::ParamsMismatch`], [`Error::NotLinear`],
-    /// [`Error::LevelExhausted`] if the product does not fit the level.
+    /// [`Error::LevelMismatch`], [`Error::KeyMismatch`], [`Error::ParamsMismatch`],
+    /// [`Error::NotLinear`], [`Error::LevelExhausted`] if the product does not fit the level.
     pub fn mul(&self, a: &Ciphertext, b: &Ciphertext) -> Result<Ciphertext, Error> {
         self.check_factors("mul", a, b)?;
         let parts = self.tensor(a, b)?;
@@ -33,7 +34,8 @@ impl<K: EvaluationKeys> Evaluator<K> {
     /// `acc += a * b`, three polynomials: one term of a sum of products.
     ///
     /// # Errors
-    /// As [`Evaluator::mul`]; [`Error::ScaleMismatch`] if the scale of the product is not that of `acc`.
+    /// As [`Evaluator::mul`]; [`Error::ScaleMismatch`] if the scale of the product is not that of
+    /// `acc`.
     pub fn mul_add(&self, acc: &mut Ciphertext, a: &Ciphertext, b: &Ciphertext) -> Result<(), Error> {
         self.check_factors("mul_add", a, b)?;
         self.check_pair("mul_add", acc, a)?;
@@ -50,10 +52,12 @@ impl<K: EvaluationKeys> Evaluator<K> {
         Ok(())
     }
 
-    /// `sum a_k * b_k` with one relinearisation. All levels equal, all products of one scale; no rescale.
+    /// `sum a_k * b_k` with one relinearisation. All levels equal, all products of one scale; no
+    /// rescale.
     ///
     /// # Errors
-    /// As [`Evaluator::mul_add`] and [`Evaluator::relinearise`]; [`Error::OperandCount`] for an empty list.
+    /// As [`Evaluator::mul_add`] and [`Evaluator::relinearise`]; [`Error::OperandCount`] for an
+    /// empty list.
     pub fn mul_sum(&self, pairs: &[(&Ciphertext, &Ciphertext)]) -> Result<Ciphertext, Error> {
         self.relinearise(&self.quadratic_sum("mul_sum", pairs)?)
     }
@@ -79,7 +83,8 @@ impl<K: EvaluationKeys> Evaluator<K> {
         Ok(sum)
     }
 
-    /// Three polynomials to two; level and scale stay. A ciphertext of two parts is returned as it is.
+    /// Three polynomials to two; level and scale stay. A ciphertext of two parts is returned as it
+    /// is.
     ///
     /// # Errors
     /// [`Error::MissingKey`] and mismatches between key and ciphertext.
@@ -96,8 +101,8 @@ impl<K: EvaluationKeys> Evaluator<K> {
         Ok(Ciphertext { parts: vec![c0, c1], ..self.shell(a) })
     }
 
-    /// [`Evaluator::relinearise`] and [`Evaluator::rescale`] in one division by `P` times the primes of the level: cheaper
-    /// than the two, and with one rounding error instead of two.
+    /// [`Evaluator::relinearise`] and [`Evaluator::rescale`] in one division by `P` times the
+    /// primes of the level: cheaper than the two, and with one rounding error instead of two.
     ///
     /// # Errors
     /// As the two.
@@ -116,7 +121,8 @@ impl<K: EvaluationKeys> Evaluator<K> {
         Ok(Ciphertext { parts, level, scale, ..self.shell(a) })
     }
 
-    /// `a * b`, relinearised and rescaled: one level down, scale `a.scale() * b.scale() / rescale_factor`.
+    /// `a * b`, relinearised and rescaled: one level down, scale
+    /// `a.scale() * b.scale() / rescale_factor`.
     ///
     /// # Errors
     /// As [`Evaluator::mul`] and [`Evaluator::relinearise_rescale`].
@@ -132,7 +138,8 @@ impl<K: EvaluationKeys> Evaluator<K> {
         self.relinearise_rescale(&self.square(a)?)
     }
 
-    /// `(a0 b0, a0 b1 + a1 b0, a1 b1)`, block by block so that each residue is read from memory once.
+    /// `(a0 b0, a0 b1 + a1 b0, a1 b1)`, block by block so that each residue is read from memory
+    /// once.
     fn tensor(&self, a: &Ciphertext, b: &Ciphertext) -> Result<Vec<Poly<Eval>>, Error> {
         let (ring, limbs) = (self.params.ring(), self.params.limbs(a.level));
         let mut parts: Vec<Poly<Eval>> =
@@ -141,8 +148,10 @@ impl<K: EvaluationKeys> Evaluator<K> {
             return Err(Error::Internal { what: "a product of three polynomials without them" });
         };
         let sources = limbs.iter().map(|limb| {
-            let (a, b) =
-                ([a.parts[0].limb(limb)?, a.parts[1].limb(limb)?], [b.parts[0].limb(limb)?, b.parts[1].limb(limb)?]);
+            let (a, b) = (
+                [a.parts[0].limb(limb)?, a.parts[1].limb(limb)?],
+                [b.parts[0].limb(limb)?, b.parts[1].limb(limb)?],
+            );
             Ok((ring.modulus(limb)?, a, b))
         });
         let sources = sources.collect::<Result<Vec<_>, Error>>()?;

@@ -88,7 +88,8 @@ impl<K: EvaluationKeys> Evaluator<K> {
         self.finish_rotation(a, switched, key.shape().special, element)
     }
 
-    /// The same automorphism of several ciphertexts of one level: the key is read from memory once per few of them.
+    /// The same automorphism of several ciphertexts of one level: the key is read from memory once
+    /// per few of them.
     ///
     /// # Errors
     /// As [`Evaluator::rotate`]; [`Error::LevelMismatch`] if the levels differ.
@@ -125,8 +126,9 @@ impl<K: EvaluationKeys> Evaluator<K> {
         Ok(results)
     }
 
-    /// Sum over the `count` slots of every block of `count * stride` with stride `stride`: `count` must be a power of two.
-    /// Slot `j` of the result is the sum of slots `j + k * stride`, `k < count`; uses the rotations `stride * 2^k`.
+    /// Sum over the `count` slots of every block of `count * stride` with stride `stride`: `count`
+    /// must be a power of two. Slot `j` of the result is the sum of slots `j + k * stride`,
+    /// `k < count`; uses the rotations `stride * 2^k`.
     ///
     /// # Errors
     /// As [`Evaluator::rotate`]; [`Error::BadSlots`] if `count` is not a power of two.
@@ -162,10 +164,14 @@ impl<K: EvaluationKeys> Evaluator<K> {
         let sources = image.limbs().iter().map(|limb| Ok((ring.modulus(limb)?, a.parts[0].limb(limb)?)));
         let sources = sources.collect::<Result<Vec<_>, Error>>()?;
         let limbs = image.iter_mut().zip(c0.iter_mut()).zip(sources);
-        par::each(ring.degree() * self.params.limb_count(a.level), limbs, |(((_, to), (_, sum)), (m, own))| {
-            (kernel.add)(m, sum, own);
-            (kernel.permute)(to, sum, automorphism.index());
-        });
+        par::each(
+            ring.degree() * self.params.limb_count(a.level),
+            limbs,
+            |(((_, to), (_, sum)), (m, own))| {
+                (kernel.add)(m, sum, own);
+                (kernel.permute)(to, sum, automorphism.index());
+            },
+        );
         let parts = vec![image, c1.automorphism(&automorphism)?];
         Ok(Ciphertext { parts, ..self.shell(a) })
     }

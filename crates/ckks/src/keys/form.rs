@@ -6,24 +6,30 @@ use super::switching::public_half;
 use crate::wire::PackedPoly;
 use crate::{Error, Params};
 
-/// Memory against time: how the residues of a switching key are held. Results do not depend on it, bit by bit.
+/// Memory against time: how the residues of a switching key are held. Results do not depend on it,
+/// bit by bit.
 ///
-/// Set once for all keys where they are made or loaded: [`SecretKey::key_set_in`](crate::SecretKey::key_set_in),
-/// [`KeySet::into_form`](crate::KeySet::into_form), [`KeyStore::with_form`](crate::KeyStore::with_form).
+/// Set once for all keys where they are made or loaded:
+/// [`SecretKey::key_set_in`](crate::SecretKey::key_set_in),
+/// [`KeySet::into_form`](crate::KeySet::into_form),
+/// [`KeyStore::with_form`](crate::KeyStore::with_form).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum KeyForm {
     /// Ready for arithmetic: 16 bytes for a pair of residues.
     Expanded,
-    /// In the bits of each prime, both halves of a digit side by side: 11.25 bytes a pair for a prime of 45 bits. Unpacked on
-    /// the way, which is faster than reading more bytes where the CPU does it well; see [`KeyForm::fastest`].
+    /// In the bits of each prime, both halves of a digit side by side: 11.25 bytes a pair for a
+    /// prime of 45 bits. Unpacked on the way, which is faster than reading more bytes where the CPU
+    /// does it well; see [`KeyForm::fastest`].
     Packed,
-    /// One half packed and the uniform half made again from its seed at every use: 6.25 bytes a pair, as in a file.
+    /// One half packed and the uniform half made again from its seed at every use: 6.25 bytes a
+    /// pair, as in a file.
     Seeded,
 }
 
 impl KeyForm {
-    /// The form in which keys are used fastest on this CPU, which is what they have unless another is asked for:
-    /// [`KeyForm::Packed`] with AVX-512 IFMA and VBMI, [`KeyForm::Expanded`] otherwise.
+    /// The form in which keys are used fastest on this CPU, which is what they have unless another
+    /// is asked for: [`KeyForm::Packed`] with AVX-512 IFMA and VBMI, [`KeyForm::Expanded`]
+    /// otherwise.
     pub fn fastest(params: &Params) -> Self {
         if params.ring().kernel().packed_is_faster { Self::Packed } else { Self::Expanded }
     }

@@ -24,8 +24,8 @@ impl GaloisElement {
         Ok(Self { element, order: 2 * params.degree() })
     }
 
-    /// Rotation to the left by `steps` (to the right when negative): slot `j` receives slot `j + steps`.
-    /// Steps are taken modulo N/2.
+    /// Rotation to the left by `steps` (to the right when negative): slot `j` receives slot
+    /// `j + steps`. Steps are taken modulo N/2.
     pub fn rotation(params: &Params, steps: i64) -> Self {
         let steps = steps.rem_euclid(params.slots() as i64) as usize;
         let order = 2 * params.degree();
@@ -46,7 +46,8 @@ impl GaloisElement {
 
     /// The automorphism that undoes this one.
     pub fn inverse(self, params: &Params) -> Self {
-        // The group of odd residues modulo 2N has exponent dividing N/2 (N for tiny rings), so g^(N-1) is the inverse.
+        // The group of odd residues modulo 2N has exponent dividing N/2 (N for tiny rings), so
+        // g^(N-1) is the inverse.
         let order = 2 * params.degree();
         Self { element: power(self.element, params.degree() - 1, order), order }
     }
@@ -122,7 +123,10 @@ mod tests {
             let (rotation, conjugation) =
                 (GaloisElement::rotation(&params, steps), GaloisElement::conjugation(&params));
             let (found, conjugate) = rotation.steps();
-            assert!((found - steps) % 32 == 0 && (-16..=16).contains(&found) && !conjugate, "{steps} {found}");
+            assert!(
+                (found - steps) % 32 == 0 && (-16..=16).contains(&found) && !conjugate,
+                "{steps} {found}"
+            );
             let (found, conjugate) = rotation.compose(&params, conjugation).steps();
             assert!((found - steps) % 32 == 0 && conjugate, "{steps} {found}");
         }

@@ -23,7 +23,8 @@ impl PublicKey {
         let params = secret.params();
         secret.check_modulus("public key", params.log_q(params.max_level()))?;
         let limbs = params.limbs(params.max_level());
-        let KeySeeds { public: seed, errors } = secret.seeds(&format!("public key, level {}", params.max_level()));
+        let KeySeeds { public: seed, errors } =
+            secret.seeds(&format!("public key, level {}", params.max_level()));
         let a = Self::public_half(params, &seed)?;
         let error = sample::gaussian(&mut Stream::new(&errors, "error", 0), params.degree());
         let mut b = error.to_poly(params.ring(), limbs)?.into_eval();

@@ -39,7 +39,12 @@ impl KeyRequest {
     }
 
     /// Keys for several rotations up to `level`.
-    pub fn rotations(&mut self, params: &Params, steps: impl IntoIterator<Item = i64>, level: usize) -> &mut Self {
+    pub fn rotations(
+        &mut self,
+        params: &Params,
+        steps: impl IntoIterator<Item = i64>,
+        level: usize,
+    ) -> &mut Self {
         for step in steps {
             self.galois(GaloisElement::rotation(params, step), level);
         }
@@ -51,7 +56,8 @@ impl KeyRequest {
         self.galois(GaloisElement::conjugation(params), level)
     }
 
-    /// One more key of the same purpose, kept even if a key of a higher level could serve: smaller keys switch faster.
+    /// One more key of the same purpose, kept even if a key of a higher level could serve: smaller
+    /// keys switch faster.
     pub fn also(&mut self, purpose: KeyPurpose, level: usize) -> &mut Self {
         self.levels.entry(purpose).or_default().insert(level);
         self
@@ -83,7 +89,8 @@ impl KeyRequest {
     /// What the keys will take, stored and in memory.
     ///
     /// # Errors
-    /// [`Error::LevelOutOfRange`] or [`Error::BadKeyShape`] if a key cannot exist under these parameters.
+    /// [`Error::LevelOutOfRange`] or [`Error::BadKeyShape`] if a key cannot exist under these
+    /// parameters.
     pub fn bill(&self, params: &Params) -> Result<MemoryBill, Error> {
         self.bill_in(params, KeyForm::fastest(params))
     }

@@ -48,14 +48,15 @@ impl SecretKey {
         Self::with_distribution(params, SecretDistribution::Ternary, root)
     }
 
-    /// A fresh ephemeral secret with `weight` nonzero coefficients, for the encapsulation step of bootstrapping.
+    /// A fresh ephemeral secret with `weight` nonzero coefficients, for the encapsulation step of
+    /// bootstrapping.
     ///
-    /// It can only encrypt, and be the target of switching keys, at moduli that are 128-bit secure for this weight;
-    /// anything else is refused key by key.
+    /// It can only encrypt, and be the target of switching keys, at moduli that are 128-bit secure
+    /// for this weight; anything else is refused key by key.
     ///
     /// # Errors
-    /// [`Error::NoSecurityEstimate`] if there is no safe modulus at all for this weight (unless the parameters are
-    /// insecure anyway), [`Error::Ring`] if the weight exceeds the degree.
+    /// [`Error::NoSecurityEstimate`] if there is no safe modulus at all for this weight (unless the
+    /// parameters are insecure anyway), [`Error::Ring`] if the weight exceeds the degree.
     pub fn generate_sparse(params: &Params, weight: usize) -> Result<Self, Error> {
         Self::sparse_from_seed(params, weight, Seed::random()?)
     }
@@ -72,12 +73,18 @@ impl SecretKey {
         Self::with_distribution(params, secret, root)
     }
 
-    fn with_distribution(params: &Params, distribution: SecretDistribution, root: Seed) -> Result<Self, Error> {
+    fn with_distribution(
+        params: &Params,
+        distribution: SecretDistribution,
+        root: Seed,
+    ) -> Result<Self, Error> {
         let root = Root::new(root, params, distribution);
         let mut stream = Stream::new(&root.coefficients(), "coefficients", 0);
         let coefficients = match distribution {
             SecretDistribution::Ternary => sample::ternary(&mut stream, params.degree()),
-            SecretDistribution::Sparse { weight } => sample::ternary_weight(&mut stream, params.degree(), weight)?,
+            SecretDistribution::Sparse { weight } => {
+                sample::ternary_weight(&mut stream, params.degree(), weight)?
+            }
         };
         let eval = coefficients.to_poly(params.ring(), &params.ring().limbs())?.into_eval();
         let id = KeyId(root.id());
@@ -110,7 +117,8 @@ impl SecretKey {
     /// All keys of a request, each in its cheapest shape, in parallel.
     ///
     /// # Errors
-    /// [`Error::LevelOutOfRange`], [`Error::BadKeyShape`], or [`Error::Insecure`] for a key above 128-bit security.
+    /// [`Error::LevelOutOfRange`], [`Error::BadKeyShape`], or [`Error::Insecure`] for a key above
+    /// 128-bit security.
     pub fn key_set(&self, request: &KeyRequest) -> Result<KeySet, Error> {
         self.key_set_in(request, KeyForm::fastest(&self.params))
     }
@@ -123,7 +131,9 @@ impl SecretKey {
         let wanted: Vec<(KeyPurpose, usize)> = request.iter().collect();
         let keys: Result<Vec<SwitchingKey>, Error> = wanted
             .into_par_iter()
-            .map(|(purpose, level)| self.switching_key_in(purpose, KeyShape::cheapest(&self.params, level)?, form))
+            .map(|(purpose, level)| {
+                self.switching_key_in(purpose, KeyShape::cheapest(&self.params, level)?, form)
+            })
             .collect();
         let mut set = KeySet::new();
         keys?.into_iter().try_for_each(|key| set.insert(key))?;
@@ -133,12 +143,18 @@ impl SecretKey {
     /// One relinearisation or Galois key of a given shape.
     ///
     /// # Errors
-    /// As [`SecretKey::key_set`]; [`Error::WrongKey`] for [`KeyPurpose::Switch`], which needs the other secret.
+    /// As [`SecretKey::key_set`]; [`Error::WrongKey`] for [`KeyPurpose::Switch`], which needs the
+    /// other secret.
     pub fn switching_key(&self, purpose: KeyPurpose, shape: KeyShape) -> Result<SwitchingKey, Error> {
         self.switching_key_in(purpose, shape, KeyForm::fastest(&self.params))
     }
 
-    fn switching_key_in(&self, purpose: KeyPurpose, shape: KeyShape, form: KeyForm) -> Result<SwitchingKey, Error> {
+    fn switching_key_in(
+        &self,
+        purpose: KeyPurpose,
+        shape: KeyShape,
+        form: KeyForm,
+    ) -> Result<SwitchingKey, Error> {
         let purpose = match purpose {
             KeyPurpose::Relinearise => Purpose::Relinearise,
             KeyPurpose::Galois(element) => Purpose::Galois(element),
@@ -155,11 +171,13 @@ impl SecretKey {
 
     /// The key that takes ciphertexts under `from` to ciphertexts under this secret.
     ///
-    /// The key is a set of encryptions under *this* secret, so it is this secret's distribution that must be safe at the
-    /// modulus of `shape`: to switch to a sparse secret, ask for the lowest level and one special prime.
+    /// The key is a set of encryptions under *this* secret, so it is this secret's distribution
+    /// that must be safe at the modulus of `shape`: to switch to a sparse secret, ask for the
+    /// lowest level and one special prime.
     ///
     /// # Errors
-    /// As [`SecretKey::key_set`]; [`Error::ParamsMismatch`] if the secrets have different parameters.
+    /// As [`SecretKey::key_set`]; [`Error::ParamsMismatch`] if the secrets have different
+    /// parameters.
     pub fn switching_key_from(&self, from: &Self, shape: KeyShape) -> Result<SwitchingKey, Error> {
         self.params.check_same("switching key", &from.params)?;
         switching::generate(self, Purpose::Switch(from), shape, KeyForm::fastest(&self.params))

@@ -6,9 +6,11 @@ use std::sync::Arc;
 use super::{GaloisElement, KeyForm, KeyId, KeyPurpose, SwitchingKey};
 use crate::Error;
 
-/// A source of switching keys: in memory ([`KeySet`]), or loaded on demand by an implementation of your own.
+/// A source of switching keys: in memory ([`KeySet`]), or loaded on demand by an implementation of
+/// your own.
 ///
-/// Implementations return any key of the purpose whose level is at least `level`; the lowest such key is fastest.
+/// Implementations return any key of the purpose whose level is at least `level`; the lowest such
+/// key is fastest.
 pub trait EvaluationKeys: Send + Sync {
     /// The key for `purpose` that serves ciphertexts at `level`.
     ///
@@ -86,13 +88,18 @@ impl KeySet {
     /// Adds a key; one of the same purpose and level is replaced.
     ///
     /// # Errors
-    /// [`Error::KeyMismatch`] or [`Error::ParamsMismatch`] if the set holds keys of another secret or parameter set.
+    /// [`Error::KeyMismatch`] or [`Error::ParamsMismatch`] if the set holds keys of another secret
+    /// or parameter set.
     pub fn insert(&mut self, key: impl Into<Arc<SwitchingKey>>) -> Result<(), Error> {
         let key = key.into();
         if let Some(present) = self.keys.values().flatten().next() {
             present.params().check_same("key set", key.params())?;
             if present.key_id() != key.key_id() {
-                return Err(Error::KeyMismatch { operation: "key set", left: present.key_id(), right: key.key_id() });
+                return Err(Error::KeyMismatch {
+                    operation: "key set",
+                    left: present.key_id(),
+                    right: key.key_id(),
+                });
             }
         }
         let list = self.keys.entry(key.purpose()).or_default();
@@ -102,7 +109,8 @@ impl KeySet {
         Ok(())
     }
 
-    /// The same keys in another form; a key that nobody else holds is freed as soon as it is converted.
+    /// The same keys in another form; a key that nobody else holds is freed as soon as it is
+    /// converted.
     ///
     /// # Errors
     /// [`Error::Ring`] only.

@@ -14,10 +14,12 @@ use super::{EvaluationKeys, KeyForm, KeyId, KeyPurpose, KeySet, SwitchingKey};
 use crate::wire::{Header, Wire, switching_key_label};
 use crate::{Error, KeyShape, Params};
 
-/// A directory with one file per switching key, and the most recently used keys in memory up to a budget.
+/// A directory with one file per switching key, and the most recently used keys in memory up to a
+/// budget.
 ///
-/// Loading checks hash, range and security of a key and makes its uniform half again from the seed, which takes longer than
-/// switching with it: give the store a budget that holds the keys of a circuit's inner loops.
+/// Loading checks hash, range and security of a key and makes its uniform half again from the seed,
+/// which takes longer than switching with it: give the store a budget that holds the keys of a
+/// circuit's inner loops.
 pub struct KeyStore {
     params: Params,
     /// Levels in increasing order.
@@ -83,8 +85,8 @@ impl KeyStore {
         name.push(format!(".{}-{}.part", std::process::id(), WRITTEN.fetch_add(1, Ordering::Relaxed)));
         let aside = directory.with_file_name(name);
         let _ = fs::remove_dir_all(&aside);
-        let written =
-            Self::write_into(&aside, keys).and_then(|()| cipherlm_files::rename(&aside, directory).map_err(refused));
+        let written = Self::write_into(&aside, keys)
+            .and_then(|()| cipherlm_files::rename(&aside, directory).map_err(refused));
         if written.is_err() {
             let _ = fs::remove_dir_all(&aside);
         }
@@ -99,12 +101,13 @@ impl KeyStore {
         })
     }
 
-    /// Lists the `.key` files of a directory by their headers; no key is loaded yet. At most about `budget` bytes of keys
-    /// will be in memory, but always the last one used.
+    /// Lists the `.key` files of a directory by their headers; no key is loaded yet. At most about
+    /// `budget` bytes of keys will be in memory, but always the last one used.
     ///
     /// # Errors
-    /// [`Error::Storage`]; [`Error::Wire`] or [`Error::ParamsMismatch`] for a file that is no switching key of `params`;
-    /// [`Error::KeyMismatch`] for relinearisation or Galois keys of different secrets.
+    /// [`Error::Storage`]; [`Error::Wire`] or [`Error::ParamsMismatch`] for a file that is no
+    /// switching key of `params`; [`Error::KeyMismatch`] for relinearisation or Galois keys of
+    /// different secrets.
     pub fn open(params: &Params, directory: &Path, budget: u64) -> Result<Self, Error> {
         let mut files: BTreeMap<KeyPurpose, Vec<Listed>> = BTreeMap::new();
         let (mut owner, mut total) = (None, 0);
@@ -134,7 +137,8 @@ impl KeyStore {
     /// Holds loaded keys in the given form, in which more of them fit the budget.
     #[must_use]
     pub fn with_form(self, form: KeyForm) -> Self {
-        let shapes = self.files.values().flatten().map(|file| file.shape.resident_bytes_in(&self.params, form));
+        let shapes =
+            self.files.values().flatten().map(|file| file.shape.resident_bytes_in(&self.params, form));
         Self { total: shapes.sum(), form, cache: Mutex::default(), ..self }
     }
 
@@ -148,8 +152,8 @@ impl KeyStore {
         self.total
     }
 
-    /// Loads and checks all keys now, if the budget holds them; without this, each is loaded when it is first asked for.
-    /// `progress` is told the number of keys loaded so far.
+    /// Loads and checks all keys now, if the budget holds them; without this, each is loaded when
+    /// it is first asked for. `progress` is told the number of keys loaded so far.
     ///
     /// # Errors
     /// As loading: [`Error::Storage`], [`Error::Wire`].
@@ -192,13 +196,18 @@ impl KeyStore {
     /// Reads a key, which must be the one that was listed: files can be exchanged after the store
     /// was opened.
     fn load(&self, purpose: KeyPurpose, file: &Listed) -> Result<SwitchingKey, Error> {
-        let bytes = cipherlm_files::read(&file.path, file.shape.stored_bytes(&self.params)).map_err(refused)?;
+        let bytes =
+            cipherlm_files::read(&file.path, file.shape.stored_bytes(&self.params)).map_err(refused)?;
         let key = SwitchingKey::from_bytes_in(&self.params, &bytes, self.form)?;
         if key.purpose() != purpose {
             return Err(Error::WrongKey { operation: "key store", have: key.purpose(), need: purpose });
         }
         if key.key_id() != file.key_id {
-            return Err(Error::KeyMismatch { operation: "key store", left: file.key_id, right: key.key_id() });
+            return Err(Error::KeyMismatch {
+                operation: "key store",
+                left: file.key_id,
+                right: key.key_id(),
+            });
         }
         if key.shape() != file.shape {
             let KeyShape { level, special } = key.shape();
@@ -211,7 +220,8 @@ impl KeyStore {
 
 impl EvaluationKeys for KeyStore {
     fn check(&self, purpose: KeyPurpose, level: usize) -> Result<(), Error> {
-        let there = self.files.get(&purpose).is_some_and(|list| list.iter().any(|file| file.shape.level >= level));
+        let there =
+            self.files.get(&purpose).is_some_and(|list| list.iter().any(|file| file.shape.level >= level));
         if there { Ok(()) } else { Err(Error::MissingKey { purpose, level }) }
     }
 
@@ -221,9 +231,13 @@ impl EvaluationKeys for KeyStore {
         let file = list.iter().find(|file| file.shape.level >= level).ok_or(missing)?;
         let present = {
             let cache = self.cache();
-            cache.position(purpose, file.shape).and_then(|at| cache.keys.get(at)).map(|(_, _, key)| key.clone())
+            cache
+                .position(purpose, file.shape)
+                .and_then(|at| cache.keys.get(at))
+                .map(|(_, _, key)| key.clone())
         };
-        // Loaded outside of the lock: two threads may both load a key, and the last to remember it wins.
+        // Loaded outside of the lock: two threads may both load a key, and the last to remember it
+        // wins.
         let key = present.map_or_else(|| self.load(purpose, file).map(Arc::new), Ok)?;
         self.cache().remember(purpose, &key, self.budget);
         Ok(key)

@@ -1,4 +1,5 @@
-//! Switching keys: encryptions of multiples of one secret under another, one pair of polynomials per digit.
+//! Switching keys: encryptions of multiples of one secret under another, one pair of polynomials
+//! per digit.
 
 use std::ops::Range;
 
@@ -13,10 +14,11 @@ use crate::{Error, Params};
 
 /// A switching key in memory, ready for use.
 ///
-/// Digit `j` of the shape holds `b_j = -a_j t + e_j + P g_j s` and `a_j`, modulo the limbs of the level and the special
-/// primes, where `g_j` is 1 modulo the primes of the digit and 0 modulo the others (hybrid key switching with an RNS
-/// gadget, Han and Ki, "Better bootstrapping for approximate homomorphic encryption"). A Galois key for `g` has `t`
-/// equal to the secret under the inverse automorphism, so that the automorphism is applied once, to the result.
+/// Digit `j` of the shape holds `b_j = -a_j t + e_j + P g_j s` and `a_j`, modulo the limbs of the
+/// level and the special primes, where `g_j` is 1 modulo the primes of the digit and 0 modulo the
+/// others (hybrid key switching with an RNS gadget, Han and Ki, "Better bootstrapping for
+/// approximate homomorphic encryption"). A Galois key for `g` has `t` equal to the secret under the
+/// inverse automorphism, so that the automorphism is applied once, to the result.
 pub struct SwitchingKey {
     pub(crate) params: Params,
     pub(crate) id: KeyId,
@@ -121,7 +123,12 @@ pub(super) enum Purpose<'a> {
 pub(super) const PUBLIC_HALF: &str = "switching key digit";
 
 /// The public half of digit `j` of a key with this seed.
-pub(crate) fn public_half(params: &Params, limbs: &Limbs, seed: &[u8; 32], digit: usize) -> Result<Poly<Eval>, Error> {
+pub(crate) fn public_half(
+    params: &Params,
+    limbs: &Limbs,
+    seed: &[u8; 32],
+    digit: usize,
+) -> Result<Poly<Eval>, Error> {
     Ok(sample::uniform(params.ring(), limbs, &Seed::from_bytes(*seed), PUBLIC_HALF, digit as u64)?)
 }
 

@@ -1,9 +1,11 @@
 //! Sums over blocks of consecutive slots, packed; and the products of attention built from them.
 //!
-//! In the token-major layout a head is a block of consecutive slots, and a score is a sum over a block. One such sum per vector
-//! wastes a whole vector on one useful slot per block. The rotations of a sum can be chosen so that it ends in *any* slot of its
-//! block, at no cost: vector `j` of a list ends in slot `j`, one mask per vector keeps that slot, and up to `block` vectors of sums
-//! become one. Whatever is done to the sums next (powers, inverses) is then done once. Spreading is the same in reverse.
+//! In the token-major layout a head is a block of consecutive slots, and a score is a sum over a
+//! block. One such sum per vector wastes a whole vector on one useful slot per block. The rotations
+//! of a sum can be chosen so that it ends in *any* slot of its block, at no cost: vector `j` of a
+//! list ends in slot `j`, one mask per vector keeps that slot, and up to `block` vectors of sums
+//! become one. Whatever is done to the sums next (powers, inverses) is then done once. Spreading is
+//! the same in reverse.
 
 use crate::slots::{Machine, Plain, SlotError, SlotResult};
 use num_complex::Complex64;
@@ -16,8 +18,8 @@ pub struct BlockSums {
     block: usize,
 }
 
-/// Packed real values of a list of vectors in two halves: entry `2 j` in slot `j` of each block of `even`, entry `2 j + 1` in slot `j` of
-/// `odd`.
+/// Packed real values of a list of vectors in two halves: entry `2 j` in slot `j` of each block of
+/// `even`, entry `2 j + 1` in slot `j` of `odd`.
 #[derive(Clone, Debug)]
 pub struct Packed<V> {
     /// Entries of even index.
@@ -60,13 +62,15 @@ impl BlockSums {
         steps.flat_map(|step| [step, -step]).map(|step| step.rem_euclid(slots) as usize).collect()
     }
 
-    /// One vector per up to `block` vectors: the sum over each block of vector `j`, times `factors[j]` there, in slot `j` of the block
-    /// (counted from 0 again after each `block` vectors). One level; other slots are zero.
+    /// One vector per up to `block` vectors: the sum over each block of vector `j`, times
+    /// `factors[j]` there, in slot `j` of the block (counted from 0 again after each `block`
+    /// vectors). One level; other slots are zero.
     ///
     /// Factors may vary from block to block: slot `j` of each block is what counts.
     ///
     /// # Errors
-    /// [`SlotError::OperandCount`] if there is no vector or not one factor per vector, else those of the machine.
+    /// [`SlotError::OperandCount`] if there is no vector or not one factor per vector, else those
+    /// of the machine.
     pub fn gather<M: Machine>(
         &self,
         machine: &M,
@@ -91,7 +95,8 @@ impl BlockSums {
         Ok(gathered)
     }
 
-    /// The value in slot `slot` of each block, times `factor` there, in every slot of the block. One level.
+    /// The value in slot `slot` of each block, times `factor` there, in every slot of the block.
+    /// One level.
     ///
     /// # Errors
     /// [`SlotError::Shape`] if there is no such slot, else those of the machine.
@@ -113,20 +118,26 @@ impl BlockSums {
     ///
     /// # Errors
     /// Those of the machine.
-    pub fn sum_everywhere<M: Machine>(&self, machine: &M, vector: &M::Vector, factor: &Plain) -> SlotResult<M::Vector> {
+    pub fn sum_everywhere<M: Machine>(
+        &self,
+        machine: &M,
+        vector: &M::Vector,
+        factor: &Plain,
+    ) -> SlotResult<M::Vector> {
         let sum = self.sum_into(machine, &machine.settle(vector)?, 0)?;
         let single = machine.mul_plain(&sum, &self.only(0, factor))?;
         self.spread_single(machine, single, 0)
     }
 
-    /// Inner products over each block of `left` with every vector of `rights`, all real: entry `j` is the sum over the block of
-    /// `left * rights[j]`, times `factors[j]`. Two levels.
+    /// Inner products over each block of `left` with every vector of `rights`, all real: entry `j`
+    /// is the sum over the block of `left * rights[j]`, times `factors[j]`. Two levels.
     ///
-    /// Two right-hand sides travel as one complex vector, which halves the products and the rotations of the sums.
+    /// Two right-hand sides travel as one complex vector, which halves the products and the
+    /// rotations of the sums.
     ///
     /// # Errors
-    /// [`SlotError::OperandCount`] if there is nothing to do, more than [`BlockSums::capacity`] vectors, or not one factor each; else
-    /// those of the machine.
+    /// [`SlotError::OperandCount`] if there is nothing to do, more than [`BlockSums::capacity`]
+    /// vectors, or not one factor each; else those of the machine.
     pub fn inner_products<M: Machine>(
         &self,
         machine: &M,
@@ -145,8 +156,8 @@ impl BlockSums {
                 _ => pair[0].clone(),
             };
             let sum = self.sum_into(machine, &machine.mul(left, &right)?, slot)?;
-            // With factors a and b for the real and imaginary part: a Re v + i b Im v = (a + b) / 2 v + (a - b) / 2 conj(v). A further
-            // half makes up for taking parts by v + conj(v).
+            // With factors a and b for the real and imaginary part: a Re v + i b Im v = (a + b) / 2
+            // v + (a - b) / 2 conj(v). A further half makes up for taking parts by v + conj(v).
             let (first, second) = (&factors[0], factors.last().unwrap_or(&factors[0]));
             let common = self.mix(slot, first, second, 0.25, 0.25);
             accumulate(machine, &mut mean, machine.mul_plain_lazy(&sum, &common)?)?;
@@ -164,11 +175,12 @@ impl BlockSums {
         Ok(Packed { even, odd })
     }
 
-    /// Sum over all entries of `weights[entry] * values[entry]`, where a weight counts for its whole block; weights and values real.
-    /// Two levels below the weights.
+    /// Sum over all entries of `weights[entry] * values[entry]`, where a weight counts for its
+    /// whole block; weights and values real. Two levels below the weights.
     ///
     /// # Errors
-    /// [`SlotError::OperandCount`] if there are no values or more than [`BlockSums::capacity`], else those of the machine.
+    /// [`SlotError::OperandCount`] if there are no values or more than [`BlockSums::capacity`],
+    /// else those of the machine.
     pub fn weighted_sum<M: Machine>(
         &self,
         machine: &M,
@@ -203,7 +215,8 @@ impl BlockSums {
         self.sum_everywhere(machine, &machine.add(&packed.even, &packed.odd)?, &Plain::from(1.0))
     }
 
-    /// Rotation steps, stage by stage of two bits, after which slot `slot` of each block holds the block's sum.
+    /// Rotation steps, stage by stage of two bits, after which slot `slot` of each block holds the
+    /// block's sum.
     fn stages(&self, slot: usize) -> Vec<Vec<i64>> {
         let bits = self.block.trailing_zeros();
         let stage = |low: u32| {
@@ -219,7 +232,12 @@ impl BlockSums {
     }
 
     /// Spreads a vector whose only nonzero slot in each block is `slot`.
-    fn spread_single<M: Machine>(&self, machine: &M, single: M::Vector, slot: usize) -> SlotResult<M::Vector> {
+    fn spread_single<M: Machine>(
+        &self,
+        machine: &M,
+        single: M::Vector,
+        slot: usize,
+    ) -> SlotResult<M::Vector> {
         self.stages(slot).iter().try_fold(single, |spread, steps| {
             let back: Vec<i64> = steps.iter().map(|step| -step).collect();
             machine.rotate_add(&spread, &back)

@@ -5,8 +5,8 @@ use crate::slots::{Plain, SlotError, SlotResult};
 
 /// Token-major packing: slot `token * features + feature`, features running fastest.
 ///
-/// A matrix of `tokens` rows wider than `features` takes several vectors, each with its own block of `features` columns. Rows beyond
-/// the last token are free.
+/// A matrix of `tokens` rows wider than `features` takes several vectors, each with its own block
+/// of `features` columns. Rows beyond the last token are free.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct TokenLayout {
     slots: usize,
@@ -19,7 +19,8 @@ impl TokenLayout {
     /// A layout with `features` slots per token.
     ///
     /// # Errors
-    /// [`SlotError::Shape`] if either number is not a power of two or a token does not fit the slots.
+    /// [`SlotError::Shape`] if either number is not a power of two or a token does not fit the
+    /// slots.
     pub fn new(slots: usize, features: usize) -> SlotResult<Self> {
         for (what, have) in [("number of slots", slots), ("features per token", features)] {
             if !have.is_power_of_two() {
@@ -33,8 +34,8 @@ impl TokenLayout {
         Ok(Self { slots, features, repeated: features == slots })
     }
 
-    /// The same layout where every token is the same row: a shift inside the row is then a plain rotation, and a matrix takes half
-    /// the diagonals.
+    /// The same layout where every token is the same row: a shift inside the row is then a plain
+    /// rotation, and a matrix takes half the diagonals.
     #[must_use]
     pub fn repeated(self) -> Self {
         Self { repeated: true, ..self }
@@ -94,7 +95,11 @@ impl TokenLayout {
             return Err(SlotError::Shape { what: "tokens", have: tokens, need: self.tokens() });
         }
         if let Some(vector) = vectors.iter().find(|vector| vector.len() != self.slots) {
-            return Err(SlotError::Shape { what: "slots of a packed vector", have: vector.len(), need: self.slots });
+            return Err(SlotError::Shape {
+                what: "slots of a packed vector",
+                have: vector.len(),
+                need: self.slots,
+            });
         }
         let value = |token: usize, column: usize| {
             vectors[column / self.features][token * self.features + column % self.features]
@@ -102,19 +107,22 @@ impl TokenLayout {
         Ok((0..tokens).map(|token| (0..width).map(|column| value(token, column)).collect()).collect())
     }
 
-    /// A plaintext that is the same for every token: `row[feature]`, padded with zeros, one vector per block.
+    /// A plaintext that is the same for every token: `row[feature]`, padded with zeros, one vector
+    /// per block.
     pub fn every_token(&self, row: &[f64]) -> Vec<Plain> {
         let value = |column: usize| row.get(column).copied().unwrap_or(0.0);
-        let block = |block: usize| (0..self.features).map(|i| value(block * self.features + i)).collect::<Vec<_>>();
+        let block =
+            |block: usize| (0..self.features).map(|i| value(block * self.features + i)).collect::<Vec<_>>();
         (0..self.blocks(row.len())).map(|index| Plain::real(block(index))).collect()
     }
 
-    /// The product of every token's row with a matrix: `out[token] = in[token] * weights`, where `weights[i][o]` leads from input
-    /// feature `i` to output feature `o`.
+    /// The product of every token's row with a matrix: `out[token] = in[token] * weights`, where
+    /// `weights[i][o]` leads from input feature `i` to output feature `o`.
     ///
-    /// A shift by `k` features inside a token runs over its end for some features. Each diagonal of the matrix is therefore split in
-    /// two masked ones, shifts `k` and `k - features`, whose values have the period of one token: no level is spent on masks and a
-    /// diagonal takes `features` numbers, whatever the number of slots.
+    /// A shift by `k` features inside a token runs over its end for some features. Each diagonal of
+    /// the matrix is therefore split in two masked ones, shifts `k` and `k - features`, whose
+    /// values have the period of one token: no level is spent on masks and a diagonal takes
+    /// `features` numbers, whatever the number of slots.
     ///
     /// # Errors
     /// [`SlotError::Shape`] if rows of `weights` differ in length.
@@ -125,8 +133,9 @@ impl TokenLayout {
         }
         let size = self.features;
         let (inputs, outputs) = (self.blocks(weights.len()), self.blocks(width));
-        let weight =
-            |input: usize, output: usize| weights.get(input).and_then(|row| row.get(output)).copied().unwrap_or(0.0);
+        let weight = |input: usize, output: usize| {
+            weights.get(input).and_then(|row| row.get(output)).copied().unwrap_or(0.0)
+        };
         // With a single row the two halves of a diagonal are one rotation.
         if self.repeated {
             return self.cyclic(inputs, outputs, &weight);
@@ -138,7 +147,11 @@ impl TokenLayout {
                     let value = |feature: usize| {
                         let from = feature as i64 + shift;
                         let inside = (0..size as i64).contains(&from);
-                        if inside { weight(input * size + from as usize, output * size + feature) } else { 0.0 }
+                        if inside {
+                            weight(input * size + from as usize, output * size + feature)
+                        } else {
+                            0.0
+                        }
                     };
                     let values: Vec<f64> = (0..size).map(value).collect();
                     if values.iter().any(|&value| value != 0.0) {
@@ -185,13 +198,18 @@ mod tests {
         for (features, inner, outer) in [(8, 8, 8), (8, 20, 12), (8, 5, 16), (64, 30, 64)] {
             let layout = TokenLayout::new(64, features).unwrap();
             let tokens = layout.tokens();
-            let weights: Vec<Vec<f64>> =
-                (0..inner).map(|i| (0..outer).map(|o| ((i * 5 + o * 3) % 7) as f64 / 7.0 - 0.4).collect()).collect();
+            let weights: Vec<Vec<f64>> = (0..inner)
+                .map(|i| (0..outer).map(|o| ((i * 5 + o * 3) % 7) as f64 / 7.0 - 0.4).collect())
+                .collect();
             let rows: Vec<Vec<f64>> =
                 (0..tokens).map(|t| (0..inner).map(|i| ((t * 3 + i) % 5) as f64 - 2.0).collect()).collect();
             let machine = Clear::new(Chain::uniform(64, 1, 40, 60).unwrap());
-            let inputs: Vec<_> =
-                layout.pack(&rows).unwrap().into_iter().map(|vector| machine.input(vector, 1).unwrap()).collect();
+            let inputs: Vec<_> = layout
+                .pack(&rows)
+                .unwrap()
+                .into_iter()
+                .map(|vector| machine.input(vector, 1).unwrap())
+                .collect();
             let transform = layout.matmul(&weights).unwrap();
             let outputs = machine.linear_transforms(&inputs.iter().collect::<Vec<_>>(), &transform).unwrap();
             let unpacked: Vec<_> = outputs.iter().map(|output| output.real()).collect();

@@ -1,14 +1,17 @@
 //! Linear transforms of slot vectors by generalised diagonals.
 //!
-//! A transform is a set of diagonals: output slot `i` is the sum over diagonals `k` of `diagonal_k[i] * input[i + k]`. A block
-//! transform has several input and output vectors and a set of diagonals for each pair of them.
+//! A transform is a set of diagonals: output slot `i` is the sum over diagonals `k` of
+//! `diagonal_k[i] * input[i + k]`. A block transform has several input and output vectors and a set
+//! of diagonals for each pair of them.
 //!
-//! Evaluation splits each shift into a *baby* and a *giant* part (baby-step giant-step). The baby rotations of an input share one
-//! digit decomposition and are left over the extended modulus, the plaintext products are summed there, and each giant step divides
-//! by the special modulus once ("double hoisting", Bossuat, Mouchet, Troncoso-Pastoriza and Hubaux, "Efficient Bootstrapping for
-//! Approximate Homomorphic Encryption with Non-Sparse Keys", 2020/1203). Inputs share their babies among all outputs, outputs sum
-//! their giants over all inputs. Giant steps follow Horner's rule, from the farthest inwards: the sum so far is rotated by one
-//! baby-step range and the next sum added, so that all giant steps in one direction share one key.
+//! Evaluation splits each shift into a *baby* and a *giant* part (baby-step giant-step). The baby
+//! rotations of an input share one digit decomposition and are left over the extended modulus, the
+//! plaintext products are summed there, and each giant step divides by the special modulus once
+//! ("double hoisting", Bossuat, Mouchet, Troncoso-Pastoriza and Hubaux, "Efficient Bootstrapping
+//! for Approximate Homomorphic Encryption with Non-Sparse Keys", 2020/1203). Inputs share their
+//! babies among all outputs, outputs sum their giants over all inputs. Giant steps follow Horner's
+//! rule, from the farthest inwards: the sum so far is rotated by one baby-step range and the next
+//! sum added, so that all giant steps in one direction share one key.
 
 mod blocks;
 mod matrix;
@@ -60,7 +63,8 @@ pub struct Term<'a> {
     pub plain: &'a Plain,
 }
 
-/// One step of Horner's rule: the sum of a giant step is added to what there is, and the total rotated.
+/// One step of Horner's rule: the sum of a giant step is added to what there is, and the total
+/// rotated.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct GiantStep {
     /// Which sum is added.
@@ -69,8 +73,8 @@ pub struct GiantStep {
     pub rotation: i64,
 }
 
-/// The steps to the left and those to the right of a set of giant steps, each from the farthest inwards. The sum of giant step zero,
-/// if there is one, is in neither.
+/// The steps to the left and those to the right of a set of giant steps, each from the farthest
+/// inwards. The sum of giant step zero, if there is one, is in neither.
 pub fn giant_steps(giants: impl IntoIterator<Item = i64>) -> [Vec<GiantStep>; 2] {
     let sorted: BTreeSet<i64> = giants.into_iter().collect();
     let inwards = |side: Vec<i64>| {
@@ -81,21 +85,26 @@ pub fn giant_steps(giants: impl IntoIterator<Item = i64>) -> [Vec<GiantStep>; 2]
 }
 
 impl LinearTransform {
-    /// A map of one vector to one from its diagonals: `(shift, values)`, where output slot `i` gains `values[i] * input[i + shift]`.
-    /// Shifts are taken modulo `slots`; zero diagonals are dropped, equal shifts are refused.
+    /// A map of one vector to one from its diagonals: `(shift, values)`, where output slot `i`
+    /// gains `values[i] * input[i + shift]`. Shifts are taken modulo `slots`; zero diagonals are
+    /// dropped, equal shifts are refused.
     ///
     /// # Errors
     /// [`crate::Error::BadSlots`] for a number of slots that no parameters have,
     /// [`SlotError::Period`] if a diagonal does not repeat evenly over the slots,
     /// [`SlotError::Shape`] for a repeated shift.
-    pub fn from_diagonals(slots: usize, diagonals: impl IntoIterator<Item = (i64, Plain)>) -> SlotResult<Self> {
+    pub fn from_diagonals(
+        slots: usize,
+        diagonals: impl IntoIterator<Item = (i64, Plain)>,
+    ) -> SlotResult<Self> {
         Self::block(slots, 1, 1, diagonals.into_iter().map(|(shift, plain)| (0, 0, shift, plain)))
     }
 
     /// A map between lists of vectors from `(output, input, shift, values)`.
     ///
     /// # Errors
-    /// As [`LinearTransform::from_diagonals`], and [`SlotError::Shape`] for an output or input index out of range.
+    /// As [`LinearTransform::from_diagonals`], and [`SlotError::Shape`] for an output or input
+    /// index out of range.
     pub fn block(
         slots: usize,
         outputs: usize,
@@ -119,7 +128,11 @@ impl LinearTransform {
                 });
             }
             if input >= inputs {
-                return Err(SlotError::Shape { what: "input index of a block transform", have: input, need: inputs });
+                return Err(SlotError::Shape {
+                    what: "input index of a block transform",
+                    have: input,
+                    need: inputs,
+                });
             }
             if plain.is_zero() {
                 continue;
@@ -133,8 +146,8 @@ impl LinearTransform {
         Ok(transform)
     }
 
-    /// The product with a dense `rows.len()` by `rows[0].len()` matrix. The input repeats with the next power of two `d` of the
-    /// larger side (pad it with zeros); so does the output.
+    /// The product with a dense `rows.len()` by `rows[0].len()` matrix. The input repeats with the
+    /// next power of two `d` of the larger side (pad it with zeros); so does the output.
     ///
     /// # Errors
     /// [`SlotError::Shape`] if rows differ in length or do not fit the slots.
@@ -163,7 +176,8 @@ impl LinearTransform {
         Self::from_diagonals(slots, (0..size).map(diagonal))
     }
 
-    /// The same map with another baby-step range: shifts are split into a multiple of `baby` and a rest in `0 .. baby`.
+    /// The same map with another baby-step range: shifts are split into a multiple of `baby` and a
+    /// rest in `0 .. baby`.
     ///
     /// # Errors
     /// [`SlotError::Shape`] if `baby` is zero or above the number of slots.
@@ -205,7 +219,8 @@ impl LinearTransform {
         self.diagonals.iter().map(|(&(output, shift, input), plain)| (output, input, shift, plain))
     }
 
-    /// Rotations whose keys an evaluation needs, each in `1 .. slots`: the babies and the giant steps.
+    /// Rotations whose keys an evaluation needs, each in `1 .. slots`: the babies and the giant
+    /// steps.
     pub fn rotations(&self) -> BTreeSet<usize> {
         let slots = self.slots as i64;
         let babies = self.diagonals.keys().map(|&(_, shift, _)| self.split(shift).1);
@@ -215,7 +230,10 @@ impl LinearTransform {
         }
         let steps = giants.into_iter().flat_map(|giants| giant_steps(giants).into_iter().flatten());
         let rotations = babies.chain(steps.map(|step| step.rotation));
-        rotations.map(|rotation| rotation.rem_euclid(slots) as usize).filter(|&rotation| rotation != 0).collect()
+        rotations
+            .map(|rotation| rotation.rem_euclid(slots) as usize)
+            .filter(|&rotation| rotation != 0)
+            .collect()
     }
 
     /// What one evaluation does.
@@ -250,10 +268,18 @@ impl LinearTransform {
     /// Checks that the transform fits a machine's slots and the number of operands.
     pub(crate) fn check(&self, slots: usize, inputs: usize) -> SlotResult<()> {
         if self.slots != slots {
-            return Err(SlotError::Shape { what: "slots of a linear transform", have: self.slots, need: slots });
+            return Err(SlotError::Shape {
+                what: "slots of a linear transform",
+                have: self.slots,
+                need: slots,
+            });
         }
         if self.inputs != inputs {
-            return Err(SlotError::OperandCount { operation: "linear_transform", have: inputs, need: self.inputs });
+            return Err(SlotError::OperandCount {
+                operation: "linear_transform",
+                have: inputs,
+                need: self.inputs,
+            });
         }
         Ok(())
     }
@@ -287,13 +313,15 @@ impl LinearTransform {
             mod_ups: rotated_inputs.len() + giant_products,
             key_products: baby_products + giant_products,
             plain_products: self.diagonals.len(),
-            // The half of a total that is decomposed comes down before each giant step, each output once at the end.
+            // The half of a total that is decomposed comes down before each giant step, each output
+            // once at the end.
             mod_downs: giant_products + outputs.len(),
             plain_values: self.diagonals.values().map(Plain::period).sum(),
         }
     }
 
-    /// The baby range with the least estimated work: a decomposition or a division costs about three key products.
+    /// The baby range with the least estimated work: a decomposition or a division costs about
+    /// three key products.
     fn best_baby(&self) -> i64 {
         let shifts: BTreeSet<i64> = self.diagonals.keys().map(|&(_, shift, _)| shift).collect();
         let stride = shifts.iter().fold(0, |stride, &shift| gcd(stride, shift.unsigned_abs())).max(1) as i64;
@@ -333,7 +361,8 @@ mod tests {
 
     #[test]
     fn a_matrix_of_diagonals_is_the_dense_product() {
-        let rows: Vec<Vec<_>> = (0..6).map(|r| (0..8).map(|c| Complex64::new(entry(r, c), 0.5)).collect()).collect();
+        let rows: Vec<Vec<_>> =
+            (0..6).map(|r| (0..8).map(|c| Complex64::new(entry(r, c), 0.5)).collect()).collect();
         let transform = LinearTransform::from_matrix(32, &rows).unwrap();
         let machine = Clear::new(Chain::uniform(32, 2, 40, 50).unwrap());
         let input: Vec<f64> = (0..8).map(|i| i as f64 * 0.25 - 1.0).collect();
@@ -341,8 +370,11 @@ mod tests {
         assert_eq!(machine.level(&result), 1);
         for (slot, value) in result.slots().unwrap().iter().enumerate() {
             let row = slot % 8;
-            let expected: Complex64 =
-                if row < 6 { rows[row].iter().zip(&input).map(|(a, b)| a * b).sum() } else { Complex64::ZERO };
+            let expected: Complex64 = if row < 6 {
+                rows[row].iter().zip(&input).map(|(a, b)| a * b).sum()
+            } else {
+                Complex64::ZERO
+            };
             assert!((value - expected).norm() < 1e-12, "slot {slot}");
         }
     }
@@ -352,7 +384,8 @@ mod tests {
         let shifts = [-15, -8, -3, 0, 1, 5, 14];
         let diagonals = shifts.map(|shift| (shift, Plain::from(1.0)));
         for baby in [1, 4, 8, 32] {
-            let transform = LinearTransform::from_diagonals(32, diagonals.clone()).unwrap().with_baby(baby).unwrap();
+            let transform =
+                LinearTransform::from_diagonals(32, diagonals.clone()).unwrap().with_baby(baby).unwrap();
             let rebuilt: BTreeSet<i64> = transform.schedule()[&0]
                 .iter()
                 .flat_map(|(giant, group)| group.iter().map(move |term| giant + term.baby))
@@ -375,13 +408,15 @@ mod tests {
 
     #[test]
     fn dense_transforms_get_a_square_root_of_keys() {
-        let transform = LinearTransform::from_diagonals(1024, (0..256).map(|k| (k, Plain::from(1.0)))).unwrap();
+        let transform =
+            LinearTransform::from_diagonals(1024, (0..256).map(|k| (k, Plain::from(1.0)))).unwrap();
         // One key for all giant steps.
         assert!(transform.rotations().len() <= transform.baby(), "{}", transform.rotations().len());
         assert!(transform.baby() <= 32, "{}", transform.baby());
         let both = LinearTransform::from_diagonals(1024, (-127..128).map(|k| (k, Plain::from(1.0)))).unwrap();
         assert_eq!(both.rotations().len(), both.baby() + 1);
-        let strided = LinearTransform::from_diagonals(1024, (0..16).map(|k| (k * 64, Plain::from(1.0)))).unwrap();
+        let strided =
+            LinearTransform::from_diagonals(1024, (0..16).map(|k| (k * 64, Plain::from(1.0)))).unwrap();
         assert!(strided.rotations().len() < 10);
         assert!(strided.rotations().iter().all(|rotation| rotation % 64 == 0));
     }
@@ -394,7 +429,10 @@ mod tests {
             let block = LinearTransform::block(slots, 1, 1, [(0, 0, i64::MIN, Plain::from(1.0))]);
             for refused in [one, none, block] {
                 let refused = refused.map(drop);
-                assert!(matches!(refused, Err(SlotError::Ciphertext(crate::Error::BadSlots { .. }))), "{refused:?}");
+                assert!(
+                    matches!(refused, Err(SlotError::Ciphertext(crate::Error::BadSlots { .. }))),
+                    "{refused:?}"
+                );
             }
         }
         // Shifts at the ends of their type are shifts like others.

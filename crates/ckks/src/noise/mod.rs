@@ -1,22 +1,27 @@
 //! How much error each homomorphic operation adds.
 //!
 //! # Level, scale and noise in one page
-//! A slot of size `m` is carried by ring coefficients of size `m * scale`. Every operation that has to round or to hide something adds
-//! an error to the coefficients, of about the same absolute size whatever the scale; seen from the slots it is that error divided by
-//! the scale. So precision is bought with scale, and levels are what scale costs.
+//! A slot of size `m` is carried by ring coefficients of size `m * scale`. Every operation that has
+//! to round or to hide something adds an error to the coefficients, of about the same absolute size
+//! whatever the scale; seen from the slots it is that error divided by the scale. So precision is
+//! bought with scale, and levels are what scale costs.
 //!
-//! All errors here are variances of the *complex* slot error, `E|e|^2`, in units of slots. A polynomial whose `N` coefficients have
-//! independent errors of variance `v` has slot errors of variance `N v / scale^2`. Where the error of a slot is multiplied by the
-//! secret, or by an error of a key, its variance depends on what happens to stand there: [`SlotVariance`]. The sources are
-//! - fresh encryption: one Gaussian per coefficient (two more, convolved with ternary polynomials, under the public key);
+//! All errors here are variances of the *complex* slot error, `E|e|^2`, in units of slots. A
+//! polynomial whose `N` coefficients have independent errors of variance `v` has slot errors of
+//! variance `N v / scale^2`. Where the error of a slot is multiplied by the secret, or by an error
+//! of a key, its variance depends on what happens to stand there: [`SlotVariance`]. The sources are
+//! - fresh encryption: one Gaussian per coefficient (two more, convolved with ternary polynomials,
+//!   under the public key);
 //! - encoding: rounding the coefficients of a plaintext, 1/12 each;
-//! - rounding: every division (rescale, leaving the special modulus) rounds both components of a ciphertext, and the second one meets
-//!   the secret: `(1 + |s|^2) / 12`, which a dense secret makes `N / 18`;
-//! - key switching: digits of size `D_i` meet the Gaussian errors of the key and are divided by the special modulus `P`:
-//!   `N sigma^2 / 12 * sum (D_i / P)^2`.
+//! - rounding: every division (rescale, leaving the special modulus) rounds both components of a
+//!   ciphertext, and the second one meets the secret: `(1 + |s|^2) / 12`, which a dense secret
+//!   makes `N / 18`;
+//! - key switching: digits of size `D_i` meet the Gaussian errors of the key and are divided by the
+//!   special modulus `P`: `N sigma^2 / 12 * sum (D_i / P)^2`.
 //!
-//! The component-wise view (errors slot by slot instead of one bound on a norm) follows Bossuat, Cammarota, Curtis and Jeljeli et al.,
-//! "Security and noise in CKKS: component-wise estimates" (2024/853).
+//! The component-wise view (errors slot by slot instead of one bound on a norm) follows Bossuat,
+//! Cammarota, Curtis and Jeljeli et al., "Security and noise in CKKS: component-wise estimates"
+//! (2024/853).
 
 mod prediction;
 
@@ -51,8 +56,8 @@ impl NoiseModel {
         Self { params: params.clone(), secret_norm: params.degree() as f64 * 2.0 / 3.0, keys: None }
     }
 
-    /// The same model with keys as generated from `request`. A key made for a higher level than that of its use can have another shape
-    /// and so another error.
+    /// The same model with keys as generated from `request`. A key made for a higher level than
+    /// that of its use can have another shape and so another error.
     #[must_use]
     pub fn with_keys(self, request: KeyRequest) -> Self {
         Self { keys: Some(request), ..self }
@@ -68,8 +73,9 @@ impl NoiseModel {
         self.slots(SIGMA * SIGMA, scale) + self.encoding(self.params.slots(), scale)
     }
 
-    /// A fresh encryption under the public key at `scale`, encoding of full slots included: an error of its own, one multiplied by the
-    /// secret, and that of the key multiplied by an ephemeral secret.
+    /// A fresh encryption under the public key at `scale`, encoding of full slots included: an
+    /// error of its own, one multiplied by the secret, and that of the key multiplied by an
+    /// ephemeral secret.
     pub fn fresh_public(&self, scale: Scale) -> SlotVariance {
         let multiplied = |norm: f64| SlotVariance::multiplied(self.slots(SIGMA * SIGMA * norm, scale));
         let ephemeral = multiplied(self.degree() * 2.0 / 3.0);
@@ -82,18 +88,25 @@ impl NoiseModel {
         2.0 * period as f64 / 12.0 / (scale * scale)
     }
 
-    /// The rounding of one division at the scale after it: a part of its own, and one that is multiplied by the secret.
+    /// The rounding of one division at the scale after it: a part of its own, and one that is
+    /// multiplied by the secret.
     pub fn rounding(&self, scale: Scale) -> SlotVariance {
         let secret = SlotVariance::multiplied(self.slots(self.secret_norm / 12.0, scale));
         secret.plus(SlotVariance::plain(self.slots(1.0 / 12.0, scale)))
     }
 
-    /// The inner product of a key switch of a ciphertext at `level` and `scale`, without the rounding of the division after it. Each
-    /// digit is multiplied by the errors of the key, which are Gaussian and the same in every use of the key.
+    /// The inner product of a key switch of a ciphertext at `level` and `scale`, without the
+    /// rounding of the division after it. Each digit is multiplied by the errors of the key, which
+    /// are Gaussian and the same in every use of the key.
     ///
     /// # Errors
     /// [`Error::BadKeyShape`] or [`Error::LevelOutOfRange`] if the parameters allow no such key.
-    pub fn key_product(&self, purpose: KeyPurpose, level: usize, scale: Scale) -> Result<SlotVariance, Error> {
+    pub fn key_product(
+        &self,
+        purpose: KeyPurpose,
+        level: usize,
+        scale: Scale,
+    ) -> Result<SlotVariance, Error> {
         let shape = self.key_shape(purpose, level)?;
         let special = self.params.log_of(&self.params.special_limbs(shape.special));
         let limbs = self.params.limb_count(level);
@@ -102,7 +115,11 @@ impl NoiseModel {
             let bits = self.params.log_of(&Limbs::range(digit.start.min(limbs)..digit.end.min(limbs)));
             SlotVariance::multiplied(if bits == 0.0 { 0.0 } else { unit * (2.0 * (bits - special)).exp2() })
         };
-        Ok(shape.digits(&self.params).into_iter().map(digit).fold(SlotVariance::default(), SlotVariance::plus_apart))
+        Ok(shape
+            .digits(&self.params)
+            .into_iter()
+            .map(digit)
+            .fold(SlotVariance::default(), SlotVariance::plus_apart))
     }
 
     /// A whole key switch: [`NoiseModel::key_product`] and one rounding.
@@ -113,7 +130,8 @@ impl NoiseModel {
         Ok(self.key_product(purpose, level, scale)?.plus_apart(self.rounding(scale)))
     }
 
-    /// Shape of the key that serves `purpose` at `level`: that of the lowest level which is not below it.
+    /// Shape of the key that serves `purpose` at `level`: that of the lowest level which is not
+    /// below it.
     ///
     /// # Errors
     /// As [`NoiseModel::key_product`].

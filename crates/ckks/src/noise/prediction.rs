@@ -2,12 +2,13 @@
 
 use std::f64::consts::PI;
 
-/// What is known of the error of one slot before the secret is: its variance on average over secrets, and how much the variance
-/// differs from secret to secret.
+/// What is known of the error of one slot before the secret is: its variance on average over
+/// secrets, and how much the variance differs from secret to secret.
 ///
-/// Rounding errors are multiplied by the secret's own value `s` in the slot, so that the variance given the secret is proportional to
-/// `|s|^2`. A dense ternary secret has complex Gaussian slots, to a good approximation, and `|s|^2` an exponential distribution: some
-/// slots of every key are several times worse than the average one, in every operation. `mean` alone would miss them.
+/// Rounding errors are multiplied by the secret's own value `s` in the slot, so that the variance
+/// given the secret is proportional to `|s|^2`. A dense ternary secret has complex Gaussian slots,
+/// to a good approximation, and `|s|^2` an exponential distribution: some slots of every key are
+/// several times worse than the average one, in every operation. `mean` alone would miss them.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct SlotVariance {
     /// Mean of the variance over secrets.
@@ -42,10 +43,14 @@ impl SlotVariance {
     /// A sum of errors from different slots or with different keys behind them.
     #[must_use]
     pub fn plus_apart(self, other: Self) -> Self {
-        Self { mean: self.mean + other.mean, spread: (self.spread * self.spread + other.spread * other.spread).sqrt() }
+        Self {
+            mean: self.mean + other.mean,
+            spread: (self.spread * self.spread + other.spread * other.spread).sqrt(),
+        }
     }
 
-    /// Twice the real part: as large as a sum of two, but in one direction, which makes large values more likely.
+    /// Twice the real part: as large as a sum of two, but in one direction, which makes large
+    /// values more likely.
     #[must_use]
     pub fn twice_real(self) -> Self {
         Self { mean: 2.0 * self.mean, spread: (2.0 * self.mean.powi(2) + 6.0 * self.spread.powi(2)).sqrt() }
@@ -58,9 +63,10 @@ impl SlotVariance {
 
     /// Probability that the error is larger than `size`.
     ///
-    /// The variance is taken as `mean - spread + spread E` with `E` exponential, which has the right mean and deviation: the error is
-    /// a complex Gaussian given `E`, and the integral over `E` is taken at its saddle point. Without spread this is `exp(-t^2)` for
-    /// `t` standard deviations; a pure product of two Gaussians gives the first two terms of `2 t K_1(2 t)`.
+    /// The variance is taken as `mean - spread + spread E` with `E` exponential, which has the
+    /// right mean and deviation: the error is a complex Gaussian given `E`, and the integral over
+    /// `E` is taken at its saddle point. Without spread this is `exp(-t^2)` for `t` standard
+    /// deviations; a pure product of two Gaussians gives the first two terms of `2 t K_1(2 t)`.
     fn tail(self, size: f64) -> f64 {
         if self.mean <= 0.0 {
             return 0.0;
@@ -92,8 +98,9 @@ pub struct Prediction {
 
 /// How likely a run may show more than is predicted.
 const MISS: f64 = 1e-5;
-/// Standard deviations of a run's mean squared error that are added to it. A Gaussian passes 4.3 as rarely as that; errors of slots that
-/// were added up by rotations are not independent, and the sampled run has its own deviation.
+/// Standard deviations of a run's mean squared error that are added to it. A Gaussian passes 4.3 as
+/// rarely as that; errors of slots that were added up by rotations are not independent, and the
+/// sampled run has its own deviation.
 const DEVIATIONS: f64 = 8.0;
 /// Slots of alike variance that are judged together.
 const GROUP: usize = 64;
@@ -101,11 +108,13 @@ const GROUP: usize = 64;
 impl Prediction {
     /// The prediction from what is known of each slot and the squared errors of one sampled run.
     ///
-    /// The variances take the errors of operands as independent. The sampled run knows how they really add up (those of a number and
-    /// its powers, say), but is a single draw: it corrects the variances, of all slots together and of groups of slots with alike
-    /// variance, where it is above them by more than chance.
+    /// The variances take the errors of operands as independent. The sampled run knows how they
+    /// really add up (those of a number and its powers, say), but is a single draw: it corrects the
+    /// variances, of all slots together and of groups of slots with alike variance, where it is
+    /// above them by more than chance.
     pub fn of(variance: &[SlotVariance], sample: &[f64]) -> Self {
-        let mut slots: Vec<(SlotVariance, f64)> = variance.iter().copied().zip(sample.iter().copied()).collect();
+        let mut slots: Vec<(SlotVariance, f64)> =
+            variance.iter().copied().zip(sample.iter().copied()).collect();
         slots.sort_by(|(a, _), (b, _)| a.mean.total_cmp(&b.mean));
         let all = Excess::of(&slots);
         let group = GROUP.max(slots.len() / 16);
@@ -113,9 +122,13 @@ impl Prediction {
             let factor = all.factor.max(Excess::of(group).factor);
             group.iter().map(move |(variance, _)| variance.times(factor))
         });
-        // Errors that add up coherently have fewer independent draws behind them than there are slots.
+        // Errors that add up coherently have fewer independent draws behind them than there are
+        // slots.
         let deviations = if all.factor > 1.0 { 2.0 * DEVIATIONS } else { DEVIATIONS };
-        Self { rms: (all.mean * (1.0 + deviations * all.chance)).sqrt(), worst: quantile(&excess.collect::<Vec<_>>()) }
+        Self {
+            rms: (all.mean * (1.0 + deviations * all.chance)).sqrt(),
+            worst: quantile(&excess.collect::<Vec<_>>()),
+        }
     }
 
     /// Bits below one of the largest slot error.
@@ -130,7 +143,8 @@ struct Excess {
     mean: f64,
     /// Relative standard deviation of a run's mean squared error.
     chance: f64,
-    /// What the variances must be multiplied by; one unless the sample is above them by more than chance.
+    /// What the variances must be multiplied by; one unless the sample is above them by more than
+    /// chance.
     factor: f64,
 }
 
@@ -142,7 +156,8 @@ impl Excess {
         if predicted <= 0.0 {
             return Self { mean: sampled, chance: 0.0, factor: 1.0 };
         }
-        let chance = slots.iter().map(|(variance, _)| variance.fourth()).sum::<f64>().sqrt() / (count * predicted);
+        let chance =
+            slots.iter().map(|(variance, _)| variance.fourth()).sum::<f64>().sqrt() / (count * predicted);
         let ratio = sampled / predicted;
         let factor = if ratio > 1.0 + 3.0 * chance { ratio } else { 1.0 };
         Self { mean: predicted.max(sampled), chance, factor }
@@ -190,7 +205,8 @@ mod tests {
             let tail = SlotVariance::multiplied(1.0).tail(t);
             assert!((tail / exact).log2().abs() < 0.02, "t = {t}: {tail}, {exact}");
         }
-        // Both branches meet where the saddle point reaches the smallest variance, and more spread means more tail.
+        // Both branches meet where the saddle point reaches the smallest variance, and more spread
+        // means more tail.
         let mixed = SlotVariance { mean: 1.0, spread: 0.4 };
         let at = mixed.mean * 0.6 / 0.4f64.sqrt();
         assert!((mixed.tail(at * 0.999_999) / mixed.tail(at * 1.000_001) - 1.0).abs() < 1e-3);
@@ -205,7 +221,9 @@ mod tests {
         let near = Prediction::of(&variance, &[1.05; 1024]);
         assert_eq!(near.worst, base.worst);
         let above = Prediction::of(&variance, &[4.0; 1024]);
-        assert!((above.worst / base.worst - 2.0).abs() < 1e-3 && (2.0..2.5).contains(&(above.rms / base.rms)));
+        assert!(
+            (above.worst / base.worst - 2.0).abs() < 1e-3 && (2.0..2.5).contains(&(above.rms / base.rms))
+        );
         // A sample far below proves nothing.
         assert_eq!(Prediction::of(&variance, &[0.0; 1024]), base);
     }

@@ -5,7 +5,9 @@ use std::sync::{Arc, Mutex};
 
 use cipherlm_ring::{Limbs, Ring};
 
-use super::{Inner, Params, ParamsHash, SecretDistribution, SecurityReport, chain, check_security, gadget, security};
+use super::{
+    Inner, Params, ParamsHash, SecretDistribution, SecurityReport, chain, check_security, gadget, security,
+};
 use crate::{Error, Scale};
 
 /// Collects the sizes of a modulus chain, bottom first. See [`Params::builder`].
@@ -37,7 +39,13 @@ enum Special {
 
 impl Default for ParamsBuilder {
     fn default() -> Self {
-        Self { degree: 1 << 16, base: 50.0, levels: Vec::new(), special_bits: 50, special: Special::Digits(3) }
+        Self {
+            degree: 1 << 16,
+            base: 50.0,
+            levels: Vec::new(),
+            special_bits: 50,
+            special: Special::Digits(3),
+        }
     }
 }
 
@@ -48,13 +56,15 @@ impl ParamsBuilder {
         self
     }
 
-    /// Size in bits of the base modulus `q0` that is left at level 0; above 50 bits it is a pair of primes. Default 50.
+    /// Size in bits of the base modulus `q0` that is left at level 0; above 50 bits it is a pair of
+    /// primes. Default 50.
     pub fn base(mut self, bits: f64) -> Self {
         self.base = bits;
         self
     }
 
-    /// Adds `count` levels of `bits` bits on top of those already there; above 50 bits a level is a pair of primes.
+    /// Adds `count` levels of `bits` bits on top of those already there; above 50 bits a level is a
+    /// pair of primes.
     pub fn levels(mut self, bits: f64, count: usize) -> Self {
         // More than there may be are refused by `build`: no memory for them.
         self.levels.extend(std::iter::repeat_n(bits, count.min(MAX_LEVELS + 1)));
@@ -68,8 +78,8 @@ impl ParamsBuilder {
         self
     }
 
-    /// As many special primes as it takes for a switching key of the highest level to have at most `count` digits.
-    /// Default 3.
+    /// As many special primes as it takes for a switching key of the highest level to have at most
+    /// `count` digits. Default 3.
     pub fn digits(mut self, count: usize) -> Self {
         self.special = Special::Digits(count);
         self
@@ -78,11 +88,13 @@ impl ParamsBuilder {
     /// Checks everything and chooses the primes.
     ///
     /// # Errors
-    /// [`Error::InvalidParams`] for sizes out of range, [`Error::Insecure`] or [`Error::NoSecurityEstimate`] when the whole
-    /// modulus is not known to be 128-bit secure with a dense ternary secret, [`Error::Ring`] if there are too few primes.
+    /// [`Error::InvalidParams`] for sizes out of range, [`Error::Insecure`] or
+    /// [`Error::NoSecurityEstimate`] when the whole modulus is not known to be 128-bit secure with
+    /// a dense ternary secret, [`Error::Ring`] if there are too few primes.
     pub fn build(self) -> Result<Params, Error> {
         let params = self.assemble()?;
-        let report = check_security("parameters", params.degree, SecretDistribution::Ternary, params.log_qp())?;
+        let report =
+            check_security("parameters", params.degree, SecretDistribution::Ternary, params.log_qp())?;
         if report.is_warning() {
             tracing::warn!(
                 log_qp = report.log_qp,
@@ -110,7 +122,11 @@ impl ParamsBuilder {
         let group_bits: Vec<f64> = std::iter::once(self.base).chain(self.levels.iter().copied()).collect();
         for &value in &group_bits {
             if !(20.0..=100.0).contains(&value) {
-                return Err(Error::InvalidParams { field: "level bits", value, allowed: "20 to 100 bits a level" });
+                return Err(Error::InvalidParams {
+                    field: "level bits",
+                    value,
+                    allowed: "20 to 100 bits a level",
+                });
             }
         }
         if group_bits.len() > MAX_LEVELS {

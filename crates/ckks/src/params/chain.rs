@@ -1,4 +1,5 @@
-//! Choice of the primes: deterministic, distinct, and close enough to the nominal scale that squaring does not drift.
+//! Choice of the primes: deterministic, distinct, and close enough to the nominal scale that
+//! squaring does not drift.
 
 use cipherlm_ring::{ntt_primes, primes_near};
 
@@ -15,11 +16,13 @@ pub(super) struct Chain {
 /// Largest size of one prime.
 const MAX_PRIME_BITS: f64 = 50.0;
 
-/// Picks the primes for groups of the given sizes (bottom first) and `special_count` special primes.
+/// Picks the primes for groups of the given sizes (bottom first) and `special_count` special
+/// primes.
 ///
-/// A group of more than 50 bits is made of two primes of half its size. Levels are filled from the top: in a run of
-/// equal sizes the level below takes the prime nearest to `S^2 / 2^bits`, where `S` is the scale that a product arriving
-/// there would have, so that the scale of a chain of squarings stays within one prime gap of its nominal value.
+/// A group of more than 50 bits is made of two primes of half its size. Levels are filled from the
+/// top: in a run of equal sizes the level below takes the prime nearest to `S^2 / 2^bits`, where
+/// `S` is the scale that a product arriving there would have, so that the scale of a chain of
+/// squarings stays within one prime gap of its nominal value.
 pub(super) fn choose(
     degree: usize,
     group_bits: &[f64],

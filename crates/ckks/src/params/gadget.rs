@@ -11,8 +11,8 @@ use crate::keys::KeyForm;
 
 /// The level a switching key is cut to and the number of special primes it uses.
 ///
-/// Limbs `0..n` of the level are cut into digits, each with a product of at most that of the special primes. Fewer
-/// special primes make a smaller and, at low levels, faster key.
+/// Limbs `0..n` of the level are cut into digits, each with a product of at most that of the
+/// special primes. Fewer special primes make a smaller and, at low levels, faster key.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct KeyShape {
     /// Highest level of the ciphertexts that the key can switch.
@@ -22,10 +22,12 @@ pub struct KeyShape {
 }
 
 impl KeyShape {
-    /// The shape with the cheapest key switch at `level`, by a count of transforms and multiplications.
+    /// The shape with the cheapest key switch at `level`, by a count of transforms and
+    /// multiplications.
     ///
     /// # Errors
-    /// [`Error::LevelOutOfRange`], or [`Error::BadKeyShape`] if even all special primes do not cover the largest prime.
+    /// [`Error::LevelOutOfRange`], or [`Error::BadKeyShape`] if even all special primes do not
+    /// cover the largest prime.
     pub fn cheapest(params: &Params, level: usize) -> Result<Self, Error> {
         params.check_level("key shape", level)?;
         (1..=params.special_count())
@@ -70,7 +72,8 @@ impl KeyShape {
         params.log_of(&params.extended_limbs(self.level, self.special))
     }
 
-    /// Refuses a key whose modulus is below 128-bit security for `secret`; insecure test parameters pass.
+    /// Refuses a key whose modulus is below 128-bit security for `secret`; insecure test parameters
+    /// pass.
     pub(crate) fn check_security(self, params: &Params, secret: SecretDistribution) -> Result<(), Error> {
         let checked = check_security("switching key", params.degree(), secret, self.log_qp(params));
         if params.is_insecure() { Ok(()) } else { checked.map(drop) }
@@ -89,17 +92,21 @@ impl KeyShape {
 
     /// Bytes of the key in memory: two polynomials per digit in the given form.
     pub fn resident_bytes_in(self, params: &Params, form: KeyForm) -> u64 {
-        let (digits, limbs) = (self.digits(params).len() as u64, params.extended_limbs(self.level, self.special));
+        let (digits, limbs) =
+            (self.digits(params).len() as u64, params.extended_limbs(self.level, self.special));
         digits
             * match form {
                 KeyForm::Expanded => (2 * limbs.len() * params.ring().stride() * 8) as u64,
                 // No error: these are limbs of the ring.
-                KeyForm::Packed => PackedPair::bytes_over(params.ring(), &limbs).map_or(0, |bytes| bytes as u64),
+                KeyForm::Packed => {
+                    PackedPair::bytes_over(params.ring(), &limbs).map_or(0, |bytes| bytes as u64)
+                }
                 KeyForm::Seeded => limbs.len() as u64 * crate::wire::limb_bytes(params.degree()),
             }
     }
 
-    /// Milliseconds of a key switch at N = 2^16 by the measured cost of its parts; only ratios matter.
+    /// Milliseconds of a key switch at N = 2^16 by the measured cost of its parts; only ratios
+    /// matter.
     fn cost(self, params: &Params) -> f64 {
         let (l, k) = (params.limb_count(self.level) as f64, self.special as f64);
         let beta = self.digits(params).len() as f64;
@@ -194,7 +201,8 @@ mod tests {
         for count in 1..40usize {
             let chain = primes(&(0..count).map(|i| [49.0, 45.0, 28.0, 37.5][i % 4]).collect::<Vec<_>>());
             for capacity in [50.0, 99.9, 150.0, 350.0] {
-                let limit = BigUint::from((capacity % 50.0f64).exp2() as u64) << ((capacity / 50.0) as usize * 50);
+                let limit =
+                    BigUint::from((capacity % 50.0f64).exp2() as u64) << ((capacity / 50.0) as usize * 50);
                 let digits = balanced(&chain, &limit);
                 assert_eq!(digits.len(), greedy(&chain, &limit).len());
                 assert_eq!((digits[0].start, digits[digits.len() - 1].end), (0, count));

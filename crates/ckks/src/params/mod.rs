@@ -1,4 +1,5 @@
-//! Parameters: an immutable, checked description of the modulus chain that travels with every object as a hash.
+//! Parameters: an immutable, checked description of the modulus chain that travels with every
+//! object as a hash.
 
 mod builder;
 mod chain;
@@ -45,8 +46,9 @@ impl fmt::Debug for ParamsHash {
 
 /// A validated parameter set. Cloning is cheap; two sets are equal when their hashes are.
 ///
-/// The chain is `q0 | group 1 | ... | group L` followed by the special primes used only inside key switching. A
-/// ciphertext at level `l` lives modulo `q0 * group 1 * ... * group l` and can be rescaled `l` times.
+/// The chain is `q0 | group 1 | ... | group L` followed by the special primes used only inside key
+/// switching. A ciphertext at level `l` lives modulo `q0 * group 1 * ... * group l` and can be
+/// rescaled `l` times.
 #[derive(Clone)]
 pub struct Params(Arc<Inner>);
 
@@ -80,11 +82,12 @@ impl Params {
         ParamsBuilder::default()
     }
 
-    /// Builds without the security check. **For tests only**: the result protects nothing, and says so wherever it
-    /// is reported ([`Params::is_insecure`]).
+    /// Builds without the security check. **For tests only**: the result protects nothing, and says
+    /// so wherever it is reported ([`Params::is_insecure`]).
     ///
     /// # Errors
-    /// As [`ParamsBuilder::build`], except for [`Error::Insecure`] and [`Error::NoSecurityEstimate`].
+    /// As [`ParamsBuilder::build`], except for [`Error::Insecure`] and
+    /// [`Error::NoSecurityEstimate`].
     pub fn insecure_for_tests(builder: ParamsBuilder) -> Result<Self, Error> {
         builder.build_insecure()
     }
@@ -145,7 +148,8 @@ impl Params {
         Limbs::range(self.0.groups[level.min(self.max_level())].clone())
     }
 
-    /// Nominal size in bits of the group that a rescale from `level` drops; for level 0, of the base `q0`.
+    /// Nominal size in bits of the group that a rescale from `level` drops; for level 0, of the
+    /// base `q0`.
     pub fn group_bits(&self, level: usize) -> f64 {
         self.0.group_bits[level.min(self.max_level())]
     }
@@ -156,8 +160,9 @@ impl Params {
         primes.into_iter().map(Scale::from_u64).fold(Scale::ONE, |a, b| a * b)
     }
 
-    /// The scale to encode at on `level`: within a run of equal groups, what squaring and rescaling from the level
-    /// above gives; at the top of a run, 2^bits of the group. At level 0, the scale arriving from level 1.
+    /// The scale to encode at on `level`: within a run of equal groups, what squaring and rescaling
+    /// from the level above gives; at the top of a run, 2^bits of the group. At level 0, the scale
+    /// arriving from level 1.
     pub fn default_scale(&self, level: usize) -> Scale {
         self.0.scales[level.min(self.max_level())]
     }
@@ -255,7 +260,11 @@ impl Params {
     }
 
     /// The digits of a shape, from `build` the first time.
-    pub(crate) fn cut(&self, shape: KeyShape, build: impl Fn() -> Vec<Range<usize>>) -> Arc<Vec<Range<usize>>> {
+    pub(crate) fn cut(
+        &self,
+        shape: KeyShape,
+        build: impl Fn() -> Vec<Range<usize>>,
+    ) -> Arc<Vec<Range<usize>>> {
         cached(&self.0.cuts, shape, || Ok(build())).unwrap_or_else(|_: Error| build().into())
     }
 
@@ -270,12 +279,19 @@ impl Params {
                 let reason = "a digit of the key has no prime left in the shortened chain";
                 return Err(Error::BadKeyShape { level: shape.level, special: shape.special, reason });
             }
-            Ok(Decomposition::new(self.ring(), self.limbs(level), &digits, &self.special_limbs(shape.special))?)
+            Ok(Decomposition::new(
+                self.ring(),
+                self.limbs(level),
+                &digits,
+                &self.special_limbs(shape.special),
+            )?)
         })
     }
 
-    /// The set seen without some levels, for circuits that pass from the levels above them to those below: higher levels move down, everything else stays,
-    /// the hash too, so that keys of the whole chain serve it. Objects at levels above the lowest one left out must not leave the circuit.
+    /// The set seen without some levels, for circuits that pass from the levels above them to those
+    /// below: higher levels move down, everything else stays, the hash too, so that keys of the
+    /// whole chain serve it. Objects at levels above the lowest one left out must not leave the
+    /// circuit.
     pub(crate) fn without_levels(&self, left_out: &[usize]) -> Self {
         if left_out.is_empty() {
             return self.clone();
@@ -322,10 +338,13 @@ impl Params {
 
     /// NTT table of one prime for a subring degree.
     pub(crate) fn small_table(&self, limb: usize, degree: usize) -> Result<Arc<NttTable>, Error> {
-        cached(&self.0.small_tables, (limb, degree), || Ok(NttTable::new(*self.ring().modulus(limb)?, degree)?))
+        cached(&self.0.small_tables, (limb, degree), || {
+            Ok(NttTable::new(*self.ring().modulus(limb)?, degree)?)
+        })
     }
 
-    /// For a polynomial of the subring of `degree`: which of its values each run of `N / degree` full values repeats.
+    /// For a polynomial of the subring of `degree`: which of its values each run of `N / degree`
+    /// full values repeats.
     pub(crate) fn subring_order(&self, degree: usize) -> Result<Arc<Vec<u32>>, Error> {
         cached(&self.0.subring_orders, degree, || {
             let (log_small, run) = (degree.trailing_zeros(), self.degree() / degree);

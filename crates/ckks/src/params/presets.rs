@@ -7,12 +7,14 @@
 //! | [`levels5_scale45`] | 14 | 5 x 45 | 416 | 132 bits | 8192 |
 //! | [`levels3_scale40`] | 13 | 3 x 40 | 207 | 132 bits | 4096 |
 //!
-//! All have a dense ternary secret and no bootstrapping; see [`insecure`] for small rings to test with.
+//! All have a dense ternary secret and no bootstrapping; see [`insecure`] for small rings to test
+//! with.
 
 use super::{Params, ParamsBuilder};
 use crate::Error;
 
-/// 24 multiplications at a scale of 2^45, 32768 slots, 3 digits: deep circuits without bootstrapping.
+/// 24 multiplications at a scale of 2^45, 32768 slots, 3 digits: deep circuits without
+/// bootstrapping.
 pub fn levels24_scale45() -> Result<Params, Error> {
     levels24_builder().build()
 }
@@ -40,7 +42,8 @@ fn levels24_builder() -> ParamsBuilder {
 pub mod insecure {
     use super::{Error, Params};
 
-    /// `levels` multiplications at a scale of 2^`bits` in a ring of degree `degree`. **No security.**
+    /// `levels` multiplications at a scale of 2^`bits` in a ring of degree `degree`. **No
+    /// security.**
     ///
     /// # Errors
     /// [`Error::InvalidParams`] or [`Error::Ring`] for sizes that no chain can have.
@@ -48,7 +51,8 @@ pub mod insecure {
         Params::insecure_for_tests(Params::builder().degree(degree).base(50.0).levels(bits, levels).digits(3))
     }
 
-    /// The peers' benchmark shape at another degree: `levels` of 45 bits, 3 digits. **Insecure below N = 2^16.**
+    /// The peers' benchmark shape at another degree: `levels` of 45 bits, 3 digits. **Insecure
+    /// below N = 2^16.**
     ///
     /// # Errors
     /// As [`small`].

@@ -106,8 +106,8 @@ pub fn check_security(
     log_qp: f64,
 ) -> Result<SecurityReport, Error> {
     let limit = security_limit(degree, secret).ok_or(Error::NoSecurityEstimate { degree, secret })?;
-    // Primes near a power of two may add up to a little more than their nominal bits; 0.01 bits of modulus are 0.001
-    // bits of security.
+    // Primes near a power of two may add up to a little more than their nominal bits; 0.01 bits of
+    // modulus are 0.001 bits of security.
     if log_qp > f64::from(limit.hard) + 0.01 {
         return Err(Error::Insecure { what, degree, secret, log_qp, limit: limit.hard });
     }
@@ -129,8 +129,14 @@ mod tests {
     #[test]
     fn every_row_is_the_measured_one_and_dense_rows_agree_with_the_guidelines() {
         let limit = |log_n: u32, secret| security_limit(1 << log_n, secret).map(|l| (l.hard, l.soft));
-        let dense =
-            [(12, 106, 102), (13, 214, 208), (14, 430, 418), (15, 868, 842), (16, 1746, 1697), (17, 3522, 3416)];
+        let dense = [
+            (12, 106, 102),
+            (13, 214, 208),
+            (14, 430, 418),
+            (15, 868, 842),
+            (16, 1746, 1697),
+            (17, 3522, 3416),
+        ];
         let guidelines = [106, 214, 430, 868, 1747, 3523];
         for ((log_n, hard, soft), published) in dense.into_iter().zip(guidelines) {
             assert_eq!(limit(log_n, SecretDistribution::Ternary), Some((hard, soft)), "2^{log_n}");
@@ -160,11 +166,16 @@ mod tests {
     fn limits_grow_with_degree_and_weight_and_a_dense_secret_allows_most() {
         let limit = |log_n: u32, secret| f64::from(security_limit(1 << log_n, secret).unwrap().hard);
         for log_n in 13..=17 {
-            let weights = [30, 32, 64, 128, 192].map(|weight| limit(log_n, SecretDistribution::Sparse { weight }));
-            assert!(weights.windows(2).all(|w| w[0] < w[1]) && weights[4] < limit(log_n, SecretDistribution::Ternary));
+            let weights =
+                [30, 32, 64, 128, 192].map(|weight| limit(log_n, SecretDistribution::Sparse { weight }));
+            assert!(
+                weights.windows(2).all(|w| w[0] < w[1])
+                    && weights[4] < limit(log_n, SecretDistribution::Ternary)
+            );
             // Twice the degree carries a little more than twice the modulus.
             for secret in [SecretDistribution::Ternary, SecretDistribution::Sparse { weight: 64 }] {
-                let growth = log_n < 17 && !(2.0..2.2).contains(&(limit(log_n + 1, secret) / limit(log_n, secret)));
+                let growth =
+                    log_n < 17 && !(2.0..2.2).contains(&(limit(log_n + 1, secret) / limit(log_n, secret)));
                 assert!(!growth, "2^{log_n}, {secret}");
             }
         }
@@ -181,7 +192,9 @@ mod tests {
             let report = check_security("test", degree, secret, hard).unwrap();
             assert!(report.is_warning() && (report.bits - 128.0).abs() < 1e-9);
             let refused = check_security("test", degree, secret, hard + 1.0);
-            let Err(Error::Insecure { degree: d, limit, log_qp, .. }) = refused else { panic!("{refused:?}") };
+            let Err(Error::Insecure { degree: d, limit, log_qp, .. }) = refused else {
+                panic!("{refused:?}")
+            };
             assert_eq!((d, f64::from(limit), log_qp), (degree, hard, hard + 1.0));
         }
         // Far below the limit the report says "192 and more", not 637.

@@ -5,10 +5,11 @@ use crate::slots::{Combination, Machine, Plain, Scale, SlotError, SlotResult};
 use cipherlm_approx::{Arith, Basis, Polynomial, Sum};
 use num_complex::Complex64;
 
-/// A polynomial whose coefficients differ from slot to slot: per attention head, per channel, per row.
+/// A polynomial whose coefficients differ from slot to slot: per attention head, per channel, per
+/// row.
 ///
-/// The coefficients become plaintexts of the pattern's period. Powers of the argument are shared, so the cost is that of one dense
-/// polynomial of the largest degree.
+/// The coefficients become plaintexts of the pattern's period. Powers of the argument are shared,
+/// so the cost is that of one dense polynomial of the largest degree.
 #[derive(Clone, Debug)]
 pub struct LanePolynomial {
     /// Chebyshev coefficients: for each degree, one value per slot of the pattern.
@@ -21,8 +22,9 @@ impl LanePolynomial {
     /// Slot `i` evaluates `polynomials[pattern[i mod pattern.len()]]`, each on its own interval.
     ///
     /// # Errors
-    /// [`SlotError::Polynomial`] if there is no polynomial, a polynomial cannot be written in Chebyshev polynomials, or the pattern
-    /// names one that is not there; [`SlotError::Shape`] if the pattern's length is not a power of two.
+    /// [`SlotError::Polynomial`] if there is no polynomial, a polynomial cannot be written in
+    /// Chebyshev polynomials, or the pattern names one that is not there; [`SlotError::Shape`] if
+    /// the pattern's length is not a power of two.
     pub fn new(polynomials: &[Polynomial], pattern: &[usize]) -> SlotResult<Self> {
         if !pattern.len().is_power_of_two() {
             let need = pattern.len().next_power_of_two();
@@ -30,10 +32,16 @@ impl LanePolynomial {
         }
         let chebyshev: Vec<Polynomial> = polynomials
             .iter()
-            .map(|p| p.to_basis(Basis::Chebyshev).map_err(|error| SlotError::Polynomial { reason: error.to_string() }))
+            .map(|p| {
+                p.to_basis(Basis::Chebyshev)
+                    .map_err(|error| SlotError::Polynomial { reason: error.to_string() })
+            })
             .collect::<SlotResult<_>>()?;
-        let lanes: Vec<&Polynomial> =
-            pattern.iter().map(|&lane| chebyshev.get(lane)).collect::<Option<_>>().ok_or(SlotError::Polynomial {
+        let lanes: Vec<&Polynomial> = pattern
+            .iter()
+            .map(|&lane| chebyshev.get(lane))
+            .collect::<Option<_>>()
+            .ok_or(SlotError::Polynomial {
                 reason: format!("the slot pattern names a polynomial beyond the {} given", polynomials.len()),
             })?;
         let degree = lanes.iter().map(|p| p.degree()).max().unwrap_or(0);
@@ -160,8 +168,10 @@ impl<'m, M: Machine> Evaluation<'m, M> {
         scale: Scale,
     ) -> SlotResult<M::Vector> {
         let lower = |v: &M::Vector| self.machine.drop_to(v, level);
-        let factors: Vec<_> = factors.iter().map(|(a, b)| Ok((lower(a)?, lower(b)?))).collect::<SlotResult<_>>()?;
-        let linear: Vec<_> = linear.into_iter().map(|(v, c)| Ok((lower(&v)?, c))).collect::<SlotResult<_>>()?;
+        let factors: Vec<_> =
+            factors.iter().map(|(a, b)| Ok((lower(a)?, lower(b)?))).collect::<SlotResult<_>>()?;
+        let linear: Vec<_> =
+            linear.into_iter().map(|(v, c)| Ok((lower(&v)?, c))).collect::<SlotResult<_>>()?;
         self.machine.combine(&Combination {
             pairs: factors.iter().map(|(a, b)| (a, b)).collect(),
             weight: 1,
@@ -180,7 +190,8 @@ fn compact(row: &[f64]) -> Plain {
     Plain::real(row)
 }
 
-/// Divides sum c_k T_k (degree < 2m) by T_m in every lane: leaves the remainder in c and returns the quotient.
+/// Divides sum c_k T_k (degree < 2m) by T_m in every lane: leaves the remainder in c and returns
+/// the quotient.
 fn divide(c: &mut Vec<Vec<f64>>, m: usize) -> Vec<Vec<f64>> {
     // T_{m+j} = 2 T_m T_j - T_{m-j}.
     let mut quotient = c.split_off(m);

@@ -1,8 +1,10 @@
-//! Polynomials and iterative schemes of `cipherlm-approx` on slot machines, with exact target scales.
+//! Polynomials and iterative schemes of `cipherlm-approx` on slot machines, with exact target
+//! scales.
 //!
-//! Scales are settled from the top: the caller says where the result must land, each sum tells its factors where they must land, and
-//! powers are used where they are, at whatever level and scale they have. So no vector is ever adjusted just to make an addition
-//! possible, and each sum costs one relinearisation and one rescale however many products it adds.
+//! Scales are settled from the top: the caller says where the result must land, each sum tells its
+//! factors where they must land, and powers are used where they are, at whatever level and scale
+//! they have. So no vector is ever adjusted just to make an addition possible, and each sum costs
+//! one relinearisation and one rescale however many products it adds.
 
 mod lanes;
 
@@ -13,12 +15,14 @@ use cipherlm_approx::plan::exact_weight;
 use cipherlm_approx::{Arith, EvalPlan, Sum};
 use num_complex::Complex64;
 
-/// The value of the first polynomial of `plan` at every slot of `x`, canonical [`EvalPlan::depth`] levels below it.
+/// The value of the first polynomial of `plan` at every slot of `x`, canonical [`EvalPlan::depth`]
+/// levels below it.
 ///
 /// The slots must lie in the plan's interval; what a slot outside of it becomes is not defined.
 ///
 /// # Errors
-/// [`SlotError::LevelExhausted`] if `x` has fewer levels than the plan is deep, else those of the machine.
+/// [`SlotError::LevelExhausted`] if `x` has fewer levels than the plan is deep, else those of the
+/// machine.
 pub fn evaluate<M: Machine>(machine: &M, plan: &EvalPlan, x: &M::Vector) -> SlotResult<M::Vector> {
     let mut values = evaluate_all(machine, plan, x)?;
     if values.is_empty() {
@@ -27,7 +31,8 @@ pub fn evaluate<M: Machine>(machine: &M, plan: &EvalPlan, x: &M::Vector) -> Slot
     Ok(values.swap_remove(0))
 }
 
-/// The values of all polynomials of `plan` at `x`, sharing their powers; all canonical, [`EvalPlan::depth`] levels down.
+/// The values of all polynomials of `plan` at `x`, sharing their powers; all canonical,
+/// [`EvalPlan::depth`] levels down.
 ///
 /// # Errors
 /// As [`evaluate`].
@@ -39,7 +44,8 @@ pub fn evaluate_all<M: Machine>(machine: &M, plan: &EvalPlan, x: &M::Vector) -> 
     evaluate_all_to(machine, plan, x, have - need)
 }
 
-/// As [`evaluate_all`], landing on `level`. Surplus levels of `x` are given up before the evaluation, which makes it cheaper.
+/// As [`evaluate_all`], landing on `level`. Surplus levels of `x` are given up before the
+/// evaluation, which makes it cheaper.
 ///
 /// # Errors
 /// As [`evaluate`].
@@ -56,7 +62,12 @@ pub fn evaluate_all_to<M: Machine>(
 }
 
 /// The argument of `plan`, mapped onto [-1, 1], at the level from which the plan lands on `level`.
-fn map_to_unit<M: Machine>(machine: &M, plan: &EvalPlan, x: &M::Vector, level: usize) -> SlotResult<M::Vector> {
+fn map_to_unit<M: Machine>(
+    machine: &M,
+    plan: &EvalPlan,
+    x: &M::Vector,
+    level: usize,
+) -> SlotResult<M::Vector> {
     let start = level + plan.depth_mapped() as usize;
     let x = machine.settle(x)?;
     let (have, need) = (machine.level(&x), start + usize::from(!plan.is_mapped()));
@@ -91,7 +102,8 @@ impl<'m, M: Machine> SlotArith<'m, M> {
         Self { machine }
     }
 
-    /// The canonical place on `level`: what to pass as target so that the result mixes with everything else.
+    /// The canonical place on `level`: what to pass as target so that the result mixes with
+    /// everything else.
     pub fn canonical(&self, level: usize) -> Landing {
         Landing { level, scale: self.machine.chain().scale(level) }
     }
@@ -108,13 +120,16 @@ impl<'m, M: Machine> SlotArith<'m, M> {
     /// Where a sum falls by itself.
     fn natural(&self, sum: &Sum<'_, M::Vector>, rest: f64) -> SlotResult<Landing> {
         let machine = self.machine;
-        let operands = sum.products.iter().flat_map(|(a, b)| [*a, *b]).chain(sum.linear.iter().map(|(_, v)| *v));
+        let operands =
+            sum.products.iter().flat_map(|(a, b)| [*a, *b]).chain(sum.linear.iter().map(|(_, v)| *v));
         let level = operands.map(|v| machine.level(v)).min();
         let level = level.ok_or(SlotError::OperandCount { operation: "sum", have: 0, need: 1 })?;
-        let below = level.checked_sub(1).ok_or(SlotError::LevelExhausted { operation: "sum", have: 0, need: 1 })?;
+        let below =
+            level.checked_sub(1).ok_or(SlotError::LevelExhausted { operation: "sum", have: 0, need: 1 })?;
         let scale = match (sum.products.first(), sum.linear.first()) {
             (Some((a, b)), _) => {
-                machine.scale(a) * machine.scale(b) / (Scale::new(rest.abs()) * machine.chain().modulus(level))
+                machine.scale(a) * machine.scale(b)
+                    / (Scale::new(rest.abs()) * machine.chain().modulus(level))
             }
             (None, Some((_, v))) => machine.scale(v),
             (None, None) => machine.chain().scale(below),
@@ -139,7 +154,8 @@ impl<M: Machine> Arith for SlotArith<'_, M> {
         let lower = |v: &M::Vector| machine.drop_to(v, work.level);
         let lowered: Vec<_> =
             sum.products.iter().map(|(a, b)| Ok((lower(a)?, lower(b)?))).collect::<SlotResult<_>>()?;
-        let pairs: Vec<_> = if sum.weight == 0.0 { Vec::new() } else { lowered.iter().map(|(a, b)| (a, b)).collect() };
+        let pairs: Vec<_> =
+            if sum.weight == 0.0 { Vec::new() } else { lowered.iter().map(|(a, b)| (a, b)).collect() };
         if let Some((a, b)) = pairs.first() {
             let (left, right) = (machine.scale(a) * machine.scale(b), work.scale * Scale::new(rest.abs()));
             if !left.matches(right) {
@@ -148,9 +164,13 @@ impl<M: Machine> Arith for SlotArith<'_, M> {
         }
         // A sum without any vector term is the constant, carried by zero times some operand.
         let carrier = pairs.is_empty() && sum.linear.iter().all(|(factor, _)| *factor == 0.0);
-        let used =
-            sum.linear.iter().enumerate().filter(|(index, (factor, _))| *factor != 0.0 || carrier && *index == 0);
-        let linear: Vec<_> = used.map(|(_, (factor, v))| Ok((lower(v)?, *factor))).collect::<SlotResult<_>>()?;
+        let used = sum
+            .linear
+            .iter()
+            .enumerate()
+            .filter(|(index, (factor, _))| *factor != 0.0 || carrier && *index == 0);
+        let linear: Vec<_> =
+            used.map(|(_, (factor, v))| Ok((lower(v)?, *factor))).collect::<SlotResult<_>>()?;
         machine.combine(&Combination {
             pairs,
             weight: if rest < 0.0 { -integer } else { integer },
@@ -162,7 +182,11 @@ impl<M: Machine> Arith for SlotArith<'_, M> {
 
     fn below(&self, x: &M::Vector, levels: u32) -> SlotResult<Landing> {
         let (have, need) = (self.machine.level(x), levels as usize);
-        let level = have.checked_sub(need).ok_or(SlotError::LevelExhausted { operation: "polynomial", have, need })?;
+        let level = have.checked_sub(need).ok_or(SlotError::LevelExhausted {
+            operation: "polynomial",
+            have,
+            need,
+        })?;
         Ok(Landing { level, scale: self.machine.scale(x) })
     }
 
@@ -218,7 +242,11 @@ mod tests {
     #[test]
     fn several_polynomials_share_their_powers() {
         let make = |seed: usize| {
-            Polynomial::chebyshev(Interval::UNIT, (0..16).map(|k| ((k * 7 + seed) % 5) as f64 * 0.1).collect()).unwrap()
+            Polynomial::chebyshev(
+                Interval::UNIT,
+                (0..16).map(|k| ((k * 7 + seed) % 5) as f64 * 0.1).collect(),
+            )
+            .unwrap()
         };
         let polynomials = [make(0), make(2), make(3)];
         let plan = EvalPlan::several(&polynomials).unwrap();

@@ -8,7 +8,10 @@ use std::borrow::Cow;
 pub(crate) type Pair<'a, V> = (Cow<'a, V>, Cow<'a, V>);
 
 /// `vector`, rescaled if it is a product.
-pub(crate) fn settled<'a, M: Machine + ?Sized>(machine: &M, vector: &'a M::Vector) -> SlotResult<Cow<'a, M::Vector>> {
+pub(crate) fn settled<'a, M: Machine + ?Sized>(
+    machine: &M,
+    vector: &'a M::Vector,
+) -> SlotResult<Cow<'a, M::Vector>> {
     Ok(if machine.is_product(vector) { Cow::Owned(machine.rescale(vector)?) } else { Cow::Borrowed(vector) })
 }
 
@@ -20,7 +23,8 @@ pub(crate) fn plain_scale<M: Machine + ?Sized>(
 ) -> SlotResult<Scale> {
     let have = machine.level(vector);
     let product = machine.chain().product_scale(have);
-    let product = product.ok_or(SlotError::LevelExhausted { operation, have, need: machine.chain().floor() + 1 })?;
+    let product =
+        product.ok_or(SlotError::LevelExhausted { operation, have, need: machine.chain().floor() + 1 })?;
     Ok(product / machine.scale(vector))
 }
 
@@ -56,8 +60,8 @@ fn lowered<'a, M: Machine + ?Sized>(
     machine.to_level(&vector, level).map(Cow::Owned)
 }
 
-/// All vectors at `level` and one scale: those of one common scale lose their surplus levels for free, others are brought to the
-/// canonical scale.
+/// All vectors at `level` and one scale: those of one common scale lose their surplus levels for
+/// free, others are brought to the canonical scale.
 pub(crate) fn lower_all<M: Machine + ?Sized>(
     machine: &M,
     vectors: &[&M::Vector],
@@ -92,7 +96,11 @@ pub(crate) fn align_pairs<'a, M: Machine + ?Sized>(
         settled_pairs.push(pair);
     }
     if machine.chain().product_scale(level).is_none() {
-        return Err(SlotError::LevelExhausted { operation: "mul", have: level, need: machine.chain().floor() + 1 });
+        return Err(SlotError::LevelExhausted {
+            operation: "mul",
+            have: level,
+            need: machine.chain().floor() + 1,
+        });
     }
     let align = |(left, right)| Ok((lowered(machine, left, level)?, lowered(machine, right, level)?));
     settled_pairs.into_iter().map(align).collect()

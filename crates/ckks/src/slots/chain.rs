@@ -1,15 +1,18 @@
-//! The modulus chain as circuits see it: how many levels, what each one divides by, the scale that belongs to it.
+//! The modulus chain as circuits see it: how many levels, what each one divides by, the scale that
+//! belongs to it.
 
 use super::{Scale, SlotError};
 
 /// The ladder of levels that a vector walks down, bottom first.
 ///
-/// Level `l` is the number of rescales left. Going from level `l` to `l - 1` divides by `modulus(l)`. Each level has one *canonical*
-/// scale, tied to its neighbours by `scale(l - 1) = scale(l)^2 / modulus(l)`: the product of two canonical vectors, rescaled, is
+/// Level `l` is the number of rescales left. Going from level `l` to `l - 1` divides by
+/// `modulus(l)`. Each level has one *canonical* scale, tied to its neighbours by
+/// `scale(l - 1) = scale(l)^2 / modulus(l)`: the product of two canonical vectors, rescaled, is
 /// canonical again, exactly, so no approximation ever enters through scales.
 ///
-/// The recursion is solved from the bottom upwards, `scale(l) = sqrt(scale(l - 1) * modulus(l))`, because in this direction the
-/// deviation of a prime from its nominal size is halved at each level, while downwards it would double.
+/// The recursion is solved from the bottom upwards, `scale(l) = sqrt(scale(l - 1) * modulus(l))`,
+/// because in this direction the deviation of a prime from its nominal size is halved at each
+/// level, while downwards it would double.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Chain {
     slots: usize,
@@ -19,7 +22,8 @@ pub struct Chain {
 }
 
 impl Chain {
-    /// A chain over `slots` complex slots whose level `l` owns the primes `groups[l]`; `bottom_scale` belongs to level 0.
+    /// A chain over `slots` complex slots whose level `l` owns the primes `groups[l]`;
+    /// `bottom_scale` belongs to level 0.
     ///
     /// # Errors
     /// [`SlotError::Chain`] if there is no group, an empty group, or `slots` is not a power of two.
@@ -31,21 +35,29 @@ impl Chain {
         Self::from_moduli(slots, moduli, bottom_scale)
     }
 
-    /// A chain without primes, for planning and tests: `levels` levels that divide by `2^scale_bits` and a bottom modulus of
-    /// `2^bottom_bits`; every canonical scale is `2^scale_bits`.
+    /// A chain without primes, for planning and tests: `levels` levels that divide by
+    /// `2^scale_bits` and a bottom modulus of `2^bottom_bits`; every canonical scale is
+    /// `2^scale_bits`.
     ///
     /// # Errors
     /// [`SlotError::Chain`] if `slots` is not a power of two.
-    pub fn uniform(slots: usize, levels: usize, scale_bits: u32, bottom_bits: u32) -> Result<Self, SlotError> {
+    pub fn uniform(
+        slots: usize,
+        levels: usize,
+        scale_bits: u32,
+        bottom_bits: u32,
+    ) -> Result<Self, SlotError> {
         let mut moduli = vec![Scale::from_log2(bottom_bits as i32)];
         moduli.resize(levels + 1, Scale::from_log2(scale_bits as i32));
         Self::from_moduli(slots, moduli, Scale::from_log2(scale_bits as i32))
     }
 
-    /// A chain from the modulus that each level adds (level 0 first) and the canonical scale of level 0.
+    /// A chain from the modulus that each level adds (level 0 first) and the canonical scale of
+    /// level 0.
     ///
     /// # Errors
-    /// [`SlotError::Chain`] if `moduli` is empty, one of them is below 2, or `slots` is not a power of two.
+    /// [`SlotError::Chain`] if `moduli` is empty, one of them is below 2, or `slots` is not a power
+    /// of two.
     pub fn from_moduli(slots: usize, moduli: Vec<Scale>, bottom_scale: Scale) -> Result<Self, SlotError> {
         if !slots.is_power_of_two() {
             return Err(SlotError::Chain { reason: "the number of slots must be a power of two" });
@@ -61,20 +73,23 @@ impl Chain {
         Ok(Self { slots, moduli, scales, floor: 0 })
     }
 
-    /// A chain whose canonical scales are given, level 0 first (for parameter sets that keep their own table).
+    /// A chain whose canonical scales are given, level 0 first (for parameter sets that keep their
+    /// own table).
     ///
     /// # Errors
-    /// [`SlotError::Chain`] if the tables are empty or of unequal length, or `slots` is not a power of two.
+    /// [`SlotError::Chain`] if the tables are empty or of unequal length, or `slots` is not a power
+    /// of two.
     pub fn with_scales(slots: usize, moduli: Vec<Scale>, scales: Vec<Scale>) -> Result<Self, SlotError> {
-        let bottom = *scales.first().ok_or(SlotError::Chain { reason: "a chain needs at least one level" })?;
+        let bottom =
+            *scales.first().ok_or(SlotError::Chain { reason: "a chain needs at least one level" })?;
         if scales.len() != moduli.len() {
             return Err(SlotError::Chain { reason: "one canonical scale is needed per level" });
         }
         Ok(Self { scales, ..Self::from_moduli(slots, moduli, bottom)? })
     }
 
-    /// The same moduli for circuits that stay at or above level `floor`, where the canonical scale is `scale`: the levels below
-    /// belong to a refresh, whose moduli have sizes of their own.
+    /// The same moduli for circuits that stay at or above level `floor`, where the canonical scale
+    /// is `scale`: the levels below belong to a refresh, whose moduli have sizes of their own.
     ///
     /// # Errors
     /// [`SlotError::Chain`] if there is no level `floor`.
@@ -105,7 +120,8 @@ impl Chain {
         self.moduli.len() - 1
     }
 
-    /// What a rescale at `level` divides by (at level 0: the modulus that cannot be given up). `level` is capped at the top.
+    /// What a rescale at `level` divides by (at level 0: the modulus that cannot be given up).
+    /// `level` is capped at the top.
     pub fn modulus(&self, level: usize) -> Scale {
         self.moduli[level.min(self.top())]
     }
@@ -115,8 +131,8 @@ impl Chain {
         self.scales[level.min(self.top())]
     }
 
-    /// The scale that a value at `level` must have for a rescale to leave it canonical one level below; `None` at the floor and
-    /// under it.
+    /// The scale that a value at `level` must have for a rescale to leave it canonical one level
+    /// below; `None` at the floor and under it.
     pub fn product_scale(&self, level: usize) -> Option<Scale> {
         (level > self.floor).then(|| self.scale(level - 1) * self.modulus(level))
     }
@@ -126,13 +142,15 @@ impl Chain {
         self.moduli[..=level.min(self.top())].iter().map(|modulus| modulus.log2()).sum()
     }
 
-    /// The largest |slot| that a value of this level and scale can carry without wrapping around the modulus.
+    /// The largest |slot| that a value of this level and scale can carry without wrapping around
+    /// the modulus.
     pub fn capacity(&self, level: usize, scale: Scale) -> f64 {
         (self.log2_modulus(level) - 1.0 - scale.log2()).exp2()
     }
 }
 
-/// The positive square root, to the precision of the type: one correction of the double root by half of its relative error.
+/// The positive square root, to the precision of the type: one correction of the double root by
+/// half of its relative error.
 pub(crate) fn square_root(scale: Scale) -> Scale {
     let root = Scale::new(scale.to_f64().sqrt());
     let (high, low) = (scale / root.square()).to_parts();
@@ -147,8 +165,12 @@ mod tests {
 
     #[test]
     fn products_of_canonical_values_rescale_to_canonical_values() {
-        let groups =
-            vec![vec![(1 << 49) - 111], vec![(1 << 40) + 12345], vec![(1 << 40) - 99999], vec![1 << 25, 1 << 24]];
+        let groups = vec![
+            vec![(1 << 49) - 111],
+            vec![(1 << 40) + 12345],
+            vec![(1 << 40) - 99999],
+            vec![1 << 25, 1 << 24],
+        ];
         let chain = Chain::new(8, &groups, Scale::from_log2(40)).unwrap();
         for level in 1..=chain.top() {
             let squared = chain.scale(level) * chain.scale(level);
@@ -161,8 +183,12 @@ mod tests {
 
     #[test]
     fn levels_under_the_floor_take_no_products() {
-        let groups = vec![vec![(1 << 46) - 21], vec![1 << 31], vec![(1 << 40) + 12345], vec![(1 << 40) - 99999]];
-        let chain = Chain::new(8, &groups, Scale::from_log2(36)).unwrap().with_floor(1, Scale::from_log2(40)).unwrap();
+        let groups =
+            vec![vec![(1 << 46) - 21], vec![1 << 31], vec![(1 << 40) + 12345], vec![(1 << 40) - 99999]];
+        let chain = Chain::new(8, &groups, Scale::from_log2(36))
+            .unwrap()
+            .with_floor(1, Scale::from_log2(40))
+            .unwrap();
         assert_eq!(chain.floor(), 1);
         assert!(chain.scale(1).matches(Scale::from_log2(40)));
         assert!(chain.product_scale(1).is_none());

@@ -11,8 +11,8 @@ use std::time::Duration;
 
 /// Slots in double precision, with the levels and scales that ciphertexts would have.
 ///
-/// A *dry* machine carries no slots at all: it only keeps the accounts, so that a circuit's depth, operations and keys are known
-/// within microseconds per operation.
+/// A *dry* machine carries no slots at all: it only keeps the accounts, so that a circuit's depth,
+/// operations and keys are known within microseconds per operation.
 #[derive(Debug)]
 pub struct Clear {
     chain: Arc<Chain>,
@@ -67,7 +67,8 @@ impl Clear {
         self
     }
 
-    /// A vector of slots at the canonical scale of `level`, as encrypting it would give. Fewer values than slots repeat.
+    /// A vector of slots at the canonical scale of `level`, as encrypting it would give. Fewer
+    /// values than slots repeat.
     ///
     /// # Errors
     /// As [`Machine::trivial_at`].
@@ -80,7 +81,8 @@ impl Clear {
             return Err(SlotError::LevelRaise { have: self.chain.top(), want: level });
         }
         self.check_plain("input", plain, scale)?;
-        let slots = (!self.dry).then(|| Arc::new((0..self.chain.slots()).map(|index| plain.value(index)).collect()));
+        let slots =
+            (!self.dry).then(|| Arc::new((0..self.chain.slots()).map(|index| plain.value(index)).collect()));
         self.checked("input", ClearVector { level, scale, slots })
     }
 
@@ -104,7 +106,12 @@ impl Clear {
                 return Err(SlotError::NotFinite { operation });
             }
             if value.sqrt() > capacity {
-                return Err(SlotError::Overflow { operation, value: value.sqrt(), capacity, level: vector.level });
+                return Err(SlotError::Overflow {
+                    operation,
+                    value: value.sqrt(),
+                    capacity,
+                    level: vector.level,
+                });
             }
         }
         Ok(vector)
@@ -133,7 +140,8 @@ impl Clear {
 }
 
 fn map(vector: &ClearVector, f: impl Fn(usize, Complex64) -> Complex64) -> ClearVector {
-    let slots = vector.slots().map(|slots| Arc::new(slots.iter().enumerate().map(|(i, &slot)| f(i, slot)).collect()));
+    let slots =
+        vector.slots().map(|slots| Arc::new(slots.iter().enumerate().map(|(i, &slot)| f(i, slot)).collect()));
     ClearVector { slots, ..vector.clone() }
 }
 
@@ -185,7 +193,12 @@ impl Machine for Clear {
         self.checked("add_plain", map(vector, |i, slot| slot + plain.value(i)))
     }
 
-    fn mul_plain_at(&self, vector: &ClearVector, plain: &Plain, plain_scale: Scale) -> SlotResult<ClearVector> {
+    fn mul_plain_at(
+        &self,
+        vector: &ClearVector,
+        plain: &Plain,
+        plain_scale: Scale,
+    ) -> SlotResult<ClearVector> {
         self.check_plain("mul_plain", plain, plain_scale)?;
         let kind = if plain.as_constant().is_some() { OpKind::MulConst } else { OpKind::MulPlain };
         self.log.record(kind, vector.level, 1);
@@ -194,7 +207,8 @@ impl Machine for Clear {
     }
 
     fn mul_sum_aligned(&self, pairs: &[(&ClearVector, &ClearVector)]) -> SlotResult<ClearVector> {
-        let &(left, right) = pairs.first().ok_or(SlotError::OperandCount { operation: "mul", have: 0, need: 1 })?;
+        let &(left, right) =
+            pairs.first().ok_or(SlotError::OperandCount { operation: "mul", have: 0, need: 1 })?;
         let (level, scale) = (left.level, left.scale * right.scale);
         let mut sum: Option<Vec<Complex64>> = None;
         for (left, right) in pairs {
@@ -247,10 +261,12 @@ impl Machine for Clear {
 
     fn rotate_add(&self, vector: &ClearVector, steps: &[i64]) -> SlotResult<ClearVector> {
         record_rotate_add(&self.log, vector.level, self.slots(), steps, Duration::ZERO);
-        let shifts: Vec<usize> = steps.iter().map(|steps| steps.rem_euclid(self.slots() as i64) as usize).collect();
+        let shifts: Vec<usize> =
+            steps.iter().map(|steps| steps.rem_euclid(self.slots() as i64) as usize).collect();
         let sum = vector.slots().map(|slots| {
-            let rotated =
-                |i: usize| shifts.iter().map(|shift| slots[(i + shift) & (slots.len() - 1)]).sum::<Complex64>();
+            let rotated = |i: usize| {
+                shifts.iter().map(|shift| slots[(i + shift) & (slots.len() - 1)]).sum::<Complex64>()
+            };
             Arc::new(slots.iter().enumerate().map(|(i, slot)| slot + rotated(i)).collect())
         });
         self.checked("rotate_add", ClearVector { slots: sum, ..vector.clone() })
@@ -290,7 +306,10 @@ impl Machine for Clear {
             }
         }
         let finish = |slots: Option<Vec<Complex64>>| {
-            self.checked("linear_transform", ClearVector { level: first.level, scale, slots: slots.map(Arc::new) })
+            self.checked(
+                "linear_transform",
+                ClearVector { level: first.level, scale, slots: slots.map(Arc::new) },
+            )
         };
         sums.into_iter().map(finish).collect()
     }
@@ -299,20 +318,29 @@ impl Machine for Clear {
         self.refreshes.iter().find(|profile| profile.kind == kind).copied()
     }
 
-    fn refresh(&self, vector: &ClearVector, kind: RefreshKind, target: Option<usize>) -> SlotResult<ClearVector> {
+    fn refresh(
+        &self,
+        vector: &ClearVector,
+        kind: RefreshKind,
+        target: Option<usize>,
+    ) -> SlotResult<ClearVector> {
         let profile = self.refresh_profile(kind).ok_or(SlotError::NoRefresh { kind })?;
         let level = check_refresh(&profile, vector.level, target)?;
         if let Some(slots) = vector.slots() {
             check_shape(&profile, slots)?;
         }
         self.log.record(OpKind::Refresh, level, 1);
-        self.checked("refresh", ClearVector { level, scale: self.chain.scale(level), slots: vector.slots.clone() })
+        self.checked(
+            "refresh",
+            ClearVector { level, scale: self.chain.scale(level), slots: vector.slots.clone() },
+        )
     }
 }
 
 /// Records the primitives and keys of hoisted rotations of one vector.
 pub(super) fn record_rotations(log: &OpLog, level: usize, slots: usize, steps: &[i64], time: Duration) {
-    let reduced = steps.iter().map(|steps| steps.rem_euclid(slots as i64) as usize).filter(|&steps| steps != 0);
+    let reduced =
+        steps.iter().map(|steps| steps.rem_euclid(slots as i64) as usize).filter(|&steps| steps != 0);
     let mut count = 0;
     for steps in reduced {
         log.record_key(KeyUse::Rotate(steps), level);
@@ -343,9 +371,17 @@ pub(super) fn record_rotate_add(log: &OpLog, level: usize, slots: usize, steps: 
 }
 
 /// The level that a refresh of an input at `level` gives.
-pub(super) fn check_refresh(profile: &RefreshProfile, level: usize, target: Option<usize>) -> SlotResult<usize> {
+pub(super) fn check_refresh(
+    profile: &RefreshProfile,
+    level: usize,
+    target: Option<usize>,
+) -> SlotResult<usize> {
     if level < profile.input_level {
-        return Err(SlotError::LevelExhausted { operation: "refresh", have: level, need: profile.input_level });
+        return Err(SlotError::LevelExhausted {
+            operation: "refresh",
+            have: level,
+            need: profile.input_level,
+        });
     }
     let want = target.unwrap_or(profile.output_level);
     if want > profile.output_level {
@@ -385,11 +421,20 @@ mod tests {
     use super::*;
 
     fn machine() -> Clear {
-        let groups =
-            [vec![(1u64 << 49) - 123], vec![(1 << 40) + 1], vec![(1 << 40) - 87], vec![1 << 20, (1 << 20) + 7]];
+        let groups = [
+            vec![(1u64 << 49) - 123],
+            vec![(1 << 40) + 1],
+            vec![(1 << 40) - 87],
+            vec![1 << 20, (1 << 20) + 7],
+        ];
         let chain = Chain::new(8, &groups, Scale::from_log2(40)).unwrap();
-        let profile =
-            RefreshProfile { kind: RefreshKind::Full, input_level: 0, output_level: 3, range: 4.0, error: 1e-6 };
+        let profile = RefreshProfile {
+            kind: RefreshKind::Full,
+            input_level: 0,
+            output_level: 3,
+            range: 4.0,
+            error: 1e-6,
+        };
         Clear::new(chain).with_refresh(profile)
     }
 

@@ -8,7 +8,9 @@ use thiserror::Error;
 #[non_exhaustive]
 pub enum SlotError {
     /// The operation needs more levels than the operand has left.
-    #[error("{operation} needs level {need}, the operand is at level {have}: refresh it earlier or place it higher")]
+    #[error(
+        "{operation} needs level {need}, the operand is at level {have}: refresh it earlier or place it higher"
+    )]
     LevelExhausted {
         /// The operation that was asked for.
         operation: &'static str,
@@ -116,7 +118,9 @@ pub enum SlotError {
         want: usize,
     },
     /// A refresh input has slots beyond the range that the refresh is precise on.
-    #[error("refresh input reaches {value:.3e}, the refresh is certified up to {limit:.3e}: scale the input down")]
+    #[error(
+        "refresh input reaches {value:.3e}, the refresh is certified up to {limit:.3e}: scale the input down"
+    )]
     RefreshRange {
         /// Largest real or imaginary part of a slot.
         value: f64,

@@ -135,8 +135,9 @@ impl OpLog {
         self.lock().keys.entry(key).or_default().insert(level);
     }
 
-    /// Charges everything recorded until the guard is dropped to `label`. Labels nest; the innermost counts. One circuit at a time
-    /// should set labels: the current label is the log's, not the thread's.
+    /// Charges everything recorded until the guard is dropped to `label`. Labels nest; the
+    /// innermost counts. One circuit at a time should set labels: the current label is the log's,
+    /// not the thread's.
     pub fn label(&self, label: &str) -> LabelGuard<'_> {
         self.lock().labels.push(Arc::from(label));
         LabelGuard { log: self }
@@ -164,7 +165,8 @@ impl OpLog {
         })
     }
 
-    /// The keys used so far, each with the levels at which it was used; the last of them is the level to cut the key to.
+    /// The keys used so far, each with the levels at which it was used; the last of them is the
+    /// level to cut the key to.
     pub fn keys(&self) -> BTreeMap<KeyUse, BTreeSet<usize>> {
         self.lock().keys.clone()
     }
@@ -211,7 +213,8 @@ mod tests {
             }
             log.record(OpKind::Mul, 3, 1);
         }
-        let rows: Vec<_> = log.rows().iter().map(|r| (r.label.to_string(), r.kind, r.level, r.total.count)).collect();
+        let rows: Vec<_> =
+            log.rows().iter().map(|r| (r.label.to_string(), r.kind, r.level, r.total.count)).collect();
         assert_eq!(
             rows,
             [

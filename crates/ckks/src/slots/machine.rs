@@ -8,8 +8,9 @@ use std::borrow::Cow;
 
 /// Arithmetic on vectors of complex slots with levels and scales.
 ///
-/// Operations record themselves in [`Machine::log`]; a failed operation changes nothing. Rotations are to the left: slot `i` of
-/// the result is slot `i + steps` of the operand, indices modulo the number of slots.
+/// Operations record themselves in [`Machine::log`]; a failed operation changes nothing. Rotations
+/// are to the left: slot `i` of the result is slot `i + steps` of the operand, indices modulo the
+/// number of slots.
 pub trait Machine: Send + Sync {
     /// A vector of slots: a handle that is cheap to clone.
     type Vector: Clone + Send + Sync;
@@ -33,12 +34,14 @@ pub trait Machine: Send + Sync {
         self.chain().slots()
     }
 
-    // ---- Primitives. Levels and scales are the caller's business here; circuits should prefer the verbs further down.
+    // ---- Primitives. Levels and scales are the caller's business here; circuits should prefer the
+    // verbs further down.
 
     /// A vector that holds public values, without any secrecy.
     ///
     /// # Errors
-    /// If the values do not fit the slots, the level does not exist, or a value does not fit its modulus.
+    /// If the values do not fit the slots, the level does not exist, or a value does not fit its
+    /// modulus.
     fn trivial_at(&self, plain: &Plain, level: usize, scale: Scale) -> SlotResult<Self::Vector>;
 
     /// Slotwise sum of two vectors of equal level and scale.
@@ -69,10 +72,15 @@ pub trait Machine: Send + Sync {
     ///
     /// # Errors
     /// If the plaintext does not repeat evenly over the slots or `plain_scale` is below one.
-    fn mul_plain_at(&self, vector: &Self::Vector, plain: &Plain, plain_scale: Scale) -> SlotResult<Self::Vector>;
+    fn mul_plain_at(
+        &self,
+        vector: &Self::Vector,
+        plain: &Plain,
+        plain_scale: Scale,
+    ) -> SlotResult<Self::Vector>;
 
-    /// Sum of slotwise products with a single relinearisation; all vectors at one level, all products at one scale, which the
-    /// result has.
+    /// Sum of slotwise products with a single relinearisation; all vectors at one level, all
+    /// products at one scale, which the result has.
     ///
     /// # Errors
     /// If `pairs` is empty, or levels or scales differ.
@@ -84,8 +92,8 @@ pub trait Machine: Send + Sync {
     /// [`SlotError::LevelExhausted`] at level 0.
     fn rescale(&self, vector: &Self::Vector) -> SlotResult<Self::Vector>;
 
-    /// Gives up modulus without dividing: `level` levels are left, slots and scale stay (so the result is in general not canonical;
-    /// see [`Machine::to_level`]).
+    /// Gives up modulus without dividing: `level` levels are left, slots and scale stay (so the
+    /// result is in general not canonical; see [`Machine::to_level`]).
     ///
     /// # Errors
     /// [`SlotError::LevelRaise`] if `level` is above the vector's.
@@ -97,13 +105,15 @@ pub trait Machine: Send + Sync {
     /// If `scale` is not positive.
     fn with_scale(&self, vector: &Self::Vector, scale: Scale) -> SlotResult<Self::Vector>;
 
-    /// Several rotations of one vector, sharing their decomposition; one result per entry of `steps`.
+    /// Several rotations of one vector, sharing their decomposition; one result per entry of
+    /// `steps`.
     ///
     /// # Errors
     /// If a rotation key is missing.
     fn rotate_many(&self, vector: &Self::Vector, steps: &[i64]) -> SlotResult<Vec<Self::Vector>>;
 
-    /// The sum of a vector and its rotations by all of `steps`, sharing one decomposition and one division.
+    /// The sum of a vector and its rotations by all of `steps`, sharing one decomposition and one
+    /// division.
     ///
     /// # Errors
     /// If a rotation key is missing.
@@ -121,11 +131,12 @@ pub trait Machine: Send + Sync {
     /// Those of the machine's arithmetic.
     fn mul_i(&self, vector: &Self::Vector) -> SlotResult<Self::Vector>;
 
-    /// Applies a (block) linear transform whose plaintexts are encoded at `plain_scale`, without the final rescale. All inputs have
-    /// one level and scale.
+    /// Applies a (block) linear transform whose plaintexts are encoded at `plain_scale`, without
+    /// the final rescale. All inputs have one level and scale.
     ///
     /// # Errors
-    /// If the number of inputs is not the transform's, levels or scales differ, or a rotation key is missing.
+    /// If the number of inputs is not the transform's, levels or scales differ, or a rotation key
+    /// is missing.
     fn linear_transform_at(
         &self,
         inputs: &[&Self::Vector],
@@ -133,7 +144,8 @@ pub trait Machine: Send + Sync {
         plain_scale: Scale,
     ) -> SlotResult<Vec<Self::Vector>>;
 
-    /// [`Machine::linear_transform_at`] and the rescale of its results, in one division where the machine can.
+    /// [`Machine::linear_transform_at`] and the rescale of its results, in one division where the
+    /// machine can.
     ///
     /// # Errors
     /// Those of both.
@@ -147,17 +159,20 @@ pub trait Machine: Send + Sync {
         products.iter().map(|product| self.rescale(product)).collect()
     }
 
-    /// A weighted sum of products, vectors times plaintexts and a plaintext, with one relinearisation and one rescale.
+    /// A weighted sum of products, vectors times plaintexts and a plaintext, with one
+    /// relinearisation and one rescale.
     ///
     /// # Errors
-    /// If the sum is empty, vectors are at different levels, or terms do not meet at the scale of the sum.
+    /// If the sum is empty, vectors are at different levels, or terms do not meet at the scale of
+    /// the sum.
     fn combine(&self, sum: &Combination<'_, Self::Vector>) -> SlotResult<Self::Vector> {
         let mut total = match sum.pairs.as_slice() {
             [] => None,
             pairs => {
                 let mut products = self.mul_sum_aligned(pairs)?;
                 if sum.weight != 1 {
-                    products = self.mul_plain_at(&products, &Plain::from(f64::from(sum.weight)), Scale::ONE)?;
+                    products =
+                        self.mul_plain_at(&products, &Plain::from(f64::from(sum.weight)), Scale::ONE)?;
                 }
                 Some(self.with_scale(&products, sum.scale)?)
             }
@@ -180,12 +195,18 @@ pub trait Machine: Send + Sync {
     /// What a refresh of this kind needs and gives, `None` if this machine has none.
     fn refresh_profile(&self, kind: RefreshKind) -> Option<RefreshProfile>;
 
-    /// Refreshes `vector` to level `target` (`None`: as high as the refresh reaches), at its canonical scale. The input may have any
-    /// scale.
+    /// Refreshes `vector` to level `target` (`None`: as high as the refresh reaches), at its
+    /// canonical scale. The input may have any scale.
     ///
     /// # Errors
-    /// If there is no such refresh, the input is below its input level or out of its range, or the target is above its reach.
-    fn refresh(&self, vector: &Self::Vector, kind: RefreshKind, target: Option<usize>) -> SlotResult<Self::Vector>;
+    /// If there is no such refresh, the input is below its input level or out of its range, or the
+    /// target is above its reach.
+    fn refresh(
+        &self,
+        vector: &Self::Vector,
+        kind: RefreshKind,
+        target: Option<usize>,
+    ) -> SlotResult<Self::Vector>;
 
     // ---- Verbs: canonical vectors in, canonical vectors out.
 
@@ -220,12 +241,13 @@ pub trait Machine: Send + Sync {
         self.level(vector) - usize::from(self.is_product(vector))
     }
 
-    /// Brings `vector` down to `level` at that level's canonical scale, exactly: drop to the level above, multiply by one at the
-    /// scale that is missing, rescale. Costs no level beyond those given up.
+    /// Brings `vector` down to `level` at that level's canonical scale, exactly: drop to the level
+    /// above, multiply by one at the scale that is missing, rescale. Costs no level beyond those
+    /// given up.
     ///
     /// # Errors
-    /// [`SlotError::LevelRaise`] if the vector is below `level`; [`SlotError::ScaleMismatch`] if it is at `level` with another
-    /// scale.
+    /// [`SlotError::LevelRaise`] if the vector is below `level`; [`SlotError::ScaleMismatch`] if it
+    /// is at `level` with another scale.
     fn to_level(&self, vector: &Self::Vector, level: usize) -> SlotResult<Self::Vector> {
         let vector = settled(self, vector)?;
         if self.level(&vector) == level {
@@ -235,8 +257,8 @@ pub trait Machine: Send + Sync {
         self.mul_plain_to(&vector, &Plain::from(1.0), level)
     }
 
-    /// Slotwise sum. Operands are brought to a common level; if one is a product and the other canonical at the same level, the sum
-    /// is a product.
+    /// Slotwise sum. Operands are brought to a common level; if one is a product and the other
+    /// canonical at the same level, the sum is a product.
     ///
     /// # Errors
     /// If a scale cannot be matched.
@@ -259,8 +281,11 @@ pub trait Machine: Send + Sync {
     /// # Errors
     /// [`SlotError::OperandCount`] for an empty list, else those of [`Machine::add`].
     fn add_many(&self, vectors: &[&Self::Vector]) -> SlotResult<Self::Vector> {
-        let (first, rest) =
-            vectors.split_first().ok_or(SlotError::OperandCount { operation: "add_many", have: 0, need: 1 })?;
+        let (first, rest) = vectors.split_first().ok_or(SlotError::OperandCount {
+            operation: "add_many",
+            have: 0,
+            need: 1,
+        })?;
         rest.iter().try_fold((*first).clone(), |sum, vector| self.add(&sum, vector))
     }
 
@@ -298,11 +323,12 @@ pub trait Machine: Send + Sync {
         self.rescale(&self.mul_plain_at(&vector, plain, scale)?)
     }
 
-    /// Product with public values, landing canonically on `level`, which may be any level below the vector's: the levels in between
-    /// are given up without cost.
+    /// Product with public values, landing canonically on `level`, which may be any level below the
+    /// vector's: the levels in between are given up without cost.
     ///
     /// # Errors
-    /// [`SlotError::LevelRaise`] if the vector is not above `level`, else those of [`Machine::mul_plain_at`].
+    /// [`SlotError::LevelRaise`] if the vector is not above `level`, else those of
+    /// [`Machine::mul_plain_at`].
     fn mul_plain_to(&self, vector: &Self::Vector, plain: &Plain, level: usize) -> SlotResult<Self::Vector> {
         let vector = settled(self, vector)?;
         let have = self.level(&vector);
@@ -353,7 +379,8 @@ pub trait Machine: Send + Sync {
         self.mul_sum(&[(&vector, &vector)])
     }
 
-    /// Sum of slotwise products with one relinearisation, as a product at the lowest level of all operands.
+    /// Sum of slotwise products with one relinearisation, as a product at the lowest level of all
+    /// operands.
     ///
     /// # Errors
     /// As [`Machine::mul_lazy`], and [`SlotError::OperandCount`] for an empty list.
@@ -363,14 +390,16 @@ pub trait Machine: Send + Sync {
         self.mul_sum_aligned(&pairs)
     }
 
-    /// Sum of slotwise products with one relinearisation and one rescale: canonical, one level down.
+    /// Sum of slotwise products with one relinearisation and one rescale: canonical, one level
+    /// down.
     ///
     /// # Errors
     /// As [`Machine::mul_sum_lazy`].
     fn mul_sum(&self, pairs: &[(&Self::Vector, &Self::Vector)]) -> SlotResult<Self::Vector> {
         let aligned = align_pairs(self, pairs)?;
         let pairs: Vec<_> = aligned.iter().map(|(left, right)| (left.as_ref(), right.as_ref())).collect();
-        let &(left, right) = pairs.first().ok_or(SlotError::OperandCount { operation: "mul", have: 0, need: 1 })?;
+        let &(left, right) =
+            pairs.first().ok_or(SlotError::OperandCount { operation: "mul", have: 0, need: 1 })?;
         let scale = self.scale(left) * self.scale(right);
         self.combine(&Combination { pairs, ..Combination::at(scale) })
     }
@@ -384,7 +413,8 @@ pub trait Machine: Send + Sync {
         rotated.pop().ok_or(SlotError::OperandCount { operation: "rotate", have: 0, need: 1 })
     }
 
-    /// Sum of the rotations by `0, stride, 2 stride, ..., (count - 1) stride`, by doubling; `count` must be a power of two.
+    /// Sum of the rotations by `0, stride, 2 stride, ..., (count - 1) stride`, by doubling; `count`
+    /// must be a power of two.
     ///
     /// # Errors
     /// [`SlotError::Shape`] if `count` is not a power of two, else those of [`Machine::rotate`].
@@ -403,7 +433,8 @@ pub trait Machine: Send + Sync {
         Ok(sum)
     }
 
-    /// A block linear transform: canonical results one level below the inputs, which are brought to one level first.
+    /// A block linear transform: canonical results one level below the inputs, which are brought to
+    /// one level first.
     ///
     /// # Errors
     /// As [`Machine::linear_transform_at`], and [`SlotError::LevelExhausted`] at level 0.
@@ -419,10 +450,12 @@ pub trait Machine: Send + Sync {
         self.linear_transforms_to(inputs, transform, level - 1)
     }
 
-    /// A block linear transform with canonical results at `level`; the levels between are given up without cost.
+    /// A block linear transform with canonical results at `level`; the levels between are given up
+    /// without cost.
     ///
     /// # Errors
-    /// As [`Machine::linear_transform_at`], and [`SlotError::LevelRaise`] if an input is not above `level`.
+    /// As [`Machine::linear_transform_at`], and [`SlotError::LevelRaise`] if an input is not above
+    /// `level`.
     fn linear_transforms_to(
         &self,
         inputs: &[&Self::Vector],
@@ -431,7 +464,11 @@ pub trait Machine: Send + Sync {
     ) -> SlotResult<Vec<Self::Vector>> {
         let operands = lower_all(self, inputs, level + 1)?;
         let Some(first) = operands.first() else {
-            return Err(SlotError::OperandCount { operation: "linear_transform", have: 0, need: transform.inputs() });
+            return Err(SlotError::OperandCount {
+                operation: "linear_transform",
+                have: 0,
+                need: transform.inputs(),
+            });
         };
         let scale = plain_scale(self, "linear_transform", first)?;
         let operands: Vec<_> = operands.iter().collect();
@@ -441,14 +478,21 @@ pub trait Machine: Send + Sync {
     /// A linear transform of one vector into one: canonical, one level down.
     ///
     /// # Errors
-    /// As [`Machine::linear_transforms`], and [`SlotError::OperandCount`] if the transform has several inputs or outputs.
-    fn linear_transform(&self, vector: &Self::Vector, transform: &LinearTransform) -> SlotResult<Self::Vector> {
+    /// As [`Machine::linear_transforms`], and [`SlotError::OperandCount`] if the transform has
+    /// several inputs or outputs.
+    fn linear_transform(
+        &self,
+        vector: &Self::Vector,
+        transform: &LinearTransform,
+    ) -> SlotResult<Self::Vector> {
         let mut results = self.linear_transforms(&[vector], transform)?;
         match (results.pop(), results.len()) {
             (Some(result), 0) => Ok(result),
-            (_, more) => {
-                Err(SlotError::OperandCount { operation: "linear_transform with one output", have: more + 1, need: 1 })
-            }
+            (_, more) => Err(SlotError::OperandCount {
+                operation: "linear_transform with one output",
+                have: more + 1,
+                need: 1,
+            }),
         }
     }
 

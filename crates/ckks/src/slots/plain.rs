@@ -1,4 +1,5 @@
-//! Plaintext operands: values that are encoded only when the level and scale of their use are known.
+//! Plaintext operands: values that are encoded only when the level and scale of their use are
+//! known.
 
 use num_complex::Complex64;
 use std::sync::Arc;
@@ -6,9 +7,10 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 /// A vector of plaintext slots, kept as short as its period and cheap to clone.
 ///
-/// A `Plain` has no level and no scale: each machine encodes it at the place of use, at the scale that makes the result land where
-/// it should. The values repeat with their length, so a constant has one value and a pattern that is the same for every token has
-/// as many values as a token has features.
+/// A `Plain` has no level and no scale: each machine encodes it at the place of use, at the scale
+/// that makes the result land where it should. The values repeat with their length, so a constant
+/// has one value and a pattern that is the same for every token has as many values as a token has
+/// features.
 #[derive(Clone, Debug)]
 pub struct Plain {
     id: u64,
@@ -27,7 +29,8 @@ impl Plain {
         if value.im == 0.0 { Self::real(vec![value.re]) } else { Self::complex(vec![value]) }
     }
 
-    /// Real values that repeat with the length of `period` (a power of two; checked against the slots at each use).
+    /// Real values that repeat with the length of `period` (a power of two; checked against the
+    /// slots at each use).
     pub fn real(period: impl Into<Arc<[f64]>>) -> Self {
         Self::from_values(Values::Real(period.into()))
     }
@@ -89,7 +92,8 @@ impl Plain {
         self.values().all(|value| value == Complex64::ZERO)
     }
 
-    /// The vector shifted left by `steps` slots: slot `i` of the result is slot `i + steps` of this one.
+    /// The vector shifted left by `steps` slots: slot `i` of the result is slot `i + steps` of this
+    /// one.
     pub fn rotated(&self, steps: i64) -> Self {
         let period = self.period().max(1);
         let shift = steps.rem_euclid(period as i64) as usize;
@@ -106,7 +110,9 @@ impl Plain {
     pub fn scaled(&self, factor: f64) -> Self {
         match &self.values {
             Values::Real(values) => Self::real(values.iter().map(|value| value * factor).collect::<Vec<_>>()),
-            Values::Complex(values) => Self::complex(values.iter().map(|value| value * factor).collect::<Vec<_>>()),
+            Values::Complex(values) => {
+                Self::complex(values.iter().map(|value| value * factor).collect::<Vec<_>>())
+            }
         }
     }
 

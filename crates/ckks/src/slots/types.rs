@@ -16,10 +16,12 @@ pub enum RefreshKind {
     SparseReal(usize),
 }
 
-/// Terms of a sum that is rescaled once: `weight * sum of pairs + sum of vector * plain + constant`.
+/// Terms of a sum that is rescaled once:
+/// `weight * sum of pairs + sum of vector * plain + constant`.
 ///
-/// All vectors have one level. Plaintexts are encoded so that every term has the scale of the sum; the products are declared to have
-/// it, so they count `scale(left) * scale(right) / scale` times (normally once).
+/// All vectors have one level. Plaintexts are encoded so that every term has the scale of the sum;
+/// the products are declared to have it, so they count `scale(left) * scale(right) / scale` times
+/// (normally once).
 #[derive(Clone, Debug)]
 pub struct Combination<'a, V> {
     /// Products of two vectors, all of one scale.
@@ -63,6 +65,7 @@ pub struct RefreshProfile {
     pub output_level: usize,
     /// Largest real or imaginary part of a slot that comes through at full precision.
     pub range: f64,
-    /// Standard deviation of the error added to each slot (of the complex error, relative to slots of size one).
+    /// Standard deviation of the error added to each slot (of the complex error, relative to slots
+    /// of size one).
     pub error: f64,
 }

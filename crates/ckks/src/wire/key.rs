@@ -5,13 +5,15 @@ use zeroize::Zeroizing;
 use super::pack::{PackedPoly, limb_bytes, pack, unpack};
 use super::{Body, HEADER_BYTES, Header, Reader, Wire, field, open, seal};
 use crate::keys::{
-    GaloisElement, KeyBody, KeyForm, KeyId, KeyPurpose, KeySet, PublicKey, SecretKey, SwitchingKey, public_half,
+    GaloisElement, KeyBody, KeyForm, KeyId, KeyPurpose, KeySet, PublicKey, SecretKey, SwitchingKey,
+    public_half,
 };
 use crate::params::{KeyShape, SecretDistribution};
 use crate::ring::Seed;
 use crate::{Error, Params, WireError};
 
-/// Purpose, digits, reserved, level, special primes, weight of the secret, argument of the purpose, seed.
+/// Purpose, digits, reserved, level, special primes, weight of the secret, argument of the purpose,
+/// seed.
 const FIXED: u64 = 1 + 1 + 2 + 4 + 4 + 4 + 32 + 32;
 
 /// Bytes of a switching key in a file.
@@ -123,10 +125,18 @@ impl SwitchingKey {
     /// As [`Wire::from_bytes`].
     pub fn from_bytes_in(params: &Params, bytes: &[u8], form: KeyForm) -> Result<Self, Error> {
         let (key, rest) = Self::from_prefix_in(params, bytes, form)?;
-        if rest.is_empty() { Ok(key) } else { Err(crate::WireError::TrailingBytes { extra: rest.len() as u64 }.into()) }
+        if rest.is_empty() {
+            Ok(key)
+        } else {
+            Err(crate::WireError::TrailingBytes { extra: rest.len() as u64 }.into())
+        }
     }
 
-    fn from_prefix_in<'a>(params: &Params, bytes: &'a [u8], form: KeyForm) -> Result<(Self, &'a [u8]), Error> {
+    fn from_prefix_in<'a>(
+        params: &Params,
+        bytes: &'a [u8],
+        form: KeyForm,
+    ) -> Result<(Self, &'a [u8]), Error> {
         let Body { key_id, bytes, rest } =
             open(Self::TYPE, params, bytes, FIXED, |r| Ok(Meta::read(params, r)?.body_bytes(params)))?;
         let mut reader = Reader::new(bytes);
@@ -237,7 +247,11 @@ impl KeySet {
             }
             bytes = rest;
         }
-        if bytes.is_empty() { Ok(set) } else { Err(WireError::TrailingBytes { extra: bytes.len() as u64 }.into()) }
+        if bytes.is_empty() {
+            Ok(set)
+        } else {
+            Err(WireError::TrailingBytes { extra: bytes.len() as u64 }.into())
+        }
     }
 }
 
@@ -250,5 +264,9 @@ fn weight(distribution: SecretDistribution) -> u32 {
 }
 
 fn distribution(weight: u32) -> SecretDistribution {
-    if weight == 0 { SecretDistribution::Ternary } else { SecretDistribution::Sparse { weight: weight as usize } }
+    if weight == 0 {
+        SecretDistribution::Ternary
+    } else {
+        SecretDistribution::Sparse { weight: weight as usize }
+    }
 }

@@ -1,4 +1,5 @@
-//! The wire format: versioned, bound to parameters and key, with every length recomputed before memory is taken.
+//! The wire format: versioned, bound to parameters and key, with every length recomputed before
+//! memory is taken.
 //!
 //! An object is a header of 112 bytes and a body. All numbers are little-endian.
 //!
@@ -12,8 +13,9 @@
 //! | 8 | length of the body |
 //! | 32 | Blake3 hash of type, parameters, key id and body |
 //!
-//! Residues take 50 bits; fresh ciphertexts and keys carry a seed instead of their uniform half. The hash finds damage,
-//! it is no signature: whoever can write the file can also write the hash. Authenticate at the layer that carries it.
+//! Residues take 50 bits; fresh ciphertexts and keys carry a seed instead of their uniform half.
+//! The hash finds damage, it is no signature: whoever can write the file can also write the hash.
+//! Authenticate at the layer that carries it.
 
 mod ciphertext;
 mod key;
@@ -49,7 +51,11 @@ pub trait Wire: Sized {
     /// before the length has been checked.
     fn from_bytes(params: &Params, bytes: &[u8]) -> Result<Self, Error> {
         let (object, rest) = Self::from_prefix(params, bytes)?;
-        if rest.is_empty() { Ok(object) } else { Err(WireError::TrailingBytes { extra: rest.len() as u64 }.into()) }
+        if rest.is_empty() {
+            Ok(object)
+        } else {
+            Err(WireError::TrailingBytes { extra: rest.len() as u64 }.into())
+        }
     }
 
     /// Reads one object from the front of `bytes` and returns what follows it.

@@ -27,13 +27,20 @@ impl PackedPoly {
         Self { bytes, limb_bytes }
     }
 
-    /// Takes a polynomial over `limbs` from a file as it is, once its residues have been checked; `first` numbers the limbs in
-    /// errors.
-    pub(super) fn read(params: &Params, limbs: &Limbs, first: usize, reader: &mut Reader<'_>) -> Result<Self, Error> {
+    /// Takes a polynomial over `limbs` from a file as it is, once its residues have been checked;
+    /// `first` numbers the limbs in errors.
+    pub(super) fn read(
+        params: &Params,
+        limbs: &Limbs,
+        first: usize,
+        reader: &mut Reader<'_>,
+    ) -> Result<Self, Error> {
         let limb_bytes = limb_bytes(params.degree());
         let bytes = reader.take(limb_bytes * limbs.len() as u64)?;
         let mut block = [0.0; 1024];
-        for (position, (index, packed)) in limbs.iter().zip(bytes.chunks_exact(limb_bytes as usize)).enumerate() {
+        for (position, (index, packed)) in
+            limbs.iter().zip(bytes.chunks_exact(limb_bytes as usize)).enumerate()
+        {
             for packed in packed.chunks(block.len() / 4 * 25) {
                 let block = &mut block[..packed.len() / 25 * 4];
                 unpack_block(packed, block);
@@ -66,7 +73,8 @@ pub(super) fn pack(poly: &Poly<Eval>, out: &mut Vec<u8>) {
     }
 }
 
-/// Reads a polynomial over `limbs`, refusing residues that are not below their prime. `first` numbers the limbs in errors.
+/// Reads a polynomial over `limbs`, refusing residues that are not below their prime. `first`
+/// numbers the limbs in errors.
 pub(super) fn unpack(
     params: &Params,
     limbs: &Limbs,

@@ -2,7 +2,9 @@
 #![allow(dead_code)]
 
 use cipherlm_ckks::ring::Seed;
-use cipherlm_ckks::{Ciphertext, Complex64, Evaluator, KeyRequest, KeySet, Params, Plaintext, SecretKey, presets};
+use cipherlm_ckks::{
+    Ciphertext, Complex64, Evaluator, KeyRequest, KeySet, Params, Plaintext, SecretKey, presets,
+};
 
 pub(crate) struct Setup {
     pub(crate) params: Params,
@@ -10,7 +12,8 @@ pub(crate) struct Setup {
     pub(crate) evaluator: Evaluator<KeySet>,
 }
 
-/// `levels` of `bits` bits at degree N, with relinearisation, conjugation and the rotations `steps`.
+/// `levels` of `bits` bits at degree N, with relinearisation, conjugation and the rotations
+/// `steps`.
 pub(crate) fn setup(degree: usize, bits: f64, levels: usize, steps: &[i64]) -> Setup {
     let params = presets::insecure::small(degree, bits, levels).unwrap();
     with_params(params, steps)
@@ -68,7 +71,11 @@ pub(crate) fn values(count: usize, seed: u64) -> Vec<Complex64> {
     (0..count).map(|_| Complex64::new(next(), next())).collect()
 }
 
-pub(crate) fn zip(a: &[Complex64], b: &[Complex64], f: impl Fn(Complex64, Complex64) -> Complex64) -> Vec<Complex64> {
+pub(crate) fn zip(
+    a: &[Complex64],
+    b: &[Complex64],
+    f: impl Fn(Complex64, Complex64) -> Complex64,
+) -> Vec<Complex64> {
     a.iter().zip(b).map(|(&a, &b)| f(a, b)).collect()
 }
 

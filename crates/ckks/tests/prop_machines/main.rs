@@ -1,4 +1,5 @@
-//! The three machines agree: on levels, scales, operations, keys and refusals exactly, on values to a stated precision.
+//! The three machines agree: on levels, scales, operations, keys and refusals exactly, on values to
+//! a stated precision.
 
 mod noise;
 mod support;
@@ -35,14 +36,16 @@ proptest! {
         prop_assert_eq!(keys(&setup.machine), keys(&clear));
         for (vector, expected) in vectors.iter().zip(&expected) {
             let error = distance(&setup.decrypt(vector), expected.slots().unwrap());
-            // 45-bit scale, 2^11 coefficients: 26 bits leave room for the error growth of depth-6 circuits on values below 4.
+            // 45-bit scale, 2^11 coefficients: 26 bits leave room for the error growth of depth-6
+            // circuits on values below 4.
             prop_assert!(error < (-26f64).exp2(), "error 2^{:.1}", error.log2());
         }
     }
 
     #[test]
     fn refusals_are_alike(ops in prop::collection::vec(any_op(), 1..40)) {
-        // Without keys and without filtering: everything that can be refused before a key is needed is, the same way.
+        // Without keys and without filtering: everything that can be refused before a key is needed
+        // is, the same way.
         let params = params();
         let clear = Clear::dry(Chain::of(&params).unwrap());
         let (_, clear_trace) = run(&clear, clear_inputs(&clear), &ops);
@@ -59,7 +62,10 @@ fn a_missing_key_is_named() {
     let setup = Setup::new(&params, &KeyRequest::new());
     let x = setup.encrypt(&[Complex64::ONE], 3);
     let error = setup.machine.rotate(&x, 5).unwrap_err();
-    assert!(matches!(error, SlotError::Ciphertext(cipherlm_ckks::Error::MissingKey { level: 3, .. })), "{error}");
+    assert!(
+        matches!(error, SlotError::Ciphertext(cipherlm_ckks::Error::MissingKey { level: 3, .. })),
+        "{error}"
+    );
 }
 
 /// A constant below a unit of the scale is refused as a factor of its own, by every machine alike;
@@ -74,15 +80,20 @@ fn what_would_round_to_nothing_is_refused_alike_and_rounded_in_sums() {
     }
     let params = params();
     let setup = Setup::new(&params, &KeyRequest::new());
-    let (clear, noise) = (Clear::new(Chain::of(&params).unwrap()), Noise::new(NoiseModel::new(&params), 1).unwrap());
+    let (clear, noise) =
+        (Clear::new(Chain::of(&params).unwrap()), Noise::new(NoiseModel::new(&params), 1).unwrap());
     let (one, ones) = (Plain::from(1.0), vec![Complex64::ONE; params.slots()]);
     let (x, y, z) = (clear.input(1.0, 3).unwrap(), noise.input(1.0, 3).unwrap(), setup.encrypt(&ones, 3));
-    for plain in [Plain::from(1e-16), Plain::from(Complex64::new(0.0, -1e-15)), Plain::real(vec![1e-15, 0.0])] {
+    for plain in [Plain::from(1e-16), Plain::from(Complex64::new(0.0, -1e-15)), Plain::real(vec![1e-15, 0.0])]
+    {
         let refused = product(&clear, &x, &plain);
         assert!(matches!(refused, Some(SlotError::ValueTooSmall { .. })), "{refused:?}");
         assert_eq!(product(&noise, &y, &plain), refused);
         assert_eq!(product(&setup.machine, &z, &plain), refused);
-        let sum = |scale| Combination { terms: vec![(&z, plain.clone()), (&z, one.clone())], ..Combination::at(scale) };
+        let sum = |scale| Combination {
+            terms: vec![(&z, plain.clone()), (&z, one.clone())],
+            ..Combination::at(scale)
+        };
         let scale = setup.machine.scale(&z) * params.rescale_factor(3);
         let found = setup.decrypt(&setup.machine.combine(&sum(scale)).unwrap());
         assert!(distance(&found, &ones) < (-26f64).exp2());
@@ -105,7 +116,8 @@ fn a_foreign_ciphertext_is_refused() {
 fn a_polynomial_of_a_ciphertext_has_its_bits() {
     let params = params();
     let interval = Interval::new(-2.0, 3.0).unwrap();
-    let coefficients: Vec<f64> = (0..=23).map(|k| 0.8f64.powi(k) * if k % 3 == 0 { -0.5 } else { 0.4 }).collect();
+    let coefficients: Vec<f64> =
+        (0..=23).map(|k| 0.8f64.powi(k) * if k % 3 == 0 { -0.5 } else { 0.4 }).collect();
     let polynomial = Polynomial::chebyshev(interval, coefficients.clone()).unwrap();
     let other = Polynomial::chebyshev(interval, coefficients.into_iter().rev().collect()).unwrap();
     let plan = EvalPlan::several(&[polynomial.clone(), other.clone()]).unwrap();
@@ -141,8 +153,11 @@ fn per_slot_polynomials_of_a_ciphertext_have_their_bits() {
     let x: Vec<f64> = Interval::UNIT.linspace(params.slots()).collect();
     let slots: Vec<Complex64> = x.iter().map(|&x| Complex64::new(x, 0.0)).collect();
     let y = lanes.evaluate(&setup.machine, &setup.encrypt(&slots, LEVELS)).unwrap();
-    let expected: Vec<_> =
-        x.iter().enumerate().map(|(i, &x)| Complex64::new(polynomials[pattern[i % 16]].eval(x), 0.0)).collect();
+    let expected: Vec<_> = x
+        .iter()
+        .enumerate()
+        .map(|(i, &x)| Complex64::new(polynomials[pattern[i % 16]].eval(x), 0.0))
+        .collect();
     let error = distance(&setup.decrypt(&y), &expected);
     assert!(error < (-28f64).exp2(), "error 2^{:.1}", error.log2());
 }
@@ -168,12 +183,14 @@ fn dense_and_packed_matrix_products_have_their_bits() {
     let input: Vec<Complex64> = (0..size).map(|i| Complex64::new(value(9, i), value(10, i))).collect();
     let repeated: Vec<Complex64> = (0..slots).map(|i| input[i % size]).collect();
     let result = setup.machine.linear_transform(&setup.encrypt(&repeated, 2), &dense).unwrap();
-    let product: Vec<Complex64> = rows.iter().map(|row| row.iter().zip(&input).map(|(a, b)| a * b).sum()).collect();
+    let product: Vec<Complex64> =
+        rows.iter().map(|row| row.iter().zip(&input).map(|(a, b)| a * b).sum()).collect();
     let expected: Vec<Complex64> = (0..slots).map(|i| product[i % size]).collect();
     let error = distance(&setup.decrypt(&result), &expected);
     assert!(error < (-31f64).exp2(), "error 2^{:.1}", error.log2());
 
-    let tokens: Vec<Vec<f64>> = (0..layout.tokens()).map(|t| (0..64).map(|i| value(t, i)).collect()).collect();
+    let tokens: Vec<Vec<f64>> =
+        (0..layout.tokens()).map(|t| (0..64).map(|i| value(t, i)).collect()).collect();
     let inputs: Vec<_> = layout
         .pack(&tokens)
         .unwrap()
@@ -193,8 +210,8 @@ fn dense_and_packed_matrix_products_have_their_bits() {
     }
 }
 
-/// Scores of one query vector against several key vectors, block by block, and the values weighted by them: both matrix products of two
-/// encrypted matrices in the token-major layout.
+/// Scores of one query vector against several key vectors, block by block, and the values weighted
+/// by them: both matrix products of two encrypted matrices in the token-major layout.
 fn attend<M: Machine>(
     m: &M,
     sums: &BlockSums,

@@ -26,9 +26,15 @@ fn assert_predicted(what: &str, setup: &Setup, vector: &EncryptedVector, noise: 
     assert_bounded(what, setup, vector, noise, 2.0);
 }
 
-/// Asserts that the prediction is not below the measurement, and above it by at most `limit` bits; returns by how many it is, for all
-/// slots together and for the worst.
-fn assert_bounded(what: &str, setup: &Setup, vector: &EncryptedVector, noise: &NoiseVector, limit: f64) -> [f64; 2] {
+/// Asserts that the prediction is not below the measurement, and above it by at most `limit` bits;
+/// returns by how many it is, for all slots together and for the worst.
+fn assert_bounded(
+    what: &str,
+    setup: &Setup,
+    vector: &EncryptedVector,
+    noise: &NoiseVector,
+    limit: f64,
+) -> [f64; 2] {
     let (rms, worst) = measured(setup, vector, noise.exact());
     let predicted = noise.prediction();
     let bits = |x: f64| x.max(FLOOR).log2();
@@ -44,8 +50,8 @@ fn assert_bounded(what: &str, setup: &Setup, vector: &EncryptedVector, noise: &N
     })
 }
 
-/// Secrets under which a circuit runs. No run may show more than is predicted; the one that shows most must come within two bits. (The
-/// worst slot of a single run is sometimes a lucky one.)
+/// Secrets under which a circuit runs. No run may show more than is predicted; the one that shows
+/// most must come within two bits. (The worst slot of a single run is sometimes a lucky one.)
 const RUNS: usize = 4;
 
 struct Bench {
@@ -65,7 +71,10 @@ impl Bench {
 
     fn enter(&self, inputs: Vec<(Vec<Complex64>, usize)>) -> (Vec<EncryptedVector>, Vec<NoiseVector>) {
         let encrypted = inputs.iter().map(|(values, level)| self.setup.encrypt(values, *level)).collect();
-        (encrypted, inputs.into_iter().map(|(values, level)| self.noise.input(values, level).unwrap()).collect())
+        (
+            encrypted,
+            inputs.into_iter().map(|(values, level)| self.noise.input(values, level).unwrap()).collect(),
+        )
     }
 }
 
@@ -161,7 +170,8 @@ fn fresh_encryptions_are_predicted() {
 fn a_polynomial_is_predicted() {
     let params = params();
     for degree in [3, 7, 15, 31] {
-        let coefficients = (0..=degree).map(|k| 0.7f64.powi(k) * if k % 3 == 0 { -0.6 } else { 0.5 }).collect();
+        let coefficients =
+            (0..=degree).map(|k| 0.7f64.powi(k) * if k % 3 == 0 { -0.6 } else { 0.5 }).collect();
         let plan = EvalPlan::new(&Polynomial::chebyshev(Interval::UNIT, coefficients).unwrap()).unwrap();
         let dry = Clear::dry(Chain::of(&params).unwrap());
         evaluate(&dry, &plan, &dry.input(0.0, LEVELS).unwrap()).unwrap();
@@ -175,7 +185,8 @@ fn a_polynomial_is_predicted() {
 
 #[test]
 fn a_refresh_adds_the_error_of_its_profile() {
-    let profile = RefreshProfile { kind: RefreshKind::Full, input_level: 0, output_level: 5, range: 2.0, error: 1e-6 };
+    let profile =
+        RefreshProfile { kind: RefreshKind::Full, input_level: 0, output_level: 5, range: 2.0, error: 1e-6 };
     let noise = Noise::new(NoiseModel::new(&params()), 3).unwrap().with_refresh(profile);
     let x = noise.input(vec![0.5, -0.5], 1).unwrap();
     let y = noise.refresh(&x, RefreshKind::Full, None).unwrap();
@@ -213,7 +224,8 @@ proptest! {
         prop_assert_eq!(trace, dry_trace);
         prop_assert_eq!(counts(&bench.noise), counts(&dry));
         for (vector, predicted) in vectors.iter().zip(&predicted) {
-            // Operands of a random circuit share errors, which may cancel (x - x): no prediction from variances can follow.
+            // Operands of a random circuit share errors, which may cancel (x - x): no prediction
+            // from variances can follow.
             assert_bounded("circuit", &bench.setup, vector, predicted, f64::INFINITY);
         }
     }

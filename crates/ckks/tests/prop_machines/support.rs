@@ -1,7 +1,9 @@
 //! Random circuits and the three machines to run them on.
 
 use cipherlm_ckks::linear::LinearTransform;
-use cipherlm_ckks::slots::{Chain, Clear, Encrypted, EncryptedVector, KeyUse, Machine, OpKind, Plain, SlotResult};
+use cipherlm_ckks::slots::{
+    Chain, Clear, Encrypted, EncryptedVector, KeyUse, Machine, OpKind, Plain, SlotResult,
+};
 use cipherlm_ckks::{Complex64, KeyRequest, Params, Plaintext, SecretKey, presets};
 use proptest::prelude::*;
 use std::collections::BTreeMap;
@@ -84,7 +86,9 @@ fn plain(seed: u8) -> Plain {
     let seed = seed as usize;
     let period = 1usize << (seed % 11);
     match seed % 3 {
-        0 => (0..period).map(|i| Complex64::new(value(seed, i), value(seed + 1, i))).collect::<Vec<_>>().into(),
+        0 => {
+            (0..period).map(|i| Complex64::new(value(seed, i), value(seed + 1, i))).collect::<Vec<_>>().into()
+        }
         _ => (0..period).map(|i| value(seed, i)).collect::<Vec<_>>().into(),
     }
 }
@@ -132,7 +136,8 @@ pub(crate) fn step<M: Machine>(m: &M, pool: &[M::Vector], op: &Op) -> SlotResult
     }
 }
 
-/// Runs a circuit; steps that fail add nothing. Returns all vectors, and for each step what happened.
+/// Runs a circuit; steps that fail add nothing. Returns all vectors, and for each step what
+/// happened.
 pub(crate) fn run<M: Machine>(m: &M, inputs: Vec<M::Vector>, ops: &[Op]) -> (Vec<M::Vector>, Vec<String>) {
     let mut pool = inputs;
     let mut trace = Vec::new();
@@ -156,7 +161,8 @@ pub(crate) fn tame(params: &Params, ops: &[Op]) -> Vec<Op> {
     let mut kept = Vec::new();
     for op in ops {
         let Ok(made) = step(&m, &pool, op) else { continue };
-        let small = |v: &cipherlm_ckks::slots::ClearVector| v.slots().unwrap().iter().all(|slot| slot.norm() < 4.0);
+        let small =
+            |v: &cipherlm_ckks::slots::ClearVector| v.slots().unwrap().iter().all(|slot| slot.norm() < 4.0);
         if made.iter().all(small) {
             pool.extend(made);
             kept.push(op.clone());
@@ -172,9 +178,13 @@ impl Op {
             Self::Add(a, b) | Self::Sub(a, b) | Self::Mul(a, b) | Self::MulLazy(a, b) => vec![a, b],
             Self::MulSum(list) => list.iter_mut().collect(),
             Self::Block(list, _) => list.iter_mut().collect(),
-            Self::Neg(a) | Self::Square(a) | Self::Settle(a) | Self::RotateSum(a) | Self::Conjugate(a) => vec![a],
+            Self::Neg(a) | Self::Square(a) | Self::Settle(a) | Self::RotateSum(a) | Self::Conjugate(a) => {
+                vec![a]
+            }
             Self::MulI(a) | Self::TwiceReal(a) | Self::AddPlain(a, _) | Self::MulPlain(a, _) => vec![a],
-            Self::MulPlainLazy(a, _) | Self::MulConst(a, _) | Self::ToLevel(a, _) | Self::Rotate(a, _) => vec![a],
+            Self::MulPlainLazy(a, _) | Self::MulConst(a, _) | Self::ToLevel(a, _) | Self::Rotate(a, _) => {
+                vec![a]
+            }
             Self::RotateMany(a, _) | Self::RotateAdd(a, _) | Self::Linear(a, _) => vec![a],
         }
     }
@@ -183,16 +193,21 @@ impl Op {
     fn mixes(&self) -> bool {
         matches!(
             self,
-            Self::RotateSum(_) | Self::RotateAdd(..) | Self::Linear(..) | Self::Block(..) | Self::TwiceReal(_)
+            Self::RotateSum(_)
+                | Self::RotateAdd(..)
+                | Self::Linear(..)
+                | Self::Block(..)
+                | Self::TwiceReal(_)
         )
     }
 }
 
-/// As [`tame`], with operands renamed so that no error meets itself: every vector is used once, and slots are mixed at most once on the
-/// way from the inputs.
+/// As [`tame`], with operands renamed so that no error meets itself: every vector is used once, and
+/// slots are mixed at most once on the way from the inputs.
 pub(crate) fn apart(params: &Params, inputs: &[(Vec<Complex64>, usize)], ops: &[Op]) -> Vec<Op> {
     let m = Clear::new(Chain::of(params).unwrap());
-    let mut pool: Vec<_> = inputs.iter().map(|(values, level)| m.input(values.clone(), *level).unwrap()).collect();
+    let mut pool: Vec<_> =
+        inputs.iter().map(|(values, level)| m.input(values.clone(), *level).unwrap()).collect();
     let mut mixed = vec![false; pool.len()];
     let mut unused: Vec<usize> = (0..pool.len()).collect();
     let mut kept = Vec::new();
@@ -231,12 +246,13 @@ pub(crate) fn apart(params: &Params, inputs: &[(Vec<Complex64>, usize)], ops: &[
 
 /// Values and level of each input of a circuit.
 pub(crate) fn input_values(slots: usize) -> [(Vec<Complex64>, usize); 3] {
-    let vector = |seed: usize| (0..slots).map(|i| Complex64::new(value(seed, i), value(seed + 5, i))).collect();
+    let vector =
+        |seed: usize| (0..slots).map(|i| Complex64::new(value(seed, i), value(seed + 5, i))).collect();
     [(vector(1), LEVELS), (vector(2), LEVELS - 1), (vector(3), LEVELS - 3)]
 }
 
-/// Inputs for a circuit that uses each once. They have one size, so that products do not leave the errors to a few slots, of which the
-/// worst would be anybody's guess.
+/// Inputs for a circuit that uses each once. They have one size, so that products do not leave the
+/// errors to a few slots, of which the worst would be anybody's guess.
 pub(crate) fn many_inputs(slots: usize) -> Vec<(Vec<Complex64>, usize)> {
     let vector = |seed: usize| (0..slots).map(|i| Complex64::cis(PI * value(seed, i))).collect();
     (0..8).map(|k| (vector(k + 1), LEVELS - k % 3)).collect()

@@ -9,12 +9,12 @@ mod support;
 use cipherlm_ckks::ring::{Poly, Seed, sample};
 use cipherlm_ckks::wire::HEADER_BYTES;
 use cipherlm_ckks::{
-    GaloisElement, KeyPurpose, KeyShape, Params, Plaintext, PublicKey, Scale, SecretKey, SharingContract, SwitchingKey,
-    Wire,
+    GaloisElement, KeyPurpose, KeyShape, Params, Plaintext, PublicKey, Scale, SecretKey, SharingContract,
+    SwitchingKey, Wire,
 };
 use support::{
-    Census, assert_gaussian, assert_unrelated, chi_square, coefficients, digits, errors_of, halves, integers, lifted,
-    phase, set,
+    Census, assert_gaussian, assert_unrelated, chi_square, coefficients, digits, errors_of, halves, integers,
+    lifted, phase, set,
 };
 
 fn root(byte: u8) -> Seed {
@@ -48,7 +48,8 @@ fn no_two_keys_share_a_mask_or_an_error() {
     for (number, params) in sets.iter().enumerate() {
         for byte in [1, 2] {
             let dense = SecretKey::from_seed(params, root(byte)).unwrap();
-            let sparse = [64, 96].map(|weight| SecretKey::sparse_from_seed(params, weight, root(byte)).unwrap());
+            let sparse =
+                [64, 96].map(|weight| SecretKey::sparse_from_seed(params, weight, root(byte)).unwrap());
             let all = [&dense, &sparse[0], &sparse[1]];
             for (kind, secret) in all.into_iter().enumerate() {
                 let others = [1, 2].map(|step| all[(kind + step) % 3]);
@@ -130,7 +131,8 @@ fn secrets_have_their_distribution_and_their_own_identity() {
 /// secret.
 #[test]
 fn a_root_under_two_sets_of_special_primes_does_not_reveal_the_secret() {
-    let set = |bits| Params::builder().degree(1 << 13).base(43.0).levels(40.0, 3).special(bits, 1).build().unwrap();
+    let set =
+        |bits| Params::builder().degree(1 << 13).base(43.0).levels(40.0, 3).special(bits, 1).build().unwrap();
     let sets = [set(44), set(45)];
     let shared = 2;
     let [left, right] = [0, 1].map(|i| {
@@ -144,7 +146,11 @@ fn a_root_under_two_sets_of_special_primes_does_not_reveal_the_secret() {
         (digits(&key)[digit][0].limb(shared).unwrap().to_vec(), special, coefficients(&secret))
     });
     let modulus = *sets[0].ring().modulus(shared).unwrap();
-    assert_eq!(sets[0].prime(shared).unwrap(), sets[1].prime(shared).unwrap(), "the attack needs a common prime");
+    assert_eq!(
+        sets[0].prime(shared).unwrap(),
+        sets[1].prime(shared).unwrap(),
+        "the attack needs a common prime"
+    );
     let reduce = |x: u64| x % modulus.value();
     let inverse = modulus.inv(modulus.sub(reduce(left.1), reduce(right.1))).unwrap();
     let only = cipherlm_ckks::ring::Limbs::range(shared..shared + 1);
@@ -170,7 +176,10 @@ fn a_sparse_secret_encrypts_only_where_it_is_secure() {
         if params.log_q(level) <= 227.0 {
             assert!(result.is_ok(), "level {level}");
         } else {
-            assert!(matches!(result, Err(cipherlm_ckks::Error::Insecure { limit: 227, .. })), "level {level}");
+            assert!(
+                matches!(result, Err(cipherlm_ckks::Error::Insecure { limit: 227, .. })),
+                "level {level}"
+            );
         }
     }
     assert!(params.log_q(3) <= 227.0 && params.log_q(4) > 227.0);
@@ -203,7 +212,10 @@ fn encryptions_of_one_message_are_unrelated() {
         assert!((0.75..1.25).contains(&(measured / variance)), "{measured} for {variance}");
         for right in &errors[..i] {
             let product: f64 = left.iter().zip(right).map(|(a, b)| (a * b) as f64).sum();
-            assert!(product.abs() < 8.0 * variance * (left.len() as f64).sqrt(), "related public encryptions");
+            assert!(
+                product.abs() < 8.0 * variance * (left.len() as f64).sqrt(),
+                "related public encryptions"
+            );
         }
     }
 }
@@ -217,16 +229,21 @@ fn a_seed_of_the_callers_serves_any_number_of_encryptions() {
         for byte in [1, 2] {
             let secret = SecretKey::from_seed(params, root(byte)).unwrap();
             let s = coefficients(&secret);
-            let messages = [(&[0.0][..], 1, 40), (&[0.0], 2, 40), (&[0.5], 1, 40), (&[-0.5], 1, 40), (&[0.0], 1, 39)];
+            let messages =
+                [(&[0.0][..], 1, 40), (&[0.0], 2, 40), (&[0.5], 1, 40), (&[-0.5], 1, 40), (&[0.0], 1, 39)];
             for (values, slots, scale) in messages {
-                let plaintext = Plaintext::encode_real(params, values, slots, Scale::from_log2(scale)).unwrap();
+                let plaintext =
+                    Plaintext::encode_real(params, values, slots, Scale::from_log2(scale)).unwrap();
                 for level in [3, 2] {
                     let ciphertext = secret.encrypt_with_seed(&plaintext, level, &seed).unwrap();
                     let name = format!("{values:?} in {slots} at 2^{scale}, level {level}, root {byte}");
                     census.mask(&name, &ciphertext.parts()[1]);
                     census.error(&name, phase(&ciphertext, &plaintext, &s));
                     let again = secret.encrypt_with_seed(&plaintext, level, &seed).unwrap();
-                    assert!(again.parts() == ciphertext.parts(), "{name}: the same call must give the same ciphertext");
+                    assert!(
+                        again.parts() == ciphertext.parts(),
+                        "{name}: the same call must give the same ciphertext"
+                    );
                     let public = secret.public_key().unwrap();
                     let public = |seed: &Seed| public.encrypt_with_seed(&plaintext, level, seed).unwrap();
                     census.mask(&format!("{name}, public"), &public(&seed).parts()[1]);
@@ -263,7 +280,10 @@ fn public_encryption_draws_an_ephemeral_secret_and_two_errors() {
         let ciphertext = forged.encrypt(&zero, 3).unwrap();
         let first = integers(ciphertext.parts()[0].clone());
         let u: Vec<i64> = first.iter().map(|x| (x + CONSTANT / 2).div_euclid(CONSTANT)).collect();
-        census.error(&format!("first error {number}"), first.iter().zip(&u).map(|(x, u)| x - CONSTANT * u).collect());
+        census.error(
+            &format!("first error {number}"),
+            first.iter().zip(&u).map(|(x, u)| x - CONSTANT * u).collect(),
+        );
         let mut second = ciphertext.parts()[1].clone();
         second.sub_assign(&Poly::mul(&a, &lifted(&params, limbs, &u)).unwrap()).unwrap();
         census.error(&format!("second error {number}"), integers(second));
@@ -300,7 +320,8 @@ fn normal(x: f64) -> f64 {
     let width = (x - start) / f64::from(steps);
     let sum: f64 = (0..=steps)
         .map(|i| {
-            density(start + width * f64::from(i)) * if i == 0 || i == steps { 1.0 } else { f64::from(2 + 2 * (i % 2)) }
+            density(start + width * f64::from(i))
+                * if i == 0 || i == steps { 1.0 } else { f64::from(2 + 2 * (i % 2)) }
         })
         .sum();
     sum * width / 3.0
@@ -336,7 +357,10 @@ fn flooding_is_gaussian_of_the_stated_size_and_new_every_time() {
         for right in &releases[..i] {
             let sum = |a: &[i64], b: &[i64]| a.iter().zip(b).map(|(a, b)| (a * b) as f64).sum::<f64>();
             let correlation = sum(left, right) / (sum(left, left) * sum(right, right)).sqrt();
-            assert!(correlation.abs() < 8.0 / (left.len() as f64).sqrt(), "releases with common noise: {correlation}");
+            assert!(
+                correlation.abs() < 8.0 / (left.len() as f64).sqrt(),
+                "releases with common noise: {correlation}"
+            );
         }
     }
 }

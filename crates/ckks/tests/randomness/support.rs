@@ -4,7 +4,8 @@
 use cipherlm_ckks::ring::{Coeff, Eval, Limbs, Poly, Seed, sample};
 use cipherlm_ckks::wire::HEADER_BYTES;
 use cipherlm_ckks::{
-    Ciphertext, Evaluator, KeyPurpose, NoKeys, Params, Plaintext, PublicKey, Scale, SecretKey, SwitchingKey, Wire,
+    Ciphertext, Evaluator, KeyPurpose, NoKeys, Params, Plaintext, PublicKey, Scale, SecretKey, SwitchingKey,
+    Wire,
 };
 use std::collections::BTreeMap;
 
@@ -14,7 +15,8 @@ const KEY_DIGITS: usize = KEY_SEED + 32;
 
 /// A set at degree 2^10 with levels of 40 bits: no security, the same arithmetic.
 pub(crate) fn set(levels: usize, special_bits: u32, special: usize) -> Params {
-    let builder = Params::builder().degree(1 << 10).base(43.0).levels(40.0, levels).special(special_bits, special);
+    let builder =
+        Params::builder().degree(1 << 10).base(43.0).levels(40.0, levels).special(special_bits, special);
     Params::insecure_for_tests(builder).unwrap()
 }
 
@@ -25,8 +27,9 @@ pub(crate) fn coefficients(secret: &SecretKey) -> Vec<i64> {
     let mut one = zero.clone();
     one.iter_mut().for_each(|(_, limb)| limb.fill(1.0));
     let parts = |second: &Poly<Eval>| vec![zero.clone(), second.clone()];
-    let open =
-        |second| Ciphertext::from_parts(params, secret.id(), parts(second), 0, Scale::ONE, params.slots()).unwrap();
+    let open = |second| {
+        Ciphertext::from_parts(params, secret.id(), parts(second), 0, Scale::ONE, params.slots()).unwrap()
+    };
     let decrypted = secret.decrypt(&open(&one)).unwrap().decode();
     // Back to coefficients by encoding and adding to zero.
     let plaintext = Plaintext::encode(params, decrypted.as_slice(), params.slots(), Scale::ONE).unwrap();
@@ -90,7 +93,8 @@ fn key_errors(key: &SwitchingKey, target: &Poly<Eval>, source: &Poly<Eval>) -> V
         b.mul_add_assign(&a, target).unwrap();
         let factor = |limb: usize| {
             let q = u128::from(params.prime(limb).unwrap());
-            let product = special.iter().fold(1, |product, j| product * u128::from(params.prime(j).unwrap()) % q);
+            let product =
+                special.iter().fold(1, |product, j| product * u128::from(params.prime(j).unwrap()) % q);
             if digit.contains(&limb) { product as u64 } else { 0 }
         };
         let mut message = source.clone();
@@ -196,5 +200,8 @@ pub(crate) fn assert_unrelated(name: &str, left: &[i64], other: &str, right: &[i
     let count = left.len().min(right.len()) as f64;
     let product: i64 = left.iter().zip(right).map(|(a, b)| a * b).sum();
     let correlation = product as f64 / (count * SIGMA * SIGMA) * count.sqrt();
-    assert!(correlation.abs() < 8.0, "{name} and {other} are correlated: {correlation:.1} standard deviations");
+    assert!(
+        correlation.abs() < 8.0,
+        "{name} and {other} are correlated: {correlation:.1} standard deviations"
+    );
 }

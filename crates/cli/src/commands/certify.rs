@@ -89,20 +89,23 @@ pub(crate) fn run(options: &Options, as_json: bool) -> anyhow::Result<bool> {
     let loaded = load(options.model.get())?;
     let length = loaded.model.shape().context;
     let held_out_windows = options.held_out_windows.unwrap_or(options.windows.min(800));
-    let calibration = loaded.spread_windows(&options.calibration, length, options.windows).context("--calibration")?;
-    let held_out = loaded.spread_windows(&options.held_out, length, held_out_windows).context("--held-out")?;
+    let calibration =
+        loaded.spread_windows(&options.calibration, length, options.windows).context("--calibration")?;
+    let held_out =
+        loaded.spread_windows(&options.held_out, length, held_out_windows).context("--held-out")?;
     let shared = shared(&calibration, &held_out);
     if shared == held_out_windows {
         bail!("--held-out: {} stands in the calibration text: use another text", shown(&options.held_out));
     }
     if shared > 0 {
-        warn(&format!("{shared} of {held_out_windows} held-out windows stand in the calibration text as well"));
+        warn(&format!(
+            "{shared} of {held_out_windows} held-out windows stand in the calibration text as well"
+        ));
     }
     let model = certified(options, &loaded, &calibration, &held_out)?;
     let violations: u64 = model.spec().sites.iter().map(|site| site.violations).sum();
     if as_json {
-        let read =
-            |text: &Windows| json!({"windows": text.windows.len(), "window": length, "tokens_in_text": text.tokens});
+        let read = |text: &Windows| json!({"windows": text.windows.len(), "window": length, "tokens_in_text": text.tokens});
         out_json(&json!({
             "model": model.spec().name,
             "calibration": read(&calibration),
@@ -153,7 +156,12 @@ fn shared(calibration: &Windows, held_out: &Windows) -> usize {
     held_out.windows.iter().filter(|window| known.contains(window.as_slice())).count()
 }
 
-fn certified(options: &Options, loaded: &Loaded, calibration: &Windows, held_out: &Windows) -> anyhow::Result<Model> {
+fn certified(
+    options: &Options,
+    loaded: &Loaded,
+    calibration: &Windows,
+    held_out: &Windows,
+) -> anyhow::Result<Model> {
     let (m, f) = (&options.margins, &options.fit);
     let margins = Margins {
         denominator: m.margin_denominator,
@@ -180,7 +188,9 @@ fn print(model: &Model, length: usize, texts: [(&str, &Windows); 2]) {
     for (name, text) in texts {
         let (windows, tokens) = (text.windows.len(), text.tokens);
         let share = 100.0 * (windows * length) as f64 / tokens as f64;
-        say!("{name:<12} {windows} windows of {length} tokens, spread over {tokens} tokens ({share:.1} % of the text)");
+        say!(
+            "{name:<12} {windows} windows of {length} tokens, spread over {tokens} tokens ({share:.1} % of the text)"
+        );
         if windows < FEW {
             say!("{:<12} few: rare values are not seen; use at least {FEW} windows", "");
         }

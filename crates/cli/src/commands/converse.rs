@@ -12,7 +12,8 @@ use anyhow::{Context, bail};
 use cipherlm_ckks::bootstrap::{BootstrapKeys, Profile};
 use cipherlm_ckks::slots::{Encrypted, Machine};
 use cipherlm_infer::{
-    Circuits, Client, Geometry, Options as PlanOptions, Plan, Profiler, Progress, Purpose, Report, Server, Session,
+    Circuits, Client, Geometry, Options as PlanOptions, Plan, Profiler, Progress, Purpose, Report, Server,
+    Session,
 };
 use cipherlm_model::{Mode, Model, Positions, Runner};
 use serde_json::json;
@@ -90,7 +91,11 @@ impl Plans {
         let (_, resident) = self.circuits.key_bytes(plan)?;
         let need = resident + (3 << 30);
         if let Some(have) = available_memory().filter(|have| *have < need) {
-            bail!("{:.1} GiB of memory are needed and {:.1} GiB are free: close other programs", gib(need), gib(have));
+            bail!(
+                "{:.1} GiB of memory are needed and {:.1} GiB are free: close other programs",
+                gib(need),
+                gib(have)
+            );
         }
         let keys = self.circuits.keys(client.secret(), plan)?;
         let machine = Encrypted::new(self.circuits.params(), client.key_id(), Arc::clone(&keys))?;
@@ -194,8 +199,10 @@ impl Talk<'_> {
         }
         let server = self.server.as_ref().context("no server was started")?;
         let choices = self.loaded.choices();
-        let (polynomial, exact) =
-            (last_row(&mut self.reference, &self.fresh, choices)?, last_row(&mut self.exact, &self.fresh, choices)?);
+        let (polynomial, exact) = (
+            last_row(&mut self.reference, &self.fresh, choices)?,
+            last_row(&mut self.exact, &self.fresh, choices)?,
+        );
         let (report, mut logits) =
             step(server, &self.client, plan, (&self.before, &self.fresh), &mut self.session, console)?;
         logits.truncate(choices);
@@ -222,13 +229,22 @@ impl Talk<'_> {
             None => self.plans.serve(&self.client, &self.plans.token)?,
         };
         let (client, session) = (&self.client, &mut self.session);
-        alone(&server, client, self.plans, session, &mut self.reference, (&self.before, &self.fresh, count), console)
+        alone(
+            &server,
+            client,
+            self.plans,
+            session,
+            &mut self.reference,
+            (&self.before, &self.fresh, count),
+            console,
+        )
     }
 }
 
 /// Logits after the tokens so far, of those that the tokenizer knows.
 fn last_row(runner: &mut Runner<'_>, tokens: &[u32], choices: usize) -> anyhow::Result<Vec<f64>> {
-    let mut row = runner.append(tokens, Positions::Last)?.pop().context("the model in the clear returned no logits")?;
+    let mut row =
+        runner.append(tokens, Positions::Last)?.pop().context("the model in the clear returned no logits")?;
     row.truncate(choices);
     Ok(row)
 }
@@ -319,7 +335,8 @@ fn alone(
     let mut out = vec![];
     for (index, choice) in sealed.iter().enumerate() {
         let (token, weight) = client.decrypt_choice(plan, choice)?;
-        let row = reference.append(&tokens, Positions::Last)?.pop().context("the reference returned no logits")?;
+        let row =
+            reference.append(&tokens, Positions::Last)?.pop().context("the reference returned no logits")?;
         let mut sorted = row.clone();
         sorted.sort_by(|a, b| b.total_cmp(a));
         let seconds = starts.get(index + 1).zip(starts.get(index)).map_or(f64::NAN, |(b, a)| b - a);

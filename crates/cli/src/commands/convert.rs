@@ -1,5 +1,5 @@
-//! `cipherlm convert`: a pretrained softmax model to PowerSoftmax and polynomials, and the difference
-//! that is shipped.
+//! `cipherlm convert`: a pretrained softmax model to PowerSoftmax and polynomials, and the
+//! difference that is shipped.
 
 use super::train::Options;
 

@@ -68,7 +68,8 @@ pub(crate) fn run(options: &Options, as_json: bool) -> anyhow::Result<bool> {
     let token = argmax(&own) as u32;
     if as_json {
         let row = |t: &u32| json!({"token": t, "text": loaded.answer(&[*t]), "logit": rounded[*t as usize]});
-        let check = check.map(|c| json!({"same_token": c.same_token, "max_abs_error": c.max_abs_error, "mse": c.mse}));
+        let check = check
+            .map(|c| json!({"same_token": c.same_token, "max_abs_error": c.max_abs_error, "mse": c.mse}));
         let top: Vec<_> = order.iter().map(row).collect();
         let text = loaded.answer(&[token]);
         out_json(&json!({

@@ -63,7 +63,10 @@ pub(crate) fn run(options: &Options, as_json: bool) -> anyhow::Result<bool> {
         }));
     } else {
         let (windows, file) = (text.windows.len(), shown(&options.text));
-        say!("{name} on the first {windows} windows of {file}: {} predicted tokens, clear text", totals.count);
+        say!(
+            "{name} on the first {windows} windows of {file}: {} predicted tokens, clear text",
+            totals.count
+        );
         say!("perplexity, exact functions      {:>10.4}", perplexity[0]);
         say!("perplexity, polynomials          {:>10.4}  ratio {ratio:.5}", perplexity[1]);
         say!("same most likely token           {:>9.3} %", 100.0 * agree);

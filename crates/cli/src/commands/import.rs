@@ -65,7 +65,8 @@ fn tokenizer(path: &Path) -> anyhow::Result<Tokenizer> {
         return Tokenizer::from_llama2c(&bytes).with_context(at);
     }
     if ends("txt") {
-        return Tokenizer::from_word_pieces(&cipherlm_files::read_text(path, 1 << 28)?, true).with_context(at);
+        return Tokenizer::from_word_pieces(&cipherlm_files::read_text(path, 1 << 28)?, true)
+            .with_context(at);
     }
     Tokenizer::load(path).with_context(at)
 }
@@ -91,10 +92,16 @@ pub(super) fn facts(checkpoint: &Checkpoint) -> Value {
 /// The next step on the road from a checkpoint to an encrypted answer.
 pub(super) fn next(shape: &Shape, model: Option<&Model>) -> String {
     match shape.attention {
-        Attention::Softmax => return "next: convert its softmax attention to PowerSoftmax by training".into(),
-        Attention::Pointwise { .. } => return "next: train with PowerSoftmax; this attention has no plan".into(),
+        Attention::Softmax => {
+            return "next: convert its softmax attention to PowerSoftmax by training".into();
+        }
+        Attention::Pointwise { .. } => {
+            return "next: train with PowerSoftmax; this attention has no plan".into();
+        }
         Attention::PowerSoftmax { eps: Eps::Frozen, .. } => {}
-        Attention::PowerSoftmax { .. } => return "next: cipherlm certify, with --freeze for its constants".into(),
+        Attention::PowerSoftmax { .. } => {
+            return "next: cipherlm certify, with --freeze for its constants".into();
+        }
     }
     if let Some(refusal) = model.and_then(|m| cipherlm_model::ensure_certified(m).err()) {
         return format!("next: cipherlm certify ({refusal})");

@@ -87,7 +87,12 @@ pub(crate) fn run(options: &Options, as_json: bool) -> anyhow::Result<bool> {
         }));
     } else {
         say!("secret key        {}  (keep it; whoever has it can read everything)", shown(&secret_file));
-        say!("evaluation keys   {}  ({} keys, {:.2} GiB; for the server)", shown(&server), keys.keys, gib(stored));
+        say!(
+            "evaluation keys   {}  ({} keys, {:.2} GiB; for the server)",
+            shown(&server),
+            keys.keys,
+            gib(stored)
+        );
         say!("made in           {seconds:.1} s");
         say!("next              cipherlm encrypt --keys {} --prompt - --out prompt.bin", shown(&options.out));
     }

@@ -66,7 +66,8 @@ enum Command {
     /// Find ranges on calibration text, check them on held-out text, fit the polynomials, write the
     /// model.
     Certify(certify::Options),
-    /// Make a model folder of a public checkpoint: a Hugging Face folder, a GGUF or a llama2.c file.
+    /// Make a model folder of a public checkpoint: a Hugging Face folder, a GGUF or a llama2.c
+    /// file.
     Import(import::Options),
     /// Say what one of our files or folders is, and whether it is whole.
     Inspect(inspect::Options),

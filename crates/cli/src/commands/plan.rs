@@ -66,7 +66,8 @@ pub(crate) fn run(options: &Options, as_json: bool) -> anyhow::Result<bool> {
     Ok(true)
 }
 
-/// Mean square error of the logits for the sample text, at all positions, from one run of the noise machine.
+/// Mean square error of the logits for the sample text, at all positions, from one run of the noise
+/// machine.
 fn predicted_mse(setup: &Setup) -> anyhow::Result<f64> {
     let plan = &setup.plan;
     let tokens = setup::sample(&setup.loaded, plan.tokens().min(setup.loaded.model.shape().context))?;

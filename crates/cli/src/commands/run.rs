@@ -10,7 +10,9 @@ use anyhow::{Context, bail};
 use cipherlm_ckks::slots::Encrypted;
 use cipherlm_ckks::{KeyId, KeyStore};
 use cipherlm_files::{Access, Existing, Lock, create_folder, shown};
-use cipherlm_infer::{Checkpoints, EncryptedLogits, EncryptedPrompt, KeyFolder, Profiler, Progress, Report, Server};
+use cipherlm_infer::{
+    Checkpoints, EncryptedLogits, EncryptedPrompt, KeyFolder, Profiler, Progress, Report, Server,
+};
 use clap::Args;
 use serde_json::json;
 use std::path::{Path, PathBuf};
@@ -54,7 +56,8 @@ pub(crate) fn run(options: &Options, as_json: bool) -> anyhow::Result<bool> {
     let mut outputs = Outputs::default();
     outputs.input("--input", &options.input)?;
     let out = outputs.file("--out", &options.out, options.force)?;
-    let report_out = options.report.as_deref().map(|file| outputs.file("--report", file, options.force)).transpose()?;
+    let report_out =
+        options.report.as_deref().map(|file| outputs.file("--report", file, options.force)).transpose()?;
     let lock = options.checkpoints.as_deref().map(|folder| take(&mut outputs, folder)).transpose()?;
     let message = read_message(&options.input, "encrypted prompt", "it is what `cipherlm encrypt` wrote")?;
     let setup = setup_of(&description(&options.keys)?, options.model.get())?;
@@ -107,7 +110,11 @@ fn take(outputs: &mut Outputs, folder: &Path) -> anyhow::Result<Option<Lock>> {
 }
 
 /// Opens keys and prompt. All refusals come before the keys are loaded.
-fn accept(options: &Options, setup: &Setup, message: &[u8]) -> anyhow::Result<(KeyStore, KeyId, EncryptedPrompt)> {
+fn accept(
+    options: &Options,
+    setup: &Setup,
+    message: &[u8],
+) -> anyhow::Result<(KeyStore, KeyId, EncryptedPrompt)> {
     let params = setup.circuits.params();
     let (_, resident) = setup.circuits.key_bytes(&setup.plan)?;
     let budget = options.key_memory.map_or(u64::MAX, |gib| (gib * f64::from(1 << 30)) as u64);
@@ -140,7 +147,10 @@ fn check_prompt(prompt: &EncryptedPrompt, setup: &Setup, key_id: KeyId) -> anyho
         bail!("the prompt was packed for plan {}, the keys are for plan {}", prompt.plan, setup.plan.id());
     }
     if let Some(other) = prompt.ciphertexts.iter().find(|c| c.key_id() != key_id) {
-        bail!("the prompt is encrypted under key {}, the evaluation keys belong to key {key_id}", other.key_id());
+        bail!(
+            "the prompt is encrypted under key {}, the evaluation keys belong to key {key_id}",
+            other.key_id()
+        );
     }
     Ok(())
 }
@@ -163,7 +173,8 @@ fn forward(
     console: &mut Console,
 ) -> anyhow::Result<(EncryptedLogits, Report)> {
     let refresher = setup.circuits.refresher(&keys)?;
-    let server = Server::new(Encrypted::new(setup.circuits.params(), key_id, keys)?.with_refresher(refresher)?);
+    let server =
+        Server::new(Encrypted::new(setup.circuits.params(), key_id, keys)?.with_refresher(refresher)?);
     let plan = &setup.plan;
     let mut profiler = Profiler::new(plan, |p: &Progress<'_>| {
         console.step(p);

@@ -4,7 +4,10 @@ use clap::Args;
 use std::path::PathBuf;
 
 #[derive(Args)]
-#[cfg_attr(not(feature = "train"), allow(dead_code, reason = "this build parses the options and cannot train"))]
+#[cfg_attr(
+    not(feature = "train"),
+    allow(dead_code, reason = "this build parses the options and cannot train")
+)]
 pub(crate) struct Options {
     /// The run file.
     pub(super) config: PathBuf,

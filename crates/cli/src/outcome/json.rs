@@ -9,7 +9,8 @@ impl Outcome<'_> {
     pub(crate) fn json(&self) -> Value {
         let params = self.setup.circuits.params();
         let (stored, resident) = self.setup.circuits.key_bytes(&self.setup.plan).unwrap_or_default();
-        let map = |list: Vec<(String, f64)>| Value::Object(list.into_iter().map(|(k, v)| (k, json!(v))).collect());
+        let map =
+            |list: Vec<(String, f64)>| Value::Object(list.into_iter().map(|(k, v)| (k, json!(v))).collect());
         let same = self.tokens.iter().filter(|t| t.same_polynomial).count();
         json!({
             "model": self.setup.loaded.model.spec().name,

@@ -31,7 +31,8 @@ impl TokenCheck {
         let errors = encrypted.iter().zip(polynomial).map(|(a, b)| a - b);
         let mse = errors.clone().map(|e| e * e).sum::<f64>() / encrypted.len().max(1) as f64;
         // NaN must not pass for a small error.
-        let max_abs_error = errors.map(f64::abs).fold(0.0, |m: f64, e| if e > m || e.is_nan() { e } else { m });
+        let max_abs_error =
+            errors.map(f64::abs).fold(0.0, |m: f64, e| if e > m || e.is_nan() { e } else { m });
         Self {
             token,
             same_polynomial: argmax(encrypted) == argmax(polynomial),
@@ -102,7 +103,11 @@ impl<'s> Outcome<'s> {
         let same = self.tokens.iter().filter(|t| t.same_polynomial).count();
         let bits = self.setup.circuits.params().security().bits;
         vec![
-            check("same token as the polynomial model in the clear", format!("{same} of {count}"), same == count),
+            check(
+                "same token as the polynomial model in the clear",
+                format!("{same} of {count}"),
+                same == count,
+            ),
             check(
                 "mean square error of the logits",
                 format!("{:.2e} (bound {MSE_BOUND}, the paper's)", self.mse()),
@@ -142,7 +147,12 @@ impl<'s> Outcome<'s> {
 
     /// Prints the answer, then writes the files: a full disk loses a file and no answer. True if
     /// every check passed.
-    pub(crate) fn finish(&self, as_json: bool, json: Option<&Output>, html: Option<&Output>) -> anyhow::Result<bool> {
+    pub(crate) fn finish(
+        &self,
+        as_json: bool,
+        json: Option<&Output>,
+        html: Option<&Output>,
+    ) -> anyhow::Result<bool> {
         let object = self.json();
         if as_json {
             crate::console::out_json(&object);
@@ -155,7 +165,12 @@ impl<'s> Outcome<'s> {
     }
 
     fn hardware(&self) -> String {
-        format!("{}, kernel {}, {} threads", processor(), self.setup.circuits.params().ring().kernel_name(), threads())
+        format!(
+            "{}, kernel {}, {} threads",
+            processor(),
+            self.setup.circuits.params().ring().kernel_name(),
+            threads()
+        )
     }
 }
 

@@ -57,7 +57,11 @@ impl Outcome<'_> {
                 level_in,
                 level_out,
                 log_scale: chain(level_out),
-                memory: self.memory.iter().find(|(name, _)| *name == step.name).map_or(0.0, |(_, bytes)| gib(*bytes)),
+                memory: self
+                    .memory
+                    .iter()
+                    .find(|(name, _)| *name == step.name)
+                    .map_or(0.0, |(_, bytes)| gib(*bytes)),
                 predicted_bits: None,
                 measured_bits: None,
             };
@@ -73,7 +77,8 @@ impl Outcome<'_> {
                 (row.class, row.start_s, row.seconds) = (words("bootstrap"), clock, step.refresh_seconds);
                 (row.level_in, row.level_out, row.log_scale) = (level_out, to, chain(to));
                 let bits = self.bits.get(&step.name);
-                (row.predicted_bits, row.measured_bits) = (bits.map(|b| b.predicted), bits.map(|b| b.measured));
+                (row.predicted_bits, row.measured_bits) =
+                    (bits.map(|b| b.predicted), bits.map(|b| b.measured));
                 rows.push(row);
                 clock += step.refresh_seconds;
             }
@@ -92,9 +97,15 @@ impl Outcome<'_> {
             row("shape", format!("{} layers, width {}, {} heads", shape.layers, shape.d_model, shape.heads)),
             row("parameters", shape.parameters().to_string()),
             row("attention", format!("{:?}", shape.attention)),
-            row("kind of change", "model-modifying: PowerSoftmax attention, polynomials in place of functions".into()),
+            row(
+                "kind of change",
+                "model-modifying: PowerSoftmax attention, polynomials in place of functions".into(),
+            ),
             row("certified sites", spec.sites.len().to_string()),
-            row("violations on held-out text", spec.sites.iter().map(|s| s.violations).sum::<u64>().to_string()),
+            row(
+                "violations on held-out text",
+                spec.sites.iter().map(|s| s.violations).sum::<u64>().to_string(),
+            ),
         ];
         model.extend(spec.provenance.iter().map(|(k, v)| (k.clone(), v.clone())));
         vec![
@@ -107,7 +118,10 @@ impl Outcome<'_> {
                     row("ring degree", format!("2^{}", params.log_degree())),
                     row("log QP", format!("{:.1}", params.log_qp())),
                     row("chain, bits a level", chain(&self.setup.profile)),
-                    row("security", format!("{:.1} bits classical, dense ternary main secret", params.security().bits)),
+                    row(
+                        "security",
+                        format!("{:.1} bits classical, dense ternary main secret", params.security().bits),
+                    ),
                     row(
                         "ephemeral secret",
                         format!("weight {}, bottom modulus only", self.setup.profile.ephemeral_weight),
@@ -145,7 +159,11 @@ impl Outcome<'_> {
                     ),
                     row(
                         "agreement with the exact model",
-                        format!("{} of {}", self.tokens.iter().filter(|t| t.same_exact).count(), self.tokens.len()),
+                        format!(
+                            "{} of {}",
+                            self.tokens.iter().filter(|t| t.same_exact).count(),
+                            self.tokens.len()
+                        ),
                     ),
                 ],
             },
@@ -163,7 +181,8 @@ fn chain(profile: &cipherlm_ckks::bootstrap::Profile) -> String {
                 _ => runs.push((b, 1)),
             }
         }
-        let word = |(b, count): &(f64, usize)| if *count > 1 { format!("{count} of {b}") } else { b.to_string() };
+        let word =
+            |(b, count): &(f64, usize)| if *count > 1 { format!("{count} of {b}") } else { b.to_string() };
         runs.iter().map(word).collect::<Vec<_>>().join(" + ")
     };
     format!(

@@ -19,7 +19,8 @@ pub(crate) struct Bits {
 
 impl From<&StepError> for Bits {
     fn from(row: &StepError) -> Self {
-        let ((predicted, predicted_worst), (measured, measured_worst)) = (row.predicted.bits(), row.measured.bits());
+        let ((predicted, predicted_worst), (measured, measured_worst)) =
+            (row.predicted.bits(), row.measured.bits());
         Self { predicted, measured, predicted_worst, measured_worst, ceiling_worst: row.ceiling.bits().1 }
     }
 }

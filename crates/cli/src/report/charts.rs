@@ -58,7 +58,11 @@ pub(super) fn shares(lines: &[(&str, &Vec<(String, f64)>)]) -> String {
             y + 14.0,
             "start",
             "",
-            &if label.starts_with("the paper") { label.to_string() } else { format!("{label} ({total:.1} s)") },
+            &if label.starts_with("the paper") {
+                label.to_string()
+            } else {
+                format!("{label} ({total:.1} s)")
+            },
         );
         let mut x = 2.0;
         for (name, seconds) in parts.iter() {
@@ -78,7 +82,8 @@ pub(super) fn shares(lines: &[(&str, &Vec<(String, f64)>)]) -> String {
             used.push(name);
         }
     }
-    legend(used.iter().map(|n| (*n, *colour.get(*n).unwrap_or(&PALETTE[7])))) + &svg.finish("shares of the time")
+    legend(used.iter().map(|n| (*n, *colour.get(*n).unwrap_or(&PALETTE[7]))))
+        + &svg.finish("shares of the time")
 }
 
 /// Level after each operation, bootstraps marked, and the scale as a dashed line.
@@ -98,14 +103,22 @@ pub(super) fn levels(ops: &[OpRow]) -> String {
     for log in [0, 20, 40, 60] {
         svg.text(WIDTH - 52.0, scale_y(f64::from(log)) + 4.0, "start", "soft", &format!("{log}"));
     }
-    let level: Vec<(f64, f64)> = ops.iter().enumerate().map(|(i, op)| (x(i), y(op.level_out as f64))).collect();
-    let scale: Vec<(f64, f64)> = ops.iter().enumerate().map(|(i, op)| (x(i), scale_y(op.log_scale))).collect();
+    let level: Vec<(f64, f64)> =
+        ops.iter().enumerate().map(|(i, op)| (x(i), y(op.level_out as f64))).collect();
+    let scale: Vec<(f64, f64)> =
+        ops.iter().enumerate().map(|(i, op)| (x(i), scale_y(op.log_scale))).collect();
     svg.path(&scale, PALETTE[1], true);
     svg.path(&level, PALETTE[0], false);
     for (i, op) in ops.iter().enumerate().filter(|(_, op)| op.class == "bootstrap") {
         svg.dot(x(i), y(op.level_out as f64), PALETTE[5]);
     }
-    svg.text(60.0, height - 6.0, "start", "soft", "operation number; left axis: level; right axis: log2 scale, bits");
+    svg.text(
+        60.0,
+        height - 6.0,
+        "start",
+        "soft",
+        "operation number; left axis: level; right axis: log2 scale, bits",
+    );
     let items = [("level", PALETTE[0]), ("log2 scale", PALETTE[1]), ("bootstrap", PALETTE[5])];
     legend(items.into_iter()) + &svg.finish("levels and scale")
 }
@@ -122,8 +135,18 @@ pub(super) fn memory(ops: &[OpRow]) -> String {
         svg.line((60.0, y(*tick)), (WIDTH - 20.0, y(*tick)), "grid");
         svg.text(52.0, y(*tick) + 4.0, "end", "soft", &format!("{tick}"));
     }
-    svg.path(&ops.iter().enumerate().map(|(i, op)| (x(i), y(op.memory))).collect::<Vec<_>>(), PALETTE[0], false);
-    svg.text(60.0, height - 8.0, "start", "soft", "operation number; axis: GiB held by the process, keys included");
+    svg.path(
+        &ops.iter().enumerate().map(|(i, op)| (x(i), y(op.memory))).collect::<Vec<_>>(),
+        PALETTE[0],
+        false,
+    );
+    svg.text(
+        60.0,
+        height - 8.0,
+        "start",
+        "soft",
+        "operation number; axis: GiB held by the process, keys included",
+    );
     svg.finish("memory by operation")
 }
 

@@ -77,7 +77,8 @@ const PAPER_OPERATORS: [(&str, f64); 6] = [
     ("PowerSoftmax", 8.8),
     ("activation + norm", 7.7),
 ];
-const PAPER_PRIMITIVES: [(&str, f64); 4] = [("bootstrap", 33.0), ("encode", 25.0), ("rotation", 13.6), ("other", 21.4)];
+const PAPER_PRIMITIVES: [(&str, f64); 4] =
+    [("bootstrap", 33.0), ("encode", 25.0), ("rotation", 13.6), ("other", 21.4)];
 
 /// Renders the page.
 pub(crate) fn render(page: &Page) -> String {
@@ -98,7 +99,12 @@ pub(crate) fn render(page: &Page) -> String {
     } else {
         "<span class=\"badge fail\">FAIL</span>".into()
     };
-    let _ = write!(html, "<header><h1>{} {badge}</h1><p>{}</p></header>", escape(&page.title), escape(&page.subtitle));
+    let _ = write!(
+        html,
+        "<header><h1>{} {badge}</h1><p>{}</p></header>",
+        escape(&page.title),
+        escape(&page.subtitle)
+    );
     if !page.prompt.is_empty() {
         let _ = write!(
             html,
@@ -197,7 +203,9 @@ fn rules(page: &Page) -> String {
     let mut html = String::from(
         "<div class=\"wide\"><table><tr><th>share of the time</th><th>bootstraps apart</th><th>bootstraps charged</th><th>the paper</th></tr>",
     );
-    for (what, names, paper) in [("matrix products", matmul, 67), ("polynomial approximations", functions, 24)] {
+    for (what, names, paper) in
+        [("matrix products", matmul, 67), ("polynomial approximations", functions, 24)]
+    {
         let _ = write!(
             html,
             "<tr><th>{what}</th><td>{:.0} %</td><td>{:.0} %</td><td>{paper} %</td></tr>",
@@ -274,7 +282,10 @@ mod tests {
             by_operator: vec![("bootstrap".into(), 3.6), ("plaintext matmul".into(), 7.2)],
             attributed: vec![("plaintext matmul".into(), 10.8)],
             by_primitive: vec![("rotation".into(), 10.8)],
-            cards: vec![Card { title: "Cryptographic card".into(), rows: vec![("N".into(), "65536".into())] }],
+            cards: vec![Card {
+                title: "Cryptographic card".into(),
+                rows: vec![("N".into(), "65536".into())],
+            }],
         }
     }
 

@@ -68,8 +68,10 @@ impl Svg {
     }
 
     pub(super) fn line(&mut self, (x1, y1): (f64, f64), (x2, y2): (f64, f64), class: &str) {
-        let _ =
-            write!(self.body, "<line x1=\"{x1:.1}\" y1=\"{y1:.1}\" x2=\"{x2:.1}\" y2=\"{y2:.1}\" class=\"{class}\"/>");
+        let _ = write!(
+            self.body,
+            "<line x1=\"{x1:.1}\" y1=\"{y1:.1}\" x2=\"{x2:.1}\" y2=\"{y2:.1}\" class=\"{class}\"/>"
+        );
     }
 
     /// A polyline through the points, dashed when asked.
@@ -109,7 +111,8 @@ pub(super) fn ticks(max: f64) -> Vec<f64> {
     }
     let raw = max / 6.0;
     let power = 10f64.powf(raw.log10().floor());
-    let step = [1.0, 2.0, 5.0, 10.0].into_iter().map(|m| m * power).find(|s| *s >= raw).unwrap_or(10.0 * power);
+    let step =
+        [1.0, 2.0, 5.0, 10.0].into_iter().map(|m| m * power).find(|s| *s >= raw).unwrap_or(10.0 * power);
     // Twelve digits are enough for a label, and hide what binary fractions cannot say.
     let round = |x: f64| (x * 1e12).round() / 1e12;
     (0..=(max / step).ceil() as usize).map(|i| round(i as f64 * step)).collect()

@@ -38,7 +38,10 @@ fn eval_gives_the_perplexity_of_the_forward_pass() {
         assert!((found / *wanted - 1.0).abs() < 1e-9, "{name}: {found} against {wanted}");
     }
     assert_eq!(status, i32::from(said["violations"].as_u64().unwrap() > 0), "{said}");
-    assert!(said["top1_agree"].as_f64().unwrap() > 0.9 && said["max_abs_error"].as_f64().unwrap() < 0.1, "{said}");
+    assert!(
+        said["top1_agree"].as_f64().unwrap() > 0.9 && said["max_abs_error"].as_f64().unwrap() < 0.1,
+        "{said}"
+    );
 }
 
 #[test]
@@ -50,7 +53,8 @@ fn generate_continues_greedily_and_samples_by_seed() {
         args.dedup();
         let out = call(&[args.as_slice(), if flag == "--json" { &[] } else { &["--json"] }].concat());
         let said: serde_json::Value = serde_json::from_slice(&out.stdout).unwrap();
-        let (mut runner, mut tokens, mut fresh) = (Runner::new(&model, mode).unwrap(), prompt.clone(), prompt.clone());
+        let (mut runner, mut tokens, mut fresh) =
+            (Runner::new(&model, mode).unwrap(), prompt.clone(), prompt.clone());
         for _ in 0..12 {
             let row = runner.append(&fresh, Positions::Last).unwrap().pop().unwrap();
             let best = (0..row.len()).max_by(|a, b| row[*a].total_cmp(&row[*b])).unwrap() as u32;
@@ -61,7 +65,11 @@ fn generate_continues_greedily_and_samples_by_seed() {
             fresh = vec![best];
         }
         assert_eq!(said["tokens"], serde_json::json!(tokens), "{flag}");
-        assert_eq!(said["answer"], tokenizer.decode_continuation(&prompt, &tokens[prompt.len()..]).unwrap(), "{flag}");
+        assert_eq!(
+            said["answer"],
+            tokenizer.decode_continuation(&prompt, &tokens[prompt.len()..]).unwrap(),
+            "{flag}"
+        );
     }
     let sampled = |seed: &str| {
         let args = ["generate", "--prompt", PROMPT, "--tokens", "20", "--temperature", "1", "--seed", seed];
@@ -80,9 +88,18 @@ fn certify_widens_what_it_saw_and_writes_what_passes() {
     let (a, b, out) = (dir.path("a"), dir.path("b"), dir.path("out"));
     fs::write(&a, stories(0, 400)).unwrap();
     fs::write(&b, stories(5000, 100)).unwrap();
-    let base = ["certify", "--calibration", &a, "--held-out", &b, "--windows", "20", "--held-out-windows", "5"];
-    let wide =
-        ["--margin-variance", "4", "--margin-denominator", "6", "--margin-activation", "2", "--margin-magnitude", "3"];
+    let base =
+        ["certify", "--calibration", &a, "--held-out", &b, "--windows", "20", "--held-out-windows", "5"];
+    let wide = [
+        "--margin-variance",
+        "4",
+        "--margin-denominator",
+        "6",
+        "--margin-activation",
+        "2",
+        "--margin-magnitude",
+        "3",
+    ];
     let loose = ["--error-reciprocal", "1e-2", "--error-inv-sqrt", "1e-2", "--error-activation", "2e-2"];
     let args = [base.as_slice(), &wide, &loose, &["--freeze", "30", "--out", &out]].concat();
     let (said, status) = json(&args);
@@ -103,7 +120,11 @@ fn certify_widens_what_it_saw_and_writes_what_passes() {
     }
     let margins: std::collections::BTreeSet<String> =
         written.spec().sites.iter().map(|site| site.margin.to_string()).collect();
-    assert_eq!(margins.into_iter().collect::<Vec<_>>(), ["2", "3", "4", "6"], "each option reaches its sites");
+    assert_eq!(
+        margins.into_iter().collect::<Vec<_>>(),
+        ["2", "3", "4", "6"],
+        "each option reaches its sites"
+    );
     // Tighter targets take higher degrees.
     let degrees = |more: &[&str]| -> u64 {
         let (said, _) = json(&[base.as_slice(), &wide, &["--freeze", "30"], more].concat());
@@ -126,8 +147,16 @@ fn a_text_that_leaves_the_ranges_is_status_1_and_nothing_is_written() {
     let (a, b, out) = (dir.path("a"), dir.path("b"), dir.path("out"));
     fs::write(&a, "One day a cat saw a dog. ".repeat(60)).unwrap();
     fs::write(&b, "ZQX 7#% \u{1f980} {}[] ~~ 0x9F ".repeat(40)).unwrap();
-    let tight =
-        ["--margin-variance", "1", "--margin-denominator", "1", "--margin-activation", "1", "--margin-magnitude", "1"];
+    let tight = [
+        "--margin-variance",
+        "1",
+        "--margin-denominator",
+        "1",
+        "--margin-activation",
+        "1",
+        "--margin-magnitude",
+        "1",
+    ];
     let base = ["certify", "--calibration", &a, "--held-out", &b, "--windows", "4", "--out", &out];
     let (said, status) = json(&[base.as_slice(), &tight].concat());
     assert_eq!(status, 1, "{said}");
@@ -137,5 +166,8 @@ fn a_text_that_leaves_the_ranges_is_status_1_and_nothing_is_written() {
     let err = String::from_utf8(plain.stderr).unwrap();
     assert!(err.contains("leave their ranges") && err.contains("--margin"), "{err}");
     let table = String::from_utf8(plain.stdout).unwrap();
-    assert!(table.contains("4 windows of 64 tokens") && table.contains("few"), "it says what it read: {table}");
+    assert!(
+        table.contains("4 windows of 64 tokens") && table.contains("few"),
+        "it says what it read: {table}"
+    );
 }

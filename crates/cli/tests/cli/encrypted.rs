@@ -13,7 +13,8 @@ fn a_plan_says_memory_error_and_why_it_bootstraps() {
     let (plan, status) = json(&small);
     assert_eq!(status, 0);
     assert_eq!(plan["length"], 16);
-    let (memory, resident) = (plan["memory_bytes"].as_u64().unwrap(), plan["key_bytes_resident"].as_u64().unwrap());
+    let (memory, resident) =
+        (plan["memory_bytes"].as_u64().unwrap(), plan["key_bytes_resident"].as_u64().unwrap());
     assert!(memory > resident && resident > 0, "{memory} {resident}");
     let mse = plan["predicted_mse"].as_f64().unwrap();
     assert!(mse > 0.0 && mse < 0.005, "{mse}");
@@ -38,7 +39,8 @@ fn a_demo_in_a_small_ring_agrees_and_does_not_pass_for_secure() {
     let dir = Scratch::new("demo");
     let (file, page) = (dir.path("demo.json"), dir.path("demo.html"));
     let args = ["demo", "--insecure-ring", "10", "--prompt", PROMPT, "--tokens", "2", "--length", "8"];
-    let (said, status) = json(&[args.as_slice(), &["--json-file", &file, "--html", &page, "--precision"]].concat());
+    let (said, status) =
+        json(&[args.as_slice(), &["--json-file", &file, "--html", &page, "--precision"]].concat());
     assert_eq!((status, &said["pass"]), (1, &false.into()), "a ring without security does not pass: {said}");
     assert_eq!((&said["tokens"], &said["top1_agree"]), (&2.into(), &1.0.into()), "{said}");
     let (mse, error) = (said["mse"].as_f64().unwrap(), said["max_abs_error"].as_f64().unwrap());
@@ -46,7 +48,8 @@ fn a_demo_in_a_small_ring_agrees_and_does_not_pass_for_secure() {
     for field in ["seconds_total", "seconds_keygen", "bootstraps", "peak_rss_bytes", "key_bytes", "log_qp"] {
         assert!(said[field].as_f64().unwrap() > 0.0, "{field}");
     }
-    let total = |field: &str| -> f64 { said[field].as_object().unwrap().values().filter_map(|v| v.as_f64()).sum() };
+    let total =
+        |field: &str| -> f64 { said[field].as_object().unwrap().values().filter_map(|v| v.as_f64()).sum() };
     let seconds = said["seconds_total"].as_f64().unwrap();
     for split in ["by_operator", "bootstrap_attributed", "by_primitive"] {
         assert!((total(split) / seconds - 1.0).abs() < 0.2, "{split}: {} of {seconds}", total(split));
@@ -79,7 +82,10 @@ fn a_conversation_under_encryption_follows_the_clear_model() {
     let (said, _) = json(&args);
     let tokens = said["tokens"].as_array().unwrap();
     assert_eq!(tokens.len(), 2);
-    assert!(tokens.iter().all(|t| t["same_polynomial"] == true && t["mse"].as_f64().unwrap() < 1e-4), "{said}");
+    assert!(
+        tokens.iter().all(|t| t["same_polynomial"] == true && t["mse"].as_f64().unwrap() < 1e-4),
+        "{said}"
+    );
     let (clear, _) = json(&["generate", "--prompt", PROMPT, "--tokens", "2"]);
     assert_eq!(said["answer"], clear["answer"]);
 }
@@ -91,7 +97,8 @@ fn a_classifier_is_read_at_its_class_and_refused_where_text_is_continued() {
     let tiny = Path::new(&model()).to_owned();
     let tokenizer = Tokenizer::load(&tiny.join(TOKENIZER_FILE)).unwrap();
     let base = Shape::preset("test").unwrap();
-    let shape = Shape { kind: Kind::Encoder { classes: 3 }, vocab: tokenizer.vocab(), tied_head: false, ..base };
+    let shape =
+        Shape { kind: Kind::Encoder { classes: 3 }, vocab: tokenizer.vocab(), tied_head: false, ..base };
     let encoder = random::certified("three classes", &shape, 1).unwrap();
     encoder.save(Path::new(&folder)).unwrap();
     tokenizer.save(&Path::new(&folder).join(TOKENIZER_FILE)).unwrap();
@@ -104,22 +111,29 @@ fn a_classifier_is_read_at_its_class_and_refused_where_text_is_continued() {
         .map(|n| "a cat ".repeat(n))
         .map(|t| t.trim_end().to_owned())
         .find(|t| tokenizer.encode(t).unwrap().len() == 8);
-    let text =
-        text.or_else(|| (1..40).map(|n| "zq".repeat(n)).find(|t| tokenizer.encode(t).unwrap().len() == 8)).unwrap();
+    let text = text
+        .or_else(|| (1..40).map(|n| "zq".repeat(n)).find(|t| tokenizer.encode(t).unwrap().len() == 8))
+        .unwrap();
     let at = |name: &str| dir.path(name);
     let (keys, prompt, note, answer) = (at("keys"), at("prompt"), at("prompt.note"), at("answer"));
     let go = |args: &[&str]| succeed(&[args, &with].concat());
     go(&["keygen", "--out", &keys, "--insecure-ring", "10", "--length", "8"]);
     go(&["encrypt", "--keys", &keys, "--prompt", &text, "--out", &prompt]);
     go(&["run", "--keys", &at("keys/server"), "--input", &prompt, "--out", &answer]);
-    let said =
-        go(&["decrypt", "--keys", &keys, "--input", &answer, "--note", &note, "--check", "--top", "9", "--json"]);
+    let said = go(&[
+        "decrypt", "--keys", &keys, "--input", &answer, "--note", &note, "--check", "--top", "9", "--json",
+    ]);
     let said: serde_json::Value = serde_json::from_str(&said).unwrap();
-    let logits =
-        Runner::new(&encoder, Mode::Polynomial).unwrap().classify(&tokenizer.encode(&text).unwrap(), None).unwrap();
+    let logits = Runner::new(&encoder, Mode::Polynomial)
+        .unwrap()
+        .classify(&tokenizer.encode(&text).unwrap(), None)
+        .unwrap();
     let class = (0..3).max_by(|a, b| logits[*a].total_cmp(&logits[*b])).unwrap();
     assert_eq!((&said["position"], &said["token"]), (&0.into(), &class.into()), "{said}");
-    assert_eq!((said["text"].as_str().unwrap(), &said["pass"]), (format!("class {class}").as_str(), &true.into()));
+    assert_eq!(
+        (said["text"].as_str().unwrap(), &said["pass"]),
+        (format!("class {class}").as_str(), &true.into())
+    );
     assert_eq!(said["top"].as_array().unwrap().len(), 3, "three classes and no more");
     assert!(said["check"]["max_abs_error"].as_f64().unwrap() < 2f64.powi(-6), "{said}");
 }
@@ -138,5 +152,8 @@ fn a_padded_vocabulary_is_never_sampled() {
     let (said, status) = json(&[args.as_slice(), &["--model", &folder]].concat());
     assert_eq!(status, 0);
     let tokens = said["tokens"].as_array().unwrap();
-    assert!(tokens.len() > 10 && tokens.iter().all(|t| t.as_u64().unwrap() < tokenizer.vocab() as u64), "{said}");
+    assert!(
+        tokens.len() > 10 && tokens.iter().all(|t| t.as_u64().unwrap() < tokenizer.vocab() as u64),
+        "{said}"
+    );
 }

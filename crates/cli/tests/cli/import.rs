@@ -50,7 +50,10 @@ fn a_checkpoint_becomes_a_folder_that_inspect_knows_the_road_of() {
     let (code, said) = run(&[&source, "--out", &out, "--tokenizer", &tokens]);
     assert_eq!(code, Some(0), "{said}");
     let facts: Value = serde_json::from_str(&said).unwrap();
-    assert_eq!((&facts["heads"], &facts["key_heads"], &facts["tokenizer"]), (&2.into(), &1.into(), &300.into()));
+    assert_eq!(
+        (&facts["heads"], &facts["key_heads"], &facts["tokenizer"]),
+        (&2.into(), &1.into(), &300.into())
+    );
     let (said, status) = json(&["inspect", &out]);
     assert_eq!((status, &said["whole"]), (0, &true.into()), "{said}");
     assert!(said["next"].as_str().unwrap().contains("PowerSoftmax"), "{said}");

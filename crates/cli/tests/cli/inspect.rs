@@ -29,7 +29,9 @@ fn damaged_files_and_folders_are_named_for_it() {
     // Cut at every kind of place: within the length, the header, the tensors; one byte short, one
     // byte more.
     let header = u64::from_le_bytes(weights[..8].try_into().unwrap()) as usize;
-    for (length, reason) in [(9, "within a header"), (8 + header / 2, "within a header"), (50_000, "50000 of")] {
+    for (length, reason) in
+        [(9, "within a header"), (8 + header / 2, "within a header"), (50_000, "50000 of")]
+    {
         fs::write(at("w"), &weights[..length]).unwrap();
         not_whole(&at("w"), "safetensors", reason);
     }
@@ -118,7 +120,8 @@ fn nothing_out_of_a_file_reaches_the_terminal_as_a_command() {
     let folder = at("model");
     copy_model(Path::new(&folder));
     let description = Path::new(&folder).join("model.json");
-    let mut json: serde_json::Value = serde_json::from_str(&fs::read_to_string(&description).unwrap()).unwrap();
+    let mut json: serde_json::Value =
+        serde_json::from_str(&fs::read_to_string(&description).unwrap()).unwrap();
     json["name"] = evil.into();
     json["provenance"]["\u{1b}[31mkey"] = evil.into();
     fs::write(&description, json.to_string()).unwrap();

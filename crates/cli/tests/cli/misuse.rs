@@ -44,7 +44,10 @@ fn mistakes_are_refused_in_one_line_before_any_work() {
     let certify = ["certify", "--calibration", &text, "--held-out", &other, "--windows", "4"];
     let mut cases: Vec<Case> = Vec::new();
     let mut bad = |args, words| cases.push(Case { args, words });
-    bad(vec!["run", "--keys", &server, "--input", &prompt, "--out", &deep, "--force"], &["--out", "no folder"]);
+    bad(
+        vec!["run", "--keys", &server, "--input", &prompt, "--out", &deep, "--force"],
+        &["--out", "no folder"],
+    );
     bad([&run[..], &["--report", &deep]].concat(), &["--report", "no folder"]);
     bad([&run[..], &["--report", &under]].concat(), &["--report", "not a folder"]);
     bad([&run[..], &["--report", &answer]].concat(), &["--report and --out", "both name"]);
@@ -58,11 +61,26 @@ fn mistakes_are_refused_in_one_line_before_any_work() {
     bad([&run[..], &["--threads", "-3"]].concat(), &["--threads"]);
     bad([&run[..], &["--threads", "99999999999999999999"]].concat(), &["--threads"]);
     bad([&run[..], &["--frobnicate"]].concat(), &["--frobnicate"]);
-    bad(vec!["run", "--keys", &server, "--input", &prompt, "--out", &folder, "--force"], &["--out", "a folder"]);
-    bad(vec!["run", "--keys", &server, "--input", &prompt, "--out", &file], &["--out", "already there", "--force"]);
-    bad(vec!["run", "--keys", &server, "--input", &prompt, "--out", &prompt, "--force"], &["--out and --input"]);
-    bad(vec!["run", "--keys", &server, "--input", &prompt, "--out", "/dev/null", "--force"], &["--out", "device"]);
-    bad(vec!["run", "--keys", &server, "--input", &prompt, "--out", "/proc/nothing"], &["--out", "takes no new file"]);
+    bad(
+        vec!["run", "--keys", &server, "--input", &prompt, "--out", &folder, "--force"],
+        &["--out", "a folder"],
+    );
+    bad(
+        vec!["run", "--keys", &server, "--input", &prompt, "--out", &file],
+        &["--out", "already there", "--force"],
+    );
+    bad(
+        vec!["run", "--keys", &server, "--input", &prompt, "--out", &prompt, "--force"],
+        &["--out and --input"],
+    );
+    bad(
+        vec!["run", "--keys", &server, "--input", &prompt, "--out", "/dev/null", "--force"],
+        &["--out", "device"],
+    );
+    bad(
+        vec!["run", "--keys", &server, "--input", &prompt, "--out", "/proc/nothing"],
+        &["--out", "takes no new file"],
+    );
     bad(vec!["run", "--keys", &none, "--input", &prompt, "--out", &answer], &["--keys", "keygen"]);
     bad(vec!["run", "--keys", &folder, "--input", &prompt, "--out", &answer], &["--keys", "keygen"]);
     bad(vec!["run", "--keys", &server, "--input", &none, "--out", &answer], &["--input", "none"]);
@@ -78,7 +96,10 @@ fn mistakes_are_refused_in_one_line_before_any_work() {
     bad([&encrypt[..], &["--prompt-file", &folder]].concat(), &["--prompt-file"]);
     bad([&encrypt[..], &["--prompt-file", "/dev/zero"]].concat(), &["--prompt-file", "at most"]);
     bad([&encrypt[..], &["--prompt-file", &latin1]].concat(), &["--prompt-file", "UTF-8", "byte 3"]);
-    bad([&encrypt[..], &["--prompt", "a", "--prompt-file", &file]].concat(), &["--prompt", "cannot be used with"]);
+    bad(
+        [&encrypt[..], &["--prompt", "a", "--prompt-file", &file]].concat(),
+        &["--prompt", "cannot be used with"],
+    );
     bad(vec!["encrypt", "--keys", &keys, "--prompt", "a", "--out", &deep], &["--out", "no folder"]);
     bad(vec!["encrypt", "--keys", &keys, "--prompt", "a", "--out", &prompt], &["--out", "already there"]);
     bad(vec!["encrypt", "--keys", &folder, "--prompt", "a", "--out", &none], &["--keys", "keygen"]);
@@ -98,7 +119,10 @@ fn mistakes_are_refused_in_one_line_before_any_work() {
     bad(vec!["keygen", "--out", &none, "--insecure-ring", "7"], &["--insecure-ring", "8 to 15"]);
     bad(vec!["keygen", "--out", &none, "--insecure-ring", "4294967304"], &["--insecure-ring"]);
     bad(vec!["keygen", "--out", &under, "--insecure-ring", "8"], &["--out", "not a folder"]);
-    bad(vec!["keygen", "--out", &keys, "--insecure-ring", "8", "--length", "8"], &["already there", "--resume"]);
+    bad(
+        vec!["keygen", "--out", &keys, "--insecure-ring", "8", "--length", "8"],
+        &["already there", "--resume"],
+    );
     bad(
         vec!["keygen", "--out", &keys, "--insecure-ring", "8", "--length", "16", "--resume"],
         &["plan", "another --out"],
@@ -171,7 +195,11 @@ fn mistakes_are_refused_in_one_line_before_any_work() {
             "{args:?} said: {said}without one of {:?}",
             case.words
         );
-        assert_eq!(said.trim_end().lines().filter(|line| !line.starts_with("WARNING")).count(), 1, "{args:?}: {said}");
+        assert_eq!(
+            said.trim_end().lines().filter(|line| !line.starts_with("WARNING")).count(),
+            1,
+            "{args:?}: {said}"
+        );
         assert!(said.starts_with("cipherlm: ") || said.starts_with("WARNING"), "{args:?}: {said}");
         assert!(out.stdout.is_empty(), "{args:?} printed a result");
         assert!(took < AT_ONCE, "{args:?} took {took:?}");
@@ -179,8 +207,8 @@ fn mistakes_are_refused_in_one_line_before_any_work() {
 
         let out = command(&[args, &["--json"]].concat()).output().unwrap();
         let said = String::from_utf8(out.stderr).unwrap();
-        let last: Value =
-            serde_json::from_str(said.lines().last().unwrap()).unwrap_or_else(|e| panic!("{args:?}: {e}: {said}"));
+        let last: Value = serde_json::from_str(said.lines().last().unwrap())
+            .unwrap_or_else(|e| panic!("{args:?}: {e}: {said}"));
         assert_eq!((last["code"].as_i64(), out.status.code()), (Some(2), Some(2)), "{args:?}: {said}");
         assert!(matches!(last["kind"].as_str(), Some("usage" | "refused")), "{args:?}: {said}");
         assert!(

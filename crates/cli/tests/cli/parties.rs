@@ -26,7 +26,9 @@ fn four_programs_answer_a_prompt_and_refuse_what_does_not_belong() {
 
     // keygen: the bill first, nothing replaced, an interruption completed with the same keys.
     let bill: serde_json::Value = serde_json::from_str(&keygen(&keys, "10", "8")).unwrap();
-    assert!(bill["stored_bytes"].as_u64().unwrap() > 1 << 20 && bill["security_bits"].as_f64().unwrap() < 128.0);
+    assert!(
+        bill["stored_bytes"].as_u64().unwrap() > 1 << 20 && bill["security_bits"].as_f64().unwrap() < 128.0
+    );
     assert_eq!(mode(&at("keys/secret.key")), 0o600);
     let again = ["keygen", "--out", &keys, "--insecure-ring", "10", "--length", "8"];
     refuse(&again, &["already there", "--resume"]);
@@ -47,7 +49,8 @@ fn four_programs_answer_a_prompt_and_refuse_what_does_not_belong() {
     refuse(&go, &["already there", "--force"]);
     let read = ["decrypt", "--keys", &keys, "--input", &answer, "--note", &note];
     let said: serde_json::Value =
-        serde_json::from_str(&succeed(&[read.as_slice(), &["--check", "--top", "3", "--json"]].concat())).unwrap();
+        serde_json::from_str(&succeed(&[read.as_slice(), &["--check", "--top", "3", "--json"]].concat()))
+            .unwrap();
     let error = said["check"]["max_abs_error"].as_f64().unwrap();
     assert_eq!(said["pass"], true, "{said}");
     assert!(error < 2f64.powi(-6), "{error}");
@@ -121,7 +124,10 @@ fn four_programs_answer_a_prompt_and_refuse_what_does_not_belong() {
     refuse(&["decrypt", "--keys", &wider, "--input", &answer, "--position", "0"], &["parameter"]);
     refuse(&["decrypt", "--keys", &other, "--input", &answer, "--note", &note], &["note", "other keys"]);
     fs::copy(at("other/server/0000.key"), at("keys/server/0000.key")).unwrap();
-    refuse(&["run", "--keys", &server, "--input", &prompt, "--out", &at("none")], &["evaluation keys", "key"]);
+    refuse(
+        &["run", "--keys", &server, "--input", &prompt, "--out", &at("none")],
+        &["evaluation keys", "key"],
+    );
     fs::copy(at("other/secret.key"), at("keys/secret.key")).unwrap();
     refuse(&["decrypt", "--keys", &keys, "--input", &answer, "--note", &note], &["key"]);
 }
@@ -144,11 +150,17 @@ fn damaged_files_are_refused_with_the_next_step() {
     fs::write(&prompt, b"hello").unwrap();
     refuse(&go, &["malformed", "encrypt the prompt again"]);
     fs::write(&prompt, &whole).unwrap();
-    refuse(&["decrypt", "--keys", &keys, "--input", &prompt, "--position", "0"], &["malformed", "ask the server"]);
+    refuse(
+        &["decrypt", "--keys", &keys, "--input", &prompt, "--position", "0"],
+        &["malformed", "ask the server"],
+    );
     refuse(&["run", "--keys", &keys, "--input", &prompt, "--out", &none], &["not", "key"]);
     refuse(&["run", "--keys", &at("nowhere"), "--input", &prompt, "--out", &none], &["keygen"]);
     refuse(&["encrypt", "--keys", &keys, "--prompt", "", "--out", &none], &["prompt is empty"]);
-    refuse(&["encrypt", "--keys", &keys, "--prompt", &"cat ".repeat(200), "--out", &none], &["tokens", "shorten"]);
+    refuse(
+        &["encrypt", "--keys", &keys, "--prompt", &"cat ".repeat(200), "--out", &none],
+        &["tokens", "shorten"],
+    );
 
     // A key with a flipped bit, then a missing one.
     let key = at("keys/server/0002.key");
@@ -161,10 +173,14 @@ fn damaged_files_are_refused_with_the_next_step() {
 
     // A place that takes no files, of which there is always one.
     let full = "/proc/nothing";
-    refuse(&["keygen", "--out", full, "--insecure-ring", "9", "--length", "8"], &["--out", "takes no new file"]);
+    refuse(
+        &["keygen", "--out", full, "--insecure-ring", "9", "--length", "8"],
+        &["--out", "takes no new file"],
+    );
     refuse(&[go.as_slice(), &["--checkpoints", full]].concat(), &["--checkpoints", "takes no new file"]);
 
-    // Checkpoints with a flipped bit are told, and their steps computed again: no wrong answer is made of them.
+    // Checkpoints with a flipped bit are told, and their steps computed again: no wrong answer is
+    // made of them.
     let kept = at("kept");
     let slow = [go.as_slice(), &["--checkpoints", &kept, "--checkpoint-after", "0"]].concat();
     succeed(&slow);

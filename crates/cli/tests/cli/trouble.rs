@@ -60,7 +60,8 @@ fn closed_and_full_streams_end_no_run() {
     // Both closed by the shell.
     let script = "exec \"$0\" decrypt --keys \"$1\" --input \"$2\" --position 0 --model \"$3\" >&- 2>&-";
     let program = bare(&[]).get_program().to_owned();
-    let shell = Command::new("sh").args(["-c", script]).arg(program).args([&keys, &answer, &model()]).status();
+    let shell =
+        Command::new("sh").args(["-c", script]).arg(program).args([&keys, &answer, &model()]).status();
     assert_eq!(shell.unwrap().code(), Some(0));
 }
 
@@ -131,8 +132,20 @@ fn a_folder_of_checkpoints_is_for_one_run() {
     let at = |name: &str| dir.path(name);
     let kept = at("kept");
     let args = |out: &str| {
-        ["run", "--keys", &server, "--input", &prompt, "--checkpoints", &kept, "--checkpoint-after", "0", "--out", out]
-            .map(str::to_owned)
+        [
+            "run",
+            "--keys",
+            &server,
+            "--input",
+            &prompt,
+            "--checkpoints",
+            &kept,
+            "--checkpoint-after",
+            "0",
+            "--out",
+            out,
+        ]
+        .map(str::to_owned)
     };
     fs::create_dir(&kept).unwrap();
     let held = Lock::exclusive(kept.as_ref()).unwrap();
@@ -146,7 +159,11 @@ fn a_folder_of_checkpoints_is_for_one_run() {
         let outs = [at(&format!("{round}-left")), at(&format!("{round}-right"))];
         let children = outs.each_ref().map(|out| {
             let args = args(out);
-            command(&args.each_ref().map(String::as_str)).stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap()
+            command(&args.each_ref().map(String::as_str))
+                .stdout(Stdio::null())
+                .stderr(Stdio::piped())
+                .spawn()
+                .unwrap()
         });
         let mut answers = 0;
         for (child, out) in children.into_iter().zip(&outs) {
@@ -162,7 +179,8 @@ fn a_folder_of_checkpoints_is_for_one_run() {
         }
         assert!(answers >= 1);
     }
-    let torn = fs::read_dir(&kept).unwrap().flatten().filter(|e| e.path().extension().is_some_and(|x| x == "part"));
+    let torn =
+        fs::read_dir(&kept).unwrap().flatten().filter(|e| e.path().extension().is_some_and(|x| x == "part"));
     assert_eq!(torn.count(), 0, "nothing is left aside");
 }
 
@@ -213,15 +231,24 @@ fn names_that_are_no_text_work_throughout() {
     let o = OsStr::new;
     let model = model();
     let tiny = [o("--model"), o(&model)];
-    let keygen = [o("keygen"), o("--out"), keys.as_os_str(), o("--insecure-ring"), o("8"), o("--length"), o("8")];
+    let keygen =
+        [o("keygen"), o("--out"), keys.as_os_str(), o("--insecure-ring"), o("8"), o("--length"), o("8")];
     assert!(go(&[&keygen[..], &tiny].concat())["secret_key"].as_str().unwrap().contains('\u{fffd}'));
-    let encrypt =
-        [o("encrypt"), o("--keys"), keys.as_os_str(), o("--prompt"), o(PROMPT), o("--out"), prompt.as_os_str()];
+    let encrypt = [
+        o("encrypt"),
+        o("--keys"),
+        keys.as_os_str(),
+        o("--prompt"),
+        o(PROMPT),
+        o("--out"),
+        prompt.as_os_str(),
+    ];
     go(&[&encrypt[..], &tiny].concat());
     let server = keys.join("server");
     let run = [o("run"), o("--keys"), server.as_os_str(), o("--input"), prompt.as_os_str(), o("--out")];
     go(&[&run[..], &[answer.as_os_str(), o("--report"), report.as_os_str()], &tiny].concat());
-    let decrypt = [o("decrypt"), o("--keys"), keys.as_os_str(), o("--input"), answer.as_os_str(), o("--note")];
+    let decrypt =
+        [o("decrypt"), o("--keys"), keys.as_os_str(), o("--input"), answer.as_os_str(), o("--note")];
     assert_eq!(go(&[&decrypt[..], &[note.as_os_str(), o("--check")], &tiny].concat())["pass"], true);
     for path in [&keys, &server, &prompt, &note, &answer, &report] {
         go(&[o("inspect"), path.as_os_str()]);

@@ -43,7 +43,8 @@ impl Folded {
                 let mut weights = vec![vec![]; self.geometry.blocks * self.geometry.features];
                 for head in 0..shape.heads {
                     for f in 0..shape.head_dim {
-                        weights[self.geometry.column(head, f)] = raw.weights[head * shape.head_dim + f].clone();
+                        weights[self.geometry.column(head, f)] =
+                            raw.weights[head * shape.head_dim + f].clone();
                     }
                 }
                 weights.iter_mut().for_each(|row| row.resize(shape.d_model, 0.0));
@@ -52,7 +53,8 @@ impl Folded {
             }
             Map::Up(l) => {
                 let units = self.units.layers[l];
-                // A shared inverse root comes in the unit of the first norm; both have one range then.
+                // A shared inverse root comes in the unit of the first norm; both have one range
+                // then.
                 let read = |part: &str, argument| {
                     let raw = self.linear(&format!("layers.{l}.ffn.{part}"))?;
                     self.onto_argument(raw, &norm_name(l, 2), units.norm2, argument)
@@ -77,7 +79,9 @@ impl Folded {
                 };
                 self.after_norm(raw, "final_norm", self.units.final_norm, self.units.logits)
             }
-            Map::Pool => self.onto_argument(self.linear("pool")?, "final_norm", self.units.final_norm, self.units.pool),
+            Map::Pool => {
+                self.onto_argument(self.linear("pool")?, "final_norm", self.units.final_norm, self.units.pool)
+            }
             Map::Classifier => {
                 let mut raw = self.linear("classifier")?;
                 let (from, to) = (self.units.pool.value, self.units.logits);
@@ -124,7 +128,8 @@ impl Folded {
         out
     }
 
-    /// Gains into rows, norm bias through the matrix into the bias, units of the stream and of the inverse root in, `unit` out.
+    /// Gains into rows, norm bias through the matrix into the bias, units of the stream and of the
+    /// inverse root in, `unit` out.
     fn after_norm(&self, mut map: Affine, norm: &str, range: Range, unit: f64) -> Result<Affine> {
         let gain = self.values(&format!("{norm}.gain"))?;
         if let Some(shift) = self.model.weights().values(&format!("{norm}.bias")) {

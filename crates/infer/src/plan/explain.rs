@@ -61,7 +61,9 @@ impl Plan {
         let highest = readers[id].iter().max_by_key(|reader| start(reader))?;
         let (reader, depth) = (&self.graph.nodes[*highest].name, self.graph.nodes[*highest].depth);
         let landed = self.placement.levels[id];
-        Some(format!("{reader} takes {depth} levels and those after it the rest of {to}; it lands with {landed}"))
+        Some(format!(
+            "{reader} takes {depth} levels and those after it the rest of {to}; it lands with {landed}"
+        ))
     }
 
     /// A readable account of the plan.
@@ -98,14 +100,22 @@ impl Plan {
             self.greedy.map_or("infeasible".into(), |s| format!("{s:.1} s")),
             self.keys.len()
         );
-        let _ = writeln!(out, "{:<34} {:>7} {:>7} {:>8} {:>9}", "step", "levels", "vectors", "seconds", "refresh");
+        let _ = writeln!(
+            out,
+            "{:<34} {:>7} {:>7} {:>8} {:>9}",
+            "step", "levels", "vectors", "seconds", "refresh"
+        );
         for step in self.schedule() {
-            let refresh =
-                step.refreshed_to.map_or(String::new(), |to| format!("-> {to} ({:.2} s)", step.refresh_seconds));
+            let refresh = step
+                .refreshed_to
+                .map_or(String::new(), |to| format!("-> {to} ({:.2} s)", step.refresh_seconds));
             let refresh = step.reason.iter().fold(refresh, |refresh, reason| format!("{refresh}: {reason}"));
             let levels = format!("{}->{}", step.level_in, step.level_out);
-            let _ =
-                writeln!(out, "{:<34} {:>7} {:>7} {:>8.3} {}", step.name, levels, step.vectors, step.seconds, refresh);
+            let _ = writeln!(
+                out,
+                "{:<34} {:>7} {:>7} {:>8.3} {}",
+                step.name, levels, step.vectors, step.seconds, refresh
+            );
         }
         out
     }

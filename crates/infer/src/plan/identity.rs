@@ -7,14 +7,15 @@ use crate::cost::primitive_name;
 use crate::error::{InferError, Result};
 use crate::exec::kind_name;
 
-/// Raised when a description compiles to other constants or another order of steps than before. Other operations, levels or
-/// keys change the identity by themselves.
+/// Raised when a description compiles to other constants or another order of steps than before.
+/// Other operations, levels or keys change the identity by themselves.
 const CIRCUITS: u32 = 2;
 
 /// Characters of an identity.
 pub(crate) const LENGTH: usize = 32;
 
-/// A hash over named fields; every name and value carries its length, so no two lists of fields hash the same bytes.
+/// A hash over named fields; every name and value carries its length, so no two lists of fields
+/// hash the same bytes.
 pub(crate) struct Fingerprint(blake3::Hasher);
 
 impl Fingerprint {
@@ -37,7 +38,8 @@ impl Fingerprint {
         self.field(name, &value.to_le_bytes());
     }
 
-    /// Adds computed numbers in single precision: a logarithm or a power may differ between processors in its last bits.
+    /// Adds computed numbers in single precision: a logarithm or a power may differ between
+    /// processors in its last bits.
     pub(crate) fn reals(&mut self, name: &str, values: impl IntoIterator<Item = f64>) {
         let bytes: Vec<u8> = values.into_iter().flat_map(|x| (x as f32).to_bits().to_le_bytes()).collect();
         self.field(name, &bytes);
@@ -50,8 +52,10 @@ impl Fingerprint {
 
 /// The description without its name and provenance, which change nothing that is computed.
 fn description(spec: &ModelSpec) -> Result<String> {
-    let bare = ModelSpec { name: String::new(), provenance: std::collections::BTreeMap::new(), ..spec.clone() };
-    serde_json::to_string(&bare).map_err(|e| InferError::Internal { what: format!("the description as JSON: {e}") })
+    let bare =
+        ModelSpec { name: String::new(), provenance: std::collections::BTreeMap::new(), ..spec.clone() };
+    serde_json::to_string(&bare)
+        .map_err(|e| InferError::Internal { what: format!("the description as JSON: {e}") })
 }
 
 impl Plan {
@@ -65,7 +69,9 @@ impl Plan {
         all.text("purpose", &format!("{:?}", options.purpose));
         all.number("levels left", options.levels_left as u64);
         let g = self.folded.geometry;
-        for (name, value) in [("slots", g.slots), ("tokens", g.tokens), ("features", g.features), ("head", g.head)] {
+        for (name, value) in
+            [("slots", g.slots), ("tokens", g.tokens), ("features", g.features), ("head", g.head)]
+        {
             all.number(name, value as u64);
         }
         self.identify_target(&mut all);
@@ -127,15 +133,19 @@ mod tests {
                 }
                 fields.iter().for_each(|(name, v)| leaves(v, &format!("{place}/{name}"), out));
             }
-            Value::Array(items) => items.iter().enumerate().for_each(|(i, v)| leaves(v, &format!("{place}/{i}"), out)),
+            Value::Array(items) => {
+                items.iter().enumerate().for_each(|(i, v)| leaves(v, &format!("{place}/{i}"), out))
+            }
             _ => out.push(place.to_owned()),
         }
     }
 
     /// Values that a leaf could take instead.
     fn others(value: &Value) -> Vec<Value> {
-        let words = ["decoder", "layer_norm", "rms_norm", "pre", "post", "gelu", "silu", "sequential", "parallel"];
-        let words = words.into_iter().chain(["softmax", "power_softmax", "frozen", "inv_sqrt", "identity", "tanh"]);
+        let words =
+            ["decoder", "layer_norm", "rms_norm", "pre", "post", "gelu", "silu", "sequential", "parallel"];
+        let words =
+            words.into_iter().chain(["softmax", "power_softmax", "frozen", "inv_sqrt", "identity", "tanh"]);
         let mut out: Vec<Value> = words.map(Value::from).collect();
         out.push(json!({"encoder": {"classes": 2}}));
         match value {
@@ -156,7 +166,8 @@ mod tests {
     #[test]
     fn two_descriptions_one_field_apart_are_told_apart() {
         let plain = Shape { layers: 1, ..Shape::preset("test").unwrap() };
-        let encoder = Shape { kind: cipherlm_model::Kind::Encoder { classes: 3 }, rotary: None, ..plain.clone() };
+        let encoder =
+            Shape { kind: cipherlm_model::Kind::Encoder { classes: 3 }, rotary: None, ..plain.clone() };
         for shape in [plain, encoder] {
             let spec = random::certified("one", &shape, 1).unwrap().spec().clone();
             let known = description(&spec).unwrap();
@@ -168,13 +179,15 @@ mod tests {
                 if place == "/name" || place.starts_with("/provenance") {
                     continue;
                 }
-                // What the weights or the data were has the same hash in every one of these: the field alone differs.
+                // What the weights or the data were has the same hash in every one of these: the
+                // field alone differs.
                 let read = |other: Value| {
                     let mut edited = whole.clone();
                     *edited.pointer_mut(&place).unwrap() = other;
                     serde_json::from_value::<ModelSpec>(edited).ok().filter(|found| *found != spec)
                 };
-                let found: Vec<_> = others(whole.pointer(&place).unwrap()).into_iter().filter_map(read).collect();
+                let found: Vec<_> =
+                    others(whole.pointer(&place).unwrap()).into_iter().filter_map(read).collect();
                 // A variant with fields changes as a whole.
                 let whole = place.ends_with("/kind") || place == "/shape";
                 assert!(whole || !found.is_empty(), "{place} cannot be changed: teach `others` its type");

@@ -1,4 +1,5 @@
-//! A prompt plan and a token plan of one small model on the clear machine, beside what the reference says at every position.
+//! A prompt plan and a token plan of one small model on the clear machine, beside what the
+//! reference says at every position.
 
 use std::sync::Arc;
 
@@ -21,18 +22,21 @@ impl Decoding {
         let tokens = random::windows(model.shape(), 12, 1, 5).swap_remove(0);
         let compile = |purpose, tokens| {
             let target = Target::uniform(512, 14, 40, 60).unwrap();
-            Plan::compile(Arc::clone(&model), target, &Options { tokens, purpose, ..Options::default() }).unwrap()
+            Plan::compile(Arc::clone(&model), target, &Options { tokens, purpose, ..Options::default() })
+                .unwrap()
         };
         let (prompt, token) = (compile(Purpose::PromptForSession, 8), compile(Purpose::Token, 1));
         let machine = token.clear_machine();
-        let reference = Runner::new(&model, Mode::Polynomial).unwrap().forward(&tokens, Positions::All).unwrap();
+        let reference =
+            Runner::new(&model, Mode::Polynomial).unwrap().forward(&tokens, Positions::All).unwrap();
         Self { tokens, prompt, token, machine, reference }
     }
 
     /// Runs the first `count` tokens as the prompt of a session and compares the last one's logits.
     pub(crate) fn begin(&self, session: &mut Session<Clear>, count: usize) {
         let input = self.prompt_input(count);
-        let outputs = self.prompt.run_session(&self.machine, input, session, &mut |_: &Progress<'_>| true).unwrap();
+        let outputs =
+            self.prompt.run_session(&self.machine, input, session, &mut |_: &Progress<'_>| true).unwrap();
         self.check(&self.prompt, &outputs, count - 1, count - 1);
     }
 
@@ -41,7 +45,8 @@ impl Decoding {
         for position in start..self.tokens.len() {
             let packed = self.token.pack_at(&self.tokens[position..=position], position).unwrap();
             let input = self.place(&self.token, packed);
-            let outputs = self.token.run_session(&self.machine, input, session, &mut |_: &Progress<'_>| true).unwrap();
+            let outputs =
+                self.token.run_session(&self.machine, input, session, &mut |_: &Progress<'_>| true).unwrap();
             self.check(&self.token, &outputs, position, 0);
         }
     }
@@ -58,7 +63,8 @@ impl Decoding {
     fn check(&self, plan: &Plan, outputs: &[ClearVector], position: usize, row: usize) {
         let outputs: Vec<Vec<f64>> = outputs.iter().map(|v| v.real()).collect();
         let logits = plan.logits(&outputs, row).unwrap();
-        let error = self.reference[position].iter().zip(logits).map(|(a, b)| (a - b).abs()).fold(0.0, f64::max);
+        let error =
+            self.reference[position].iter().zip(logits).map(|(a, b)| (a - b).abs()).fold(0.0, f64::max);
         assert!(error < 1e-6, "position {position}: {error}");
     }
 }

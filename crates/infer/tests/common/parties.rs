@@ -1,4 +1,5 @@
-//! A client and a server for plans of one small model, in a ring without security that is deep enough to need no bootstraps.
+//! A client and a server for plans of one small model, in a ring without security that is deep
+//! enough to need no bootstraps.
 
 use std::sync::Arc;
 
@@ -15,14 +16,16 @@ pub(crate) struct Parties {
 }
 
 fn deep_params() -> Params {
-    Params::insecure_for_tests(Params::builder().degree(1 << 10).base(50.0).levels(40.0, 52).special(50, 8)).unwrap()
+    Params::insecure_for_tests(Params::builder().degree(1 << 10).base(50.0).levels(40.0, 52).special(50, 8))
+        .unwrap()
 }
 
 impl Parties {
     /// One plan for each of the options, and keys for all of them.
     pub(crate) fn new(model: &Arc<Model>, options: &[Options]) -> Self {
         let params = deep_params();
-        let compile = |o: &Options| Plan::compile(Arc::clone(model), Target::of(&params).unwrap(), o).unwrap();
+        let compile =
+            |o: &Options| Plan::compile(Arc::clone(model), Target::of(&params).unwrap(), o).unwrap();
         let plans: Vec<Plan> = options.iter().map(compile).collect();
         let client = Client::generate(&params).unwrap();
         let mut request = KeyRequest::new();

@@ -233,7 +233,10 @@ impl<'m> Runner<'m> {
     /// Bad tokens, a mask of another length or without any valid token, or a decoder model.
     pub fn classify(&mut self, tokens: &[u32], valid: Option<&[bool]>) -> Result<Vec<f64>> {
         let Kind::Encoder { .. } = self.model.shape().kind else {
-            return Err(SpecError::Unsupported { operation: "classification", model: "a model without classes" });
+            return Err(SpecError::Unsupported {
+                operation: "classification",
+                model: "a model without classes",
+            });
         };
         self.whole(tokens, valid)
     }
@@ -286,7 +289,13 @@ impl<'m> Runner<'m> {
     }
 
     /// Runs stages; values that nothing reads any more are dropped, except `kept`.
-    fn execute(&mut self, stages: Range<usize>, values: &mut [Vec<f64>], input: Input<'_>, kept: Value) -> Result<()> {
+    fn execute(
+        &mut self,
+        stages: Range<usize>,
+        values: &mut [Vec<f64>],
+        input: Input<'_>,
+        kept: Value,
+    ) -> Result<()> {
         for at in stages {
             values[at] = self.step(at, values, input)?;
             let (op, last_read) = (self.program.stages[at].op, &self.last_read);

@@ -46,7 +46,9 @@ pub(super) fn unusable(path: &Path, reason: impl ToString) -> SpecError {
 pub(super) fn size(dtype: Dtype, dims: &[usize]) -> std::result::Result<u64, String> {
     let count = dims.iter().try_fold(1u64, |n, &d| n.checked_mul(u64::try_from(d).ok()?));
     let bytes = count.and_then(|n| dtype.bytes(n, dims.last().map_or(1, |&d| d as u64)));
-    bytes.filter(|&b| b < 1 << 48).ok_or_else(|| format!("no tensor has dimensions {dims:?} of type {dtype:?}"))
+    bytes
+        .filter(|&b| b < 1 << 48)
+        .ok_or_else(|| format!("no tensor has dimensions {dims:?} of type {dtype:?}"))
 }
 
 impl Archive {

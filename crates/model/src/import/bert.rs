@@ -18,7 +18,9 @@ pub(super) fn shape(config: &Config, book: &Book<'_>, pool: Pool) -> Result<Shap
         return Err(config.refuse("is_decoder", "is true; this program reads BERT as an encoder"));
     }
     if let Some(kind) = config.text("position_embedding_type").filter(|kind| *kind != "absolute") {
-        return Err(config.refuse("position_embedding_type", format!("is {kind:?}, expected absolute positions")));
+        return Err(
+            config.refuse("position_embedding_type", format!("is {kind:?}, expected absolute positions"))
+        );
     }
     let classes = book.dims("classifier.weight").and_then(|dims| dims.first().copied());
     Ok(Shape {

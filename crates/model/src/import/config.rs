@@ -12,7 +12,11 @@ pub(super) struct Config {
 
 impl Config {
     pub(super) fn new(what: &'static str, root: Value) -> Result<Self> {
-        if root.is_object() { Ok(Self { what, root }) } else { Err(SpecError::malformed(what, "not an object")) }
+        if root.is_object() {
+            Ok(Self { what, root })
+        } else {
+            Err(SpecError::malformed(what, "not an object"))
+        }
     }
 
     /// The field, if it is there and not null.
@@ -47,7 +51,10 @@ impl Config {
 
     pub(super) fn number_or(&self, field: &str, default: f64) -> Result<f64> {
         let Some(value) = self.get(field) else { return Ok(default) };
-        value.as_f64().filter(|v| v.is_finite()).ok_or_else(|| self.refuse(field, format!("is {value}, not a number")))
+        value
+            .as_f64()
+            .filter(|v| v.is_finite())
+            .ok_or_else(|| self.refuse(field, format!("is {value}, not a number")))
     }
 
     /// A width that a number of heads divides.
@@ -72,9 +79,10 @@ impl Config {
         for scaling in ["rope_scaling", "rope_parameters"] {
             let kind = self.get(scaling).and_then(|s| s.get("rope_type").or_else(|| s.get("type")));
             if let Some(kind) = kind.and_then(Value::as_str).filter(|k| *k != "default") {
-                return Err(
-                    self.refuse(scaling, format!("is of type {kind:?}; this program reads plain rotary positions"))
-                );
+                return Err(self.refuse(
+                    scaling,
+                    format!("is of type {kind:?}; this program reads plain rotary positions"),
+                ));
             }
         }
         let nested = self.get("rope_parameters").and_then(|p| p.get("rope_theta")).and_then(Value::as_f64);

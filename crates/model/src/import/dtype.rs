@@ -56,7 +56,8 @@ impl Dtype {
 
     /// Bytes of `count` values in rows of `row`. Blocks never cross a row.
     pub(super) fn bytes(self, count: u64, row: u64) -> Option<u64> {
-        let blocks = |bytes: u64| if row.is_multiple_of(BLOCK) { (count / BLOCK).checked_mul(bytes) } else { None };
+        let blocks =
+            |bytes: u64| if row.is_multiple_of(BLOCK) { (count / BLOCK).checked_mul(bytes) } else { None };
         match self {
             Self::F32 => count.checked_mul(4),
             Self::F16 | Self::Bf16 => count.checked_mul(2),
@@ -88,11 +89,19 @@ impl Dtype {
                 .collect(),
             Self::Q4_0 => {
                 let value = |b: &[u8], q: u8| half(b) * (f32::from(q) - 8.0);
-                raw.as_chunks::<18>().0.iter().flat_map(|b| nibbles(&b[2..]).map(move |q| value(b, q))).collect()
+                raw.as_chunks::<18>()
+                    .0
+                    .iter()
+                    .flat_map(|b| nibbles(&b[2..]).map(move |q| value(b, q)))
+                    .collect()
             }
             Self::Q4_1 => {
                 let value = |b: &[u8], q: u8| half(b) * f32::from(q) + half(&b[2..]);
-                raw.as_chunks::<20>().0.iter().flat_map(|b| nibbles(&b[4..]).map(move |q| value(b, q))).collect()
+                raw.as_chunks::<20>()
+                    .0
+                    .iter()
+                    .flat_map(|b| nibbles(&b[4..]).map(move |q| value(b, q)))
+                    .collect()
             }
         })
     }
@@ -122,8 +131,13 @@ mod tests {
 
     #[test]
     fn half_precision_values() {
-        let known =
-            [(0x3c00, 1.0), (0xc000, -2.0), (0x3555, 0.333_251_95), (0x0001, 5.960_464_5e-8), (0x7bff, 65504.0)];
+        let known = [
+            (0x3c00, 1.0),
+            (0xc000, -2.0),
+            (0x3555, 0.333_251_95),
+            (0x0001, 5.960_464_5e-8),
+            (0x7bff, 65504.0),
+        ];
         for (bits, value) in known {
             assert_eq!(half_to_f32(bits), value);
         }

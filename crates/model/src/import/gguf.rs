@@ -36,7 +36,8 @@ pub(super) fn open(path: &Path) -> Result<(Config, Archive)> {
         let bytes = size(dtype, &dims).map_err(|reason| SpecError::malformed(&name, reason))?;
         let end = data.checked_add(offset).and_then(|from| from.checked_add(bytes));
         if end.is_none_or(|end| end > length) {
-            let reason = format!("needs {bytes} bytes at {offset} of the data, the file ends before: it is cut short");
+            let reason =
+                format!("needs {bytes} bytes at {offset} of the data, the file ends before: it is cut short");
             return Err(SpecError::malformed(name, reason));
         }
         archive.tensors.insert(name, Entry { file, offset: data + offset, dtype, dims });
@@ -45,10 +46,15 @@ pub(super) fn open(path: &Path) -> Result<(Config, Archive)> {
 }
 
 /// Shape, filled book and tokenizer of a Llama file.
-pub(super) fn llama<'a>(config: &Config, archive: &'a Archive) -> Result<(Shape, Book<'a>, Option<Tokenizer>)> {
+pub(super) fn llama<'a>(
+    config: &Config,
+    archive: &'a Archive,
+) -> Result<(Shape, Book<'a>, Option<Tokenizer>)> {
     let architecture = config.text("general.architecture").unwrap_or("none");
     if architecture != "llama" {
-        return Err(config.refuse("general.architecture", format!("is {architecture:?}; this program reads llama")));
+        return Err(
+            config.refuse("general.architecture", format!("is {architecture:?}; this program reads llama"))
+        );
     }
     let mut book = Book::new(archive, "");
     let of = |field: &str| format!("llama.{field}");
@@ -56,12 +62,15 @@ pub(super) fn llama<'a>(config: &Config, archive: &'a Archive) -> Result<(Shape,
     let own = config.head_dim(d_model, heads, &of("attention.head_count"))?;
     let head_dim = config.size_or(&of("attention.key_length"), Some(own))?;
     if config.size_or(&of("rope.dimension_count"), Some(head_dim))? != head_dim {
-        return Err(config.refuse(&of("rope.dimension_count"), format!("is not the head's width, {head_dim}")));
+        return Err(
+            config.refuse(&of("rope.dimension_count"), format!("is not the head's width, {head_dim}"))
+        );
     }
     if let Some(kind) = config.text(&of("rope.scaling.type")).filter(|kind| *kind != "none") {
-        return Err(
-            config.refuse(&of("rope.scaling.type"), format!("is {kind:?}; this program reads plain rotary positions"))
-        );
+        return Err(config.refuse(
+            &of("rope.scaling.type"),
+            format!("is {kind:?}; this program reads plain rotary positions"),
+        ));
     }
     let tokens = config.get("tokenizer.ggml.tokens").and_then(Value::as_array).map(Vec::len);
     let rows = book.dims("token_embd.weight").and_then(|dims| dims.first().copied());
@@ -184,7 +193,9 @@ impl Head {
 
     fn array<const N: usize>(&mut self) -> Parsed<[u8; N]> {
         let mut bytes = [0; N];
-        self.reader.read_exact(&mut bytes).map_err(|_| format!("ends within its header, at byte {}", self.length))?;
+        self.reader
+            .read_exact(&mut bytes)
+            .map_err(|_| format!("ends within its header, at byte {}", self.length))?;
         self.at += N as u64;
         Ok(bytes)
     }

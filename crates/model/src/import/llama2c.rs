@@ -12,7 +12,8 @@ use crate::shape::Shape;
 
 /// The file's parts under the names of a GGUF file, whose rotary layout it shares.
 pub(super) fn open(path: &Path) -> Result<(Shape, Archive)> {
-    let refuse = |reason: String| unusable(path, format!("{reason}: a llama2.c version 0 checkpoint is expected"));
+    let refuse =
+        |reason: String| unusable(path, format!("{reason}: a llama2.c version 0 checkpoint is expected"));
     let (mut file, length) = open_file(path)?;
     let mut head = [0; 28];
     file.read_exact(&mut head).map_err(|_| refuse(format!("{length} bytes, shorter than its header")))?;

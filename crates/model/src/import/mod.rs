@@ -128,7 +128,8 @@ impl Checkpoint {
     /// As [`Checkpoint::model`]; [`SpecError::File`], also when a model is there already.
     pub fn save(&self, dir: &Path) -> Result<()> {
         let provenance = BTreeMap::from([("source".to_owned(), self.provenance())]);
-        let source = Source { name: &self.name, shape: &self.shape, provenance, tokenizer: self.tokenizer.as_ref() };
+        let source =
+            Source { name: &self.name, shape: &self.shape, provenance, tokenizer: self.tokenizer.as_ref() };
         source.save(dir, |name| self.tensor(name))
     }
 
@@ -203,5 +204,7 @@ fn pooling(dir: &Path) -> Result<Pool> {
     let config = Config::new(what, root)?;
     let known = [("pooling_mode_mean_tokens", Pool::Mean), ("pooling_mode_cls_token", Pool::First)];
     let chosen = known.into_iter().find(|(field, _)| config.flag(field, false));
-    chosen.map(|(_, pool)| pool).ok_or_else(|| config.refuse("pooling_mode", "is neither mean nor first token"))
+    chosen
+        .map(|(_, pool)| pool)
+        .ok_or_else(|| config.refuse("pooling_mode", "is neither mean nor first token"))
 }

@@ -12,7 +12,8 @@ const BUFFERS: [&str; 3] = [".attention.bias", ".attention.masked_bias", ".rotar
 pub(super) fn shape(config: &Config) -> Result<Shape> {
     let (d_model, heads) = (config.size("hidden_size")?, config.size("num_attention_heads")?);
     let head_dim = config.head_dim(d_model, heads, "num_attention_heads")?;
-    let nested = config.get("rope_parameters").and_then(|p| p.get("partial_rotary_factor")).and_then(|v| v.as_f64());
+    let nested =
+        config.get("rope_parameters").and_then(|p| p.get("partial_rotary_factor")).and_then(|v| v.as_f64());
     let share = config.number_or("rotary_pct", nested.unwrap_or(0.25))?;
     if !(share > 0.0 && share <= 1.0) {
         return Err(config.refuse("rotary_pct", format!("is {share}, expected a share above 0")));
@@ -34,7 +35,10 @@ pub(super) fn shape(config: &Config) -> Result<Shape> {
         activation: config.activation("hidden_act", "gelu")?,
         gated: false,
         residual: if parallel { Residual::Parallel } else { Residual::Sequential },
-        rotary: Some(Rotary { dims: (head_dim as f64 * share) as usize, base: config.rotary_base("rotary_emb_base")? }),
+        rotary: Some(Rotary {
+            dims: (head_dim as f64 * share) as usize,
+            base: config.rotary_base("rotary_emb_base")?,
+        }),
         positions: false,
         embed_norm: false,
         tied_head: config.flag("tie_word_embeddings", false),

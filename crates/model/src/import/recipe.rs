@@ -79,14 +79,22 @@ impl<'a> Book<'a> {
             return Err(SpecError::TensorShape { name, expected: dims.to_vec(), found: entry.dims.clone() });
         }
         if let Dtype::Whole(_) = entry.dtype {
-            let reason = format!("type {:?}, expected F32, F16 or BF16: whole numbers are no weights", entry.dtype);
+            let reason =
+                format!("type {:?}, expected F32, F16 or BF16: whole numbers are no weights", entry.dtype);
             return Err(SpecError::malformed(name, reason));
         }
         self.used.insert(name.clone());
         Ok(name)
     }
 
-    fn put(&mut self, ours: &str, theirs: &str, dims: &[usize], rows: Vec<usize>, transposed: bool) -> Result<()> {
+    fn put(
+        &mut self,
+        ours: &str,
+        theirs: &str,
+        dims: &[usize],
+        rows: Vec<usize>,
+        transposed: bool,
+    ) -> Result<()> {
         let source = Some(self.check(theirs, dims)?);
         let recipe = Recipe { source, dims: dims.to_vec(), rows, transposed, plus_first_row_of: None };
         self.recipes.insert(ours.to_owned(), recipe);
@@ -113,7 +121,13 @@ impl<'a> Book<'a> {
     }
 
     /// A linear map whose file has it as `[out, in]`.
-    pub(super) fn linear(&mut self, ours: &str, theirs: &str, size: (usize, usize), bias: Bias) -> Result<()> {
+    pub(super) fn linear(
+        &mut self,
+        ours: &str,
+        theirs: &str,
+        size: (usize, usize),
+        bias: Bias,
+    ) -> Result<()> {
         self.rows(ours, theirs, size, &[], bias)
     }
 
@@ -135,7 +149,8 @@ impl<'a> Book<'a> {
             Bias::File => self.put(&ours, &format!("{theirs}.bias"), &[output], rows.to_vec(), false)?,
             Bias::Zeros => {
                 let dims = vec![if rows.is_empty() { output } else { rows.len() }];
-                let zeros = Recipe { source: None, dims, rows: vec![], transposed: false, plus_first_row_of: None };
+                let zeros =
+                    Recipe { source: None, dims, rows: vec![], transposed: false, plus_first_row_of: None };
                 self.recipes.insert(ours, zeros);
             }
         }
@@ -147,7 +162,11 @@ impl<'a> Book<'a> {
         let old = self.has(&format!("{theirs}.gamma"));
         let (gain, shift) = if old { ("gamma", "beta") } else { ("weight", "bias") };
         self.plain(&format!("{ours}.gain"), &format!("{theirs}.{gain}"), &[width])?;
-        if bias { self.plain(&format!("{ours}.bias"), &format!("{theirs}.{shift}"), &[width]) } else { Ok(()) }
+        if bias {
+            self.plain(&format!("{ours}.bias"), &format!("{theirs}.{shift}"), &[width])
+        } else {
+            Ok(())
+        }
     }
 
     /// Settles the tensors that no recipe uses: a buffer, by the end of its name, goes without a

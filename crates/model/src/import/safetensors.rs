@@ -49,12 +49,19 @@ pub(super) fn of_folder(dir: &Path) -> Result<Archive> {
         }
         [] => {
             let pickle = dir.join("pytorch_model.bin").exists();
-            let reason =
-                if pickle { "only a pickle, `pytorch_model.bin`: save it as safetensors" } else { "no weights" };
-            Err(SpecError::malformed(dir.display().to_string(), format!("{reason}, expected `model.safetensors`")))
+            let reason = if pickle {
+                "only a pickle, `pytorch_model.bin`: save it as safetensors"
+            } else {
+                "no weights"
+            };
+            Err(SpecError::malformed(
+                dir.display().to_string(),
+                format!("{reason}, expected `model.safetensors`"),
+            ))
         }
         many => {
-            let reason = format!("{} safetensors files without `{INDEX}`: a sharded model is incomplete", many.len());
+            let reason =
+                format!("{} safetensors files without `{INDEX}`: a sharded model is incomplete", many.len());
             Err(SpecError::malformed(dir.display().to_string(), reason))
         }
     }
@@ -84,7 +91,11 @@ fn sharded(dir: &Path, index: &Path) -> Result<Archive> {
 }
 
 /// Adds the tensors of one file. Of a shard, those that the index assigns to it.
-fn add(archive: &mut Archive, path: &Path, shard: Option<(&String, &BTreeMap<String, String>)>) -> Result<()> {
+fn add(
+    archive: &mut Archive,
+    path: &Path,
+    shard: Option<(&String, &BTreeMap<String, String>)>,
+) -> Result<()> {
     let refuse = |reason: String| Err(unusable(path, reason));
     let (mut file, length) = open_file(path)?;
     let mut word = [0; 8];
@@ -93,7 +104,9 @@ fn add(archive: &mut Archive, path: &Path, shard: Option<(&String, &BTreeMap<Str
     }
     let header = u64::from_le_bytes(word);
     if header > length - 8 || header > MAX_HEADER {
-        return refuse(format!("a header of {header} bytes in a file of {length}: not safetensors, or cut short"));
+        return refuse(format!(
+            "a header of {header} bytes in a file of {length}: not safetensors, or cut short"
+        ));
     }
     let mut text = vec![0; header as usize];
     file.read_exact(&mut text).map_err(|e| unusable(path, e))?;
@@ -103,13 +116,17 @@ fn add(archive: &mut Archive, path: &Path, shard: Option<(&String, &BTreeMap<Str
     let file = archive.add_file(path, file);
     for (name, tensor) in stored {
         let Some(dtype) = Dtype::of_safetensors(&tensor.dtype) else {
-            return Err(SpecError::malformed(name, format!("type {}, expected F32, F16 or BF16", tensor.dtype)));
+            return Err(SpecError::malformed(
+                name,
+                format!("type {}, expected F32, F16 or BF16", tensor.dtype),
+            ));
         };
         let want = size(dtype, &tensor.shape).map_err(|reason| SpecError::malformed(&name, reason))?;
         let (from, to) = tensor.data_offsets;
         if to.checked_sub(from) != Some(want) || to > data {
-            let reason =
-                format!("lies at bytes {from} to {to} of {data}, needs {want}: the file is cut short or damaged");
+            let reason = format!(
+                "lies at bytes {from} to {to} of {data}, needs {want}: the file is cut short or damaged"
+            );
             return Err(SpecError::malformed(name, reason));
         }
         spans.push((from, to));
@@ -135,7 +152,8 @@ fn parse(header: &[u8]) -> std::result::Result<Vec<(String, Stored)>, String> {
         Tensor(Stored),
         Text(#[expect(dead_code, reason = "only its form matters")] HashMap<String, String>),
     }
-    let fields: BTreeMap<String, Field> = serde_json::from_slice(header).map_err(|e| format!("its header: {e}"))?;
+    let fields: BTreeMap<String, Field> =
+        serde_json::from_slice(header).map_err(|e| format!("its header: {e}"))?;
     let mut out = vec![];
     for (name, field) in fields {
         match field {

@@ -22,19 +22,20 @@ pub(super) fn of_folder(dir: &Path, config: &Config) -> Result<Option<Tokenizer>
         serde_json::from_str(&text).map_err(|e| SpecError::malformed(name, e))
     };
     let settings = parsed("tokenizer_config.json")?;
-    let tokenizer = match (read("tokenizer.json")?, read("vocab.json")?, read("merges.txt")?, read("vocab.txt")?) {
-        (Some(json), ..) => Tokenizer::from_json(&json)?,
-        (None, Some(vocab), Some(merges), _) => Tokenizer::from_gpt2(&vocab, &merges)?,
-        (None, _, _, Some(vocab)) => {
-            let lower = settings.get("do_lower_case").and_then(Value::as_bool).unwrap_or(true);
-            Tokenizer::from_word_pieces(&vocab, lower)?
-        }
-        _ if dir.join("tokenizer.model").exists() => {
-            let reason = "SentencePiece files are not read: save the tokenizer as `tokenizer.json`";
-            return Err(SpecError::malformed("tokenizer.model", reason));
-        }
-        _ => return Ok(None),
-    };
+    let tokenizer =
+        match (read("tokenizer.json")?, read("vocab.json")?, read("merges.txt")?, read("vocab.txt")?) {
+            (Some(json), ..) => Tokenizer::from_json(&json)?,
+            (None, Some(vocab), Some(merges), _) => Tokenizer::from_gpt2(&vocab, &merges)?,
+            (None, _, _, Some(vocab)) => {
+                let lower = settings.get("do_lower_case").and_then(Value::as_bool).unwrap_or(true);
+                Tokenizer::from_word_pieces(&vocab, lower)?
+            }
+            _ if dir.join("tokenizer.model").exists() => {
+                let reason = "SentencePiece files are not read: save the tokenizer as `tokenizer.json`";
+                return Err(SpecError::malformed("tokenizer.model", reason));
+            }
+            _ => return Ok(None),
+        };
     if config.text("model_type") == Some("bert") {
         return tokenizer.with_marks(None, vec![]).map(Some);
     }
@@ -42,9 +43,11 @@ pub(super) fn of_folder(dir: &Path, config: &Config) -> Result<Option<Tokenizer>
     let numbered = |field: &str| -> Vec<u32> {
         let one = |v: &Value| v.as_u64().and_then(|id| u32::try_from(id).ok());
         let all = |v: &Value| {
-            v.as_array().map_or_else(|| one(v).into_iter().collect(), |list| list.iter().filter_map(one).collect())
+            v.as_array()
+                .map_or_else(|| one(v).into_iter().collect(), |list| list.iter().filter_map(one).collect())
         };
-        let found: Vec<Vec<u32>> = [generation.get(field), config.get(field)].into_iter().flatten().map(all).collect();
+        let found: Vec<Vec<u32>> =
+            [generation.get(field), config.get(field)].into_iter().flatten().map(all).collect();
         found.concat()
     };
     let spelled = |field: &str| {
@@ -71,14 +74,17 @@ pub(super) fn of_gguf(config: &Config) -> Result<Option<Tokenizer>> {
     let texts = |values: &[Value]| -> Vec<String> {
         values.iter().map(|v| v.as_str().unwrap_or_default().to_owned()).collect()
     };
-    let id = |field: &str| config.get(&of(field)).and_then(Value::as_u64).and_then(|id| u32::try_from(id).ok());
+    let id =
+        |field: &str| config.get(&of(field)).and_then(Value::as_u64).and_then(|id| u32::try_from(id).ok());
     let scored = config.text(&of("model")) == Some("llama");
     let mut ends: Vec<u32> = ["eos_token_id", "eot_token_id"].into_iter().filter_map(id).collect();
     ends.sort_unstable();
     ends.dedup();
     let vocabulary = GgufVocabulary {
         tokens: texts(tokens),
-        kinds: list("token_type").map(|v| v.iter().map(|k| k.as_u64().unwrap_or(1)).collect()).unwrap_or_default(),
+        kinds: list("token_type")
+            .map(|v| v.iter().map(|k| k.as_u64().unwrap_or(1)).collect())
+            .unwrap_or_default(),
         begin: id("bos_token_id").filter(|_| config.flag(&of("add_bos_token"), scored)),
         ends,
     };

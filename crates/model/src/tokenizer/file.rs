@@ -71,7 +71,9 @@ pub(super) fn parse(text: &str) -> Result<Tokenizer> {
     let version = root["version"].as_u64().unwrap_or(0);
     if format != FORMAT || !(1..=u64::from(VERSION)).contains(&version) {
         let found = format.as_str().unwrap_or_default();
-        return Err(refuse(format!("format {found} version {version}, expected {FORMAT}, version 1 to {VERSION}")));
+        return Err(refuse(format!(
+            "format {found} version {version}, expected {FORMAT}, version 1 to {VERSION}"
+        )));
     }
     if version == 1 { version_1(root) } else { version_2(root) }
 }
@@ -101,11 +103,10 @@ fn version_2(root: Value) -> Result<Tokenizer> {
         (Some(value), None) => Tokenizer::from_library(Library::from_value(value)?, None, Some(vec![]))?,
         (None, Some(scored)) => {
             let tokens = scored.tokens.iter().map(|t| from_printable(t)).collect::<Result<Vec<_>>>()?;
-            let bytes: Box<[u32; 256]> = scored
-                .bytes
-                .into_boxed_slice()
-                .try_into()
-                .map_err(|found: Box<[u32]>| refuse(format!("{} byte tokens, expected 256", found.len())))?;
+            let bytes: Box<[u32; 256]> =
+                scored.bytes.into_boxed_slice().try_into().map_err(|found: Box<[u32]>| {
+                    refuse(format!("{} byte tokens, expected 256", found.len()))
+                })?;
             let rule = Box::new(Scored::new(tokens, scored.scores, bytes, scored.special)?);
             Tokenizer { rule: Rule::Scored { rule, space: scored.space }, begin: None, ends: vec![] }
         }
@@ -156,5 +157,6 @@ fn from_llama2c_tokens(tokens: Vec<Vec<u8>>, scores: Vec<f32>) -> Result<Tokeniz
     }
     let bytes = Box::new(std::array::from_fn(|b| b as u32 + 3));
     let rule = Box::new(Scored::new(tokens, scores, bytes, vec![])?);
-    Tokenizer { rule: Rule::Scored { rule, space: true }, begin: None, ends: vec![] }.with_marks(Some(1), vec![1, 2])
+    Tokenizer { rule: Rule::Scored { rule, space: true }, begin: None, ends: vec![] }
+        .with_marks(Some(1), vec![1, 2])
 }

@@ -48,7 +48,9 @@ impl Tokenizer {
             "decoder": library::byte_level(false),
             "model": { "type": "BPE", "vocab": vocab, "merges": merges },
         });
-        if let Some((id, text)) = vocabulary.begin.and_then(|id| Some((id, vocabulary.tokens.get(id as usize)?))) {
+        if let Some((id, text)) =
+            vocabulary.begin.and_then(|id| Some((id, vocabulary.tokens.get(id as usize)?)))
+        {
             root["post_processor"] = json!({
                 "type": "TemplateProcessing",
                 "single": [{ "SpecialToken": { "id": text, "type_id": 0 } }, { "Sequence": { "id": "A", "type_id": 0 } }],
@@ -60,7 +62,11 @@ impl Tokenizer {
     }
 
     /// A scored BPE; `space` puts one before a text.
-    pub(crate) fn from_gguf_scores(vocabulary: GgufVocabulary, scores: Vec<f32>, space: bool) -> Result<Self> {
+    pub(crate) fn from_gguf_scores(
+        vocabulary: GgufVocabulary,
+        scores: Vec<f32>,
+        space: bool,
+    ) -> Result<Self> {
         let unknown = vocabulary.tokens.iter().position(|t| t == "<unk>").unwrap_or(0) as u32;
         let mut bytes = Box::new([unknown; 256]);
         let (mut tokens, mut special) = (vec![], vec![]);
@@ -83,8 +89,7 @@ impl Tokenizer {
 
 /// The pre-tokenizer that a name in the file stands for.
 fn cutting_rule(pre: &str) -> Result<Value> {
-    let sequence =
-        |first: Value, regex: bool| json!({ "type": "Sequence", "pretokenizers": [first, library::byte_level(regex)] });
+    let sequence = |first: Value, regex: bool| json!({ "type": "Sequence", "pretokenizers": [first, library::byte_level(regex)] });
     Ok(match pre {
         "default" | "gpt-2" | "gpt2" => library::byte_level(true),
         "smollm" => sequence(json!({ "type": "Digits", "individual_digits": true }), true),

@@ -42,8 +42,9 @@ impl Library {
             // The crate numbers added tokens by itself and only warns.
             let given = inner.token_to_id(content);
             if given != Some(*id) {
-                let reason =
-                    format!("added token {content:?} has id {id}, but the vocabulary before it gives {given:?}");
+                let reason = format!(
+                    "added token {content:?} has id {id}, but the vocabulary before it gives {given:?}"
+                );
                 return Err(SpecError::malformed(what, reason));
             }
         }
@@ -97,7 +98,8 @@ impl Library {
     }
 }
 
-/// Faults that would show on some texts only: an id that two tokens share, and no token for unknown characters.
+/// Faults that would show on some texts only: an id that two tokens share, and no token for unknown
+/// characters.
 fn check_vocabulary(model: &ModelWrapper) -> std::result::Result<(), String> {
     let vocab = model.get_vocab();
     let mut ids = std::collections::HashSet::new();
@@ -145,7 +147,10 @@ pub(super) fn gpt2(vocab_json: &str, merges: &str) -> Result<Library> {
     let known = |text: &str| vocab.contains_key(text);
     let pair = |line: &str| match line.split_once(' ') {
         Some((a, b)) if known(a) && known(b) && known(&format!("{a}{b}")) => Ok(json!([a, b])),
-        _ => Err(SpecError::malformed("merges", format!("`{line}` is not a pair of known tokens that makes one"))),
+        _ => Err(SpecError::malformed(
+            "merges",
+            format!("`{line}` is not a pair of known tokens that makes one"),
+        )),
     };
     let merges = lines.map(pair).collect::<Result<Vec<_>>>()?;
     let marked = vocab.iter().filter(|(text, _)| text.starts_with("<|") && text.ends_with("|>"));

@@ -30,7 +30,8 @@ pub(crate) const END_OF_TEXT: &str = "<|endoftext|>";
 const MAX_FILE: u64 = 1 << 28;
 
 /// Marks that end a text in public tokenizers, for files that do not say which one does.
-const KNOWN_ENDS: [&str; 7] = [END_OF_TEXT, "</s>", "<|end_of_text|>", "<|eot_id|>", "<|im_end|>", "<eos>", "<|end|>"];
+const KNOWN_ENDS: [&str; 7] =
+    [END_OF_TEXT, "</s>", "<|end_of_text|>", "<|eot_id|>", "<|im_end|>", "<eos>", "<|end|>"];
 
 /// Text to token ids and back.
 ///
@@ -67,7 +68,11 @@ enum Rule {
 impl std::fmt::Debug for Tokenizer {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         let Self { begin, ends, .. } = self;
-        f.debug_struct("Tokenizer").field("vocab", &self.vocab()).field("begin", begin).field("ends", ends).finish()
+        f.debug_struct("Tokenizer")
+            .field("vocab", &self.vocab())
+            .field("begin", begin)
+            .field("ends", ends)
+            .finish()
     }
 }
 
@@ -207,7 +212,9 @@ impl Tokenizer {
     /// Id of the token that is written so, special tokens included.
     pub fn id(&self, text: &str) -> Option<u32> {
         match &self.rule {
-            Rule::Library(library) => library.id(text).or_else(|| library.id(&bytes::to_printable(text.as_bytes()))),
+            Rule::Library(library) => {
+                library.id(text).or_else(|| library.id(&bytes::to_printable(text.as_bytes())))
+            }
             Rule::Scored { rule, .. } => rule.id(text.as_bytes()),
         }
     }
@@ -273,7 +280,8 @@ impl Tokenizer {
         match &self.rule {
             Rule::Library(library) => library.decode(tokens),
             Rule::Scored { rule, space } => {
-                let mut out: Vec<u8> = tokens.iter().flat_map(|&t| rule.tokens[t as usize].iter().copied()).collect();
+                let mut out: Vec<u8> =
+                    tokens.iter().flat_map(|&t| rule.tokens[t as usize].iter().copied()).collect();
                 if *space && out.first() == Some(&b' ') {
                     out.remove(0);
                 }

@@ -76,10 +76,13 @@ impl Scored {
             return Err(SpecError::malformed(what, reason));
         }
         // Byte tokens first: a token that spells the same character replaces them.
-        let mut ids: HashMap<Vec<u8>, u32> = (0..=255u8).map(|byte| (vec![byte], bytes[usize::from(byte)])).collect();
+        let mut ids: HashMap<Vec<u8>, u32> =
+            (0..=255u8).map(|byte| (vec![byte], bytes[usize::from(byte)])).collect();
         let spelled = tokens.iter().enumerate().map(|(id, text)| (text, id as u32));
         ids.extend(
-            spelled.filter(|(_, id)| !bytes.contains(id) && !special.contains(id)).map(|(text, id)| (text.clone(), id)),
+            spelled
+                .filter(|(_, id)| !bytes.contains(id) && !special.contains(id))
+                .map(|(text, id)| (text.clone(), id)),
         );
         Ok(Self { tokens, scores, bytes, special, ids })
     }

@@ -2,7 +2,8 @@ use super::*;
 use bytes::to_printable;
 
 fn sample() -> Tokenizer {
-    let text = "the cat sat on the mat; the cat's hat is that.\n\nIt's 1234 O'clock — naïve café. ".repeat(20);
+    let text =
+        "the cat sat on the mat; the cat's hat is that.\n\nIt's 1234 O'clock — naïve café. ".repeat(20);
     Tokenizer::train(&text, 290).unwrap()
 }
 
@@ -10,8 +11,11 @@ fn sample() -> Tokenizer {
 fn hugging_face(extra: &str) -> String {
     let mut vocab: Vec<String> = (0u8..=255).map(|b| to_printable(&[b])).collect();
     vocab.extend(["12", "Ġh", "he", "Ġhe"].map(String::from));
-    let entries: Vec<String> =
-        vocab.iter().enumerate().map(|(i, t)| format!("{}: {i}", serde_json::to_string(t).unwrap())).collect();
+    let entries: Vec<String> = vocab
+        .iter()
+        .enumerate()
+        .map(|(i, t)| format!("{}: {i}", serde_json::to_string(t).unwrap()))
+        .collect();
     format!(
         r#"{{"version": "1.0", {extra} "decoder": {{"type":"ByteLevel","add_prefix_space":false,"trim_offsets":false}},
         "model": {{"type": "BPE", "vocab": {{{}}}, "merges": ["1 2", "h e", "Ġ he", "Ġ h"]}}}}"#,
@@ -32,8 +36,16 @@ fn llama2c_file() -> Vec<u8> {
         push(0.0, token.as_bytes());
     }
     (0..256).for_each(|b| push(0.0, format!("<0x{b:02X}>").as_bytes()));
-    let words =
-        [(-1.0, " a"), (-2.0, "ab"), (-3.0, " ab"), (-9.0, " "), (-9.0, "a"), (-9.0, "b"), (-4.0, "aa"), (-5.0, "aaa")];
+    let words = [
+        (-1.0, " a"),
+        (-2.0, "ab"),
+        (-3.0, " ab"),
+        (-9.0, " "),
+        (-9.0, "a"),
+        (-9.0, "b"),
+        (-4.0, "aa"),
+        (-5.0, "aaa"),
+    ];
     for (score, token) in words {
         push(score, token.as_bytes());
     }
@@ -45,8 +57,14 @@ fn any_text_round_trips_and_files_do_too() {
     let tokenizer = sample();
     let again = Tokenizer::from_json(&tokenizer.to_json().unwrap()).unwrap();
     assert_eq!(again.to_json().unwrap(), tokenizer.to_json().unwrap());
-    for text in ["", "the cat", "  two  spaces \n\t x", "日本語 emoji 🦀", "<|endoftext|>a<|endoftext|>", "\u{0}\u{7f}"]
-    {
+    for text in [
+        "",
+        "the cat",
+        "  two  spaces \n\t x",
+        "日本語 emoji 🦀",
+        "<|endoftext|>a<|endoftext|>",
+        "\u{0}\u{7f}",
+    ] {
         let ids = tokenizer.encode(text).unwrap();
         assert_eq!(tokenizer.decode(&ids).unwrap(), text);
         assert_eq!(again.encode(text).unwrap(), ids);
@@ -71,8 +89,11 @@ fn gpt2_format() {
     // Ids in GPT-2's byte order, then two merges and the mark.
     let mut vocab: Vec<String> = (0u8..=255).map(|b| to_printable(&[b])).collect();
     vocab.extend(["th".into(), "the".into(), END_OF_TEXT.into()]);
-    let entries: Vec<String> =
-        vocab.iter().enumerate().map(|(i, t)| format!("{}: {i}", serde_json::to_string(t).unwrap())).collect();
+    let entries: Vec<String> = vocab
+        .iter()
+        .enumerate()
+        .map(|(i, t)| format!("{}: {i}", serde_json::to_string(t).unwrap()))
+        .collect();
     let json = format!("{{{}}}", entries.join(", "));
     let tokenizer = Tokenizer::from_gpt2(&json, "#version: 0.2\nt h\nth e\n").unwrap();
     assert_eq!(tokenizer.encode("the<|endoftext|>th").unwrap(), [257, 258, 256]);
@@ -102,7 +123,8 @@ fn a_pre_tokenizer_of_the_file_is_used() {
     let digits = format!(
         r#""pre_tokenizer": {{"type":"Sequence","pretokenizers":[{{"type":"Digits","individual_digits":true}},{BYTE_LEVEL}]}},"#
     );
-    let ids = |extra: &str, text: &str| Tokenizer::from_json(&hugging_face(extra)).unwrap().encode(text).unwrap();
+    let ids =
+        |extra: &str, text: &str| Tokenizer::from_json(&hugging_face(extra)).unwrap().encode(text).unwrap();
     assert_eq!(ids(&digits, "12"), [49, 50]);
     assert_eq!(ids(&format!(r#""pre_tokenizer": {BYTE_LEVEL},"#), "12"), [256]);
     let split = r#""pre_tokenizer": {"type":"Sequence","pretokenizers":[{"type":"Split","behavior":"Isolated","invert":false,
@@ -158,17 +180,24 @@ fn malformed_files_are_refused_not_panicked_on() {
     for (from, to) in
         [("\"BPE\"", "\"Quantum\""), ("\"1 2\"", "\"1 3x\""), ("\"version\": \"1.0\"", "\"version\": \"9\"")]
     {
-        assert!(matches!(Tokenizer::from_json(&good.replacen(from, to, 1)), Err(SpecError::Malformed { .. })), "{to}");
+        assert!(
+            matches!(Tokenizer::from_json(&good.replacen(from, to, 1)), Err(SpecError::Malformed { .. })),
+            "{to}"
+        );
     }
     for text in ["", "{", "[]", "{\"model\": {}}", "{\"format\": 3}", "\u{feff}{}"] {
         assert!(matches!(Tokenizer::from_json(text), Err(SpecError::Malformed { .. })), "{text:?}");
     }
-    let pairs = good.replacen(r#"["1 2", "h e", "Ġ he", "Ġ h"]"#, r#"[["1","2"],["h","e"],["Ġ","he"],["Ġ","h"]]"#, 1);
+    let pairs =
+        good.replacen(r#"["1 2", "h e", "Ġ he", "Ġ h"]"#, r#"[["1","2"],["h","e"],["Ġ","he"],["Ġ","h"]]"#, 1);
     assert!(
         Tokenizer::from_json(&pairs).unwrap().to_json().unwrap()
             == Tokenizer::from_json(&good).unwrap().to_json().unwrap()
     );
-    assert!(Tokenizer::from_json(&format!("\u{feff}{good}")).is_ok(), "a byte-order mark before JSON is no fault");
+    assert!(
+        Tokenizer::from_json(&format!("\u{feff}{good}")).is_ok(),
+        "a byte-order mark before JSON is no fault"
+    );
     let unknown = good.replacen("\"type\": \"BPE\"", "\"type\": \"BPE\", \"unk_token\": \"<none>\"", 1);
     assert!(Tokenizer::from_json(&unknown).unwrap_err().to_string().contains("<none>"));
 }
@@ -233,7 +262,10 @@ fn a_stream_gives_whole_characters() {
         let ids = tokenizer.encode_continuation(text).unwrap();
         let mut stream = tokenizer.stream(&[]).unwrap();
         let parts: Vec<String> = ids.iter().map(|&t| stream.push(t).unwrap()).collect();
-        assert!(parts.iter().all(|p| !p.contains('\u{fffd}')) && parts.iter().any(String::is_empty), "{parts:?}");
+        assert!(
+            parts.iter().all(|p| !p.contains('\u{fffd}')) && parts.iter().any(String::is_empty),
+            "{parts:?}"
+        );
         assert_eq!(parts.concat(), text);
         assert!(matches!(stream.push(9999), Err(SpecError::UnknownToken { .. })));
         let mut cut = tokenizer.stream(&[]).unwrap();

@@ -57,7 +57,8 @@ impl State {
     fn new(text: &str, rule: &SysRegex) -> Self {
         let mut frequency: HashMap<&str, i64> = HashMap::new();
         for document in text.split(END_OF_TEXT) {
-            rule.find_iter(document).for_each(|(from, to)| *frequency.entry(&document[from..to]).or_default() += 1);
+            rule.find_iter(document)
+                .for_each(|(from, to)| *frequency.entry(&document[from..to]).or_default() += 1);
         }
         let mut words: Vec<(Vec<u32>, i64)> =
             frequency.into_iter().map(|(w, n)| (w.bytes().map(u32::from).collect(), n)).collect();
@@ -74,7 +75,11 @@ impl State {
     }
 
     fn most_frequent(&self) -> Option<Pair> {
-        let best = self.counts.iter().filter(|(_, n)| **n > 0).max_by_key(|(pair, n)| (**n, std::cmp::Reverse(**pair)));
+        let best = self
+            .counts
+            .iter()
+            .filter(|(_, n)| **n > 0)
+            .max_by_key(|(pair, n)| (**n, std::cmp::Reverse(**pair)));
         best.map(|(pair, _)| *pair)
     }
 

@@ -12,7 +12,8 @@ impl Folder {
     pub(crate) fn new(name: &str) -> Self {
         static COUNT: AtomicUsize = AtomicUsize::new(0);
         let count = COUNT.fetch_add(1, Ordering::Relaxed);
-        let path = std::env::temp_dir().join(format!("cipherlm-import-{name}-{}-{count}", std::process::id()));
+        let path =
+            std::env::temp_dir().join(format!("cipherlm-import-{name}-{}-{count}", std::process::id()));
         std::fs::create_dir_all(&path).unwrap();
         Self(path)
     }
@@ -79,7 +80,8 @@ impl Stored {
         for row in 0..self.dims[0] {
             let (at, half) = (row % head, head / 2);
             let from = row - at + at % 2 * half + at / 2;
-            self.values[row * width..(row + 1) * width].copy_from_slice(&old[from * width..(from + 1) * width]);
+            self.values[row * width..(row + 1) * width]
+                .copy_from_slice(&old[from * width..(from + 1) * width]);
         }
     }
 
@@ -108,7 +110,8 @@ pub(crate) fn safetensors(tensors: &[Stored]) -> Vec<u8> {
     for tensor in tensors {
         let from = data.len();
         data.extend(tensor.bytes());
-        let entry = json!({ "dtype": tensor.dtype, "shape": tensor.dims, "data_offsets": [from, data.len()] });
+        let entry =
+            json!({ "dtype": tensor.dtype, "shape": tensor.dims, "data_offsets": [from, data.len()] });
         header.insert(tensor.name.clone(), entry);
     }
     header.insert("__metadata__".into(), json!({ "format": "pt" }));

@@ -17,7 +17,9 @@ pub(super) fn avx2() -> bool {
 /// Whether the kernel on eight lanes runs.
 #[cfg(target_arch = "x86_64")]
 pub(super) fn avx512() -> bool {
-    avx2() && std::arch::is_x86_feature_detected!("avx512f") && std::arch::is_x86_feature_detected!("avx512dq")
+    avx2()
+        && std::arch::is_x86_feature_detected!("avx512f")
+        && std::arch::is_x86_feature_detected!("avx512dq")
 }
 
 /// Whether the kernel on 52-bit integers runs: instructions that multiply (IFMA) and that unpack

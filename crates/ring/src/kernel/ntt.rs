@@ -116,7 +116,8 @@ impl NttTable {
     }
 
     fn powers(&self) -> [Vec<f64>; 2] {
-        [self.root, inverse_root(&self.modulus, self.root)].map(|w| bit_reversed_powers(&self.modulus, w, self.log_n))
+        [self.root, inverse_root(&self.modulus, self.root)]
+            .map(|w| bit_reversed_powers(&self.modulus, w, self.log_n))
     }
 }
 

@@ -38,11 +38,17 @@ fn other_kernels() -> Vec<&'static Kernel> {
 }
 
 /// Lengths around multiples of the lanes, and starts that are not aligned.
-const SHAPES: [(usize, usize); 9] = [(0, 0), (0, 1), (1, 3), (0, 4), (3, 5), (1, 8), (2, 15), (0, 33), (5, 259)];
+const SHAPES: [(usize, usize); 9] =
+    [(0, 0), (0, 1), (1, 3), (0, 4), (3, 5), (1, 8), (2, 15), (0, 33), (5, 259)];
 
 /// Runs `f` on the scalar and all other kernels with copies of `outputs` cut to odd shapes; all
 /// must agree.
-fn agree(what: &str, m: &Modulus, outputs: &[Vec<f64>], f: impl Fn(&Kernel, &mut [&mut [f64]], usize, usize)) {
+fn agree(
+    what: &str,
+    m: &Modulus,
+    outputs: &[Vec<f64>],
+    f: impl Fn(&Kernel, &mut [&mut [f64]], usize, usize),
+) {
     for (start, len) in SHAPES {
         let run = |kernel: &Kernel| {
             let mut copies = outputs.to_vec();
@@ -52,7 +58,10 @@ fn agree(what: &str, m: &Modulus, outputs: &[Vec<f64>], f: impl Fn(&Kernel, &mut
         };
         let expected = run(Kernel::scalar());
         for output in &expected {
-            assert!(output.iter().all(|&x| x >= 0.0 && x < m.float() && x.fract() == 0.0), "{what} not canonical");
+            assert!(
+                output.iter().all(|&x| x >= 0.0 && x < m.float() && x.fract() == 0.0),
+                "{what} not canonical"
+            );
         }
         for kernel in other_kernels() {
             let bits = |v: Vec<Vec<f64>>| v.concat().into_iter().map(f64::to_bits).collect::<Vec<_>>();
@@ -76,7 +85,9 @@ fn pointwise_operations_agree() {
         for seed in 0..8 {
             let [a, b, c] = [0, 1, 2].map(|k| residues(&m, N, seed + 5 * k));
             let one = |what: &str, f: Operation| {
-                agree(what, &m, std::slice::from_ref(&a), |k, out, s, l| f(k, out[0], &b[s..s + l], &c[s..s + l]));
+                agree(what, &m, std::slice::from_ref(&a), |k, out, s, l| {
+                    f(k, out[0], &b[s..s + l], &c[s..s + l])
+                });
             };
             one("add", &|k, x, y, _| (k.add)(&m, x, y));
             one("sub", &|k, x, y, _| (k.sub)(&m, x, y));
@@ -98,11 +109,24 @@ fn reduction_agrees_on_the_whole_input_range() {
     for m in moduli() {
         let q = m.float();
         let big = (1u64 << 52) as f64;
-        let mut values =
-            vec![0.0, 1.0, q, -q, q / 2.0, 2.0 * q, big - 1.0, 1.0 - big, big * 2.0, (big - 4.0) * q, (4.0 - big) * q];
+        let mut values = vec![
+            0.0,
+            1.0,
+            q,
+            -q,
+            q / 2.0,
+            2.0 * q,
+            big - 1.0,
+            1.0 - big,
+            big * 2.0,
+            (big - 4.0) * q,
+            (4.0 - big) * q,
+        ];
         values.extend((0..290).map(|i| (f64::from(i) - 145.0) * (q * 17.0 - 3.0) * f64::from(1 + i % 7)));
         let values: Vec<f64> = values.into_iter().map(f64::trunc).collect();
-        agree("reduce", &m, &[residues(&m, 300, 3)], |k, out, s, l| (k.reduce)(&m, out[0], &values[s..s + l]));
+        agree("reduce", &m, &[residues(&m, 300, 3)], |k, out, s, l| {
+            (k.reduce)(&m, out[0], &values[s..s + l])
+        });
     }
 }
 
@@ -130,7 +154,9 @@ fn permutations_agree() {
     for index in permutations(N) {
         for m in moduli() {
             let [a, b] = [3, 4].map(|seed| residues(&m, N, seed));
-            agree("permute", &m, std::slice::from_ref(&a), |k, out, s, l| (k.permute)(out[0], &b, &index[s..s + l]));
+            agree("permute", &m, std::slice::from_ref(&a), |k, out, s, l| {
+                (k.permute)(out[0], &b, &index[s..s + l])
+            });
         }
     }
 }
@@ -138,8 +164,9 @@ fn permutations_agree() {
 #[test]
 fn an_index_out_of_range_is_refused() {
     for kernel in Kernel::available() {
-        let outcome =
-            std::panic::catch_unwind(|| (kernel.permute)(&mut [0.0; 8], &[1.0; 8], &[0, 1, 2, 3, 4, 5, 6, 8]));
+        let outcome = std::panic::catch_unwind(|| {
+            (kernel.permute)(&mut [0.0; 8], &[1.0; 8], &[0, 1, 2, 3, 4, 5, 6, 8])
+        });
         assert!(outcome.is_err(), "{kernel:?}");
     }
 }
@@ -174,7 +201,8 @@ fn inner_products_agree() {
                     let [acc0, acc1] = out else { unreachable!() };
                     let cut = |v: &'_ [Vec<f64>]| v.iter().map(|x| x[s..s + l].to_vec()).collect::<Vec<_>>();
                     let lists = [&digits, &key0, &key1].map(|v| cut(v));
-                    let [d, k0, k1] = lists.each_ref().map(|v| v.iter().map(Vec::as_slice).collect::<Vec<_>>());
+                    let [d, k0, k1] =
+                        lists.each_ref().map(|v| v.iter().map(Vec::as_slice).collect::<Vec<_>>());
                     (k.inner_product2)(&m, acc0, acc1, &d, &k0, &k1);
                 });
             }
@@ -197,7 +225,9 @@ fn packed_residues_come_back_in_their_bits() {
     let mut moduli = moduli();
     // One prime of every size.
     moduli.extend((2..=50).filter_map(|bits| {
-        (1..1u64 << 12).filter_map(|k| Modulus::new((1u64 << bits).checked_sub(k)?).ok()).find(|m| m.bits() == bits)
+        (1..1u64 << 12)
+            .filter_map(|k| Modulus::new((1u64 << bits).checked_sub(k)?).ok())
+            .find(|m| m.bits() == bits)
     }));
     assert!((2..=50).all(|bits| moduli.iter().any(|m| m.bits() == bits)));
     for m in moduli {
@@ -246,8 +276,8 @@ fn inner_products_with_packed_keys_agree() {
                         // The same as with keys that are not packed.
                         let mut plain = [vec![0.0; l], vec![0.0; l]];
                         let [plain0, plain1] = &mut plain;
-                        let [k0, k1] =
-                            [&key0, &key1].map(|key| key.iter().map(|x| &x[s..s + l]).collect::<Vec<&[f64]>>());
+                        let [k0, k1] = [&key0, &key1]
+                            .map(|key| key.iter().map(|x| &x[s..s + l]).collect::<Vec<&[f64]>>());
                         (Kernel::scalar().inner_product2)(&m, plain0, plain1, &digits, &k0, &k1);
                         assert_eq!([&**acc0, &**acc1], [&plain[0][..], &plain[1]], "{k:?}");
                     });
@@ -325,7 +355,10 @@ fn basis_extension_is_exact_at_the_edge() {
         let src: Vec<Vec<f64>> = pool[..terms]
             .iter()
             .map(|m| {
-                values.iter().map(|x| (x % m.value()).to_u64_digits().first().map_or(0.0, |&d| d as f64)).collect()
+                values
+                    .iter()
+                    .map(|x| (x % m.value()).to_u64_digits().first().map_or(0.0, |&d| d as f64))
+                    .collect()
             })
             .collect();
         for kernel in Kernel::available() {
@@ -334,7 +367,9 @@ fn basis_extension_is_exact_at_the_edge() {
             (kernel.extend)(&table, &src.iter().map(Vec::as_slice).collect::<Vec<_>>(), &mut slices);
             for (m, out) in pool[9..].iter().zip(&dst) {
                 for (x, &got) in values.iter().zip(out) {
-                    let rem = |x: &num_bigint::BigUint| (x % m.value()).to_u64_digits().first().copied().unwrap_or(0);
+                    let rem = |x: &num_bigint::BigUint| {
+                        (x % m.value()).to_u64_digits().first().copied().unwrap_or(0)
+                    };
                     let expected = if *x <= half { rem(x) } else { m.neg(rem(&(table.product() - x))) };
                     assert_eq!(got, expected as f64, "{kernel:?} {terms} primes, {x}");
                 }

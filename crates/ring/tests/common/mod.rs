@@ -18,7 +18,8 @@ pub(crate) fn mixed_ring_on(log_n: u32, kernel: &'static Kernel) -> Arc<Ring> {
     let n = 1 << log_n;
     let mut primes: Vec<u64> = Vec::new();
     for bits in [50.0, 40.0, 50.0, 30.0, 45.0, 49.0, 36.0, 50.0] {
-        let next = if bits == 50.0 { ntt_primes(n, 50, 1, &primes) } else { primes_near(n, bits, 1, &primes) };
+        let next =
+            if bits == 50.0 { ntt_primes(n, 50, 1, &primes) } else { primes_near(n, bits, 1, &primes) };
         primes.extend(next.unwrap());
     }
     Ring::with_kernel(n, &primes, kernel).unwrap()

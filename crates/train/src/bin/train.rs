@@ -40,7 +40,9 @@ fn main() -> ExitCode {
         ["classify", data, out] => polarity(Path::new(data), Path::new(out)),
         ["import-llama2c", file, out] => import(Path::new(file), Path::new(out)),
         [name @ ("stability" | "twins" | "shifts"), out] => experiment(name, Extent::Whole, Path::new(out)),
-        [name @ ("stability" | "twins" | "shifts"), out, "--quick"] => experiment(name, Extent::Quick, Path::new(out)),
+        [name @ ("stability" | "twins" | "shifts"), out, "--quick"] => {
+            experiment(name, Extent::Quick, Path::new(out))
+        }
         [name @ ("stability" | "twins" | "shifts"), out, "--report"] => {
             experiment(name, Extent::Report, Path::new(out))
         }
@@ -156,12 +158,16 @@ fn polarity(data: &Path, out: &Path) -> Result<()> {
         Ok((classifier, score))
     };
     let show = |name: &str, s: &tasks::Score| {
-        println!("{name}: accuracy {:.4} +- {:.4} of {}, chance {:.4}", s.accuracy, s.interval, s.count, s.chance);
+        println!(
+            "{name}: accuracy {:.4} +- {:.4} of {}, chance {:.4}",
+            s.accuracy, s.interval, s.count, s.chance
+        );
     };
     let (classifier, score) = learn(&power)?;
     show("PowerSoftmax", &score);
     let model = export::export("polarity-2x64", &power, classifier.params())?;
-    let windows = |set: &[classify::Example]| -> Vec<Vec<u32>> { set.iter().map(|e| e.tokens.clone()).collect() };
+    let windows =
+        |set: &[classify::Example]| -> Vec<Vec<u32>> { set.iter().map(|e| e.tokens.clone()).collect() };
     let (seen, unseen) = (windows(&train), windows(&held_out));
     let model = cipherlm_model::freeze_eps(&model, &seen, 96.0)?;
     let margins = Margins { variance: 1.7, ..Margins::default() };
@@ -209,7 +215,12 @@ fn polarity_encoder(attention: Attention) -> Arch {
 fn import(file: &Path, out: &Path) -> Result<()> {
     let model = cipherlm_model::import::Checkpoint::open(file)?.model()?;
     let (arch, params) = cipherlm_train::export::import(&model)?;
-    println!("{} layers, width {}, {} parameters", arch.shape.layers, arch.shape.d_model, arch.shape.parameters());
+    println!(
+        "{} layers, width {}, {} parameters",
+        arch.shape.layers,
+        arch.shape.d_model,
+        arch.shape.parameters()
+    );
     write_weights(out, &arch, &params)
 }
 

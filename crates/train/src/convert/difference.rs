@@ -64,8 +64,11 @@ pub fn write(base: &Model, model: &Model, how: Difference, folder: &Path) -> Res
         tensors += 1;
         let from = raw.len();
         encode(name, &tensor.dims, &change, how.rank, &mut raw);
-        let kept = decode(&raw[from..].iter().map(|(n, t, d, b)| (n.as_str(), (*t, &d[..], &b[..]))).collect(), name)
-            .unwrap_or_default();
+        let kept = decode(
+            &raw[from..].iter().map(|(n, t, d, b)| (n.as_str(), (*t, &d[..], &b[..]))).collect(),
+            name,
+        )
+        .unwrap_or_default();
         lost += kept.iter().zip(&change).map(|(a, b)| f64::from(a - b).powi(2)).sum::<f64>();
         size += change.iter().map(|x| f64::from(*x).powi(2)).sum::<f64>();
     }
@@ -108,28 +111,36 @@ pub fn apply(base: &Model, path: &Path) -> Result<Model> {
     let field = |name: &str| fields.get(name).cloned().ok_or_else(|| corrupt(format!("no field `{name}`")));
     let (wanted, found) = (field("base_weights_blake3")?, &base.spec().weights_blake3);
     if wanted != *found {
-        let reason = format!("it belongs to weights with hash {wanted} ({}), not {found}", field("base_name")?);
+        let reason =
+            format!("it belongs to weights with hash {wanted} ({}), not {found}", field("base_name")?);
         return Err(Error::Corrupt { path: path.into(), reason, hint: "give the base that it names" });
     }
     let shape: Shape = serde_json::from_str(&field("shape")?).map_err(|e| corrupt(e.to_string()))?;
     shape.validate()?;
     let views = file.tensors();
-    let raw: Raw = views.iter().map(|(n, v)| (n.clone(), v.dtype(), v.shape().to_vec(), v.data().to_vec())).collect();
+    let raw: Raw =
+        views.iter().map(|(n, v)| (n.clone(), v.dtype(), v.shape().to_vec(), v.data().to_vec())).collect();
     if digest(&raw) != field("blake3")? {
         return Err(corrupt("its content does not have the hash that it states".into()));
     }
-    let parts: HashMap<&str, Part<'_>> = raw.iter().map(|(n, t, d, b)| (n.as_str(), (*t, &d[..], &b[..]))).collect();
+    let parts: HashMap<&str, Part<'_>> =
+        raw.iter().map(|(n, t, d, b)| (n.as_str(), (*t, &d[..], &b[..]))).collect();
     let mut weights = Weights::new();
     for (name, dims) in shape.tensors() {
         let count = dims.iter().product();
         let mut data = match base.weights().values(&name) {
             Some(old) if old.len() == count => old.to_vec(),
-            Some(old) => return Err(corrupt(format!("`{name}` has {} values in the base, {count} here", old.len()))),
+            Some(old) => {
+                return Err(corrupt(format!("`{name}` has {} values in the base, {count} here", old.len())));
+            }
             None => vec![0.0; count],
         };
         if let Some(change) = decode(&parts, &name) {
             if change.len() != count {
-                return Err(corrupt(format!("`{name}` has {} values, the shape asks for {count}", change.len())));
+                return Err(corrupt(format!(
+                    "`{name}` has {} values, the shape asks for {count}",
+                    change.len()
+                )));
             }
             data.iter_mut().zip(change).for_each(|(x, d)| *x += f64::from(d));
         }
@@ -144,7 +155,9 @@ type Part<'a> = (Dtype, &'a [usize], &'a [u8]);
 fn encode(name: &str, dims: &[usize], change: &[f32], rank: Option<usize>, raw: &mut Raw) {
     let halves = |x: &[f32]| x.iter().flat_map(|&x| half::from_f32(x).to_le_bytes()).collect::<Vec<u8>>();
     match (rank, dims) {
-        (Some(rank), &[rows, columns]) if rank * (rows + columns) < rows * columns && !name.ends_with("attn.eps") => {
+        (Some(rank), &[rows, columns])
+            if rank * (rows + columns) < rows * columns && !name.ends_with("attn.eps") =>
+        {
             let (a, b) = factors(change, rows, columns, rank);
             raw.push((format!("{name}/a"), Dtype::F16, vec![rows, rank], halves(&a)));
             raw.push((format!("{name}/b"), Dtype::F16, vec![rank, columns], halves(&b)));
@@ -154,7 +167,8 @@ fn encode(name: &str, dims: &[usize], change: &[f32], rank: Option<usize>, raw: 
             let scales: Vec<f32> = change.chunks(columns).map(scale).collect();
             let step = |x: f32, s: f32| if s > 0.0 { (x / s).round_ties_even() as i8 } else { 0 };
             let rows_of = change.chunks(columns).zip(&scales);
-            let steps = rows_of.flat_map(|(row, &s)| row.iter().map(move |&x| step(x, s).to_le_bytes()[0])).collect();
+            let steps =
+                rows_of.flat_map(|(row, &s)| row.iter().map(move |&x| step(x, s).to_le_bytes()[0])).collect();
             raw.push((format!("{name}/steps"), Dtype::I8, dims.to_vec(), steps));
             let scales = scales.iter().flat_map(|s| s.to_le_bytes()).collect();
             raw.push((format!("{name}/scale"), Dtype::F32, vec![rows], scales));
@@ -172,7 +186,9 @@ fn encode(name: &str, dims: &[usize], change: &[f32], rank: Option<usize>, raw: 
 fn decode(parts: &HashMap<&str, Part<'_>>, name: &str) -> Option<Vec<f32>> {
     let floats = |(dtype, _, bytes): &Part<'_>| -> Vec<f32> {
         match dtype {
-            Dtype::F16 => bytes.as_chunks::<2>().0.iter().map(|&b| half::to_f32(u16::from_le_bytes(b))).collect(),
+            Dtype::F16 => {
+                bytes.as_chunks::<2>().0.iter().map(|&b| half::to_f32(u16::from_le_bytes(b))).collect()
+            }
             _ => bytes.as_chunks::<4>().0.iter().map(|&b| f32::from_le_bytes(b)).collect(),
         }
     };
@@ -260,7 +276,8 @@ mod tests {
         let a: Vec<f32> = (0..d * rank).map(|i| wave(7 * i + 1)).collect();
         let b: Vec<f32> = (0..rank * d).map(|i| 0.1 * wave(3 * i + 2)).collect();
         let change = product(&a, &b, d, rank, d);
-        for (name, change) in [("layers.0.attn.q.weight", &change[..]), ("layers.1.norm1.gain", &change[..d])] {
+        for (name, change) in [("layers.0.attn.q.weight", &change[..]), ("layers.1.norm1.gain", &change[..d])]
+        {
             let old = weights.tensor(name).unwrap().clone();
             let new = old.data.iter().zip(change).map(|(x, d)| x + f64::from(*d)).collect();
             weights.insert(name, &old.dims, new).unwrap();
@@ -289,7 +306,8 @@ mod tests {
             for (name, tensor) in model.weights().iter() {
                 let found = again.weights().values(name).unwrap();
                 let worst = found.iter().zip(&tensor.data).map(|(a, b)| (a - b).abs()).fold(0.0, f64::max);
-                let exact = name.ends_with("attn.eps") || base.weights().values(name) == Some(&tensor.data[..]);
+                let exact =
+                    name.ends_with("attn.eps") || base.weights().values(name) == Some(&tensor.data[..]);
                 assert!(worst <= if exact { 0.0 } else { tolerance }, "{name}: {worst}");
             }
             std::fs::remove_dir_all(&folder).unwrap();
@@ -305,7 +323,10 @@ mod tests {
         let path = folder.join(DIFFERENCE_FILE);
         let other = random::weights_only("other", base.shape(), 4).unwrap();
         let error = apply(&other, &path).unwrap_err().to_string();
-        assert!(error.contains(&base.spec().weights_blake3) && error.contains(&other.spec().weights_blake3), "{error}");
+        assert!(
+            error.contains(&base.spec().weights_blake3) && error.contains(&other.spec().weights_blake3),
+            "{error}"
+        );
         let bytes = std::fs::read(&path).unwrap();
         let mut flipped = bytes.clone();
         *flipped.last_mut().unwrap() ^= 1;
@@ -313,7 +334,8 @@ mod tests {
             std::fs::write(&path, damaged).unwrap();
             assert!(matches!(apply(&base, &path), Err(Error::Corrupt { .. })));
         }
-        let error = write(&base, &model, Difference { at_most: 500, ..how }, &folder).unwrap_err().to_string();
+        let error =
+            write(&base, &model, Difference { at_most: 500, ..how }, &folder).unwrap_err().to_string();
         assert!(error.contains("at most 500"), "{error}");
         std::fs::remove_dir_all(&folder).unwrap();
     }

@@ -105,7 +105,8 @@ struct Matching<'a> {
 impl<'a> Matching<'a> {
     fn new(stage: &str, how: &'a Local, model: Weighed, folder: &'a Path, resume: bool) -> Result<Self> {
         let made = hash_params(&model.1, &json(&model.0).to_string());
-        let mut out = Self { run: format!("{stage}/local"), how, folder, made, model, layer: 0, middle: None };
+        let mut out =
+            Self { run: format!("{stage}/local"), how, folder, made, model, layer: 0, middle: None };
         let path = folder.join(FILE);
         if path.exists() {
             if !resume {
@@ -121,13 +122,24 @@ impl<'a> Matching<'a> {
         Ok(out)
     }
 
-    fn learn_layer(&mut self, states: &States, device: &Device, report: &mut impl FnMut(&Event)) -> Result<()> {
+    fn learn_layer(
+        &mut self,
+        states: &States,
+        device: &Device,
+        report: &mut impl FnMut(&Event),
+    ) -> Result<()> {
         let how = self.how;
         let from = states.layer(self.layer)?;
         let mut layer = Layer::new(&self.model.0, &self.model.1, self.layer, device)?;
         let middle = self.middle.take();
         if middle.is_none() {
-            start_scale(&mut layer, &self.model.0.shape.attention, self.model.0.shape.heads, &from, states.windows)?;
+            start_scale(
+                &mut layer,
+                &self.model.0.shape.attention,
+                self.model.0.shape.heads,
+                &from,
+                states.windows,
+            )?;
         }
         let mut descent = Descent::new(layer.learn(&how.learn, how.seed)?);
         let mut step = 0;
@@ -169,7 +181,14 @@ impl<'a> Matching<'a> {
         (0..self.how.batch).map(|_| rng.random_range(0..windows)).collect()
     }
 
-    fn event(&self, outcome: Outcome, loss: f64, step: usize, since: (Instant, usize), length: usize) -> Event {
+    fn event(
+        &self,
+        outcome: Outcome,
+        loss: f64,
+        step: usize,
+        since: (Instant, usize),
+        length: usize,
+    ) -> Event {
         let all = self.how.steps * self.model.0.shape.layers;
         let done = self.layer * self.how.steps + step;
         match outcome {
@@ -198,13 +217,16 @@ impl<'a> Matching<'a> {
     }
 
     fn save(&self, step: usize, descent: Option<&Descent>) -> Result<()> {
-        let mut tensors: Vec<HostParam> = self.model.1.iter().filter(|p| p.name.contains(".attn.")).cloned().collect();
+        let mut tensors: Vec<HostParam> =
+            self.model.1.iter().filter(|p| p.name.contains(".attn.")).cloned().collect();
         if let Some(descent) = descent {
             let learned = &descent.learned;
             tensors.extend(learned.factors());
             for (kind, moments) in [("first", &learned.moments.first), ("second", &learned.moments.second)] {
                 let arrays = learned.arrays.iter().zip(moments);
-                tensors.extend(arrays.map(|(a, m)| HostParam::new(format!("{kind}/{}", a.name), &a.shape, m.clone())));
+                tensors.extend(
+                    arrays.map(|(a, m)| HostParam::new(format!("{kind}/{}", a.name), &a.shape, m.clone())),
+                );
             }
         }
         let factor = descent.map_or(1.0, |d| d.factor);
@@ -231,12 +253,18 @@ impl<'a> Matching<'a> {
         }
         let number = |name: &str| {
             let reason = format!("field `{name}` is missing or not a number");
-            field(name).parse::<u64>().map_err(|_| Error::Corrupt { path: path.into(), reason, hint: "delete it" })
+            field(name).parse::<u64>().map_err(|_| Error::Corrupt {
+                path: path.into(),
+                reason,
+                hint: "delete it",
+            })
         };
         self.layer = number("layer")? as usize;
         let (step, factor) = (number("step")? as usize, f64::from_bits(number("factor")?));
         for param in &mut self.model.1 {
-            if let Some(found) = archive.tensors.iter().find(|t| t.name == param.name && t.shape == param.shape) {
+            if let Some(found) =
+                archive.tensors.iter().find(|t| t.name == param.name && t.shape == param.shape)
+            {
                 param.data.clone_from(&found.data);
             }
         }
@@ -258,7 +286,11 @@ impl Local {
             return Err(Error::config("local.learn", part, "tensors of the attention, such as `attn.q`"));
         }
         if arch.frozen() {
-            return Err(Error::config("attention.eps", "frozen", "absolute: epsilons are frozen after this stage"));
+            return Err(Error::config(
+                "attention.eps",
+                "frozen",
+                "absolute: epsilons are frozen after this stage",
+            ));
         }
         self.learn.check(params)?;
         self.optimiser.check(params)

@@ -128,7 +128,8 @@ impl LayerStates {
     pub(super) fn pick(&self, windows: &[usize], device: &Device) -> Picked {
         let size = self.length * self.width;
         let [input, output] = [&self.input, &self.output].map(|side| {
-            let rows: Vec<f32> = windows.iter().flat_map(|w| &side[w * size..(w + 1) * size]).copied().collect();
+            let rows: Vec<f32> =
+                windows.iter().flat_map(|w| &side[w * size..(w + 1) * size]).copied().collect();
             Tensor::from_data(TensorData::new(rows, [windows.len() * self.length, self.width]), device)
         });
         let kept = |&w: &usize| (0..self.length).map(move |i| if i < self.lengths[w] { 1.0f32 } else { 0.0 });

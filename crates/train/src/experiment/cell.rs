@@ -153,7 +153,13 @@ pub(super) fn train_cell(cell: &Cell, budget: Budget, train: &Corpus, held_out: 
         Ok(nats) => nats,
         Err(Error::Diverged { step, reason }) => {
             let mode = format!("diverged at step {step}: {reason}").replace(',', ";");
-            return Ok(Outcome { perplexity: f64::NAN, distance: f64::NAN, score: f64::NAN, spread: f64::NAN, mode });
+            return Ok(Outcome {
+                perplexity: f64::NAN,
+                distance: f64::NAN,
+                score: f64::NAN,
+                spread: f64::NAN,
+                mode,
+            });
         }
         Err(other) => return Err(other),
     };
@@ -163,10 +169,14 @@ pub(super) fn train_cell(cell: &Cell, budget: Budget, train: &Corpus, held_out: 
     let distances = eval::attention_distance(&model, held_out, 8)?;
     let distance = distances.iter().sum::<f64>() / distances.len() as f64;
     let ranges = probe.ranges().iter();
-    let score = ranges.clone().filter(|((s, _), _)| *s == Site::Scores).map(|(_, r)| r.magnitude()).fold(0.0, f64::max);
+    let score = ranges
+        .clone()
+        .filter(|((s, _), _)| *s == Site::Scores)
+        .map(|(_, r)| r.magnitude())
+        .fold(0.0, f64::max);
     let means: Vec<_> = ranges.filter(|((s, _), _)| *s == Site::RowMean).map(|(_, r)| *r).collect();
-    let spread =
-        means.iter().map(|r| r.hi).fold(0.0, f64::max) / means.iter().map(|r| r.lo).fold(f64::INFINITY, f64::min);
+    let spread = means.iter().map(|r| r.hi).fold(0.0, f64::max)
+        / means.iter().map(|r| r.lo).fold(f64::INFINITY, f64::min);
     let perplexity = eval::word_perplexity(nats, held_out);
     // Attention that no longer moves anything: its weights sum to far less than one.
     let mode = if distance < 0.05 { "attention off" } else { "trained" }.to_owned();
@@ -197,5 +207,7 @@ pub(super) fn key(cell: &Cell) -> String {
             format!("{p};{c};{epsilon};{:?}", cell.form)
         }
     };
-    format!("{text};{};{};{operator};{}", cell.layers, cell.seed, cell.query_key_rate).replace(';', ",").to_lowercase()
+    format!("{text};{};{};{operator};{}", cell.layers, cell.seed, cell.query_key_rate)
+        .replace(';', ",")
+        .to_lowercase()
 }

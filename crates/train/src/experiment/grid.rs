@@ -67,10 +67,11 @@ pub(super) fn run(
 fn corpus(text: Text, vocab: usize) -> Result<(Corpus, Corpus)> {
     let file = |name: &str| data_folder().join(name);
     let (train, held_out) = match text {
-        Text::Stories => {
-            Data::Files { train: file("tinystories/part1.txt.xz"), held_out: file("tinystories/part2.txt.xz") }
-                .read()?
+        Text::Stories => Data::Files {
+            train: file("tinystories/part1.txt.xz"),
+            held_out: file("tinystories/part2.txt.xz"),
         }
+        .read()?,
         Text::Articles => Data::Files {
             train: file("wikitext-2/wiki.train.tokens.xz"),
             held_out: file("wikitext-2/wiki.valid.tokens.xz"),
@@ -85,8 +86,9 @@ fn corpus(text: Text, vocab: usize) -> Result<(Corpus, Corpus)> {
         }
     };
     let tokenizer = Tokenizer::train(&train, vocab)?;
-    let wrap =
-        |text: &str| -> Result<Corpus> { Ok(Corpus::new(tokenizer.encode(text)?, text.split_whitespace().count())) };
+    let wrap = |text: &str| -> Result<Corpus> {
+        Ok(Corpus::new(tokenizer.encode(text)?, text.split_whitespace().count()))
+    };
     Ok((wrap(&train)?, wrap(&held_out)?))
 }
 
@@ -127,8 +129,7 @@ pub(super) fn read(csv: &Path, stamp: &str) -> Result<BTreeMap<String, Outcome>>
 }
 
 pub(super) fn append(csv: &Path, stamp: &str, key: &str, o: &Outcome) -> Result<()> {
-    let header =
-        "text,layers,seed,power,shift,epsilon,form,query_key_rate,word_perplexity,distance,score,spread,outcome";
+    let header = "text,layers,seed,power,shift,epsilon,form,query_key_rate,word_perplexity,distance,score,spread,outcome";
     let head = if csv.exists() { String::new() } else { format!("{stamp}\n{header}\n") };
     let numbers = format!("{:.4},{:.4},{:.4},{:.4e}", o.perplexity, o.distance, o.score, o.spread);
     Ok(cipherlm_files::append(csv, &format!("{head}{key},{numbers},{}", o.mode))?)

@@ -25,8 +25,14 @@ pub use grid::Extent;
 /// grid is named in the report. Writes `stability.csv`, two charts and `stability.md` to `out`.
 pub fn stability(extent: Extent, out: &Path, mut progress: impl FnMut(&str)) -> Result<()> {
     let quick = extent == Extent::Quick;
-    let budget =
-        Budget { width: 64, heads: 2, context: 64, vocab: 512, batch: 16, steps: if quick { 150 } else { 400 } };
+    let budget = Budget {
+        width: 64,
+        heads: 2,
+        context: 64,
+        vocab: 512,
+        batch: 16,
+        steps: if quick { 150 } else { 400 },
+    };
     let text = if data_folder().join("tinystories").exists() { Text::Stories } else { Text::Generated };
     let (mut cells, mut omitted) = (Vec::new(), 0usize);
     for layers in [2, 4] {
@@ -57,7 +63,8 @@ pub fn stability(extent: Extent, out: &Path, mut progress: impl FnMut(&str)) -> 
 pub fn twins(extent: Extent, out: &Path, mut progress: impl FnMut(&str)) -> Result<()> {
     let quick = extent == Extent::Quick;
     let budget = twins_budget(quick);
-    let public = [(Text::Stories, "tinystories"), (Text::Plays, "shakespeare"), (Text::Articles, "wikitext-2")];
+    let public =
+        [(Text::Stories, "tinystories"), (Text::Plays, "shakespeare"), (Text::Articles, "wikitext-2")];
     let there = public.into_iter().filter(|(_, folder)| data_folder().join(folder).exists());
     let mut texts: Vec<Text> = there.map(|(text, _)| text).collect();
     if texts.is_empty() {
@@ -70,7 +77,9 @@ pub fn twins(extent: Extent, out: &Path, mut progress: impl FnMut(&str)) -> Resu
     let mut cells = Vec::new();
     // The most informative first: an interrupted grid still compares the twins over seeds and
     // texts.
-    for (group, &layers) in [equal, raised].iter().flat_map(|group| depths.iter().map(move |layers| (group, layers))) {
+    for (group, &layers) in
+        [equal, raised].iter().flat_map(|group| depths.iter().map(move |layers| (group, layers)))
+    {
         for (seed, &text) in seeds.clone().flat_map(|seed| texts.iter().map(move |text| (seed, text))) {
             let kept = group.iter().filter(|arm| !quick || arm.rate == 1.0);
             cells.extend(kept.map(|arm| arm.cell(text, layers, seed)));
@@ -85,9 +94,26 @@ pub fn twins(extent: Extent, out: &Path, mut progress: impl FnMut(&str)) -> Resu
 pub fn shifts(extent: Extent, out: &Path, mut progress: impl FnMut(&str)) -> Result<()> {
     let quick = extent == Extent::Quick;
     let text = if data_folder().join("shakespeare").exists() { Text::Plays } else { Text::Generated };
-    let base = Cell { attention: Attention::Softmax, form: Form::Mean, text, layers: 2, seed: 3, query_key_rate: 1.0 };
-    let shapes =
-        [(4, 3.0), (8, 6.0), (4, 6.0), (6, 4.5), (8, 8.0), (6, 6.0), (2, 3.0), (8, 12.0), (16, 16.0), (4, 4.0)];
+    let base = Cell {
+        attention: Attention::Softmax,
+        form: Form::Mean,
+        text,
+        layers: 2,
+        seed: 3,
+        query_key_rate: 1.0,
+    };
+    let shapes = [
+        (4, 3.0),
+        (8, 6.0),
+        (4, 6.0),
+        (6, 4.5),
+        (8, 8.0),
+        (6, 6.0),
+        (2, 3.0),
+        (8, 12.0),
+        (16, 16.0),
+        (4, 4.0),
+    ];
     let mut cells = vec![base.clone()];
     cells.extend(
         shapes
@@ -126,11 +152,19 @@ mod tests {
 
     #[test]
     fn cells_have_distinct_keys_and_lines_read_back() {
-        let cell =
-            |attention, form| Cell { attention, form, text: Text::Generated, layers: 2, seed: 1, query_key_rate: 1.0 };
+        let cell = |attention, form| Cell {
+            attention,
+            form,
+            text: Text::Generated,
+            layers: 2,
+            seed: 1,
+            query_key_rate: 1.0,
+        };
         let mut keys: Vec<String> = [2, 4, 12]
             .into_iter()
-            .flat_map(|p| epsilons(p, 3.0).map(|(form, eps)| (Attention::PowerSoftmax { p, c: 3.0, eps }, form)))
+            .flat_map(|p| {
+                epsilons(p, 3.0).map(|(form, eps)| (Attention::PowerSoftmax { p, c: 3.0, eps }, form))
+            })
             .map(|(attention, form)| key(&cell(attention, form)))
             .collect();
         keys.push(key(&cell(Attention::Softmax, Form::Mean)));
@@ -142,7 +176,8 @@ mod tests {
         assert!(keys.iter().all(|k| k.matches(',').count() == 7), "{keys:?}");
 
         let path = std::env::temp_dir().join(format!("cipherlm-cells-{}.csv", std::process::id()));
-        let outcome = Outcome { perplexity: f64::NAN, distance: 1.5, score: 2.0, spread: 1e9, mode: "diverged".into() };
+        let outcome =
+            Outcome { perplexity: f64::NAN, distance: 1.5, score: 2.0, spread: 1e9, mode: "diverged".into() };
         append(&path, "# a", &keys[0], &outcome).unwrap();
         append(&path, "# a", &keys[1], &Outcome { perplexity: 9.25, ..outcome.clone() }).unwrap();
         let back = read(&path, "# a").unwrap();
@@ -162,7 +197,8 @@ mod tests {
         let results = run(&cells, budget, &csv, only, &mut |line| lines.push(line.to_owned())).unwrap();
         assert_eq!(results.keys().collect::<Vec<_>>(), [&key(&cells[1])]);
         assert!(lines.len() == 1 && lines[0].starts_with("2/3  generated,1,2,4,3,"), "{lines:?}");
-        let report = run(&cells, budget, &csv, Extent::Report, &mut |_| panic!("a report trains nothing")).unwrap();
+        let report =
+            run(&cells, budget, &csv, Extent::Report, &mut |_| panic!("a report trains nothing")).unwrap();
         assert_eq!(report.len(), 1);
         std::fs::remove_dir_all(&folder).unwrap();
     }
@@ -172,8 +208,13 @@ mod tests {
         let folder = std::env::temp_dir().join(format!("cipherlm-twins-{}", std::process::id()));
         std::fs::create_dir_all(&folder).unwrap();
         let arms = arms();
-        let outcome =
-            |perplexity| Outcome { perplexity, distance: 1.0, score: 1.0, spread: 1.0, mode: "trained".into() };
+        let outcome = |perplexity| Outcome {
+            perplexity,
+            distance: 1.0,
+            score: 1.0,
+            spread: 1.0,
+            mode: "trained".into(),
+        };
         let mut results = BTreeMap::new();
         let mut cells = Vec::new();
         // Seed 1: softmax 100, (x+3)^4 101, with raised rates 80 and 90. Seed 2: 100 and 110, no

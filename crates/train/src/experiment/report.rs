@@ -44,7 +44,9 @@ pub(super) fn stability(
     table(&mut words, cells, results);
     words.push('\n');
     extremes(&mut words, cells, results);
-    words.push_str("\n![ratio against p](stability-ratio.svg)\n\n![locality against p](stability-distance.svg)\n");
+    words.push_str(
+        "\n![ratio against p](stability-ratio.svg)\n\n![locality against p](stability-distance.svg)\n",
+    );
     let chart = |title: &str, y: &str, log, value: &dyn Fn(&Cell, &Outcome) -> f64| Chart {
         title: title.into(),
         x: "p".into(),
@@ -52,7 +54,9 @@ pub(super) fn stability(
         log,
         series: lines(cells, results, value),
     };
-    let ratio = chart("Perplexity over the softmax twin", "ratio", false, &|c, o| o.perplexity / baseline(c, results));
+    let ratio = chart("Perplexity over the softmax twin", "ratio", false, &|c, o| {
+        o.perplexity / baseline(c, results)
+    });
     let distance = chart("Locality of attention", "mean distance in tokens", false, &|_, o| o.distance);
     write(&out.join("stability-ratio.svg"), &ratio.svg())?;
     write(&out.join("stability-distance.svg"), &distance.svg())?;
@@ -186,11 +190,13 @@ fn twin_chart(means: &BTreeMap<&str, Vec<(f64, f64)>>, groups: &BTreeSet<(Text, 
     let by_depth = |points: &[(f64, f64)]| {
         let depths: BTreeSet<usize> = groups.iter().map(|g| g.1).collect();
         let texts = |depth| groups.iter().filter(|g| g.1 == depth && g.0 != Text::Articles).count();
-        let at = |depth: usize| points.iter().filter(|p| p.0 == depth as f64).map(|p| p.1).collect::<Vec<f64>>();
+        let at =
+            |depth: usize| points.iter().filter(|p| p.0 == depth as f64).map(|p| p.1).collect::<Vec<f64>>();
         let whole = depths.into_iter().map(|d| (d, at(d))).filter(|(d, found)| found.len() == texts(*d));
         whole.filter_map(|(d, found)| mean(&found).map(|mean| (d as f64, mean))).collect::<Vec<_>>()
     };
-    let drawn = means.iter().map(|(arm, points)| (*arm, by_depth(points))).filter(|(_, points)| !points.is_empty());
+    let drawn =
+        means.iter().map(|(arm, points)| (*arm, by_depth(points))).filter(|(_, points)| !points.is_empty());
     let series = drawn.map(|(arm, points)| Series { name: arm.into(), points }).collect();
     let title = "Perplexity over softmax: mean of seeds, stories and plays".into();
     Chart { title, x: "layers".into(), y: "ratio".into(), log: true, series }
@@ -199,7 +205,8 @@ fn twin_chart(means: &BTreeMap<&str, Vec<(f64, f64)>>, groups: &BTreeSet<(Text, 
 /// One line per text, depth and seed; perplexity and ratio of each operator.
 fn twin_table(words: &mut String, twins: &[&Cell], arms: &[&Arm], value: &dyn Fn(&Arm, &Cell) -> [f64; 2]) {
     let heads: String = arms.iter().map(|arm| format!(" {} | ratio |", arm.name)).collect();
-    let _ = writeln!(words, "| text | layers | seed |{heads}\n|---|---|---|{}", "---|---|".repeat(arms.len()));
+    let _ =
+        writeln!(words, "| text | layers | seed |{heads}\n|---|---|---|{}", "---|---|".repeat(arms.len()));
     for twin in twins {
         let values: Vec<[f64; 2]> = arms.iter().map(|arm| value(arm, twin)).collect();
         if values.iter().all(|v| v[0].is_nan()) {
@@ -269,7 +276,8 @@ fn baseline(cell: &Cell, results: &Results) -> f64 {
 fn lines(cells: &[Cell], results: &Results, value: &dyn Fn(&Cell, &Outcome) -> f64) -> Vec<Series> {
     let mut sums: BTreeMap<String, BTreeMap<u32, (f64, f64)>> = BTreeMap::new();
     for cell in cells {
-        let (Attention::PowerSoftmax { p, c, .. }, Some(o)) = (cell.attention, results.get(&key(cell))) else {
+        let (Attention::PowerSoftmax { p, c, .. }, Some(o)) = (cell.attention, results.get(&key(cell)))
+        else {
             continue;
         };
         let form = if cell.form == Form::Stable { "stable, relative" } else { "mean, absolute" };
@@ -277,7 +285,8 @@ fn lines(cells: &[Cell], results: &Results, value: &dyn Fn(&Cell, &Outcome) -> f
         slot.0 += value(cell, o);
         slot.1 += 1.0;
     }
-    let points = |by: BTreeMap<u32, (f64, f64)>| by.into_iter().map(|(p, (sum, n))| (f64::from(p), sum / n)).collect();
+    let points =
+        |by: BTreeMap<u32, (f64, f64)>| by.into_iter().map(|(p, (sum, n))| (f64::from(p), sum / n)).collect();
     sums.into_iter().map(|(name, by)| Series { name, points: points(by) }).collect()
 }
 

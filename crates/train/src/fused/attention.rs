@@ -79,11 +79,14 @@ pub(super) fn forward(
         Operator::Power(op) => {
             let mut weights = vec![0.0f32; scores.len()];
             let outputs = weights.par_chunks_mut(l.rows).zip(&mut rows);
-            scores.par_chunks_mut(l.rows).zip(outputs).enumerate().with_min_len(16).for_each(|(at, (z, (y, row)))| {
-                let (limit, keep) = l.seen(at);
-                let frozen = epsilon.get((at / l.rows % l.heads) * (epsilon.len() / l.heads) + at % l.rows);
-                *row = power_row(&op, z, y, limit, keep, frozen.copied());
-            });
+            scores.par_chunks_mut(l.rows).zip(outputs).enumerate().with_min_len(16).for_each(
+                |(at, (z, (y, row)))| {
+                    let (limit, keep) = l.seen(at);
+                    let frozen =
+                        epsilon.get((at / l.rows % l.heads) * (epsilon.len() / l.heads) + at % l.rows);
+                    *row = power_row(&op, z, y, limit, keep, frozen.copied());
+                },
+            );
             heads(l, weights, l.rows)
         }
     };
@@ -118,9 +121,11 @@ pub(super) fn backward(saved: Saved, grad: Primitive) -> [Primitive; 3] {
         }
         Operator::Power(op) => {
             let mut weights = vec![0.0f32; rows.len() * l.rows];
-            inner.zip(weights.par_chunks_mut(l.rows)).enumerate().with_min_len(16).for_each(|(at, ((d, z), y))| {
-                slope_row(op.p, z, y, d, along[at], rows[at].1);
-            });
+            inner.zip(weights.par_chunks_mut(l.rows)).enumerate().with_min_len(16).for_each(
+                |(at, ((d, z), y))| {
+                    slope_row(op.p, z, y, d, along[at], rows[at].1);
+                },
+            );
             heads(l, weights, l.rows)
         }
     };

@@ -19,7 +19,12 @@ pub(super) fn forward(x: &Primitive, w: &Primitive, b: &Primitive) -> Primitive 
 }
 
 /// Gradients of the input, the weight and the bias, each only if asked for.
-pub(super) fn backward(x: &Primitive, w: &Primitive, grad: Primitive, wanted: [bool; 3]) -> [Option<Primitive>; 3] {
+pub(super) fn backward(
+    x: &Primitive,
+    w: &Primitive,
+    grad: Primitive,
+    wanted: [bool; 3],
+) -> [Option<Primitive>; 3] {
     let grad = contiguous(grad);
     let transposed = |t: &Primitive| Flex::float_swap_dims(t.clone(), 0, 1);
     let dx = wanted[0].then(|| Flex::float_matmul(grad.clone(), transposed(w)));

@@ -39,7 +39,8 @@ fn normal(x: f32) -> (f32, f32) {
     const INVERSE_ROOT_TAU: f32 = 0.398_942_3;
     let e = exp(-0.5 * x * x);
     let t = 1.0 / (1.0 + 0.327_591_1 * std::f32::consts::FRAC_1_SQRT_2 * x.abs());
-    let poly = t * (0.254_829_6 + t * (-0.284_496_74 + t * (1.421_413_7 + t * (-1.453_152_1 + t * 1.061_405_4))));
+    let poly =
+        t * (0.254_829_6 + t * (-0.284_496_74 + t * (1.421_413_7 + t * (-1.453_152_1 + t * 1.061_405_4))));
     let tail = 0.5 * e * poly;
     (if x < 0.0 { tail } else { 1.0 - tail }, e * INVERSE_ROOT_TAU)
 }

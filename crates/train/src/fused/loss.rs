@@ -13,18 +13,20 @@ pub(super) fn forward(logits: Primitive, targets: &[u32]) -> (Primitive, Primiti
     let share = 1.0 / rows as f32;
     let mut losses = vec![0.0f64; rows];
     let x = &mut logits.storage_mut::<f32>()[start..start + count];
-    x.par_chunks_mut(width).zip(targets).zip(&mut losses).with_min_len(16).for_each(|((row, &target), loss)| {
-        let target = target as usize;
-        let largest = row.iter().copied().fold(f32::NEG_INFINITY, f32::max);
-        let wanted = row[target];
-        row.iter_mut().for_each(|x| *x = exp(*x - largest));
-        let total = sum(row, row, |a, _| a);
-        // A NaN among the logits is lost in the maximum: `wanted` and the total carry it on.
-        *loss = f64::from(total).ln() + f64::from(largest) - f64::from(wanted);
-        let factor = share / total;
-        row.iter_mut().for_each(|x| *x *= factor);
-        row[target] -= share;
-    });
+    x.par_chunks_mut(width).zip(targets).zip(&mut losses).with_min_len(16).for_each(
+        |((row, &target), loss)| {
+            let target = target as usize;
+            let largest = row.iter().copied().fold(f32::NEG_INFINITY, f32::max);
+            let wanted = row[target];
+            row.iter_mut().for_each(|x| *x = exp(*x - largest));
+            let total = sum(row, row, |a, _| a);
+            // A NaN among the logits is lost in the maximum: `wanted` and the total carry it on.
+            *loss = f64::from(total).ln() + f64::from(largest) - f64::from(wanted);
+            let factor = share / total;
+            row.iter_mut().for_each(|x| *x *= factor);
+            row[target] -= share;
+        },
+    );
     let mean = losses.iter().sum::<f64>() / rows as f64;
     (tensor(vec![mean as f32], [1].into()), logits)
 }

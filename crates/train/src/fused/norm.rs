@@ -21,16 +21,18 @@ pub(super) fn forward(x: Primitive, gamma: Primitive, beta: Primitive, epsilon: 
     let mut scale = vec![0.0f32; rows];
     let (g, b) = (values(&gamma), values(&beta));
     let outputs = out.par_chunks_mut(width).zip(normalised.par_chunks_mut(width));
-    outputs.zip(values(&x).par_chunks(width)).zip(&mut scale).with_min_len(64).for_each(|(((y, n), x), scale)| {
-        let mean = sum(x, x, |a, _| a) / width as f32;
-        let variance = sum(x, x, |a, _| (a - mean) * (a - mean)) / width as f32;
-        let s = 1.0 / (variance + epsilon).sqrt();
-        *scale = s;
-        for i in 0..width {
-            n[i] = (x[i] - mean) * s;
-            y[i] = n[i] * g[i] + b[i];
-        }
-    });
+    outputs.zip(values(&x).par_chunks(width)).zip(&mut scale).with_min_len(64).for_each(
+        |(((y, n), x), scale)| {
+            let mean = sum(x, x, |a, _| a) / width as f32;
+            let variance = sum(x, x, |a, _| (a - mean) * (a - mean)) / width as f32;
+            let s = 1.0 / (variance + epsilon).sqrt();
+            *scale = s;
+            for i in 0..width {
+                n[i] = (x[i] - mean) * s;
+                y[i] = n[i] * g[i] + b[i];
+            }
+        },
+    );
     let saved = Saved { normalised: tensor(normalised, shape.clone()), gamma: gamma.clone(), scale };
     (tensor(out, shape), saved)
 }

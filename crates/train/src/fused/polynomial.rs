@@ -41,7 +41,11 @@ impl Series {
 pub(super) fn forward(x: &Primitive, series: &Series) -> Primitive {
     let shape = x.layout().shape().clone();
     let x = contiguous(x.clone());
-    let out = values(&x).par_iter().with_min_len(CHUNK / 16).map(|&x| series.eval(&series.value, x) as f32).collect();
+    let out = values(&x)
+        .par_iter()
+        .with_min_len(CHUNK / 16)
+        .map(|&x| series.eval(&series.value, x) as f32)
+        .collect();
     tensor(out, shape)
 }
 
@@ -62,7 +66,8 @@ mod tests {
         // x^3 on [-2, 4]: t = (x - 1) / 3.
         let nodes = |k: usize| (std::f64::consts::PI * (k as f64 + 0.5) / 4.0).cos();
         let coefficient = |j: usize| {
-            let sum: f64 = (0..4).map(|k| (1.0 + 3.0 * nodes(k)).powi(3) * (j as f64 * nodes(k).acos()).cos()).sum();
+            let sum: f64 =
+                (0..4).map(|k| (1.0 + 3.0 * nodes(k)).powi(3) * (j as f64 * nodes(k).acos()).cos()).sum();
             sum * if j == 0 { 0.25 } else { 0.5 }
         };
         let series = Series::new(-2.0, 4.0, &(0..4).map(coefficient).collect::<Vec<_>>());

@@ -99,6 +99,9 @@ mod tests {
         let a: Vec<f32> = (0..19).map(|i| i as f32).collect();
         assert_eq!(sum(&a, &a, |a, b| a * b), (0..19).map(|i| (i * i) as f32).sum::<f32>());
         let columns = column_sums(300, 2, |rows, out| rows.for_each(|r| out[r % 2] += r as f32));
-        assert_eq!(columns, [(0..300).step_by(2).sum::<usize>() as f32, (1..300).step_by(2).sum::<usize>() as f32]);
+        assert_eq!(
+            columns,
+            [(0..300).step_by(2).sum::<usize>() as f32, (1..300).step_by(2).sum::<usize>() as f32]
+        );
     }
 }

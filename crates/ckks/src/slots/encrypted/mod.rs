@@ -18,7 +18,8 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Instant;
 
-/// Slots under encryption, by an [`Evaluator`] and the public keys of their owner. The type cannot hold a secret key.
+/// Slots under encryption, by an [`Evaluator`] and the public keys of their owner. The type cannot
+/// hold a secret key.
 pub struct Encrypted<K = KeySet> {
     evaluator: Evaluator<K>,
     key_id: KeyId,
@@ -41,14 +42,17 @@ impl EncryptedVector {
 
 impl fmt::Debug for EncryptedVector {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("EncryptedVector").field("level", &self.0.level()).field("scale", &self.0.scale()).finish()
+        f.debug_struct("EncryptedVector")
+            .field("level", &self.0.level())
+            .field("scale", &self.0.scale())
+            .finish()
     }
 }
 
 /// Bootstrapping, as the encrypted machine calls it.
 pub trait Refresher: Send + Sync {
-    /// The level at which refreshes take their inputs; circuits stay at or above it. By default that of a full refresh, or else of a
-    /// real one.
+    /// The level at which refreshes take their inputs; circuits stay at or above it. By default
+    /// that of a full refresh, or else of a real one.
     fn floor(&self) -> usize {
         let profile = self.profile(RefreshKind::Full).or_else(|| self.profile(RefreshKind::Real));
         profile.map_or(0, |profile| profile.input_level)
@@ -77,9 +81,9 @@ pub trait Refresher: Send + Sync {
 }
 
 impl Chain {
-    /// The chain of a parameter set. Over the longest run of levels of equal size (the circuit's own levels, where others belong to
-    /// bootstrapping) canonical scales are those of [`Params::default_scale`]; from there they continue by the chain's rule in both
-    /// directions.
+    /// The chain of a parameter set. Over the longest run of levels of equal size (the circuit's
+    /// own levels, where others belong to bootstrapping) canonical scales are those of
+    /// [`Params::default_scale`]; from there they continue by the chain's rule in both directions.
     ///
     /// # Errors
     /// [`SlotError::Chain`] if the parameters have no usable chain.
@@ -103,8 +107,8 @@ impl Chain {
         Self::with_scales(params.slots(), moduli, scales)
     }
 
-    /// The chain of a parameter set with refreshes that take their inputs at level `floor`: canonical scales start there, from the
-    /// default scale of the first level above.
+    /// The chain of a parameter set with refreshes that take their inputs at level `floor`:
+    /// canonical scales start there, from the default scale of the first level above.
     ///
     /// # Errors
     /// As [`Chain::of`] and [`Chain::with_floor`].
@@ -114,7 +118,8 @@ impl Chain {
 }
 
 impl OpLog {
-    /// The keys recorded so far as a request for key generation, each at the highest level of its use.
+    /// The keys recorded so far as a request for key generation, each at the highest level of its
+    /// use.
     pub fn key_request(&self, params: &Params) -> KeyRequest {
         let mut request = KeyRequest::new();
         for (key, levels) in self.keys() {
@@ -145,8 +150,8 @@ impl<K: EvaluationKeys> Encrypted<K> {
         })
     }
 
-    /// Keeps up to `bytes` of encoded plaintexts for their next use. Worth it when a circuit is run again and again; without it each
-    /// plaintext is encoded where it is used.
+    /// Keeps up to `bytes` of encoded plaintexts for their next use. Worth it when a circuit is run
+    /// again and again; without it each plaintext is encoded where it is used.
     #[must_use]
     pub fn with_plain_cache(self, bytes: usize) -> Self {
         Self { plains: PlainCache::new(bytes), ..self }
@@ -167,8 +172,8 @@ impl<K: EvaluationKeys> Encrypted<K> {
     /// Takes in a ciphertext that its owner encrypted.
     ///
     /// # Errors
-    /// [`crate::Error::ParamsMismatch`] or [`crate::Error::KeyMismatch`] (as [`SlotError::Ciphertext`]) if it is of another parameter
-    /// set or secret.
+    /// [`crate::Error::ParamsMismatch`] or [`crate::Error::KeyMismatch`] (as
+    /// [`SlotError::Ciphertext`]) if it is of another parameter set or secret.
     pub fn input(&self, ciphertext: Ciphertext) -> SlotResult<EncryptedVector> {
         self.params().check_same("input", ciphertext.params())?;
         if ciphertext.key_id() != self.key_id {
@@ -225,8 +230,9 @@ impl<K: EvaluationKeys> Encrypted<K> {
     fn times_plain(&self, vector: &Ciphertext, plain: &Plain, scale: Scale) -> SlotResult<Ciphertext> {
         let level = vector.level();
         if let Some(constant) = plain.as_constant() {
-            return self
-                .timed(OpKind::MulConst, level, 1, || self.evaluator.mul_const_rounded(vector, constant, scale));
+            return self.timed(OpKind::MulConst, level, 1, || {
+                self.evaluator.mul_const_rounded(vector, constant, scale)
+            });
         }
         let plaintext = self.encode(plain, 0, scale, level)?;
         self.timed(OpKind::MulPlain, level, 1, || self.evaluator.mul_plain(vector, &plaintext))
@@ -243,7 +249,11 @@ impl<K: EvaluationKeys> Encrypted<K> {
             pairs.split_first().ok_or(SlotError::OperandCount { operation: "mul", have: 0, need: 1 })?;
         self.timed(OpKind::Mul, left.0.level(), pairs.len(), || {
             let square = Arc::ptr_eq(&left.0, &right.0);
-            let first = if square { self.evaluator.square(&left.0)? } else { self.evaluator.mul(&left.0, &right.0)? };
+            let first = if square {
+                self.evaluator.square(&left.0)?
+            } else {
+                self.evaluator.mul(&left.0, &right.0)?
+            };
             rest.iter().try_fold(first, |mut sum, (left, right)| {
                 self.evaluator.mul_add(&mut sum, &left.0, &right.0)?;
                 Ok(sum)
@@ -347,7 +357,12 @@ impl<K: EvaluationKeys> Machine for Encrypted<K> {
         self.plus_plain(&vector.0, plain).map(wrap)
     }
 
-    fn mul_plain_at(&self, vector: &EncryptedVector, plain: &Plain, plain_scale: Scale) -> SlotResult<EncryptedVector> {
+    fn mul_plain_at(
+        &self,
+        vector: &EncryptedVector,
+        plain: &Plain,
+        plain_scale: Scale,
+    ) -> SlotResult<EncryptedVector> {
         self.times_plain(&vector.0, plain, plain_scale).map(wrap)
     }
 
@@ -382,9 +397,10 @@ impl<K: EvaluationKeys> Machine for Encrypted<K> {
         let start = Instant::now();
         let results = match steps {
             [steps] => vec![self.evaluator.rotate(&vector.0, *steps)?],
-            steps if steps.iter().filter(|steps| *steps % slots != 0).count() < 2 => {
-                steps.iter().map(|&steps| self.evaluator.rotate(&vector.0, steps)).collect::<Result<_, _>>()?
-            }
+            steps if steps.iter().filter(|steps| *steps % slots != 0).count() < 2 => steps
+                .iter()
+                .map(|&steps| self.evaluator.rotate(&vector.0, steps))
+                .collect::<Result<_, _>>()?,
             steps => self.evaluator.rotate_many(&vector.0, steps)?,
         };
         record_rotations(&self.log, vector.0.level(), self.slots(), steps, start.elapsed());
@@ -433,8 +449,9 @@ impl<K: EvaluationKeys> Machine for Encrypted<K> {
                 if sum.weight != 1 {
                     let weight = i64::from(sum.weight);
                     let level = products.level();
-                    products =
-                        self.timed(OpKind::MulConst, level, 1, || self.evaluator.mul_integer(&products, weight))?;
+                    products = self.timed(OpKind::MulConst, level, 1, || {
+                        self.evaluator.mul_integer(&products, weight)
+                    })?;
                 }
                 Some(products.with_scale(sum.scale)?)
             }

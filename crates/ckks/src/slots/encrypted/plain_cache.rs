@@ -25,8 +25,9 @@ impl PlainCache {
         Self { budget, entries: Mutex::default() }
     }
 
-    /// The stored plaintext, or the one that `encode` makes. When the budget is used up, newcomers are not kept: a circuit that
-    /// runs in the same order again would otherwise evict each entry just before its use.
+    /// The stored plaintext, or the one that `encode` makes. When the budget is used up, newcomers
+    /// are not kept: a circuit that runs in the same order again would otherwise evict each entry
+    /// just before its use.
     pub(super) fn find(
         &self,
         plain: &Plain,

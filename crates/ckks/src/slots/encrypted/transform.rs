@@ -75,7 +75,9 @@ impl<K: EvaluationKeys> Encrypted<K> {
         }
         let one = |output: usize| {
             let Some(giants) = schedule.get(&output) else { return run.nothing(&first.0) };
-            run.finish(giants.keys().copied(), |giant| Ok(groups.remove(&(output, giant)).unwrap_or_default()))
+            run.finish(giants.keys().copied(), |giant| {
+                Ok(groups.remove(&(output, giant)).unwrap_or_default())
+            })
         };
         (0..transform.outputs()).map(one).collect()
     }
@@ -204,15 +206,16 @@ impl<K: EvaluationKeys> Run<'_, K> {
         Ok(wrap(result))
     }
 
-    /// One rotation of a total, and the next sum added. Where the key has as many special primes as both, only the half of the total
-    /// that is decomposed is divided.
+    /// One rotation of a total, and the next sum added. Where the key has as many special primes as
+    /// both, only the half of the total that is decomposed is divided.
     fn rotate_and_add(&self, total: Sums, element: GaloisElement, mut next: Sums) -> SlotResult<Sums> {
         if element.is_identity() {
             self.merge(&mut next, total)?;
             return Ok(next);
         }
         let evaluator = &self.machine.evaluator;
-        let special = evaluator.galois_special("linear_transform", element, self.level, self.machine.key_id)?;
+        let special =
+            evaluator.galois_special("linear_transform", element, self.level, self.machine.key_id)?;
         if let (1, Some(sum), true) = (total.len(), total.get(&special), next.contains_key(&special)) {
             if let Some(own) = next.remove(&special) {
                 next.insert(special, evaluator.rotate_qp_add(sum, element, own)?);

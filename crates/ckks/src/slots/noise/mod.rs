@@ -6,7 +6,8 @@ mod variance;
 
 use super::clear::ClearVector;
 use super::{
-    Chain, Clear, Combination, Machine, OpLog, Plain, RefreshKind, RefreshProfile, Scale, SlotError, SlotResult,
+    Chain, Clear, Combination, Machine, OpLog, Plain, RefreshKind, RefreshProfile, Scale, SlotError,
+    SlotResult,
 };
 use crate::linear::LinearTransform;
 use crate::noise::{NoiseModel, Prediction, SlotVariance};
@@ -22,12 +23,15 @@ use zeroize::Zeroizing;
 
 /// Slots in double precision together with the error that encryption would add to each of them.
 ///
-/// Two things are kept beside the exact slots: what is known of each slot's error ([`SlotVariance`]), propagated as if errors of
-/// different operands were independent; and a sample, the slots of a run in which each operation's error was really drawn and added,
-/// which knows all correlations (of a power and the argument it comes from, say) but is one draw. [`Prediction`] joins them.
+/// Two things are kept beside the exact slots: what is known of each slot's error
+/// ([`SlotVariance`]), propagated as if errors of different operands were independent; and a
+/// sample, the slots of a run in which each operation's error was really drawn and added, which
+/// knows all correlations (of a power and the argument it comes from, say) but is one draw.
+/// [`Prediction`] joins them.
 ///
-/// In slots where the secret itself happens to be large, every division rounds badly. The sample draws such a secret once per machine,
-/// as a key is drawn once; [`Noise::with_secret`] takes that of a key there is.
+/// In slots where the secret itself happens to be large, every division rounds badly. The sample
+/// draws such a secret once per machine, as a key is drawn once; [`Noise::with_secret`] takes that
+/// of a key there is.
 pub struct Noise {
     clear: Clear,
     shadow: Clear,
@@ -44,7 +48,8 @@ pub struct NoiseVector {
     exact: ClearVector,
     noisy: ClearVector,
     variance: Arc<Vec<SlotVariance>>,
-    /// Equal for vectors that are one and the same ciphertext: the same operation on them has the same error.
+    /// Equal for vectors that are one and the same ciphertext: the same operation on them has the
+    /// same error.
     name: Name,
     /// Equal for vectors with one and the same error, such as a ciphertext at two levels.
     error: Name,
@@ -72,9 +77,11 @@ impl NoiseVector {
         Self { exact, noisy, variance: self.variance.clone(), name, error }
     }
 
-    /// The predicted error: never below what encryption shows (but for one run in 10^5), and within two bits of it.
+    /// The predicted error: never below what encryption shows (but for one run in 10^5), and within
+    /// two bits of it.
     pub fn prediction(&self) -> Prediction {
-        let errors: Vec<f64> = self.exact().iter().zip(self.noisy()).map(|(a, b)| (a - b).norm_sqr()).collect();
+        let errors: Vec<f64> =
+            self.exact().iter().zip(self.noisy()).map(|(a, b)| (a - b).norm_sqr()).collect();
         Prediction::of(&self.variance, &errors)
     }
 }
@@ -123,8 +130,9 @@ impl Noise {
         })
     }
 
-    /// The same machine with the slots of one secret instead of drawn ones: what is to be expected under that key. Samples then tell
-    /// something of the secret, as decryptions do, so the machine belongs to the owner of the key.
+    /// The same machine with the slots of one secret instead of drawn ones: what is to be expected
+    /// under that key. Samples then tell something of the secret, as decryptions do, so the machine
+    /// belongs to the owner of the key.
     ///
     /// # Errors
     /// A secret for other parameters than the model's.
@@ -133,7 +141,8 @@ impl Noise {
         Ok(Self { profile: secret.slot_profile()?, ..self })
     }
 
-    /// The same machine, without refreshes, on another chain of the same parameters, such as that of [`Chain::above`].
+    /// The same machine, without refreshes, on another chain of the same parameters, such as that
+    /// of [`Chain::above`].
     #[must_use]
     pub fn on_chain(self, chain: Chain) -> Self {
         Self { clear: Clear::new(chain.clone()), shadow: Clear::new(chain), ..self }
@@ -208,7 +217,8 @@ impl Noise {
         Ok(self.rounding(scale).and(key))
     }
 
-    /// Special primes of the key for an element. Sums over different ones are divided apart, each with its rounding.
+    /// Special primes of the key for an element. Sums over different ones are divided apart, each
+    /// with its rounding.
     fn special(&self, element: GaloisElement, level: usize) -> SlotResult<usize> {
         Ok(self.model.key_shape(KeyPurpose::Galois(element), level)?.special)
     }
@@ -291,13 +301,20 @@ impl Machine for Noise {
         Ok(self.noisier(carried(name, exact, noisy, vector.variance.to_vec()), &added))
     }
 
-    fn mul_plain_at(&self, vector: &NoiseVector, plain: &Plain, plain_scale: Scale) -> SlotResult<NoiseVector> {
+    fn mul_plain_at(
+        &self,
+        vector: &NoiseVector,
+        plain: &Plain,
+        plain_scale: Scale,
+    ) -> SlotResult<NoiseVector> {
         let exact = self.clear.mul_plain_at(&vector.exact, plain, plain_scale)?;
         let noisy = self.shadow.mul_plain_at(&vector.noisy, plain, plain_scale)?;
         let squares: Vec<f64> = plain.values().map(|value| value.norm_sqr()).collect();
-        let variance = vector.variance.iter().enumerate().map(|(i, v)| v.times(squares[i % squares.len()])).collect();
+        let variance =
+            vector.variance.iter().enumerate().map(|(i, v)| v.times(squares[i % squares.len()])).collect();
         let error = self.plain_error(plain, plain_scale);
-        let slots = Some(vector.exact().iter().map(|slot| SlotVariance::plain(slot.norm_sqr() * error)).collect());
+        let slots =
+            Some(vector.exact().iter().map(|slot| SlotVariance::plain(slot.norm_sqr() * error)).collect());
         let (values, turn) = plain_name(plain, plain_scale);
         let name = Name::linear("times", [vector.name], values).turned(turn);
         Ok(self.noisier(carried(name, exact, noisy, variance), &Added { slots, ..Added::default() }))
@@ -360,7 +377,10 @@ impl Machine for Noise {
         let mut variance = vector.variance.to_vec();
         let (mut added, mut specials) = (Added::default(), BTreeSet::new());
         for &steps in steps {
-            variance.iter_mut().zip(rotated(&vector.variance, steps)).for_each(|(sum, v)| *sum = sum.plus_apart(v));
+            variance
+                .iter_mut()
+                .zip(rotated(&vector.variance, steps))
+                .for_each(|(sum, v)| *sum = sum.plus_apart(v));
             let element = GaloisElement::rotation(self.model.params(), steps);
             if !element.is_identity() {
                 added = added.and(self.model.key_product(KeyPurpose::Galois(element), level, scale)?);
@@ -384,11 +404,14 @@ impl Machine for Noise {
     fn twice_real(&self, vector: &NoiseVector) -> SlotResult<NoiseVector> {
         let conjugate = self.conjugate(vector)?;
         let mut sum = self.add_aligned(vector, &conjugate)?;
-        // The error that both have is doubled in its real part; that of the conjugation is left over.
+        // The error that both have is doubled in its real part; that of the conjugation is left
+        // over.
         let sums = Arc::make_mut(&mut sum.variance).iter_mut().zip(vector.variance.iter());
         for ((sum, own), conjugate) in sums.zip(conjugate.variance.iter()) {
-            let added =
-                SlotVariance { mean: conjugate.mean - own.mean, spread: (conjugate.spread - own.spread).max(0.0) };
+            let added = SlotVariance {
+                mean: conjugate.mean - own.mean,
+                spread: (conjugate.spread - own.spread).max(0.0),
+            };
             *sum = own.twice_real().plus(added);
         }
         Ok(sum)
@@ -421,7 +444,8 @@ impl Machine for Noise {
         let exact = self.clear.combine(&sum.each(|vector| &vector.exact))?;
         let noisy = self.shadow.combine(&sum.each(|vector| &vector.noisy))?;
         let level = self.clear.level(&exact) + 1;
-        // What the products are counted with: their scale read as that of the sum, times the integer weight.
+        // What the products are counted with: their scale read as that of the sum, times the
+        // integer weight.
         let counted = sum.pairs.first().map_or(1.0, |(left, right)| {
             (self.scale(left) * self.scale(right) / sum.scale).to_f64() * f64::from(sum.weight)
         });
@@ -451,7 +475,8 @@ impl Machine for Noise {
         let plains: Vec<_> = sum.terms.iter().map(|(_, plain)| plain).chain(&sum.constant).collect();
         let plains: Vec<_> = plains.into_iter().map(|plain| plain_name(plain, sum.scale)).collect();
         let detail = (sum.pairs.len(), sum.weight, plains, scale_bits(sum.scale));
-        let name = Name::of("combination", pairs.chain(sum.terms.iter().map(|(vector, _)| vector.name)), detail);
+        let name =
+            Name::of("combination", pairs.chain(sum.terms.iter().map(|(vector, _)| vector.name)), detail);
         Ok(self.noisier(carried(name, exact, noisy, variance), &added))
     }
 
@@ -459,7 +484,12 @@ impl Machine for Noise {
         self.clear.refresh_profile(kind)
     }
 
-    fn refresh(&self, vector: &NoiseVector, kind: RefreshKind, target: Option<usize>) -> SlotResult<NoiseVector> {
+    fn refresh(
+        &self,
+        vector: &NoiseVector,
+        kind: RefreshKind,
+        target: Option<usize>,
+    ) -> SlotResult<NoiseVector> {
         let profile = self.refresh_profile(kind).ok_or(SlotError::NoRefresh { kind })?;
         let exact = self.clear.refresh(&vector.exact, kind, target)?;
         let noisy = self.shadow.refresh(&vector.noisy, kind, target)?;

@@ -1,4 +1,5 @@
-//! Which ciphertext a vector is: what was computed in the same way from the same operands has the same errors.
+//! Which ciphertext a vector is: what was computed in the same way from the same operands has the
+//! same errors.
 
 use crate::slots::{Plain, Scale};
 use num_complex::Complex64;
@@ -6,8 +7,9 @@ use std::hash::{Hash, Hasher};
 
 /// A ciphertext, up to a power of `i`.
 ///
-/// Multiplying by a power of `i` moves coefficients and changes signs. Key switches and roundings commute with that, so the error of
-/// an operation on `i x` is `i` times its error on `x`: both have one `base` and differ in `turn`.
+/// Multiplying by a power of `i` moves coefficients and changes signs. Key switches and roundings
+/// commute with that, so the error of an operation on `i x` is `i` times its error on `x`: both
+/// have one `base` and differ in `turn`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(super) struct Name {
     base: u64,
@@ -21,7 +23,11 @@ impl Name {
     }
 
     /// The result of an operation that is linear in its operands, which are listed in order.
-    pub(super) fn linear(operation: &str, operands: impl IntoIterator<Item = Self>, detail: impl Hash) -> Self {
+    pub(super) fn linear(
+        operation: &str,
+        operands: impl IntoIterator<Item = Self>,
+        detail: impl Hash,
+    ) -> Self {
         let mut operands: Vec<Self> = operands.into_iter().collect();
         let turn = operands.first().map_or(0, |first| first.turn);
         operands.iter_mut().for_each(|operand| *operand = operand.turned(4 - turn));

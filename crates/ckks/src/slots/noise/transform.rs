@@ -32,7 +32,8 @@ impl Noise {
         let product_scale = scale * plain_scale;
         let mut carried = vec![vec![SlotVariance::default(); slots]; transform.outputs()];
         let mut added = carried.clone();
-        // Outputs share the babies of an input and so their errors, which may add up when outputs meet again.
+        // Outputs share the babies of an input and so their errors, which may add up when outputs
+        // meet again.
         let mut babies: BTreeMap<(usize, i64), (SlotVariance, Vec<Complex64>)> = BTreeMap::new();
         let mut drawn = vec![vec![Complex64::ZERO; slots]; transform.outputs()];
         let mut keys: BTreeMap<i64, SlotVariance> = BTreeMap::new();
@@ -73,13 +74,15 @@ impl Noise {
                 added[output][slot] = added[output][slot].plus(encoding);
             }
         }
-        // Each giant step divides before its rotation and adds the error of its key; the sum of all is divided in the end.
+        // Each giant step divides before its rotation and adds the error of its key; the sum of all
+        // is divided in the end.
         let specials = self.baby_specials(transform, level)?;
         let mut giants = vec![(Added::default(), BTreeSet::new()); transform.outputs()];
         for (output, sums) in transform.schedule() {
             let (added, last) = &mut giants[output];
-            let divided =
-                |giant: i64| sums.get(&giant).into_iter().flatten().map(|term| specials[&(term.input, term.baby)]);
+            let divided = |giant: i64| {
+                sums.get(&giant).into_iter().flatten().map(|term| specials[&(term.input, term.baby)])
+            };
             last.extend(divided(0));
             for side in giant_steps(sums.keys().copied()) {
                 let mut total = BTreeSet::new();
@@ -90,7 +93,8 @@ impl Noise {
                         continue;
                     }
                     let rounding = self.model.rounding(product_scale).times(total.len() as f64);
-                    added.all = added.all.plus_apart(key_product(step.rotation, product_scale)?).plus_apart(rounding);
+                    added.all =
+                        added.all.plus_apart(key_product(step.rotation, product_scale)?).plus_apart(rounding);
                     added.secret += rounding.spread;
                     total = BTreeSet::from([self.special(element, level)?]);
                 }
@@ -108,22 +112,31 @@ impl Noise {
             names[output].0.push(inputs[input].name);
             names[output].1.push((shift, plain_name(plain, plain_scale)));
         }
-        let finish = |((operands, diagonals), ((((exact, noisy), variance), own), (giants, last))): (Terms, Parts)| {
-            let divisions = last.len().max(usize::from(rescale)) as f64;
-            let end = self.model.rounding(self.clear.scale(&exact)).times(divisions);
-            let added = Added { secret: giants.secret + end.spread, slots: Some(own), ..giants.and(end) };
-            let name = Name::linear("transform", operands, (diagonals, transform.baby(), rescale));
-            self.noisier(vector_of(name, exact, noisy, variance), &added)
-        };
+        let finish =
+            |((operands, diagonals), ((((exact, noisy), variance), own), (giants, last))): (Terms, Parts)| {
+                let divisions = last.len().max(usize::from(rescale)) as f64;
+                let end = self.model.rounding(self.clear.scale(&exact)).times(divisions);
+                let added = Added { secret: giants.secret + end.spread, slots: Some(own), ..giants.and(end) };
+                let name = Name::linear("transform", operands, (diagonals, transform.baby(), rescale));
+                self.noisier(vector_of(name, exact, noisy, variance), &added)
+            };
         Ok(names.into_iter().zip(results).map(finish).collect())
     }
 
-    /// Special primes over which each baby rotation of each input stays; the input itself is brought to those of the first.
-    fn baby_specials(&self, transform: &LinearTransform, level: usize) -> SlotResult<BTreeMap<(usize, i64), usize>> {
+    /// Special primes over which each baby rotation of each input stays; the input itself is
+    /// brought to those of the first.
+    fn baby_specials(
+        &self,
+        transform: &LinearTransform,
+        level: usize,
+    ) -> SlotResult<BTreeMap<(usize, i64), usize>> {
         let mut specials = BTreeMap::new();
         for (_, input, shift, _) in transform.diagonals() {
             let baby = transform.split(shift).1;
-            specials.insert((input, baby), self.special(GaloisElement::rotation(self.model.params(), baby), level)?);
+            specials.insert(
+                (input, baby),
+                self.special(GaloisElement::rotation(self.model.params(), baby), level)?,
+            );
         }
         for input in 0..transform.inputs() {
             let first = specials.range((input, 1)..(input + 1, 0)).next().map(|(_, &special)| special);

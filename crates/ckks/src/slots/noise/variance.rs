@@ -10,7 +10,8 @@ impl Noise {
     fn sum_variance(left: &NoiseVector, right: &NoiseVector, turns: u8) -> Vec<SlotVariance> {
         let both = left.variance.iter().zip(right.variance.iter());
         match right.error.turned(turns).over(left.error) {
-            // The error of both is one and the same: doubled in a sum with itself, gone in a difference.
+            // The error of both is one and the same: doubled in a sum with itself, gone in a
+            // difference.
             Some(unit) => left.variance.iter().map(|v| v.times((Complex64::ONE + unit).norm_sqr())).collect(),
             None => both.map(|(a, b)| a.plus(*b)).collect(),
         }
@@ -27,8 +28,10 @@ impl Noise {
         match plain.as_constant() {
             Some(constant) if constant.im == 0.0 => {
                 let (high, low) = scale.round_times(constant.re);
-                let rounded = (Scale::from_parts(high.abs(), low * high.signum())).map(|integer| integer / scale);
-                let error = rounded.map_or(constant.re, |rounded| rounded.to_f64() * high.signum() - constant.re);
+                let rounded =
+                    (Scale::from_parts(high.abs(), low * high.signum())).map(|integer| integer / scale);
+                let error =
+                    rounded.map_or(constant.re, |rounded| rounded.to_f64() * high.signum() - constant.re);
                 error * error
             }
             _ => self.model.encoding(plain.period(), scale),

@@ -44,7 +44,10 @@ pub(super) fn run(quick: bool) -> anyhow::Result<String> {
                 let plan = match Plan::compile(Arc::clone(&model), circuits.target()?, &options) {
                     Ok(plan) => plan,
                     Err(error) => {
-                        err(&format!("{sweep} {} x {} at {}: {error}", point.layers, point.width, point.length));
+                        err(&format!(
+                            "{sweep} {} x {} at {}: {error}",
+                            point.layers, point.width, point.length
+                        ));
                         continue;
                     }
                 };
@@ -121,7 +124,8 @@ fn measure(csv: &mut String, length: usize) -> anyhow::Result<()> {
     if !output.status.success() {
         bail!("the pass ended with {}", output.status);
     }
-    let found: serde_json::Value = serde_json::from_slice(&output.stdout).context("reading the profile of a pass")?;
+    let found: serde_json::Value =
+        serde_json::from_slice(&output.stdout).context("reading the profile of a pass")?;
     let number = |key: &str| found[key].as_f64().with_context(|| format!("the profile has no {key}"));
     let keys = number("key_bytes")? / f64::from(1 << 30);
     let point = Point { length, ratio: f64::NAN, ..BASE };

@@ -129,7 +129,11 @@ impl Softmax {
     }
 
     /// Normalised weights times the number of keys over `gain`: slots within about one.
-    pub(super) fn run<M: Machine>(&self, machine: &M, scores: &[M::Vector]) -> SlotResult<(Vec<M::Vector>, Split)> {
+    pub(super) fn run<M: Machine>(
+        &self,
+        machine: &M,
+        scores: &[M::Vector],
+    ) -> SlotResult<(Vec<M::Vector>, Split)> {
         let mut split = Split::default();
         let clock = std::time::Instant::now();
         let out = match self.method {
@@ -141,7 +145,12 @@ impl Softmax {
         Ok((out, split))
     }
 
-    fn power<M: Machine>(&self, machine: &M, scores: &[M::Vector], split: &mut Split) -> SlotResult<Vec<M::Vector>> {
+    fn power<M: Machine>(
+        &self,
+        machine: &M,
+        scores: &[M::Vector],
+        split: &mut Split,
+    ) -> SlotResult<Vec<M::Vector>> {
         let weights = each(scores, |x| machine.square(&machine.square(x)?))?;
         // The mask would ride here; it costs every method the same product.
         let clock = std::time::Instant::now();
@@ -152,7 +161,12 @@ impl Softmax {
         times(machine, &weights, &inverse)
     }
 
-    fn taylor<M: Machine>(&self, machine: &M, scores: &[M::Vector], split: &mut Split) -> SlotResult<Vec<M::Vector>> {
+    fn taylor<M: Machine>(
+        &self,
+        machine: &M,
+        scores: &[M::Vector],
+        split: &mut Split,
+    ) -> SlotResult<Vec<M::Vector>> {
         let weights = each(scores, |x| {
             let root = polynomial::evaluate_all(machine, &self.exponential, x)?.swap_remove(0);
             (0..HALVINGS).try_fold(root, |x, _| machine.square(&x))
@@ -181,7 +195,12 @@ impl Softmax {
         times(machine, &weights, &inverse)
     }
 
-    fn square<M: Machine>(&self, machine: &M, scores: &[M::Vector], split: &mut Split) -> SlotResult<Vec<M::Vector>> {
+    fn square<M: Machine>(
+        &self,
+        machine: &M,
+        scores: &[M::Vector],
+        split: &mut Split,
+    ) -> SlotResult<Vec<M::Vector>> {
         let mut weights =
             each(scores, |x| Ok(polynomial::evaluate_all(machine, &self.exponential, x)?.swap_remove(0)))?;
         for (round, plan) in self.reciprocals.iter().enumerate() {
@@ -194,8 +213,11 @@ impl Softmax {
             let mean = if round == 0 { self.mean(machine, &weights)? } else { self.sum(machine, &weights)? };
             let fresh = self.fresh(machine, &mean, split)?;
             let inverse = polynomial::evaluate_all(machine, plan, &fresh)?.swap_remove(0);
-            let inverse =
-                if round == 0 { machine.mul_const(&inverse, (1.0 / self.keys as f64).into())? } else { inverse };
+            let inverse = if round == 0 {
+                machine.mul_const(&inverse, (1.0 / self.keys as f64).into())?
+            } else {
+                inverse
+            };
             split.narrow += clock.elapsed().as_secs_f64();
             weights = times(machine, &weights, &inverse)?;
         }

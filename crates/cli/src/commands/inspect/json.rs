@@ -30,14 +30,23 @@ fn known(value: &Value) -> Option<(&'static str, Map<String, Value>)> {
         fields.iter().filter_map(|f| Some(((*f).to_owned(), value.get(f)?.clone()))).collect()
     };
     let format = value.get("format").and_then(Value::as_str).unwrap_or_default();
-    let bench = |rows: &Vec<Value>| rows.iter().all(|r| r.get("median_ns").is_some() && r.get("id").is_some());
+    let bench =
+        |rows: &Vec<Value>| rows.iter().all(|r| r.get("median_ns").is_some() && r.get("id").is_some());
     if format == NOTE {
         // Its tokens are the prompt: not shown.
         return Some(("client's note of a prompt: keep it", pick(&["plan", "key_id"])));
     }
     if format == PLAN {
-        let fields =
-            ["id", "model", "length", "profile", "security_bits", "seconds_predicted", "bootstraps", "key_bytes"];
+        let fields = [
+            "id",
+            "model",
+            "length",
+            "profile",
+            "security_bits",
+            "seconds_predicted",
+            "bootstraps",
+            "key_bytes",
+        ];
         return Some(("plan", pick(&fields)));
     }
     if format.starts_with("cipherlm evaluation keys") {
@@ -45,7 +54,8 @@ fn known(value: &Value) -> Option<(&'static str, Map<String, Value>)> {
         return Some(("description of a key folder", pick(&fields)));
     }
     if has(&["by_operator", "seconds_total", "pass"]) {
-        let fields = ["model", "length", "prompt", "answer", "machine", "seconds_total", "bootstraps", "mse", "pass"];
+        let fields =
+            ["model", "length", "prompt", "answer", "machine", "seconds_total", "bootstraps", "mse", "pass"];
         return Some(("result of a demo or profile", pick(&fields)));
     }
     if has(&["report", "seconds_load_keys"]) {

@@ -48,8 +48,9 @@ fn folder(path: &Path) -> anyhow::Result<Value> {
     }
     let steps = with_extension(path, "step");
     if !steps.is_empty() {
-        let whole =
-            |file: &&PathBuf| objects::facts(file, "", CHECKPOINT_HEAD).is_ok_and(|facts| facts["whole"] == true);
+        let whole = |file: &&PathBuf| {
+            objects::facts(file, "", CHECKPOINT_HEAD).is_ok_and(|facts| facts["whole"] == true)
+        };
         let damaged = steps.len() - steps.iter().filter(whole).count();
         let what = "checkpoints of encrypted runs";
         return Ok(json!({"what": what, "steps": steps.len(), "damaged": damaged, "whole": damaged == 0}));
@@ -60,8 +61,9 @@ fn folder(path: &Path) -> anyhow::Result<Value> {
     if !["model.json", "weights.safetensors"].iter().any(|name| path.join(name).exists()) {
         bail!("{} is a folder, but not one with a model, keys or checkpoints", shown(path));
     }
-    Ok(model_folder(path)
-        .unwrap_or_else(|error| json!({"what": "model folder", "whole": false, "reason": format!("{error:#}")})))
+    Ok(model_folder(path).unwrap_or_else(
+        |error| json!({"what": "model folder", "whole": false, "reason": format!("{error:#}")}),
+    ))
 }
 
 /// A client's folder, or a server's. Content of keys is checked when a run loads them; here, that
@@ -127,7 +129,9 @@ fn file(path: &Path) -> anyhow::Result<Value> {
         Some(b"cipherlo") => ("encrypted answer", MESSAGE_HEAD),
         Some(b"cipherck") => ("checkpoint of a step", CHECKPOINT_HEAD),
         Some(start) if start.starts_with(&MAGIC) => ("", 0),
-        Some(start) if start.starts_with(b"GGUF") => return Ok(super::import::facts(&Checkpoint::open(path)?)),
+        Some(start) if start.starts_with(b"GGUF") => {
+            return Ok(super::import::facts(&Checkpoint::open(path)?));
+        }
         _ => {
             return match tensors::pointer(&head.bytes) {
                 Some(facts) => Ok(facts),

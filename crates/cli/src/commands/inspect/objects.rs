@@ -63,7 +63,10 @@ fn object(file: &mut File, left: &mut u64) -> io::Result<Checked> {
         Err(error) => return Ok((None, Err(error.to_string()))),
     };
     if header.body_length > LARGEST {
-        return Ok((Some(header), Err(format!("a body of {} bytes is larger than any of ours", header.body_length))));
+        return Ok((
+            Some(header),
+            Err(format!("a body of {} bytes is larger than any of ours", header.body_length)),
+        ));
     }
     let there = *left;
     Ok(match take(file, left, header.body_length)? {

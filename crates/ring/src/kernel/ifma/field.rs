@@ -49,7 +49,13 @@ impl Field {
     /// for any `y < 2^52`.
     #[inline]
     #[target_feature(enable = "avx512f,avx512ifma")]
-    pub(super) fn forward(self, x: [Words; 4], y: [Words; 4], w: [Words; 4], v: [Words; 4]) -> [[Words; 4]; 2] {
+    pub(super) fn forward(
+        self,
+        x: [Words; 4],
+        y: [Words; 4],
+        w: [Words; 4],
+        v: [Words; 4],
+    ) -> [[Words; 4]; 2] {
         let zero = [_mm512_setzero_si512(); 4];
         let (mut k, mut sum, mut difference) = (zero, zero, zero);
         for i in 0..4 {
@@ -73,7 +79,13 @@ impl Field {
     /// `(x, y)` to `(x + y, (x - y) w)` in lockstep, for values up to 32; the products are below 2.
     #[inline]
     #[target_feature(enable = "avx512f,avx512ifma")]
-    pub(super) fn inverse(self, x: [Words; 4], y: [Words; 4], w: [Words; 4], v: [Words; 4]) -> [[Words; 4]; 2] {
+    pub(super) fn inverse(
+        self,
+        x: [Words; 4],
+        y: [Words; 4],
+        w: [Words; 4],
+        v: [Words; 4],
+    ) -> [[Words; 4]; 2] {
         let zero = [_mm512_setzero_si512(); 4];
         let (mut sum, mut difference, mut k, mut product) = (zero, zero, zero, zero);
         for i in 0..4 {
@@ -243,8 +255,12 @@ pub(super) enum Exchange {
 pub(super) fn exchange(kind: Exchange, [mut y, mut z]: [[Words; 4]; 2]) -> [[Words; 4]; 2] {
     for k in 0..4 {
         (y[k], z[k]) = match kind {
-            Exchange::First => (_mm512_shuffle_i64x2::<0x44>(y[k], z[k]), _mm512_shuffle_i64x2::<0xEE>(y[k], z[k])),
-            Exchange::Second => (_mm512_shuffle_i64x2::<0x88>(y[k], z[k]), _mm512_shuffle_i64x2::<0xDD>(y[k], z[k])),
+            Exchange::First => {
+                (_mm512_shuffle_i64x2::<0x44>(y[k], z[k]), _mm512_shuffle_i64x2::<0xEE>(y[k], z[k]))
+            }
+            Exchange::Second => {
+                (_mm512_shuffle_i64x2::<0x88>(y[k], z[k]), _mm512_shuffle_i64x2::<0xDD>(y[k], z[k]))
+            }
             Exchange::Third => (_mm512_unpacklo_epi64(y[k], z[k]), _mm512_unpackhi_epi64(y[k], z[k])),
         };
     }

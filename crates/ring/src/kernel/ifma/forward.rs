@@ -5,7 +5,9 @@
 
 use std::arch::x86_64::*;
 
-use super::field::{Exchange, FLOATS, Factors, Field, WORDS, Words, exchange, load_rows, reverse_lanes, splat};
+use super::field::{
+    Exchange, FLOATS, Factors, Field, WORDS, Words, exchange, load_rows, reverse_lanes, splat,
+};
 use super::table::{BLOCK, leaf, passes};
 use crate::kernel::NttTable;
 
@@ -46,7 +48,8 @@ unsafe fn radix4<const FROM: bool>(f: Field, a: *mut f64, pitch: usize, tw: *con
         for j in (0..pitch).step_by(16) {
             let [x0, x1, x2, x3] = load_rows::<FROM, 4>(a.add(j), pitch);
             let [y0, y1, y2, y3] = load_rows::<FROM, 4>(a.add(j + 8), pitch);
-            let [[x0, y0, x1, y1], [x2, y2, x3, y3]] = f.forward([x0, y0, x1, y1], [x2, y2, x3, y3], [w1; 4], [v1; 4]);
+            let [[x0, y0, x1, y1], [x2, y2, x3, y3]] =
+                f.forward([x0, y0, x1, y1], [x2, y2, x3, y3], [w1; 4], [v1; 4]);
             let [[x0, y0, x2, y2], [x1, y1, x3, y3]] =
                 f.forward([x0, y0, x2, y2], [x1, y1, x3, y3], [w2, w2, w3, w3], [v2, v2, v3, v3]);
             for (k, (x, y)) in [(x0, y0), (x1, y1), (x2, y2), (x3, y3)].into_iter().enumerate() {

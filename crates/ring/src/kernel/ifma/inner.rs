@@ -17,7 +17,13 @@ const HIGH: f64 = LOW * LOW;
 /// The low 52 bits.
 const MASK: i64 = (1 << 52) - 1;
 
-pub(super) fn inner_product_packed(m: &Modulus, acc0: &mut [f64], acc1: &mut [f64], digits: &[&[f64]], keys: &[&[u8]]) {
+pub(super) fn inner_product_packed(
+    m: &Modulus,
+    acc0: &mut [f64],
+    acc1: &mut [f64],
+    digits: &[&[f64]],
+    keys: &[&[u8]],
+) {
     let terms = digits.len().min(keys.len());
     let (digits, keys) = (&digits[..terms], &keys[..terms]);
     let groups = whole_groups(m, [acc0, acc1], digits, keys);
@@ -133,8 +139,9 @@ impl Fields {
         let places: [u8; 64] = std::array::from_fn(|i| (i / 8 * bytes / 8 + i % 8) as u8);
         let shift: [u64; 8] = std::array::from_fn(|i| (i * bytes % 8) as u64);
         // SAFETY: both arrays are as long as a vector.
-        let (places, shift) =
-            unsafe { (_mm512_loadu_si512(places.as_ptr().cast()), _mm512_loadu_si512(shift.as_ptr().cast())) };
+        let (places, shift) = unsafe {
+            (_mm512_loadu_si512(places.as_ptr().cast()), _mm512_loadu_si512(shift.as_ptr().cast()))
+        };
         Self { bytes, places, shift, mask: _mm512_set1_epi64((1 << bits) - 1) }
     }
 

@@ -5,7 +5,9 @@
 
 use std::arch::x86_64::*;
 
-use super::field::{Exchange, FLOATS, Factors, Field, WORDS, Words, exchange, load_rows, reverse_lanes, splat};
+use super::field::{
+    Exchange, FLOATS, Factors, Field, WORDS, Words, exchange, load_rows, reverse_lanes, splat,
+};
 use super::forward::{even, odd};
 use super::table::{BLOCK, leaf, passes};
 use crate::kernel::NttTable;
@@ -84,7 +86,8 @@ impl Eight {
     #[inline(always)]
     unsafe fn new(tw: *const u64) -> Self {
         // SAFETY: the caller promises seven factors and quotients at `tw`.
-        let [w0, w1, w2, w3, w4, w5, w6] = [0, 1, 2, 3, 4, 5, 6].map(|k| unsafe { (*tw.add(k), *tw.add(k + 7)) });
+        let [w0, w1, w2, w3, w4, w5, w6] =
+            [0, 1, 2, 3, 4, 5, 6].map(|k| unsafe { (*tw.add(k), *tw.add(k + 7)) });
         Self { near: [w3, w4, w5, w6], middle: [w1, w1, w2, w2], far: [w0; 2], sum: w0 }
     }
 
@@ -93,7 +96,8 @@ impl Eight {
     unsafe fn scaled(m: &Modulus, tw: *const u64, scale: f64) -> Self {
         // SAFETY: the caller's promise.
         let Self { near, middle: [low, _, high, _], far: [far, _], sum: _ } = unsafe { Self::new(tw) };
-        let [low_scaled, high_scaled, far_scaled, sum] = [low.0, high.0, far.0, 1].map(|w| scaled(m, w, scale));
+        let [low_scaled, high_scaled, far_scaled, sum] =
+            [low.0, high.0, far.0, 1].map(|w| scaled(m, w, scale));
         Self {
             near: near.map(|w| scaled(m, w.0, scale)),
             middle: [low_scaled, low, high_scaled, high],
@@ -143,8 +147,11 @@ unsafe fn radix4<const LAST: bool>(f: Field, a: *mut f64, pitch: usize, factors:
                 f.inverse([x0, y0, x2, y2], [x1, y1, x3, y3], [w2, w2, w3, w3], [v2, v2, v3, v3]);
             let [[x0, y0, x1, y1], [x2, y2, x3, y3]] =
                 f.inverse([x0, y0, x1, y1], [x2, y2, x3, y3], [w0, w0, w1, w1], [v0, v0, v1, v1]);
-            let (x0, y0) =
-                if LAST { (f.product(x0, s, vs), f.product(y0, s, vs)) } else { (f.reduce(x0), f.reduce(y0)) };
+            let (x0, y0) = if LAST {
+                (f.product(x0, s, vs), f.product(y0, s, vs))
+            } else {
+                (f.reduce(x0), f.reduce(y0))
+            };
             for (k, (x, y)) in [(x0, y0), (x1, y1), (x2, y2), (x3, y3)].into_iter().enumerate() {
                 f.store::<LAST>(a.add(j + k * pitch), x);
                 f.store::<LAST>(a.add(j + k * pitch + 8), y);
@@ -285,5 +292,7 @@ unsafe fn twice_even(p: *const u64) -> Words {
 #[target_feature(enable = "avx512f,avx512dq")]
 unsafe fn twice_odd(p: *const u64) -> Words {
     // SAFETY: the caller promises four words at `p`.
-    _mm512_castpd_si512(_mm512_permute_pd::<0xFF>(_mm512_broadcast_f64x4(unsafe { _mm256_loadu_pd(p.cast()) })))
+    _mm512_castpd_si512(_mm512_permute_pd::<0xFF>(_mm512_broadcast_f64x4(unsafe {
+        _mm256_loadu_pd(p.cast())
+    })))
 }

@@ -36,7 +36,9 @@ pub(super) fn extend(t: &ExtendTable, src: &[&[f64]], dst: &mut [&mut [f64]]) {
         if (sum & ((1 << POINT) - 1)).abs_diff(HALF) < EDGE {
             v = t.exact_v(digits.iter().map(|&y| y as f64)) as u64;
         }
-        for (((f, neg_q), row), out) in targets.iter().zip(matrix.chunks_exact(src.len().max(1))).zip(dst.iter_mut()) {
+        for (((f, neg_q), row), out) in
+            targets.iter().zip(matrix.chunks_exact(src.len().max(1))).zip(dst.iter_mut())
+        {
             let products = row.iter().zip(&digits).map(|(&c, &y)| u128::from(c) * u128::from(y));
             out[k] = f.reduce(products.sum::<u128>() + u128::from(v) * u128::from(*neg_q)) as f64;
         }

@@ -191,7 +191,8 @@ unsafe fn tail_far<V: Lanes>(f: Field<V>, a: *mut f64, tw: *const f64, count: us
             y = first_level::<V, false>(f, x, p, r);
         }
         let old = 16 * count - 4 * V::LANES;
-        let [c, d] = f.mul_many([y[1], y[3]], [V::splat4(tw.add(old + 1), 16), V::splat4(tw.add(old + 2), 16)]);
+        let [c, d] =
+            f.mul_many([y[1], y[3]], [V::splat4(tw.add(old + 1), 16), V::splat4(tw.add(old + 2), 16)]);
         store_block(second_level(y, c, d), a.add(old));
     }
 }
@@ -218,7 +219,8 @@ unsafe fn tail_near<V: Lanes>(f: Field<V>, a: *mut f64, tw: *const f64, count: u
             y = first_level::<V, true>(f, x, p, r);
         }
         let old = 16 * count - 4 * V::LANES;
-        let [c, d] = f.mul_many([y[1], y[3]], [V::load4(tw.add(old + 8), 16), V::load4(tw.add(old + 12), 16)]);
+        let [c, d] =
+            f.mul_many([y[1], y[3]], [V::load4(tw.add(old + 8), 16), V::load4(tw.add(old + 12), 16)]);
         let [z0, z1, z2, z3] = second_level(y, c, d);
         store_block([f.canonical(z0), f.canonical(z1), f.canonical(z2), f.canonical(z3)], a.add(old));
     }

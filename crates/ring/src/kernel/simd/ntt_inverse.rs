@@ -154,8 +154,11 @@ unsafe fn radix4<V: Lanes, const LAST: bool>(f: Field<V>, a: *mut f64, quarter: 
         let [w2, w3, w1] = [1, 2, 3].map(|k| V::splat(factors.w[k]));
         let [v2, v3, v1] = [1, 2, 3].map(|k| V::splat(factors.over_q[k]));
         // Fewer registers where the scale is 1.
-        let [(s, vs), (t1, u1)] =
-            if LAST { [0, 4].map(|k| (V::splat(factors.w[k]), V::splat(factors.over_q[k]))) } else { [(w1, v1); 2] };
+        let [(s, vs), (t1, u1)] = if LAST {
+            [0, 4].map(|k| (V::splat(factors.w[k]), V::splat(factors.over_q[k])))
+        } else {
+            [(w1, v1); 2]
+        };
         let x = load_rows::<V>(a, quarter);
         let [c, d] = f.mul_known([x[0].sub(x[1]), x[2].sub(x[3])], [w2, w3], [v2, v3]);
         let mut y = [x[0].add(x[1]), c, x[2].add(x[3]), d];
@@ -210,15 +213,16 @@ unsafe fn tail_near<V: Lanes>(f: Field<V>, a: *mut f64, tw: *const f64, count: u
     // `V::LANES / 4`.
     unsafe {
         let x = load_block::<V>(a);
-        let [c, d] = f.mul_many([x[0].sub(x[1]), x[2].sub(x[3])], [V::load4(tw.add(8), 16), V::load4(tw.add(12), 16)]);
+        let [c, d] =
+            f.mul_many([x[0].sub(x[1]), x[2].sub(x[3])], [V::load4(tw.add(8), 16), V::load4(tw.add(12), 16)]);
         let mut y = [x[0].add(x[1]), c, x[2].add(x[3]), d];
         for at in (4 * V::LANES..16 * count).step_by(4 * V::LANES) {
             let old = at - 4 * V::LANES;
             let x = load_block::<V>(a.add(at));
             let (w2, w3) = (V::load4(tw.add(at + 8), 16), V::load4(tw.add(at + 12), 16));
             let w1 = V::load4(tw.add(old + 4), 16);
-            let [c, d, x2, x3] =
-                f.mul_many([x[0].sub(x[1]), x[2].sub(x[3]), y[0].sub(y[2]), y[1].sub(y[3])], [w2, w3, w1, w1]);
+            let [c, d, x2, x3] = f
+                .mul_many([x[0].sub(x[1]), x[2].sub(x[3]), y[0].sub(y[2]), y[1].sub(y[3])], [w2, w3, w1, w1]);
             store_block(V::transpose4([f.centre(y[0].add(y[2])), y[1].add(y[3]), x2, x3]), a.add(old));
             y = [x[0].add(x[1]), c, x[2].add(x[3]), d];
         }
@@ -244,8 +248,8 @@ unsafe fn tail_far<V: Lanes>(f: Field<V>, a: *mut f64, tw: *const f64, count: us
             let x = load_block::<V>(a.add(at));
             let (w2, w3) = (V::splat4(tw.add(at + 1), 16), V::splat4(tw.add(at + 2), 16));
             let w1 = V::splat4(tw.add(old), 16);
-            let [c, d, x2, x3] =
-                f.mul_many([x[0].sub(x[1]), x[2].sub(x[3]), y[0].sub(y[2]), y[1].sub(y[3])], [w2, w3, w1, w1]);
+            let [c, d, x2, x3] = f
+                .mul_many([x[0].sub(x[1]), x[2].sub(x[3]), y[0].sub(y[2]), y[1].sub(y[3])], [w2, w3, w1, w1]);
             store_block([f.centre(y[0].add(y[2])), f.centre(y[1].add(y[3])), x2, x3], a.add(old));
             y = [x[0].add(x[1]), c, x[2].add(x[3]), d];
         }

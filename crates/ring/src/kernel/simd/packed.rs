@@ -44,7 +44,12 @@ pub(in crate::kernel) unsafe fn inner_product_packed<V: Lanes>(
 }
 
 /// Whole groups after which every key has [`SLACK`] more bytes.
-pub(in crate::kernel) fn whole_groups(m: &Modulus, accs: [&[f64]; 2], digits: &[&[f64]], keys: &[&[u8]]) -> usize {
+pub(in crate::kernel) fn whole_groups(
+    m: &Modulus,
+    accs: [&[f64]; 2],
+    digits: &[&[f64]],
+    keys: &[&[u8]],
+) -> usize {
     let slack = keys.iter().map(|key| key.len().saturating_sub(SLACK) / group_bytes(m)).min().unwrap_or(0);
     slack.min(common_length(m, accs, digits, keys) / GROUP)
 }
