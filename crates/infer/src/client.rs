@@ -130,11 +130,15 @@ impl Client {
     ) -> Result<Vec<Vec<Complex64>>> {
         check_plan(plan, &logits.plan)?;
         let open = |ciphertext: &Ciphertext| {
-            let slots = self
-                .secret
-                .decrypt(ciphertext)
-                .and_then(|message| decode(&message))
-                .map_err(ckks("logits"))?;
+            let message = self.secret.decrypt(ciphertext).map_err(|error| match error {
+                // What is next to the modulus has wrapped around on the way.
+                cipherlm_ckks::Error::MessageOverflow { coefficient, modulus, .. } => {
+                    let what = "a coefficient";
+                    InferError::NotAnAnswer { what, found: coefficient.exp2(), bound: modulus.exp2() / 8.0 }
+                }
+                error => ckks("logits")(error),
+            })?;
+            let slots = decode(&message).map_err(ckks("logits"))?;
             Ok(slots.iter().copied().cycle().take(plan.geometry().slots).collect())
         };
         logits.ciphertexts.iter().map(open).collect()

@@ -50,8 +50,11 @@ impl Keys {
 
     /// All numbered keys.
     fn bytes(&self) -> Vec<(PathBuf, Vec<u8>)> {
-        let mut out: Vec<_> =
-            fs::read_dir(&self.dir).unwrap().map(|e| e.unwrap().path()).filter(|path| is_numbered(path)).collect();
+        let mut out: Vec<_> = fs::read_dir(&self.dir)
+            .unwrap()
+            .map(|e| e.unwrap().path())
+            .filter(|path| is_numbered(path))
+            .collect();
         out.sort();
         out.into_iter().map(|path| (path.clone(), fs::read(path).unwrap())).collect()
     }

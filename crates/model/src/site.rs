@@ -101,8 +101,8 @@ impl Observed {
 }
 
 impl Site {
-    /// Checks what readers take for granted: numbers that are finite and in order, a polynomial on
-    /// the very range that is certified, and symmetric ranges of activations.
+    /// Checks what readers take for granted: numbers that are finite and in order, and a polynomial
+    /// on the very range that is certified.
     fn check(&self) -> std::result::Result<(), String> {
         let Range { lo, hi } = self.range;
         if !(lo.is_finite() && hi.is_finite() && lo < hi) {
@@ -110,11 +110,6 @@ impl Site {
         }
         if matches!(self.function, Function::Reciprocal | Function::InvSqrt) && lo <= 0.0 {
             return Err(format!("its range begins at {lo}, where the function has a pole"));
-        }
-        if matches!(self.function, Function::Gelu | Function::Silu | Function::Tanh) && lo != -hi {
-            return Err(format!(
-                "its range [{lo}, {hi}] is not symmetric, as the encrypted circuit needs it"
-            ));
         }
         let Observed { min, max, count, not_finite } = self.observed;
         if count == 0 || not_finite > 0 || !(min <= max && min.is_finite() && max.is_finite()) {

@@ -35,7 +35,9 @@ fn row_maxima(model: &cipherlm_model::Model, windows: &[Vec<u32>]) -> Vec<Vec<f6
 #[test]
 fn a_frozen_row_borrows_from_two_neighbours_to_each_side_and_rows_never_seen_from_the_last() {
     let absolute = Attention::PowerSoftmax { p: 4, c: 3.0, eps: Eps::Absolute { value: 0.81 } };
-    let shape = Shape { attention: absolute, ..Shape::preset("test").unwrap() };
+    // Taps show queries and keys before they are rotated.
+    let test = Shape::preset("test").unwrap();
+    let shape = Shape { attention: absolute, rotary: None, positions: true, ..test };
     let model = random::weights_only("freeze", &shape, 5).unwrap();
     let windows = random::windows(&shape, 11, 4, 9);
     let maxima = row_maxima(&model, &windows);

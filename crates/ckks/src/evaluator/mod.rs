@@ -99,7 +99,8 @@ mod tests {
         let mut request = KeyRequest::new();
         request.relin(2).rotations(&params, [1], 2).conjugation(&params, 2);
         let evaluator = Evaluator::new(&params, secret.key_set(&request).unwrap());
-        let plaintext = Plaintext::encode_real(&params, &[0.5], 1, params.default_scale(2)).unwrap();
+        let values = [0.5, -0.25];
+        let plaintext = Plaintext::encode_real(&params, &values, 2, params.default_scale(2)).unwrap();
         let whole = secret.encrypt(&plaintext, 2).unwrap();
         for part in [0, 1] {
             let mut damaged = whole.clone();

@@ -155,6 +155,10 @@ fn from_llama2c_tokens(tokens: Vec<Vec<u8>>, scores: Vec<f32>) -> Result<Tokeniz
     if tokens.len() < 259 {
         return Err(refuse(format!("{} tokens, at least 259: three marks and the bytes", tokens.len())));
     }
+    if let Some(byte) = (0..=255u8).find(|&b| tokens[usize::from(b) + 3] != [b]) {
+        let id = usize::from(byte) + 3;
+        return Err(refuse(format!("token {id} stands for byte {byte} and reads otherwise")));
+    }
     let bytes = Box::new(std::array::from_fn(|b| b as u32 + 3));
     let rule = Box::new(Scored::new(tokens, scores, bytes, vec![])?);
     Tokenizer { rule: Rule::Scored { rule, space: true }, begin: None, ends: vec![] }

@@ -70,11 +70,6 @@ impl Scored {
         if let Some(byte) = (0..256).find(|&b| bytes[b] as usize >= tokens.len()) {
             return Err(SpecError::malformed(what, format!("byte {byte} has no token")));
         }
-        if let Some(byte) = (0..=255u8).find(|&b| tokens[bytes[usize::from(b)] as usize] != [b]) {
-            let id = bytes[usize::from(byte)];
-            let reason = format!("token {id} stands for byte {byte} and reads otherwise");
-            return Err(SpecError::malformed(what, reason));
-        }
         // Byte tokens first: a token that spells the same character replaces them.
         let mut ids: HashMap<Vec<u8>, u32> =
             (0..=255u8).map(|byte| (vec![byte], bytes[usize::from(byte)])).collect();
