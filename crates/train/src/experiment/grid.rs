@@ -17,7 +17,7 @@ pub enum Extent {
     Quick,
     /// All cells.
     Whole,
-    /// Those of all cells whose name ([`key`]) begins so: how processes share a grid, each with its
+    /// Those of all cells whose name (`key`) begins so: how processes share a grid, each with its
     /// own folder.
     Only(String),
     /// None: tables and charts from the cells that the CSV already has.
