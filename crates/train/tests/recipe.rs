@@ -272,14 +272,17 @@ fn a_run_that_is_killed_again_and_again_ends_like_one_that_is_not() {
         command.stdout(std::process::Stdio::null()).stderr(std::process::Stdio::piped());
         command
     };
+    let start = std::time::Instant::now();
     let whole = program(&describe("whole")).output().unwrap();
+    let duration = start.elapsed();
     assert!(whole.status.success(), "{}", String::from_utf8_lossy(&whole.stderr));
     let config = describe("killed");
     let mut kills = 0;
-    for attempt in 0.. {
+    for attempt in 0u32.. {
         let mut child = program(&config).spawn().unwrap();
-        let wait = 60 + 31 * (5 * attempt % 8) + 10 * attempt;
-        std::thread::sleep(std::time::Duration::from_millis(wait));
+        // Shares of the time of the whole run, growing, so that it ends on a machine of any speed.
+        let share = 0.12 + 0.01 * f64::from(5 * attempt % 8) + 0.03 * f64::from(attempt);
+        std::thread::sleep(duration.mul_f64(share));
         match child.try_wait().unwrap() {
             Some(status) => {
                 let output = child.wait_with_output().unwrap();
@@ -293,7 +296,7 @@ fn a_run_that_is_killed_again_and_again_ends_like_one_that_is_not() {
             }
         }
     }
-    assert!(kills >= 5, "killed {kills} times only");
+    assert!(kills >= 3, "killed {kills} times only");
     for stage in ["learn", "convert", "frozen", "polynomial"] {
         let read =
             |name: &str| read_weights(&folder.0.join(name).join(stage).join("last.safetensors")).unwrap();
