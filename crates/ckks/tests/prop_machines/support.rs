@@ -1,11 +1,13 @@
 //! Random circuits and the three machines to run them on.
 
 use cipherlm_ckks::linear::LinearTransform;
+use cipherlm_ckks::ring::Seed;
 use cipherlm_ckks::slots::{
     Chain, Clear, Encrypted, EncryptedVector, KeyUse, Machine, OpKind, Plain, SlotResult,
 };
 use cipherlm_ckks::{Complex64, KeyRequest, Params, Plaintext, SecretKey, presets};
 use proptest::prelude::*;
+use std::cell::Cell;
 use std::collections::BTreeMap;
 use std::f64::consts::PI;
 
@@ -268,9 +270,19 @@ pub(crate) struct Setup {
     pub(crate) secret: SecretKey,
 }
 
+/// The next seed of this test: the same in every run, other ones under another `PROPTEST_RNG_SEED`.
+fn next_seed() -> Seed {
+    thread_local!(static DRAWN: Cell<u64> = const { Cell::new(0) });
+    let base = std::env::var("PROPTEST_RNG_SEED").ok().and_then(|text| text.parse::<u64>().ok());
+    let mut bytes = [0; 32];
+    bytes[..8].copy_from_slice(&base.unwrap_or(1).to_le_bytes());
+    bytes[8..16].copy_from_slice(&DRAWN.replace(DRAWN.get() + 1).to_le_bytes());
+    Seed::from_bytes(bytes)
+}
+
 impl Setup {
     pub(crate) fn new(params: &Params, request: &KeyRequest) -> Self {
-        let secret = SecretKey::generate(params).unwrap();
+        let secret = SecretKey::from_seed(params, next_seed()).unwrap();
         let keys = secret.key_set(request).unwrap();
         Self { machine: Encrypted::new(params, secret.id(), keys).unwrap(), secret }
     }
@@ -278,7 +290,8 @@ impl Setup {
     pub(crate) fn encrypt(&self, values: &[Complex64], level: usize) -> EncryptedVector {
         let (params, scale) = (self.machine.params(), self.machine.chain().scale(level));
         let plaintext = Plaintext::encode(params, values, params.slots(), scale).unwrap();
-        self.machine.input(self.secret.encrypt(&plaintext, level).unwrap()).unwrap()
+        let ciphertext = self.secret.encrypt_with_seed(&plaintext, level, &next_seed()).unwrap();
+        self.machine.input(ciphertext).unwrap()
     }
 
     pub(crate) fn decrypt(&self, vector: &EncryptedVector) -> Vec<Complex64> {
