@@ -9,9 +9,8 @@ use cipherlm_ckks::linear::LinearTransform;
 use cipherlm_ckks::slots::{Encrypted, EncryptedVector, Machine, OpKind, Plain, SlotError};
 use cipherlm_ckks::{Complex64, GaloisElement, KeyPurpose, KeyRequest, KeySet, Plaintext, SecretKey};
 
-use crate::cost::{CostModel, primitive_name};
+use crate::cost::{CostModel, kind_name, primitive_name};
 use crate::error::{At, InferError, Result};
-use crate::exec::kind_name;
 use crate::refresh::Circuits;
 
 /// Values of a plaintext that repeats with every token, as nearly all of a transformer do.

@@ -8,7 +8,6 @@ use cipherlm_files::{Access, Existing};
 use serde::{Deserialize, Serialize};
 
 use crate::error::{InferError, Result, broken};
-use crate::exec::kind_name;
 
 /// Seconds of each primitive at a few levels, with straight lines between them, and of each kind of
 /// refresh.
@@ -94,6 +93,17 @@ impl CostModel {
         };
         let own = self.refreshes.get(&kind_name(kind));
         own.or_else(|| general.into_iter().find_map(|name| self.refreshes.get(name))).copied().unwrap_or(0.0)
+    }
+}
+
+/// The kind of refresh of a single vector, for reports.
+pub(crate) fn kind_name(kind: RefreshKind) -> String {
+    match kind {
+        RefreshKind::Full => "full".into(),
+        RefreshKind::Real => "real".into(),
+        RefreshKind::Sparse(n) => format!("sparse {n}"),
+        RefreshKind::SparseReal(n) => format!("real sparse {n}"),
+        _ => "refresh".into(),
     }
 }
 

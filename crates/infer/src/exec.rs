@@ -10,8 +10,8 @@ use crate::error::{At, InferError, Result, broken};
 use crate::fold::{Folded, Map};
 use crate::graph::{Node, Op};
 use crate::pairing::Pairing;
-use crate::placement::RefreshChoice;
 use crate::report::POWER_LABEL;
+use crate::target::RefreshChoice;
 
 /// The vectors of one node.
 pub(crate) type Value<M> = Vec<<M as Machine>::Vector>;
@@ -413,15 +413,4 @@ pub(crate) fn power<M: Machine>(machine: &M, x: &M::Vector, p: u32) -> SlotResul
         return machine.mul(&fourth, &square);
     }
     (1..p.trailing_zeros()).try_fold(square, |x, _| machine.square(&x))
-}
-
-/// The kind of refresh of a single vector, for reports.
-pub(crate) fn kind_name(kind: RefreshKind) -> String {
-    match kind {
-        RefreshKind::Full => "full".into(),
-        RefreshKind::Real => "real".into(),
-        RefreshKind::Sparse(n) => format!("sparse {n}"),
-        RefreshKind::SparseReal(n) => format!("real sparse {n}"),
-        _ => "refresh".into(),
-    }
 }

@@ -8,8 +8,9 @@ use cipherlm_model::{Mode, Runner};
 
 use crate::argmax::Argmax;
 use crate::client::{Client, EncryptedLogits, EncryptedPrompt, Server};
+use crate::cost::kind_name;
 use crate::error::{At, InferError, Result};
-use crate::exec::{Session, Value, kind_name};
+use crate::exec::{Session, Value};
 use crate::plan::identity::Fingerprint;
 use crate::plan::{Plan, at_most, ensure_real};
 use crate::run::Observer;

@@ -69,6 +69,7 @@ mod plan;
 mod refresh;
 mod report;
 mod run;
+mod target;
 mod verify;
 
 pub use checkpoint::Checkpoints;
@@ -80,8 +81,9 @@ pub use fold::Purpose;
 pub use geometry::Geometry;
 pub use graph::Operator;
 pub use keyfolder::KeyFolder;
-pub use plan::{Memory, Options, Plan, Step, Target, ensure_in_range};
+pub use plan::{Memory, Options, Plan, Step, ensure_in_range};
 pub use refresh::Circuits;
 pub use report::{Profiler, Report, StepTime};
 pub use run::{Done, Observer, Progress, Start, Wanted};
+pub use target::Target;
 pub use verify::{Audit, Closeness, Errors, Forecast, StepError};

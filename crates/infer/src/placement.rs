@@ -7,27 +7,12 @@
 
 use std::collections::BTreeMap;
 
-use cipherlm_ckks::slots::{OpKind, RefreshKind, RefreshProfile};
+use cipherlm_ckks::slots::{OpKind, RefreshProfile};
 
 use crate::cost::CostModel;
 use crate::error::{InferError, Result};
 use crate::graph::{Graph, NodeId};
-
-/// How the vectors of a value are refreshed.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct RefreshChoice {
-    /// Kind for two real vectors at once, if that pays.
-    pub(crate) pair: Option<RefreshKind>,
-    /// Kind for a vector on its own.
-    pub(crate) single: RefreshKind,
-}
-
-impl RefreshChoice {
-    /// Refreshes done for `width` vectors: (pairs, singles).
-    pub(crate) fn counts(&self, width: usize) -> (usize, usize) {
-        if self.pair.is_some() { (width / 2, width % 2) } else { (0, width) }
-    }
-}
+use crate::target::RefreshChoice;
 
 /// A decision for every node.
 #[derive(Debug, Clone, PartialEq)]

@@ -1,112 +1,31 @@
 //! Compiling a model for one prompt length and one parameter set.
 
 mod explain;
+mod guard;
 pub(crate) mod identity;
+mod memory;
 
 pub use explain::Step;
+pub use guard::ensure_in_range;
+pub(crate) use guard::{at_most, ensure_real};
+pub use memory::Memory;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use cipherlm_ckks::slots::{Chain, Clear, KeyUse, Machine, OpKind, Plain, RefreshKind, RefreshProfile};
+use cipherlm_ckks::slots::{Chain, Clear, KeyUse, Machine, OpKind, Plain, RefreshKind};
 use cipherlm_ckks::{Complex64, Params};
 use cipherlm_model::{Kind, Mode, Model, Positions, Runner, Tokenizer};
 
-use crate::cost::CostModel;
 use crate::error::{At, InferError, Result};
 use crate::exec::{self, Session};
 use crate::feedback::Feedback;
 use crate::fold::{Folded, Purpose};
 use crate::geometry::Geometry;
-use crate::graph::{Graph, NodeId, Op};
-use crate::placement::{Placement, Profile, RefreshChoice, Search};
-
-/// What a plan is made for.
-#[derive(Debug, Clone)]
-pub struct Target {
-    /// Levels and scales.
-    pub chain: Chain,
-    /// The kinds of refresh there are.
-    pub refreshes: Vec<RefreshProfile>,
-    /// Highest level at which the client encrypts.
-    pub input_level: usize,
-    /// What primitives cost.
-    pub cost: CostModel,
-    /// The parameters and bootstrapping profiles behind all this, for the identity of a plan.
-    pub(crate) origin: String,
-}
-
-impl Target {
-    /// The chain of a parameter set, without refreshes; see [`Target::with_refresh`].
-    ///
-    /// # Errors
-    /// [`InferError::Slots`] when the parameters have no usable chain.
-    pub fn of(params: &Params) -> Result<Self> {
-        let chain = Chain::of(params).at("parameters")?;
-        let origin = params.hash().as_bytes().iter().map(|b| format!("{b:02x}")).collect();
-        Ok(Self { input_level: chain.top(), chain, refreshes: vec![], cost: CostModel::default(), origin })
-    }
-
-    /// The same with one more kind of refresh; fresh encryptions stay at or below its output.
-    #[must_use]
-    pub fn with_refresh(mut self, profile: RefreshProfile) -> Self {
-        self.input_level = self.input_level.min(profile.output_level);
-        self.refreshes.push(profile);
-        self
-    }
-
-    /// The same with another table of costs, as [`CostModel::load`] reads it.
-    #[must_use]
-    pub fn with_cost(self, cost: CostModel) -> Self {
-        Self { cost, ..self }
-    }
-
-    /// A uniform chain without primes, with full and real refreshes from level 0 to `levels`: for
-    /// tests and planning.
-    ///
-    /// # Errors
-    /// [`InferError::Slots`] when `slots` is not a power of two.
-    pub fn uniform(slots: usize, levels: usize, scale_bits: u32, bottom_bits: u32) -> Result<Self> {
-        let chain = Chain::uniform(slots, levels, scale_bits, bottom_bits).at("chain")?;
-        let profile =
-            |kind| RefreshProfile { kind, input_level: 0, output_level: levels, range: 1.0, error: 1e-6 };
-        let refreshes = vec![profile(RefreshKind::Full), profile(RefreshKind::Real)];
-        Ok(Self {
-            chain,
-            refreshes,
-            input_level: levels,
-            cost: CostModel::default(),
-            origin: "uniform".into(),
-        })
-    }
-}
-
-/// What a run takes of memory, in bytes.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize)]
-pub struct Memory {
-    /// Keys, as the caller holds them.
-    pub keys: u64,
-    /// The model and its widest map on the way to plaintexts.
-    pub weights: u64,
-    /// Ciphertexts alive at once, beyond those of a small model.
-    pub vectors: u64,
-    /// Rotations that packed attention holds.
-    pub attention: u64,
-    /// Plaintexts and digits of transforms and bootstraps, and the ciphertexts of a small model.
-    pub circuits: u64,
-}
-
-impl Memory {
-    /// Everything but the keys.
-    pub fn working(&self) -> u64 {
-        self.weights + self.vectors + self.attention + self.circuits
-    }
-
-    /// Everything.
-    pub fn total(&self) -> u64 {
-        self.keys + self.working()
-    }
-}
+use crate::graph::{Graph, Op};
+use crate::placement::{Placement, Profile, Search};
+use crate::target::{RefreshChoice, Target, choose, floor};
+use guard::{SLACK, leaves_range};
 
 /// Choices left to the caller.
 #[derive(Debug, Clone, PartialEq)]
@@ -250,70 +169,6 @@ impl Plan {
     /// all.
     pub fn greedy_seconds(&self) -> Option<f64> {
         self.greedy
-    }
-
-    /// Memory of a run beside the keys: [`Memory::working`] of [`Plan::memory`].
-    pub fn working_bytes(&self) -> u64 {
-        self.memory(0).working()
-    }
-
-    /// The memory bill of a run that holds `keys` bytes of keys. Plaintexts, digits and bootstraps
-    /// are as measured at N = 2^16 with full bootstraps; everything that grows with the model is
-    /// counted on top.
-    pub fn memory(&self, keys: u64) -> Memory {
-        let g = self.folded.geometry;
-        let limb = 2 * g.slots as u64 * 8;
-        let vectors = self.live_bytes(limb);
-        let measured = (9u64 << 29) * g.slots as u64 / (1 << 15);
-        // The measured run had a ninth of its memory in vectors.
-        let vectors = vectors.saturating_sub(measured / 9);
-        Memory {
-            keys,
-            weights: self.weight_bytes(),
-            vectors,
-            attention: self.attention_bytes(limb),
-            circuits: measured,
-        }
-    }
-
-    /// Ciphertexts that are alive at once, with those of the step that is run.
-    fn live_bytes(&self, limb: u64) -> u64 {
-        let nodes = &self.graph.nodes;
-        let bytes = |width: usize, level: usize| 2 * width as u64 * (level as u64 + 1) * limb;
-        let consumers = self.graph.consumers();
-        let last = |id: NodeId| consumers[id].last().copied().unwrap_or(usize::MAX);
-        let at = |step: NodeId| -> u64 {
-            let kept = (0..step)
-                .filter(|&id| last(id) >= step)
-                .map(|id| bytes(nodes[id].width, self.level_after(id)));
-            let own = bytes(nodes[step].width, self.placement.levels[step] + nodes[step].depth);
-            kept.sum::<u64>() + own
-        };
-        (0..nodes.len()).map(at).max().unwrap_or(0)
-    }
-
-    /// The model, and the widest of its maps in the forms that it goes through on the way to
-    /// plaintexts.
-    fn weight_bytes(&self) -> u64 {
-        let shape = self.folded.shape();
-        let widest = [3 * shape.attention_width(), 2 * shape.ffn, self.folded.results()]
-            .into_iter()
-            .max()
-            .unwrap_or(0);
-        8 * (shape.parameters() as u64 + 4 * (shape.d_model * widest) as u64)
-    }
-
-    /// What packed attention holds.
-    fn attention_bytes(&self, limb: u64) -> u64 {
-        let g = self.folded.geometry;
-        let held = |(id, node): (NodeId, &crate::graph::Node)| match node.op {
-            Op::Attend { .. } if self.folded.packs_scores() => {
-                let limbs = (self.placement.levels[id] + node.depth + 1) as u64;
-                2 * (2 * g.head as u64 - 1) * limbs * limb
-            }
-            _ => 0,
-        };
-        self.graph.nodes.iter().enumerate().map(held).max().unwrap_or(0)
     }
 
     /// Bytes of the checkpoints of a whole run, if every step is kept.
@@ -558,95 +413,6 @@ impl Plan {
         }
         Ok(machine.log().keys())
     }
-}
-
-/// Refuses what a clear run in polynomial mode has shown to leave a certified range.
-///
-/// # Errors
-/// [`InferError::LeavesRange`] for the first such site.
-pub fn ensure_in_range(model: &Model, runner: &Runner<'_>) -> Result<()> {
-    leaves_range(model, runner, None, None)
-}
-
-fn leaves_range(
-    model: &Model,
-    runner: &Runner<'_>,
-    position: Option<usize>,
-    repeated: Option<usize>,
-) -> Result<()> {
-    let Some((site, _, stats)) = runner.stats().find(|(_, _, stats)| stats.violations > 0) else {
-        return Ok(());
-    };
-    let (lo, hi) = model.site(site).map_or((f64::NAN, f64::NAN), |site| (site.range.lo, site.range.hi));
-    let (min, max) = (stats.observed.min, stats.observed.max);
-    Err(InferError::LeavesRange { position, repeated, site: site.into(), lo, hi, min, max })
-}
-
-/// What errors of encryption may add to a slot of an answer. Those seen are below 2^-9; what is no
-/// answer is near 1 or far beyond.
-const SLACK: f64 = 1.0 / 32.0;
-
-/// The real parts, if there is nothing else.
-pub(crate) fn ensure_real(vectors: &[Vec<Complex64>]) -> Result<Vec<Vec<f64>>> {
-    at_most("an imaginary part", vectors.iter().flatten().map(|slot| slot.im), SLACK)?;
-    Ok(vectors.iter().map(|slots| slots.iter().map(|slot| slot.re).collect()).collect())
-}
-
-pub(crate) fn at_most(what: &'static str, values: impl Iterator<Item = f64>, bound: f64) -> Result<()> {
-    let larger = |most: f64, x: f64| if x.abs() > most || x.is_nan() { x.abs() } else { most };
-    let found = values.fold(0.0, larger);
-    if found <= bound { Ok(()) } else { Err(InferError::NotAnAnswer { what, found, bound }) }
-}
-
-/// The lowest level that circuits use: those below a refresh's input belong to it, and their scales
-/// suit nothing else.
-fn floor(target: &Target) -> usize {
-    target.refreshes.iter().map(|profile| profile.input_level).max().unwrap_or(0).max(target.chain.floor())
-}
-
-/// Picks kinds of refresh: sparse ones where all values repeat, pairs where a complex refresh
-/// exists.
-fn choose(target: &Target, geometry: &Geometry) -> (RefreshChoice, RefreshProfile) {
-    let period = geometry.period();
-    let known = |kind: RefreshKind| target.refreshes.iter().find(|p| p.kind == kind);
-    let first = |kinds: &[RefreshKind]| kinds.iter().copied().find(|&kind| known(kind).is_some());
-    let single = first(&[
-        RefreshKind::SparseReal(period),
-        RefreshKind::Sparse(period),
-        RefreshKind::Real,
-        RefreshKind::Full,
-    ]);
-    let pair = first(&[RefreshKind::Sparse(period), RefreshKind::Full]);
-    let Some(single) = single else {
-        // Without refreshes the whole circuit has to fit the chain.
-        let level = target.input_level;
-        let none = RefreshProfile {
-            kind: RefreshKind::Full,
-            input_level: 0,
-            output_level: level,
-            range: 1.0,
-            error: 0.0,
-        };
-        return (RefreshChoice { pair: None, single: RefreshKind::Full }, none);
-    };
-    let pays = |kind: &RefreshKind| target.cost.refresh(*kind) < 2.0 * target.cost.refresh(single);
-    let choice = RefreshChoice { pair: pair.filter(pays), single };
-    // Plan with what every kind in use can do.
-    let used = [Some(single), choice.pair].into_iter().flatten().filter_map(known).copied();
-    let narrow = |a: RefreshProfile, b: RefreshProfile| RefreshProfile {
-        input_level: a.input_level.max(b.input_level),
-        output_level: a.output_level.min(b.output_level),
-        ..a
-    };
-    let first = known(single).copied().into_iter();
-    let profile = first.chain(used).reduce(narrow).unwrap_or(RefreshProfile {
-        kind: single,
-        input_level: 0,
-        output_level: 0,
-        range: 1.0,
-        error: 0.0,
-    });
-    (choice, profile)
 }
 
 /// Counts the primitive operations of every node on a dry machine.

@@ -6,9 +6,10 @@ use cipherlm_ckks::bootstrap::{BootstrapKeys, BootstrapRefresher, Bootstrapper, 
 use cipherlm_ckks::slots::{Chain, RefreshKind};
 use cipherlm_ckks::{EvaluationKeys, Evaluator, KeyRequest, Params, SecretKey, SwitchingKey};
 
+use crate::cost::kind_name;
 use crate::error::{At, InferError, Result};
-use crate::exec::kind_name;
-use crate::plan::{Plan, Target};
+use crate::plan::Plan;
+use crate::target::Target;
 
 /// The bootstrapping circuits of one parameter set, without keys.
 #[derive(Clone)]

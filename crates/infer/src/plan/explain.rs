@@ -3,7 +3,6 @@
 use std::fmt::Write as _;
 
 use super::Plan;
-use crate::exec;
 use crate::graph::{Node, NodeId, Operator};
 
 /// One line of a plan.
@@ -90,8 +89,8 @@ impl Plan {
             out,
             "refreshes: {operations} for {vectors} vectors ({:?} by layer); single {}, pair {}",
             self.refreshes_by_layer(),
-            exec::kind_name(self.choice.single),
-            self.choice.pair.map_or("-".into(), exec::kind_name),
+            crate::cost::kind_name(self.choice.single),
+            self.choice.pair.map_or("-".into(), crate::cost::kind_name),
         );
         let _ = writeln!(
             out,

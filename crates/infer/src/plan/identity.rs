@@ -3,9 +3,9 @@
 use cipherlm_model::ModelSpec;
 
 use super::Plan;
+use crate::cost::kind_name;
 use crate::cost::primitive_name;
 use crate::error::{InferError, Result};
-use crate::exec::kind_name;
 
 /// Raised when a description compiles to other constants or another order of steps than before.
 /// Other operations, levels or keys change the identity by themselves.
