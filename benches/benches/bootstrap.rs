@@ -4,8 +4,8 @@
 
 use std::time::{Duration, Instant};
 
-use cipherlm_ckks::bootstrap::simulate::{Family, Precision};
-use cipherlm_ckks::bootstrap::{BootstrapKeys, Bootstrapper, Content, Profile};
+use cipherlm_circuits::bootstrap::simulate::{Family, Precision};
+use cipherlm_circuits::bootstrap::{BootstrapKeys, Bootstrapper, Content, Profile};
 use cipherlm_ckks::{Ciphertext, Evaluator, KeyRequest, Plaintext, SecretKey};
 use criterion::{Criterion, SamplingMode, criterion_group, criterion_main};
 use rand::SeedableRng;

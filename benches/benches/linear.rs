@@ -8,8 +8,10 @@
 //!   at a time;
 //! - `inner_products_32`: 32 packed inner products over blocks of 64 slots.
 
-use cipherlm_ckks::linear::{BlockSums, LinearTransform, TokenLayout};
-use cipherlm_ckks::slots::{Chain, Clear, Encrypted, EncryptedVector, Machine, Plain, SlotError, SlotResult};
+use cipherlm_circuits::linear::{BlockSums, LinearTransform, TokenLayout};
+use cipherlm_circuits::slots::{
+    Chain, Clear, Encrypted, EncryptedVector, Machine, Plain, SlotError, SlotResult,
+};
 use cipherlm_ckks::{Complex64, Params, Plaintext, SecretKey};
 use criterion::{Criterion, criterion_group, criterion_main};
 use std::error::Error;

@@ -8,8 +8,8 @@ use std::error::Error;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use cipherlm_ckks::bootstrap::Profile;
-use cipherlm_ckks::slots::{Encrypted, Machine};
+use cipherlm_circuits::bootstrap::Profile;
+use cipherlm_circuits::slots::{Encrypted, Machine};
 use cipherlm_infer::{Circuits, Client, Options, Plan, Profiler, Progress, Report, Server};
 use cipherlm_model::{Mode, Model, Positions, Runner, Shape, TOKENIZER_FILE, Tokenizer, random};
 

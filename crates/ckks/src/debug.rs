@@ -3,8 +3,6 @@
 
 use std::fmt::{Debug, DebugStruct, Formatter, Result};
 
-use crate::bootstrap::{BootstrapKeys, BootstrapRefresher, Bootstrapper};
-use crate::slots::Encrypted;
 use crate::{
     Ciphertext, EvaluationKeys, Evaluator, ExtendedCiphertext, Hoisted, KeyId, KeySet, KeyStore,
     LiftedPlaintext, Params, Plaintext, PublicKey, Scale, SwitchingKey,
@@ -93,60 +91,22 @@ impl Debug for KeyStore {
     }
 }
 
-impl Debug for BootstrapKeys {
-    fn fmt(&self, f: &mut Formatter<'_>) -> Result {
-        let key = self.from_sparse();
-        let mut shown = of(f, "BootstrapKeys", key.params());
-        shown
-            .field("key", &key.key_id())
-            .field("keys", &(self.evaluation_keys().len() + 2))
-            .finish_non_exhaustive()
-    }
-}
-
 impl<K: EvaluationKeys> Debug for Evaluator<K> {
     fn fmt(&self, f: &mut Formatter<'_>) -> Result {
         of(f, "Evaluator", self.params()).finish_non_exhaustive()
     }
 }
 
-impl<K: EvaluationKeys> Debug for Encrypted<K> {
-    fn fmt(&self, f: &mut Formatter<'_>) -> Result {
-        of(f, "Encrypted", self.params()).field("key", &self.key_id()).finish_non_exhaustive()
-    }
-}
-
-impl Debug for Bootstrapper {
-    fn fmt(&self, f: &mut Formatter<'_>) -> Result {
-        let mut shown = of(f, "Bootstrapper", self.params());
-        shown
-            .field("profile", &self.profile().name)
-            .field("slots", &self.slots())
-            .field("content", &self.content());
-        shown.finish_non_exhaustive()
-    }
-}
-
-impl<K: EvaluationKeys> Debug for BootstrapRefresher<K> {
-    fn fmt(&self, f: &mut Formatter<'_>) -> Result {
-        of(f, "BootstrapRefresher", self.evaluator().params())
-            .field("circuits", &self.circuits())
-            .finish_non_exhaustive()
-    }
-}
-
 #[cfg(test)]
 mod tests {
-    use crate::bootstrap::{Content, Profile};
-    use crate::{KeyRequest, SecretKey};
+    use crate::{KeyRequest, SecretKey, presets};
 
     use super::*;
 
     /// Neither the message nor a residue of anything appears in what prints.
     #[test]
     fn objects_print_whose_they_are_and_nothing_of_what_they_hold() {
-        let profile = Profile::insecure(6);
-        let params = profile.params().unwrap();
+        let params = presets::insecure::small(64, 40.0, 3).unwrap();
         let secret = SecretKey::generate(&params).unwrap();
         let level = params.max_level();
         let mut request = KeyRequest::new();
@@ -160,27 +120,12 @@ mod tests {
         let hoisted = evaluator.hoist(&ciphertext).unwrap();
         let extended = evaluator.extend(&ciphertext, 1).unwrap();
         let public = secret.public_key().unwrap();
-        let machine = Encrypted::new(&params, secret.id(), keys.clone()).unwrap();
-        let bootstrapper = Bootstrapper::new(&params, &profile, 8, Content::Real).unwrap();
-        let wrapped = BootstrapKeys::generate(&secret, &[&bootstrapper], &KeyRequest::new()).unwrap();
         let key = keys.iter().next().unwrap();
         let limb = ciphertext.parts()[0].limb(0).unwrap();
         let vectors: [&dyn Debug; 3] = [&ciphertext, &hoisted, &extended];
-        let owned: [&dyn Debug; 6] = [&public, key, &keys, &wrapped, &machine, &ciphertext];
-        let of_params: [&dyn Debug; 12] = [
-            &ciphertext,
-            &hoisted,
-            &extended,
-            &plaintext,
-            &lifted,
-            &public,
-            key,
-            &wrapped,
-            &evaluator,
-            &machine,
-            &bootstrapper,
-            &params,
-        ];
+        let owned: [&dyn Debug; 4] = [&public, key, &keys, &ciphertext];
+        let of_params: [&dyn Debug; 9] =
+            [&ciphertext, &hoisted, &extended, &plaintext, &lifted, &public, key, &evaluator, &params];
         let text = |object: &dyn Debug| format!("{object:?}");
         for object in of_params {
             assert!(text(object).contains(&params.hash().to_string()), "{object:?}");

@@ -27,7 +27,7 @@
 //! divided by the scale: at N = 2^16 and a dense secret, a rescale costs 2^13.9 units, so a scale
 //! of 2^45 leaves about 30 bits behind the point. Errors do not show: a message drowned in noise
 //! decrypts without complaint unless the noise fills the modulus, which is why precision is planned
-//! with the noise machine of [`slots`] before anything is encrypted. The integer part has room too:
+//! with the [noise model](noise) before anything is encrypted. The integer part has room too:
 //! `|message| * scale` must stay below 7/8 of half the modulus, at level 0 of `q0 / 2`. Encryption
 //! and decryption refuse what is beyond.
 //!
@@ -39,7 +39,6 @@
 //! needs no secret: [`Evaluator`] cannot hold one. Ciphertexts are malleable by design, so
 //! authenticate them where they travel.
 
-pub mod bootstrap;
 mod ciphertext;
 mod debug;
 mod decrypted;
@@ -47,16 +46,13 @@ pub mod encode;
 mod encrypt;
 mod error;
 pub mod evaluator;
+pub mod hazmat;
 pub mod keys;
-pub mod linear;
 pub mod noise;
-mod par;
 pub mod params;
-pub mod polynomial;
 mod scale;
 mod secrecy;
 mod sharing;
-pub mod slots;
 pub mod wire;
 
 pub use ciphertext::Ciphertext;

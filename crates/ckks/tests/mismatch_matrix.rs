@@ -2,15 +2,11 @@
 
 mod common;
 
-use std::sync::Arc;
-
-use cipherlm_ckks::bootstrap::{BootstrapKeys, Bootstrapper, Content, Profile};
-use cipherlm_ckks::linear::LinearTransform;
-use cipherlm_ckks::slots::{self, Machine, Plain, SlotError};
 use cipherlm_ckks::{
-    Ciphertext, Complex64, Error, EvaluationKeys, Evaluator, GaloisElement, KeyPurpose, KeyRequest, KeySet,
-    KeyShape, NoKeys, Params, Plaintext, Scale, SecretKey, SwitchingKey, Wire, presets,
+    Ciphertext, Complex64, Error, Evaluator, GaloisElement, KeyPurpose, KeyRequest, KeySet, KeyShape, NoKeys,
+    Params, Plaintext, Scale, SecretKey, Wire, presets,
 };
+use common::liar::{Family, Liar};
 use common::{setup, values};
 
 #[test]
@@ -124,73 +120,6 @@ fn keys_that_are_missing_or_wrong_are_named() {
     }
 }
 
-/// A source that is honest but about one key at one level.
-struct Liar<K> {
-    keys: K,
-    about: (KeyPurpose, usize),
-    offers: Arc<SwitchingKey>,
-}
-
-impl<K: EvaluationKeys> EvaluationKeys for Liar<K> {
-    fn key(&self, purpose: KeyPurpose, level: usize) -> Result<Arc<SwitchingKey>, Error> {
-        if (purpose, level) == self.about { Ok(self.offers.clone()) } else { self.keys.key(purpose, level) }
-    }
-}
-
-/// Who keys are made by, to lie about those of the first.
-struct Family {
-    secret: SecretKey,
-    /// Of the same parameters.
-    stranger: SecretKey,
-    /// Of others.
-    foreigner: SecretKey,
-}
-
-impl Family {
-    fn new(params: &Params, others: &Params) -> Self {
-        let [secret, stranger, foreigner] = [params, params, others].map(|p| SecretKey::generate(p).unwrap());
-        Self { secret, stranger, foreigner }
-    }
-
-    /// Every way to offer a wrong key for `purpose` at `level`; each must be refused by `run`, by
-    /// the right name.
-    fn lie<K: EvaluationKeys, T>(
-        &self,
-        keys: &K,
-        (purpose, level): (KeyPurpose, usize),
-        run: impl Fn(Liar<&K>) -> Result<T, Error>,
-    ) {
-        let make = |secret: &SecretKey, purpose, level| {
-            let shape = KeyShape::cheapest(secret.params(), level).unwrap();
-            Arc::new(secret.switching_key(purpose, shape).unwrap())
-        };
-        let other = match purpose {
-            KeyPurpose::Relinearise => KeyPurpose::Galois(GaloisElement::conjugation(self.secret.params())),
-            _ => KeyPurpose::Relinearise,
-        };
-        let refused = |what, offers, is: &dyn Fn(&Error) -> bool| {
-            let error = run(Liar { keys, about: (purpose, level), offers }).err();
-            assert!(error.as_ref().is_some_and(is), "{what} for {purpose} at {level}: {error:?}");
-        };
-        refused("another purpose", make(&self.secret, other, level), &|e| {
-            matches!(e, Error::WrongKey { .. })
-        });
-        refused("another secret", make(&self.stranger, purpose, level), &|e| {
-            matches!(e, Error::KeyMismatch { .. })
-        });
-        refused("other parameters", make(&self.foreigner, purpose, level), &|e| {
-            matches!(e, Error::ParamsMismatch { .. })
-        });
-        if level > 0 {
-            refused(
-                "a lower level",
-                make(&self.secret, purpose, level - 1),
-                &|e| matches!(e, Error::LevelOutOfRange { max, .. } if *max == level - 1),
-            );
-        }
-    }
-}
-
 #[test]
 fn a_key_that_a_source_lies_about_is_refused_by_every_operation() {
     let (params, others) = (presets::insecure::small(64, 40.0, 2), presets::insecure::small(64, 40.0, 3));
@@ -231,69 +160,6 @@ fn a_key_that_a_source_lies_about_is_refused_by_every_operation() {
         family.secret.switching_key(KeyPurpose::Relinearise, KeyShape { level: 2, special: 1 }).unwrap();
     let evaluator = Evaluator::new(&params, NoKeys);
     assert!(matches!(evaluator.switch_key(&x, &switch), Err(Error::WrongKey { .. })));
-}
-
-#[test]
-fn a_key_that_a_source_lies_about_is_refused_by_every_step_of_a_transform() {
-    let (params, others) = (presets::insecure::small(64, 40.0, 2), presets::insecure::small(64, 40.0, 3));
-    let (params, others) = (params.unwrap(), others.unwrap());
-    let family = Family::new(&params, &others);
-    // All 32 diagonals: baby steps, and giant steps in both directions.
-    let diagonals = (0..32).map(|shift| (shift, Plain::from(0.1 + shift as f64)));
-    let transform = LinearTransform::from_diagonals(32, diagonals).unwrap();
-    let steps: Vec<i64> = transform.rotations().into_iter().map(|steps| steps as i64).collect();
-    assert!(steps.iter().any(|&steps| steps as usize >= transform.baby()), "no giant steps");
-    let mut request = KeyRequest::new();
-    request.rotations(&params, steps.iter().copied(), 2);
-    let keys = family.secret.key_set(&request).unwrap();
-    let scale = slots::Chain::of(&params).unwrap().scale(2);
-    let plaintext = Plaintext::encode(&params, &values(32, 1), 32, scale).unwrap();
-    let x = family.secret.encrypt(&plaintext, 2).unwrap();
-    for steps in steps {
-        let purpose = KeyPurpose::Galois(GaloisElement::rotation(&params, steps));
-        family.lie(&keys, (purpose, 2), |liar| {
-            let machine = slots::Encrypted::new(&params, family.secret.id(), liar).unwrap();
-            let input = machine.input(x.clone()).unwrap();
-            machine.linear_transform(&input, &transform).map_err(|e| match e {
-                SlotError::Ciphertext(e) => e,
-                other => panic!("{other}"),
-            })
-        });
-    }
-}
-
-#[test]
-fn a_key_that_a_source_lies_about_is_refused_by_every_step_of_a_bootstrap() {
-    let profile = Profile::insecure(8);
-    let params = profile.params().unwrap();
-    let others = Profile { user_levels: profile.user_levels + 1, ..profile.clone() }.params().unwrap();
-    let family = Family::new(&params, &others);
-    let bootstrapper = Bootstrapper::new(&params, &profile, 32, Content::Complex).unwrap();
-    let keys = BootstrapKeys::generate(&family.secret, &[&bootstrapper], &KeyRequest::new()).unwrap();
-    let scale = params.default_scale(bootstrapper.output_level());
-    let plaintext = Plaintext::encode(&params, &values(32, 1), 32, scale).unwrap();
-    let x = family.secret.encrypt(&plaintext, bootstrapper.input_level()).unwrap();
-    let request: Vec<_> = bootstrapper.key_request().iter().collect();
-    assert!(request.len() > 10, "{}", request.len());
-    for (purpose, level) in request {
-        family
-            .lie(&keys, (purpose, level), |liar| bootstrapper.bootstrap(&Evaluator::new(&params, liar), &x));
-    }
-    // The two keys around the raise, one for the other and those of another owner.
-    let own =
-        [keys.to_sparse(), keys.from_sparse()].map(|key| keys.key(key.purpose(), key.shape().level).unwrap());
-    let theirs = BootstrapKeys::wrapping(&family.stranger, &[&bootstrapper]).unwrap().map(Arc::new);
-    for (about, offers) in
-        [(0, &own[1]), (1, &own[0]), (0, &theirs[0]), (0, &theirs[1]), (1, &theirs[0]), (1, &theirs[1])]
-    {
-        let liar = Liar {
-            keys: &keys,
-            about: (own[about].purpose(), own[about].shape().level),
-            offers: offers.clone(),
-        };
-        let refused = bootstrapper.bootstrap(&Evaluator::new(&params, liar), &x).map(|c| c.level());
-        assert!(matches!(refused, Err(Error::WrongKey { .. })), "{about}: {refused:?}");
-    }
 }
 
 #[test]

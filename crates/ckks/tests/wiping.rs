@@ -3,9 +3,7 @@
 
 #![cfg(target_os = "linux")]
 
-use cipherlm_ckks::noise::NoiseModel;
 use cipherlm_ckks::ring::{Coeff, Eval, Poly, Seed};
-use cipherlm_ckks::slots::Noise;
 use cipherlm_ckks::{Ciphertext, Complex64, Params, Plaintext, Scale, SecretKey, presets};
 use std::collections::HashSet;
 use std::fs::File;
@@ -104,15 +102,15 @@ fn secrets_and_messages_are_gone_from_memory() {
     drop(decrypted);
     assert!(coefficients.found() < STRAY, "{} words of decrypted coefficients", coefficients.found());
 
-    // The slots of the secret itself, in the noise machine of its owner.
+    // The slots of the secret itself, as the noise machine of its owner asks for them.
     let mut one = zero.clone();
     one.iter_mut().for_each(|(_, limb)| limb.fill(1.0));
     let own = open(&secret, zero, one, Scale::ONE);
     let slots = Words::of_slots(secret.decrypt(&own).unwrap().decode().as_slice());
     assert!(slots.found() < STRAY, "{} words of decoded slots", slots.found());
-    let machine = Noise::new(NoiseModel::new(&params), 1).unwrap().with_secret(&secret).unwrap();
+    let profile = cipherlm_ckks::hazmat::slot_profile(&secret).unwrap();
     assert!(slots.found() < STRAY, "{} words of the secret's slots", slots.found());
-    drop(machine);
+    drop(profile);
 
     // A message on its way in: plaintext, encoding and encryption.
     let (floats, words) =

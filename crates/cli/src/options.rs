@@ -4,7 +4,7 @@
 //! refused by the name of its option before anything is loaded.
 
 use anyhow::Context;
-use cipherlm_ckks::bootstrap::Profile as Chain;
+use cipherlm_circuits::bootstrap::Profile as Chain;
 use clap::builder::RangedU64ValueParser;
 use clap::{Args, ValueEnum};
 use std::fs::File;

@@ -3,7 +3,7 @@
 use crate::console::warn;
 use crate::setup::{Setup, insecure_profile};
 use anyhow::{Context, bail};
-use cipherlm_ckks::bootstrap::Profile;
+use cipherlm_circuits::bootstrap::Profile;
 use cipherlm_ckks::{Params, SecretKey};
 use cipherlm_files::shown;
 use cipherlm_infer::KeyFolder;

@@ -5,8 +5,8 @@ use crate::outcome::{Bits, Outcome, TokenCheck};
 use crate::sampler::argmax;
 use crate::setup::Setup;
 use crate::system::current_memory;
-use cipherlm_ckks::bootstrap::BootstrapKeys;
-use cipherlm_ckks::slots::Encrypted;
+use cipherlm_circuits::bootstrap::BootstrapKeys;
+use cipherlm_circuits::slots::Encrypted;
 use cipherlm_infer::{Audit, Client, Profiler, Progress, Report, Server};
 use cipherlm_model::Mode;
 use std::sync::Arc;
@@ -57,7 +57,7 @@ impl<'s> Session<'s> {
         let prompt = self.client.encrypt(plan, tokens)?;
         outcome.seconds_encrypt += clock.elapsed().as_secs_f64();
         let machine = self.server.machine();
-        cipherlm_ckks::slots::Machine::log(machine).clear();
+        cipherlm_circuits::slots::Machine::log(machine).clear();
         let forecast = if self.precision {
             let keys = self.setup.circuits.key_request(plan);
             Some(plan.forecast_steps(&self.client, &keys, tokens)?)

@@ -4,7 +4,7 @@ use crate::exit::usage;
 use crate::model::Loaded;
 use crate::system::{available_memory, gib, threads};
 use anyhow::{Context, bail};
-use cipherlm_ckks::bootstrap::Profile;
+use cipherlm_circuits::bootstrap::Profile;
 use cipherlm_infer::{Circuits, Options, Plan};
 use std::sync::Arc;
 

@@ -4,8 +4,8 @@
 
 use std::sync::Arc;
 
-use cipherlm_ckks::bootstrap::Profile;
-use cipherlm_ckks::slots::Encrypted;
+use cipherlm_circuits::bootstrap::Profile;
+use cipherlm_circuits::slots::Encrypted;
 use cipherlm_infer::{Circuits, Client, EncryptedLogits, EncryptedPrompt, Options, Plan, Progress, Server};
 use cipherlm_model::{Mode, Positions, Runner, Shape, random};
 

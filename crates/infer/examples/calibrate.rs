@@ -4,7 +4,7 @@
 
 use std::path::Path;
 
-use cipherlm_ckks::bootstrap::Profile;
+use cipherlm_circuits::bootstrap::Profile;
 use cipherlm_infer::{Circuits, CostModel};
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {

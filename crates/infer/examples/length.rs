@@ -4,7 +4,7 @@
 
 use std::sync::Arc;
 
-use cipherlm_ckks::bootstrap::Profile;
+use cipherlm_circuits::bootstrap::Profile;
 use cipherlm_infer::{Circuits, Options, Plan, Purpose};
 use cipherlm_model::{FitOptions, Shape, fit, random};
 

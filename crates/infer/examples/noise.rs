@@ -6,7 +6,7 @@
 use std::path::Path;
 use std::sync::Arc;
 
-use cipherlm_ckks::bootstrap::Profile;
+use cipherlm_circuits::bootstrap::Profile;
 use cipherlm_infer::{Circuits, Closeness, Options, Plan};
 use cipherlm_model::{Mode, Model, Positions, Runner, TOKENIZER_FILE, Tokenizer};
 use rayon::prelude::*;

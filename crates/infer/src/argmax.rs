@@ -16,8 +16,8 @@
 //! them, and so is the embedding that is fed back.
 
 use cipherlm_approx::{EvalPlan, Interval, Polynomial, chebyshev};
-use cipherlm_ckks::polynomial;
-use cipherlm_ckks::slots::{Machine, Plain, RefreshKind, SlotResult};
+use cipherlm_circuits::polynomial;
+use cipherlm_circuits::slots::{Machine, Plain, RefreshKind, SlotResult};
 
 use crate::error::{InferError, Result};
 use crate::exec::lower;
@@ -221,9 +221,9 @@ fn reciprocal(lo: f64, limit: f64) -> Option<Polynomial> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use cipherlm_circuits::slots::{Chain, Clear, Noise, RefreshProfile};
     use cipherlm_ckks::Params;
     use cipherlm_ckks::noise::NoiseModel;
-    use cipherlm_ckks::slots::{Chain, Clear, Noise, RefreshProfile};
 
     fn machine(slots: usize, period: usize) -> Clear {
         let kind = RefreshKind::SparseReal(period);

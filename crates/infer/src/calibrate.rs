@@ -4,9 +4,9 @@ use std::hint::black_box;
 use std::sync::Arc;
 use std::time::Instant;
 
-use cipherlm_ckks::bootstrap::BootstrapKeys;
-use cipherlm_ckks::linear::LinearTransform;
-use cipherlm_ckks::slots::{Encrypted, EncryptedVector, Machine, OpKind, Plain, SlotError};
+use cipherlm_circuits::bootstrap::BootstrapKeys;
+use cipherlm_circuits::linear::LinearTransform;
+use cipherlm_circuits::slots::{Encrypted, EncryptedVector, Machine, OpKind, Plain, SlotError};
 use cipherlm_ckks::{Complex64, GaloisElement, KeyPurpose, KeyRequest, KeySet, Plaintext, SecretKey};
 
 use crate::cost::{CostModel, kind_name, primitive_name};

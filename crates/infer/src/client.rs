@@ -3,7 +3,7 @@
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use cipherlm_ckks::slots::{Chain, Encrypted, Machine};
+use cipherlm_circuits::slots::{Chain, Encrypted, Machine};
 use cipherlm_ckks::{Ciphertext, Complex64, Decrypted, EvaluationKeys, KeyId, Params, Plaintext, SecretKey};
 
 use crate::error::{At, InferError, Result};

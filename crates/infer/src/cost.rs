@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
-use cipherlm_ckks::slots::{OpKind, RefreshKind};
+use cipherlm_circuits::slots::{OpKind, RefreshKind};
 use cipherlm_files::{Access, Existing};
 use serde::{Deserialize, Serialize};
 

@@ -1,6 +1,6 @@
 //! Typed errors of planning and running.
 
-use cipherlm_ckks::slots::SlotError;
+use cipherlm_circuits::slots::SlotError;
 use cipherlm_model::SpecError;
 
 /// Anything that can be wrong with a plan, its inputs or its files.

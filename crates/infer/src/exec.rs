@@ -1,7 +1,7 @@
 //! Carrying out one node on a machine.
 
-use cipherlm_ckks::polynomial;
-use cipherlm_ckks::slots::{Machine, Plain, RefreshKind, Scale, SlotResult};
+use cipherlm_circuits::polynomial;
+use cipherlm_circuits::slots::{Machine, Plain, RefreshKind, Scale, SlotResult};
 use cipherlm_model::Attention;
 use num_complex::Complex64;
 use rayon::prelude::*;

@@ -1,9 +1,9 @@
 //! Generation without the client: the most likely token is found under encryption and fed back as
 //! the next input.
 
+use cipherlm_circuits::linear::LinearTransform;
+use cipherlm_circuits::slots::{Clear, Encrypted, Machine, Plain, RefreshKind};
 use cipherlm_ckks::EvaluationKeys;
-use cipherlm_ckks::linear::LinearTransform;
-use cipherlm_ckks::slots::{Clear, Encrypted, Machine, Plain, RefreshKind};
 use cipherlm_model::{Mode, Runner};
 
 use crate::argmax::Argmax;

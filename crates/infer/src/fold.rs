@@ -12,8 +12,8 @@ mod affine;
 use std::sync::Arc;
 
 use cipherlm_approx::{Interval, Polynomial};
-use cipherlm_ckks::linear::LinearTransform;
-use cipherlm_ckks::slots::Plain;
+use cipherlm_circuits::linear::LinearTransform;
+use cipherlm_circuits::slots::Plain;
 use num_complex::Complex64;
 
 use cipherlm_model::{

@@ -1,6 +1,6 @@
 //! Where the numbers of a transformer lie in slots.
 
-use cipherlm_ckks::linear::TokenLayout;
+use cipherlm_circuits::linear::TokenLayout;
 use cipherlm_model::Shape;
 
 use crate::error::{At, InferError, Result};

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use cipherlm_ckks::slots::KeyUse;
+use cipherlm_circuits::slots::KeyUse;
 use cipherlm_ckks::{GaloisElement, KeyPurpose, KeyRequest, KeyShape, Params};
 
 use crate::plan::Plan;

@@ -7,7 +7,7 @@
 //!
 //! ```no_run
 //! use std::sync::Arc;
-//! use cipherlm_ckks::{bootstrap::Profile, slots::Encrypted};
+//! use cipherlm_circuits::{bootstrap::Profile, slots::Encrypted};
 //! use cipherlm_infer::{Circuits, Client, Options, Plan, Profiler, Progress, Server};
 //! use cipherlm_model::Model;
 //!

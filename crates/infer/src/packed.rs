@@ -15,8 +15,8 @@
 //! of the key switches, and no more levels. All plaintexts but the causal masks repeat with every
 //! token.
 
-use cipherlm_ckks::linear::LinearTransform;
-use cipherlm_ckks::slots::{Machine, Plain, SlotResult};
+use cipherlm_circuits::linear::LinearTransform;
+use cipherlm_circuits::slots::{Machine, Plain, SlotResult};
 use cipherlm_model::{Attention, Kind};
 use num_complex::Complex64;
 use rayon::prelude::*;

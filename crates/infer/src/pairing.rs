@@ -4,8 +4,8 @@
 //! as `x1 + i x2` against `w1 - i w2`; either way half of the plaintext products remain, for one
 //! conjugation at the end.
 
-use cipherlm_ckks::linear::LinearTransform;
-use cipherlm_ckks::slots::{Machine, Plain, SlotResult};
+use cipherlm_circuits::linear::LinearTransform;
+use cipherlm_circuits::slots::{Machine, Plain, SlotResult};
 use num_complex::Complex64;
 use std::collections::BTreeMap;
 

@@ -7,7 +7,7 @@
 
 use std::collections::BTreeMap;
 
-use cipherlm_ckks::slots::{OpKind, RefreshProfile};
+use cipherlm_circuits::slots::{OpKind, RefreshProfile};
 
 use crate::cost::CostModel;
 use crate::error::{InferError, Result};

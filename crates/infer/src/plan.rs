@@ -13,7 +13,7 @@ pub use memory::Memory;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use cipherlm_ckks::slots::{Chain, Clear, KeyUse, Machine, OpKind, Plain, RefreshKind};
+use cipherlm_circuits::slots::{Chain, Clear, KeyUse, Machine, OpKind, Plain, RefreshKind};
 use cipherlm_ckks::{Complex64, Params};
 use cipherlm_model::{Kind, Mode, Model, Positions, Runner, Tokenizer};
 

@@ -2,8 +2,8 @@
 
 use std::sync::Arc;
 
-use cipherlm_ckks::bootstrap::{BootstrapKeys, BootstrapRefresher, Bootstrapper, Content, Profile};
-use cipherlm_ckks::slots::{Chain, RefreshKind};
+use cipherlm_circuits::bootstrap::{BootstrapKeys, BootstrapRefresher, Bootstrapper, Content, Profile};
+use cipherlm_circuits::slots::{Chain, RefreshKind};
 use cipherlm_ckks::{EvaluationKeys, Evaluator, KeyRequest, Params, SecretKey, SwitchingKey};
 
 use crate::cost::kind_name;

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use cipherlm_ckks::slots::{Machine, OpKind, OpTotal};
+use cipherlm_circuits::slots::{Machine, OpKind, OpTotal};
 use serde::{Deserialize, Serialize};
 
 use crate::error::Result;
@@ -224,7 +224,7 @@ mod tests {
         Plan::compile(Arc::new(model), target, &Options { tokens: 8, ..Options::default() }).unwrap()
     }
 
-    fn run(plan: &Plan, machine: &cipherlm_ckks::slots::Clear) -> (Rows, Report) {
+    fn run(plan: &Plan, machine: &cipherlm_circuits::slots::Clear) -> (Rows, Report) {
         let input = plan.pack(&[1, 2, 3, 4, 5, 6, 7, 8]).unwrap();
         let input = input.into_iter().map(|v| machine.input(v, plan.input_level()).unwrap()).collect();
         let mut profiler = Profiler::new(plan, |_: &Progress<'_>| true);

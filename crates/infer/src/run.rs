@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use cipherlm_ckks::slots::Machine;
+use cipherlm_circuits::slots::Machine;
 
 use crate::error::{InferError, Result, broken};
 use crate::exec::{self, Session, Turn, Value};

@@ -1,7 +1,7 @@
 //! What a plan is made for, and which kinds of refresh it takes.
 
+use cipherlm_circuits::slots::{Chain, RefreshKind, RefreshProfile};
 use cipherlm_ckks::Params;
-use cipherlm_ckks::slots::{Chain, RefreshKind, RefreshProfile};
 
 use crate::cost::CostModel;
 use crate::error::{At, Result};

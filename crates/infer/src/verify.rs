@@ -3,8 +3,8 @@
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
+use cipherlm_circuits::slots::{Encrypted, EncryptedVector, Noise, NoiseVector};
 use cipherlm_ckks::noise::{NoiseModel, Prediction};
-use cipherlm_ckks::slots::{Encrypted, EncryptedVector, Noise, NoiseVector};
 use cipherlm_ckks::{Complex64, EvaluationKeys, KeyRequest, Params};
 use rayon::prelude::*;
 
@@ -393,7 +393,7 @@ fn log_softmax(row: &[f64]) -> Vec<f64> {
 mod tests {
     use super::*;
     use crate::{Circuits, Options};
-    use cipherlm_ckks::bootstrap::Profile;
+    use cipherlm_circuits::bootstrap::Profile;
     use cipherlm_ckks::ring::Seed;
     use cipherlm_ckks::{Params, SecretKey};
     use cipherlm_model::{Shape, random};

@@ -7,8 +7,8 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
+use cipherlm_circuits::slots::Encrypted;
 use cipherlm_ckks::KeySet;
-use cipherlm_ckks::slots::Encrypted;
 use cipherlm_infer::{
     Checkpoints, EncryptedLogits, EncryptedPrompt, InferError, Observer, Options, Progress, Purpose, Session,
 };

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use cipherlm_ckks::slots::Clear;
+use cipherlm_circuits::slots::Clear;
 use cipherlm_infer::{Options, Plan, Progress, Target};
 use cipherlm_model::{
     Activation, Attention, Eps, Mode, Model, Norm, Positions, Residual, Rotary, Runner, Shape, random,

@@ -6,10 +6,10 @@ mod common;
 use std::path::Path;
 use std::sync::Arc;
 
+use cipherlm_circuits::bootstrap::Profile;
+use cipherlm_circuits::slots::{Clear, ClearVector, Machine, Noise, RefreshKind, RefreshProfile};
 use cipherlm_ckks::Params;
-use cipherlm_ckks::bootstrap::Profile;
 use cipherlm_ckks::noise::NoiseModel;
-use cipherlm_ckks::slots::{Clear, ClearVector, Machine, Noise, RefreshKind, RefreshProfile};
 use cipherlm_infer::{InferError, Options, Plan, Progress, Purpose, Target};
 use cipherlm_model::{Mode, Model, Positions, Runner, TOKENIZER_FILE, Tokenizer};
 use common::Decoding;

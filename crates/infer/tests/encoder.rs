@@ -2,8 +2,8 @@
 
 use std::sync::Arc;
 
+use cipherlm_circuits::slots::Encrypted;
 use cipherlm_ckks::Params;
-use cipherlm_ckks::slots::Encrypted;
 use cipherlm_infer::{Client, InferError, Options, Plan, Progress, Purpose, Server, Target};
 use cipherlm_model::{Kind, Mode, Model, Runner, Shape, random};
 

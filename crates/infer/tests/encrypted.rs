@@ -2,8 +2,8 @@
 
 use std::sync::Arc;
 
-use cipherlm_ckks::bootstrap::Profile;
-use cipherlm_ckks::slots::Encrypted;
+use cipherlm_circuits::bootstrap::Profile;
+use cipherlm_circuits::slots::Encrypted;
 use cipherlm_ckks::{KeySet, Params};
 use cipherlm_infer::{
     Audit, Circuits, Client, Closeness, Errors, InferError, Options, Plan, Progress, Server, StepError,

@@ -4,7 +4,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use cipherlm_ckks::bootstrap::Profile;
+use cipherlm_circuits::bootstrap::Profile;
 use cipherlm_ckks::wire::Wire;
 use cipherlm_ckks::{SecretKey, SwitchingKey};
 use cipherlm_infer::{Circuits, InferError, KeyFolder, Options, Plan};

@@ -35,6 +35,20 @@ pub fn map<T: Sync, R: Send>(items: &[T], f: impl Fn(&T) -> R + Sync + Send) -> 
     items.par_iter().with_max_len(1).map(f).collect()
 }
 
+/// Calls `f` on every item, on all threads of the pool, until one fails.
+///
+/// # Errors
+/// As `f`.
+pub fn try_for_each<T: Send, E: Send>(
+    items: Vec<T>,
+    f: impl Fn(T) -> Result<(), E> + Sync + Send,
+) -> Result<(), E> {
+    if threads() == 1 {
+        return items.into_iter().try_for_each(f);
+    }
+    items.into_par_iter().try_for_each(f)
+}
+
 /// Calls `f` on every item, in parallel when `residues` (the size of the whole job) is worth it.
 pub fn each<T: Send>(residues: usize, items: impl Iterator<Item = T>, f: impl Fn(T) + Sync + Send) {
     if residues < MIN_PARALLEL || threads() == 1 {

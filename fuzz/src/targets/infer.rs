@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-use cipherlm_ckks::slots::Encrypted;
+use cipherlm_circuits::slots::Encrypted;
 use cipherlm_ckks::{EvaluationKeys, KeyPurpose, KeyStore, NoKeys, Wire};
 use cipherlm_infer::{Checkpoints, Done, KeyFolder, Observer, Operator, Progress, Wanted};
 

@@ -23,16 +23,20 @@ struct Group {
     tests: &'static [&'static str],
 }
 
-const GROUPS: [Group; 3] = [
+const GROUPS: [Group; 4] = [
     Group {
         files: &[
             "crates/ckks/src/keys/*.rs",
             "crates/ckks/src/encrypt.rs",
             "crates/ckks/src/wire/*.rs",
             "crates/ckks/src/params/*.rs",
-            "crates/ckks/src/slots/noise/*.rs",
         ],
         package: "cipherlm-ckks",
+        tests: &["--lib", "--tests"],
+    },
+    Group {
+        files: &["crates/circuits/src/slots/noise/*.rs"],
+        package: "cipherlm-circuits",
         tests: &["--lib", "--tests"],
     },
     Group {

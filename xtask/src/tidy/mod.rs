@@ -17,20 +17,25 @@ use xshell::{Shell, cmd};
 const CKKS_PACKAGE_CEILING: usize = 60;
 
 /// What each crate of ours may name as a dependency.
-const LAYERS: [(&str, &[&str]); 8] = [
+const LAYERS: [(&str, &[&str]); 9] = [
     ("cipherlm-files", &[]),
     ("cipherlm-ring", &[]),
     ("cipherlm-approx", &[]),
-    ("cipherlm-ckks", &["cipherlm-files", "cipherlm-ring", "cipherlm-approx"]),
+    ("cipherlm-ckks", &["cipherlm-files", "cipherlm-ring"]),
+    ("cipherlm-circuits", &["cipherlm-ckks", "cipherlm-ring", "cipherlm-approx"]),
     ("cipherlm-model", &["cipherlm-files", "cipherlm-approx"]),
     ("cipherlm-train", &["cipherlm-files", "cipherlm-model", "cipherlm-approx"]),
-    ("cipherlm-infer", &["cipherlm-files", "cipherlm-ckks", "cipherlm-approx", "cipherlm-model"]),
+    (
+        "cipherlm-infer",
+        &["cipherlm-files", "cipherlm-circuits", "cipherlm-ckks", "cipherlm-approx", "cipherlm-model"],
+    ),
     (
         "cipherlm",
         &[
             "cipherlm-files",
             "cipherlm-infer",
             "cipherlm-model",
+            "cipherlm-circuits",
             "cipherlm-ckks",
             "cipherlm-approx",
             "cipherlm-train",
@@ -177,7 +182,7 @@ fn unsafe_code(files: &[PathBuf], found: &mut Vec<String>) -> anyhow::Result<()>
     if !std::fs::read_to_string("Cargo.toml")?.contains("unsafe_code = \"forbid\"") {
         found.push("Cargo.toml: the shared lint table must forbid unsafe_code".into());
     }
-    for name in ["files", "approx", "ckks", "model", "train", "infer", "cli"] {
+    for name in ["files", "approx", "ckks", "circuits", "model", "train", "infer", "cli"] {
         let manifest = Path::new("crates").join(name).join("Cargo.toml");
         if !std::fs::read_to_string(&manifest)?.contains("[lints]\nworkspace = true") {
             found.push(format!(

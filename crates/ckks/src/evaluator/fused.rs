@@ -4,12 +4,12 @@
 use std::ops::Range;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use cipherlm_ring::{Automorphism, Eval, Poly};
+use cipherlm_ring::{Automorphism, Eval, Poly, par};
 
 use super::{Evaluator, ExtendedCiphertext, Hoisted, check_scales};
 use crate::encode::LiftedPlaintext;
 use crate::keys::{EvaluationKeys, GaloisElement, KeyPurpose, SwitchingKey};
-use crate::{Ciphertext, Error, par};
+use crate::{Ciphertext, Error};
 
 /// Residues handled together: a block of every rotation stays in the second-level cache.
 const BLOCK: usize = 1024;

@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use cipherlm_ring::{Decomposition, Eval, Limbs, Poly};
 
 use super::Evaluator;
-use crate::keys::{EvaluationKeys, GaloisElement, KeyId, KeyPurpose, SwitchingKey};
+use crate::keys::{EvaluationKeys, KeyId, KeyPurpose, SwitchingKey};
 use crate::{Ciphertext, Error};
 
 /// A ciphertext whose second polynomial has been taken apart for key switching: rotations of it
@@ -114,17 +114,6 @@ impl<K: EvaluationKeys> Evaluator<K> {
         let key = self.keys.key(purpose, level)?;
         self.check_key(operation, purpose, level, key_id, &key)?;
         Ok(key)
-    }
-
-    /// Special primes of the Galois key that serves ciphertexts of the secret `key_id` at `level`.
-    pub(crate) fn galois_special(
-        &self,
-        operation: &'static str,
-        element: GaloisElement,
-        level: usize,
-        key_id: KeyId,
-    ) -> Result<usize, Error> {
-        Ok(self.key_at(operation, KeyPurpose::Galois(element), level, key_id)?.shape().special)
     }
 
     fn check_key(

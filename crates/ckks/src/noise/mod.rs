@@ -35,7 +35,7 @@ const SIGMA: f64 = cipherlm_ring::sample::SIGMA;
 /// log2 of the error that rounding both parts of a ciphertext leaves in a slot, in units of the
 /// scale, in a ring of degree `2^log_degree` under a dense ternary secret: what one rescale costs
 /// at least.
-pub(crate) fn rounding_bits(log_degree: f64) -> f64 {
+pub fn rounding_bits(log_degree: f64) -> f64 {
     let n = log_degree.exp2();
     (n * (1.0 + 2.0 * n / 3.0) / 12.0).log2() / 2.0
 }

@@ -1,9 +1,13 @@
 //! Shared set-up: one small ring with keys for everything, and precision in bits.
 #![allow(dead_code)]
 
-use cipherlm_ckks::ring::Seed;
+pub(crate) mod liar;
+
+use cipherlm_ckks::params::check_security;
+use cipherlm_ckks::ring::{Limbs, Seed};
 use cipherlm_ckks::{
-    Ciphertext, Complex64, Evaluator, KeyRequest, KeySet, Params, Plaintext, SecretKey, presets,
+    Ciphertext, Complex64, Evaluator, KeyRequest, KeySet, KeyShape, Params, Plaintext, SecretDistribution,
+    SecretKey, presets,
 };
 
 pub(crate) struct Setup {
@@ -82,4 +86,24 @@ pub(crate) fn zip(
 pub(crate) fn rotated(a: &[Complex64], steps: i64) -> Vec<Complex64> {
     let n = a.len() as i64;
     (0..n).map(|j| a[(j + steps).rem_euclid(n) as usize]).collect()
+}
+
+/// Asserts that a chain and every key shape it can make are below their row of the security table,
+/// and that every digit is below the special primes; the bits of security it has.
+pub(crate) fn keeps_margin(name: &str, params: &Params) -> f64 {
+    assert!(!params.is_insecure());
+    let report = params.security();
+    assert!(!report.is_warning(), "{name} leaves less than 132 bits");
+    for level in 0..=params.max_level() {
+        let shape = KeyShape::cheapest(params, level).unwrap();
+        let log_qp = shape.log_qp(params);
+        assert!(log_qp <= params.log_qp() + 1e-9);
+        check_security("key", params.degree(), SecretDistribution::Ternary, log_qp).unwrap();
+        let p = params.log2_of(&params.special_limbs(shape.special)).unwrap();
+        for digit in shape.digits(params) {
+            let bits = params.log2_of(&Limbs::range(digit)).unwrap();
+            assert!(bits <= p, "{name}, level {level}: a digit of {bits} bits above P of {p}");
+        }
+    }
+    report.bits
 }

@@ -7,7 +7,7 @@ use crate::party::{description, read_message, setup_of};
 use crate::setup::Setup;
 use crate::system::{free_disk, gib, peak_memory, processor, threads};
 use anyhow::{Context, bail};
-use cipherlm_ckks::slots::Encrypted;
+use cipherlm_circuits::slots::Encrypted;
 use cipherlm_ckks::{KeyId, KeyStore};
 use cipherlm_files::{Access, Existing, Lock, create_folder, shown};
 use cipherlm_infer::{

@@ -172,7 +172,7 @@ impl Outcome<'_> {
 }
 
 /// A modulus chain in words, from the bottom.
-fn chain(profile: &cipherlm_ckks::bootstrap::Profile) -> String {
+fn chain(profile: &cipherlm_circuits::bootstrap::Profile) -> String {
     let list = |bits: &mut dyn Iterator<Item = f64>| {
         let mut runs: Vec<(f64, usize)> = Vec::new();
         for b in bits {

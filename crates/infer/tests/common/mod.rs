@@ -3,7 +3,7 @@
 
 use std::sync::Arc;
 
-use cipherlm_ckks::slots::{Clear, ClearVector};
+use cipherlm_circuits::slots::{Clear, ClearVector};
 use cipherlm_infer::{Options, Plan, Progress, Purpose, Session, Target};
 use cipherlm_model::{Mode, Positions, Runner, Shape, random};
 

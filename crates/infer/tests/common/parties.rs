@@ -3,7 +3,7 @@
 
 use std::sync::Arc;
 
-use cipherlm_ckks::slots::Encrypted;
+use cipherlm_circuits::slots::Encrypted;
 use cipherlm_ckks::{KeyRequest, KeySet, Params};
 use cipherlm_infer::{Client, Options, Plan, Server, Target};
 use cipherlm_model::Model;

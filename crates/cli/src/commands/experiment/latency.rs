@@ -3,8 +3,8 @@
 use super::softmax::{Method, REACH, Softmax, Split};
 use crate::console::err;
 use anyhow::Context;
-use cipherlm_ckks::bootstrap::{BootstrapKeys, BootstrapRefresher, Bootstrapper, Content, Profile};
-use cipherlm_ckks::slots::{Chain, Clear, Encrypted, Machine, Plain, RefreshKind};
+use cipherlm_circuits::bootstrap::{BootstrapKeys, BootstrapRefresher, Bootstrapper, Content, Profile};
+use cipherlm_circuits::slots::{Chain, Clear, Encrypted, Machine, Plain, RefreshKind};
 use cipherlm_ckks::{Complex64, Evaluator, Params, Plaintext, SecretKey};
 use rand::SeedableRng;
 use rand_chacha::ChaCha8Rng;
@@ -119,7 +119,7 @@ fn encrypt<K: cipherlm_ckks::EvaluationKeys>(
     softmax: &Softmax,
     scores: &[f64],
     level: usize,
-) -> anyhow::Result<Vec<cipherlm_ckks::slots::EncryptedVector>> {
+) -> anyhow::Result<Vec<cipherlm_circuits::slots::EncryptedVector>> {
     let params: &Params = machine.params();
     let vector = |chunk: &[f64]| {
         let slots: Vec<_> = chunk.iter().map(|&x| Complex64::new(softmax.enter(x), 0.0)).collect();
@@ -133,7 +133,7 @@ fn encrypt<K: cipherlm_ckks::EvaluationKeys>(
 fn worst(
     secret: &SecretKey,
     softmax: &Softmax,
-    outputs: &[cipherlm_ckks::slots::EncryptedVector],
+    outputs: &[cipherlm_circuits::slots::EncryptedVector],
     scores: &[f64],
     length: usize,
 ) -> anyhow::Result<f64> {

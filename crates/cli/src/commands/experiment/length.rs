@@ -3,7 +3,7 @@
 
 use crate::console::err;
 use anyhow::{Context, bail};
-use cipherlm_ckks::bootstrap::Profile;
+use cipherlm_circuits::bootstrap::Profile;
 use cipherlm_infer::{Circuits, Options, Plan, Purpose};
 use cipherlm_model::{Attention, Eps, FitOptions, Margins, Model, Shape, certify, fit, freeze_eps, random};
 use std::fmt::Write as _;

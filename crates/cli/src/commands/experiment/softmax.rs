@@ -8,8 +8,8 @@
 //! bootstrapped.
 
 use cipherlm_approx::{EvalPlan, Interval, Polynomial, chebyshev};
-use cipherlm_ckks::polynomial;
-use cipherlm_ckks::slots::{Machine, Plain, RefreshKind, SlotResult};
+use cipherlm_circuits::polynomial;
+use cipherlm_circuits::slots::{Machine, Plain, RefreshKind, SlotResult};
 use rayon::prelude::*;
 
 /// Scores lie in `-REACH .. REACH`; exponentials are taken of `score - REACH`.

@@ -1,0 +1,457 @@
+//! Linear transforms of slot vectors by generalised diagonals.
+//!
+//! A transform is a set of diagonals: output slot `i` is the sum over diagonals `k` of
+//! `diagonal_k[i] * input[i + k]`. A block transform has several input and output vectors and a set
+//! of diagonals for each pair of them.
+//!
+//! Evaluation splits each shift into a *baby* and a *giant* part (baby-step giant-step). The baby
+//! rotations of an input share one digit decomposition and are left over the extended modulus, the
+//! plaintext products are summed there, and each giant step divides by the special modulus once
+//! ("double hoisting", Bossuat, Mouchet, Troncoso-Pastoriza and Hubaux, "Efficient Bootstrapping
+//! for Approximate Homomorphic Encryption with Non-Sparse Keys", 2020/1203). Inputs share their
+//! babies among all outputs, outputs sum their giants over all inputs. Giant steps follow Horner's
+//! rule, from the farthest inwards: the sum so far is rotated by one baby-step range and the next
+//! sum added, so that all giant steps in one direction share one key.
+
+mod blocks;
+mod matrix;
+
+pub use blocks::{BlockSums, Packed};
+pub use matrix::TokenLayout;
+
+use crate::slots::{KeyUse, OpKind, OpLog, Plain, SlotError, SlotResult};
+use num_complex::Complex64;
+use std::collections::{BTreeMap, BTreeSet};
+
+/// Slots of the largest ring.
+const MAX_SLOTS: usize = cipherlm_ring::MAX_DEGREE / 2;
+
+/// A linear map between lists of slot vectors, known by its nonzero diagonals.
+#[derive(Clone, Debug)]
+pub struct LinearTransform {
+    slots: usize,
+    inputs: usize,
+    outputs: usize,
+    /// (output, signed shift, input) to the diagonal.
+    diagonals: BTreeMap<(usize, i64, usize), Plain>,
+    baby: i64,
+}
+
+/// Primitive operations of one evaluation, whatever the level.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct TransformCost {
+    /// Digit decompositions.
+    pub mod_ups: usize,
+    /// Key products (hoisted rotations).
+    pub key_products: usize,
+    /// Plaintext products.
+    pub plain_products: usize,
+    /// Divisions by the special modulus.
+    pub mod_downs: usize,
+    /// Numbers stored in all diagonals.
+    pub plain_values: usize,
+}
+
+/// One plaintext product of a giant step.
+#[derive(Clone, Copy, Debug)]
+pub struct Term<'a> {
+    /// Baby rotation of the input.
+    pub baby: i64,
+    /// Index of the input.
+    pub input: usize,
+    /// The diagonal as it was given: to be rotated right by the giant step before use.
+    pub plain: &'a Plain,
+}
+
+/// One step of Horner's rule: the sum of a giant step is added to what there is, and the total
+/// rotated.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct GiantStep {
+    /// Which sum is added.
+    pub giant: i64,
+    /// By how much the total is rotated then: to the next sum inwards.
+    pub rotation: i64,
+}
+
+/// The steps to the left and those to the right of a set of giant steps, each from the farthest
+/// inwards. The sum of giant step zero, if there is one, is in neither.
+pub fn giant_steps(giants: impl IntoIterator<Item = i64>) -> [Vec<GiantStep>; 2] {
+    let sorted: BTreeSet<i64> = giants.into_iter().collect();
+    let inwards = |side: Vec<i64>| {
+        let next = side.iter().skip(1).copied().chain([0]);
+        side.iter().zip(next).map(|(&giant, next)| GiantStep { giant, rotation: giant - next }).collect()
+    };
+    [inwards(sorted.range(1..).rev().copied().collect()), inwards(sorted.range(..0).copied().collect())]
+}
+
+impl LinearTransform {
+    /// A map of one vector to one from its diagonals: `(shift, values)`, where output slot `i`
+    /// gains `values[i] * input[i + shift]`. Shifts are taken modulo `slots`; zero diagonals are
+    /// dropped, equal shifts are refused.
+    ///
+    /// # Errors
+    /// [`cipherlm_ckks::Error::BadSlots`] for a number of slots that no parameters have,
+    /// [`SlotError::Period`] if a diagonal does not repeat evenly over the slots,
+    /// [`SlotError::Shape`] for a repeated shift.
+    pub fn from_diagonals(
+        slots: usize,
+        diagonals: impl IntoIterator<Item = (i64, Plain)>,
+    ) -> SlotResult<Self> {
+        Self::block(slots, 1, 1, diagonals.into_iter().map(|(shift, plain)| (0, 0, shift, plain)))
+    }
+
+    /// A map between lists of vectors from `(output, input, shift, values)`.
+    ///
+    /// # Errors
+    /// As [`LinearTransform::from_diagonals`], and [`SlotError::Shape`] for an output or input
+    /// index out of range.
+    pub fn block(
+        slots: usize,
+        outputs: usize,
+        inputs: usize,
+        diagonals: impl IntoIterator<Item = (usize, usize, i64, Plain)>,
+    ) -> SlotResult<Self> {
+        if !slots.is_power_of_two() || slots > MAX_SLOTS {
+            return Err(cipherlm_ckks::Error::BadSlots { slots, min: 1, max: MAX_SLOTS }.into());
+        }
+        let mut map = BTreeMap::new();
+        for (output, input, shift, plain) in diagonals {
+            let have = plain.period();
+            if have == 0 || !slots.is_multiple_of(have) {
+                return Err(SlotError::Period { have, slots });
+            }
+            if output >= outputs {
+                return Err(SlotError::Shape {
+                    what: "output index of a block transform",
+                    have: output,
+                    need: outputs,
+                });
+            }
+            if input >= inputs {
+                return Err(SlotError::Shape {
+                    what: "input index of a block transform",
+                    have: input,
+                    need: inputs,
+                });
+            }
+            if plain.is_zero() {
+                continue;
+            }
+            if map.insert((output, signed(shift, slots), input), plain).is_some() {
+                return Err(SlotError::Shape { what: "diagonals of one shift", have: 2, need: 1 });
+            }
+        }
+        let mut transform = Self { slots, inputs, outputs, diagonals: map, baby: 1 };
+        transform.baby = transform.best_baby();
+        Ok(transform)
+    }
+
+    /// The product with a dense `rows.len()` by `rows[0].len()` matrix. The input repeats with the
+    /// next power of two `d` of the larger side (pad it with zeros); so does the output.
+    ///
+    /// # Errors
+    /// [`SlotError::Shape`] if rows differ in length or do not fit the slots.
+    pub fn from_matrix(slots: usize, rows: &[Vec<Complex64>]) -> SlotResult<Self> {
+        let columns = rows.first().map_or(0, Vec::len);
+        if let Some(row) = rows.iter().find(|row| row.len() != columns) {
+            return Err(SlotError::Shape { what: "length of a matrix row", have: row.len(), need: columns });
+        }
+        let size = rows.len().max(columns).next_power_of_two();
+        if size > slots {
+            return Err(SlotError::Shape { what: "matrix size", have: size, need: slots });
+        }
+        let entry = |row: usize, column: usize| {
+            rows.get(row).and_then(|row| row.get(column)).copied().unwrap_or(Complex64::ZERO)
+        };
+        let diagonal = |shift: usize| {
+            let values: Vec<_> = (0..size).map(|row| entry(row, (row + shift) % size)).collect();
+            let real = values.iter().all(|value| value.im == 0.0);
+            let plain = if real {
+                Plain::real(values.iter().map(|value| value.re).collect::<Vec<_>>())
+            } else {
+                Plain::complex(values)
+            };
+            (shift as i64, plain)
+        };
+        Self::from_diagonals(slots, (0..size).map(diagonal))
+    }
+
+    /// The same map with another baby-step range: shifts are split into a multiple of `baby` and a
+    /// rest in `0 .. baby`.
+    ///
+    /// # Errors
+    /// [`SlotError::Shape`] if `baby` is zero or above the number of slots.
+    pub fn with_baby(mut self, baby: usize) -> SlotResult<Self> {
+        if baby == 0 || baby > self.slots {
+            return Err(SlotError::Shape { what: "baby-step range", have: baby, need: self.slots });
+        }
+        self.baby = baby as i64;
+        Ok(self)
+    }
+
+    /// Number of slots of every vector.
+    pub fn slots(&self) -> usize {
+        self.slots
+    }
+
+    /// Number of input vectors.
+    pub fn inputs(&self) -> usize {
+        self.inputs
+    }
+
+    /// Number of output vectors.
+    pub fn outputs(&self) -> usize {
+        self.outputs
+    }
+
+    /// Levels consumed.
+    pub fn depth(&self) -> usize {
+        1
+    }
+
+    /// The baby-step range.
+    pub fn baby(&self) -> usize {
+        self.baby as usize
+    }
+
+    /// All nonzero diagonals as (output, input, shift, values), shifts in `-slots/2 .. slots/2`.
+    pub fn diagonals(&self) -> impl Iterator<Item = (usize, usize, i64, &Plain)> {
+        self.diagonals.iter().map(|(&(output, shift, input), plain)| (output, input, shift, plain))
+    }
+
+    /// Rotations whose keys an evaluation needs, each in `1 .. slots`: the babies and the giant
+    /// steps.
+    pub fn rotations(&self) -> BTreeSet<usize> {
+        let slots = self.slots as i64;
+        let babies = self.diagonals.keys().map(|&(_, shift, _)| self.split(shift).1);
+        let mut giants = vec![BTreeSet::new(); self.outputs];
+        for &(output, shift, _) in self.diagonals.keys() {
+            giants[output].insert(self.split(shift).0);
+        }
+        let steps = giants.into_iter().flat_map(|giants| giant_steps(giants).into_iter().flatten());
+        let rotations = babies.chain(steps.map(|step| step.rotation));
+        rotations
+            .map(|rotation| rotation.rem_euclid(slots) as usize)
+            .filter(|&rotation| rotation != 0)
+            .collect()
+    }
+
+    /// What one evaluation does.
+    pub fn cost(&self) -> TransformCost {
+        self.cost_with(self.baby)
+    }
+
+    /// Splits a shift into (giant, baby).
+    pub fn split(&self, shift: i64) -> (i64, i64) {
+        split(shift, self.baby)
+    }
+
+    /// Diagonals grouped for evaluation: for each output, each giant step with its terms.
+    pub fn schedule(&self) -> BTreeMap<usize, BTreeMap<i64, Vec<Term<'_>>>> {
+        let mut schedule: BTreeMap<usize, BTreeMap<i64, Vec<_>>> = BTreeMap::new();
+        for (&(output, shift, input), plain) in &self.diagonals {
+            let (giant, baby) = self.split(shift);
+            schedule.entry(output).or_default().entry(giant).or_default().push(Term { baby, input, plain });
+        }
+        schedule
+    }
+
+    /// Baby rotations of every input that some output uses.
+    pub fn babies(&self) -> Vec<BTreeSet<i64>> {
+        let mut babies = vec![BTreeSet::new(); self.inputs];
+        for &(_, shift, input) in self.diagonals.keys() {
+            babies[input].insert(self.split(shift).1);
+        }
+        babies
+    }
+
+    /// Checks that the transform fits a machine's slots and the number of operands.
+    pub(crate) fn check(&self, slots: usize, inputs: usize) -> SlotResult<()> {
+        if self.slots != slots {
+            return Err(SlotError::Shape {
+                what: "slots of a linear transform",
+                have: self.slots,
+                need: slots,
+            });
+        }
+        if self.inputs != inputs {
+            return Err(SlotError::OperandCount {
+                operation: "linear_transform",
+                have: inputs,
+                need: self.inputs,
+            });
+        }
+        Ok(())
+    }
+
+    /// Records the operations and keys of one evaluation.
+    pub(crate) fn record(&self, log: &OpLog, level: usize) {
+        let cost = self.cost();
+        log.record(OpKind::ModUp, level, cost.mod_ups);
+        log.record(OpKind::KeyProduct, level, cost.key_products);
+        log.record(OpKind::MulPlainExtended, level, cost.plain_products);
+        log.record(OpKind::ModDown, level, cost.mod_downs);
+        for rotation in self.rotations() {
+            log.record_key(KeyUse::Rotate(rotation), level);
+        }
+    }
+
+    fn cost_with(&self, baby: i64) -> TransformCost {
+        let mut babies = BTreeSet::new();
+        let mut giants = BTreeSet::new();
+        for &(output, shift, input) in self.diagonals.keys() {
+            let (giant, baby) = split(shift, baby);
+            babies.insert((input, baby));
+            giants.insert((output, giant));
+        }
+        let rotated_inputs: BTreeSet<_> =
+            babies.iter().filter(|(_, baby)| *baby != 0).map(|(input, _)| input).collect();
+        let outputs: BTreeSet<_> = giants.iter().map(|(output, _)| output).collect();
+        let baby_products = babies.iter().filter(|(_, baby)| *baby != 0).count();
+        let giant_products = giants.iter().filter(|(_, giant)| *giant != 0).count();
+        TransformCost {
+            mod_ups: rotated_inputs.len() + giant_products,
+            key_products: baby_products + giant_products,
+            plain_products: self.diagonals.len(),
+            // The half of a total that is decomposed comes down before each giant step, each output
+            // once at the end.
+            mod_downs: giant_products + outputs.len(),
+            plain_values: self.diagonals.values().map(Plain::period).sum(),
+        }
+    }
+
+    /// The baby range with the least estimated work: a decomposition or a division costs about
+    /// three key products.
+    fn best_baby(&self) -> i64 {
+        let shifts: BTreeSet<i64> = self.diagonals.keys().map(|&(_, shift, _)| shift).collect();
+        let stride = shifts.iter().fold(0, |stride, &shift| gcd(stride, shift.unsigned_abs())).max(1) as i64;
+        let work = |baby: i64| {
+            let cost = self.cost_with(baby);
+            3 * (cost.mod_ups + cost.mod_downs) + cost.key_products
+        };
+        let candidates = (0..).map(|bit| stride << bit).take_while(|&baby| baby <= self.slots as i64);
+        candidates.min_by_key(|&baby| work(baby)).unwrap_or(1)
+    }
+}
+
+fn split(shift: i64, baby: i64) -> (i64, i64) {
+    let rest = shift.rem_euclid(baby);
+    (shift - rest, rest)
+}
+
+/// The representative of a shift in `-slots/2 .. slots/2`.
+fn signed(shift: i64, slots: usize) -> i64 {
+    let slots = slots as i64;
+    let shift = shift.rem_euclid(slots);
+    if 2 * shift >= slots { shift - slots } else { shift }
+}
+
+fn gcd(a: u64, b: u64) -> u64 {
+    if b == 0 { a } else { gcd(b, a % b) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::slots::{Chain, Clear, Machine};
+
+    fn entry(row: usize, column: usize) -> f64 {
+        ((row * 7 + column * 3) % 11) as f64 - 5.0
+    }
+
+    #[test]
+    fn a_matrix_of_diagonals_is_the_dense_product() {
+        let rows: Vec<Vec<_>> =
+            (0..6).map(|r| (0..8).map(|c| Complex64::new(entry(r, c), 0.5)).collect()).collect();
+        let transform = LinearTransform::from_matrix(32, &rows).unwrap();
+        let machine = Clear::new(Chain::uniform(32, 2, 40, 50).unwrap());
+        let input: Vec<f64> = (0..8).map(|i| i as f64 * 0.25 - 1.0).collect();
+        let result = machine.linear_transform(&machine.input(input.clone(), 2).unwrap(), &transform).unwrap();
+        assert_eq!(machine.level(&result), 1);
+        for (slot, value) in result.slots().unwrap().iter().enumerate() {
+            let row = slot % 8;
+            let expected: Complex64 = if row < 6 {
+                rows[row].iter().zip(&input).map(|(a, b)| a * b).sum()
+            } else {
+                Complex64::ZERO
+            };
+            assert!((value - expected).norm() < 1e-12, "slot {slot}");
+        }
+    }
+
+    #[test]
+    fn baby_and_giant_steps_cover_every_shift() {
+        let shifts = [-15, -8, -3, 0, 1, 5, 14];
+        let diagonals = shifts.map(|shift| (shift, Plain::from(1.0)));
+        for baby in [1, 4, 8, 32] {
+            let transform =
+                LinearTransform::from_diagonals(32, diagonals.clone()).unwrap().with_baby(baby).unwrap();
+            let rebuilt: BTreeSet<i64> = transform.schedule()[&0]
+                .iter()
+                .flat_map(|(giant, group)| group.iter().map(move |term| giant + term.baby))
+                .collect();
+            assert_eq!(rebuilt, BTreeSet::from(shifts));
+            let cost = transform.cost();
+            assert_eq!(cost.plain_products, shifts.len());
+            assert!(transform.rotations().len() <= cost.key_products);
+            // Every sum ends where its giant step says.
+            for side in giant_steps(transform.schedule()[&0].keys().copied()) {
+                let mut total: Vec<(i64, i64)> = Vec::new();
+                for step in side {
+                    total.push((step.giant, 0));
+                    total.iter_mut().for_each(|(_, at)| *at += step.rotation);
+                }
+                assert!(total.iter().all(|(giant, at)| giant == at), "{total:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn dense_transforms_get_a_square_root_of_keys() {
+        let transform =
+            LinearTransform::from_diagonals(1024, (0..256).map(|k| (k, Plain::from(1.0)))).unwrap();
+        // One key for all giant steps.
+        assert!(transform.rotations().len() <= transform.baby(), "{}", transform.rotations().len());
+        assert!(transform.baby() <= 32, "{}", transform.baby());
+        let both = LinearTransform::from_diagonals(1024, (-127..128).map(|k| (k, Plain::from(1.0)))).unwrap();
+        assert_eq!(both.rotations().len(), both.baby() + 1);
+        let strided =
+            LinearTransform::from_diagonals(1024, (0..16).map(|k| (k * 64, Plain::from(1.0)))).unwrap();
+        assert!(strided.rotations().len() < 10);
+        assert!(strided.rotations().iter().all(|rotation| rotation % 64 == 0));
+    }
+
+    #[test]
+    fn slots_that_no_ring_has_are_refused() {
+        for slots in [0, 3, 24, MAX_SLOTS * 2, 1 << 40, usize::MAX, (1 << 63) + 1] {
+            let one = LinearTransform::from_diagonals(slots, [(1, Plain::from(1.0))]);
+            let none = LinearTransform::from_diagonals(slots, []);
+            let block = LinearTransform::block(slots, 1, 1, [(0, 0, i64::MIN, Plain::from(1.0))]);
+            for refused in [one, none, block] {
+                let refused = refused.map(drop);
+                assert!(
+                    matches!(refused, Err(SlotError::Ciphertext(cipherlm_ckks::Error::BadSlots { .. }))),
+                    "{refused:?}"
+                );
+            }
+        }
+        // Shifts at the ends of their type are shifts like others.
+        for shift in [i64::MIN, i64::MAX, -1] {
+            let transform = LinearTransform::from_diagonals(16, [(shift, Plain::from(1.0))]).unwrap();
+            let (_, _, found, _) = transform.diagonals().next().unwrap();
+            assert_eq!(found.rem_euclid(16), shift.rem_euclid(16));
+        }
+    }
+
+    #[test]
+    fn bad_shapes_are_refused() {
+        let one = || Plain::from(1.0);
+        assert!(matches!(
+            LinearTransform::from_diagonals(8, [(1, Plain::real(vec![1.0; 3]))]),
+            Err(SlotError::Period { have: 3, slots: 8 })
+        ));
+        assert!(LinearTransform::from_diagonals(8, [(1, one()), (9, one())]).is_err());
+        assert!(LinearTransform::block(8, 1, 1, [(1, 0, 0, one())]).is_err());
+        assert!(LinearTransform::from_matrix(2, &vec![vec![Complex64::ONE; 4]; 4]).is_err());
+    }
+}
