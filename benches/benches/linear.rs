@@ -3,15 +3,10 @@
 //!
 //! - `token_matmul_128`: every token's 128 features times a 128 x 128 matrix (255 masked diagonals
 //!   of period 128);
-//! - `dense_64`: a dense complex 64 x 64 product (64 diagonals);
-//! - `block_sum_64`: the sum over 64 consecutive slots, everywhere in its block, hoisted two bits
-//!   at a time;
-//! - `inner_products_32`: 32 packed inner products over blocks of 64 slots.
+//! - `dense_64`: a dense complex 64 x 64 product (64 diagonals).
 
-use cipherlm_circuits::linear::{BlockSums, LinearTransform, TokenLayout};
-use cipherlm_circuits::slots::{
-    Chain, Clear, Encrypted, EncryptedVector, Machine, Plain, SlotError, SlotResult,
-};
+use cipherlm_circuits::linear::{LinearTransform, TokenLayout};
+use cipherlm_circuits::slots::{Chain, Clear, Encrypted, EncryptedVector, Machine, SlotError, SlotResult};
 use cipherlm_ckks::{Complex64, Params, Plaintext, SecretKey};
 use criterion::{Criterion, criterion_group, criterion_main};
 use std::error::Error;
@@ -20,8 +15,6 @@ use std::time::Duration;
 
 const LEVEL: usize = 8;
 const FEATURES: usize = 128;
-const HEAD: usize = 64;
-const ENTRIES: usize = 32;
 
 fn value(row: usize, column: usize) -> f64 {
     ((row * 37 + column * 61 + 7) % 97) as f64 / 48.5 - 1.0
@@ -32,8 +25,6 @@ fn value(row: usize, column: usize) -> f64 {
 struct Circuits {
     token: LinearTransform,
     dense: LinearTransform,
-    sums: BlockSums,
-    factors: Vec<Plain>,
 }
 
 impl Circuits {
@@ -46,24 +37,12 @@ impl Circuits {
         Ok(Self {
             token: TokenLayout::new(slots, FEATURES)?.matmul(&weights)?,
             dense: LinearTransform::from_matrix(slots, &rows)?,
-            sums: BlockSums::new(slots, HEAD)?,
-            factors: vec![Plain::from(1.0 / HEAD as f64); ENTRIES],
         })
-    }
-
-    fn sum<M: Machine>(&self, machine: &M, x: &M::Vector) -> SlotResult<M::Vector> {
-        self.sums.sum_everywhere(machine, x, &self.factors[0])
-    }
-
-    fn products<M: Machine>(&self, machine: &M, x: &M::Vector) -> SlotResult<M::Vector> {
-        Ok(self.sums.inner_products(machine, x, &vec![x.clone(); ENTRIES], &self.factors)?.even)
     }
 
     fn all<M: Machine>(&self, machine: &M, x: &M::Vector) -> Result<(), SlotError> {
         machine.linear_transform(x, &self.token)?;
-        machine.linear_transform(x, &self.dense)?;
-        self.sum(machine, x)?;
-        self.products(machine, x).map(drop)
+        machine.linear_transform(x, &self.dense).map(drop)
     }
 }
 
@@ -102,12 +81,6 @@ fn linear(c: &mut Criterion) {
         });
         group.bench_function(format!("dense_64/{degree}"), |b| {
             b.iter(|| black_box(machine.linear_transform(&x, &circuits.dense)).is_ok())
-        });
-        group.bench_function(format!("block_sum_64/{degree}"), |b| {
-            b.iter(|| black_box(circuits.sum(&machine, &x)).is_ok())
-        });
-        group.bench_function(format!("inner_products_32/{degree}"), |b| {
-            b.iter(|| black_box(circuits.products(&machine, &x)).is_ok())
         });
         group.finish();
         for row in machine.log().rows().iter().filter(|row| row.total.count > 0) {

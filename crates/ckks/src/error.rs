@@ -1,9 +1,7 @@
 //! The one error type of the crate: every variant names both sides of a mismatch and what to do
 //! about it.
 
-use crate::keys::KeyPurpose;
-use crate::params::SecretDistribution;
-use crate::{KeyId, ParamsHash};
+use crate::ids::{KeyId, KeyPurpose, ParamsHash, SecretDistribution};
 
 /// Everything that can go wrong on caller-supplied data.
 #[derive(Debug, Clone, PartialEq, thiserror::Error)]

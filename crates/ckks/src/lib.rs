@@ -42,11 +42,13 @@
 mod ciphertext;
 mod debug;
 mod decrypted;
+mod embedding;
 pub mod encode;
 mod encrypt;
 mod error;
 pub mod evaluator;
 pub mod hazmat;
+mod ids;
 pub mod keys;
 pub mod noise;
 pub mod params;
@@ -61,14 +63,14 @@ pub use encode::{LiftedPlaintext, Plaintext};
 pub use error::{Error, WireError};
 pub use evaluator::{Evaluator, ExtendedCiphertext, Hoisted};
 pub use keys::{
-    EvaluationKeys, GaloisElement, KeyForm, KeyId, KeyPurpose, KeyRequest, KeySet, KeyStore, MemoryBill,
-    NoKeys, PublicKey, SecretKey, SwitchingKey,
+    EvaluationKeys, GaloisElement, KeyForm, KeyId, KeyPurpose, KeyRequest, KeySet, MemoryBill, NoKeys,
+    PublicKey, SecretKey, SwitchingKey,
 };
 pub use num_complex::Complex64;
 pub use params::{KeyShape, Params, ParamsBuilder, ParamsHash, SecretDistribution, presets};
 pub use scale::Scale;
 pub use sharing::{Sharing, SharingContract};
-pub use wire::Wire;
+pub use wire::{KeyStore, Wire};
 
 /// The ring layer, for those who work below the level of slots.
 pub use cipherlm_ring as ring;

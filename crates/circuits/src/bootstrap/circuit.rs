@@ -4,11 +4,9 @@ use std::collections::BTreeMap;
 use std::sync::Mutex;
 
 use super::eval_mod::EvalMod;
-use super::prepare::stages;
-use super::profile::Profile;
-use super::stages::Goal;
+use super::profile::{Profile, stages};
 use super::transform::Transform;
-use super::{Content, Declaration, Stage};
+use super::types::{Content, Declaration, Goal, Stage};
 use cipherlm_ckks::keys::EvaluationKeys;
 use cipherlm_ckks::params::KeyShape;
 use cipherlm_ckks::{

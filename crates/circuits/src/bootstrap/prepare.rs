@@ -1,8 +1,7 @@
 //! The transforms of a circuit and what they keep in memory.
 
 use super::Bootstrapper;
-use super::dft::{self, DiagonalMatrix, even_layers};
-use super::profile::DftLevel;
+use super::dft::{self, DiagonalMatrix};
 use super::transform::Transform;
 use cipherlm_ckks::{Error, GaloisElement, Scale};
 
@@ -72,14 +71,4 @@ impl Bootstrapper {
         }
         Ok(transforms)
     }
-}
-
-/// How many butterfly layers each stage does for `layers` in all: as on a full ciphertext, with
-/// fewer stages for fewer layers.
-pub(super) fn stages(levels: &[DftLevel], layers: u32) -> Vec<u32> {
-    if levels.iter().map(|l| l.layers).sum::<u32>() == layers {
-        return levels.iter().map(|l| l.layers).collect();
-    }
-    let most = levels.iter().map(|l| l.layers).max().unwrap_or(1).max(1);
-    even_layers(layers, layers.div_ceil(most).clamp(1, levels.len() as u32))
 }

@@ -238,3 +238,13 @@ fn with_wide_second(count: usize) -> Vec<f64> {
     levels[1] = 54.9;
     levels
 }
+
+/// How many butterfly layers each stage does for `layers` in all: as on a full ciphertext, with
+/// fewer stages for fewer layers.
+pub(super) fn stages(levels: &[DftLevel], layers: u32) -> Vec<u32> {
+    if levels.iter().map(|l| l.layers).sum::<u32>() == layers {
+        return levels.iter().map(|l| l.layers).collect();
+    }
+    let most = levels.iter().map(|l| l.layers).max().unwrap_or(1).max(1);
+    super::dft::even_layers(layers, layers.div_ceil(most).clamp(1, levels.len() as u32))
+}

@@ -5,16 +5,10 @@ use rayon::prelude::*;
 
 use super::machine::Encrypted;
 use super::shorten::ShortKeys;
+use super::types::Goal;
 use super::{Bootstrapper, Content, Stage};
 use cipherlm_ckks::keys::EvaluationKeys;
 use cipherlm_ckks::{Ciphertext, Error, Evaluator, Params, Scale, hazmat};
-
-/// Where a bootstrap ends.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Goal {
-    pub(super) level: usize,
-    pub(super) scale: Scale,
-}
 
 impl Bootstrapper {
     /// Everything from the ciphertext under the ephemeral secret on, to the level of the goal or,

@@ -88,7 +88,7 @@ fn the_largest_possible_overflow_is_harmless() {
         let scale = params.prime(0).unwrap() as f64 / base.ratio.exp2();
         let (n, slots) = (params.degree(), params.slots());
         let level = bootstrapper.output_level();
-        let goal = super::stages::Goal { level, scale: params.default_scale(level) };
+        let goal = super::types::Goal { level, scale: params.default_scale(level) };
         let mut worst = f64::INFINITY;
         for target in (0..n).step_by(5) {
             for sign in [-1, 1] {

@@ -1,6 +1,6 @@
 //! What a bootstrapper takes, reports and declares.
 
-use cipherlm_ckks::{KeyRequest, MemoryBill};
+use cipherlm_ckks::{KeyRequest, MemoryBill, Scale};
 
 /// What the slots hold.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -45,4 +45,11 @@ pub struct Declaration {
     /// Bytes of the plaintexts: as they are kept, and with the residues that
     /// [`super::Bootstrapper::with_plaintext_budget`] allows to keep.
     pub plaintext_bytes: [u64; 2],
+}
+
+/// Where a bootstrap ends.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Goal {
+    pub(super) level: usize,
+    pub(super) scale: Scale,
 }

@@ -13,10 +13,8 @@
 //! rule, from the farthest inwards: the sum so far is rotated by one baby-step range and the next
 //! sum added, so that all giant steps in one direction share one key.
 
-mod blocks;
 mod matrix;
 
-pub use blocks::{BlockSums, Packed};
 pub use matrix::TokenLayout;
 
 use crate::slots::{KeyUse, OpKind, OpLog, Plain, SlotError, SlotResult};

@@ -6,10 +6,6 @@
 //! they have. So no vector is ever adjusted just to make an addition possible, and each sum costs
 //! one relinearisation and one rescale however many products it adds.
 
-mod lanes;
-
-pub use lanes::LanePolynomial;
-
 use crate::slots::{Combination, Machine, Plain, Scale, SlotError, SlotResult, square_root};
 use cipherlm_approx::plan::exact_weight;
 use cipherlm_approx::{Arith, EvalPlan, Sum};

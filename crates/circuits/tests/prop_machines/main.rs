@@ -5,8 +5,8 @@ mod noise;
 mod support;
 
 use cipherlm_approx::{EvalPlan, Interval, Polynomial};
-use cipherlm_circuits::linear::{BlockSums, LinearTransform, TokenLayout};
-use cipherlm_circuits::polynomial::{LanePolynomial, evaluate, evaluate_all};
+use cipherlm_circuits::linear::{LinearTransform, TokenLayout};
+use cipherlm_circuits::polynomial::{evaluate, evaluate_all};
 use cipherlm_circuits::slots::{Chain, Clear, Combination, Machine, Noise, Plain, SlotError};
 use cipherlm_ckks::noise::NoiseModel;
 use cipherlm_ckks::{Complex64, KeyRequest};
@@ -138,31 +138,6 @@ fn a_polynomial_of_a_ciphertext_has_its_bits() {
 }
 
 #[test]
-fn per_slot_polynomials_of_a_ciphertext_have_their_bits() {
-    let params = params();
-    let make = |seed: usize, hi: f64| {
-        let coefficients = (0..=10).map(|k| value(seed, k) / 4.0).collect();
-        Polynomial::chebyshev(Interval::new(-1.0, hi).unwrap(), coefficients).unwrap()
-    };
-    let polynomials = [make(1, 1.0), make(2, 1.0), make(3, 2.0)];
-    let pattern: Vec<usize> = (0..16).map(|i| i * 7 % 3).collect();
-    let lanes = LanePolynomial::new(&polynomials, &pattern).unwrap();
-    let dry = Clear::dry(Chain::of(&params).unwrap());
-    lanes.evaluate(&dry, &dry.input(0.0, LEVELS).unwrap()).unwrap();
-    let setup = Setup::new(&params, &dry.log().key_request(&params));
-    let x: Vec<f64> = Interval::UNIT.linspace(params.slots()).collect();
-    let slots: Vec<Complex64> = x.iter().map(|&x| Complex64::new(x, 0.0)).collect();
-    let y = lanes.evaluate(&setup.machine, &setup.encrypt(&slots, LEVELS)).unwrap();
-    let expected: Vec<_> = x
-        .iter()
-        .enumerate()
-        .map(|(i, &x)| Complex64::new(polynomials[pattern[i % 16]].eval(x), 0.0))
-        .collect();
-    let error = distance(&setup.decrypt(&y), &expected);
-    assert!(error < (-28f64).exp2(), "error 2^{:.1}", error.log2());
-}
-
-#[test]
 fn dense_and_packed_matrix_products_have_their_bits() {
     let params = params();
     let slots = params.slots();
@@ -208,49 +183,6 @@ fn dense_and_packed_matrix_products_have_their_bits() {
             assert!(error < (-28f64).exp2(), "token {token}, output {o}: error 2^{:.1}", error.log2());
         }
     }
-}
-
-/// Scores of one query vector against several key vectors, block by block, and the values weighted
-/// by them: both matrix products of two encrypted matrices in the token-major layout.
-fn attend<M: Machine>(
-    m: &M,
-    sums: &BlockSums,
-    left: &M::Vector,
-    rights: &[M::Vector],
-    values: &[M::Vector],
-) -> M::Vector {
-    let factors = vec![Plain::from(0.125); rights.len()];
-    let scores = sums.inner_products(m, left, rights, &factors).unwrap();
-    sums.weighted_sum(m, &scores, values).unwrap()
-}
-
-#[test]
-fn products_of_two_encrypted_matrices_have_their_bits() {
-    let params = params();
-    let (slots, block, count) = (params.slots(), 8, 5);
-    let sums = BlockSums::new(slots, block).unwrap();
-    let real = |seed: usize| (0..slots).map(|i| Complex64::new(value(seed, i), 0.0)).collect::<Vec<_>>();
-    let vectors: Vec<Vec<Complex64>> = (1..=1 + 2 * count).map(real).collect();
-    let run = |m: &Clear| {
-        let inputs: Vec<_> = vectors.iter().map(|v| m.input(v.clone(), LEVELS).unwrap()).collect();
-        attend(m, &sums, &inputs[0], &inputs[1..=count], &inputs[1 + count..])
-    };
-    let dry = Clear::dry(Chain::of(&params).unwrap());
-    run(&dry);
-    let setup = Setup::new(&params, &dry.log().key_request(&params));
-    let inputs: Vec<_> = vectors.iter().map(|v| setup.encrypt(v, LEVELS)).collect();
-    let result = attend(&setup.machine, &sums, &inputs[0], &inputs[1..=count], &inputs[1 + count..]);
-    assert_eq!(counts(&setup.machine), counts(&dry));
-    let at = |v: usize, i: usize| vectors[v][i].re;
-    let score = |j: usize, i: usize| {
-        let start = i / block * block;
-        (start..start + block).map(|i| at(0, i) * at(1 + j, i)).sum::<f64>() / 8.0
-    };
-    let expected: Vec<_> = (0..slots)
-        .map(|i| Complex64::from((0..count).map(|j| score(j, i) * at(1 + count + j, i)).sum::<f64>()))
-        .collect();
-    let error = distance(&setup.decrypt(&result), &expected);
-    assert!(error < (-28f64).exp2(), "error 2^{:.1}", error.log2());
 }
 
 #[test]

@@ -1,12 +1,10 @@
 //! Messages to plaintexts: complex slots to integer coefficients and back.
 
-mod fft;
 mod plaintext;
 
 use num_complex::Complex64;
 use zeroize::Zeroizing;
 
-pub(crate) use fft::Embedding;
 pub use plaintext::{LiftedPlaintext, Plaintext};
 
 use crate::secrecy::wipe;

@@ -1,9 +1,8 @@
 //! How switching keys lie in memory.
 
-use cipherlm_ring::{Eval, Limbs, PackedPair, Poly};
+use cipherlm_ring::{Eval, Limbs, PackedPair, Poly, Seed, sample};
 
-use super::switching::public_half;
-use crate::wire::PackedPoly;
+use super::packed_poly::PackedPoly;
 use crate::{Error, Params};
 
 /// Memory against time: how the residues of a switching key are held. Results do not depend on it,
@@ -99,4 +98,17 @@ impl KeyBody {
             Self::Seeded { b } => b.clone(),
         }
     }
+}
+
+/// Label of the streams of the public halves.
+pub(super) const PUBLIC_HALF: &str = "switching key digit";
+
+/// The public half of digit `j` of a key with this seed.
+pub(crate) fn public_half(
+    params: &Params,
+    limbs: &Limbs,
+    seed: &[u8; 32],
+    digit: usize,
+) -> Result<Poly<Eval>, Error> {
+    Ok(sample::uniform(params.ring(), limbs, &Seed::from_bytes(*seed), PUBLIC_HALF, digit as u64)?)
 }

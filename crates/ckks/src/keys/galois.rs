@@ -1,16 +1,7 @@
 //! Galois elements: the automorphisms `X -> X^g` behind rotations and conjugation.
 
-use std::fmt;
-
+use crate::ids::{GaloisElement, product};
 use crate::{Error, Params};
-
-/// An odd exponent `g < 2N`; `X -> X^g` permutes the slots of a ciphertext.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct GaloisElement {
-    element: usize,
-    /// `2N`.
-    order: usize,
-}
 
 impl GaloisElement {
     /// The exponent `g`, checked against the ring.
@@ -51,41 +42,6 @@ impl GaloisElement {
         let order = 2 * params.degree();
         Self { element: power(self.element, params.degree() - 1, order), order }
     }
-
-    /// The exponent `g`.
-    pub fn element(self) -> usize {
-        self.element
-    }
-
-    /// The rotation that this is, to the left and in the nearer direction, and whether a
-    /// conjugation follows.
-    pub fn steps(self) -> (i64, bool) {
-        // Powers of 5 are 1 modulo 4; the others are those of their negatives.
-        let conjugate = self.element % 4 == 3;
-        let rotation = if conjugate { self.order - self.element } else { self.element };
-        // 5^(2^k) is 1 + 2^(k+2) modulo twice that, so each bit of the exponent shows in one bit of
-        // the power.
-        let (mut steps, mut reached, mut power, slots) = (0, 1usize, 5usize, self.order / 4);
-        for bit in 0..slots.trailing_zeros() {
-            if (reached ^ rotation) & (4 << bit) != 0 {
-                steps |= 1i64 << bit;
-                reached = product(reached, power, self.order);
-            }
-            power = product(power, power, self.order);
-        }
-        let slots = slots as i64;
-        (if 2 * steps > slots { steps - slots } else { steps }, conjugate)
-    }
-
-    /// True for the identity, which needs no key.
-    pub fn is_identity(self) -> bool {
-        self.element == 1
-    }
-}
-
-/// `a b` modulo `order`, in 64 bits on every target: exponents have up to 18.
-fn product(a: usize, b: usize, order: usize) -> usize {
-    (a as u64 * b as u64 % order as u64) as usize
 }
 
 /// `base^exponent` modulo `order`.
@@ -99,16 +55,6 @@ fn power(base: usize, mut exponent: usize, order: usize) -> usize {
         exponent >>= 1;
     }
     result
-}
-
-impl fmt::Display for GaloisElement {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self.steps() {
-            (0, true) => write!(f, "conjugation (X^{})", self.element),
-            (steps, true) => write!(f, "conjugation and rotation by {steps} (X^{})", self.element),
-            (steps, false) => write!(f, "rotation by {steps} (X^{})", self.element),
-        }
-    }
 }
 
 #[cfg(test)]

@@ -1,10 +1,8 @@
 //! The public encryption key.
 
-use cipherlm_ring::{Eval, Poly, Secret, Seed, Stream, sample};
+use cipherlm_ring::{Eval, Poly, Seed, sample};
 
-use super::root::KeySeeds;
-use super::{KeyId, SecretKey};
-use crate::{Error, Params};
+use crate::{Error, KeyId, Params};
 
 /// An encryption of zero at the highest level, from which anybody can encrypt.
 #[derive(Clone)]
@@ -19,21 +17,6 @@ pub struct PublicKey {
 }
 
 impl PublicKey {
-    pub(super) fn generate(secret: &SecretKey) -> Result<Self, Error> {
-        let params = secret.params();
-        secret.check_modulus("public key", params.log_q(params.max_level()))?;
-        let limbs = params.limbs(params.max_level());
-        let KeySeeds { public: seed, errors } =
-            secret.seeds(&format!("public key, level {}", params.max_level()));
-        let a = Self::public_half(params, &seed)?;
-        let error = sample::gaussian(&mut Stream::new(&errors, "error", 0), params.degree());
-        let mut b = error.to_poly(params.ring(), limbs)?.into_eval();
-        let product = Secret::new(Poly::mul(&a, secret.eval_all())?);
-        b.expose_mut().sub_assign(product.expose())?;
-        let b = b.publish();
-        Ok(Self { params: params.clone(), id: secret.id(), seed, b, a })
-    }
-
     /// `a`, from its seed.
     pub(crate) fn public_half(params: &Params, seed: &[u8; 32]) -> Result<Poly<Eval>, Error> {
         let limbs = params.limbs(params.max_level());

@@ -1,9 +1,10 @@
 //! What keys a circuit needs, and what they will cost, before any of them exists.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::fmt;
 
-use super::{GaloisElement, KeyForm, KeyPurpose};
+use super::form::KeyForm;
+use super::size::MemoryBill;
+use crate::ids::{GaloisElement, KeyPurpose};
 use crate::params::KeyShape;
 use crate::{Error, Params};
 
@@ -119,29 +120,5 @@ impl KeyRequest {
             levels.insert(level);
         }
         self
-    }
-}
-
-/// Bytes that a set of keys will take.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct MemoryBill {
-    /// Number of keys.
-    pub keys: usize,
-    /// Bytes in files: seeded and packed.
-    pub stored_bytes: u64,
-    /// Bytes in memory.
-    pub resident_bytes: u64,
-}
-
-impl fmt::Display for MemoryBill {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let mib = |bytes: u64| bytes as f64 / f64::from(1 << 20);
-        write!(
-            f,
-            "{} keys: {:.1} MiB stored, {:.1} MiB resident",
-            self.keys,
-            mib(self.stored_bytes),
-            mib(self.resident_bytes)
-        )
     }
 }

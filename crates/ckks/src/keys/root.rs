@@ -3,7 +3,7 @@
 use cipherlm_ring::Seed;
 
 use crate::Params;
-use crate::params::SecretDistribution;
+use crate::ids::SecretDistribution;
 use crate::secrecy::finish;
 
 /// What a root seed becomes. A change of any label, sampler or order below it needs another number.

@@ -1,12 +1,9 @@
-//! Secret keys and everything generated from them.
+//! Secret keys.
 
 use cipherlm_ring::{Eval, Limbs, Poly, Secret, Seed, Stream, sample};
-use rayon::prelude::*;
 
 use super::root::{KeySeeds, Root};
-use super::switching::{self, Purpose};
-use super::{KeyForm, KeyId, KeyPurpose, KeyRequest, KeySet, PublicKey, SwitchingKey};
-use crate::params::{KeyShape, SecretDistribution};
+use crate::ids::{KeyId, SecretDistribution};
 use crate::{Error, Params};
 
 /// A secret key. It is wiped on drop and can be neither printed, cloned nor serialised by derive.
@@ -104,83 +101,6 @@ impl SecretKey {
     /// How the coefficients were drawn.
     pub fn distribution(&self) -> SecretDistribution {
         self.distribution
-    }
-
-    /// The public encryption key.
-    ///
-    /// # Errors
-    /// [`Error::Insecure`] for a sparse secret whose security does not cover the whole chain.
-    pub fn public_key(&self) -> Result<PublicKey, Error> {
-        PublicKey::generate(self)
-    }
-
-    /// All keys of a request, each in its cheapest shape, in parallel.
-    ///
-    /// # Errors
-    /// [`Error::LevelOutOfRange`], [`Error::BadKeyShape`], or [`Error::Insecure`] for a key above
-    /// 128-bit security.
-    pub fn key_set(&self, request: &KeyRequest) -> Result<KeySet, Error> {
-        self.key_set_in(request, KeyForm::fastest(&self.params))
-    }
-
-    /// As [`SecretKey::key_set`], held in memory in the given form.
-    ///
-    /// # Errors
-    /// As [`SecretKey::key_set`].
-    pub fn key_set_in(&self, request: &KeyRequest, form: KeyForm) -> Result<KeySet, Error> {
-        let wanted: Vec<(KeyPurpose, usize)> = request.iter().collect();
-        let keys: Result<Vec<SwitchingKey>, Error> = wanted
-            .into_par_iter()
-            .map(|(purpose, level)| {
-                self.switching_key_in(purpose, KeyShape::cheapest(&self.params, level)?, form)
-            })
-            .collect();
-        let mut set = KeySet::new();
-        keys?.into_iter().try_for_each(|key| set.insert(key))?;
-        Ok(set)
-    }
-
-    /// One relinearisation or Galois key of a given shape.
-    ///
-    /// # Errors
-    /// As [`SecretKey::key_set`]; [`Error::WrongKey`] for [`KeyPurpose::Switch`], which needs the
-    /// other secret.
-    pub fn switching_key(&self, purpose: KeyPurpose, shape: KeyShape) -> Result<SwitchingKey, Error> {
-        self.switching_key_in(purpose, shape, KeyForm::fastest(&self.params))
-    }
-
-    fn switching_key_in(
-        &self,
-        purpose: KeyPurpose,
-        shape: KeyShape,
-        form: KeyForm,
-    ) -> Result<SwitchingKey, Error> {
-        let purpose = match purpose {
-            KeyPurpose::Relinearise => Purpose::Relinearise,
-            KeyPurpose::Galois(element) => Purpose::Galois(element),
-            KeyPurpose::Switch(_) => {
-                return Err(Error::WrongKey {
-                    operation: "generate switching key",
-                    have: purpose,
-                    need: KeyPurpose::Relinearise,
-                });
-            }
-        };
-        switching::generate(self, purpose, shape, form)
-    }
-
-    /// The key that takes ciphertexts under `from` to ciphertexts under this secret.
-    ///
-    /// The key is a set of encryptions under *this* secret, so it is this secret's distribution
-    /// that must be safe at the modulus of `shape`: to switch to a sparse secret, ask for the
-    /// lowest level and one special prime.
-    ///
-    /// # Errors
-    /// As [`SecretKey::key_set`]; [`Error::ParamsMismatch`] if the secrets have different
-    /// parameters.
-    pub fn switching_key_from(&self, from: &Self, shape: KeyShape) -> Result<SwitchingKey, Error> {
-        self.params.check_same("switching key", &from.params)?;
-        switching::generate(self, Purpose::Switch(from), shape, KeyForm::fastest(&self.params))
     }
 
     /// The secret in evaluation form over `limbs`.

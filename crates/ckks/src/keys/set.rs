@@ -3,8 +3,10 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use super::{GaloisElement, KeyForm, KeyId, KeyPurpose, SwitchingKey};
+use super::form::KeyForm;
+use super::switching::SwitchingKey;
 use crate::Error;
+use crate::ids::{GaloisElement, KeyId, KeyPurpose};
 
 /// A source of switching keys: in memory ([`KeySet`]), or loaded on demand by an implementation of
 /// your own.

@@ -4,12 +4,11 @@
 use std::ops::Range;
 
 use cipherlm_ring::sample::UniformLimb;
-use cipherlm_ring::{Eval, KeyDigits, KeyLimb, Limbs, Poly, Ring, Secret, Seed, Stream, sample};
+use cipherlm_ring::{KeyDigits, KeyLimb, Limbs, Ring, Seed};
 
-use super::form::{KeyBody, KeyForm};
-use super::root::KeySeeds;
-use super::{GaloisElement, KeyId, KeyPurpose, SecretKey};
-use crate::params::{KeyShape, SecretDistribution};
+use super::form::{KeyBody, KeyForm, PUBLIC_HALF};
+use crate::ids::{KeyId, KeyPurpose, SecretDistribution};
+use crate::params::KeyShape;
 use crate::{Error, Params};
 
 /// A switching key in memory, ready for use.
@@ -110,78 +109,4 @@ impl KeyDigits for SwitchingKey {
         };
         Ok(KeyLimb::Made { count: count.min(b.len()), fill: Box::new(fill) })
     }
-}
-
-/// What to generate; the other secret is needed for a key between two secrets.
-pub(super) enum Purpose<'a> {
-    Relinearise,
-    Galois(GaloisElement),
-    Switch(&'a SecretKey),
-}
-
-/// Label of the streams of the public halves.
-pub(super) const PUBLIC_HALF: &str = "switching key digit";
-
-/// The public half of digit `j` of a key with this seed.
-pub(crate) fn public_half(
-    params: &Params,
-    limbs: &Limbs,
-    seed: &[u8; 32],
-    digit: usize,
-) -> Result<Poly<Eval>, Error> {
-    Ok(sample::uniform(params.ring(), limbs, &Seed::from_bytes(*seed), PUBLIC_HALF, digit as u64)?)
-}
-
-pub(super) fn generate(
-    secret: &SecretKey,
-    purpose: Purpose<'_>,
-    shape: KeyShape,
-    form: KeyForm,
-) -> Result<SwitchingKey, Error> {
-    let params = secret.params();
-    shape.check(params)?;
-    shape.check_security(params, secret.distribution())?;
-    let ring = params.ring();
-    let limbs = params.extended_limbs(shape.level, shape.special);
-
-    let own = secret.eval(&limbs)?;
-    let (kind, label, mut source, target) = match purpose {
-        Purpose::Relinearise => {
-            let square = Secret::new(Poly::mul(own.expose(), own.expose())?);
-            (KeyPurpose::Relinearise, "relinearise".to_owned(), square, own)
-        }
-        Purpose::Galois(element) => {
-            let inverse = ring.automorphism(element.inverse(params).element())?;
-            let target = Secret::new(own.expose().automorphism(&inverse)?);
-            (KeyPurpose::Galois(element), format!("galois {}", element.element()), own, target)
-        }
-        Purpose::Switch(from) => {
-            let label = format!("switch {:?}", from.id().as_bytes());
-            (KeyPurpose::Switch(from.id()), label, from.eval(&limbs)?, own)
-        }
-    };
-    // Everything that tells this key from the others of the secret: no two share a public half or
-    // an error.
-    let (KeyShape { level, special }, digits) = (shape, shape.digits(params));
-    let label = format!("switching key {label}, level {level}, special {special}, digits {digits:?}");
-    let KeySeeds { public: seed, errors } = secret.seeds(&label);
-
-    // P s, the term that digit j carries on its own limbs.
-    source.expose_mut().scale_assign(&params.special_residues(&limbs, shape.special))?;
-    let digits = digits.into_iter().enumerate().map(|(j, range)| {
-        let a = public_half(params, &limbs, &seed, j)?;
-        let error = sample::gaussian(&mut Stream::new(&errors, "digit", j as u64), params.degree());
-        let mut b = error.to_poly(ring, &limbs)?.into_eval();
-        let product = Secret::new(Poly::mul(&a, target.expose())?);
-        b.expose_mut().sub_assign(product.expose())?;
-        for limb in range {
-            let add = ring.kernel().add;
-            add(ring.modulus(limb)?, b.expose_mut().limb_mut(limb)?, source.expose().limb(limb)?);
-        }
-        // Masked by `a` and the error: public from here on.
-        Ok([b.publish(), a])
-    });
-    let body = KeyBody::collect(form, digits)?;
-    let (params, distribution) = (params.clone(), secret.distribution());
-    Ok(SwitchingKey { params, id: secret.id(), purpose: kind, shape, distribution, seed, body })
 }

@@ -2,12 +2,10 @@
 
 use std::ops::Range;
 
-use cipherlm_ring::PackedPair;
 use num_bigint::BigUint;
 
 use super::{Params, SecretDistribution, check_security};
 use crate::Error;
-use crate::keys::KeyForm;
 
 /// The level a switching key is cut to and the number of special primes it uses.
 ///
@@ -77,32 +75,6 @@ impl KeyShape {
     pub(crate) fn check_security(self, params: &Params, secret: SecretDistribution) -> Result<(), Error> {
         let checked = check_security("switching key", params.degree(), secret, self.log_qp(params));
         if params.is_insecure() { Ok(()) } else { checked.map(drop) }
-    }
-
-    /// Bytes of the key in a file: one packed polynomial per digit and a seed.
-    pub fn stored_bytes(self, params: &Params) -> u64 {
-        let limbs = params.limb_count(self.level) + self.special;
-        crate::wire::switching_key_bytes(self.digits(params).len(), limbs, params.degree())
-    }
-
-    /// Bytes of the key in memory, in the fastest form for this CPU ([`KeyForm::fastest`]).
-    pub fn resident_bytes(self, params: &Params) -> u64 {
-        self.resident_bytes_in(params, KeyForm::fastest(params))
-    }
-
-    /// Bytes of the key in memory: two polynomials per digit in the given form.
-    pub fn resident_bytes_in(self, params: &Params, form: KeyForm) -> u64 {
-        let (digits, limbs) =
-            (self.digits(params).len() as u64, params.extended_limbs(self.level, self.special));
-        digits
-            * match form {
-                KeyForm::Expanded => (2 * limbs.len() * params.ring().stride() * 8) as u64,
-                // No error: these are limbs of the ring.
-                KeyForm::Packed => {
-                    PackedPair::bytes_over(params.ring(), &limbs).map_or(0, |bytes| bytes as u64)
-                }
-                KeyForm::Seeded => limbs.len() as u64 * crate::wire::limb_bytes(params.degree()),
-            }
     }
 
     /// Milliseconds of a key switch at N = 2^16 by the measured cost of its parts; only ratios

@@ -14,35 +14,13 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use cipherlm_ring::{Decomposition, Limbs, NttTable, Ring, eval_exponent};
 
+pub use crate::ids::{ParamsHash, SecretDistribution};
 pub use builder::ParamsBuilder;
 pub use gadget::KeyShape;
-pub use security::{SecretDistribution, SecurityLimit, SecurityReport, check_security, security_limit};
+pub use security::{SecurityLimit, SecurityReport, check_security, security_limit};
 
-use crate::encode::Embedding;
+use crate::embedding::Embedding;
 use crate::{Error, Scale};
-
-/// Blake3 hash of everything that defines a parameter set; carried by every serialised object.
-#[derive(Clone, Copy, PartialEq, Eq, Hash)]
-pub struct ParamsHash(pub(crate) [u8; 32]);
-
-impl ParamsHash {
-    /// The 32 bytes.
-    pub fn as_bytes(&self) -> &[u8; 32] {
-        &self.0
-    }
-}
-
-impl fmt::Display for ParamsHash {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.0[..6].iter().try_for_each(|b| write!(f, "{b:02x}"))
-    }
-}
-
-impl fmt::Debug for ParamsHash {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "ParamsHash({self})")
-    }
-}
 
 /// A validated parameter set. Cloning is cheap; two sets are equal when their hashes are.
 ///

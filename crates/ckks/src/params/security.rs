@@ -2,31 +2,8 @@
 //!
 //! Provenance, method and how to recompute it: `docs/parameters.md`.
 
-use std::fmt;
-
 use crate::Error;
-
-/// How the coefficients of a secret are drawn.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-#[non_exhaustive]
-pub enum SecretDistribution {
-    /// Uniform in {-1, 0, 1}. The distribution of every main secret.
-    Ternary,
-    /// Exactly `weight` coefficients are +-1. Only for ephemeral secrets at a small modulus.
-    Sparse {
-        /// Number of nonzero coefficients.
-        weight: usize,
-    },
-}
-
-impl fmt::Display for SecretDistribution {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Ternary => f.write_str("dense ternary"),
-            Self::Sparse { weight } => write!(f, "weight-{weight} ternary"),
-        }
-    }
-}
+use crate::ids::SecretDistribution;
 
 /// The largest moduli, in bits, for one degree and distribution.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

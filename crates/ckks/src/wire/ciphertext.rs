@@ -1,9 +1,10 @@
 //! Ciphertexts on the wire.
 
-use super::pack::{limb_bytes, pack, unpack};
+use super::pack::unpack;
 use super::{Body, Reader, Wire, field, open, seal};
 use crate::encode::check_scale;
 use crate::encrypt::fresh_half;
+use crate::keys::packed_poly::{limb_bytes, pack};
 use crate::{Ciphertext, Error, Params, Scale};
 
 /// Level, parts, seeded flag, reserved, slots, scale.

@@ -2,8 +2,10 @@
 
 use zeroize::Zeroizing;
 
-use super::pack::{PackedPoly, limb_bytes, pack, unpack};
+use super::pack::{read_packed, unpack};
 use super::{Body, HEADER_BYTES, Header, Reader, Wire, field, open, seal};
+use crate::keys::packed_poly::{limb_bytes, pack};
+use crate::keys::size::{FIXED, body_bytes};
 use crate::keys::{
     GaloisElement, KeyBody, KeyForm, KeyId, KeyPurpose, KeySet, PublicKey, SecretKey, SwitchingKey,
     public_half,
@@ -11,19 +13,6 @@ use crate::keys::{
 use crate::params::{KeyShape, SecretDistribution};
 use crate::ring::Seed;
 use crate::{Error, Params, WireError};
-
-/// Purpose, digits, reserved, level, special primes, weight of the secret, argument of the purpose,
-/// seed.
-const FIXED: u64 = 1 + 1 + 2 + 4 + 4 + 4 + 32 + 32;
-
-/// Bytes of a switching key in a file.
-pub(crate) fn switching_key_bytes(digits: usize, limbs: usize, degree: usize) -> u64 {
-    HEADER_BYTES + body_bytes(digits, limbs, degree)
-}
-
-fn body_bytes(digits: usize, limbs: usize, degree: usize) -> u64 {
-    FIXED + digits as u64 * limbs as u64 * limb_bytes(degree)
-}
 
 /// Purpose and shape of a switching key, from the first bytes of its file.
 pub(crate) fn switching_key_label(params: &Params, bytes: &[u8]) -> Result<(KeyPurpose, KeyShape), Error> {
@@ -145,7 +134,7 @@ impl SwitchingKey {
         let digits = 0..shape.digits(params).len();
         let first = |digit: usize| digit * limbs.len();
         let body = if form == KeyForm::Seeded {
-            let b = digits.map(|digit| PackedPoly::read(params, &limbs, first(digit), &mut reader));
+            let b = digits.map(|digit| read_packed(params, &limbs, first(digit), &mut reader));
             KeyBody::Seeded { b: b.collect::<Result<_, _>>()? }
         } else {
             // From the bytes to the form, digit by digit: no copy of the packed key is made.

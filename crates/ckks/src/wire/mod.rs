@@ -20,9 +20,9 @@
 mod ciphertext;
 mod key;
 mod pack;
+mod store;
 
-pub(crate) use key::{switching_key_bytes, switching_key_label};
-pub(crate) use pack::{PackedPoly, limb_bytes};
+pub use store::KeyStore;
 
 use zeroize::Zeroize;
 

@@ -10,9 +10,10 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use cipherlm_files::{Access, Existing};
 use rayon::prelude::*;
 
-use super::{EvaluationKeys, KeyForm, KeyId, KeyPurpose, KeySet, SwitchingKey};
-use crate::wire::{Header, Wire, switching_key_label};
-use crate::{Error, KeyShape, Params};
+use super::key::switching_key_label;
+use super::{Header, Wire};
+use crate::keys::{EvaluationKeys, KeyForm, KeySet, SwitchingKey};
+use crate::{Error, KeyId, KeyPurpose, KeyShape, Params};
 
 /// A directory with one file per switching key, and the most recently used keys in memory up to a
 /// budget.
