@@ -64,11 +64,13 @@ impl Loaded {
     /// it.
     pub(crate) fn tokens(&self, prompt: &str, more: usize) -> anyhow::Result<Vec<u32>> {
         let tokens = self.tokenizer.encode(prompt)?;
+        // Public tokens that the text repeats are there already.
+        let tokens = self.model.behind_prefix(&tokens).to_vec();
         // Marks around a text make tokens of an empty one.
         if prompt.is_empty() || tokens.is_empty() {
             bail!("the prompt is empty: pass some text");
         }
-        let context = self.model.shape().context;
+        let context = self.model.shape().context - self.model.spec().prefix.len();
         if tokens.len() > context {
             bail!("the prompt has {} tokens and the model takes {context}: shorten it", tokens.len());
         }

@@ -20,8 +20,8 @@ use cipherlm_circuits::polynomial;
 use cipherlm_circuits::slots::{Machine, Plain, RefreshKind, SlotResult};
 
 use crate::error::{InferError, Result};
-use crate::exec::lower;
 use crate::plan::identity::Fingerprint;
+use crate::vector::lower;
 
 /// Squarings of the first power.
 const POWER: u32 = 4;

@@ -16,9 +16,9 @@ use cipherlm_ckks::{Ciphertext, EvaluationKeys};
 use cipherlm_files::{Access, Existing};
 
 use crate::error::{InferError, Result};
-use crate::exec::Value;
 use crate::plan::identity::Fingerprint;
 use crate::run::{Done, Observer, Progress, Start, Wanted};
+use crate::vector::Value;
 
 const MAGIC: &[u8; 8] = b"cipherck";
 /// Version of the files.
@@ -117,6 +117,7 @@ impl<K: EvaluationKeys> Observer<Encrypted<K>> for Checkpoints<'_, K> {
         let mut all = Fingerprint::new("cipherlm run");
         all.text("version", env!("CARGO_PKG_VERSION"));
         all.text("plan", start.plan);
+        all.number("length", start.length as u64);
         for vector in start.input {
             all.field("input", &vector.ciphertext().to_bytes());
         }

@@ -7,24 +7,29 @@ use cipherlm_circuits::slots::{Chain, Encrypted, Machine};
 use cipherlm_ckks::{Ciphertext, Complex64, Decrypted, EvaluationKeys, KeyId, Params, Plaintext, SecretKey};
 
 use crate::error::{At, InferError, Result};
-use crate::exec::{Session, Value};
 use crate::plan::Plan;
 use crate::run::Observer;
+use crate::session::Session;
+use crate::vector::Value;
 
 /// A prompt on its way to the server: one ciphertext per input vector.
 #[derive(Clone)]
 pub struct EncryptedPrompt {
     /// The plan it was packed for.
     pub plan: String,
+    /// How many tokens it has, a public number: what fills it up is masked.
+    pub length: usize,
     /// The vectors.
     pub ciphertexts: Vec<Ciphertext>,
 }
 
-/// Logits on their way back.
+/// Logits, or the last hidden state of a model of sentence vectors, on their way back.
 #[derive(Clone)]
 pub struct EncryptedLogits {
     /// The plan that produced them.
     pub plan: String,
+    /// Tokens of the prompt that they answer.
+    pub length: usize,
     /// The vectors.
     pub ciphertexts: Vec<Ciphertext>,
 }
@@ -91,7 +96,7 @@ impl Client {
         };
         let ciphertexts =
             plan.pack_at(tokens, before.len())?.iter().map(encrypt).collect::<Result<Vec<_>>>()?;
-        Ok(EncryptedPrompt { plan: plan.id(), ciphertexts })
+        Ok(EncryptedPrompt { plan: plan.id(), length: tokens.len(), ciphertexts })
     }
 
     /// Decrypts the logits of one position of the prompt, noise included: for the owner of the key
@@ -100,7 +105,21 @@ impl Client {
     /// # Errors
     /// Logits of another plan or key; a position outside the plan; [`InferError::NotAnAnswer`].
     pub fn decrypt(&self, plan: &Plan, logits: &EncryptedLogits, position: usize) -> Result<Vec<f64>> {
-        plan.answer(&self.open(plan, logits, |message| Ok(message.decode().as_slice().to_vec()))?, position)
+        plan.check_position(position, logits.length)?;
+        plan.answer(&self.open_all(plan, logits)?, position)
+    }
+
+    /// The vector of a text, of length 1, out of its encrypted last hidden state: pooled over its
+    /// tokens as the model says, which is nothing that a server has to do.
+    ///
+    /// # Errors
+    /// As [`Client::decrypt`]; a model that answers in tokens or classes.
+    pub fn sentence(&self, plan: &Plan, hidden: &EncryptedLogits) -> Result<Vec<f64>> {
+        plan.sentence(&self.open_all(plan, hidden)?, hidden.length)
+    }
+
+    fn open_all(&self, plan: &Plan, logits: &EncryptedLogits) -> Result<Vec<Vec<Complex64>>> {
+        self.open(plan, logits, |message| Ok(message.decode().as_slice().to_vec()))
     }
 
     /// As [`Client::decrypt`], rounded for others to see: to multiples of 2^-`bits` of the largest
@@ -117,6 +136,7 @@ impl Client {
         bits: f64,
         error_bound: f64,
     ) -> Result<Vec<f64>> {
+        plan.check_position(position, logits.length)?;
         let decode = |message: &Decrypted| message.decode_public(bits, error_bound);
         plan.answer(&self.open(plan, logits, decode)?, position)
     }
@@ -175,9 +195,10 @@ impl<K: EvaluationKeys> Server<K> {
         prompt: EncryptedPrompt,
         observer: &mut dyn Observer<Encrypted<K>>,
     ) -> Result<EncryptedLogits> {
+        let length = prompt.length;
         let input = self.accept(plan, prompt)?;
         let _turn = self.turn();
-        self.hand_out(plan, &plan.run(&self.machine, input, observer)?)
+        self.hand_out(plan, length, &plan.run_text(&self.machine, input, length, observer)?)
     }
 
     /// As [`Server::run`], within a session: a plan for prompts fills its cache, a plan for tokens
@@ -192,9 +213,10 @@ impl<K: EvaluationKeys> Server<K> {
         session: &mut Session<Encrypted<K>>,
         observer: &mut dyn Observer<Encrypted<K>>,
     ) -> Result<EncryptedLogits> {
+        let length = prompt.length;
         let input = self.accept(plan, prompt)?;
         let _turn = self.turn();
-        self.hand_out(plan, &plan.run_session(&self.machine, input, session, observer)?)
+        self.hand_out(plan, length, &plan.run_session(&self.machine, input, session, observer)?)
     }
 
     pub(crate) fn turn(&self) -> MutexGuard<'_, ()> {
@@ -208,7 +230,12 @@ impl<K: EvaluationKeys> Server<K> {
         prompt.ciphertexts.into_iter().map(take).collect()
     }
 
-    pub(crate) fn hand_out(&self, plan: &Plan, outputs: &Value<Encrypted<K>>) -> Result<EncryptedLogits> {
+    pub(crate) fn hand_out(
+        &self,
+        plan: &Plan,
+        length: usize,
+        outputs: &Value<Encrypted<K>>,
+    ) -> Result<EncryptedLogits> {
         // The lowest level that still carries logits up to a thousand: whatever modulus is left
         // over goes nowhere.
         let bottom = |v: &_| {
@@ -218,6 +245,7 @@ impl<K: EvaluationKeys> Server<K> {
         };
         Ok(EncryptedLogits {
             plan: plan.id(),
+            length,
             ciphertexts: outputs.iter().map(bottom).collect::<Result<_>>()?,
         })
     }

@@ -10,10 +10,11 @@ use crate::argmax::Argmax;
 use crate::client::{Client, EncryptedLogits, EncryptedPrompt, Server};
 use crate::cost::kind_name;
 use crate::error::{At, InferError, Result};
-use crate::exec::{Session, Value};
 use crate::plan::identity::Fingerprint;
 use crate::plan::{Plan, at_most, ensure_real};
 use crate::run::Observer;
+use crate::session::Session;
+use crate::vector::Value;
 
 /// What a plan for tokens needs beyond itself to go on alone.
 pub(crate) struct Feedback {
@@ -142,7 +143,7 @@ impl<K: EvaluationKeys> Server<K> {
         for _ in 0..count {
             let logits = plan.run_session(self.machine(), input, session, observer)?;
             let (choice, next) = plan.feed_back(self.machine(), &logits, session.position())?;
-            choices.push(self.hand_out(plan, &vec![choice])?);
+            choices.push(self.hand_out(plan, 1, &vec![choice])?);
             input = next;
         }
         Ok(choices)

@@ -1,5 +1,5 @@
-//! Prompts and logits as bytes: the plan they belong to, then the ciphertexts in the wire format of
-//! the library below.
+//! Prompts and logits as bytes: the plan they belong to, the number of tokens, then the ciphertexts
+//! in the wire format of the library below.
 
 use cipherlm_ckks::wire::Wire;
 use cipherlm_ckks::{Ciphertext, Params};
@@ -12,9 +12,9 @@ const PROMPT: &[u8; 8] = b"cipherpr";
 const LOGITS: &[u8; 8] = b"cipherlo";
 
 impl EncryptedPrompt {
-    /// Magic, plan, ciphertexts.
+    /// Magic, plan, number of tokens, ciphertexts.
     pub fn to_bytes(&self) -> Vec<u8> {
-        write(PROMPT, &self.plan, &self.ciphertexts)
+        write(PROMPT, &self.plan, self.length, &self.ciphertexts)
     }
 
     /// Reads what [`EncryptedPrompt::to_bytes`] wrote.
@@ -22,15 +22,15 @@ impl EncryptedPrompt {
     /// # Errors
     /// [`InferError::Malformed`] for anything else, ciphertexts of other parameters included.
     pub fn from_bytes(params: &Params, bytes: &[u8]) -> Result<Self> {
-        let (plan, ciphertexts) = read(PROMPT, "encrypted prompt", params, bytes)?;
-        Ok(Self { plan, ciphertexts })
+        let (plan, length, ciphertexts) = read(PROMPT, "encrypted prompt", params, bytes)?;
+        Ok(Self { plan, length, ciphertexts })
     }
 }
 
 impl EncryptedLogits {
-    /// Magic, plan, ciphertexts.
+    /// Magic, plan, number of tokens, ciphertexts.
     pub fn to_bytes(&self) -> Vec<u8> {
-        write(LOGITS, &self.plan, &self.ciphertexts)
+        write(LOGITS, &self.plan, self.length, &self.ciphertexts)
     }
 
     /// Reads what [`EncryptedLogits::to_bytes`] wrote.
@@ -38,24 +38,29 @@ impl EncryptedLogits {
     /// # Errors
     /// [`InferError::Malformed`] for anything else, ciphertexts of other parameters included.
     pub fn from_bytes(params: &Params, bytes: &[u8]) -> Result<Self> {
-        let (plan, ciphertexts) = read(LOGITS, "encrypted logits", params, bytes)?;
-        Ok(Self { plan, ciphertexts })
+        let (plan, length, ciphertexts) = read(LOGITS, "encrypted logits", params, bytes)?;
+        Ok(Self { plan, length, ciphertexts })
     }
 }
 
-fn write(magic: &[u8; 8], plan: &str, ciphertexts: &[Ciphertext]) -> Vec<u8> {
+fn write(magic: &[u8; 8], plan: &str, length: usize, ciphertexts: &[Ciphertext]) -> Vec<u8> {
     let mut out = magic.to_vec();
     out.extend(plan.bytes().chain(std::iter::repeat(b' ')).take(identity::LENGTH));
+    out.extend(u32::try_from(length).unwrap_or(u32::MAX).to_le_bytes());
     ciphertexts.iter().for_each(|ciphertext| out.extend(ciphertext.to_bytes()));
     out
 }
 
-fn read(magic: &[u8; 8], what: &str, params: &Params, bytes: &[u8]) -> Result<(String, Vec<Ciphertext>)> {
+/// Plan, number of tokens, ciphertexts.
+type Content = (String, usize, Vec<Ciphertext>);
+
+fn read(magic: &[u8; 8], what: &str, params: &Params, bytes: &[u8]) -> Result<Content> {
     let malformed = |reason: String| InferError::Malformed { what: what.to_owned(), reason };
     let body =
         bytes.strip_prefix(magic.as_slice()).ok_or_else(|| malformed("it starts with other bytes".into()))?;
-    let (plan, mut rest) =
-        body.split_at_checked(identity::LENGTH).ok_or_else(|| malformed("it ends too early".into()))?;
+    let early = || malformed("it ends too early".into());
+    let (plan, rest) = body.split_at_checked(identity::LENGTH).ok_or_else(early)?;
+    let (&length, mut rest) = rest.split_first_chunk::<4>().ok_or_else(early)?;
     let plan = String::from_utf8(plan.to_vec()).map_err(|_| malformed("its plan is not text".into()))?;
     let mut ciphertexts = vec![];
     while !rest.is_empty() {
@@ -64,5 +69,5 @@ fn read(magic: &[u8; 8], what: &str, params: &Params, bytes: &[u8]) -> Result<(S
         ciphertexts.push(ciphertext);
         rest = tail;
     }
-    Ok((plan, ciphertexts))
+    Ok((plan, u32::from_le_bytes(length) as usize, ciphertexts))
 }

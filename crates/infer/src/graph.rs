@@ -2,10 +2,11 @@
 //! belongs.
 
 use cipherlm_approx::EvalPlan;
-use cipherlm_model::{Attention, Kind, Residual};
+use cipherlm_model::{Attention, Kind, Placement, Residual};
 
 use crate::error::{InferError, Result};
-use crate::fold::{Folded, Map, Purpose, shares_norm};
+use crate::fold::{Folded, Map, NormId, Purpose, shares_norm};
+use crate::vector::power_depth;
 
 /// Index of a node.
 pub(crate) type NodeId = usize;
@@ -45,8 +46,13 @@ pub enum Operator {
 pub(crate) enum Op {
     /// The encrypted embedding.
     Input,
-    /// Mean of squares over the features of a token, in units of the norm's site.
-    Variance { site: String },
+    /// The row at which the answer stands, in every group of slots.
+    Select,
+    /// Variance of each token's row, as the argument of the norm's inverse root; behind it the
+    /// mean, where the norm takes one off. `alone`: one row fills every group of slots.
+    Variance { norm: NormId, alone: bool },
+    /// Rows without their mean, times the norm's gains: what the inverse root is multiplied by.
+    Gain { norm: NormId },
     /// A polynomial on every vector.
     Poly { plan: Box<EvalPlan> },
     /// A plain matrix, with or without its bias.
@@ -81,12 +87,14 @@ pub(crate) struct Node {
 #[derive(Debug, Clone)]
 pub(crate) struct Graph {
     pub(crate) nodes: Vec<Node>,
+    /// One past the last node of each layer; of what comes before, only that one is read behind it.
+    pub(crate) ends: Vec<NodeId>,
 }
 
 impl Graph {
     /// The whole forward pass.
     pub(crate) fn build(folded: &Folded) -> Result<Self> {
-        Builder { folded, nodes: vec![], layer: None }.build()
+        Builder { folded, nodes: vec![], ends: vec![], layer: None }.build()
     }
 
     /// Consumers of each node.
@@ -99,55 +107,107 @@ impl Graph {
     }
 }
 
+/// Rows as a branch reads them: normalised by a factor that its first map is multiplied by, unless
+/// they are already.
+#[derive(Clone, Copy)]
+struct Read {
+    rows: Slice,
+    factor: Option<Slice>,
+}
+
 struct Builder<'f> {
     folded: &'f Folded,
     nodes: Vec<Node>,
+    ends: Vec<NodeId>,
     layer: Option<usize>,
 }
 
 impl Builder<'_> {
     fn build(mut self) -> Result<Graph> {
         let shape = self.folded.shape().clone();
-        let g = self.folded.geometry;
-        let mut hidden = self.push("input", Op::Input, vec![], g.blocks, 0, true, Operator::Other);
+        let mut hidden =
+            self.push("input", Op::Input, vec![], self.folded.geometry.blocks, 0, true, Operator::Other);
         for l in 0..shape.layers {
             self.layer = Some(l);
-            let inv = self.inverse_root(hidden, &format!("layers.{l}.norm1"))?;
-            let out = self.attention(hidden, inv, l)?;
-            let second = format!("layers.{l}.norm2");
-            hidden = if shape.residual == Residual::Parallel {
-                let shared = shares_norm(&self.folded.model, l);
-                let inv = if shared { inv } else { self.inverse_root(hidden, &second)? };
-                let down = self.feed_forward(hidden, inv, l)?;
-                let mid = self.add("mid", hidden, out);
-                self.add("hidden", mid, down)
-            } else {
-                let mid = self.add("mid", hidden, out);
-                let inv = self.inverse_root(mid, &second)?;
-                let down = self.feed_forward(mid, inv, l)?;
-                self.add("hidden", mid, down)
+            hidden = match shape.placement {
+                Placement::Pre => self.block(hidden, l)?,
+                Placement::Post => self.post_block(hidden, l)?,
             };
+            self.ends.push(hidden.node + 1);
         }
         self.layer = None;
-        let inv = self.inverse_root(hidden, "final_norm")?;
-        let width = g.layout()?.blocks(self.folded.results());
-        if shape.kind == Kind::Decoder {
-            self.scaled_map("head", Map::Head, hidden, inv, width);
-        } else {
-            let pool = self.scaled_map("pool", Map::Pool, hidden, inv, g.blocks);
-            let pooled =
-                self.poly("pool.activation", pool, "pool.activation", Operator::ActivationNorm, true)?;
-            self.linear("classifier", Map::Classifier, pooled, width, true);
-        }
-        Ok(Graph { nodes: self.nodes })
+        self.head(hidden)?;
+        Ok(Graph { nodes: self.nodes, ends: self.ends })
     }
 
-    fn attention(&mut self, hidden: Slice, inv: Slice, l: usize) -> Result<Slice> {
+    /// A block with norms before its branches.
+    fn block(&mut self, hidden: Slice, l: usize) -> Result<Slice> {
+        let read = self.read(hidden, NormId::First(l), false)?;
+        let out = self.attention(read, l)?;
+        let mid = self.add("mid", hidden, out);
+        let parallel = self.folded.shape().residual == Residual::Parallel;
+        let second = if parallel && shares_norm(&self.folded.model, l) {
+            read
+        } else {
+            self.read(if parallel { hidden } else { mid }, NormId::Second(l), false)?
+        };
+        let down = self.feed_forward(second, l)?;
+        Ok(self.add("hidden", mid, down))
+    }
+
+    /// A block with norms after its branches. It begins with the norm that ends the one before:
+    /// between two blocks one value is read, not three.
+    fn post_block(&mut self, hidden: Slice, l: usize) -> Result<Slice> {
+        let (read, rows) = match l.checked_sub(1) {
+            None => (Read { rows: hidden, factor: None }, hidden),
+            Some(before) => self.normalised(hidden, NormId::Second(before))?,
+        };
+        let out = self.attention(read, l)?;
+        let mid = self.add("mid", rows, out);
+        let (read, rows) = self.normalised(mid, NormId::First(l))?;
+        let down = self.feed_forward(read, l)?;
+        Ok(self.add("hidden", rows, down))
+    }
+
+    fn head(&mut self, mut hidden: Slice) -> Result<()> {
+        let (g, shape) = (self.folded.geometry, self.folded.shape().clone());
+        // A single token is in every group of slots already.
+        if self.folded.wide.is_some() && g.tokens > 1 {
+            hidden = self.push("last", Op::Select, vec![hidden], g.blocks, 1, true, Operator::AddRepack);
+        }
+        let norm = match shape.placement {
+            Placement::Pre => NormId::Final,
+            Placement::Post => NormId::Second(shape.layers - 1),
+        };
+        let width = match self.folded.wide {
+            Some(wide) => wide.vectors,
+            None => g.layout()?.blocks(self.folded.results()),
+        };
+        match shape.kind {
+            Kind::Decoder => {
+                let read = self.read(hidden, norm, self.folded.wide.is_some())?;
+                self.map_of("head", Map::Head, read, width);
+            }
+            Kind::Encoder { .. } => {
+                let read = self.read(hidden, norm, false)?;
+                let pool = self.map_of("pool", Map::Pool, read, g.blocks);
+                let site = "pool.activation";
+                let pooled = self.poly(site, pool, site, Operator::ActivationNorm, true)?;
+                self.linear("classifier", Map::Classifier, pooled, width, true);
+            }
+            Kind::Embedder { .. } => {
+                self.normalised(hidden, norm)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn attention(&mut self, read: Read, l: usize) -> Result<Slice> {
         let g = self.folded.geometry;
         let Attention::PowerSoftmax { p, .. } = self.folded.shape().attention else {
             return Err(InferError::Unsupported { feature: "this attention", advice: "use PowerSoftmax" });
         };
-        let qkv = self.scaled_map("attn.qkv", Map::Qkv(l), hidden, inv, 3 * g.blocks);
+        let qkv = self.map_of("attn.qkv", Map::Qkv(l), read, 3 * g.blocks);
         let both = if self.folded.packs_scores() {
             self.attend(l, qkv, crate::packed::depth(p))
         } else {
@@ -167,66 +227,79 @@ impl Builder<'_> {
             Operator::PowerSoftmax,
             false,
         )?;
-        let mix = self.push(
-            "attn.mix",
-            Op::Mul,
-            vec![numerator, reciprocal],
-            g.blocks,
-            1,
-            true,
-            Operator::PowerSoftmax,
-        );
+        let inputs = vec![numerator, reciprocal];
+        let mix = self.push("attn.mix", Op::Mul, inputs, g.blocks, 1, true, Operator::PowerSoftmax);
         Ok(self.linear("attn.out", Map::Out(l), mix, g.blocks, true))
     }
 
     fn attend(&mut self, layer: usize, input: Slice, depth: usize) -> Slice {
-        let width = 2 * self.folded.geometry.blocks;
-        self.push(
-            "attn.attend",
-            Op::Attend { layer },
-            vec![input],
-            width,
-            depth,
-            true,
-            Operator::CipherMatmul,
-        )
+        let (width, op) = (2 * self.folded.geometry.blocks, Op::Attend { layer });
+        self.push("attn.attend", op, vec![input], width, depth, true, Operator::CipherMatmul)
     }
 
-    fn feed_forward(&mut self, hidden: Slice, inv: Slice, l: usize) -> Result<Slice> {
+    fn feed_forward(&mut self, read: Read, l: usize) -> Result<Slice> {
         let g = self.folded.geometry;
         let gated = self.folded.shape().gated;
         let width = if gated { 2 * g.ffn_blocks } else { g.ffn_blocks };
-        let up = self.scaled_map("ffn.up", Map::Up(l), hidden, inv, width);
+        let up = self.map_of("ffn.up", Map::Up(l), read, width);
         let gate = Slice { len: g.ffn_blocks, ..up };
         let site = format!("layers.{l}.ffn.activation");
         let mut inner = self.poly(&site, gate, "ffn.activation", Operator::ActivationNorm, true)?;
         if gated {
             let up = Slice { from: g.ffn_blocks, len: g.ffn_blocks, ..up };
-            inner = self.push(
-                "ffn.gate",
-                Op::Mul,
-                vec![inner, up],
-                g.ffn_blocks,
-                1,
-                false,
-                Operator::ActivationNorm,
-            );
+            let inputs = vec![inner, up];
+            inner =
+                self.push("ffn.product", Op::Mul, inputs, g.ffn_blocks, 1, true, Operator::ActivationNorm);
         }
         Ok(self.linear("ffn.down", Map::Down(l), inner, g.blocks, true))
     }
 
-    fn inverse_root(&mut self, hidden: Slice, site: &str) -> Result<Slice> {
-        let local = site.rsplit('.').next().unwrap_or(site).to_owned();
-        let op = Op::Variance { site: site.to_owned() };
-        let variance =
-            self.push(&format!("{local}.variance"), op, vec![hidden], 1, 2, true, Operator::ActivationNorm);
-        self.poly(site, variance, &format!("{local}.inverse_root"), Operator::ActivationNorm, true)
+    /// Rows with the inverse root of their variance.
+    fn read(&mut self, rows: Slice, norm: NormId, alone: bool) -> Result<Read> {
+        Ok(self.statistics(rows, norm, alone)?.0)
     }
 
-    fn scaled_map(&mut self, name: &str, map: Map, hidden: Slice, inv: Slice, width: usize) -> Slice {
-        let raw = self.linear(&format!("{name}.product"), map, hidden, width, false);
-        let bounded = !self.folded.shape().gated && !matches!(map, Map::Qkv(_));
-        self.push(name, Op::Scaled { map }, vec![raw, inv], width, 1, bounded, Operator::ActivationNorm)
+    /// The same, and the mean where the norm takes one off.
+    fn statistics(&mut self, rows: Slice, norm: NormId, alone: bool) -> Result<(Read, Option<Slice>)> {
+        let site = norm.name();
+        let local = site.rsplit('.').next().unwrap_or(&site).to_owned();
+        let (op, class) = (Op::Variance { norm, alone }, Operator::ActivationNorm);
+        let width = if self.folded.has_mean() { 2 } else { 1 };
+        let here = std::mem::replace(&mut self.layer, norm.layer());
+        let both = self.push(&format!("{local}.variance"), op, vec![rows], width, 2, true, class);
+        let variance = Slice { len: 1, ..both };
+        let factor = self.poly(&site, variance, &format!("{local}.inverse_root"), class, true);
+        self.layer = here;
+        let mean = (width == 2).then_some(Slice { from: 1, len: 1, ..both });
+        Ok((Read { rows, factor: Some(factor?) }, mean))
+    }
+
+    /// The same, and the rows that the norm gives back.
+    fn normalised(&mut self, rows: Slice, norm: NormId) -> Result<(Read, Slice)> {
+        let (read, mean) = self.statistics(rows, norm, false)?;
+        let here = std::mem::replace(&mut self.layer, norm.layer());
+        let name = norm.name();
+        let local = name.rsplit('.').next().unwrap_or(&name).to_owned();
+        let (width, class) = (rows.len, Operator::ActivationNorm);
+        let inputs = [Some(rows), mean].into_iter().flatten().collect();
+        let gained = self.push(&format!("{local}.gain"), Op::Gain { norm }, inputs, width, 1, false, class);
+        let inputs = [Some(gained), read.factor].into_iter().flatten().collect();
+        let op = Op::Scaled { map: Map::Norm(norm) };
+        let out = self.push(&format!("{local}.out"), op, inputs, width, 1, true, class);
+        self.layer = here;
+        Ok((read, out))
+    }
+
+    /// A map of normalised rows: the factor multiplies what the map makes of the rows.
+    fn map_of(&mut self, name: &str, map: Map, read: Read, width: usize) -> Slice {
+        // Queries, keys and values are within one only after the rotary embedding.
+        let bounded = !matches!(map, Map::Qkv(_));
+        let Some(factor) = read.factor else {
+            let op = Op::Linear { map, bias: true };
+            return self.push(name, op, vec![read.rows], width, 1, bounded, Operator::PlainMatmul);
+        };
+        let raw = self.linear(&format!("{name}.product"), map, read.rows, width, false);
+        self.push(name, Op::Scaled { map }, vec![raw, factor], width, 1, bounded, Operator::ActivationNorm)
     }
 
     fn linear(&mut self, name: &str, map: Map, input: Slice, width: usize, bias: bool) -> Slice {
@@ -273,9 +346,4 @@ impl Builder<'_> {
         self.nodes.push(Node { name, op, inputs, width, depth, bounded, class, layer: self.layer });
         Slice { node: self.nodes.len() - 1, from: 0, len: width }
     }
-}
-
-/// Levels of `x^p`.
-pub(crate) fn power_depth(p: u32) -> usize {
-    p.next_power_of_two().trailing_zeros() as usize
 }

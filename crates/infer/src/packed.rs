@@ -22,10 +22,9 @@ use num_complex::Complex64;
 use rayon::prelude::*;
 
 use crate::error::{At, InferError, Result};
-use crate::exec::{Value, lower, power, spread};
 use crate::fold::{Folded, Purpose};
-use crate::graph::power_depth;
-use crate::report::POWER_LABEL;
+use crate::prefix::{self, Place};
+use crate::vector::{POWER_LABEL, Value, lower, power, power_depth, spread};
 
 /// Rotations that share a decomposition, and the stride of those before them.
 const RUN: usize = 16;
@@ -37,8 +36,9 @@ impl Folded {
     /// Whether scores are packed in this circuit.
     pub(crate) fn packs_scores(&self) -> bool {
         let g = self.geometry;
-        let causal = self.shape().kind == Kind::Decoder;
-        self.purpose == Purpose::Prompt && causal && g.tokens >= g.head && g.shifts() >= FEWEST
+        // Distances count modulo the tokens, which a causal mask or no angle can stand.
+        let cyclic = self.shape().kind == Kind::Decoder || self.shape().rotary.is_none();
+        self.purpose == Purpose::Prompt && cyclic && g.tokens >= g.head && g.shifts() >= FEWEST
     }
 
     /// Groups of `head` distances.
@@ -98,20 +98,30 @@ impl Folded {
         parts.into_iter().filter(|(_, plain)| !plain.is_zero()).collect()
     }
 
-    /// The causal mask of a group with the folded scale, times `factor`, and the folded shift `c`
-    /// under the same mask.
-    fn group_plains(&self, l: usize, block: usize, group: usize, factor: f64) -> Result<(Plain, Plain)> {
+    /// The mask of a group with the folded scale, times `factor`, and the folded shift `c` under
+    /// the same mask.
+    fn group_plains(
+        &self,
+        (l, length): (usize, usize),
+        block: usize,
+        group: usize,
+        factor: f64,
+    ) -> Result<(Plain, Plain)> {
         let g = self.geometry;
         let Attention::PowerSoftmax { c, .. } = self.shape().attention else {
             return Err(InferError::Unsupported { feature: "this attention", advice: "use PowerSoftmax" });
         };
-        let scale = self.query_scale(l)?;
+        let scale = self.query_scale(l, length)?;
         let root = (self.shape().head_dim as f64).sqrt();
         let (mut mask, mut add) = (vec![0.0; g.period()], vec![0.0; g.period()]);
         for slot in 0..g.period() {
             let (_, token, feature) = g.place(slot);
             let head = block * (g.features / g.head) + feature / g.head;
-            if head < self.shape().heads && group * g.head + feature % g.head <= token {
+            let distance = group * g.head + feature % g.head;
+            let causal = self.shape().kind == Kind::Decoder;
+            let key = (token + g.tokens - distance) % g.tokens;
+            let admitted = (distance <= token || !causal) && self.admits(token, key, length);
+            if head < self.shape().heads && admitted {
                 mask[slot] = factor * scale[head][token];
                 add[slot] = c * root * scale[head][token];
             }
@@ -129,6 +139,7 @@ pub(crate) fn attend<M: Machine>(
     qkv: &[M::Vector],
     layer: usize,
     level: usize,
+    length: usize,
 ) -> Result<Value<M>> {
     let Attention::PowerSoftmax { p, .. } = folded.shape().attention else {
         return Err(InferError::Unsupported { feature: "this attention", advice: "use PowerSoftmax" });
@@ -138,15 +149,23 @@ pub(crate) fn attend<M: Machine>(
         qkv.get(index * blocks + block)
             .ok_or_else(|| InferError::Malformed { what: name.to_owned(), reason: "too few vectors".into() })
     };
-    let attention = Packed { machine, folded, name, layer, level, p };
+    let attention = Packed { machine, folded, name, layer, level, length, p };
     let (mut numerators, mut denominators) = (vec![], vec![]);
     for block in 0..blocks {
         let scores = attention.scores(part(0, block)?, part(1, block)?)?;
         let label = machine.log().label(&format!("{name}{POWER_LABEL}"));
         let weights = attention.weights(block, scores)?;
-        denominators.push(attention.denominator(&weights).at(name)?);
+        let mut denominator = attention.denominator(&weights).at(name)?;
         drop(label);
-        numerators.push(attention.mix(&weights, part(2, block)?)?);
+        let mut numerator = attention.mix(&weights, part(2, block)?)?;
+        if folded.first() > 0 {
+            let more = attention.prefix(block, part(0, block)?)?;
+            for (result, more) in [&mut numerator, &mut denominator].into_iter().zip(&more) {
+                *result = machine.add(result, more).at(name)?;
+            }
+        }
+        numerators.push(numerator);
+        denominators.push(denominator);
     }
     numerators.extend(denominators);
     Ok(numerators)
@@ -163,10 +182,23 @@ struct Packed<'a, M> {
     name: &'a str,
     layer: usize,
     level: usize,
+    /// Tokens of the text, without what fills it up.
+    length: usize,
     p: u32,
 }
 
 impl<M: Machine> Packed<'_, M> {
+    /// What the public tokens before the text add to numerators and denominators of a block: their
+    /// distance to a query is no help, so the queries are turned for them.
+    fn prefix(&self, block: usize, query: &M::Vector) -> Result<Vec<M::Vector>> {
+        let (machine, layer, level) = (self.machine, self.layer, self.level);
+        let turn = self.folded.turned_queries(layer, block, self.length)?;
+        let top = level + 2 + power_depth(self.p);
+        let query = machine.linear_transforms_to(&[query], &turn, top).at(self.name)?.swap_remove(0);
+        let place = Place { layer, block, level, position: None };
+        prefix::attend(machine, self.folded, &query, &place, self.p)
+    }
+
     /// All `r` between `-head` and `head`, in runs that start `RUN` apart.
     fn runs(&self) -> Vec<(i64, Vec<i64>)> {
         let head = self.folded.geometry.head as i64;
@@ -252,7 +284,7 @@ impl<M: Machine> Packed<'_, M> {
             parts.extend(run().at(self.name)?.map(|part| (part, 0.5)));
         }
         let weigh = |(group, (score, factor)): (usize, &(M::Vector, f64))| {
-            let (mask, add) = self.folded.group_plains(self.layer, block, group, *factor)?;
+            let (mask, add) = self.folded.group_plains((self.layer, self.length), block, group, *factor)?;
             let run = || power(machine, &machine.add_plain(&machine.mul_plain(score, &mask)?, &add)?, self.p);
             run().at(self.name)
         };

@@ -145,16 +145,9 @@ impl Search<'_> {
     /// Ranges of nodes between two states of the residual stream; the input node stands before the
     /// first.
     fn segments(&self) -> Vec<(NodeId, NodeId)> {
-        let mut out = vec![];
+        let ends = self.graph.ends.iter().copied().chain([self.graph.nodes.len()]);
         let mut from = 1;
-        for (id, node) in self.graph.nodes.iter().enumerate() {
-            if node.name.ends_with(".hidden") {
-                out.push((from, id + 1));
-                from = id + 1;
-            }
-        }
-        out.push((from, self.graph.nodes.len()));
-        out
+        ends.map(|to| (std::mem::replace(&mut from, to), to)).collect()
     }
 
     fn try_set(

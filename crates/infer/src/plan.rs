@@ -4,6 +4,7 @@ mod explain;
 mod guard;
 pub(crate) mod identity;
 mod memory;
+mod probe;
 
 pub use explain::Step;
 pub use guard::ensure_in_range;
@@ -13,19 +14,19 @@ pub use memory::Memory;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use cipherlm_circuits::slots::{Chain, Clear, KeyUse, Machine, OpKind, Plain, RefreshKind};
+use cipherlm_circuits::slots::{Clear, KeyUse, Machine, Plain, RefreshKind};
 use cipherlm_ckks::{Complex64, Params};
 use cipherlm_model::{Kind, Mode, Model, Positions, Runner, Tokenizer};
 
 use crate::error::{At, InferError, Result};
-use crate::exec::{self, Session};
 use crate::feedback::Feedback;
 use crate::fold::{Folded, Purpose};
 use crate::geometry::Geometry;
-use crate::graph::{Graph, Op};
+use crate::graph::Graph;
 use crate::placement::{Placement, Profile, Search};
 use crate::target::{RefreshChoice, Target, choose, floor};
 use guard::{SLACK, leaves_range};
+use probe::Probe;
 
 /// Choices left to the caller.
 #[derive(Debug, Clone, PartialEq)]
@@ -36,6 +37,9 @@ pub struct Options {
     pub refreshes_per_layer: usize,
     /// A prompt at once, or a token at a time (then `tokens` does not matter).
     pub purpose: Purpose,
+    /// Positions whose logits are wanted. For the last alone a wide vocabulary takes few vectors; a
+    /// narrow one is answered at all of them, which then costs less.
+    pub positions: Positions,
     /// Levels that the logits have to keep: 0 for a client that decrypts them, 1 for
     /// [`Plan::with_feedback`].
     pub levels_left: usize,
@@ -45,7 +49,14 @@ pub struct Options {
 
 impl Default for Options {
     fn default() -> Self {
-        Self { tokens: 32, refreshes_per_layer: 6, purpose: Purpose::Prompt, levels_left: 0, tokenizer: None }
+        Self {
+            tokens: 32,
+            refreshes_per_layer: 6,
+            purpose: Purpose::Prompt,
+            positions: Positions::Last,
+            levels_left: 0,
+            tokenizer: None,
+        }
     }
 }
 
@@ -93,7 +104,14 @@ impl Plan {
                 advice: "use a larger ring or a shorter context",
             });
         }
-        let folded = Folded::new(model, geometry, options.purpose)?;
+        let (before, context) = (model.spec().prefix.len(), model.shape().context);
+        if before > 0 && before + geometry.tokens > context {
+            let advice = "choose a length that leaves room for the public tokens before the text";
+            return Err(InferError::Prompt { length: geometry.tokens, capacity: context - before, advice });
+        }
+        // What goes on without the client reads its logits block by block.
+        let positions = if options.levels_left > 0 { Positions::All } else { options.positions };
+        let folded = Folded::new(model, geometry, options.purpose, positions)?;
         let graph = Graph::build(&folded)?;
         let (choice, refresh) = choose(&target, &geometry);
         let limit = if target.refreshes.is_empty() { 0 } else { options.refreshes_per_layer };
@@ -216,8 +234,8 @@ impl Plan {
     }
 
     /// What the client encrypts: one period of real slots for each input vector. Prompts shorter
-    /// than the plan are filled up by repeating their tokens, which later positions may see and
-    /// earlier ones may not.
+    /// than the plan are filled up by repeating their tokens, which no token of the prompt sees.
+    /// Public tokens before the text ([`cipherlm_model::ModelSpec::prefix`]) are no part of it.
     ///
     /// # Errors
     /// An empty or too long prompt, an unknown token.
@@ -232,6 +250,7 @@ impl Plan {
     pub fn pack_at(&self, tokens: &[u32], start: usize) -> Result<Vec<Vec<f64>>> {
         self.check_length(tokens)?;
         let padded: Vec<u32> = tokens.iter().copied().cycle().take(self.tokens()).collect();
+        let start = self.folded.first() + start;
         let mut rows = Runner::new(&self.folded.model, Mode::Exact)?.embed(&padded, start)?;
         self.folded.enter_stream(&mut rows);
         let mut packed = self.folded.geometry.pack(&rows, self.folded.shape().d_model);
@@ -246,13 +265,6 @@ impl Plan {
                 length: tokens.len(),
                 capacity,
                 advice: "shorten the prompt or plan for a longer one",
-            });
-        }
-        if self.folded.shape().kind != Kind::Decoder && tokens.len() != capacity {
-            return Err(InferError::Prompt {
-                length: tokens.len(),
-                capacity,
-                advice: "every position of an encoder sees all others: fill the text up with the model's padding token",
             });
         }
         Ok(())
@@ -276,14 +288,16 @@ impl Plan {
         self.check_length(tokens)?;
         let model = &self.folded.model;
         let mut runner = Runner::new(model, Mode::Polynomial)?;
+        let filled: Vec<u32> = tokens.iter().copied().cycle().take(self.tokens()).collect();
+        let valid: Vec<bool> = (0..filled.len()).map(|i| i < tokens.len()).collect();
         match self.folded.shape().kind {
             Kind::Decoder => {}
             Kind::Encoder { .. } => {
-                runner.classify(tokens, None)?;
+                runner.classify(&filled, Some(&valid))?;
                 return leaves_range(model, &runner, None, None);
             }
             Kind::Embedder { .. } => {
-                runner.hidden(tokens, None)?;
+                runner.hidden(&filled, Some(&valid))?;
                 return leaves_range(model, &runner, None, None);
             }
         }
@@ -291,8 +305,7 @@ impl Plan {
             runner.append(before, Positions::Last)?;
             leaves_range(model, &runner, None, None)?;
         }
-        let filled = tokens.iter().copied().cycle().take(self.tokens());
-        for (index, token) in filled.enumerate() {
+        for (index, token) in filled.into_iter().enumerate() {
             let repeated = (index >= tokens.len()).then(|| self.tokens());
             runner.append(&[token], Positions::Last)?;
             leaves_range(model, &runner, Some(before.len() + index), repeated)?;
@@ -300,7 +313,8 @@ impl Plan {
         Ok(())
     }
 
-    /// Logits of one position out of the decrypted output vectors.
+    /// Logits of one position out of the decrypted output vectors: of the text's last token,
+    /// whatever `position`, where the plan answers that alone ([`Plan::answers_last`]).
     ///
     /// # Errors
     /// [`InferError::Prompt`] for a position outside the plan.
@@ -313,7 +327,11 @@ impl Plan {
                 advice: "ask for a position of the prompt",
             });
         }
-        let mut row = self.folded.geometry.unpack_row(outputs, position, self.folded.results());
+        let results = self.folded.results();
+        let mut row = match self.folded.wide {
+            Some(wide) => wide.unpack(outputs, results),
+            None => self.folded.geometry.unpack_row(outputs, position, results),
+        };
         row.iter_mut().for_each(|x| *x *= self.folded.units.logits);
         Ok(row)
     }
@@ -322,6 +340,41 @@ impl Plan {
     /// an encoder's first.
     pub fn answer_position(&self, tokens: usize) -> usize {
         if self.folded.shape().kind == Kind::Decoder { tokens.saturating_sub(1) } else { 0 }
+    }
+
+    /// Whether only the last token of a text is answered.
+    pub fn answers_last(&self) -> bool {
+        self.folded.wide.is_some()
+    }
+
+    /// Public tokens that stand before every text: computed in the clear, never encrypted.
+    pub fn public_prefix(&self) -> &[u32] {
+        &self.folded.model.spec().prefix
+    }
+
+    /// Refuses a position that an answer to `length` tokens does not have.
+    pub(crate) fn check_position(&self, position: usize, length: usize) -> Result<()> {
+        let alone = self.answers_last() && position + 1 != length;
+        if position < length && !alone {
+            return Ok(());
+        }
+        let advice = if alone {
+            "this plan answers the last token alone: plan for all positions"
+        } else {
+            "ask for a position of the prompt"
+        };
+        Err(InferError::Prompt { length: position + 1, capacity: length, advice })
+    }
+
+    /// The vector of a text of `length` tokens, of length 1, out of its decrypted last hidden state.
+    pub(crate) fn sentence(&self, outputs: &[Vec<Complex64>], length: usize) -> Result<Vec<f64>> {
+        let Kind::Embedder { pool } = self.folded.shape().kind else {
+            let advice = "ask for its logits";
+            return Err(InferError::Unsupported { feature: "a sentence vector of this model", advice });
+        };
+        let row = |position| self.answer(outputs, position);
+        let rows = (0..length).map(row).collect::<Result<Vec<_>>>()?.concat();
+        Ok(pool.vector(&rows, self.folded.shape().d_model, None))
     }
 
     fn check_outputs(&self, found: usize) -> Result<()> {
@@ -342,10 +395,13 @@ impl Plan {
     pub(crate) fn answer(&self, outputs: &[Vec<Complex64>], position: usize) -> Result<Vec<f64>> {
         self.check_outputs(outputs.len())?;
         let real = ensure_real(outputs)?;
-        let g = self.folded.geometry;
-        for token in 0..g.tokens {
-            let row = g.unpack_row(&real, token, outputs.len() * g.features);
-            at_most("a slot that holds nothing", row[self.folded.results()..].iter().copied(), SLACK)?;
+        let (g, results) = (self.folded.geometry, self.folded.results());
+        let rows = match self.folded.wide {
+            Some(wide) => vec![wide.unpack(&real, wide.vectors * wide.period)],
+            None => (0..g.tokens).map(|t| g.unpack_row(&real, t, outputs.len() * g.features)).collect(),
+        };
+        for row in rows {
+            at_most("a slot that holds nothing", row[results..].iter().copied(), SLACK)?;
         }
         let logits = self.logits(&real, position)?;
         let unit = self.folded.units.logits;
@@ -406,72 +462,11 @@ impl Plan {
         if self.folded.decoding() {
             // Somewhere behind the first position, where nothing is turned.
             let mut session = self.session();
-            session.position = self.folded.shape().context - 1;
+            session.position = self.folded.shape().context - self.folded.first() - 1;
             self.run_session(&machine, input, &mut session, &mut go)?;
         } else {
             self.run(&machine, input, &mut go)?;
         }
         Ok(machine.log().keys())
-    }
-}
-
-/// Counts the primitive operations of every node on a dry machine.
-struct Probe<'a> {
-    folded: &'a Folded,
-    graph: &'a Graph,
-}
-
-impl Probe<'_> {
-    fn profiles(&self) -> Result<Vec<Profile>> {
-        let mut known: BTreeMap<String, Profile> = BTreeMap::new();
-        let mut out = vec![];
-        for node in &self.graph.nodes {
-            // Layers that differ in numbers alone do the same operations. A polynomial is its own,
-            // and so is a matrix with zeros, which costs less.
-            let shared = match &node.op {
-                Op::Poly { .. } => false,
-                Op::Linear { map, .. } => !self.folded.has_zeros(*map)?,
-                _ => true,
-            };
-            let local = node.name.splitn(3, '.').last().unwrap_or(&node.name);
-            let widths: Vec<usize> = node.inputs.iter().map(|slice| slice.len).collect();
-            let key = format!("{local} {} {widths:?} {}", node.depth, node.width);
-            let profile = match known.get(&key).filter(|_| shared) {
-                Some(profile) => profile.clone(),
-                None => self.profile(node)?,
-            };
-            if shared {
-                known.insert(key, profile.clone());
-            }
-            out.push(profile);
-        }
-        Ok(out)
-    }
-
-    fn profile(&self, node: &crate::graph::Node) -> Result<Profile> {
-        const LEVEL: usize = 2;
-        if matches!(node.op, Op::Input) {
-            return Ok(vec![]);
-        }
-        let chain = Chain::uniform(self.folded.geometry.slots, LEVEL + node.depth, 40, 50).at(&node.name)?;
-        let machine = Clear::dry(chain);
-        let blank = Plain::from(0.0);
-        let make = |len: usize| {
-            (0..len)
-                .map(|_| machine.trivial(&blank, LEVEL + node.depth).at(&node.name))
-                .collect::<Result<Vec<_>>>()
-        };
-        let inputs = node.inputs.iter().map(|slice| make(slice.len)).collect::<Result<Vec<_>>>()?;
-        machine.log().clear();
-        let views: Vec<_> = inputs.iter().map(Vec::as_slice).collect();
-        let mut session = Session::empty(self.folded, usize::MAX);
-        session.position = self.folded.shape().context - 1;
-        let mut after = session.clone();
-        let mut turn = exec::Turn { before: &session, after: &mut after };
-        let turn = (self.folded.purpose != Purpose::Prompt).then_some(&mut turn);
-        exec::evaluate(&machine, self.folded, node, &views, LEVEL, turn)?;
-        let rows = machine.log().rows();
-        let kinds = rows.iter().filter(|row| row.kind != OpKind::Refresh);
-        Ok(kinds.map(|row| (row.kind, row.level as i64 - LEVEL as i64, row.total.count)).collect())
     }
 }

@@ -11,6 +11,7 @@ use crate::error::Result;
 use crate::graph::Operator;
 use crate::plan::Plan;
 use crate::run::{Done, Observer, Progress, Start};
+use crate::vector::POWER_LABEL;
 
 /// One finished step.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -177,9 +178,6 @@ impl<M: Machine, P: FnMut(&Progress<'_>) -> bool> Observer<M> for Profiler<'_, P
         Ok(())
     }
 }
-
-/// Suffix of the label under which the power and its mask are recorded.
-pub(crate) const POWER_LABEL: &str = ".power";
 
 fn name(class: Operator) -> String {
     match class {

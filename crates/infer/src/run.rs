@@ -5,10 +5,12 @@ use std::time::{Duration, Instant};
 use cipherlm_circuits::slots::Machine;
 
 use crate::error::{InferError, Result, broken};
-use crate::exec::{self, Session, Turn, Value};
+use crate::exec;
 use crate::fold::Purpose;
 use crate::graph::{NodeId, Op, Operator, Slice};
 use crate::plan::{Plan, Step};
+use crate::session::{Session, Turn};
+use crate::vector::Value;
 
 /// Told before every step; returning `false` stops the run there.
 pub struct Progress<'a> {
@@ -77,6 +79,8 @@ pub struct Start<'a, M: Machine> {
     pub plan: &'a str,
     /// The encrypted (or clear) embedding.
     pub input: &'a [M::Vector],
+    /// Tokens of the text, without what fills it up to the plan's length.
+    pub length: usize,
     /// The session, as it stands before the run.
     pub session: Option<&'a Session<M>>,
 }
@@ -121,7 +125,8 @@ impl<M: Machine, F: FnMut(&Progress<'_>) -> bool> Observer<M> for F {
 }
 
 impl Plan {
-    /// Runs the forward pass on encrypted (or clear) embeddings; returns the vectors of the logits.
+    /// Runs the forward pass on encrypted (or clear) embeddings of a text that fills the plan;
+    /// returns the vectors of the answer.
     ///
     /// # Errors
     /// Inputs of the wrong number or level, whatever the machine refuses, and
@@ -132,10 +137,30 @@ impl Plan {
         input: Value<M>,
         observer: &mut dyn Observer<M>,
     ) -> Result<Value<M>> {
+        self.run_text(machine, input, self.tokens(), observer)
+    }
+
+    /// As [`Plan::run`], for a text of `length` tokens, a public number: what fills it up is
+    /// masked, so an answer does not depend on it, and an answer at one position is that of the
+    /// last token.
+    ///
+    /// # Errors
+    /// As [`Plan::run`]; a length of none or more tokens than the plan takes.
+    pub fn run_text<M: Machine>(
+        &self,
+        machine: &M,
+        input: Value<M>,
+        length: usize,
+        observer: &mut dyn Observer<M>,
+    ) -> Result<Value<M>> {
+        if length == 0 || length > self.tokens() {
+            let advice = "say how many tokens the text has";
+            return Err(InferError::Prompt { length, capacity: self.tokens(), advice });
+        }
         if self.folded.decoding() {
             return self.run_session(machine, input, &mut self.session(), observer);
         }
-        self.walk(machine, input, None, observer)
+        self.walk(machine, input, length, None, observer)
     }
 
     /// An empty session, for a prompt as long as the plan that begins it.
@@ -162,7 +187,7 @@ impl Plan {
         session: &mut Session<M>,
         observer: &mut dyn Observer<M>,
     ) -> Result<Value<M>> {
-        let context = self.folded.shape().context;
+        let context = self.folded.shape().context - self.folded.first();
         if self.folded.purpose == Purpose::Prompt {
             let advice = "plan with `Purpose::PromptForSession`: this plan keeps no keys and values";
             return Err(InferError::Unsupported { feature: "a session with this plan", advice });
@@ -190,8 +215,9 @@ impl Plan {
         // A failed step must not leave half a token in the cache.
         let mut after = session.clone();
         let turn = Turn { before: session, after: &mut after };
-        let value = self.walk(machine, input, Some(turn), observer)?;
-        after.position += if self.folded.decoding() { 1 } else { session.prompt.min(self.tokens()) };
+        let length = if self.folded.decoding() { 1 } else { session.prompt.min(self.tokens()) };
+        let value = self.walk(machine, input, length, Some(turn), observer)?;
+        after.position += length;
         *session = after;
         Ok(value)
     }
@@ -200,12 +226,13 @@ impl Plan {
         &self,
         machine: &M,
         input: Value<M>,
+        length: usize,
         turn: Option<Turn<'_, M>>,
         observer: &mut dyn Observer<M>,
     ) -> Result<Value<M>> {
         self.check_input(machine, &input)?;
         let session = turn.as_ref().map(|turn| turn.before);
-        observer.enter(&Start { machine, plan: &self.id, input: &input, session })?;
+        observer.enter(&Start { machine, plan: &self.id, input: &input, length, session })?;
         let nodes = &self.graph.nodes;
         let needed = self.needed(observer, turn.is_some());
         let last_use = self.last_uses();
@@ -215,7 +242,7 @@ impl Plan {
         values[0] = Some(input);
         let start = Instant::now();
         let mut walk =
-            Walk { plan: self, machine, observer, turn, values, schedule, total, done: 0.0, start };
+            Walk { plan: self, machine, observer, length, turn, values, schedule, total, done: 0.0, start };
         for id in (1..nodes.len()).filter(|&id| needed[id]) {
             if walk.values[id].is_none() {
                 walk.reach(id)?;
@@ -276,6 +303,8 @@ struct Walk<'a, 'o, M: Machine> {
     plan: &'a Plan,
     machine: &'a M,
     observer: &'o mut dyn Observer<M>,
+    /// Tokens of the text.
+    length: usize,
     turn: Option<Turn<'a, M>>,
     values: Vec<Option<Value<M>>>,
     schedule: Vec<Step>,
@@ -373,6 +402,7 @@ impl<M: Machine> Walk<'_, '_, M> {
             node,
             &inputs,
             plan.placement.levels[id],
+            self.length,
             self.turn.as_mut(),
         )?;
         let time = start.elapsed();

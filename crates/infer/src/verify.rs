@@ -10,9 +10,9 @@ use rayon::prelude::*;
 
 use crate::client::Client;
 use crate::error::{At, InferError, Result};
-use crate::exec::Value;
 use crate::plan::Plan;
 use crate::run::{Done, Observer, Progress, Start, Wanted};
+use crate::vector::Value;
 
 /// A step on the noise machine: exact values, and how far encryption is expected to be off.
 struct Expected {
@@ -117,9 +117,9 @@ impl Plan {
         let enter = |vector: Vec<f64>| machine.input(vector, self.input_level()).at("input");
         let input = self.pack(tokens)?.into_iter().map(enter).collect::<Result<Vec<_>>>()?;
         let outputs = if every_step {
-            self.run(machine, input, collect)?
+            self.run_text(machine, input, tokens.len(), collect)?
         } else {
-            self.run(machine, input, &mut |_: &Progress<'_>| true)?
+            self.run_text(machine, input, tokens.len(), &mut |_: &Progress<'_>| true)?
         };
         let real = |slots: &[Complex64]| slots.iter().map(|slot| slot.re).collect::<Vec<_>>();
         Ok(Forecast {

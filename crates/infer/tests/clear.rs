@@ -157,12 +157,18 @@ fn a_plan_says_what_it_takes_and_why_it_refreshes() {
     }
     // A vocabulary of hundreds of vectors is on the bill, and so are its weights.
     let shape = Shape { vocab: 4000, ..small() };
-    let large = plan(&Arc::new(random::certified("large", &shape, 1).unwrap()), 512, 14, 8);
+    let target = Target::uniform(512, 14, 40, 60).unwrap();
+    let options = Options { tokens: 8, positions: Positions::All, ..Options::default() };
+    let large = Arc::new(random::certified("large", &shape, 1).unwrap());
+    let narrow = plan(&large, 512, 14, 8);
+    let large = Plan::compile(large, target, &options).unwrap();
     let (less, more) = (small_vocabulary.memory(7), large.memory(7));
     assert!(less.vectors == 0 && more.vectors > 4 << 20, "{less:?} {more:?}");
     assert!(more.weights > 10 * less.weights, "{less:?} {more:?}");
     assert_eq!(more.total(), 7 + more.working());
     assert_eq!(more.working(), large.working_bytes());
+    // Answered at one position it takes no more vectors than it fills.
+    assert!(narrow.memory(7).vectors == 0, "{:?}", narrow.memory(7));
 }
 
 #[test]

@@ -31,10 +31,6 @@ fn classes_match_the_reference() {
         let error = expected.iter().zip(&found).map(|(a, b)| (a - b).abs()).fold(0.0, f64::max);
         assert!(error < 1e-6, "{error}");
     }
-    assert!(
-        matches!(plan.pack(&[1, 2, 3]), Err(InferError::Prompt { .. })),
-        "an encoder's text has to fill the plan"
-    );
 }
 
 #[test]

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use cipherlm_infer::{Options, Plan, Purpose, Target};
-use cipherlm_model::{Model, Residual, Shape, Tokenizer, random};
+use cipherlm_model::{Model, Positions, Residual, Shape, Tokenizer, random};
 use serde_json::{Value, json};
 
 fn small() -> Model {
@@ -88,6 +88,7 @@ fn every_option_is_part_of_the_identity() {
         of(Options { purpose: Purpose::PromptForSession, ..options() }),
         of(Options { purpose: Purpose::Token, ..options() }),
         of(Options { levels_left: 1, ..options() }),
+        of(Options { positions: Positions::All, ..options() }),
         of(options().with_tokenizer(&Tokenizer::train(&"one two three ".repeat(50), 260).unwrap()).unwrap()),
         of(options().with_tokenizer(&Tokenizer::train(&"four five six ".repeat(50), 260).unwrap()).unwrap()),
         Plan::compile(Arc::new(small()), Target::uniform(256, 16, 41, 60).unwrap(), &options()).unwrap().id(),
@@ -96,5 +97,5 @@ fn every_option_is_part_of_the_identity() {
     assert_eq!(id(&options()), ids[0], "an identity does not depend on when it is made");
     ids.sort();
     ids.dedup();
-    assert_eq!(ids.len(), 9);
+    assert_eq!(ids.len(), 10);
 }

@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::error::{Result, SpecError, without_mark};
 use crate::scheme::Scheme;
-use crate::shape::Shape;
+use crate::shape::{Kind, Shape};
 use crate::site::Site;
 use crate::tokenizer::Tokenizer;
 use crate::weights::{Weights, header};
@@ -39,6 +39,10 @@ pub struct ModelSpec {
     pub shape: Shape,
     /// BLAKE3 of the weights file, hexadecimal.
     pub weights_blake3: String,
+    /// Public tokens that every text begins with, such as a mark of the beginning and a system
+    /// prompt: no secret, never encrypted, and no part of what is certified. Decoders only.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub prefix: Vec<u32>,
     /// Certified sites, in the order of [`Shape::sites`]; empty until certified.
     #[serde(default)]
     pub sites: Vec<Site>,
@@ -72,6 +76,7 @@ impl Model {
             name: name.into(),
             shape,
             weights_blake3,
+            prefix: vec![],
             sites: vec![],
             provenance: BTreeMap::new(),
         };
@@ -112,7 +117,9 @@ impl Model {
         weights.round_to_f32();
         weights.check(&spec.shape)?;
         spec.shape.check_sites(&spec.sites)?;
-        Ok(Self { spec, weights })
+        let model = Self { spec, weights };
+        model.check_prefix(&model.spec.prefix)?;
+        Ok(model)
     }
 
     /// Writes `model.json` and `weights.safetensors` into a folder, creating it.
@@ -178,7 +185,36 @@ impl Model {
     pub fn with(&self, shape: Shape, weights: Weights) -> Result<Self> {
         let mut out = Self::new(self.spec.name.clone(), shape, weights)?;
         out.spec.provenance = self.spec.provenance.clone();
+        out.spec.prefix.clone_from(&self.spec.prefix);
         Ok(out)
+    }
+
+    /// The same model behind other public tokens. What is certified stays: a text that leaves its
+    /// ranges behind them is refused when it is encrypted.
+    ///
+    /// # Errors
+    /// [`SpecError::UnknownToken`], [`SpecError::ContextTooLong`] when no token could follow, and
+    /// [`SpecError::Unsupported`] for a model that is no decoder.
+    pub fn with_prefix(mut self, tokens: Vec<u32>) -> Result<Self> {
+        self.check_prefix(&tokens)?;
+        self.spec.prefix = tokens;
+        Ok(self)
+    }
+
+    /// What of a text has to be encrypted: all that follows the public prefix, if the text begins
+    /// with it, else all.
+    pub fn behind_prefix<'t>(&self, tokens: &'t [u32]) -> &'t [u32] {
+        tokens.strip_prefix(self.spec.prefix.as_slice()).unwrap_or(tokens)
+    }
+
+    fn check_prefix(&self, tokens: &[u32]) -> Result<()> {
+        if tokens.is_empty() {
+            return Ok(());
+        }
+        if self.spec.shape.kind != Kind::Decoder {
+            return Err(SpecError::Unsupported { operation: "a public prefix", model: "an encoder" });
+        }
+        self.check_tokens(tokens, 1)
     }
 
     /// The same model with every key and value head repeated for the query heads that read it: the
@@ -309,6 +345,7 @@ impl Source<'_> {
             name: self.name.to_owned(),
             shape: self.shape.clone(),
             weights_blake3: hasher.finalize().to_hex().to_string(),
+            prefix: vec![],
             sites: vec![],
             provenance: self.provenance,
         };

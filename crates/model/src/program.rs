@@ -262,10 +262,13 @@ impl Builder<'_> {
             let sum = self.add(&part("mid"), hidden, mixed);
             self.bound(&part("mid"), sum);
             let mid = self.norm(&part("norm1"), sum);
+            self.bound(&part("norm1.out"), mid);
             let out = self.feed_forward(at, mid);
             let sum = self.add(&part("hidden"), mid, out);
             self.bound(&part("hidden"), sum);
-            return self.norm(&part("norm2"), sum);
+            let out = self.norm(&part("norm2"), sum);
+            self.bound(&part("norm2.out"), out);
+            return out;
         }
         let normed = self.norm(&part("norm1"), hidden);
         let mixed = self.attention(at, normed);
@@ -295,7 +298,9 @@ impl Builder<'_> {
         let mut inner = self.push(&format!("{at}.ffn.activation"), Op::Activate { of: inner, function }, ffn);
         if self.shape.gated {
             let up = self.linear(&format!("{at}.ffn.up"), of, ffn);
+            self.bound(&format!("{at}.ffn.up"), up);
             inner = self.push(&format!("{at}.ffn.product"), Op::Mul { a: inner, b: up }, ffn);
+            self.bound(&format!("{at}.ffn.product"), inner);
         }
         self.linear(&format!("{at}.ffn.down"), inner, self.shape.d_model)
     }
@@ -428,7 +433,12 @@ mod tests {
             post.sites().into_iter().map(|(n, _)| n).filter(|n| n.starts_with("layers.1")).collect();
         assert_eq!(
             sites[6..].join(" "),
-            "layers.1.mid layers.1.norm1 layers.1.ffn.activation layers.1.hidden layers.1.norm2"
+            "layers.1.mid layers.1.norm1 layers.1.norm1.out layers.1.ffn.activation layers.1.hidden \
+             layers.1.norm2 layers.1.norm2.out"
         );
+        let gated = Shape { gated: true, ..Shape::preset("test").unwrap() };
+        let sites: Vec<String> =
+            gated.sites().into_iter().map(|(n, _)| n).filter(|n| n.starts_with("layers.1.ffn")).collect();
+        assert_eq!(sites.join(" "), "layers.1.ffn.activation layers.1.ffn.up layers.1.ffn.product");
     }
 }

@@ -189,7 +189,7 @@ pub enum Eps {
 
 impl Shape {
     /// Names accepted by [`Shape::preset`].
-    pub const PRESETS: [&'static str; 9] = [
+    pub const PRESETS: [&'static str; 11] = [
         "2x128",
         "4x256",
         "6x512",
@@ -198,13 +198,16 @@ impl Shape {
         "pythia-1.4b",
         "pythia-2.8b",
         "bert-tiny",
+        "minilm-l6",
+        "smollm2-135m",
         "test",
     ];
 
     /// A named shape, or `None`.
     ///
     /// `6x512` is the Pythia-70M body with a small vocabulary and context; `pythia-2.8b` is the
-    /// 32-layer one.
+    /// 32-layer one; `minilm-l6` is all-MiniLM-L6-v2 and `smollm2-135m` SmolLM2-135M, both with
+    /// PowerSoftmax.
     pub fn preset(name: &str) -> Option<Self> {
         let story = Self {
             kind: Kind::Decoder,
@@ -229,27 +232,14 @@ impl Shape {
             bias: true,
             attention: Attention::PowerSoftmax { p: 4, c: 3.0, eps: Eps::Frozen },
         };
-        let pythia = |layers, d_model: usize, heads: usize, ffn| Self {
-            layers,
-            d_model,
-            heads,
-            head_dim: d_model / heads,
-            ffn,
-            vocab: 50_304,
-            context: 2_048,
-            residual: Residual::Parallel,
-            rotary: Some(Rotary { dims: d_model / heads / 4, base: 10_000.0 }),
-            tied_head: false,
-            ..story.clone()
-        };
         Some(match name {
             "2x128" => story,
             "4x256" => Self { layers: 4, d_model: 256, heads: 8, ffn: 1024, vocab: 1024, ..story },
-            "6x512" => Self { vocab: 512, context: 128, ..pythia(6, 512, 8, 2048) },
-            "pythia-70m" => pythia(6, 512, 8, 2048),
-            "pythia-410m" => pythia(24, 1024, 16, 4096),
-            "pythia-1.4b" => pythia(24, 2048, 16, 8192),
-            "pythia-2.8b" => pythia(32, 2560, 32, 10_240),
+            "6x512" => Self { vocab: 512, context: 128, ..story.pythia(6, 512, 8, 2048) },
+            "pythia-70m" => story.pythia(6, 512, 8, 2048),
+            "pythia-410m" => story.pythia(24, 1024, 16, 4096),
+            "pythia-1.4b" => story.pythia(24, 2048, 16, 8192),
+            "pythia-2.8b" => story.pythia(32, 2560, 32, 10_240),
             "bert-tiny" => Self {
                 kind: Kind::Encoder { classes: 2 },
                 heads: 2,
@@ -263,6 +253,8 @@ impl Shape {
                 tied_head: false,
                 ..story
             },
+            "minilm-l6" => story.minilm(),
+            "smollm2-135m" => story.smollm2(),
             "test" => Self {
                 d_model: 16,
                 heads: 2,
@@ -275,6 +267,61 @@ impl Shape {
             },
             _ => return None,
         })
+    }
+
+    /// One of the Pythia models.
+    fn pythia(self, layers: usize, d_model: usize, heads: usize, ffn: usize) -> Self {
+        Self {
+            layers,
+            d_model,
+            heads,
+            head_dim: d_model / heads,
+            ffn,
+            vocab: 50_304,
+            context: 2_048,
+            residual: Residual::Parallel,
+            rotary: Some(Rotary { dims: d_model / heads / 4, base: 10_000.0 }),
+            tied_head: false,
+            ..self
+        }
+    }
+
+    fn minilm(self) -> Self {
+        Self {
+            kind: Kind::Embedder { pool: Pool::Mean },
+            layers: 6,
+            d_model: 384,
+            heads: 12,
+            ffn: 1536,
+            vocab: 30_522,
+            context: 512,
+            norm_eps: 1e-12,
+            placement: Placement::Post,
+            rotary: None,
+            positions: true,
+            embed_norm: true,
+            tied_head: false,
+            ..self
+        }
+    }
+
+    fn smollm2(self) -> Self {
+        Self {
+            layers: 30,
+            d_model: 576,
+            heads: 9,
+            kv_heads: Some(3),
+            head_dim: 64,
+            ffn: 1536,
+            vocab: 49_152,
+            context: 2_048,
+            norm: Norm::RmsNorm,
+            activation: Activation::Silu,
+            gated: true,
+            rotary: Some(Rotary { dims: 64, base: 100_000.0 }),
+            bias: false,
+            ..self
+        }
     }
 
     /// Width of the concatenated heads.
@@ -398,6 +445,9 @@ mod tests {
         assert_eq!(count("pythia-410m"), Some(405_334_016));
         assert_eq!(count("pythia-1.4b"), Some(1_414_647_808));
         assert_eq!(count("pythia-2.8b"), Some(2_775_208_960));
+        assert_eq!(count("smollm2-135m"), Some(134_515_008));
+        // Without the second row of token types and the pooler, which its vectors do not pass.
+        assert_eq!(count("minilm-l6"), Some(22_713_216 - 2 * 384 - 384 * 385));
         assert_eq!(Shape::preset("6x512").map(|s| s.body_parameters()), Some(18_915_328));
         assert_eq!(count("nonsense"), None);
     }

@@ -170,7 +170,8 @@ impl Shape {
 
     /// Every site of a model of this shape, in the order of the forward pass.
     ///
-    /// * `embed`, `layers.{l}.mid`, `layers.{l}.hidden`: the residual stream (identity);
+    /// * `embed`, `layers.{l}.mid`, `layers.{l}.hidden`: the residual stream (identity); with norms
+    ///   after the branches also `norm1.out` and `norm2.out`, what they make of it;
     /// * `layers.{l}.norm1`, `norm2`, `final_norm`, `embed.norm`: variance plus eps (inverse square
     ///   root);
     /// * `layers.{l}.attn.q|k|v`: after rotary (identity); `.score`: `x + c` of admitted keys
@@ -178,8 +179,9 @@ impl Shape {
     /// * `layers.{l}.attn.reciprocal`: `(mean + eps) / unit`, with `unit` the row's frozen eps, or
     ///   1 (reciprocal);
     /// * `layers.{l}.attn.mix`: output of the attention before its projection (identity);
-    /// * `layers.{l}.ffn.activation`: input of the activation; `pool.activation`: input of `tanh`;
-    ///   `logits`, or `output` of a model of sentence vectors (identity).
+    /// * `layers.{l}.ffn.activation`: input of the activation; of a gated layer also `ffn.up`, the
+    ///   other factor, and `ffn.product` (identity); `pool.activation`: input of `tanh`; `logits`,
+    ///   or `output` of a model of sentence vectors (identity).
     pub fn sites(&self) -> Vec<(String, Function)> {
         self.program().sites(self)
     }

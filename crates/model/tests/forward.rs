@@ -242,3 +242,47 @@ fn a_model_whose_weights_were_written_elsewhere_is_saved_whole() {
     std::fs::remove_dir_all(&folder).unwrap();
     assert!(again.weights() == read.weights() && again.shape() == read.shape());
 }
+
+#[test]
+fn public_tokens_are_the_beginning_of_every_text() {
+    let shape = Shape { kv_heads: Some(1), ..test_shape() };
+    let plain = random::certified("plain", &shape, 1).unwrap();
+    let model = plain.clone().with_prefix(vec![1, 9, 4]).unwrap();
+    let text = &random::windows(&shape, 6, 1, 5)[0];
+    let whole: Vec<u32> = [1, 9, 4].iter().chain(text).copied().collect();
+    let mut runner = Runner::new(&model, Mode::Exact).unwrap().with_taps();
+    let rows = runner.forward(text, Positions::All).unwrap();
+    let wanted = Runner::new(&plain, Mode::Exact).unwrap().forward(&whole, Positions::All).unwrap();
+    assert_eq!(rows, wanted[3..]);
+    // A second text begins with them too, and nothing is reported of them.
+    assert_eq!(runner.forward(text, Positions::All).unwrap(), rows);
+    assert_eq!(runner.position(), 9);
+    assert_eq!(runner.tap("embed").unwrap().len(), 6 * shape.d_model);
+    let embedded = runner.stats().find(|(name, ..)| *name == "embed").unwrap().2.observed.count;
+    assert_eq!(embedded, 2 * 6 * shape.d_model as u64);
+    let (keys, values) = runner.keys_and_values(1).unwrap();
+    assert_eq!((keys.len(), values.len()), (9 * shape.key_width(), 9 * shape.key_width()));
+    assert!(runner.keys_and_values(2).is_none());
+    // Their own rows are exact even where the text's are polynomials.
+    let cached = |mode| Runner::new(&model, mode).unwrap().keys_and_values(1).unwrap().0.to_vec();
+    assert_eq!(cached(Mode::Polynomial), cached(Mode::Exact));
+    assert_eq!(model.behind_prefix(&whole), text.as_slice());
+    assert_eq!(model.behind_prefix(text), text.as_slice());
+    // Certification leaves them out and keeps them.
+    let mut again = model.clone();
+    certify(&mut again, &[text.clone()], &[], &Margins::default()).unwrap();
+    assert_eq!(again.site("embed").unwrap().observed.count, 6 * shape.d_model as u64);
+    assert_eq!(again.spec().prefix, [1, 9, 4]);
+    assert!(plain.clone().with_prefix(vec![1; shape.context]).is_err(), "no room for a text");
+    assert!(plain.clone().with_prefix(vec![999]).is_err());
+    let encoder = Shape { kind: Kind::Encoder { classes: 2 }, ..test_shape() };
+    assert!(random::weights_only("encoder", &encoder, 1).unwrap().with_prefix(vec![1]).is_err());
+}
+
+#[test]
+fn what_a_client_computes_is_exact_in_both_modes() {
+    let shape = Shape { embed_norm: true, ..test_shape() };
+    let model = random::certified("normed", &shape, 1).unwrap();
+    let embedded = |mode| Runner::new(&model, mode).unwrap().embed(&[1, 2, 3], 0).unwrap();
+    assert_eq!(embedded(Mode::Polynomial), embedded(Mode::Exact));
+}

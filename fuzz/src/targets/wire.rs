@@ -161,7 +161,8 @@ impl Object {
         let seeds = |w: &World| {
             let mut ciphertexts = w.ciphertexts()?;
             ciphertexts.truncate(3);
-            Ok(vec![EncryptedPrompt { plan: "0123456789abcdef".repeat(2), ciphertexts }.to_bytes()])
+            let plan = "0123456789abcdef".repeat(2);
+            Ok(vec![EncryptedPrompt { plan, length: 5, ciphertexts }.to_bytes()])
         };
         let read: Reading = Box::new(|w, bytes, probe| {
             let found = probe.parse(|| EncryptedPrompt::from_bytes(&w.params, bytes)).map_err(text)?;
@@ -174,7 +175,8 @@ impl Object {
         let seeds = |w: &World| {
             let mut ciphertexts = w.ciphertexts()?;
             ciphertexts.drain(..2);
-            Ok(vec![EncryptedLogits { plan: "fedcba9876543210".repeat(2), ciphertexts }.to_bytes()])
+            let plan = "fedcba9876543210".repeat(2);
+            Ok(vec![EncryptedLogits { plan, length: 5, ciphertexts }.to_bytes()])
         };
         let read: Reading = Box::new(|w, bytes, probe| {
             let found = probe.parse(|| EncryptedLogits::from_bytes(&w.params, bytes)).map_err(text)?;

@@ -4,7 +4,7 @@ use crate::console::{out_json, say};
 use anyhow::{Context, bail};
 use cipherlm_files::{printable, shown};
 use cipherlm_model::import::Checkpoint;
-use cipherlm_model::{Attention, Eps, Kind, MODEL_FILE, Model, Placement, Shape, Tokenizer};
+use cipherlm_model::{Attention, Eps, MODEL_FILE, Model, Shape, Tokenizer};
 use clap::Args;
 use serde_json::{Value, json};
 use std::path::{Path, PathBuf};
@@ -105,9 +105,6 @@ pub(super) fn next(shape: &Shape, model: Option<&Model>) -> String {
     }
     if let Some(refusal) = model.and_then(|m| cipherlm_model::ensure_certified(m).err()) {
         return format!("next: cipherlm certify ({refusal})");
-    }
-    if shape.placement == Placement::Post || matches!(shape.kind, Kind::Embedder { .. }) {
-        return "certified; runs in the clear only: norms after the branches have no plan".into();
     }
     "certified; next: cipherlm plan".into()
 }

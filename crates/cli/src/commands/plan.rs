@@ -119,6 +119,7 @@ fn to_json(setup: &Setup, mse: f64, schedule: &[Step], reasons: &[Option<String>
         "predicted_seconds": plan.seconds(),
         "predicted_mse": mse,
         "levels": setup.profile.user_levels,
+        "public_prefix_tokens": plan.public_prefix().len(),
         "bootstraps": plan.refreshes().0,
         "bootstraps_by_layer": plan.refreshes_by_layer(),
         "key_bytes": stored,

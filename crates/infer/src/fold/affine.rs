@@ -1,8 +1,8 @@
 //! The model's linear maps, with everything that is constant folded into their weights.
 
-use cipherlm_model::{Norm, Range};
+use cipherlm_model::Placement;
 
-use super::{Argument, Folded};
+use super::{Argument, Folded, NormId};
 use crate::error::{InferError, Result};
 
 /// A plain matrix with the bias that follows it.
@@ -30,6 +30,8 @@ pub(crate) enum Map {
     Pool,
     /// Pooled state to the classes.
     Classifier,
+    /// No matrix: the rows that a norm gives back, which have a bias.
+    Norm(NormId),
 }
 
 impl Folded {
@@ -48,8 +50,8 @@ impl Folded {
                     }
                 }
                 weights.iter_mut().for_each(|row| row.resize(shape.d_model, 0.0));
-                let from = self.units.layers[l].value;
-                Ok(self.onto_stream(Affine { weights, bias: raw.bias }, from))
+                let units = self.units.layers[l];
+                Ok(self.onto_stream(Affine { weights, bias: raw.bias }, units.value, units.mid))
             }
             Map::Up(l) => {
                 let units = self.units.layers[l];
@@ -57,17 +59,19 @@ impl Folded {
                 // then.
                 let read = |part: &str, argument| {
                     let raw = self.linear(&format!("layers.{l}.ffn.{part}"))?;
-                    self.onto_argument(raw, &norm_name(l, 2), units.norm2, argument)
+                    self.onto_argument(raw, self.norm_before(map), argument)
                 };
                 if !shape.gated {
                     return read("up", units.activation);
                 }
-                let parts = vec![read("gate", units.activation)?, read("up", Argument::PLAIN)?];
+                let parts = vec![read("gate", units.activation)?, read("up", Argument::plain(units.gate))?];
                 Ok(self.side_by_side(parts, self.geometry.ffn_blocks))
             }
             Map::Down(l) => {
                 let raw = self.linear(&format!("layers.{l}.ffn.down"))?;
-                Ok(self.onto_stream(raw, self.units.layers[l].activation.value))
+                let units = self.units.layers[l];
+                let gate = if shape.gated { units.gate } else { 1.0 };
+                Ok(self.onto_stream(raw, units.activation.value * gate, units.hidden))
             }
             Map::Head => {
                 let raw = if shape.tied_head {
@@ -77,11 +81,9 @@ impl Folded {
                 } else {
                     self.linear("head")?
                 };
-                self.after_norm(raw, "final_norm", self.units.final_norm, self.units.logits)
+                self.after_norm(raw, self.norm_before(map), self.units.logits)
             }
-            Map::Pool => {
-                self.onto_argument(self.linear("pool")?, "final_norm", self.units.final_norm, self.units.pool)
-            }
+            Map::Pool => self.onto_argument(self.linear("pool")?, self.norm_before(map), self.units.pool),
             Map::Classifier => {
                 let mut raw = self.linear("classifier")?;
                 let (from, to) = (self.units.pool.value, self.units.logits);
@@ -89,7 +91,31 @@ impl Folded {
                 raw.bias.iter_mut().for_each(|b| *b /= to);
                 Ok(raw)
             }
+            Map::Norm(norm) => Ok(Affine { weights: vec![], bias: self.norm_bias(norm)? }),
         }
+    }
+
+    /// The norm whose rows a map reads; `None` for embedded rows that come normalised.
+    pub(crate) fn norm_before(&self, map: Map) -> Option<NormId> {
+        let (post, layers) = (self.shape().placement == Placement::Post, self.shape().layers);
+        match (map, post) {
+            (Map::Qkv(l), false) => Some(NormId::First(l)),
+            (Map::Qkv(l), true) => l.checked_sub(1).map(NormId::Second),
+            (Map::Up(l), false) => Some(NormId::Second(l)),
+            (Map::Up(l), true) => Some(NormId::First(l)),
+            (Map::Head | Map::Pool, false) => Some(NormId::Final),
+            (Map::Head | Map::Pool, true) => layers.checked_sub(1).map(NormId::Second),
+            (Map::Out(_) | Map::Down(_) | Map::Classifier | Map::Norm(_), _) => None,
+        }
+    }
+
+    /// Bias of the rows that a norm gives back.
+    pub(super) fn norm_bias(&self, norm: NormId) -> Result<Vec<f64>> {
+        let (_, _, unit) = self.norm_units(norm)?;
+        let bias = self.model.weights().values(&format!("{}.bias", norm.name())).unwrap_or_default();
+        let mut row: Vec<f64> = bias.iter().map(|b| b / unit).collect();
+        row.resize(self.shape().d_model, 0.0);
+        Ok(row)
     }
 
     fn qkv(&self, l: usize) -> Result<Affine> {
@@ -97,11 +123,16 @@ impl Folded {
         let units = self.units.layers[l];
         let parts = [("q", 1.0), ("k", 1.0), ("v", 2.0 * units.value)].map(|(part, unit)| {
             let raw = self.linear(&format!("layers.{l}.attn.{part}"))?;
-            let raw = self.after_norm(raw, &norm_name(l, 1), units.norm1, unit)?;
+            let raw = self.after_norm(raw, self.norm_before(Map::Qkv(l)), unit)?;
+            // Every query head finds the keys and values that it shares in its own columns.
+            let shared = if part == "q" { 1 } else { shape.heads / shape.key_heads() };
             let spread = |row: &[f64]| {
                 let mut out = vec![0.0; self.geometry.blocks * self.geometry.features];
-                for (i, &value) in row.iter().enumerate() {
-                    out[self.geometry.column(i / shape.head_dim, i % shape.head_dim)] = value;
+                for head in 0..shape.heads {
+                    for feature in 0..shape.head_dim {
+                        out[self.geometry.column(head, feature)] =
+                            row[head / shared * shape.head_dim + feature];
+                    }
                 }
                 out
             };
@@ -128,35 +159,43 @@ impl Folded {
         out
     }
 
-    /// Gains into rows, norm bias through the matrix into the bias, units of the stream and of the
-    /// inverse root in, `unit` out.
-    fn after_norm(&self, mut map: Affine, norm: &str, range: Range, unit: f64) -> Result<Affine> {
-        let gain = self.values(&format!("{norm}.gain"))?;
-        if let Some(shift) = self.model.weights().values(&format!("{norm}.bias")) {
-            for (s, row) in shift.iter().zip(&map.weights) {
-                map.bias.iter_mut().zip(row).for_each(|(b, w)| *b += s * w);
+    /// Gains into rows, norm bias through the matrix into the bias, a mean of the rows out, units
+    /// of the stream and of the inverse root in, `unit` out.
+    fn after_norm(&self, mut map: Affine, norm: Option<NormId>, unit: f64) -> Result<Affine> {
+        if let Some(norm) = norm {
+            let name = norm.name();
+            let gain = self.values(&format!("{name}.gain"))?;
+            if let Some(shift) = self.model.weights().values(&format!("{name}.bias")) {
+                for (s, row) in shift.iter().zip(&map.weights) {
+                    map.bias.iter_mut().zip(row).for_each(|(b, w)| *b += s * w);
+                }
             }
-        }
-        let factor = self.units.hidden / (range.lo.sqrt() * unit);
-        for (g, row) in gain.iter().zip(&mut map.weights) {
-            row.iter_mut().for_each(|w| *w *= g * factor);
+            let (range, from, _) = self.norm_units(norm)?;
+            let factor = from / (range.lo.sqrt() * unit);
+            for (g, row) in gain.iter().zip(&mut map.weights) {
+                row.iter_mut().for_each(|w| *w *= g * factor);
+            }
+            if self.has_mean() {
+                centre_columns(&mut map.weights);
+            }
+        } else {
+            map.weights.iter_mut().flatten().for_each(|w| *w *= self.units.entry / unit);
         }
         map.bias.iter_mut().for_each(|b| *b /= unit);
         Ok(map)
     }
 
     /// As [`Folded::after_norm`], onto the argument of a function.
-    fn onto_argument(&self, map: Affine, norm: &str, range: Range, argument: Argument) -> Result<Affine> {
-        let mut map = self.after_norm(map, norm, range, argument.half)?;
+    fn onto_argument(&self, map: Affine, norm: Option<NormId>, argument: Argument) -> Result<Affine> {
+        let mut map = self.after_norm(map, norm, argument.half)?;
         map.bias.iter_mut().for_each(|b| *b -= argument.middle / argument.half);
         Ok(map)
     }
 
-    fn onto_stream(&self, mut map: Affine, from: f64) -> Affine {
-        let to = self.units.hidden;
+    fn onto_stream(&self, mut map: Affine, from: f64, to: f64) -> Affine {
         map.weights.iter_mut().flatten().for_each(|w| *w *= from / to);
         map.bias.iter_mut().for_each(|b| *b /= to);
-        if self.shape().norm == Norm::LayerNorm {
+        if self.centred() {
             map.weights.iter_mut().for_each(|row| centre(row));
             centre(&mut map.bias);
         }
@@ -195,12 +234,16 @@ impl Folded {
     }
 }
 
-fn norm_name(layer: usize, index: usize) -> String {
-    format!("layers.{layer}.norm{index}")
-}
-
 fn missing(name: &str) -> InferError {
     cipherlm_model::SpecError::MissingTensor { name: name.to_owned(), expected: vec![] }.into()
+}
+
+/// Takes the mean over the inputs off every column: what a map makes of rows without their mean.
+fn centre_columns(weights: &mut [Vec<f64>]) {
+    let count = weights.len().max(1) as f64;
+    let mut means = vec![0.0; weights.first().map_or(0, Vec::len)];
+    weights.iter().for_each(|row| means.iter_mut().zip(row).for_each(|(m, w)| *m += w / count));
+    weights.iter_mut().for_each(|row| row.iter_mut().zip(&means).for_each(|(w, m)| *w -= m));
 }
 
 pub(super) fn centre(row: &mut [f64]) {

@@ -9,7 +9,7 @@ use crate::error::{InferError, Result};
 
 /// Raised when a description compiles to other constants or another order of steps than before.
 /// Other operations, levels or keys change the identity by themselves.
-const CIRCUITS: u32 = 2;
+const CIRCUITS: u32 = 3;
 
 /// Characters of an identity.
 pub(crate) const LENGTH: usize = 32;
@@ -67,6 +67,7 @@ impl Plan {
         all.text("model", &description(self.folded.model.spec())?);
         all.field("tokenizer", options.tokenizer.as_ref().map_or(&[], |hash| hash.as_slice()));
         all.text("purpose", &format!("{:?}", options.purpose));
+        all.text("positions", &format!("{:?}", options.positions));
         all.number("levels left", options.levels_left as u64);
         let g = self.folded.geometry;
         for (name, value) in

@@ -105,7 +105,7 @@ impl<'m> Runner<'m> {
                 let largest = scores.iter().fold(0.0f64, |m, s| m.max(s.abs()));
                 scores.iter_mut().for_each(|s| *s = power(*s, p));
                 let mean = scores.iter().sum::<f64>() / n;
-                if let Some(maxima) = &mut self.row_mean_max {
+                if let Some(maxima) = self.row_mean_max.as_mut().filter(|_| !self.muted) {
                     let slot = (place.layer * shape.heads + place.head) * shape.context + place.position;
                     maxima[slot] = maxima[slot].max(mean);
                 }

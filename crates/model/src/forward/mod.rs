@@ -23,7 +23,8 @@ use rows::{Linear, NormWeights, dot};
 pub enum Mode {
     /// The functions themselves.
     Exact,
-    /// Their certified polynomials: what runs under encryption, without the noise.
+    /// Their certified polynomials: what runs under encryption, without the noise. The embedding
+    /// and its norm are the client's, who computes them exactly.
     Polynomial,
 }
 
@@ -62,6 +63,10 @@ pub struct Runner<'m> {
     stats: Vec<SiteStats>,
     cache: Vec<Cache>,
     position: usize,
+    /// Public tokens that stand before every sequence.
+    prefix: usize,
+    /// While those are computed nothing is observed.
+    muted: bool,
     taps: Option<BTreeMap<String, Vec<f64>>>,
     row_mean_max: Option<Vec<f64>>,
 }
@@ -94,7 +99,7 @@ struct Input<'t> {
 }
 
 impl<'m> Runner<'m> {
-    /// Starts a pass over an empty sequence.
+    /// Starts a pass over an empty sequence, behind the model's public prefix if it has one.
     ///
     /// # Errors
     /// [`SpecError::NoScheme`] in polynomial mode while a site has no polynomial;
@@ -122,7 +127,7 @@ impl<'m> Runner<'m> {
         }
         let cache = (0..shape.layers).map(|_| Cache::default()).collect();
         let stats = vec![SiteStats::default(); names.len()];
-        Ok(Self {
+        let mut runner = Self {
             model,
             mode,
             program,
@@ -135,9 +140,26 @@ impl<'m> Runner<'m> {
             stats,
             cache,
             position: 0,
+            prefix: 0,
+            muted: false,
             taps: None,
             row_mean_max: None,
-        })
+        };
+        runner.begin_with(&model.spec().prefix)?;
+        Ok(runner)
+    }
+
+    /// Computes the public tokens that every sequence begins with: by the functions themselves,
+    /// because no polynomial ever sees them, and without a look at ranges.
+    fn begin_with(&mut self, tokens: &[u32]) -> Result<()> {
+        if tokens.is_empty() {
+            return Ok(());
+        }
+        let mode = std::mem::replace(&mut self.mode, Mode::Exact);
+        self.muted = true;
+        let done = self.pass(Input { tokens, start: 0, valid: None }, tokens.len());
+        (self.mode, self.muted, self.prefix) = (mode, false, tokens.len());
+        done.map(drop)
     }
 
     /// Keeps intermediate values, readable with [`Runner::taps`].
@@ -158,18 +180,28 @@ impl<'m> Runner<'m> {
         self.row_mean_max.as_deref()
     }
 
-    /// Forgets the sequence, keeps the site statistics.
+    /// Forgets the sequence, keeps the public prefix and the site statistics.
     pub fn reset(&mut self) {
-        self.cache.iter_mut().for_each(|c| *c = Cache::default());
-        self.position = 0;
+        let kept = self.prefix * self.model.shape().key_width();
+        for Cache { keys, values } in &mut self.cache {
+            keys.truncate(kept);
+            values.truncate(kept);
+        }
+        self.position = self.prefix;
         if let Some(taps) = &mut self.taps {
             taps.clear();
         }
     }
 
-    /// Number of positions in the cache.
+    /// Number of positions in the cache, public ones included.
     pub fn position(&self) -> usize {
         self.position
+    }
+
+    /// Keys after rotary and values of all positions so far in one layer, rows of
+    /// [`crate::Shape::key_width`] values; `None` for a layer that there is not.
+    pub fn keys_and_values(&self, layer: usize) -> Option<(&[f64], &[f64])> {
+        self.cache.get(layer).map(|cache| (cache.keys.as_slice(), cache.values.as_slice()))
     }
 
     /// What each site has seen so far, in the order of [`crate::Shape::sites`].
@@ -377,12 +409,19 @@ impl<'m> Runner<'m> {
         self.record(site, x);
         let function = self.functions[site];
         match self.mode {
-            Mode::Polynomial if function.is_nonlinear() => match self.schemes[site] {
-                Some(scheme) => Ok(scheme.eval(x)),
-                None => Err(SpecError::NoScheme { site: self.names[site].clone() }),
-            },
+            Mode::Polynomial if function.is_nonlinear() && !self.in_the_clear(site) => {
+                match self.schemes[site] {
+                    Some(scheme) => Ok(scheme.eval(x)),
+                    None => Err(SpecError::NoScheme { site: self.names[site].clone() }),
+                }
+            }
             _ => Ok(function.eval(x)),
         }
+    }
+
+    /// Whether a site belongs to the rows that a client computes before it encrypts them.
+    fn in_the_clear(&self, site: usize) -> bool {
+        self.site_at.get(self.program.entry.1).is_some_and(|&first| site < first)
     }
 
     fn observe(&mut self, site: usize, values: &[f64]) {
@@ -390,6 +429,9 @@ impl<'m> Runner<'m> {
     }
 
     fn record(&mut self, site: usize, x: f64) {
+        if self.muted {
+            return;
+        }
         let stats = &mut self.stats[site];
         stats.observed.record(x);
         if let Some(certified) = self.model.spec().sites.get(site)
@@ -400,7 +442,7 @@ impl<'m> Runner<'m> {
     }
 
     fn tap_rows(&mut self, name: &str, rows: &[f64]) {
-        if let Some(taps) = &mut self.taps {
+        if let Some(taps) = self.taps.as_mut().filter(|_| !self.muted) {
             taps.entry(name.to_owned()).or_default().extend_from_slice(rows);
         }
     }

@@ -1,0 +1,159 @@
+//! What one unit of a slot stands for, chosen from the certified ranges so that every intermediate
+//! value stays within about one.
+
+use cipherlm_model::{Kind, Model, Placement, Range, SpecError};
+
+use crate::error::{InferError, Result};
+
+/// Units of the whole model.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) struct Units {
+    /// Embedded rows as the client encrypts them.
+    pub(crate) entry: f64,
+    /// Answers: logits, or features of the last hidden state.
+    pub(crate) logits: f64,
+    /// Argument of an encoder's pooling.
+    pub(crate) pool: Argument,
+    /// One entry per layer.
+    pub(crate) layers: Vec<LayerUnits>,
+    /// Before the head, where there is such a norm.
+    pub(crate) final_norm: Option<Range>,
+}
+
+/// Units inside one layer.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(crate) struct LayerUnits {
+    /// The stream after the attention.
+    pub(crate) mid: f64,
+    /// The stream after the feed-forward layer.
+    pub(crate) hidden: f64,
+    pub(crate) norm1: Range,
+    pub(crate) norm2: Range,
+    pub(crate) value: f64,
+    pub(crate) denominator: Range,
+    pub(crate) activation: Argument,
+    /// The other factor of a gated layer.
+    pub(crate) gate: f64,
+}
+
+/// One normalisation of the model.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(crate) enum NormId {
+    /// Of a layer's attention branch.
+    First(usize),
+    /// Of its feed-forward branch.
+    Second(usize),
+    /// Before the head.
+    Final,
+}
+
+impl NormId {
+    /// Name of its tensors and of its site.
+    pub(crate) fn name(self) -> String {
+        match self {
+            Self::First(l) => format!("layers.{l}.norm1"),
+            Self::Second(l) => format!("layers.{l}.norm2"),
+            Self::Final => "final_norm".into(),
+        }
+    }
+
+    /// The layer that it belongs to.
+    pub(crate) fn layer(self) -> Option<usize> {
+        match self {
+            Self::First(l) | Self::Second(l) => Some(l),
+            Self::Final => None,
+        }
+    }
+}
+
+/// Smallest unit of a slot. A tensor of zeros is certified for hardly any range; its values are
+/// zero in every unit.
+const SMALLEST: f64 = 1.0 / (1u64 << 30) as f64;
+
+fn unit(range: Range) -> f64 {
+    range.magnitude().max(SMALLEST)
+}
+
+/// How a function's argument and value lie in slots: the argument as `(x - middle) / half`, the
+/// value in units of `value`.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(crate) struct Argument {
+    pub(crate) middle: f64,
+    pub(crate) half: f64,
+    pub(crate) value: f64,
+}
+
+impl Argument {
+    /// Of a value that no function is applied to.
+    pub(super) fn plain(unit: f64) -> Self {
+        Self { middle: 0.0, half: unit, value: unit }
+    }
+
+    pub(super) fn of(range: Range) -> Self {
+        if range.magnitude() < SMALLEST {
+            return Self::plain(SMALLEST);
+        }
+        // Functions of this kind never exceed their argument in size.
+        let (middle, half) = (0.5 * (range.lo + range.hi), 0.5 * (range.hi - range.lo));
+        Self { middle, half, value: range.magnitude() }
+    }
+
+    pub(super) fn is_dead(self) -> bool {
+        self.half <= SMALLEST
+    }
+}
+
+impl Units {
+    pub(super) fn new(model: &Model) -> Result<Self> {
+        let range = |name: &str| {
+            let site = model.site(name).ok_or_else(|| SpecError::NoScheme { site: name.to_owned() })?;
+            Ok::<Range, InferError>(site.range)
+        };
+        let shape = model.shape();
+        let mut layers = vec![];
+        for l in 0..shape.layers {
+            let at = |part: &str| range(&format!("layers.{l}.{part}"));
+            layers.push(LayerUnits {
+                mid: unit(at("mid")?),
+                hidden: unit(at("hidden")?),
+                norm1: at("norm1")?,
+                norm2: at("norm2")?,
+                value: unit(at("attn.v")?),
+                denominator: at("attn.reciprocal")?,
+                activation: Argument::of(at("ffn.activation")?),
+                gate: if shape.gated { unit(at("ffn.up")?) } else { 1.0 },
+            });
+        }
+        let classifies = matches!(shape.kind, Kind::Encoder { .. });
+        let pool = if classifies { Argument::of(range("pool.activation")?) } else { Argument::plain(1.0) };
+        let answer = if matches!(shape.kind, Kind::Embedder { .. }) { "output" } else { "logits" };
+        let final_norm = (shape.placement == Placement::Pre).then(|| range("final_norm")).transpose()?;
+        let mut units =
+            Self { entry: unit(range("embed")?), logits: unit(range(answer)?), pool, layers, final_norm };
+        match shape.placement {
+            Placement::Pre => units.one_stream(),
+            Placement::Post => units.stream_by_sum(range)?,
+        }
+        Ok(units)
+    }
+
+    /// One unit for the whole stream: nothing comes between its sums.
+    fn one_stream(&mut self) {
+        let stream = self.layers.iter().fold(self.entry, |m, layer| m.max(layer.mid).max(layer.hidden));
+        self.entry = stream;
+        self.layers.iter_mut().for_each(|layer| (layer.mid, layer.hidden) = (stream, stream));
+    }
+
+    /// A unit for each sum, which holds its first term too: that comes out of a norm, where the
+    /// unit changes for nothing.
+    fn stream_by_sum(&mut self, range: impl Fn(&str) -> Result<Range>) -> Result<()> {
+        let mut before = self.entry;
+        for (l, layer) in self.layers.iter_mut().enumerate() {
+            layer.mid = layer.mid.max(before);
+            layer.hidden = layer.hidden.max(unit(range(&format!("layers.{l}.norm1.out"))?));
+            before = unit(range(&format!("layers.{l}.norm2.out"))?);
+        }
+        self.entry = self.layers.first().map_or(self.entry, |layer| layer.mid);
+        Ok(())
+    }
+}
