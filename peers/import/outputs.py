@@ -2,6 +2,9 @@
 
     python3 outputs.py tiny > expected.json          what crates/model/tests/data/import.json holds
     python3 outputs.py folder DIR "some text" > out  hidden states or last logits of a real checkpoint (folder or GGUF)
+    python3 outputs.py public BASE > public.json     what crates/model/tests/data/public.json holds: some outputs of
+                                                     BASE/minilm and BASE/smollm2 (`cargo xtask fetch`) and of
+                                                     BASE/stories260k/stories260K.bin (llama2.c)
 
 `tiny` fills small models with a formula that the Rust test repeats (`fill`), so that no weights are stored.
 """
@@ -9,6 +12,7 @@
 import json
 import math
 import os
+import struct
 import sys
 
 import torch
@@ -104,5 +108,75 @@ def folder(path, text):
     json.dump({"ids": ids[0].tolist(), "outputs": rounded(rows.tolist())}, sys.stdout, separators=(",", ":"))
 
 
+def llama2c(path):
+    """A llama2.c checkpoint as transformers' Llama."""
+    raw = open(path, "rb").read()
+    d, f, layers, heads, kv, vocab, context = struct.unpack("<7i", raw[:28])
+    values = torch.frombuffer(bytearray(raw[28:]), dtype=torch.float32)
+    at = 0
+
+    def take(*dims):
+        nonlocal at
+        count = math.prod(dims)
+        at += count
+        return values[at - count : at].reshape(dims)
+
+    head = d // heads
+
+    def halves(w, n):
+        # Rows of a head alternate between the two halves that transformers turns against each other.
+        return w.reshape(n, head // 2, 2, -1).transpose(1, 2).reshape(n * head, -1)
+
+    state = {"model.embed_tokens.weight": take(vocab, d)}
+    parts = {}
+    for name, dims in [("input_layernorm", (d,)), ("self_attn.q_proj", (d, d)), ("self_attn.k_proj", (kv * head, d)),
+                       ("self_attn.v_proj", (kv * head, d)), ("self_attn.o_proj", (d, d)), ("post_attention_layernorm", (d,)),
+                       ("mlp.gate_proj", (f, d)), ("mlp.down_proj", (d, f)), ("mlp.up_proj", (f, d))]:
+        parts[name] = take(layers, *dims)
+    for name, stack in parts.items():
+        for l in range(layers):
+            w = stack[l]
+            if name == "self_attn.q_proj":
+                w = halves(w, heads)
+            if name == "self_attn.k_proj":
+                w = halves(w, kv)
+            state[f"model.layers.{l}.{name}.weight"] = w.clone()
+    state["model.norm.weight"] = take(d)
+    config = AutoConfig.for_model("llama", vocab_size=abs(vocab), hidden_size=d, intermediate_size=f, num_hidden_layers=layers,
+                                  num_attention_heads=heads, num_key_value_heads=kv, max_position_embeddings=context,
+                                  rope_theta=10000.0, rms_norm_eps=1e-5, tie_word_embeddings=True)
+    model = LlamaForCausalLM(config).eval()
+    missing = model.load_state_dict(state, strict=False)
+    assert missing.missing_keys in ([], ["lm_head.weight"]) and not missing.unexpected_keys, missing
+    model.tie_weights()
+    return model
+
+
+def public(base):
+    """Every `step`th value of each row of outputs."""
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    cases = []
+
+    def case(name, place, ids, rows, step):
+        cases.append({"name": name, "place": place, "ids": ids, "step": step, "outputs": rounded(rows[:, ::step].tolist())})
+
+    text = "A girl is styling her hair, 12 naïve men play football."
+    with torch.no_grad():
+        path = os.path.join(base, "minilm")
+        ids = AutoTokenizer.from_pretrained(path)(text, return_tensors="pt")["input_ids"]
+        out = BertModel.from_pretrained(path, dtype=torch.float32).eval().double()(ids).last_hidden_state[0]
+        case("all-MiniLM-L6-v2", "minilm", ids[0].tolist(), out, 16)
+        file = "SmolLM2-135M-Instruct.Q4_1.gguf"
+        model = AutoModelForCausalLM.from_pretrained(os.path.join(base, "smollm2"), gguf_file=file, dtype=torch.float32)
+        ids = torch.tensor([[1, 9690, 198, 504, 3575, 282, 4649, 314, 253]])
+        case("SmolLM2-135M", f"smollm2/{file}", ids[0].tolist(), model.eval().double()(ids).logits[0, ::4], 512)
+        ids = torch.tensor([[1, 403, 407, 261, 378, 31, 300, 415, 9, 40, 77, 281]])
+        out = llama2c(os.path.join(base, "stories260k/stories260K.bin")).double()(ids).logits[0, ::4]
+        case("stories260K", "stories260k/stories260K.bin", ids[0].tolist(), out, 8)
+    json.dump(cases, sys.stdout, separators=(",", ":"))
+
+
 if __name__ == "__main__":
-    tiny() if sys.argv[1] == "tiny" else folder(*sys.argv[2:4])
+    modes = {"tiny": tiny, "folder": folder, "public": public}
+    modes[sys.argv[1]](*sys.argv[2:])

@@ -2,6 +2,9 @@
 
     python3 ids.py small > expected.json          what crates/model/tests/data/token_ids.json holds
     python3 ids.py lines TOKENIZER LINES > ids    one line of ids a line of text (TOKENIZER: .json or vocab.txt)
+    python3 ids.py hashes WORDS FOLDER > hashes   what crates/model/tests/data/token_hashes.json holds: 2,000 lines made
+                                                  of WORDS (token_words.json beside it), under the public tokenizers
+                                                  found in FOLDER
 
 `small` trains three tokenizers on the texts below and writes each as a tokenizer.json with the ids of every text:
 a byte-level BPE with split digits and NFC, word pieces that lower, and a unigram model with a metaspace.
@@ -91,5 +94,73 @@ def lines(tokenizer, path):
         print(" ".join(map(str, t.encode(line.rstrip("\n")).ids)))
 
 
+def made_lines(words, count):
+    """Lines of a few languages, code, emoji and odd spaces, by a generator that the Rust test repeats."""
+    state = 20261129
+    out = []
+
+    def below(n):
+        nonlocal state
+        state = (state * 6364136223846793005 + 1442695040888963407) % 2**64
+        return (state >> 33) % n
+
+    for _ in range(count):
+        kind = words[below(len(words))]
+        parts = []
+        for _ in range(1 + below(14)):
+            parts.append(kind["words"][below(len(kind["words"]))])
+            # Now and then something from elsewhere, glued or apart.
+            if below(5) == 0:
+                other = words[below(len(words))]["words"]
+                parts.append(other[below(len(other))])
+            if below(6) == 0:
+                parts.append(str(below(100000)))
+            parts.append(kind["between"][below(len(kind["between"]))])
+        out.append("".join(parts))
+    return out
+
+
+def fnv(rows):
+    """FNV-1a of ids as four bytes each, a row ended by 0xffffffff."""
+    state = 0xCBF29CE484222325
+    for row in rows:
+        for i in [*row, 0xFFFFFFFF]:
+            for byte in i.to_bytes(4, "little"):
+                state = (state ^ byte) * 0x100000001B3 % 2**64
+    return f"{state:016x}"
+
+
+def hashes(words_file, folder):
+    import os
+
+    words = json.load(open(words_file, encoding="utf-8"))
+    text = made_lines(words, 2000)
+    out = {"lines": len(text), "text": fnv([list(line.encode()) for line in text]), "tokenizers": {}}
+    for place in ["minilm/tokenizer.json", "smollm2/SmolLM2-135M-Instruct.Q4_1.gguf", "gpt2", "neox/tokenizer.json"]:
+        path = os.path.join(folder, place)
+        if not os.path.exists(path):
+            continue
+        if place == "gpt2":
+            from tokenizers import ByteLevelBPETokenizer
+
+            t = ByteLevelBPETokenizer(os.path.join(path, "vocab.json"), os.path.join(path, "merges.txt"))
+        elif place.endswith(".gguf"):
+            from transformers import AutoTokenizer
+
+            t = AutoTokenizer.from_pretrained(os.path.dirname(path), gguf_file=os.path.basename(path)).backend_tokenizer
+            # transformers leaves out what the file's field `tokenizer.ggml.pre` = smollm says: digits one by one.
+            t.pre_tokenizer = pre_tokenizers.Sequence(
+                [pre_tokenizers.Digits(individual_digits=True), pre_tokenizers.ByteLevel(add_prefix_space=False)]
+            )
+        else:
+            t = Tokenizer.from_file(path)
+        t.no_padding()
+        t.no_truncation()
+        ids = [t.encode(line).ids for line in text]
+        out["tokenizers"][place] = {"hash": fnv(ids), "ids": sum(map(len, ids))}
+    json.dump(out, sys.stdout, indent=1)
+
+
 if __name__ == "__main__":
-    small() if sys.argv[1] == "small" else lines(*sys.argv[2:4])
+    modes = {"small": small, "lines": lines, "hashes": hashes}
+    modes[sys.argv[1]](*sys.argv[2:])

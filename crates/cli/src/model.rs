@@ -16,6 +16,8 @@ const TEXT_BYTES: u64 = 1 << 30;
 pub(crate) struct Loaded {
     pub(crate) model: Model,
     pub(crate) tokenizer: Tokenizer,
+    /// Where it came from.
+    pub(crate) folder: PathBuf,
 }
 
 /// A text cut into windows of tokens.
@@ -45,7 +47,7 @@ pub(crate) fn load(dir: Option<&Path>) -> anyhow::Result<Loaded> {
     let file = dir.join(TOKENIZER_FILE);
     let tokenizer = Tokenizer::load(&file).with_context(|| format!("loading {}", shown(&file)))?;
     tokenizer.check_shape(model.shape()).with_context(|| format!("loading {}", shown(&dir)))?;
-    Ok(Loaded { model, tokenizer })
+    Ok(Loaded { model, tokenizer, folder: dir })
 }
 
 /// `models/<name>` in the working folder or above it, or beside this program's sources.
@@ -88,10 +90,11 @@ impl Loaded {
     /// Refuses a classifier where text is to be continued.
     pub(crate) fn ensure_continues(&self, command: &str) -> anyhow::Result<()> {
         if self.model.shape().kind != Kind::Decoder {
-            bail!(
-                "{} classifies text and `{command}` continues it: use `encrypt`, `run` and `decrypt`, which read its class",
-                self.name()
-            );
+            let instead = match self.model.shape().kind {
+                Kind::Embedder { .. } => "makes vectors of text: use `embed`, `index` and `search`",
+                _ => "classifies text: use `encrypt`, `run` and `decrypt`, which read its class",
+            };
+            bail!("`{command}` continues text, and {} {instead}", self.name());
         }
         Ok(())
     }
@@ -169,14 +172,34 @@ impl Loaded {
 
     /// `count` windows spread evenly over a whole text, never overlapping, as training picks them.
     pub(crate) fn spread_windows(&self, file: &Path, length: usize, count: usize) -> anyhow::Result<Windows> {
-        self.check_window(length)?;
-        let text = cipherlm_files::read_text(file, TEXT_BYTES)?;
-        let tokens = self.tokenizer.encode(&text)?;
-        let fitting = tokens.len().saturating_sub(1) / length;
+        let out = self.windows_at_most(file, length, count)?;
+        let fitting = out.windows.len();
         if fitting < count {
             bail!(
                 "{} has {} tokens, which make {fitting} windows of {length}, and --windows asks for {count}: use a longer text, or \
                  say with --windows that less will do",
+                shown(file),
+                out.tokens
+            );
+        }
+        Ok(out)
+    }
+
+    /// As [`Loaded::spread_windows`], fewer where the text is short; none is refused.
+    pub(crate) fn windows_at_most(
+        &self,
+        file: &Path,
+        length: usize,
+        at_most: usize,
+    ) -> anyhow::Result<Windows> {
+        self.check_window(length)?;
+        let text = cipherlm_files::read_text(file, TEXT_BYTES)?;
+        let tokens = self.tokenizer.encode(&text)?;
+        let fitting = tokens.len().saturating_sub(1) / length;
+        let count = fitting.min(at_most);
+        if count == 0 {
+            bail!(
+                "{} has {} tokens and one window takes {length}: use a longer text",
                 shown(file),
                 tokens.len()
             );

@@ -46,6 +46,11 @@ pub(crate) fn processor() -> String {
     }
 }
 
+/// Processor and threads, for everything that is timed in the clear.
+pub(crate) fn machine() -> String {
+    format!("{}, {} threads", processor(), rayon::current_num_threads())
+}
+
 fn status_kib(file: &str, field: &str) -> Option<u64> {
     let text = std::fs::read_to_string(file).ok()?;
     text.lines().find_map(|l| l.strip_prefix(field)?.trim().strip_suffix("kB")?.trim().parse().ok())

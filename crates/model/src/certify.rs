@@ -1,9 +1,10 @@
 //! Certified ranges: seen on calibration text, widened by a margin, checked on held-out text.
 
+use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 
 use crate::error::{Result, SpecError};
-use crate::forward::{Mode, Positions, Runner};
+use crate::forward::{Mode, Positions, Prepared, Runner, SiteStats};
 use crate::function::Function;
 use crate::model::Model;
 use crate::scheme::Scheme;
@@ -65,25 +66,130 @@ pub struct SiteReport {
     pub violations: u64,
 }
 
-/// Runs windows of tokens through the model and reports every site.
+/// Runs windows of tokens through the model, on all threads, and reports every site. Linear maps
+/// take f32, everything else f64; the result does not depend on the number of threads.
 ///
 /// # Errors
 /// Bad tokens, no window, or no polynomials in polynomial mode.
 pub fn survey(model: &Model, windows: &[Vec<u32>], mode: Mode) -> Result<Vec<SiteReport>> {
-    if windows.is_empty() {
-        return Err(SpecError::Empty);
+    let parts = parts(
+        model,
+        windows,
+        mode,
+        |runner| runner,
+        |runner| runner.stats().map(|(_, _, stats)| *stats).collect::<Vec<SiteStats>>(),
+    )?;
+    let mut parts = parts.into_iter();
+    let mut all = parts.next().unwrap_or_default();
+    for part in parts {
+        for (stats, other) in all.iter_mut().zip(&part) {
+            stats.observed.merge(&other.observed);
+            stats.violations += other.violations;
+        }
     }
-    let mut runner = Runner::new(model, mode)?;
-    for window in windows {
-        run(&mut runner, model.shape(), window)?;
-    }
-    let report = |(site, function, stats): (&str, Function, &crate::SiteStats)| SiteReport {
-        site: site.to_owned(),
+    let report = |((site, function), stats): ((String, Function), SiteStats)| SiteReport {
+        site,
         function,
         observed: stats.observed,
         violations: stats.violations,
     };
-    Ok(runner.stats().map(report).collect())
+    Ok(model.shape().sites().into_iter().zip(all).map(report).collect())
+}
+
+/// Runs parts of the windows, each with a runner of its own, and takes something from each runner
+/// at the end. Parts are in order and their number is that of the threads, so what is taken must
+/// join to the same whole however the windows are cut.
+fn parts<T: Send>(
+    model: &Model,
+    windows: &[Vec<u32>],
+    mode: Mode,
+    begin: impl for<'r> Fn(Runner<'r>) -> Runner<'r> + Sync,
+    end: impl Fn(&Runner<'_>) -> T + Sync,
+) -> Result<Vec<T>> {
+    if windows.is_empty() {
+        return Err(SpecError::Empty);
+    }
+    let prepared = Prepared::new(model)?;
+    let each = windows.len().div_ceil(4 * rayon::current_num_threads());
+    let part = |part: &[Vec<u32>]| {
+        let mut runner = begin(prepared.runner(mode)?);
+        part.iter().try_for_each(|window| run(&mut runner, model.shape(), window))?;
+        Ok(end(&runner))
+    };
+    windows.par_chunks(each).map(part).collect()
+}
+
+/// How much of a text leaves the certified ranges.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct OutOfRange {
+    /// Windows looked at.
+    pub windows: u64,
+    /// Windows in which at least one value leaves its range: there the polynomials prove nothing.
+    pub windows_outside: u64,
+    /// Values looked at.
+    pub values: u64,
+    /// Values outside their ranges.
+    pub values_outside: u64,
+    /// The site that most of them are of.
+    pub worst: Option<String>,
+}
+
+impl OutOfRange {
+    /// Upper end of the exact one-sided confidence interval (Clopper and Pearson, Biometrika 26,
+    /// 1934) of the rate of windows with a value outside. Windows are the unit, because values of
+    /// one text hang together.
+    pub fn bound(&self, confidence: f64) -> f64 {
+        let (n, k) = (self.windows, self.windows_outside);
+        if k >= n {
+            return 1.0;
+        }
+        // The rate at which no more than k of n are seen with probability 1 - confidence.
+        let at_most = |rate: f64| {
+            let (mut term, mut sum) = (n as f64 * (-rate).ln_1p(), 0.0);
+            for i in 0..=k {
+                sum += term.exp();
+                term += (((n - i) as f64) / ((i + 1) as f64)).ln() + rate.ln() - (-rate).ln_1p();
+            }
+            sum
+        };
+        let (mut lo, mut hi) = (0.0, 1.0);
+        for _ in 0..60 {
+            let rate = 0.5 * (lo + hi);
+            if at_most(rate) > 1.0 - confidence { lo = rate } else { hi = rate }
+        }
+        hi
+    }
+}
+
+/// Counts what leaves the certified ranges of a model, window by window.
+///
+/// # Errors
+/// Bad tokens or no window; [`SpecError::NoScheme`] without certified ranges.
+pub fn out_of_range(model: &Model, windows: &[Vec<u32>]) -> Result<OutOfRange> {
+    if windows.is_empty() {
+        return Err(SpecError::Empty);
+    }
+    if let (true, Some((site, _))) = (model.spec().sites.is_empty(), model.shape().sites().first()) {
+        return Err(SpecError::NoScheme { site: site.clone() });
+    }
+    let prepared = Prepared::new(model)?;
+    let count = |window: &Vec<u32>| -> Result<Vec<(u64, u64)>> {
+        let mut runner = prepared.runner(Mode::Exact)?;
+        run(&mut runner, model.shape(), window)?;
+        Ok(runner.stats().map(|(_, _, stats)| (stats.observed.count, stats.violations)).collect())
+    };
+    let counts: Vec<_> = windows.par_iter().map(count).collect::<Result<_>>()?;
+    let outside = |sites: &[(u64, u64)]| sites.iter().map(|(_, outside)| outside).sum::<u64>();
+    let by_site: Vec<u64> =
+        (0..model.spec().sites.len()).map(|site| counts.iter().map(|sites| sites[site].1).sum()).collect();
+    let worst = (0..by_site.len()).filter(|&site| by_site[site] > 0).max_by_key(|&site| by_site[site]);
+    Ok(OutOfRange {
+        windows: counts.len() as u64,
+        windows_outside: counts.iter().filter(|sites| outside(sites) > 0).count() as u64,
+        values: counts.iter().flatten().map(|(count, _)| count).sum(),
+        values_outside: by_site.iter().sum(),
+        worst: worst.map(|site| model.spec().sites[site].name.clone()),
+    })
 }
 
 /// Freezes the denominator's constant for each (layer, head, row) at `max mean / ratio`, maxima
@@ -102,17 +208,20 @@ pub fn freeze_eps(model: &Model, windows: &[Vec<u32>], ratio: f64) -> Result<Mod
             model: "attention without a denominator",
         });
     };
-    if windows.is_empty() {
-        return Err(SpecError::Empty);
-    }
-    let mut runner = Runner::new(model, Mode::Exact)?.with_row_means();
-    for window in windows {
-        run(&mut runner, model.shape(), window)?;
+    let seen = parts(
+        model,
+        windows,
+        Mode::Exact,
+        |runner| runner.with_row_means(),
+        |runner| runner.row_means().map(<[f64]>::to_vec).unwrap_or_default(),
+    )?;
+    let mut maxima = vec![0.0f64; model.shape().layers * model.shape().heads * model.shape().context];
+    for part in seen {
+        maxima.iter_mut().zip(part).for_each(|(max, seen)| *max = max.max(seen));
     }
     let shape =
         Shape { attention: Attention::PowerSoftmax { p, c, eps: Eps::Frozen }, ..model.shape().clone() };
     let mut weights = model.weights().clone();
-    let maxima = runner.row_means().unwrap_or_default();
     for l in 0..shape.layers {
         let rows = &maxima[l * shape.heads * shape.context..][..shape.heads * shape.context];
         let eps = rows.chunks_exact(shape.context).flat_map(|head| smoothed(head, ratio)).collect();

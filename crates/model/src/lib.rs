@@ -32,9 +32,12 @@ mod site;
 mod tokenizer;
 mod weights;
 
-pub use certify::{FitOptions, Margins, SiteReport, certify, ensure_certified, fit, freeze_eps, survey};
+pub use certify::{
+    FitOptions, Margins, OutOfRange, SiteReport, certify, ensure_certified, fit, freeze_eps, out_of_range,
+    survey,
+};
 pub use error::{Result, SpecError};
-pub use forward::{Mode, Positions, Runner, SiteStats};
+pub use forward::{Mode, Positions, Prepared, Runner, SiteStats};
 pub use function::Function;
 pub use model::{MODEL_FILE, Model, ModelSpec, TOKENIZER_FILE, WEIGHTS_FILE};
 pub use program::{Op, Program, Stage, Value};

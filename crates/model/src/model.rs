@@ -325,9 +325,12 @@ impl Source<'_> {
                         return Err(std::io::Error::other("tensor"));
                     }
                 };
-                let bytes: Vec<u8> = values.into_iter().flat_map(f32::to_le_bytes).collect();
-                hasher.update(&bytes);
-                out.write_all(&bytes)?;
+                // In pieces: the largest tensor is not in memory twice.
+                for piece in values.chunks(1 << 16) {
+                    let bytes: Vec<u8> = piece.iter().flat_map(|x| x.to_le_bytes()).collect();
+                    hasher.update(&bytes);
+                    out.write_all(&bytes)?;
+                }
             }
             Ok(())
         });

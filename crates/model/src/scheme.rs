@@ -81,12 +81,28 @@ impl Scheme {
     /// Value at `x` (Clenshaw). Outside the range the polynomial is evaluated all the same, as it
     /// would be under encryption.
     pub fn eval(&self, x: f64) -> f64 {
-        let t = (2.0 * x - self.range.lo - self.range.hi) / (self.range.hi - self.range.lo);
-        let (mut b1, mut b2) = (0.0, 0.0);
+        self.eval_lanes([x])[0]
+    }
+
+    /// Replaces each argument by the value there, the same as [`Scheme::eval`]'s.
+    pub(crate) fn eval_each(&self, values: &mut [f64]) {
+        let (blocks, rest) = values.as_chunks_mut::<16>();
+        blocks.iter_mut().for_each(|block| *block = self.eval_lanes(*block));
+        rest.iter_mut().for_each(|x| *x = self.eval(*x));
+    }
+
+    /// Clenshaw's recurrence is one long chain: several of them at once keep a processor busy.
+    fn eval_lanes<const N: usize>(&self, x: [f64; N]) -> [f64; N] {
+        let Range { lo, hi } = self.range;
+        let t = x.map(|x| (2.0 * x - lo - hi) / (hi - lo));
+        let (mut b1, mut b2) = ([0.0; N], [0.0; N]);
         for &c in self.coefficients.iter().skip(1).rev() {
-            (b1, b2) = (2.0 * t * b1 - b2 + c, b1);
+            for i in 0..N {
+                (b1[i], b2[i]) = (2.0 * t[i] * b1[i] - b2[i] + c, b1[i]);
+            }
         }
-        t * b1 - b2 + self.coefficients.first().copied().unwrap_or(0.0)
+        let first = self.coefficients.first().copied().unwrap_or(0.0);
+        std::array::from_fn(|i| t[i] * b1[i] - b2[i] + first)
     }
 
     /// Degree.

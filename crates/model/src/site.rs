@@ -80,8 +80,34 @@ impl Default for Observed {
 }
 
 impl Observed {
-    /// Takes note of a value.
-    pub fn record(&mut self, x: f64) {
+    /// What values show.
+    pub(crate) fn of(values: &[f64]) -> Self {
+        // Lanes that a compiler can keep in vectors. The product with zero is NaN where a value is
+        // not finite.
+        let (mut lo, mut hi, mut odd) = ([f64::INFINITY; 8], [f64::NEG_INFINITY; 8], [0.0; 8]);
+        let (blocks, rest) = values.as_chunks::<8>();
+        for block in blocks {
+            for i in 0..8 {
+                let x = block[i];
+                lo[i] = if x < lo[i] { x } else { lo[i] };
+                hi[i] = if x > hi[i] { x } else { hi[i] };
+                odd[i] += x * 0.0;
+            }
+        }
+        let finite = odd.iter().all(|x| *x == 0.0);
+        let mut out = Self { count: 8 * blocks.len() as u64, ..Self::default() };
+        if finite {
+            out.min = lo.into_iter().fold(out.min, f64::min);
+            out.max = hi.into_iter().fold(out.max, f64::max);
+            rest.iter().for_each(|&x| out.record(x));
+        } else {
+            out.count = 0;
+            values.iter().for_each(|&x| out.record(x));
+        }
+        out
+    }
+
+    fn record(&mut self, x: f64) {
         self.count += 1;
         if x.is_finite() {
             self.min = self.min.min(x);

@@ -55,7 +55,8 @@ fn a_frozen_row_borrows_from_two_neighbours_to_each_side_and_rows_never_seen_fro
                 borrowed += usize::from(largest > rows[at]);
                 let found = eps[h * shape.context + row] * RATIO;
                 assert!(
-                    (found / largest - 1.0).abs() < 1e-6,
+                    // Maps in f32, to the fourth power.
+                    (found / largest - 1.0).abs() < 1e-5,
                     "layer {l} head {h} row {row}: {found} against {largest}"
                 );
             }

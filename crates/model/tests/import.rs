@@ -3,10 +3,10 @@
 
 mod common;
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use cipherlm_model::import::Checkpoint;
-use cipherlm_model::{Kind, Mode, Model, Pool, Positions, Runner, SpecError};
+use cipherlm_model::{Kind, Mode, Model, Pool, Positions, Prepared, Runner, SpecError};
 use common::{Folder, Stored, fill, gguf, safetensors};
 use serde_json::{Value, json};
 
@@ -42,7 +42,10 @@ fn outputs(case: &Value) -> Vec<Vec<f64>> {
 
 /// The model's outputs for the tokens of a case, as the script keeps them.
 fn ours(model: &Model, ids: &[u32]) -> Vec<Vec<f64>> {
-    let mut runner = Runner::new(model, Mode::Exact).unwrap();
+    outputs_of(&mut Runner::new(model, Mode::Exact).unwrap(), model, ids)
+}
+
+fn outputs_of(runner: &mut Runner<'_>, model: &Model, ids: &[u32]) -> Vec<Vec<f64>> {
     match model.shape().kind {
         Kind::Decoder => {
             runner.forward(ids, Positions::All).unwrap().into_iter().skip(1).step_by(3).collect()
@@ -436,31 +439,72 @@ fn a_model_that_is_there_is_not_replaced() {
     assert_eq!(std::fs::read(out.join("model.json")).unwrap(), before);
 }
 
-/// A real checkpoint against `peers/import/outputs.py folder`:
-/// `CHECKPOINT=… OUTPUTS=… cargo test -p cipherlm-model --test import -- --ignored --nocapture`.
+/// Where base weights are, if anywhere: the folder that `CIPHERLM_BASE` names, or `models/base`.
+fn base(place: &str) -> Option<PathBuf> {
+    let here = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../models/base");
+    let path = std::env::var_os("CIPHERLM_BASE").map_or(here, PathBuf::from).join(place);
+    path.exists().then_some(path)
+}
+
+/// Public checkpoints against what `peers/import/outputs.py public` kept of PyTorch's outputs:
+/// reference and f32 maps alike.
 #[test]
-#[ignore = "needs a public checkpoint and its outputs"]
-fn outputs_of_a_public_checkpoint() {
-    let path = |name: &str| std::env::var(name).unwrap();
-    let want: Value = serde_json::from_str(&std::fs::read_to_string(path("OUTPUTS")).unwrap()).unwrap();
-    let checkpoint = Checkpoint::open(path("CHECKPOINT").as_ref()).unwrap();
-    let model = checkpoint.model().unwrap();
-    let ids = ids(&want);
-    let mut runner = Runner::new(&model, Mode::Exact).unwrap();
-    let found = match model.shape().kind {
-        Kind::Decoder => runner.forward(&ids, Positions::Last).unwrap(),
-        _ => {
-            let rows = runner.hidden(&ids, None).unwrap();
-            rows.chunks_exact(model.shape().d_model).map(<[f64]>::to_vec).collect()
+fn public_checkpoints_compute_what_pytorch_computes() {
+    let all: Vec<Value> = serde_json::from_str(include_str!("data/public.json")).unwrap();
+    assert_eq!(all.len(), 3);
+    for case in &all {
+        let (name, place) = (case["name"].as_str().unwrap(), case["place"].as_str().unwrap());
+        let Some(path) = base(place) else {
+            println!("{name}: skipped, there is no {place} below CIPHERLM_BASE (see cargo xtask fetch)");
+            continue;
+        };
+        let model = Checkpoint::open(&path).unwrap().model().unwrap();
+        let prepared = Prepared::new(&model).unwrap();
+        let step = usize::try_from(case["step"].as_u64().unwrap()).unwrap();
+        for (kind, mut runner) in [
+            ("f64", Runner::new(&model, Mode::Exact).unwrap()),
+            ("f32", prepared.runner(Mode::Exact).unwrap()),
+        ] {
+            let rows: Vec<Vec<f64>> = match model.shape().kind {
+                Kind::Decoder => {
+                    runner.forward(&ids(case), Positions::All).unwrap().into_iter().step_by(4).collect()
+                }
+                _ => {
+                    let rows = runner.hidden(&ids(case), None).unwrap();
+                    rows.chunks_exact(model.shape().d_model).map(<[f64]>::to_vec).collect()
+                }
+            };
+            let kept: Vec<Vec<f64>> =
+                rows.into_iter().map(|row| row.into_iter().step_by(step).collect()).collect();
+            let error = relative_error(&kept, &outputs(case));
+            println!("{name}: {} parameters, {kind}, relative error {error:.1e}", model.shape().parameters());
+            assert!(error < 1e-4, "{name}, {kind}: {error:.1e}");
         }
-    };
-    let error = relative_error(&found, &outputs(&want));
-    println!(
-        "{}: {} parameters, relative error {error:.1e}",
-        checkpoint.family(),
-        model.shape().parameters()
-    );
-    assert!(error < 1e-4);
+    }
+}
+
+/// What laying maps out in f32 costs, on every family.
+#[test]
+fn maps_in_f32_give_the_reference_to_seven_digits_whole_or_token_by_token() {
+    for case in &cases() {
+        let folder = Folder::new("prepared");
+        write(&folder, case, &tensors(case));
+        let model = Checkpoint::open(folder.path()).unwrap().model().unwrap();
+        let prepared = Prepared::new(&model).unwrap();
+        let mut runner = prepared.runner(Mode::Exact).unwrap();
+        let found = outputs_of(&mut runner, &model, &ids(case));
+        let error = relative_error(&found, &ours(&model, &ids(case)));
+        assert!(error > 0.0 && error < 2e-6, "{}: {error:.1e}", case["name"]);
+        if model.shape().kind == Kind::Decoder {
+            let whole = runner.forward(&ids(case), Positions::All).unwrap();
+            runner.reset();
+            let steps: Vec<Vec<f64>> = ids(case)
+                .iter()
+                .flat_map(|&token| runner.append(&[token], Positions::All).unwrap())
+                .collect();
+            assert_eq!(whole, steps, "{}", case["name"]);
+        }
+    }
 }
 
 #[test]

@@ -6,13 +6,15 @@ use crate::options::{ModelOption, count, margin, tolerance};
 use crate::outputs::Outputs;
 use anyhow::{Context, bail};
 use cipherlm_files::{Existing, create_folder, shown};
-use cipherlm_model::{FitOptions, Margins, Model, TOKENIZER_FILE};
+use cipherlm_model::{FitOptions, Margins, Model, OutOfRange, TOKENIZER_FILE, out_of_range};
 use clap::Args;
-use serde_json::json;
+use serde_json::{Value, json};
 use std::path::{Path, PathBuf};
 
 /// Windows of each text below which ranges say little.
 const FEW: usize = 64;
+/// Confidence of the bounds on rates.
+const CONFIDENCE: f64 = 0.95;
 
 #[derive(Args)]
 pub(crate) struct Options {
@@ -30,6 +32,12 @@ pub(crate) struct Options {
     /// Windows of the held-out text (default: 800, or --windows if that is fewer).
     #[arg(long, value_parser = count(1..=1 << 32))]
     held_out_windows: Option<usize>,
+    /// Text of another kind: how often it leaves the ranges is counted and printed. Repeat for more.
+    #[arg(long, value_name = "FILE")]
+    other: Vec<PathBuf>,
+    /// Windows of each --other text at most.
+    #[arg(long, default_value = "256", value_parser = count(1..=1 << 32))]
+    other_windows: usize,
     /// Freeze the denominator's constant per layer, head and row at (largest mean) / RATIO first.
     #[arg(long, value_name = "RATIO", value_parser = margin)]
     freeze: Option<f64>,
@@ -102,7 +110,14 @@ pub(crate) fn run(options: &Options, as_json: bool) -> anyhow::Result<bool> {
             "{shared} of {held_out_windows} held-out windows stand in the calibration text as well"
         ));
     }
+    let other: Vec<Windows> = options
+        .other
+        .iter()
+        .map(|file| loaded.windows_at_most(file, length, options.other_windows).context("--other"))
+        .collect::<Result<_, _>>()?;
     let model = certified(options, &loaded, &calibration, &held_out)?;
+    let others: Vec<OutOfRange> =
+        other.iter().map(|text| out_of_range(&model, &text.windows)).collect::<Result<_, _>>()?;
     let violations: u64 = model.spec().sites.iter().map(|site| site.violations).sum();
     if as_json {
         let read = |text: &Windows| json!({"windows": text.windows.len(), "window": length, "tokens_in_text": text.tokens});
@@ -111,10 +126,12 @@ pub(crate) fn run(options: &Options, as_json: bool) -> anyhow::Result<bool> {
             "calibration": read(&calibration),
             "held_out": read(&held_out),
             "violations": violations,
+            "other": options.other.iter().zip(&others).map(|(file, seen)| rates(file, seen)).collect::<Vec<_>>(),
             "sites": model.spec().sites,
         }));
     } else {
         print(&model, length, [("calibration", &calibration), ("held out", &held_out)]);
+        print_others(&options.other, &others);
     }
     if violations > 0 {
         if !as_json {
@@ -182,6 +199,45 @@ fn certified(
     cipherlm_model::certify(&mut model, &calibration.windows, &held_out.windows, &margins)?;
     cipherlm_model::fit(&mut model, &fit)?;
     Ok(model)
+}
+
+/// Rates of one text, with the upper end of a one-sided 95 % confidence interval.
+fn rates(file: &Path, seen: &OutOfRange) -> Value {
+    json!({
+        "text": shown(file),
+        "windows": seen.windows,
+        "windows_outside": seen.windows_outside,
+        "rate": seen.windows_outside as f64 / seen.windows as f64,
+        "rate_at_most": seen.bound(CONFIDENCE),
+        "values": seen.values,
+        "values_outside": seen.values_outside,
+        "worst_site": seen.worst,
+    })
+}
+
+fn print_others(files: &[PathBuf], others: &[OutOfRange]) {
+    for (at, (file, seen)) in files.iter().zip(others).enumerate() {
+        if at == 0 {
+            say!(
+                "\n{:<28} {:>22} {:>14} {:>20}",
+                "other text",
+                "windows outside",
+                "95 % bound",
+                "values outside"
+            );
+        }
+        let rate = 100.0 * seen.windows_outside as f64 / seen.windows as f64;
+        let values =
+            format!("{} ({:.1e})", seen.values_outside, seen.values_outside as f64 / seen.values as f64);
+        say!(
+            "{:<28} {:>22} {:>14} {:>20}  {}",
+            file.file_name().unwrap_or_default().to_string_lossy(),
+            format!("{} of {} ({rate:.2} %)", seen.windows_outside, seen.windows),
+            format!("{:.2} %", 100.0 * seen.bound(CONFIDENCE)),
+            values,
+            seen.worst.as_deref().map_or_else(String::new, |site| format!("most at {site}"))
+        );
+    }
 }
 
 fn print(model: &Model, length: usize, texts: [(&str, &Windows); 2]) {

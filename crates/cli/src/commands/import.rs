@@ -35,7 +35,9 @@ pub(crate) fn run(options: &Options, as_json: bool) -> anyhow::Result<bool> {
     }
     checkpoint.save(&options.out)?;
     if as_json {
-        out_json(&facts(&checkpoint));
+        let mut facts = summary(&checkpoint);
+        facts["next"] = next(checkpoint.shape(), None).into();
+        out_json(&facts);
         return Ok(true);
     }
     let shape = checkpoint.shape();
@@ -71,8 +73,58 @@ fn tokenizer(path: &Path) -> anyhow::Result<Tokenizer> {
     Tokenizer::load(path).with_context(at)
 }
 
+/// What `cipherlm inspect` says of a folder that may be a public checkpoint; `None` of any other.
+pub(super) fn checkpoint_folder(path: &Path) -> Option<Value> {
+    if path.join("config.json").exists() {
+        return Some(facts(path));
+    }
+    let entries = std::fs::read_dir(path).ok()?.flatten().map(|entry| entry.path());
+    let mut found: Vec<PathBuf> = entries
+        .filter(|file| {
+            file.extension().is_some_and(|e| ["gguf", "safetensors", "bin"].iter().any(|k| e == *k))
+        })
+        .collect();
+    found.sort();
+    let file = found.first()?;
+    let name = file.file_name().unwrap_or_default().to_string_lossy();
+    if file.extension().is_some_and(|e| e == "safetensors") || name == "pytorch_model.bin" {
+        return Some(json!({
+            "what": "folder with weights",
+            "whole": false,
+            "missing": "config.json, which describes them",
+            "next": "add config.json and tokenizer.json of the same model, then cipherlm import",
+        }));
+    }
+    Some(json!({
+        "what": "folder with checkpoint files",
+        "files": found.iter().map(|f| shown(f)).collect::<Vec<_>>(),
+        "next": format!("cipherlm inspect {}", shown(file)),
+    }))
+}
+
 /// What `cipherlm inspect` says of a public checkpoint.
-pub(super) fn facts(checkpoint: &Checkpoint) -> Value {
+pub(super) fn facts(path: &Path) -> Value {
+    let checkpoint = match Checkpoint::open(path) {
+        Ok(checkpoint) => checkpoint,
+        Err(error) => {
+            return json!({
+                "what": "public checkpoint that cannot be imported",
+                "whole": false,
+                "reason": error.to_string(),
+            });
+        }
+    };
+    let mut facts = summary(&checkpoint);
+    facts["road"] = road(checkpoint.shape(), None);
+    facts["missing"] = match checkpoint.tokenizer() {
+        Some(_) => Value::Null,
+        None => "a tokenizer: pass one with --tokenizer".into(),
+    };
+    facts["next"] = format!("cipherlm import {} --out DIR", shown(path)).into();
+    facts
+}
+
+fn summary(checkpoint: &Checkpoint) -> Value {
     let shape = checkpoint.shape();
     json!({
         "what": format!("public checkpoint ({})", checkpoint.family()),
@@ -85,15 +137,23 @@ pub(super) fn facts(checkpoint: &Checkpoint) -> Value {
         "parameters": shape.parameters(),
         "tokenizer": checkpoint.tokenizer().map(Tokenizer::vocab),
         "left_out": checkpoint.left_out(),
-        "next": "cipherlm import SOURCE --out DIR",
     })
+}
+
+/// The steps from a checkpoint to an encrypted answer, and which are done.
+pub(super) fn road(shape: &Shape, model: Option<&Model>) -> Value {
+    let power = matches!(shape.attention, Attention::PowerSoftmax { .. });
+    let certified = power && model.is_some_and(|m| cipherlm_model::ensure_certified(m).is_ok());
+    let steps = [("import", model.is_some()), ("convert", power), ("certify", certified)];
+    let done = |(name, done): (&str, bool)| format!("{name} {}", if done { "done" } else { "open" });
+    steps.map(done).join(", ").into()
 }
 
 /// The next step on the road from a checkpoint to an encrypted answer.
 pub(super) fn next(shape: &Shape, model: Option<&Model>) -> String {
     match shape.attention {
         Attention::Softmax => {
-            return "next: convert its softmax attention to PowerSoftmax by training".into();
+            return "next: cipherlm convert, which trains PowerSoftmax in the place of its softmax".into();
         }
         Attention::Pointwise { .. } => {
             return "next: train with PowerSoftmax; this attention has no plan".into();

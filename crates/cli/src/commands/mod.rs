@@ -6,16 +6,19 @@ mod converse;
 mod convert;
 mod decrypt;
 mod demo;
+mod embed;
 mod encrypt;
 mod eval;
 mod experiment;
 mod generate;
 mod import;
+mod index;
 mod inspect;
 mod keygen;
 mod plan;
 mod profile;
 mod run;
+mod search;
 mod train;
 
 use crate::options::count;
@@ -33,7 +36,7 @@ use std::ffi::OsString;
 pub(crate) struct Cli {
     /// Print the result as JSON.
     #[arg(long, global = true)]
-    json: bool,
+    pub(crate) json: bool,
     /// Worker threads (default: one for each core).
     #[arg(long, global = true, value_name = "N", value_parser = count(1..=1024))]
     threads: Option<usize>,
@@ -60,8 +63,7 @@ enum Command {
     /// Continue a prompt: in the clear with the exact functions or the certified polynomials, or
     /// under encryption.
     Generate(generate::Options),
-    /// Perplexity of a text: exact functions beside polynomials, and how often both pick the same
-    /// token.
+    /// Score a model on public tasks, or compare exact functions with polynomials on a text.
     Eval(eval::Options),
     /// Find ranges on calibration text, check them on held-out text, fit the polynomials, write the
     /// model.
@@ -69,6 +71,12 @@ enum Command {
     /// Make a model folder of a public checkpoint: a Hugging Face folder, a GGUF or a llama2.c
     /// file.
     Import(import::Options),
+    /// Vectors of sentences.
+    Embed(embed::Options),
+    /// Server: make documents ready for a search.
+    Index(index::Options),
+    /// The documents that answer a question best.
+    Search(search::Options),
     /// Say what one of our files or folders is, and whether it is whole.
     Inspect(inspect::Options),
     /// Measure: latency of three attention normalisers, or cost against the length and shape of a
@@ -84,7 +92,27 @@ enum Command {
 
 /// Reads a command line.
 pub(crate) fn parse(args: impl IntoIterator<Item = OsString>) -> Result<Cli, clap::Error> {
-    Cli::from_arg_matches(&definition().try_get_matches_from(args)?)
+    let definition = definition();
+    let args = with_json_file(&definition, args.into_iter().collect());
+    Cli::from_arg_matches(&definition.try_get_matches_from(args)?)
+}
+
+/// `--json FILE` is short for `--json-file FILE` where a command has that option and takes nothing
+/// without a name, so that FILE can be nothing else.
+fn with_json_file(definition: &clap::Command, mut args: Vec<OsString>) -> Vec<OsString> {
+    let named = |arg: &OsString| definition.find_subcommand(arg);
+    let Some(command) = args.iter().skip(1).find_map(named) else { return args };
+    let writes = command.get_arguments().any(|arg| arg.get_id() == "json_file");
+    if !writes || command.get_positionals().next().is_some() {
+        return args;
+    }
+    for at in 1..args.len().saturating_sub(1) {
+        let value = args[at + 1].to_string_lossy();
+        if args[at] == "--json" && !value.starts_with('-') && named(&args[at + 1]).is_none() {
+            args[at] = "--json-file".into();
+        }
+    }
+    args
 }
 
 /// The command line with one addition: `--tokens -1` is a bad value of `--tokens`, not an unknown
@@ -115,6 +143,9 @@ pub(crate) fn dispatch(cli: &Cli) -> anyhow::Result<bool> {
         Command::Eval(options) => eval::run(options, cli.json),
         Command::Certify(options) => certify::run(options, cli.json),
         Command::Import(options) => import::run(options, cli.json),
+        Command::Embed(options) => embed::run(options, cli.json),
+        Command::Index(options) => index::run(options, cli.json),
+        Command::Search(options) => search::run(options, cli.json),
         Command::Inspect(options) => inspect::run(options, cli.json),
         Command::Experiment(options) => experiment::run(options),
         Command::Train(options) => train::run(options, cli.json),
@@ -130,5 +161,24 @@ mod tests {
     #[test]
     fn the_command_line_is_consistent() {
         definition().debug_assert();
+    }
+
+    #[test]
+    fn a_file_after_json_is_the_file_of_the_result() {
+        let rewritten = |line: &str| {
+            let args = line.split(' ').map(OsString::from).collect();
+            with_json_file(&definition(), args).join(std::ffi::OsStr::new(" ")).into_string().unwrap()
+        };
+        assert_eq!(
+            rewritten("cipherlm eval --json out.json --limit 5"),
+            "cipherlm eval --json-file out.json --limit 5"
+        );
+        for same in
+            ["cipherlm eval --limit 5 --json", "cipherlm eval --json --limit 5", "cipherlm --json eval"]
+        {
+            assert_eq!(rewritten(same), same);
+        }
+        // What stands alone is the command's own there.
+        assert_eq!(rewritten("cipherlm inspect --json x"), "cipherlm inspect --json x");
     }
 }

@@ -1,10 +1,12 @@
 //! The program from the outside.
 
+mod checkpoints;
 mod clear;
 mod common;
 mod encrypted;
 mod import;
 mod inspect;
 mod misuse;
+mod models;
 mod parties;
 mod trouble;

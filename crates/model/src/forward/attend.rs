@@ -94,9 +94,7 @@ impl<'m> Runner<'m> {
                 Ok(1.0 / scores.iter().sum::<f64>())
             }
             Attention::Pointwise { mean } => {
-                for s in scores {
-                    *s = self.apply_site(place.score, *s)?;
-                }
+                self.apply_site(place.score, scores)?;
                 Ok(if mean { 1.0 / n } else { 1.0 })
             }
             Attention::PowerSoftmax { p, c, eps } => {
@@ -117,8 +115,9 @@ impl<'m> Runner<'m> {
                         (e, e)
                     }
                 };
-                let reciprocal = self.apply_site(place.reciprocal, (mean + eps) / unit)?;
-                Ok(reciprocal / (unit * n))
+                let mut reciprocal = [(mean + eps) / unit];
+                self.apply_site(place.reciprocal, &mut reciprocal)?;
+                Ok(reciprocal[0] / (unit * n))
             }
         }
     }

@@ -4,6 +4,8 @@
 //! others, so appending tokens one by one gives bit for bit the values of one whole pass.
 
 mod attend;
+mod matrix;
+mod prepared;
 mod rows;
 
 use std::collections::BTreeMap;
@@ -16,6 +18,8 @@ use crate::program::{Op, Program, Value};
 use crate::scheme::Scheme;
 use crate::shape::{Attention, Eps, Kind};
 use crate::site::Observed;
+use matrix::Matrix;
+pub use prepared::Prepared;
 use rows::{Linear, NormWeights, dot};
 
 /// Which functions stand at the non-linear sites.
@@ -77,6 +81,8 @@ enum StageWeights<'m> {
     None,
     Norm(NormWeights<'m>),
     Linear(Linear<'m>),
+    /// A linear map, or the tied head, in f32.
+    Matrix(&'m Matrix),
     /// Which attention it is, and its frozen constants.
     Attend {
         layer: usize,
@@ -105,6 +111,10 @@ impl<'m> Runner<'m> {
     /// [`SpecError::NoScheme`] in polynomial mode while a site has no polynomial;
     /// [`SpecError::Unsupported`] for softmax attention there.
     pub fn new(model: &'m Model, mode: Mode) -> Result<Self> {
+        Self::with_maps(model, mode, None)
+    }
+
+    fn with_maps(model: &'m Model, mode: Mode, maps: Option<&'m [Option<Matrix>]>) -> Result<Self> {
         let shape = model.shape();
         let program = shape.program();
         let sites = program.sites(shape);
@@ -117,7 +127,10 @@ impl<'m> Runner<'m> {
         let mut site = 0;
         for (at, stage) in program.stages.iter().enumerate() {
             site_at.push(site);
-            weights.push(stage_weights(model, &program, at)?);
+            weights.push(match maps.and_then(|maps| maps[at].as_ref()) {
+                Some(map) => StageWeights::Matrix(map),
+                None => stage_weights(model, &program, at)?,
+            });
             stage.op.reads().for_each(|value| last_read[value] = at);
             site += match stage.op {
                 Op::Norm { .. } | Op::Activate { .. } | Op::Bound { .. } => 1,
@@ -342,15 +355,16 @@ impl<'m> Runner<'m> {
             (Op::Embed, _) => self.embedding(input)?,
             (Op::Norm { of }, StageWeights::Norm(weights)) => self.norm(&weights, site, &values[of])?,
             (Op::Linear { of, .. }, StageWeights::Linear(map)) => map.apply(&values[of]),
+            (Op::Linear { of, .. } | Op::TiedHead { of }, StageWeights::Matrix(map)) => {
+                map.apply(&values[of])
+            }
             (Op::Attend { q, k, v }, StageWeights::Attend { layer, eps }) => {
                 let rows = attend::Rows { q: values[q].clone(), k: values[k].clone(), v: &values[v] };
                 self.attend(at, layer, eps, rows, input.valid)?
             }
             (Op::Activate { of, .. }, _) => {
                 let mut out = values[of].clone();
-                for x in &mut out {
-                    *x = self.apply_site(site, *x)?;
-                }
+                self.apply_site(site, &mut out)?;
                 out
             }
             (Op::Mul { a, b }, _) => values[a].iter().zip(&values[b]).map(|(x, y)| x * y).collect(),
@@ -394,29 +408,35 @@ impl<'m> Runner<'m> {
     fn norm(&mut self, weights: &NormWeights<'m>, site: usize, rows: &[f64]) -> Result<Vec<f64>> {
         let shape = self.model.shape();
         let d = shape.d_model;
+        let mean = |row: &[f64]| if weights.centred { row.iter().sum::<f64>() / d as f64 } else { 0.0 };
+        let means: Vec<f64> = rows.chunks_exact(d).map(mean).collect();
+        let variance = |(row, mean): (&[f64], &f64)| {
+            row.iter().map(|x| (x - mean) * (x - mean)).sum::<f64>() / d as f64 + shape.norm_eps
+        };
+        let mut inverse: Vec<f64> = rows.chunks_exact(d).zip(&means).map(variance).collect();
+        self.apply_site(site, &mut inverse)?;
         let mut out = Vec::with_capacity(rows.len());
-        for row in rows.chunks_exact(d) {
-            let mean = if weights.centred { row.iter().sum::<f64>() / d as f64 } else { 0.0 };
-            let var = row.iter().map(|x| (x - mean) * (x - mean)).sum::<f64>() / d as f64;
-            let inv = self.apply_site(site, var + shape.norm_eps)?;
+        for ((row, mean), inv) in rows.chunks_exact(d).zip(&means).zip(&inverse) {
             let bias = |i: usize| weights.bias.map_or(0.0, |b| b[i]);
             out.extend(row.iter().enumerate().map(|(i, x)| (x - mean) * inv * weights.gain[i] + bias(i)));
         }
         Ok(out)
     }
 
-    fn apply_site(&mut self, site: usize, x: f64) -> Result<f64> {
-        self.record(site, x);
+    /// Replaces arguments of a site by its function, or by what stands in for it.
+    fn apply_site(&mut self, site: usize, values: &mut [f64]) -> Result<()> {
+        self.observe(site, values);
         let function = self.functions[site];
         match self.mode {
             Mode::Polynomial if function.is_nonlinear() && !self.in_the_clear(site) => {
                 match self.schemes[site] {
-                    Some(scheme) => Ok(scheme.eval(x)),
-                    None => Err(SpecError::NoScheme { site: self.names[site].clone() }),
+                    Some(scheme) => scheme.eval_each(values),
+                    None => return Err(SpecError::NoScheme { site: self.names[site].clone() }),
                 }
             }
-            _ => Ok(function.eval(x)),
+            _ => values.iter_mut().for_each(|x| *x = function.eval(*x)),
         }
+        Ok(())
     }
 
     /// Whether a site belongs to the rows that a client computes before it encrypts them.
@@ -425,19 +445,16 @@ impl<'m> Runner<'m> {
     }
 
     fn observe(&mut self, site: usize, values: &[f64]) {
-        values.iter().for_each(|&x| self.record(site, x));
-    }
-
-    fn record(&mut self, site: usize, x: f64) {
         if self.muted {
             return;
         }
-        let stats = &mut self.stats[site];
-        stats.observed.record(x);
-        if let Some(certified) = self.model.spec().sites.get(site)
-            && !certified.range.contains(x)
-        {
-            stats.violations += 1;
+        let (stats, seen) = (&mut self.stats[site], Observed::of(values));
+        stats.observed.merge(&seen);
+        if let Some(certified) = self.model.spec().sites.get(site) {
+            let range = certified.range;
+            if seen.not_finite > 0 || !(range.contains(seen.min) && range.contains(seen.max)) {
+                stats.violations += values.iter().filter(|x| !range.contains(**x)).count() as u64;
+            }
         }
     }
 

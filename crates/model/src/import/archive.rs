@@ -11,6 +11,15 @@ use crate::import::dtype::Dtype;
 /// Beginning of the text that Git LFS leaves in place of a large file.
 const LFS_POINTER: &[u8] = b"version https://git-lfs";
 
+/// How archives and compressed files begin. None is opened: what comes out may be of any size, and
+/// a pickle may do anything.
+const PACKED: [(&[u8], &str); 4] = [
+    (b"PK\x03\x04", "a zip archive (a PyTorch pickle is one: save it as safetensors)"),
+    (b"\x1f\x8b", "a gzip file"),
+    (b"\xfd7zXZ", "an xz file"),
+    (b"\x28\xb5\x2f\xfd", "a zstd file"),
+];
+
 /// One tensor in a file.
 #[derive(Debug, Clone)]
 pub(super) struct Entry {
@@ -31,6 +40,12 @@ pub(super) struct Archive {
 /// A regular file that has content of its own.
 pub(super) fn open_file(path: &Path) -> Result<(File, u64)> {
     let head = cipherlm_files::head(path, LFS_POINTER.len() as u64)?;
+    if let Some((_, kind)) = PACKED.iter().find(|(magic, _)| head.bytes.starts_with(magic)) {
+        return Err(unusable(
+            path,
+            format!("{kind}, not the weights themselves: nothing in it is unpacked here"),
+        ));
+    }
     if head.bytes == LFS_POINTER {
         return Err(unusable(path, "a Git LFS pointer, not the data it points to: fetch the file itself"));
     }

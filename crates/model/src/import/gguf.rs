@@ -18,8 +18,12 @@ use crate::tokenizer::Tokenizer;
 const MAGIC: &[u8; 4] = b"GGUF";
 /// Longest array kept: tokens and merges.
 const MAX_ARRAY: u64 = 1 << 21;
+/// Most fields and tensors: a real file has some hundreds of each, and each takes memory.
+const MAX_FIELDS: u64 = 1 << 12;
+const MAX_TENSORS: u64 = 1 << 16;
 /// Arrays that are used; others are skipped.
-const KEPT: &str = "tokenizer.ggml.";
+const KEPT: [&str; 4] =
+    ["tokenizer.ggml.tokens", "tokenizer.ggml.merges", "tokenizer.ggml.scores", "tokenizer.ggml.token_type"];
 
 /// The description and tensors of a file.
 pub(super) fn open(path: &Path) -> Result<(Config, Archive)> {
@@ -118,6 +122,11 @@ impl Head {
             return Err(format!("GGUF version {version}, expected 2 or 3"));
         }
         let (tensors, count) = (self.u64()?, self.u64()?);
+        if tensors > MAX_TENSORS || count > MAX_FIELDS {
+            return Err(format!(
+                "claims {tensors} tensors and {count} fields, at most {MAX_TENSORS} and {MAX_FIELDS}"
+            ));
+        }
         let mut fields = Map::new();
         for _ in 0..count {
             let key = self.text()?;
@@ -178,7 +187,7 @@ impl Head {
         if kind == 9 {
             return Err(format!("field `{key}` is an array of arrays"));
         }
-        let kept = key.starts_with(KEPT);
+        let kept = KEPT.contains(&key);
         // Every element takes a byte at least.
         if count > self.length - self.at || kept && count > MAX_ARRAY {
             return Err(format!("field `{key}` claims {count} elements"));

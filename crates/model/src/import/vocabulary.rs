@@ -8,8 +8,8 @@ use super::config::Config;
 use crate::error::{Result, SpecError};
 use crate::tokenizer::{GgufVocabulary, Tokenizer};
 
-/// Largest text file beside a checkpoint, bytes.
-const MAX_TEXT: u64 = 1 << 28;
+/// Largest text file beside a checkpoint, bytes: the largest public tokenizers have about 30 MB.
+const MAX_TEXT: u64 = 1 << 26;
 
 /// The tokenizer of a Hugging Face folder, if it has one.
 pub(super) fn of_folder(dir: &Path, config: &Config) -> Result<Option<Tokenizer>> {

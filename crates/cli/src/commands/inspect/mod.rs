@@ -10,15 +10,15 @@ use anyhow::bail;
 use cipherlm_ckks::wire::MAGIC;
 use cipherlm_files::{printable, shown};
 use cipherlm_infer::KeyFolder;
-use cipherlm_model::import::Checkpoint;
-use cipherlm_model::{MODEL_FILE, Model, TOKENIZER_FILE, Tokenizer};
+use cipherlm_model::{Model, TOKENIZER_FILE, Tokenizer};
 use clap::Args;
 use serde_json::{Value, json};
 use std::path::{Path, PathBuf};
 
 #[derive(Args)]
 pub(crate) struct Options {
-    /// A model folder, or a key, ciphertext, plan or checkpoint file.
+    /// A folder with a model, keys or a public checkpoint, or a key, ciphertext, plan or checkpoint
+    /// file.
     path: PathBuf,
 }
 
@@ -55,11 +55,11 @@ fn folder(path: &Path) -> anyhow::Result<Value> {
         let what = "checkpoints of encrypted runs";
         return Ok(json!({"what": what, "steps": steps.len(), "damaged": damaged, "whole": damaged == 0}));
     }
-    if path.join("config.json").exists() && !path.join(MODEL_FILE).exists() {
-        return Ok(super::import::facts(&Checkpoint::open(path)?));
-    }
     if !["model.json", "weights.safetensors"].iter().any(|name| path.join(name).exists()) {
-        bail!("{} is a folder, but not one with a model, keys or checkpoints", shown(path));
+        return match super::import::checkpoint_folder(path) {
+            Some(facts) => Ok(facts),
+            None => bail!("{} is a folder, but not one with a model, keys or checkpoints", shown(path)),
+        };
     }
     Ok(model_folder(path).unwrap_or_else(
         |error| json!({"what": "model folder", "whole": false, "reason": format!("{error:#}")}),
@@ -108,6 +108,7 @@ fn model_folder(path: &Path) -> anyhow::Result<Value> {
         "values_checked": checked,
         "violations": violations,
         "provenance": spec.provenance,
+        "road": super::import::road(shape, Some(&model)),
         "next": super::import::next(shape, Some(&model)),
     }))
 }
@@ -130,7 +131,7 @@ fn file(path: &Path) -> anyhow::Result<Value> {
         Some(b"cipherck") => ("checkpoint of a step", CHECKPOINT_HEAD),
         Some(start) if start.starts_with(&MAGIC) => ("", 0),
         Some(start) if start.starts_with(b"GGUF") => {
-            return Ok(super::import::facts(&Checkpoint::open(path)?));
+            return Ok(super::import::facts(path));
         }
         _ => {
             return match tensors::pointer(&head.bytes) {
