@@ -32,7 +32,7 @@ pub(crate) struct Options {
     /// Windows of the held-out text (default: 800, or --windows if that is fewer).
     #[arg(long, value_parser = count(1..=1 << 32))]
     held_out_windows: Option<usize>,
-    /// Text of another kind: how often it leaves the ranges is counted and printed. Repeat for more.
+    /// Text of another kind, to count how often it leaves the ranges. May be repeated.
     #[arg(long, value_name = "FILE")]
     other: Vec<PathBuf>,
     /// Windows of each --other text at most.
@@ -126,7 +126,7 @@ pub(crate) fn run(options: &Options, as_json: bool) -> anyhow::Result<bool> {
             "calibration": read(&calibration),
             "held_out": read(&held_out),
             "violations": violations,
-            "other": options.other.iter().zip(&others).map(|(file, seen)| rates(file, seen)).collect::<Vec<_>>(),
+            "other": options.other.iter().zip(&others).map(rates).collect::<Vec<_>>(),
             "sites": model.spec().sites,
         }));
     } else {
@@ -202,7 +202,7 @@ fn certified(
 }
 
 /// Rates of one text, with the upper end of a one-sided 95 % confidence interval.
-fn rates(file: &Path, seen: &OutOfRange) -> Value {
+fn rates((file, seen): (&PathBuf, &OutOfRange)) -> Value {
     json!({
         "text": shown(file),
         "windows": seen.windows,

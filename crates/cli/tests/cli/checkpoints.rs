@@ -71,7 +71,8 @@ pub(crate) fn bert(dir: &Path) {
     let (d, f, vocab, context) = (16, 32, words.len(), 24);
     let config = json!({
         "model_type": "bert", "vocab_size": vocab, "hidden_size": d, "intermediate_size": f,
-        "num_hidden_layers": 1, "num_attention_heads": 2, "max_position_embeddings": context, "hidden_act": "gelu",
+        "num_hidden_layers": 1, "num_attention_heads": 2, "max_position_embeddings": context,
+        "hidden_act": "gelu",
     });
     fs::write(dir.join("config.json"), config.to_string()).unwrap();
     let mut tensors = vec![

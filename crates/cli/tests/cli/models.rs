@@ -145,7 +145,7 @@ fn tasks_have_scores_that_can_be_checked_by_hand() {
     // Pairs of equal sentences are judged highest, so the correlation is positive.
     write(
         "sts",
-        "5.0\tx\tthe cat\tthe cat\n4.9\tx\ta dog ran\ta dog ran\n1\ty\tthe cat\tdog ran where\n0\ty\tis a\tcat sat\n",
+        "5\tx\tthe cat\tthe cat\n4\tx\ta dog ran\ta dog ran\n1\ty\tthe cat\tdog ran\n0\ty\tis a\tcat sat\n",
     );
     for columns in ["1,3,4", "0,2,3"] {
         let (code, found, said) =

@@ -29,8 +29,9 @@ pub(crate) struct Options {
     /// What to measure; without it, --text compares exact functions with polynomials.
     #[arg(long, value_enum, requires = "data", required_unless_present = "text")]
     task: Option<Task>,
-    /// The task's data: a text (perplexity), lines of JSON (lambada, piqa, winogrande, arc), lines of
-    /// `score TAB sentence TAB sentence` (sts), a folder with corpus.tsv and queries.tsv (retrieval).
+    /// The task's data: a text (perplexity), lines of JSON (lambada, piqa, winogrande, arc), lines
+    /// of `score TAB sentence TAB sentence` (sts), a folder with corpus.tsv and queries.tsv
+    /// (retrieval).
     #[arg(long, value_name = "FILE", requires = "task")]
     data: Option<PathBuf>,
     /// The attention that is measured: it must be the model's own. Default: exact functions.
@@ -40,7 +41,7 @@ pub(crate) struct Options {
     #[arg(long, value_name = "N", requires = "task", value_parser = count(1..=1 << 32))]
     limit: Option<usize>,
     /// Columns of score and sentences, counted from 1, or from 0 where one of them is 0.
-    #[arg(long, value_name = "S,A,B", value_delimiter = ',', requires = "task", value_parser = count(0..=1000))]
+    #[arg(long, value_name = "S,A,B", value_delimiter = ',', requires = "task")]
     columns: Option<Vec<usize>>,
     /// Answers of piqa, one number a line (default: the file `…-labels.lst` beside the data).
     #[arg(long, value_name = "FILE", requires = "task")]
