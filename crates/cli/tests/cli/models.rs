@@ -235,7 +235,7 @@ fn bad_checkpoints_are_refused_in_one_line_and_little_memory() {
     let table: [(&str, &[u8], &str); 12] = [
         ("model.safetensors", &weights[..weights.len() - 1000], "cut short"),
         ("model.safetensors", &header("\"F32\"", "\"F8_E5M2\""), "F8_E5M2"),
-        ("model.safetensors", &header("\"F32\"", "\"I64\""), "whole numbers"),
+        ("model.safetensors", &header("\"F32\"", "\"I32\""), "whole numbers"),
         ("model.safetensors", &huge, "header of 10000000000 bytes"),
         ("model.safetensors", &zip, "zip archive"),
         ("model.safetensors.index.json", index.as_bytes(), "model-2.safetensors"),

@@ -109,7 +109,7 @@ fn model_folder(path: &Path) -> anyhow::Result<Value> {
         "violations": violations,
         "provenance": spec.provenance,
         "road": super::import::road(shape, Some(&model)),
-        "next": super::import::next(shape, Some(&model)),
+        "next": super::import::next(shape, Some(&model)).trim_start_matches("next: "),
     }))
 }
 
