@@ -35,6 +35,7 @@ pub(super) fn similarity(
     limit: Option<usize>,
 ) -> anyhow::Result<Score> {
     ensure_embeds(judge.loaded, "eval --task sts")?;
+    let chosen = columns.is_some();
     let (mut columns, based) = match columns {
         None => ([0, 1, 2], 0),
         Some(&[s, a, b]) => ([s, a, b], usize::from(![s, a, b].contains(&0))),
@@ -45,6 +46,9 @@ pub(super) fn similarity(
     let mut rows: Vec<(f64, &str, &str)> = vec![];
     for (at, line) in text.lines().enumerate().take(limit.unwrap_or(usize::MAX)) {
         let cells: Vec<&str> = line.split('\t').collect();
+        if !chosen && cells.len() != 3 {
+            bail!("{} line {}: {} columns, expected 3: see --columns", shown(file), at + 1, cells.len());
+        }
         let cell = |i: usize| {
             cells.get(columns[i]).copied().with_context(|| {
                 format!("{} line {}: {} columns: see --columns", shown(file), at + 1, cells.len())
