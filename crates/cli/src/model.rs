@@ -72,7 +72,7 @@ impl Loaded {
         if prompt.is_empty() || tokens.is_empty() {
             bail!("the prompt is empty: pass some text");
         }
-        let context = self.model.shape().context - self.model.spec().prefix.len();
+        let context = self.room();
         if tokens.len() > context {
             bail!("the prompt has {} tokens and the model takes {context}: shorten it", tokens.len());
         }
@@ -97,6 +97,11 @@ impl Loaded {
             bail!("`{command}` continues text, and {} {instead}", self.name());
         }
         Ok(())
+    }
+
+    /// Positions for a text: what the model's public tokens leave of its context.
+    pub(crate) fn room(&self) -> usize {
+        self.model.shape().context.saturating_sub(self.model.spec().prefix.len())
     }
 
     /// The model's name on one line: it comes from a file.
@@ -209,7 +214,7 @@ impl Loaded {
     }
 
     fn check_window(&self, length: usize) -> anyhow::Result<()> {
-        let context = self.model.shape().context;
+        let context = self.room();
         if length < 2 || length > context {
             return Err(usage(format!("a window has 2 to {context} tokens, not {length}")));
         }

@@ -45,6 +45,19 @@ impl<'s> Session<'s> {
         Ok(Self { setup, client, server, seconds_keygen, precision })
     }
 
+    /// The vector of a text by one encrypted pass; the client pools what it decrypts.
+    pub(crate) fn vector(&self, tokens: &[u32], console: &mut Console) -> anyhow::Result<Vec<f64>> {
+        let plan = &self.setup.plan;
+        let prompt = self.client.encrypt(plan, tokens)?;
+        let mut profiler = Profiler::new(plan, |p: &Progress<'_>| {
+            console.step(p);
+            true
+        });
+        let answer = self.server.run(plan, prompt, &mut profiler)?;
+        console.done();
+        Ok(self.client.sentence(plan, &answer)?)
+    }
+
     /// One encrypted forward pass; returns the most likely next token, checked against clear text.
     pub(crate) fn forward(
         &self,

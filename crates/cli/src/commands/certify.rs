@@ -95,7 +95,7 @@ pub(crate) fn run(options: &Options, as_json: bool) -> anyhow::Result<bool> {
     }
     ensure_two_texts(&options.calibration, &options.held_out)?;
     let loaded = load(options.model.get())?;
-    let length = loaded.model.shape().context;
+    let length = loaded.room();
     let held_out_windows = options.held_out_windows.unwrap_or(options.windows.min(800));
     let calibration =
         loaded.spread_windows(&options.calibration, length, options.windows).context("--calibration")?;

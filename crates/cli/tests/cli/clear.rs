@@ -35,7 +35,7 @@ fn eval_gives_the_perplexity_of_the_forward_pass() {
     assert_eq!(said["tokens"], 45);
     for (name, wanted) in ["perplexity_exact", "perplexity_polynomial"].iter().zip(&mut perplexity) {
         let found = said[name].as_f64().unwrap();
-        assert!((found / *wanted - 1.0).abs() < 1e-9, "{name}: {found} against {wanted}");
+        assert!((found / *wanted - 1.0).abs() < 1e-5, "{name}: {found} against {wanted}");
     }
     assert_eq!(status, i32::from(said["violations"].as_u64().unwrap() > 0), "{said}");
     assert!(

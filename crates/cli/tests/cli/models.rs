@@ -5,6 +5,7 @@ use std::fs;
 use std::path::Path;
 use std::process::{Command, Stdio};
 
+use cipherlm_model::{Kind, Placement, Pool, Shape, Tokenizer, random};
 use serde_json::{Value, json};
 
 use crate::checkpoints::{bert, llama};
@@ -132,6 +133,43 @@ fn a_sentence_is_its_own_best_match_and_its_vector_has_length_1() {
     fs::write(dir.path("idx/index.json"), description.replacen("{\"id\":\"0\"", "{\"id\":\"0\",\"x\":1", 1))
         .unwrap();
     assert_eq!(run(&dir.0, "search --index idx --query cat").0, Some(2));
+}
+
+/// Two sentences through client and server, in a small ring without security.
+#[test]
+fn an_encrypted_vector_is_that_of_the_polynomials() {
+    let dir = Scratch::new("embed-encrypted");
+    bert(&dir.0.join("encoder"));
+    let shape = Shape {
+        kind: Kind::Embedder { pool: Pool::Mean },
+        placement: Placement::Post,
+        rotary: None,
+        positions: true,
+        embed_norm: true,
+        tied_head: false,
+        layers: 1,
+        vocab: 13,
+        ..Shape::preset("test").unwrap()
+    };
+    random::certified("sentences", &shape, 3).unwrap().save(&dir.0.join("model")).unwrap();
+    let words = fs::read_to_string(dir.path("encoder/vocab.txt")).unwrap();
+    Tokenizer::from_word_pieces(&words, true).unwrap().save(&dir.0.join("model/tokenizer.json")).unwrap();
+    fs::write(dir.path("text"), "where is the cat\na dog\n").unwrap();
+    let (code, found, said) =
+        run(&dir.0, "embed --model model --text text --encrypted --insecure-ring 10 --json");
+    assert_eq!(code, Some(0), "{found} {said}");
+    let vectors =
+        |found: &Value| -> Vec<Vec<f64>> { serde_json::from_value(found["vectors"].clone()).unwrap() };
+    let (_, clear, _) = run(&dir.0, "embed --model model --text text --polynomial --json");
+    assert_eq!((&found["run"], &clear["run"]), (&"encrypted".into(), &"clear".into()));
+    for (a, b) in vectors(&found).iter().zip(&vectors(&clear)) {
+        assert_ne!(a, b);
+        let cosine: f64 = a.iter().zip(b).map(|(x, y)| x * y).sum();
+        assert!(cosine > 0.9999, "{cosine}");
+    }
+    assert!(found["least_cosine_to_clear"].as_f64().unwrap() > 0.9999, "{found}");
+    // A small ring has no security, and the result says so.
+    assert!(found["security_bits"].as_f64().unwrap() < 128.0, "{found}");
 }
 
 #[test]

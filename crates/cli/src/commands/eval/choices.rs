@@ -21,7 +21,7 @@ impl Judge<'_> {
         let tokenizer = &self.loaded.tokenizer;
         let next = tokenizer.encode_continuation(next)?;
         let before = tokenizer.encode_continuation(context)?;
-        let room = self.loaded.model.shape().context.saturating_sub(self.prefix.len() + next.len());
+        let room = self.loaded.room().saturating_sub(self.prefix.len() + next.len());
         if next.is_empty() || room == 0 {
             bail!("a continuation of {} tokens does not fit the model's context", next.len());
         }

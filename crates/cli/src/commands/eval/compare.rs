@@ -30,7 +30,7 @@ pub(super) fn run(
     windows: usize,
 ) -> anyhow::Result<(Value, Vec<String>, bool)> {
     loaded.ensure_continues("eval")?;
-    let length = window.unwrap_or(loaded.model.shape().context);
+    let length = window.unwrap_or(loaded.room());
     let text = loaded.first_windows(file, length, windows)?;
     let totals = measure(loaded, &text.windows)?;
     let perplexity = totals.nats.map(|nats| (nats / totals.count as f64).exp());

@@ -154,7 +154,9 @@ fn measure(task: Task, options: &Options, quiet: bool) -> anyhow::Result<(Value,
     let (operator, mode) = operator(&loaded, options.operator)?;
     let prefix = match &options.prefix {
         Some(text) => loaded.tokenizer.encode(text)?,
-        None => loaded.tokenizer.begin().into_iter().collect(),
+        // A model with public tokens begins every text itself.
+        None if loaded.model.spec().prefix.is_empty() => loaded.tokenizer.begin().into_iter().collect(),
+        None => vec![],
     };
     let judge = Judge { loaded: &loaded, prepared: Prepared::new(&loaded.model)?, mode, prefix, quiet };
     let data = options.data.as_deref().unwrap_or_else(|| std::path::Path::new(""));

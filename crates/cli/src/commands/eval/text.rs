@@ -17,7 +17,7 @@ pub(super) fn perplexity(
     let loaded = judge.loaded;
     loaded.ensure_continues("eval --task perplexity")?;
     super::data::text(file)?;
-    let (context, before) = (loaded.model.shape().context, judge.prefix.len());
+    let (context, before) = (loaded.room(), judge.prefix.len());
     let length = window.unwrap_or(context).min(context).saturating_sub(before);
     if length < 2 {
         return Err(usage(format!("--prefix takes {before} of {context} tokens: no window is left")));
