@@ -18,7 +18,12 @@ fn bootstrap(c: &mut Criterion) {
     group.sample_size(10).sampling_mode(SamplingMode::Flat).warm_up_time(Duration::from_millis(1));
     for (id, profile, slots, content) in [
         ("full/65536", Profile::n16(), 1 << 15, Content::Complex),
-        ("full/65536/fast", Profile::n16_fast(), 1 << 15, Content::Complex),
+        (
+            "full/65536/fast",
+            Profile::named("n16-14").expect("a profile of the family"),
+            1 << 15,
+            Content::Complex,
+        ),
         ("real/65536", Profile::n16(), 1 << 15, Content::Real),
         ("sparse1024/65536", Profile::n16(), 1 << 10, Content::Real),
         ("full/32768", Profile::n15(), 1 << 14, Content::Complex),

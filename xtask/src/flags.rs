@@ -20,7 +20,7 @@ xflags::xflags! {
             optional --html file: PathBuf
             /// Also decrypt after every step, and compare with what the noise machine promises.
             optional --precision
-            /// Parameter set: n16 (default) or n16-fast, both 128-bit secure.
+            /// Parameter set: auto (default), n16, n16-fast, n16-15 ..., all 128-bit secure.
             optional --profile name: String
         }
         /// Runs the tests; the default tier needs no data, no network, no burn and under 10
@@ -74,7 +74,7 @@ xflags::xflags! {
             optional --html file: PathBuf
             /// Also decrypt after every step, and compare with what the noise machine promises.
             optional --precision
-            /// Parameter set: n16 (default) or n16-fast, both 128-bit secure.
+            /// Parameter set: auto (default), n16, n16-fast, n16-15 ..., all 128-bit secure.
             optional --profile name: String
         }
         /// Runs one of the experiments: stability, twins, shifts, division, latency, length.

@@ -1,5 +1,5 @@
 //! Refreshes a ciphertext at 128-bit parameters and says what it took:
-//! `cargo run --release --example bootstrap -- [n16|n16-fast|n15|insecure] [slots] [complex|real] [runs] [levels left]`.
+//! `cargo run --release --example bootstrap -- [n16-13|n16-14|…|n15|insecure] [slots] [complex|real] [runs] [levels left]`.
 
 use std::time::Instant;
 
@@ -11,12 +11,7 @@ use rand::SeedableRng;
 fn main() -> Result<(), Error> {
     let args: Vec<String> = std::env::args().skip(1).collect();
     let arg = |i: usize| args.get(i).map_or("", String::as_str);
-    let profile = match arg(0) {
-        "n16-fast" => Profile::n16_fast(),
-        "n15" => Profile::n15(),
-        "n16" => Profile::n16(),
-        _ => Profile::insecure(12),
-    };
+    let profile = Profile::named(arg(0)).unwrap_or_else(|| Profile::insecure(12));
     let params = profile.params()?;
     let slots = arg(1).parse().unwrap_or(params.slots());
     let content = if arg(2) == "real" { Content::Real } else { Content::Complex };

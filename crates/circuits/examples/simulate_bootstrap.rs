@@ -6,7 +6,7 @@ use cipherlm_circuits::bootstrap::simulate::{Family, Precision, bootstrap};
 use rand::SeedableRng;
 
 fn main() -> Result<(), cipherlm_ckks::Error> {
-    for profile in [Profile::n16(), Profile::n16_fast(), Profile::n15()] {
+    for profile in Profile::family().into_iter().chain([Profile::n15()]) {
         let circuit = profile.circuit()?;
         println!(
             "{}: log QP {:.1}, {} levels of 2^{}, |I| <= {}, modular reduction of depth {} with {} relinearisations",

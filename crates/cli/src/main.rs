@@ -20,6 +20,7 @@ mod options;
 mod outcome;
 mod outputs;
 mod party;
+mod prices;
 mod report;
 mod sampler;
 mod sentence;

@@ -3,10 +3,11 @@
 //! Every number is bounded where it is parsed: what would overflow, never end or mean nothing is
 //! refused by the name of its option before anything is loaded.
 
-use anyhow::Context;
+use anyhow::{Context, bail};
 use cipherlm_circuits::bootstrap::Profile as Chain;
-use clap::builder::RangedU64ValueParser;
-use clap::{Args, ValueEnum};
+use cipherlm_infer::Tolerance;
+use clap::Args;
+use clap::builder::{PossibleValuesParser, RangedU64ValueParser};
 use std::fs::File;
 use std::io::{IsTerminal, stdin};
 use std::ops::RangeInclusive;
@@ -33,25 +34,81 @@ impl ModelOption {
     }
 }
 
-/// The secure parameter sets, by name.
-#[derive(Clone, Copy, ValueEnum)]
-pub(crate) enum ParameterSet {
-    /// Conservative: the ephemeral secret of bootstrapping has weight 48, like none of the peers'.
-    #[value(name = "n16")]
-    N16,
-    /// One level more and so fewer bootstraps, about a third less time; weight 30, like the peers'.
-    #[value(name = "n16-fast")]
-    N16Fast,
+/// Which parameter set to take.
+pub(crate) enum Wanted {
+    /// This one.
+    This(Chain),
+    /// The one with the shortest predicted run whose predicted answers are good enough.
+    Cheapest(Tolerance),
 }
 
-impl ParameterSet {
-    /// Its chain.
-    pub(crate) fn chain(self) -> Chain {
-        match self {
-            Self::N16 => Chain::n16(),
-            Self::N16Fast => Chain::n16_fast(),
-        }
+impl Wanted {
+    /// Whether it protects nothing.
+    pub(crate) fn insecure(&self) -> bool {
+        matches!(self, Self::This(chain) if chain.insecure)
     }
+}
+
+/// The options of a parameter set.
+#[derive(Args)]
+pub(crate) struct ProfileOption {
+    /// Parameter set, 128-bit secure: its levels in the name, `n16` for n16-13, `n16-fast` for
+    /// n16-14. `auto` takes the one with the shortest predicted run among those whose ephemeral
+    /// secret has weight 48 (all but n16-14 and n16-18, which have 30, like the peers') and whose
+    /// predicted answers are within --tolerance.
+    #[arg(long, default_value = AUTO, value_parser = profiles())]
+    profile: String,
+    /// Largest mean square error of a logit that `auto` accepts, as predicted with simulated noise;
+    /// 99 of 100 predicted answers must stay the same besides.
+    #[arg(long, value_name = "MSE", value_parser = tolerance)]
+    tolerance: Option<f64>,
+    /// NO SECURITY: a small ring of degree 2^LOG_N, to try the command in seconds; its result does
+    /// not pass.
+    #[arg(long, value_name = "LOG_N", value_parser = small_ring)]
+    insecure_ring: Option<u32>,
+}
+
+/// The planner's own choice.
+const AUTO: &str = "auto";
+
+/// All names of profiles for prompts.
+pub(crate) fn profiles() -> PossibleValuesParser {
+    let family = Chain::family().into_iter().map(|profile| profile.name);
+    PossibleValuesParser::new([AUTO, "n16", "n16-fast"].into_iter().chain(family))
+}
+
+impl ProfileOption {
+    /// Whether a small ring is wanted.
+    pub(crate) fn small(&self) -> bool {
+        self.insecure_ring.is_some()
+    }
+
+    /// What to plan for.
+    pub(crate) fn wanted(&self) -> anyhow::Result<Wanted> {
+        if let Some(log_degree) = self.insecure_ring {
+            return Ok(Wanted::This(insecure_profile(log_degree)?));
+        }
+        let tolerance = Tolerance::default();
+        let mse = self.tolerance.unwrap_or(tolerance.mse);
+        Ok(match Chain::named(&self.profile) {
+            Some(chain) => Wanted::This(chain),
+            None => Wanted::Cheapest(Tolerance { mse, ..tolerance }),
+        })
+    }
+}
+
+/// The parameter set of a name, for circuits that `auto` does not compare.
+pub(crate) fn one_profile(name: &str) -> Chain {
+    Chain::named(name).unwrap_or_else(Chain::n16)
+}
+
+/// The default profile's circuit in a small ring without security.
+pub(crate) fn insecure_profile(log_degree: u32) -> anyhow::Result<Chain> {
+    if !(8..=15).contains(&log_degree) {
+        bail!("a small ring has degree 2^8 to 2^15, not 2^{log_degree}");
+    }
+    let full = Chain::n16();
+    Ok(Chain { user_levels: full.user_levels, ..Chain::insecure(log_degree) })
 }
 
 /// Where the prompt comes from.

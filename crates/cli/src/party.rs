@@ -1,12 +1,14 @@
 //! The parties as separate programs, files in and files out: what their commands share.
 
 use crate::console::warn;
-use crate::setup::{Setup, insecure_profile};
+use crate::options::{Wanted, insecure_profile};
+use crate::prices::PricesOption;
+use crate::setup::Setup;
 use anyhow::{Context, bail};
 use cipherlm_circuits::bootstrap::Profile;
 use cipherlm_ckks::{Params, SecretKey};
 use cipherlm_files::shown;
-use cipherlm_infer::KeyFolder;
+use cipherlm_infer::{CostModel, KeyFolder};
 use serde::{Deserialize, Serialize};
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
@@ -34,8 +36,7 @@ pub(crate) struct Note {
 
 /// The profile that a description names.
 fn profile(name: &str, log_degree: u32) -> anyhow::Result<Profile> {
-    let secure = [Profile::n16(), Profile::n16_fast()].into_iter().find(|p| p.name == name);
-    match secure {
+    match Profile::named(name) {
         Some(profile) => Ok(profile),
         None if name == insecure_profile(10)?.name => insecure_profile(log_degree),
         None => {
@@ -45,13 +46,22 @@ fn profile(name: &str, log_degree: u32) -> anyhow::Result<Profile> {
 }
 
 /// Loads the model and makes the plan again that a description names.
-pub(crate) fn setup_of(keys: &KeyFolder, model: Option<&Path>) -> anyhow::Result<Setup> {
+pub(crate) fn setup_of(
+    keys: &KeyFolder,
+    model: Option<&Path>,
+    prices: Option<&PricesOption>,
+) -> anyhow::Result<Setup> {
     let loaded = crate::model::load(model)?;
     let profile = profile(&keys.profile, keys.log_degree)?;
     if profile.insecure {
         warn("these keys are for a small ring and protect nothing");
     }
-    let setup = Setup::on(loaded, keys.tokens, profile)?;
+    // Only who runs the plan asks how long that takes.
+    let cost = match prices {
+        Some(prices) => prices.table(profile.insecure)?,
+        None => CostModel::default(),
+    };
+    let setup = Setup::on(loaded, keys.tokens, &Wanted::This(profile), &cost)?;
     let plan = setup.plan.id();
     if plan != keys.plan {
         bail!(
@@ -122,9 +132,10 @@ mod tests {
 
     #[test]
     fn the_profile_of_every_description_is_found_again() {
-        for made in [Profile::n16(), Profile::n16_fast(), insecure_profile(10).unwrap()] {
+        for made in Profile::family().into_iter().chain([insecure_profile(10).unwrap()]) {
             assert_eq!(profile(made.name, made.log_degree).unwrap(), made);
         }
+        assert_eq!(profile("n16-fast", 16).unwrap().name, "n16-14");
         assert!(profile("n17", 17).is_err() && insecure_profile(16).is_err());
     }
 

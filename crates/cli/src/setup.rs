@@ -2,20 +2,25 @@
 
 use crate::exit::usage;
 use crate::model::Loaded;
+use crate::options::Wanted;
 use crate::system::{available_memory, gib, threads};
 use anyhow::{Context, bail};
 use cipherlm_circuits::bootstrap::Profile;
-use cipherlm_infer::{Circuits, Options, Plan};
+use cipherlm_infer::{Candidate, Chosen, Circuits, CostModel, Options, Plan, choose_profile};
 use std::sync::Arc;
 
 /// Prompt lengths that plans are made for.
 const LENGTHS: [usize; 4] = [16, 32, 64, 128];
+/// The lightest ephemeral secret that is taken unasked.
+const WEIGHT: usize = 48;
 
 pub(crate) struct Setup {
     pub(crate) loaded: Loaded,
     pub(crate) profile: Profile,
     pub(crate) circuits: Circuits,
     pub(crate) plan: Plan,
+    /// What other profiles would have made of it, if they were compared.
+    pub(crate) candidates: Vec<Candidate>,
     /// The length that was asked for: the plan's is the next power of two.
     asked: usize,
 }
@@ -26,7 +31,8 @@ impl Setup {
         loaded: Loaded,
         length: Option<usize>,
         need: usize,
-        profile: Profile,
+        wanted: &Wanted,
+        cost: &CostModel,
     ) -> anyhow::Result<Self> {
         let length = match length {
             Some(length) if length < need => {
@@ -35,20 +41,50 @@ impl Setup {
             Some(length) => length,
             None => length_for(need)?,
         };
-        Self::on(loaded, length, profile)
+        Self::on(loaded, length, wanted, cost)
     }
 
-    /// Plans the model for exactly `length` tokens on the parameters of a bootstrapping profile.
-    pub(crate) fn on(loaded: Loaded, length: usize, profile: Profile) -> anyhow::Result<Self> {
+    /// Plans the model for exactly `length` tokens.
+    pub(crate) fn on(
+        loaded: Loaded,
+        length: usize,
+        wanted: &Wanted,
+        cost: &CostModel,
+    ) -> anyhow::Result<Self> {
         let context = loaded.model.shape().context;
         if length > context {
             return Err(usage(format!("--length {length}: the model takes {context} tokens")));
         }
         cipherlm_model::ensure_certified(&loaded.model)?;
-        let circuits = Circuits::new(&profile)?;
         let options = Options { tokens: length, ..Options::default() }.with_tokenizer(&loaded.tokenizer)?;
-        let plan = Plan::compile(Arc::new(loaded.model.clone()), circuits.target()?, &options)?;
-        Ok(Self { loaded, profile, circuits, plan, asked: length })
+        let model = Arc::new(loaded.model.clone());
+        match wanted {
+            Wanted::This(profile) => {
+                let circuits = Circuits::new(profile)?;
+                let plan = Plan::compile(model, circuits.target()?.with_cost(cost.clone()), &options)?;
+                let (profile, candidates) = (profile.clone(), vec![]);
+                Ok(Self { loaded, profile, circuits, plan, candidates, asked: length })
+            }
+            Wanted::Cheapest(tolerance) => {
+                let family: Vec<Profile> =
+                    Profile::family().into_iter().filter(|p| p.ephemeral_weight >= WEIGHT).collect();
+                let tokens = sample(&loaded, plan_tokens(length).min(context))?;
+                let chosen = choose_profile(&model, &family, &options, cost, &tokens, *tolerance)?;
+                let Chosen { profile, circuits, plan, candidates } = chosen;
+                Ok(Self { loaded, profile, circuits, plan, candidates, asked: length })
+            }
+        }
+    }
+
+    /// Mean square error of a logit and share of answers that stay the same, as simulated noise
+    /// predicts them for the sample text.
+    pub(crate) fn predicted_quality(&self) -> anyhow::Result<(f64, f64)> {
+        let known = self.candidates.iter().find(|candidate| candidate.profile == self.profile.name);
+        if let Some((mse, same)) = known.and_then(|candidate| candidate.mse.zip(candidate.same)) {
+            return Ok((mse, same));
+        }
+        let tokens = sample(&self.loaded, self.plan.tokens().min(self.loaded.model.shape().context))?;
+        self.plan.predicted_quality(&self.circuits, &tokens).context("predicting the error")
     }
 
     /// What will run, in a few lines.
@@ -65,7 +101,7 @@ impl Setup {
         format!(
             "model       {}: {} layers x {}, {} parameters\n\
              parameters  N = 2^{}, log QP {:.0}, {:.0}-bit security, profile {}; kernel {}, {} threads\n\
-             plan        {tokens} tokens{rounded}, {} steps, {bootstraps} bootstraps {:?} a layer, about {:.0} s predicted\n\
+             plan        {tokens} tokens{rounded}, {} steps, {bootstraps} bootstraps {:?} a layer, about {:.1} s predicted\n\
              keys        {:.2} GiB stored, {:.2} GiB in memory\n\
              memory      about {:.1} GiB for a run, keys included",
             self.loaded.name(),
@@ -107,13 +143,9 @@ impl Setup {
     }
 }
 
-/// The default profile's circuit in a small ring without security.
-pub(crate) fn insecure_profile(log_degree: u32) -> anyhow::Result<Profile> {
-    if !(8..=15).contains(&log_degree) {
-        bail!("a small ring has degree 2^8 to 2^15, not 2^{log_degree}");
-    }
-    let full = Profile::n16();
-    Ok(Profile { user_levels: full.user_levels, ..Profile::insecure(log_degree) })
+/// The length that a plan for `length` tokens has.
+fn plan_tokens(length: usize) -> usize {
+    length.checked_next_power_of_two().unwrap_or(length)
 }
 
 /// The smallest planned length that holds `need` tokens.

@@ -34,6 +34,22 @@ pub(crate) fn free_disk(path: &Path) -> Option<u64> {
     Some(facts.f_bavail * facts.f_frsize)
 }
 
+/// Processes that want to run, on average over the last minute.
+pub(crate) fn load() -> Option<f64> {
+    std::fs::read_to_string("/proc/loadavg").ok()?.split_whitespace().next()?.parse().ok()
+}
+
+/// All memory of the machine.
+pub(crate) fn total_memory() -> Option<u64> {
+    status_kib("/proc/meminfo", "MemTotal:").map(|kib| kib * 1024)
+}
+
+/// Whether large allocations may have huge pages: `always`, `madvise` or `never`.
+pub(crate) fn huge_pages() -> Option<String> {
+    let text = std::fs::read_to_string("/sys/kernel/mm/transparent_hugepage/enabled").ok()?;
+    Some(text.split('[').nth(1)?.split(']').next()?.to_owned())
+}
+
 /// Processor name, for reports.
 pub(crate) fn processor() -> String {
     let text = std::fs::read_to_string("/proc/cpuinfo").unwrap_or_default();

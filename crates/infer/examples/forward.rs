@@ -28,9 +28,8 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let model = Arc::new(model);
     let tokens = arg(1).parse().unwrap_or(32);
     let profile = match arg(2) {
-        "n16-fast" => Profile::n16_fast(),
         "insecure" => Profile { user_levels: 13, ..Profile::insecure(13) },
-        _ => Profile::n16(),
+        name => Profile::named(name).unwrap_or_else(Profile::n16),
     };
     let clock = Instant::now();
     let circuits = Circuits::new(&profile)?;

@@ -11,7 +11,7 @@ use cipherlm_model::{FitOptions, Shape, fit, random};
 fn main() -> Result<(), Box<dyn std::error::Error>> {
     let shapes: Vec<String> = std::env::args().skip(1).collect();
     let shapes = if shapes.is_empty() { vec!["2x128".to_owned(), "4x256".to_owned()] } else { shapes };
-    let circuits = Circuits::new(&Profile::n16_fast())?;
+    let circuits = Circuits::new(&Profile::named("n16-14").ok_or("no such profile")?)?;
     println!(
         "shape,purpose,length,predicted_seconds,bootstraps,bootstraps_per_layer,keys_stored_gib,keys_resident_gib"
     );

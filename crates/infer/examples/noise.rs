@@ -21,7 +21,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let tokenizer = Tokenizer::load(&dir.join(TOKENIZER_FILE))?;
     let count = arg(2).map_or(Ok(100), str::parse)?;
     let length = arg(3).map_or(Ok(32), str::parse)?;
-    let profile = if arg(4) == Ok("n16-fast") { Profile::n16_fast() } else { Profile::n16() };
+    let profile = Profile::named(arg(4).unwrap_or("n16")).ok_or("no such profile")?;
     let tokens = tokenizer.encode(&std::fs::read_to_string(arg(1)?)?)?;
     let prompts: Vec<&[u32]> = tokens.chunks_exact(length).take(count).collect();
     let circuits = Circuits::new(&profile)?;

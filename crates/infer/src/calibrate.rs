@@ -1,148 +1,139 @@
-//! Measuring what primitives cost on this machine.
+//! Measuring what primitives cost on this machine, in a few seconds.
 
 use std::hint::black_box;
-use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
-use cipherlm_circuits::bootstrap::BootstrapKeys;
-use cipherlm_circuits::linear::LinearTransform;
 use cipherlm_circuits::slots::{Encrypted, EncryptedVector, Machine, OpKind, Plain, SlotError};
-use cipherlm_ckks::{Complex64, GaloisElement, KeyPurpose, KeyRequest, KeySet, Plaintext, SecretKey};
+use cipherlm_ckks::{
+    Complex64, EvaluationKeys, GaloisElement, KeyPurpose, KeyRequest, KeySet, Params, Plaintext, SecretKey,
+};
 
-use crate::cost::{CostModel, kind_name, primitive_name};
+use crate::cost::{CostModel, DEGREE, Size};
 use crate::error::{At, InferError, Result};
-use crate::refresh::Circuits;
 
 /// Values of a plaintext that repeats with every token, as nearly all of a transformer do.
 const TOKEN: usize = 256;
-/// Rotations in the measured runs.
-const ROTATIONS: i64 = 8;
-/// Levels between two entries.
-const STEP: usize = 3;
+/// Levels that are measured, where the chain has them, beside its highest one.
+const LEVELS: [usize; 5] = [3, 6, 10, 15, 22];
+/// Rotations, each with a key.
+const ROTATIONS: i64 = 3;
+/// How long one primitive is repeated, and how often at most.
+const BUDGET: Duration = Duration::from_millis(120);
+const RUNS: usize = 7;
 
 impl CostModel {
-    /// Times every primitive at a few levels and each refresh of `circuits`, on all threads; about
-    /// a minute at N = 2^16, and the keys of the refreshes in memory.
+    /// Times every primitive at a few levels of a chain of degree 2^16, on all threads: some
+    /// seconds, and half a GiB.
     ///
     /// # Errors
-    /// No randomness; keys that the parameters cannot hold.
-    pub fn measure(circuits: &Circuits, machine: &str) -> Result<Self> {
-        let params = circuits.params();
-        let target = circuits.target()?;
-        let secret = SecretKey::generate(params).map_err(failed)?;
-        let mut table = Self::empty();
-        table.machine = machine.to_owned();
-        table.threads = cipherlm_ckks::ring::par::threads();
-        let (bottom, top) = (target.chain.floor().max(1), target.input_level);
-        let levels = (bottom..top).step_by(STEP).chain([top]);
-        for level in levels {
-            for (kind, seconds) in primitives(circuits, &secret, level)? {
-                table.primitives.entry(primitive_name(kind)).or_default().insert(level, seconds);
-            }
+    /// [`InferError::Mismatch`] for another degree; no randomness; keys that the parameters cannot
+    /// hold.
+    pub fn measure(params: &Params, machine: &str) -> Result<Self> {
+        if params.degree() != DEGREE {
+            return Err(InferError::Mismatch {
+                what: "ring degree of a price table",
+                expected: DEGREE.to_string(),
+                found: params.degree().to_string(),
+            });
         }
-        let keys = Arc::new(circuits.all_keys(&secret)?);
-        let encrypted: Encrypted<Arc<BootstrapKeys>> =
-            Encrypted::new(params, secret.id(), Arc::clone(&keys)).at("calibration")?;
-        let encrypted = encrypted.with_refresher(circuits.refresher(&keys)?).at("calibration")?;
-        for profile in &target.refreshes {
-            let input = encrypt(&encrypted, &secret, profile.input_level)?;
-            let refresh = || encrypted.refresh(&input, profile.kind, Some(profile.output_level));
-            let seconds = time(2, refresh).at("calibration")?;
-            table.refreshes.insert(kind_name(profile.kind), seconds);
+        let kernel = params.ring().kernel_name();
+        let mut table = Self::empty().with_parts_of(&Self::builtin(kernel));
+        (table.machine, table.kernel) = (machine.to_owned(), kernel.to_owned());
+        table.threads = cipherlm_ckks::ring::par::threads();
+        let secret = SecretKey::generate(params).map_err(failed)?;
+        let top = params.max_level();
+        for level in LEVELS.into_iter().filter(|&level| level < top).chain([top]) {
+            let size = Size::at(params, level);
+            for (kind, seconds) in primitives(params, &secret, level)? {
+                table.insert(kind, size, seconds);
+            }
         }
         Ok(table)
     }
 }
 
 /// Seconds of every primitive at one level.
-fn primitives(circuits: &Circuits, secret: &SecretKey, level: usize) -> Result<Vec<(OpKind, f64)>> {
-    let params = circuits.params();
-    let slots = params.slots();
-    let diagonals = |count: i64| {
-        let plain = |shift: i64| {
-            Plain::real((0..TOKEN).map(|i| ((i as i64 + shift) as f64).sin()).collect::<Vec<_>>())
-        };
-        LinearTransform::from_diagonals(slots, (0..count).map(|shift| (shift, plain(shift))))
-            .and_then(|transform| transform.with_baby(slots))
-            .at("calibration")
-    };
-    let (few, many) = (diagonals(ROTATIONS)?, diagonals(4 * ROTATIONS)?);
+fn primitives(params: &Params, secret: &SecretKey, level: usize) -> Result<Vec<(OpKind, f64)>> {
     let mut request = KeyRequest::new();
-    let rotations =
-        (1..4 * ROTATIONS).map(|steps| KeyPurpose::Galois(GaloisElement::rotation(params, steps)));
-    let conjugation = KeyPurpose::Galois(GaloisElement::conjugation(params));
-    rotations.chain([conjugation, KeyPurpose::Relinearise]).for_each(|purpose| {
+    let elements = (1..=ROTATIONS).map(|steps| KeyPurpose::Galois(GaloisElement::rotation(params, steps)));
+    elements.chain([KeyPurpose::Relinearise]).for_each(|purpose| {
         request.also(purpose, level);
     });
     let keys: KeySet = secret.key_set(&request).map_err(failed)?;
     let machine = Encrypted::new(params, secret.id(), keys).at("calibration")?;
     let x = encrypt(&machine, secret, level)?;
-    let token = Plain::real((0..TOKEN).map(|i| (i as f64).cos()).collect::<Vec<_>>());
-    let scale = machine.scale(&x);
-    let run = |result: std::result::Result<f64, SlotError>| result.at("calibration");
+    let mut out = plain_products(&machine, &x)?;
+    out.extend(arithmetic(&machine, &x)?);
+    out.extend(rotations(&machine, &x)?);
+    Ok(out)
+}
 
-    let encode = run(time(5, || {
+fn plain_products<K: EvaluationKeys>(
+    machine: &Encrypted<K>,
+    x: &EncryptedVector,
+) -> Result<Vec<(OpKind, f64)>> {
+    let params = machine.params();
+    let token = Plain::real((0..TOKEN).map(|i| (i as f64).cos()).collect::<Vec<_>>());
+    let scale = machine.scale(x);
+    let encode = seconds(|| {
         let values: Vec<Complex64> = token.values().collect();
         Ok(Plaintext::encode(params, &values, TOKEN, scale)?)
-    }))?;
-    let add = run(time(9, || machine.add_aligned(&x, &x)))?;
-    let add_plain = run(time(9, || machine.add_plain(&x, &token)))?;
-    let mul_plain = run(time(9, || machine.mul_plain_at(&x, &token, scale)))?;
-    let mul_const = run(time(9, || machine.mul_plain_at(&x, &Plain::from(0.3), scale)))?;
-    let evaluator = machine.evaluator();
-    let y = machine.add_aligned(&x, &x).at("calibration")?;
-    let (a, b) = (x.ciphertext(), y.ciphertext());
-    let mul = run(time(9, || Ok(evaluator.mul(a, b)?)))?;
-    let product = evaluator.mul(a, b).map_err(failed)?;
-    let relin = run(time(5, || Ok(evaluator.relinearise(&product)?)))?;
-    let wide = machine.mul_plain_at(&x, &token, scale).at("calibration")?;
-    let rescale = run(time(9, || machine.rescale(&wide)))?;
-    let rotate = run(time(5, || machine.rotate(&x, 1)))?;
-    let conjugate = run(time(5, || machine.conjugate(&x)))?;
-    // Hoisted parts follow from runs with different numbers of them.
-    let count = ROTATIONS as f64;
-    let steps: Vec<i64> = (1..=ROTATIONS).collect();
-    let extended = |steps: &[i64]| {
-        run(time(5, || {
-            let hoisted = evaluator.hoist(a)?;
-            for &steps in steps {
-                black_box(evaluator.rotate_hoisted_qp(&hoisted, GaloisElement::rotation(params, steps))?);
-            }
-            Ok(())
-        }))
-    };
-    let (one, all) = (extended(&steps[..1])?, extended(&steps)?);
-    let key_product = (all - one).max(0.0) / (count - 1.0);
-    let mod_up = (one - key_product).max(0.0);
-    let outside = evaluator
-        .hoist(a)
-        .and_then(|hoisted| evaluator.rotate_hoisted_qp(&hoisted, GaloisElement::rotation(params, 1)))
-        .map_err(failed)?;
-    let mod_down = run(time(5, || Ok(evaluator.mod_down(&outside)?)))?;
-    let transform = |transform: &LinearTransform| {
-        run(time(3, || machine.linear_transform_rescale(&[&x], transform, scale)))
-    };
-    let (short, long) = (transform(&few)?, transform(&many)?);
-    let plain_extended = ((long - short) / (3.0 * count) - key_product).max(0.0);
+    })?;
     Ok(vec![
         (OpKind::Encode, encode),
-        (OpKind::Add, add),
-        (OpKind::AddPlain, add_plain),
-        (OpKind::MulPlain, mul_plain),
-        (OpKind::MulConst, mul_const),
-        (OpKind::Mul, mul),
-        (OpKind::Relin, relin),
-        (OpKind::Rescale, rescale),
+        (OpKind::AddPlain, (seconds(|| machine.add_plain(x, &token))? - encode).max(0.0)),
+        (OpKind::MulPlain, (seconds(|| machine.mul_plain_at(x, &token, scale))? - encode).max(0.0)),
+        (OpKind::MulConst, seconds(|| machine.mul_plain_at(x, &Plain::from(0.3), scale))?),
+    ])
+}
+
+fn arithmetic<K: EvaluationKeys>(machine: &Encrypted<K>, x: &EncryptedVector) -> Result<Vec<(OpKind, f64)>> {
+    let y = machine.add_aligned(x, x).at("calibration")?;
+    let (evaluator, a, b) = (machine.evaluator(), x.ciphertext(), y.ciphertext());
+    let product = evaluator.mul(a, b).map_err(failed)?;
+    let wide = machine.mul_plain_at(x, &Plain::from(0.3), machine.scale(x)).at("calibration")?;
+    Ok(vec![
+        (OpKind::Add, seconds(|| machine.add_aligned(x, &y))?),
+        (OpKind::Mul, seconds(|| Ok(evaluator.mul(a, b)?))?),
+        (OpKind::Relin, seconds(|| Ok(evaluator.relinearise(&product)?))?),
+        (OpKind::Rescale, seconds(|| machine.rescale(&wide))?),
+    ])
+}
+
+/// A rotation whole and in its parts, and the product of a rotation with a plaintext that is
+/// encoded for it, as linear transforms have them.
+fn rotations<K: EvaluationKeys>(machine: &Encrypted<K>, x: &EncryptedVector) -> Result<Vec<(OpKind, f64)>> {
+    let (params, evaluator, a) = (machine.params(), machine.evaluator(), x.ciphertext());
+    let rotate = seconds(|| machine.rotate(x, 1))?;
+    // Keys take turns, so that none is found in the cache.
+    let mut turn = 0;
+    let mut element = || {
+        turn = turn % ROTATIONS + 1;
+        GaloisElement::rotation(params, turn)
+    };
+    let hoisted = evaluator.hoist(a).map_err(failed)?;
+    let key_product = seconds(|| Ok(evaluator.rotate_hoisted_qp(&hoisted, element())?))?;
+    let first = seconds(|| Ok(evaluator.rotate_hoisted_qp(&evaluator.hoist(a)?, element())?))?;
+    let outside = evaluator.rotate_hoisted_qp(&hoisted, element()).map_err(failed)?;
+    let mod_down = seconds(|| Ok(evaluator.mod_down(&outside)?))?;
+    let token: Vec<Complex64> = (0..TOKEN).map(|i| Complex64::new((i as f64).sin(), 0.0)).collect();
+    let limbs = params.extended_limbs(x.ciphertext().level(), outside.special());
+    let lifted = || -> std::result::Result<_, SlotError> {
+        Ok(Plaintext::encode(params, &token, TOKEN, a.scale())?.lift(&limbs)?)
+    };
+    let mut sum = evaluator.mul_plain_qp(&outside, &lifted().at("calibration")?).map_err(failed)?;
+    let product = seconds(|| Ok(evaluator.mul_plain_qp_accumulate(&mut sum, &outside, &lifted()?)?))?;
+    Ok(vec![
         (OpKind::Rotate, rotate),
-        (OpKind::Conjugate, conjugate),
-        (OpKind::ModUp, mod_up),
+        (OpKind::Conjugate, rotate),
+        (OpKind::ModUp, (first - key_product).max(rotate / 10.0)),
         (OpKind::KeyProduct, key_product),
-        (OpKind::MulPlainExtended, plain_extended),
+        (OpKind::MulPlainExtended, product),
         (OpKind::ModDown, mod_down),
     ])
 }
 
-fn encrypt<K: cipherlm_ckks::EvaluationKeys>(
+fn encrypt<K: EvaluationKeys>(
     machine: &Encrypted<K>,
     secret: &SecretKey,
     level: usize,
@@ -154,20 +145,19 @@ fn encrypt<K: cipherlm_ckks::EvaluationKeys>(
     machine.input(secret.encrypt(&plaintext, level).map_err(failed)?).at("calibration")
 }
 
-/// Median seconds of a few runs after one that warms up.
-fn time<T>(
-    runs: usize,
-    mut work: impl FnMut() -> std::result::Result<T, SlotError>,
-) -> std::result::Result<f64, SlotError> {
-    black_box(work()?);
-    let mut seconds = Vec::with_capacity(runs);
-    for _ in 0..runs {
+/// Seconds of some work after one run that warms up: the second fastest of a few runs, which a
+/// neighbour on the machine disturbs least and luck does not make.
+fn seconds<T>(mut work: impl FnMut() -> std::result::Result<T, SlotError>) -> Result<f64> {
+    black_box(work().at("calibration")?);
+    let begin = Instant::now();
+    let mut times = Vec::with_capacity(RUNS);
+    while times.len() < 2 || (times.len() < RUNS && begin.elapsed() < BUDGET) {
         let start = Instant::now();
-        black_box(work()?);
-        seconds.push(start.elapsed().as_secs_f64());
+        black_box(work().at("calibration")?);
+        times.push(start.elapsed().as_secs_f64());
     }
-    seconds.sort_by(f64::total_cmp);
-    Ok(seconds[runs / 2])
+    times.sort_by(f64::total_cmp);
+    Ok(times[1.min(times.len() - 1)])
 }
 
 fn failed(error: cipherlm_ckks::Error) -> InferError {

@@ -50,6 +50,24 @@ pub enum InferError {
         /// Levels needed.
         need: usize,
     },
+    /// No profile is precise enough.
+    #[error(
+        "no profile meets the tolerance (mean square error {wanted_mse:.1e}, {wanted_same} of answers the \
+         same): the closest, {best}, is predicted at {mse:.1e} and {same:.4}; allow more with --tolerance, \
+         or name a profile"
+    )]
+    NoProfile {
+        /// Mean square error of the most precise one.
+        mse: f64,
+        /// Its share of answers that stay the same.
+        same: f64,
+        /// Its name.
+        best: &'static str,
+        /// Largest mean square error allowed.
+        wanted_mse: f64,
+        /// Smallest share allowed.
+        wanted_same: f64,
+    },
     /// The prompt is not one this plan can take.
     #[error("the prompt has {length} tokens, this plan takes 1 to {capacity}: {advice}")]
     Prompt {

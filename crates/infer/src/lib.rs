@@ -13,7 +13,7 @@
 //!
 //! # fn main() -> Result<(), Box<dyn std::error::Error>> {
 //! let model = Arc::new(Model::load("models/stories-2x128".as_ref())?);
-//! let circuits = Circuits::new(&Profile::n16_fast())?;
+//! let circuits = Circuits::new(&Profile::n16())?;
 //! let plan = Plan::compile(model, circuits.target()?, &Options::default())?;
 //! println!("{}", plan.explain());
 //!
@@ -50,6 +50,7 @@
 
 mod argmax;
 mod calibrate;
+mod candidates;
 mod checkpoint;
 mod client;
 mod cost;
@@ -67,6 +68,7 @@ mod pairing;
 mod placement;
 mod plan;
 mod prefix;
+mod prices;
 mod refresh;
 mod report;
 mod run;
@@ -75,6 +77,7 @@ mod target;
 mod vector;
 mod verify;
 
+pub use candidates::{Candidate, Chosen, Tolerance, choose_profile};
 pub use checkpoint::Checkpoints;
 pub use client::{Client, EncryptedLogits, EncryptedPrompt, Server};
 pub use cost::CostModel;

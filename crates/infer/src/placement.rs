@@ -9,9 +9,9 @@ use std::collections::BTreeMap;
 
 use cipherlm_circuits::slots::{OpKind, RefreshProfile};
 
-use crate::cost::CostModel;
 use crate::error::{InferError, Result};
 use crate::graph::{Graph, NodeId};
+use crate::prices::Prices;
 use crate::target::RefreshChoice;
 
 /// A decision for every node.
@@ -28,10 +28,30 @@ pub(crate) struct Placement {
 /// Primitive operations of a node, with levels relative to the one it lands on.
 pub(crate) type Profile = Vec<(OpKind, i64, u64)>;
 
+/// Seconds of each node on every level of a chain with `levels` of them.
+pub(crate) fn seconds_by_level(profiles: &[Profile], prices: &Prices, levels: usize) -> Vec<Vec<f64>> {
+    let node = |profile: &Profile| {
+        let transform = profile.iter().any(|row| row.0 == OpKind::MulPlainExtended);
+        let share = if transform { prices.linear } else { 1.0 };
+        let paid = profile.iter().map(|&(kind, at, _)| (kind, at, share * fused(profile, kind, at)));
+        let paid: Vec<_> = paid.collect();
+        let at = |level: usize| {
+            let price = |&(kind, offset, count): &(OpKind, i64, f64)| {
+                count * prices.seconds(kind, usize::try_from(level as i64 + offset).unwrap_or(0))
+            };
+            // An empty sum of floats is -0.
+            paid.iter().map(price).sum::<f64>() + 0.0
+        };
+        (0..levels).map(at).collect()
+    };
+    profiles.iter().map(node).collect()
+}
+
 pub(crate) struct Search<'a> {
     pub(crate) graph: &'a Graph,
-    pub(crate) profiles: &'a [Profile],
-    pub(crate) cost: &'a CostModel,
+    /// Seconds of each node by the level it lands on: [`seconds_by_level`].
+    pub(crate) nodes: &'a [Vec<f64>],
+    pub(crate) prices: &'a Prices,
     pub(crate) refresh: RefreshProfile,
     pub(crate) choice: RefreshChoice,
     /// Highest level of a fresh encryption.
@@ -105,6 +125,14 @@ impl Search<'_> {
         Ok(placement)
     }
 
+    /// Seconds of a placement, which may have been found by other prices.
+    pub(crate) fn seconds_of(&self, placement: &Placement) -> f64 {
+        let nodes = placement.levels.iter().enumerate().map(|(id, &level)| self.node_seconds(id, level));
+        let refreshes = placement.refreshes.iter();
+        let refreshes = refreshes.map(|(&id, &to)| self.refresh_seconds(self.graph.nodes[id].width, to));
+        nodes.sum::<f64>() + refreshes.sum::<f64>()
+    }
+
     /// The baseline: whenever a step would run out of levels, refresh the stream just before it, as
     /// high as it goes.
     pub(crate) fn greedy_seconds(&self) -> Option<f64> {
@@ -126,20 +154,21 @@ impl Search<'_> {
         Some(total)
     }
 
-    /// Seconds of one node that lands on a level.
+    /// Seconds of one node that lands on a level; above the chain in proportion.
     pub(crate) fn node_seconds(&self, node: NodeId, level: usize) -> f64 {
-        let at = |offset: i64| usize::try_from(level as i64 + offset).unwrap_or(0);
-        let counts = self.profiles[node].iter();
-        let costs = counts.map(|&(kind, offset, count)| self.cost.seconds(kind, at(offset)) * count as f64);
-        // An empty sum of floats is -0.
-        costs.sum::<f64>() + 0.0
+        let by_level = &self.nodes[node];
+        match (by_level.get(level), by_level.last()) {
+            (Some(&seconds), _) => seconds,
+            (None, Some(&last)) => last * (level + 1) as f64 / by_level.len() as f64,
+            (None, None) => 0.0,
+        }
     }
 
-    /// Seconds to refresh a value of that many vectors.
-    pub(crate) fn refresh_seconds(&self, width: usize) -> f64 {
+    /// Seconds to refresh a value of that many vectors to a level.
+    pub(crate) fn refresh_seconds(&self, width: usize, level: usize) -> f64 {
         let (pairs, singles) = self.choice.counts(width);
-        let pair = self.choice.pair.map_or(0.0, |kind| self.cost.refresh(kind));
-        pairs as f64 * pair + singles as f64 * self.cost.refresh(self.choice.single)
+        let pair = self.choice.pair.map_or(0.0, |kind| self.prices.refresh(kind, level));
+        pairs as f64 * pair + singles as f64 * self.prices.refresh(self.choice.single, level)
     }
 
     /// Ranges of nodes between two states of the residual stream; the input node stands before the
@@ -174,7 +203,7 @@ impl Search<'_> {
                 // Sparse refreshes could take less than circuits may use.
                 level = self.refresh.input_level.max(self.floor);
                 trial.refreshes.push((id, need));
-                trial.seconds += self.refresh_seconds(nodes[id].width);
+                trial.seconds += self.refresh_seconds(nodes[id].width, need);
             }
             trial.levels[id - from] = level;
             trial.seconds += self.node_seconds(id, level);
@@ -191,6 +220,25 @@ struct Trial {
     refreshes: Vec<(NodeId, usize)>,
     entry: usize,
     seconds: f64,
+}
+
+/// How many operations of a kind and level a step pays for. A linear transform divides its results
+/// by the special primes and by that of the level at once, and only one half of a sum before each
+/// giant step.
+fn fused(profile: &Profile, kind: OpKind, offset: i64) -> f64 {
+    let count = |wanted: OpKind| -> f64 {
+        let rows = profile.iter().filter(|&&(kind, at, _)| kind == wanted && at == offset);
+        rows.map(|&(_, _, count)| count as f64).sum()
+    };
+    if count(OpKind::MulPlainExtended) == 0.0 {
+        return count(kind);
+    }
+    let (divisions, rescales) = (count(OpKind::ModDown), count(OpKind::Rescale));
+    match kind {
+        OpKind::Rescale => (rescales - divisions).max(0.0),
+        OpKind::ModDown => (divisions + rescales.min(divisions)) / 2.0,
+        _ => count(kind),
+    }
 }
 
 /// Drops entries that need a higher level and more time than another.

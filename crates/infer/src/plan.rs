@@ -14,17 +14,19 @@ pub use memory::Memory;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use cipherlm_circuits::slots::{Clear, KeyUse, Machine, Plain, RefreshKind};
+use cipherlm_circuits::slots::{Clear, KeyUse, Machine, Plain, RefreshKind, RefreshProfile};
 use cipherlm_ckks::{Complex64, Params};
 use cipherlm_model::{Kind, Mode, Model, Positions, Runner, Tokenizer};
 
+use crate::cost::CostModel;
 use crate::error::{At, InferError, Result};
 use crate::feedback::Feedback;
 use crate::fold::{Folded, Purpose};
 use crate::geometry::Geometry;
 use crate::graph::Graph;
-use crate::placement::{Placement, Profile, Search};
-use crate::target::{RefreshChoice, Target, choose, floor};
+use crate::placement::{Placement, Profile, Search, seconds_by_level};
+use crate::prices::{Prices, choose};
+use crate::target::{RefreshChoice, Target, floor};
 use guard::{SLACK, leaves_range};
 use probe::Probe;
 
@@ -78,8 +80,14 @@ pub struct Plan {
     pub(crate) placement: Placement,
     pub(crate) choice: RefreshChoice,
     pub(crate) target: Target,
+    /// What the kinds of refresh in use can do together.
+    refresh: RefreshProfile,
     options: Options,
     profiles: Vec<Profile>,
+    /// By the table of the target.
+    prices: Prices,
+    nodes: Vec<Vec<f64>>,
+    seconds: f64,
     greedy: Option<f64>,
     pub(crate) keys: BTreeMap<KeyUse, BTreeSet<usize>>,
     pub(crate) feedback: Option<Feedback>,
@@ -113,14 +121,17 @@ impl Plan {
         let positions = if options.levels_left > 0 { Positions::All } else { options.positions };
         let folded = Folded::new(model, geometry, options.purpose, positions)?;
         let graph = Graph::build(&folded)?;
-        let (choice, refresh) = choose(&target, &geometry);
+        let reference = Prices::new(&target, &CostModel::default());
+        let (choice, refresh) = choose(&target, &geometry, &reference);
         let limit = if target.refreshes.is_empty() { 0 } else { options.refreshes_per_layer };
         let probe = Probe { folded: &folded, graph: &graph };
         let profiles = probe.profiles()?;
+        let levels = target.chain.top() + 1;
+        let reference_nodes = seconds_by_level(&profiles, &reference, levels);
         let search = Search {
             graph: &graph,
-            profiles: &profiles,
-            cost: &target.cost,
+            nodes: &reference_nodes,
+            prices: &reference,
             refresh,
             choice,
             top: target.input_level,
@@ -129,8 +140,15 @@ impl Plan {
             limit,
         };
         let placement = search.cheapest()?;
-        let greedy = search.greedy_seconds();
+        let prices = Prices::new(&target, &target.cost);
+        let nodes = seconds_by_level(&profiles, &prices, levels);
+        let here = Search { prices: &prices, nodes: &nodes, ..search };
+        let (seconds, greedy) = (here.seconds_of(&placement), here.greedy_seconds());
         let mut plan = Self {
+            prices,
+            nodes,
+            seconds,
+            refresh,
             folded,
             graph,
             placement,
@@ -178,9 +196,9 @@ impl Plan {
         self.graph.nodes.len()
     }
 
-    /// Predicted seconds of a run.
+    /// Predicted seconds of a run by the prices of the target ([`Target::cost`]).
     pub fn seconds(&self) -> f64 {
-        self.placement.seconds
+        self.seconds
     }
 
     /// Predicted seconds when refreshes are placed as late as possible instead, if that works at
@@ -438,9 +456,9 @@ impl Plan {
     fn search(&self) -> Search<'_> {
         Search {
             graph: &self.graph,
-            profiles: &self.profiles,
-            cost: &self.target.cost,
-            refresh: choose(&self.target, &self.folded.geometry).1,
+            nodes: &self.nodes,
+            prices: &self.prices,
+            refresh: self.refresh,
             choice: self.choice,
             top: self.target.input_level,
             floor: floor(&self.target),

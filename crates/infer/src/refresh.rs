@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use cipherlm_circuits::bootstrap::{BootstrapKeys, BootstrapRefresher, Bootstrapper, Content, Profile};
 use cipherlm_circuits::slots::{Chain, RefreshKind};
-use cipherlm_ckks::{EvaluationKeys, Evaluator, KeyRequest, Params, SecretKey, SwitchingKey};
+use cipherlm_ckks::{EvaluationKeys, Evaluator, KeyForm, KeyRequest, Params, SecretKey, SwitchingKey};
 
 use crate::cost::kind_name;
 use crate::error::{At, InferError, Result};
@@ -67,10 +67,12 @@ impl Circuits {
         for (kind, circuit) in &self.circuits {
             target.origin.push_str(&format!("; {}: {:?}", kind_name(*kind), circuit.profile()));
         }
-        Ok(self
-            .circuits
-            .iter()
-            .fold(target, |target, (kind, circuit)| target.with_refresh(circuit.refresh_profile(*kind))))
+        for (kind, circuit) in &self.circuits {
+            let profile = circuit.refresh_profile(*kind);
+            let work = (0..=profile.output_level).map(|level| circuit.work(level).map_err(failed));
+            target = target.with_work(*kind, work.collect::<Result<_>>()?).with_refresh(profile);
+        }
+        Ok(target)
     }
 
     /// Makes all keys that a plan needs: its own and those of the refreshes it uses.
@@ -83,19 +85,19 @@ impl Circuits {
         Ok(Arc::new(BootstrapKeys::generate(secret, &used, &request).map_err(failed)?))
     }
 
-    /// The keys of every refresh there is, without a plan.
-    pub(crate) fn all_keys(&self, secret: &SecretKey) -> Result<BootstrapKeys> {
-        let all: Vec<&Bootstrapper> = self.circuits.iter().map(|(_, circuit)| circuit.as_ref()).collect();
-        BootstrapKeys::generate(secret, &all, &KeyRequest::new()).map_err(failed)
-    }
-
     /// Bytes of all those keys: (stored, resident).
     ///
     /// # Errors
     /// Keys that the parameters cannot hold.
     pub fn key_bytes(&self, plan: &Plan) -> Result<(u64, u64)> {
         let bill = self.key_request(plan).bill(&self.params).map_err(failed)?;
-        Ok((bill.stored_bytes, bill.resident_bytes))
+        // Polynomials of expanded keys begin pages of 2 MiB each: a tenth more is taken than they
+        // fill, as measured.
+        let pages = match KeyForm::fastest(&self.params) {
+            KeyForm::Expanded => bill.resident_bytes / 10,
+            _ => 0,
+        };
+        Ok((bill.stored_bytes, bill.resident_bytes + pages))
     }
 
     /// The refreshes with their keys, for a machine.

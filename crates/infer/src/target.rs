@@ -1,11 +1,11 @@
 //! What a plan is made for, and which kinds of refresh it takes.
 
+use cipherlm_circuits::bootstrap::Work;
 use cipherlm_circuits::slots::{Chain, RefreshKind, RefreshProfile};
 use cipherlm_ckks::Params;
 
-use crate::cost::CostModel;
+use crate::cost::{CostModel, Size};
 use crate::error::{At, Result};
-use crate::geometry::Geometry;
 
 /// How the vectors of a value are refreshed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -32,8 +32,14 @@ pub struct Target {
     pub refreshes: Vec<RefreshProfile>,
     /// Highest level at which the client encrypts.
     pub input_level: usize,
-    /// What primitives cost.
+    /// What primitives cost where the plan will run. It says how long that takes, and changes
+    /// nothing in the plan: steps and refreshes are placed by [`CostModel::default`], so that a
+    /// client and a server make the same plan whatever they have measured.
     pub cost: CostModel,
+    /// Sizes of operands and keys by level.
+    sizes: Vec<Size>,
+    /// Work of each kind of refresh, by the level of the result.
+    works: Vec<(RefreshKind, Vec<Vec<Work>>)>,
     /// The parameters and bootstrapping profiles behind all this, for the identity of a plan.
     pub(crate) origin: String,
 }
@@ -46,7 +52,9 @@ impl Target {
     pub fn of(params: &Params) -> Result<Self> {
         let chain = Chain::of(params).at("parameters")?;
         let origin = params.hash().as_bytes().iter().map(|b| format!("{b:02x}")).collect();
-        Ok(Self { input_level: chain.top(), chain, refreshes: vec![], cost: CostModel::default(), origin })
+        let sizes = (0..=params.max_level()).map(|level| Size::at(params, level)).collect();
+        let (input_level, cost) = (chain.top(), CostModel::builtin(params.ring().kernel_name()));
+        Ok(Self { input_level, chain, refreshes: vec![], cost, sizes, works: vec![], origin })
     }
 
     /// The same with one more kind of refresh; fresh encryptions stay at or below its output.
@@ -61,6 +69,27 @@ impl Target {
     #[must_use]
     pub fn with_cost(self, cost: CostModel) -> Self {
         Self { cost, ..self }
+    }
+
+    /// The same, with the work of one kind of refresh by the level of its result.
+    pub(crate) fn with_work(mut self, kind: RefreshKind, work: Vec<Vec<Work>>) -> Self {
+        self.works.push((kind, work));
+        self
+    }
+
+    /// The size of operands and keys at a level.
+    pub(crate) fn size(&self, level: usize) -> Size {
+        self.sizes.get(level).copied().unwrap_or_else(|| Size::usual(level + 1))
+    }
+
+    /// Limbs at the top of the whole chain; those of the usual one where nothing is known.
+    pub(crate) fn most_limbs(&self) -> u64 {
+        self.sizes.last().map_or(32, |size| size.limbs as u64)
+    }
+
+    /// The work of a kind of refresh by the level of its result, if it is known.
+    pub(crate) fn work(&self, kind: RefreshKind) -> Option<&[Vec<Work>]> {
+        self.works.iter().find(|(known, _)| *known == kind).map(|(_, work)| work.as_slice())
     }
 
     /// A uniform chain without primes, with full and real refreshes from level 0 to `levels`: for
@@ -78,6 +107,8 @@ impl Target {
             refreshes,
             input_level: levels,
             cost: CostModel::default(),
+            sizes: vec![],
+            works: vec![],
             origin: "uniform".into(),
         })
     }
@@ -87,49 +118,4 @@ impl Target {
 /// suit nothing else.
 pub(crate) fn floor(target: &Target) -> usize {
     target.refreshes.iter().map(|profile| profile.input_level).max().unwrap_or(0).max(target.chain.floor())
-}
-
-/// Picks kinds of refresh: sparse ones where all values repeat, pairs where a complex refresh
-/// exists.
-pub(crate) fn choose(target: &Target, geometry: &Geometry) -> (RefreshChoice, RefreshProfile) {
-    let period = geometry.period();
-    let known = |kind: RefreshKind| target.refreshes.iter().find(|p| p.kind == kind);
-    let first = |kinds: &[RefreshKind]| kinds.iter().copied().find(|&kind| known(kind).is_some());
-    let single = first(&[
-        RefreshKind::SparseReal(period),
-        RefreshKind::Sparse(period),
-        RefreshKind::Real,
-        RefreshKind::Full,
-    ]);
-    let pair = first(&[RefreshKind::Sparse(period), RefreshKind::Full]);
-    let Some(single) = single else {
-        // Without refreshes the whole circuit has to fit the chain.
-        let level = target.input_level;
-        let none = RefreshProfile {
-            kind: RefreshKind::Full,
-            input_level: 0,
-            output_level: level,
-            range: 1.0,
-            error: 0.0,
-        };
-        return (RefreshChoice { pair: None, single: RefreshKind::Full }, none);
-    };
-    let pays = |kind: &RefreshKind| target.cost.refresh(*kind) < 2.0 * target.cost.refresh(single);
-    let choice = RefreshChoice { pair: pair.filter(pays), single };
-    // Plan with what every kind in use can do.
-    let used = [Some(single), choice.pair].into_iter().flatten().filter_map(known).copied();
-    let narrow = |a: RefreshProfile, b: RefreshProfile| RefreshProfile {
-        input_level: a.input_level.max(b.input_level),
-        output_level: a.output_level.min(b.output_level),
-        ..a
-    };
-    let first = known(single).copied().into_iter();
-    let profile = first.chain(used).reduce(narrow).unwrap_or(RefreshProfile {
-        kind: single,
-        input_level: 0,
-        output_level: 0,
-        range: 1.0,
-        error: 0.0,
-    });
-    (choice, profile)
 }

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use cipherlm_infer::{Options, Plan, Purpose, Target};
+use cipherlm_infer::{CostModel, Options, Plan, Purpose, Target};
 use cipherlm_model::{Model, Positions, Residual, Shape, Tokenizer, random};
 use serde_json::{Value, json};
 
@@ -32,6 +32,19 @@ fn edited(model: &Model, change: impl Fn(&mut Value)) -> Option<Model> {
     let mut description = serde_json::to_value(model.spec()).unwrap();
     change(&mut description);
     Model::from_parts(&description.to_string(), &model.weights().to_bytes()).ok()
+}
+
+#[test]
+fn prices_say_how_long_a_plan_takes_and_change_nothing_in_it() {
+    let plan = |kernel: &str| {
+        let target = target().with_cost(CostModel::builtin(kernel));
+        Plan::compile(Arc::new(small()), target, &options()).unwrap()
+    };
+    let (fast, slow) = (plan("avx512ifma"), plan("avx2"));
+    assert_eq!(fast.id(), slow.id());
+    assert!(slow.seconds() > 1.05 * fast.seconds(), "{} {}", fast.seconds(), slow.seconds());
+    let sum: f64 = slow.schedule().iter().map(|step| step.seconds + step.refresh_seconds).sum();
+    assert!((sum / slow.seconds() - 1.0).abs() < 1e-9, "{sum} {}", slow.seconds());
 }
 
 #[test]

@@ -18,6 +18,7 @@
 mod circuit;
 mod dft;
 mod eval_mod;
+mod family;
 mod iterate;
 mod keys;
 mod machine;
@@ -32,6 +33,7 @@ mod tests;
 mod transform;
 mod types;
 mod validate;
+mod work;
 
 pub use circuit::Bootstrapper;
 pub use eval_mod::EvalMod;
@@ -39,3 +41,4 @@ pub use keys::BootstrapKeys;
 pub use profile::{DftLevel, Profile};
 pub use refresher::BootstrapRefresher;
 pub use types::{Content, Declaration, Stage};
+pub use work::{Work, WorkStage};

@@ -12,7 +12,7 @@ pub struct DftLevel {
     pub layers: u32,
 }
 
-const fn dft(bits: f64, layers: u32) -> DftLevel {
+pub(super) const fn dft(bits: f64, layers: u32) -> DftLevel {
     DftLevel { bits, layers }
 }
 
@@ -26,8 +26,12 @@ const fn dft(bits: f64, layers: u32) -> DftLevel {
 ///
 /// | profile | log2 N | log QP | user levels | ephemeral weight | worst slot |
 /// |---|---|---|---|---|---|
-/// | [`Profile::n16`] | 16 | 1692 | 13 x 40 | 48 | 20.7 bits |
-/// | [`Profile::n16_fast`] | 16 | 1682 | 14 x 40 | 30 | 21.2 bits |
+/// | `n16-13`, [`Profile::n16`] | 16 | 1692 | 13 x 40 | 48 | 20.7 bits |
+/// | `n16-14`, also `n16-fast` | 16 | 1682 | 14 x 40 | 30 | 21.2 bits |
+/// | `n16-15` | 16 | 1686 | 15 x 37 | 48 | 18.6 bits |
+/// | `n16-16` | 16 | 1694 | 16 x 36 | 48 | 18.1 bits |
+/// | `n16-17` | 16 | 1695 | 17 x 35 | 48 | 17.1 bits |
+/// | `n16-18` | 16 | 1684 | 18 x 35 | 30 | 17.4 bits |
 /// | [`Profile::n15`] | 15 | 841 | 4 x 35 | 30 | 17.0 bits |
 ///
 /// The failure probability is zero in all of them: see [`Profile::overflow`].
@@ -74,44 +78,6 @@ pub struct Profile {
 }
 
 impl Profile {
-    /// The default: N = 2^16, an ephemeral secret of weight 48.
-    pub fn n16() -> Self {
-        Self {
-            name: "n16",
-            log_degree: 16,
-            bottom: 46.0,
-            slots_to_coeffs: vec![dft(31.0, 5), dft(32.0, 5), dft(34.0, 5)],
-            scale: 40.0,
-            user_levels: 13,
-            eval_mod: with_wide_second(10),
-            coeffs_to_slots: vec![dft(44.5, 4), dft(45.0, 4), dft(44.0, 4), dft(41.5, 3)],
-            special: 7,
-            special_bits: 50,
-            ratio: 7.75,
-            input_scale: 51.2,
-            headroom: 2.5,
-            ephemeral_weight: 48,
-            polynomial_depth: 5,
-            doublings: 4,
-            error_bits: 23.2,
-            insecure: false,
-        }
-    }
-
-    /// N = 2^16 with an ephemeral secret of weight 30: one level less in the modular reduction, one
-    /// more for the user.
-    pub fn n16_fast() -> Self {
-        Self {
-            name: "n16-fast",
-            user_levels: 14,
-            eval_mod: with_wide_second(9),
-            ephemeral_weight: 30,
-            doublings: 3,
-            error_bits: 23.7,
-            ..Self::n16()
-        }
-    }
-
     /// N = 2^15: 4 levels of 35 bits, for latency.
     pub fn n15() -> Self {
         Self {
@@ -229,14 +195,6 @@ impl Profile {
     pub fn circuit(&self) -> Result<EvalMod, Error> {
         EvalMod::new(self.overflow(), self.polynomial_depth, self.doublings)
     }
-}
-
-/// Levels of one prime just below 2^50, but for the second, which is a pair: the first two powers
-/// of the exponential's polynomial carry the error that is amplified most.
-fn with_wide_second(count: usize) -> Vec<f64> {
-    let mut levels = vec![49.95; count];
-    levels[1] = 54.9;
-    levels
 }
 
 /// How many butterfly layers each stage does for `layers` in all: as on a full ciphertext, with

@@ -73,7 +73,7 @@ impl Bootstrapper {
 
     /// The user levels above `output` that can be left out: all but one for each digit that would
     /// be left without a prime.
-    fn left_out(&self, output: usize) -> Result<Vec<usize>, Error> {
+    pub(super) fn left_out(&self, output: usize) -> Result<Vec<usize>, Error> {
         let floor = output.max(self.profile.input_level());
         let gap = floor + 1..self.output_level() + 1;
         let mut digits: Vec<Range<usize>> = Vec::new();

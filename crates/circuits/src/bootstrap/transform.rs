@@ -70,6 +70,18 @@ impl Transform {
         }
     }
 
+    /// The level at which it works.
+    pub(super) fn level(&self) -> usize {
+        self.level
+    }
+
+    /// Rotations that share the decomposition, giant steps, and diagonals.
+    pub(super) fn counts(&self) -> (usize, usize, usize) {
+        let babies = self.used_babies().into_iter().filter(|&baby| baby != 0).count();
+        let diagonals = self.plaintexts.iter().flatten().flatten().count();
+        (babies, self.plaintexts.len().saturating_sub(1), diagonals)
+    }
+
     /// Bytes of the encoded plaintexts, and of their residues while they are kept.
     pub(super) fn bytes(&self) -> (u64, u64) {
         (self.plaintexts.iter().flatten().flatten().map(|p| p.bytes() as u64).sum(), self.bytes_lifted)

@@ -4,6 +4,7 @@ use super::generate::Options;
 use crate::console::{Console, out_json, say};
 use crate::exit::usage;
 use crate::model::Loaded;
+use crate::options::{insecure_profile, one_profile};
 use crate::outcome::{MSE_BOUND, TokenCheck};
 use crate::sampler::{Sampler, argmax};
 use crate::setup;
@@ -126,8 +127,8 @@ pub(crate) fn run(options: &Options, as_json: bool) -> anyhow::Result<bool> {
     cipherlm_model::ensure_certified(&model)?;
     let expected = if options.alone > 0 { Some(expected_logits(&loaded, &prompt)?) } else { None };
     let profile = match options.insecure_ring {
-        Some(log_degree) => setup::insecure_profile(log_degree)?,
-        None => options.profile.chain(),
+        Some(log_degree) => insecure_profile(log_degree)?,
+        None => one_profile(&options.profile),
     };
     let plans = Plans::new(&profile, &model, length, expected.as_deref())?;
     let mut console = Console::new(!as_json);

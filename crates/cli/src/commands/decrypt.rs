@@ -52,7 +52,7 @@ pub(crate) fn run(options: &Options, as_json: bool) -> anyhow::Result<bool> {
             "the note belongs to a prompt under other keys: pass the note that lies beside the prompt of this answer"
         );
     }
-    let setup = setup_of(&keys, options.model.get())?;
+    let setup = setup_of(&keys, options.model.get(), None)?;
     let last = note.as_ref().map(|note| setup.loaded.answer_position(note.tokens.len()));
     let position = options.position.or(last).context("pass --note or --position")?;
     let (own, rounded) = open(options, &setup, position)?;

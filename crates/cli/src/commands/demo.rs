@@ -1,11 +1,12 @@
 //! `cipherlm demo`: client and server in one process, every answer checked.
 
 use crate::console::Console;
-use crate::options::{ModelOption, ParameterSet, PromptOption, small_ring, tokens};
+use crate::options::{ModelOption, ProfileOption, PromptOption, tokens};
 use crate::outcome::Outcome;
 use crate::outputs::Outputs;
+use crate::prices::PricesOption;
 use crate::session::Session;
-use crate::setup::{Setup, insecure_profile};
+use crate::setup::Setup;
 use clap::Args;
 use std::path::PathBuf;
 
@@ -30,13 +31,10 @@ pub(crate) struct Options {
     /// Also decrypt after every step, and compare with what the noise machine promises.
     #[arg(long)]
     precision: bool,
-    /// NO SECURITY: a small ring of degree 2^LOG_N, to try the command in seconds; its result does
-    /// not pass.
-    #[arg(long, value_name = "LOG_N", value_parser = small_ring)]
-    insecure_ring: Option<u32>,
-    /// Parameter set, 128-bit secure.
-    #[arg(long, value_enum, default_value = "n16")]
-    profile: ParameterSet,
+    #[command(flatten)]
+    profile: ProfileOption,
+    #[command(flatten)]
+    prices: PricesOption,
 }
 
 /// What is continued when no prompt is given.
@@ -52,11 +50,9 @@ pub(crate) fn run(options: &Options, as_json: bool) -> anyhow::Result<bool> {
     loaded.ensure_continues("demo")?;
     let mut prompt = loaded.tokens(&text, options.tokens)?;
     let need = prompt.len() + options.tokens - 1;
-    let (length, profile) = match options.insecure_ring {
-        Some(log_degree) => (Some(options.length.unwrap_or(need)), insecure_profile(log_degree)?),
-        None => (options.length, options.profile.chain()),
-    };
-    let setup = Setup::new(loaded, length, need, profile)?;
+    let small = options.profile.small().then_some(need);
+    let cost = options.prices.table(small.is_some())?;
+    let setup = Setup::new(loaded, options.length.or(small), need, &options.profile.wanted()?, &cost)?;
     let mut console = Console::new(!as_json);
     console.line(&setup.summary());
     setup.price_memory()?;

@@ -2,11 +2,12 @@
 
 use crate::console::{Console, out_json, say};
 use crate::model::{Loaded, load};
-use crate::options::{ModelOption, ParameterSet, count, small_ring};
+use crate::options::{ModelOption, Wanted, count, insecure_profile, one_profile, profiles, small_ring};
 use crate::outputs::Outputs;
+use crate::prices::PricesOption;
 use crate::sentence::{LENGTH, dot, ensure_embeds, pieces, vectors};
 use crate::session::Session;
-use crate::setup::{Setup, insecure_profile};
+use crate::setup::Setup;
 use crate::system::machine;
 use anyhow::{Context, bail};
 use cipherlm_files::{Access, shown};
@@ -42,8 +43,10 @@ pub(crate) struct Options {
     #[arg(long, value_name = "LOG_N", value_parser = small_ring, requires = "encrypted")]
     insecure_ring: Option<u32>,
     /// Parameter set of --encrypted, 128-bit secure.
-    #[arg(long, value_enum, default_value = "n16")]
-    profile: ParameterSet,
+    #[arg(long, value_parser = profiles(), default_value = "n16")]
+    profile: String,
+    #[command(flatten)]
+    prices: PricesOption,
     /// Also write the result as JSON here (`--json FILE` does the same); replaces what is there.
     #[arg(long, value_name = "FILE")]
     json_file: Option<PathBuf>,
@@ -121,9 +124,10 @@ fn encrypted(options: &Options, loaded: Loaded, lines: &[&str], quiet: bool) -> 
     let need = tokens.iter().map(Vec::len).max().unwrap_or(1);
     let (length, profile) = match options.insecure_ring {
         Some(log_degree) => (Some(need), insecure_profile(log_degree)?),
-        None => (None, options.profile.chain()),
+        None => (None, one_profile(&options.profile)),
     };
-    let setup = Setup::new(loaded, length, need, profile)?;
+    let cost = options.prices.table(profile.insecure)?;
+    let setup = Setup::new(loaded, length, need, &Wanted::This(profile), &cost)?;
     let mut console = Console::new(!quiet);
     console.line(&setup.summary());
     setup.price_memory()?;

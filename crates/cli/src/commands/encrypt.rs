@@ -36,7 +36,7 @@ pub(crate) fn run(options: &Options, as_json: bool) -> anyhow::Result<bool> {
     let note_out = outputs.file("the note beside --out", &note_beside(&options.out), options.force)?;
     let text = options.prompt.read(None)?;
     let keys = description(&options.keys)?;
-    let setup = setup_of(&keys, options.model.get())?;
+    let setup = setup_of(&keys, options.model.get(), None)?;
     let tokens = setup.loaded.tokens(&text, 0)?;
     let client = Client::with_secret(load_secret(&options.keys.join(SECRET), setup.circuits.params())?);
     let prompt = client.encrypt(&setup.plan, &tokens).context("encrypting the prompt")?.to_bytes();

@@ -2,7 +2,7 @@
 
 use crate::console::{out, out_json, out_part};
 use crate::model::load;
-use crate::options::{ModelOption, ParameterSet, PromptOption, count, small_ring, temperature, tokens};
+use crate::options::{ModelOption, PromptOption, count, profiles, small_ring, temperature, tokens};
 use crate::sampler::Sampler;
 use anyhow::bail;
 use cipherlm_model::{Mode, Positions, Runner};
@@ -42,8 +42,8 @@ pub(crate) struct Options {
     #[arg(long, requires = "encrypted", value_name = "LOG_N", value_parser = small_ring)]
     pub(super) insecure_ring: Option<u32>,
     /// With --encrypted: parameter set, 128-bit secure.
-    #[arg(long, value_enum, default_value = "n16")]
-    pub(super) profile: ParameterSet,
+    #[arg(long, value_parser = profiles(), default_value = "n16")]
+    pub(super) profile: String,
 }
 
 /// Continues a prompt.

@@ -1,15 +1,16 @@
 //! `cipherlm keygen`: a secret key, and the evaluation keys that a server needs for one plan.
 
 use crate::console::{Console, out_json, say};
-use crate::options::{ModelOption, ParameterSet, small_ring, tokens};
+use crate::options::{ModelOption, ProfileOption, Wanted, tokens};
 use crate::outputs::{Outputs, hold};
 use crate::party::{SECRET, SERVER, description, load_secret};
-use crate::setup::{Setup, insecure_profile};
+use crate::prices::PricesOption;
+use crate::setup::Setup;
 use crate::system::{available_memory, free_disk, gib};
 use anyhow::{Context, bail};
 use cipherlm_ckks::SecretKey;
 use cipherlm_files::{Access, Existing, shown};
-use cipherlm_infer::KeyFolder;
+use cipherlm_infer::{CostModel, KeyFolder};
 use clap::Args;
 use serde_json::json;
 use std::os::unix::fs::DirBuilderExt;
@@ -33,12 +34,10 @@ pub(crate) struct Options {
     /// Only print what the keys will take.
     #[arg(long)]
     dry_run: bool,
-    /// NO SECURITY: a small ring of degree 2^LOG_N, to try the commands in seconds.
-    #[arg(long, value_name = "LOG_N", value_parser = small_ring)]
-    insecure_ring: Option<u32>,
-    /// Parameter set, 128-bit secure.
-    #[arg(long, value_enum, default_value = "n16")]
-    profile: ParameterSet,
+    #[command(flatten)]
+    profile: ProfileOption,
+    #[command(flatten)]
+    prices: PricesOption,
 }
 
 /// Makes the keys, after saying what they will take.
@@ -53,11 +52,14 @@ pub(crate) fn run(options: &Options, as_json: bool) -> anyhow::Result<bool> {
             );
         }
     }
-    let profile = match options.insecure_ring {
-        Some(log_degree) => insecure_profile(log_degree)?,
-        None => options.profile.chain(),
+    let model = crate::model::load(options.model.get())?;
+    let wanted = options.profile.wanted()?;
+    // A named profile needs no prices to be chosen, and whoever runs the plan has others.
+    let cost = match wanted {
+        Wanted::This(_) => CostModel::default(),
+        Wanted::Cheapest(_) => options.prices.table(wanted.insecure())?,
     };
-    let setup = Setup::on(crate::model::load(options.model.get())?, options.length, profile)?;
+    let setup = Setup::on(model, options.length, &wanted, &cost)?;
     if !options.dry_run && secret_file.exists() {
         ensure_same_plan(&setup, &options.out)?;
     }

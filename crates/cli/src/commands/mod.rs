@@ -6,6 +6,7 @@ mod converse;
 mod convert;
 mod decrypt;
 mod demo;
+mod doctor;
 mod embed;
 mod encrypt;
 mod eval;
@@ -52,6 +53,8 @@ enum Command {
     Profile(profile::Options),
     /// Compile a model and print what its encrypted run will take, before any key exists.
     Plan(plan::Options),
+    /// Say what this machine is, what will fit, and what to change.
+    Doctor(doctor::Options),
     /// Client: make a secret key, and the evaluation keys that a server needs for one plan.
     Keygen(keygen::Options),
     /// Client: encrypt a prompt.
@@ -133,6 +136,7 @@ pub(crate) fn dispatch(cli: &Cli) -> anyhow::Result<bool> {
     match &cli.command {
         Command::Demo(options) => demo::run(options, cli.json),
         Command::Profile(options) => profile::run(options, cli.json),
+        Command::Doctor(options) => doctor::run(options, cli.json),
         Command::Plan(options) => plan::run(options, cli.json),
         Command::Keygen(options) => keygen::run(options, cli.json),
         Command::Encrypt(options) => encrypt::run(options, cli.json),

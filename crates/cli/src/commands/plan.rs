@@ -1,17 +1,16 @@
 //! `cipherlm plan`: what an encrypted run will take, before any key exists.
 
 use crate::console::{out, out_json, say};
-use crate::options::{ModelOption, ParameterSet, small_ring, tokens};
-use crate::setup::{self, Setup, insecure_profile};
-use anyhow::Context;
-use cipherlm_infer::Step;
+use crate::options::{ModelOption, ProfileOption, tokens};
+use crate::prices::PricesOption;
+use crate::setup::Setup;
+use crate::system::gib;
+use cipherlm_infer::{Candidate, Step};
 use clap::Args;
 use serde_json::{Value, json};
 
 /// What the JSON of a plan calls itself.
 pub(crate) const PLAN: &str = "cipherlm plan 1";
-/// Seed of the simulated run.
-const SEED: u64 = 1;
 
 #[derive(Args)]
 pub(crate) struct Options {
@@ -23,36 +22,38 @@ pub(crate) struct Options {
     /// Print every step with its levels, and the reason of every bootstrap.
     #[arg(long)]
     explain: bool,
-    /// NO SECURITY: a small ring of degree 2^LOG_N.
-    #[arg(long, value_name = "LOG_N", value_parser = small_ring)]
-    insecure_ring: Option<u32>,
-    /// Parameter set, 128-bit secure.
-    #[arg(long, value_enum, default_value = "n16")]
-    profile: ParameterSet,
+    #[command(flatten)]
+    profile: ProfileOption,
+    #[command(flatten)]
+    prices: PricesOption,
 }
 
 /// Compiles a plan and prints it.
 pub(crate) fn run(options: &Options, as_json: bool) -> anyhow::Result<bool> {
     let loaded = crate::model::load(options.model.get())?;
-    let profile = match options.insecure_ring {
-        Some(log_degree) => insecure_profile(log_degree)?,
-        None => options.profile.chain(),
-    };
-    let setup = Setup::on(loaded, options.length, profile)?;
+    let cost = options.prices.table(options.profile.small())?;
+    let setup = Setup::on(loaded, options.length, &options.profile.wanted()?, &cost)?;
     if !as_json {
         out(&setup.summary());
     }
     // Takes some seconds: the rest is shown by then.
-    let mse = predicted_mse(&setup)?;
+    let (mse, same) = setup.predicted_quality()?;
     let schedule = setup.plan.schedule();
     let floor = setup.circuits.target()?.chain.floor();
     let reasons = reasons(&schedule, floor);
     if as_json {
-        out_json(&to_json(&setup, mse, &schedule, &reasons)?);
+        let mut value = to_json(&setup, [mse, same], &schedule, &reasons)?;
+        value["prices"] = json!({"machine": cost.machine, "kernel": cost.kernel, "threads": cost.threads});
+        out_json(&value);
         return Ok(true);
     }
-    say!("error       {mse:.1e} mean square of a logit, predicted by a run with simulated noise");
+    say!(
+        "error       {mse:.1e} mean square of a logit, {:.2} % of answers the same, by simulated noise",
+        100.0 * same
+    );
+    say!("prices      of {}, kernel {}, {} threads", cost.machine, cost.kernel, cost.threads);
     if options.explain {
+        print_candidates(&setup.candidates);
         let account = setup.plan.explain();
         let rest = account.strip_prefix(&setup.loaded.model.spec().name).unwrap_or(&account);
         say!("\n{}{}", setup.loaded.name(), rest.trim_end());
@@ -66,16 +67,40 @@ pub(crate) fn run(options: &Options, as_json: bool) -> anyhow::Result<bool> {
     Ok(true)
 }
 
-/// Mean square error of the logits for the sample text, at all positions, from one run of the noise
-/// machine.
-fn predicted_mse(setup: &Setup) -> anyhow::Result<f64> {
-    let plan = &setup.plan;
-    let tokens = setup::sample(&setup.loaded, plan.tokens().min(setup.loaded.model.shape().context))?;
-    let machine = plan.noise_machine(setup.circuits.params(), setup.circuits.key_request(plan), SEED)?;
-    let forecast = plan.forecast(&machine, &tokens).context("predicting the error")?;
-    let positions = 1 + setup.loaded.answer_position(tokens.len());
-    let errors = (0..positions).map(|position| forecast.logits_mse(plan, position));
-    Ok(errors.sum::<Result<f64, _>>()? / positions as f64)
+/// The profiles that were compared.
+fn print_candidates(candidates: &[Candidate]) {
+    if candidates.is_empty() {
+        return;
+    }
+    say!(
+        "\n{:<8} {:>6} {:>5} {:>6} {:>10} {:>8} {:>7} {:>9} {:>8}  {}",
+        "profile",
+        "levels",
+        "scale",
+        "bits",
+        "bootstraps",
+        "seconds",
+        "GiB",
+        "error",
+        "same",
+        "verdict"
+    );
+    let or_none = |text: Option<String>| text.unwrap_or_else(|| "-".into());
+    for c in candidates {
+        say!(
+            "{:<8} {:>6} {:>5} {:>6.1} {:>10} {:>8} {:>7} {:>9} {:>8}  {}",
+            c.profile,
+            c.levels,
+            c.scale_bits,
+            c.bits,
+            or_none(c.bootstraps.map(|n| n.to_string())),
+            or_none(c.seconds.map(|s| format!("{s:.1}"))),
+            or_none(c.memory_bytes.map(|bytes| format!("{:.1}", gib(bytes)))),
+            or_none(c.mse.map(|mse| format!("{mse:.1e}"))),
+            or_none(c.same.map(|same| format!("{:.2} %", 100.0 * same))),
+            c.verdict
+        );
+    }
 }
 
 /// Why a step's result is bootstrapped, for those whose result is.
@@ -99,7 +124,12 @@ fn reasons(schedule: &[Step], floor: usize) -> Vec<Option<String>> {
     schedule.iter().enumerate().map(reason).collect()
 }
 
-fn to_json(setup: &Setup, mse: f64, schedule: &[Step], reasons: &[Option<String>]) -> anyhow::Result<Value> {
+fn to_json(
+    setup: &Setup,
+    [mse, same]: [f64; 2],
+    schedule: &[Step],
+    reasons: &[Option<String>],
+) -> anyhow::Result<Value> {
     let (stored, resident) = setup.circuits.key_bytes(&setup.plan)?;
     let (params, plan) = (setup.circuits.params(), &setup.plan);
     let mut steps = serde_json::to_value(schedule)?;
@@ -118,6 +148,8 @@ fn to_json(setup: &Setup, mse: f64, schedule: &[Step], reasons: &[Option<String>
         "seconds_predicted": plan.seconds(),
         "predicted_seconds": plan.seconds(),
         "predicted_mse": mse,
+        "predicted_same": same,
+        "candidates": setup.candidates,
         "levels": setup.profile.user_levels,
         "public_prefix_tokens": plan.public_prefix().len(),
         "bootstraps": plan.refreshes().0,

@@ -4,6 +4,7 @@ use crate::console::{Console, out_json, say};
 use crate::options::{ModelOption, gibibytes, seconds};
 use crate::outputs::{Outputs, hold};
 use crate::party::{description, read_message, setup_of};
+use crate::prices::PricesOption;
 use crate::setup::Setup;
 use crate::system::{free_disk, gib, peak_memory, processor, threads};
 use anyhow::{Context, bail};
@@ -32,6 +33,8 @@ pub(crate) struct Options {
     out: PathBuf,
     #[command(flatten)]
     model: ModelOption,
+    #[command(flatten)]
+    prices: PricesOption,
     /// Keep finished steps here; after an interruption (Ctrl-C, kill) the same command goes on from
     /// them.
     #[arg(long, value_name = "DIR")]
@@ -60,7 +63,7 @@ pub(crate) fn run(options: &Options, as_json: bool) -> anyhow::Result<bool> {
         options.report.as_deref().map(|file| outputs.file("--report", file, options.force)).transpose()?;
     let lock = options.checkpoints.as_deref().map(|folder| take(&mut outputs, folder)).transpose()?;
     let message = read_message(&options.input, "encrypted prompt", "it is what `cipherlm encrypt` wrote")?;
-    let setup = setup_of(&description(&options.keys)?, options.model.get())?;
+    let setup = setup_of(&description(&options.keys)?, options.model.get(), Some(&options.prices))?;
     let params = setup.circuits.params();
     let (keys, key_id, prompt) = accept(options, &setup, &message)?;
     drop(message);

@@ -27,6 +27,8 @@ impl Outcome<'_> {
             "slot_machine": "encrypted",
             "seconds_total": self.seconds_total(),
             "seconds_predicted": self.setup.plan.seconds(),
+            "predicted_seconds": self.seconds_predicted(),
+            "levels": self.setup.profile.user_levels,
             "seconds_keygen": self.seconds_keygen,
             "seconds_encrypt": self.seconds_encrypt,
             "seconds_decrypt": self.seconds_decrypt,

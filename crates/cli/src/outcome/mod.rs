@@ -133,6 +133,11 @@ impl<'s> Outcome<'s> {
         self.reports.iter().map(|r| r.seconds_total).sum()
     }
 
+    /// Seconds that the plan promised for all passes.
+    fn seconds_predicted(&self) -> f64 {
+        self.setup.plan.seconds() * self.reports.len() as f64
+    }
+
     fn sum(&self, part: impl Fn(&Report) -> &BTreeMap<String, f64>) -> Vec<(String, f64)> {
         let mut total = BTreeMap::new();
         for report in &self.reports {

@@ -53,7 +53,8 @@ pub(crate) fn model() -> String {
 /// The program without any default.
 pub(crate) fn bare(args: &[&str]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_cipherlm"));
-    command.args(args).stdin(Stdio::null());
+    // Measured prices would be kept in the user's own cache folder.
+    command.args(args).stdin(Stdio::null()).env("CIPHERLM_PRICES", "builtin");
     command
 }
 

@@ -9,4 +9,5 @@ mod inspect;
 mod misuse;
 mod models;
 mod parties;
+mod plans;
 mod trouble;

@@ -47,7 +47,7 @@ impl Plan {
                 .placement
                 .refreshes
                 .get(&id)
-                .map_or(0.0, |_| self.search().refresh_seconds(node.width)),
+                .map_or(0.0, |&to| self.search().refresh_seconds(node.width, to)),
         };
         self.graph.nodes.iter().enumerate().map(step).collect()
     }
