@@ -8,6 +8,7 @@
 
 use std::sync::Arc;
 
+pub use crate::evaluator::Columns;
 use num_complex::Complex64;
 use zeroize::Zeroizing;
 
@@ -16,22 +17,37 @@ use crate::{
     KeyPurpose, LiftedPlaintext, Params, Scale, SecretKey, SwitchingKey,
 };
 
-/// For each row of plaintexts the sum of `plaintext * rotation` over the pairs that are present,
-/// where rotation `i` is the automorphism `elements[i]` of the hoisted ciphertext: the baby-step
-/// half of a linear transform, all giant steps at once, limb by limb.
+/// Rotations of hoisted ciphertexts, each with its key, digits and permutation at hand: those of
+/// the first ciphertext, then those of the next. Each key is asked for once and held by the result.
 ///
 /// # Errors
-/// [`Error::OperandCount`] for a row without plaintexts, [`Error::MissingKey`],
-/// [`Error::BadKeyShape`] if the keys do not have `special` special primes each,
-/// [`Error::ParamsMismatch`], [`Error::ScaleMismatch`] for plaintexts of one row at two scales.
+/// [`Error::MissingKey`], [`Error::ParamsMismatch`], and [`Error::KeyMismatch`],
+/// [`Error::LevelMismatch`] or [`Error::ScaleMismatch`] between the ciphertexts.
+pub fn columns<'a, K: EvaluationKeys>(
+    evaluator: &Evaluator<K>,
+    operation: &'static str,
+    inputs: &[(&Hoisted<'a>, &[GaloisElement])],
+) -> Result<Columns<'a>, Error> {
+    evaluator.columns(operation, inputs)
+}
+
+/// For each row of plaintexts the sum of `plaintext * rotation` over the pairs that are present,
+/// one place in the row for each of `columns`: the baby-step half of a linear transform, all giant
+/// steps at once, limb by limb. With the sums comes the part of the time, in `0..=1`, that went
+/// into rotations and not into products.
+///
+/// # Errors
+/// [`Error::OperandCount`] for a row without plaintexts or of another length than the columns,
+/// [`Error::BadKeyShape`] for a plaintext in the column of a key that does not have `special`
+/// special primes, [`Error::ParamsMismatch`], [`Error::ScaleMismatch`] for plaintexts of one row at
+/// two scales.
 pub fn rotated_rows<K: EvaluationKeys>(
     evaluator: &Evaluator<K>,
-    hoisted: &Hoisted<'_>,
-    elements: &[Option<GaloisElement>],
+    columns: &Columns<'_>,
     special: usize,
     rows: &[Vec<Option<LiftedPlaintext>>],
-) -> Result<Vec<ExtendedCiphertext>, Error> {
-    evaluator.rotated_rows(hoisted, elements, special, rows)
+) -> Result<(Vec<ExtendedCiphertext>, f64), Error> {
+    evaluator.rotated_rows(columns, special, rows)
 }
 
 /// The sum of the hoisted ciphertext and its images under `elements`, none of which may be the

@@ -4,7 +4,7 @@ mod common;
 
 use cipherlm_ckks::{
     Ciphertext, Complex64, Error, Evaluator, GaloisElement, KeyRequest, Plaintext, Scale, SecretKey, Wire,
-    presets,
+    hazmat, presets,
 };
 use common::{Setup, bits_of, rotated, setup, values, with_params, zip};
 
@@ -132,26 +132,25 @@ fn double_hoisted_sums() {
     let a = values(N / 2, 1);
     let x = s.encrypt(&a, 3);
     let hoisted = s.evaluator.hoist(&x).unwrap();
-    let mut total = None;
+    let steps = [0i64, 1, 2];
+    let elements = steps.map(|step| GaloisElement::rotation(&s.params, step));
+    let columns = hazmat::columns(&s.evaluator, "test", &[(&hoisted, elements.as_slice())]).unwrap();
+    let special = columns.specials()[1].unwrap();
+    let mut row = Vec::new();
     let mut expected = vec![Complex64::ZERO; N / 2];
-    for (k, step) in [0i64, 1, 2].into_iter().enumerate() {
-        let element = GaloisElement::rotation(&s.params, step);
-        let rotated_x = s.evaluator.rotate_hoisted_qp(&hoisted, element).unwrap();
+    for (k, step) in steps.into_iter().enumerate() {
         let weights = values(if k == 0 { 16 } else { N / 2 }, 10 + k as u64);
         let plaintext =
             Plaintext::encode(&s.params, &weights, weights.len(), s.params.rescale_factor(3)).unwrap();
-        let lifted = plaintext.lift(&s.params.extended_limbs(3, rotated_x.special())).unwrap();
+        row.push(Some(plaintext.lift(&s.params.extended_limbs(3, special)).unwrap()));
         for (j, (e, r)) in expected.iter_mut().zip(rotated(&a, step)).enumerate() {
             *e += r * weights[j % weights.len()];
         }
-        match &mut total {
-            None => total = Some(s.evaluator.mul_plain_qp(&rotated_x, &lifted).unwrap()),
-            Some(total) => s.evaluator.mul_plain_qp_accumulate(total, &rotated_x, &lifted).unwrap(),
-        }
     }
-    let total = total.unwrap();
-    s.assert_bits(&s.evaluator.mod_down(&total).unwrap(), &expected, 25.0);
-    let fused = s.evaluator.mod_down_rescale(&total).unwrap();
+    let (sums, _) = hazmat::rotated_rows(&s.evaluator, &columns, special, &[row]).unwrap();
+    let [total] = sums.as_slice() else { panic!("{} sums", sums.len()) };
+    s.assert_bits(&s.evaluator.mod_down(total).unwrap(), &expected, 25.0);
+    let fused = s.evaluator.mod_down_rescale(total).unwrap();
     assert_eq!(fused.level(), 2);
     s.assert_bits(&fused, &expected, 25.0);
 }

@@ -27,6 +27,8 @@ pub(super) struct Transform {
     lifted: Mutex<Option<Arc<Lifted>>>,
 }
 
+const OPERATION: &str = "homomorphic DFT";
+
 type Lifted = Vec<Vec<Option<LiftedPlaintext>>>;
 
 impl Transform {
@@ -95,17 +97,21 @@ impl Transform {
         keep: bool,
     ) -> Result<ExtendedCiphertext, Error> {
         let params = &self.params;
-        let mut elements = vec![None; self.babies];
+        let mut elements = vec![self.rotation(params, 0); self.babies];
         for baby in self.used_babies() {
-            elements[baby] = Some(self.rotation(params, baby));
+            elements[baby] = self.rotation(params, baby);
         }
-        let special = self.special(evaluator, input)?;
-        let lifted = self.lift(special, keep)?;
         let hoisted = evaluator.hoist(input)?;
-        let mut sums = hazmat::rotated_rows(evaluator, &hoisted, &elements, special, &lifted)?;
-        drop(hoisted);
+        let columns = hazmat::columns(evaluator, OPERATION, &[(&hoisted, elements.as_slice())])?;
+        let special = match columns.specials().into_iter().flatten().next() {
+            Some(special) => special,
+            None => self.special(evaluator, input)?,
+        };
+        let lifted = self.lift(special, keep)?;
+        let (mut sums, _) = hazmat::rotated_rows(evaluator, &columns, special, &lifted)?;
+        drop((columns, hoisted));
         let Some(mut total) = sums.pop() else {
-            return Err(Error::OperandCount { operation: "homomorphic DFT", left: 0, right: 0 });
+            return Err(Error::OperandCount { operation: OPERATION, left: 0, right: 0 });
         };
         while let Some(sum) = sums.pop() {
             total = hazmat::rotate_qp_add(evaluator, &total, self.rotation(params, self.babies), sum)?;
@@ -121,7 +127,7 @@ impl Transform {
     ) -> Result<usize, Error> {
         match self.elements(&self.params).first() {
             Some(&element) => {
-                hazmat::galois_special(evaluator, "homomorphic DFT", element, input.level(), input.key_id())
+                hazmat::galois_special(evaluator, OPERATION, element, input.level(), input.key_id())
             }
             None => Ok(KeyShape::cheapest(&self.params, self.level)?.special),
         }

@@ -14,8 +14,10 @@
 //! sum added, so that all giant steps in one direction share one key.
 
 mod matrix;
+mod schedule;
 
 pub use matrix::TokenLayout;
+pub use schedule::{GiantStep, Row, Schedule, Term};
 
 use crate::slots::{KeyUse, OpKind, OpLog, Plain, SlotError, SlotResult};
 use num_complex::Complex64;
@@ -48,38 +50,6 @@ pub struct TransformCost {
     pub mod_downs: usize,
     /// Numbers stored in all diagonals.
     pub plain_values: usize,
-}
-
-/// One plaintext product of a giant step.
-#[derive(Clone, Copy, Debug)]
-pub struct Term<'a> {
-    /// Baby rotation of the input.
-    pub baby: i64,
-    /// Index of the input.
-    pub input: usize,
-    /// The diagonal as it was given: to be rotated right by the giant step before use.
-    pub plain: &'a Plain,
-}
-
-/// One step of Horner's rule: the sum of a giant step is added to what there is, and the total
-/// rotated.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct GiantStep {
-    /// Which sum is added.
-    pub giant: i64,
-    /// By how much the total is rotated then: to the next sum inwards.
-    pub rotation: i64,
-}
-
-/// The steps to the left and those to the right of a set of giant steps, each from the farthest
-/// inwards. The sum of giant step zero, if there is one, is in neither.
-pub fn giant_steps(giants: impl IntoIterator<Item = i64>) -> [Vec<GiantStep>; 2] {
-    let sorted: BTreeSet<i64> = giants.into_iter().collect();
-    let inwards = |side: Vec<i64>| {
-        let next = side.iter().skip(1).copied().chain([0]);
-        side.iter().zip(next).map(|(&giant, next)| GiantStep { giant, rotation: giant - next }).collect()
-    };
-    [inwards(sorted.range(1..).rev().copied().collect()), inwards(sorted.range(..0).copied().collect())]
 }
 
 impl LinearTransform {
@@ -222,13 +192,9 @@ impl LinearTransform {
     /// steps.
     pub fn rotations(&self) -> BTreeSet<usize> {
         let slots = self.slots as i64;
-        let babies = self.diagonals.keys().map(|&(_, shift, _)| self.split(shift).1);
-        let mut giants = vec![BTreeSet::new(); self.outputs];
-        for &(output, shift, _) in self.diagonals.keys() {
-            giants[output].insert(self.split(shift).0);
-        }
-        let steps = giants.into_iter().flat_map(|giants| giant_steps(giants).into_iter().flatten());
-        let rotations = babies.chain(steps.map(|step| step.rotation));
+        let schedule = self.schedule();
+        let giants = (0..self.outputs).flat_map(|output| schedule.giant_steps(output)).flatten();
+        let rotations = schedule.babies.iter().flatten().copied().chain(giants.map(|step| step.rotation));
         rotations
             .map(|rotation| rotation.rem_euclid(slots) as usize)
             .filter(|&rotation| rotation != 0)
@@ -240,28 +206,10 @@ impl LinearTransform {
         self.cost_with(self.baby)
     }
 
-    /// Splits a shift into (giant, baby).
-    pub fn split(&self, shift: i64) -> (i64, i64) {
-        split(shift, self.baby)
-    }
-
-    /// Diagonals grouped for evaluation: for each output, each giant step with its terms.
-    pub fn schedule(&self) -> BTreeMap<usize, BTreeMap<i64, Vec<Term<'_>>>> {
-        let mut schedule: BTreeMap<usize, BTreeMap<i64, Vec<_>>> = BTreeMap::new();
-        for (&(output, shift, input), plain) in &self.diagonals {
-            let (giant, baby) = self.split(shift);
-            schedule.entry(output).or_default().entry(giant).or_default().push(Term { baby, input, plain });
-        }
-        schedule
-    }
-
-    /// Baby rotations of every input that some output uses.
-    pub fn babies(&self) -> Vec<BTreeSet<i64>> {
-        let mut babies = vec![BTreeSet::new(); self.inputs];
-        for &(_, shift, input) in self.diagonals.keys() {
-            babies[input].insert(self.split(shift).1);
-        }
-        babies
+    /// How it is evaluated.
+    pub fn schedule(&self) -> Schedule<'_> {
+        let diagonals: Vec<_> = self.diagonals().collect();
+        Schedule::new(self.inputs, self.outputs, self.baby, &diagonals)
     }
 
     /// Checks that the transform fits a machine's slots and the number of operands.
@@ -299,7 +247,7 @@ impl LinearTransform {
         let mut babies = BTreeSet::new();
         let mut giants = BTreeSet::new();
         for &(output, shift, input) in self.diagonals.keys() {
-            let (giant, baby) = split(shift, baby);
+            let (giant, baby) = schedule::split(shift, baby);
             babies.insert((input, baby));
             giants.insert((output, giant));
         }
@@ -331,11 +279,6 @@ impl LinearTransform {
         let candidates = (0..).map(|bit| stride << bit).take_while(|&baby| baby <= self.slots as i64);
         candidates.min_by_key(|&baby| work(baby)).unwrap_or(1)
     }
-}
-
-fn split(shift: i64, baby: i64) -> (i64, i64) {
-    let rest = shift.rem_euclid(baby);
-    (shift - rest, rest)
 }
 
 /// The representative of a shift in `-slots/2 .. slots/2`.
@@ -385,16 +328,17 @@ mod tests {
         for baby in [1, 4, 8, 32] {
             let transform =
                 LinearTransform::from_diagonals(32, diagonals.clone()).unwrap().with_baby(baby).unwrap();
-            let rebuilt: BTreeSet<i64> = transform.schedule()[&0]
+            let schedule = transform.schedule();
+            let rebuilt: BTreeSet<i64> = schedule.outputs[0]
                 .iter()
-                .flat_map(|(giant, group)| group.iter().map(move |term| giant + term.baby))
+                .flat_map(|row| row.terms.iter().map(move |term| row.giant + term.baby))
                 .collect();
             assert_eq!(rebuilt, BTreeSet::from(shifts));
             let cost = transform.cost();
             assert_eq!(cost.plain_products, shifts.len());
             assert!(transform.rotations().len() <= cost.key_products);
             // Every sum ends where its giant step says.
-            for side in giant_steps(transform.schedule()[&0].keys().copied()) {
+            for side in schedule.giant_steps(0) {
                 let mut total: Vec<(i64, i64)> = Vec::new();
                 for step in side {
                     total.push((step.giant, 0));

@@ -7,73 +7,36 @@ use std::sync::{Arc, Mutex, PoisonError};
 use cipherlm_ring::{Automorphism, Eval, Poly, par};
 
 use super::{Evaluator, ExtendedCiphertext, Hoisted, check_scales};
-use crate::encode::LiftedPlaintext;
 use crate::keys::{EvaluationKeys, GaloisElement, KeyPurpose, SwitchingKey};
 use crate::{Ciphertext, Error};
 
 /// Residues handled together: a block of every rotation stays in the second-level cache.
-const BLOCK: usize = 1024;
+pub(super) const BLOCK: usize = 1024;
 
 /// A rotation of a hoisted ciphertext, not yet performed.
-struct Step {
-    digits: Arc<Vec<Poly<Eval>>>,
-    key: Arc<SwitchingKey>,
-    automorphism: Arc<Automorphism>,
+pub(super) struct Step {
+    pub(super) digits: Arc<Vec<Poly<Eval>>>,
+    pub(super) turn: Turn,
+}
+
+/// What all rotations by the same number of steps share.
+#[derive(Clone)]
+pub(super) struct Turn {
+    pub(super) key: Arc<SwitchingKey>,
+    pub(super) automorphism: Arc<Automorphism>,
 }
 
 /// One limb of both halves of a ciphertext.
-type Pair<'a> = [&'a mut [f64]; 2];
+pub(super) type Pair<'a> = [&'a mut [f64]; 2];
 
 /// Pairs of single limbs, handed from task to task: as many as there are threads.
 #[derive(Default)]
-struct Workspace(Mutex<Vec<Work>>);
+pub(super) struct Workspace(Mutex<Vec<Work>>);
 
 /// Each polynomial of one limb.
-type Work = Vec<[Poly<Eval>; 2]>;
+pub(super) type Work = Vec<[Poly<Eval>; 2]>;
 
 impl<K: EvaluationKeys> Evaluator<K> {
-    /// For each row of plaintexts the sum of `plaintext * rotation` over the pairs that are
-    /// present, where rotation `i` is the automorphism `elements[i]` of the hoisted ciphertext: the
-    /// baby-step half of a linear transform, all giant steps at once.
-    ///
-    /// All keys must have the same number of special primes, and every row at least one plaintext.
-    pub(crate) fn rotated_rows(
-        &self,
-        hoisted: &Hoisted<'_>,
-        elements: &[Option<GaloisElement>],
-        special: usize,
-        rows: &[Vec<Option<LiftedPlaintext>>],
-    ) -> Result<Vec<ExtendedCiphertext>, Error> {
-        const OPERATION: &str = "rotated_rows";
-        let a = hoisted.ciphertext;
-        let steps = self.steps(OPERATION, hoisted, elements, special)?;
-        let mut sums = Vec::with_capacity(rows.len());
-        for row in rows {
-            let present = || row.iter().flatten();
-            let Some(first) = present().next() else {
-                return Err(Error::OperandCount { operation: OPERATION, left: elements.len(), right: 0 });
-            };
-            let mut slots = a.slots;
-            for plaintext in present() {
-                self.params.check_same(OPERATION, plaintext.params())?;
-                check_scales(OPERATION, first.scale(), plaintext.scale())?;
-                slots = slots.max(plaintext.slots());
-            }
-            sums.push(ExtendedCiphertext {
-                scale: a.scale * first.scale(),
-                slots,
-                ..self.extended(a, self.pair(a.level, special)?, special)
-            });
-        }
-        let workspace = Workspace::default();
-        par::try_for_each(limbs_of(&mut sums), |(limb, outputs)| {
-            workspace.with(self, elements.len(), |work| {
-                self.rows_of_limb(a, limb, special, &steps, work, rows, outputs)
-            })
-        })?;
-        Ok(sums)
-    }
-
     /// The sum of the hoisted ciphertext and its images under `elements`, none of which may be the
     /// identity, over the special primes.
     pub(crate) fn rotated_sum(
@@ -83,17 +46,18 @@ impl<K: EvaluationKeys> Evaluator<K> {
         special: usize,
     ) -> Result<ExtendedCiphertext, Error> {
         let a = hoisted.ciphertext;
-        let elements: Vec<_> = elements.iter().map(|&e| Some(e)).collect();
-        let steps = self.steps("rotated_sum", hoisted, &elements, special)?;
+        let columns = self.columns("rotated_sum", &[(hoisted, elements)])?;
+        let steps = || columns.groups.iter().flat_map(|group| group.1.iter().flatten());
+        steps().try_for_each(|step| self.check_special(&step.turn.key, special))?;
         let mut sum = [self.extended(a, self.pair(a.level, special)?, special)];
         let workspace = Workspace::default();
         par::try_for_each(limbs_of(&mut sum), |(limb, outputs)| {
             workspace.with(self, 1, |work| {
                 let (work, [out0, out1]) = only(work, outputs)?;
                 self.times_p(a, limb, special, &(0..self.params.degree()), [out0, out1])?;
-                for step in steps.iter().flatten() {
+                for step in steps() {
                     self.rotated_limb(a, limb, special, step, work)?;
-                    self.add_permuted(limb, &step.automorphism, work, [out0, out1])?;
+                    self.add_permuted(limb, &step.turn.automorphism, work, [out0, out1])?;
                 }
                 Ok(())
             })
@@ -161,28 +125,7 @@ impl<K: EvaluationKeys> Evaluator<K> {
         Ok(pair)
     }
 
-    /// Digits, keys and permutations of automorphisms; `None` for the identity and for what is not
-    /// used.
-    fn steps(
-        &self,
-        operation: &'static str,
-        hoisted: &Hoisted<'_>,
-        elements: &[Option<GaloisElement>],
-        special: usize,
-    ) -> Result<Vec<Option<Step>>, Error> {
-        let a = hoisted.ciphertext;
-        self.check_linear(operation, a)?;
-        let step = |element: &Option<GaloisElement>| {
-            let Some(element) = element.filter(|e| !e.is_identity()) else { return Ok(None) };
-            let key = self.key_for(operation, KeyPurpose::Galois(element), a)?;
-            self.check_special(&key, special)?;
-            let digits = hoisted.digits(&self.params.decomposition(a.level, key.shape())?)?;
-            Ok(Some(Step { digits, key, automorphism: self.permutation(element)? }))
-        };
-        elements.iter().map(step).collect()
-    }
-
-    fn check_special(&self, key: &SwitchingKey, special: usize) -> Result<(), Error> {
+    pub(super) fn check_special(&self, key: &SwitchingKey, special: usize) -> Result<(), Error> {
         if key.shape().special == special {
             return Ok(());
         }
@@ -191,68 +134,13 @@ impl<K: EvaluationKeys> Evaluator<K> {
     }
 
     /// Two polynomials to be overwritten.
-    fn pair(&self, level: usize, special: usize) -> Result<[Poly<Eval>; 2], Error> {
+    pub(super) fn pair(&self, level: usize, special: usize) -> Result<[Poly<Eval>; 2], Error> {
         let (ring, limbs) = (self.params.ring(), self.params.extended_limbs(level, special));
         Ok([Poly::scratch(ring, &limbs)?, Poly::scratch(ring, &limbs)?])
     }
 
-    #[allow(clippy::too_many_arguments)] // A closure's captures, spelled out.
-    fn rows_of_limb(
-        &self,
-        a: &Ciphertext,
-        limb: usize,
-        special: usize,
-        steps: &[Option<Step>],
-        work: &mut [[Poly<Eval>; 2]],
-        rows: &[Vec<Option<LiftedPlaintext>>],
-        mut outputs: Vec<Pair<'_>>,
-    ) -> Result<(), Error> {
-        let (ring, degree) = (self.params.ring(), self.params.degree());
-        let (modulus, kernel) = (ring.modulus(limb)?, ring.kernel());
-        for (step, work) in steps.iter().zip(work.iter_mut()) {
-            if let Some(step) = step {
-                self.rotated_limb(a, limb, special, step, work)?;
-            }
-        }
-        let length = BLOCK.min(degree);
-        // A block of every rotation, both halves, and of every plaintext of a row.
-        let mut values = vec![0.0; 2 * steps.len() * length];
-        let mut spread = vec![0.0; steps.len() * length];
-        for start in (0..degree).step_by(length) {
-            let block = start..start + length;
-            let pairs = values.chunks_exact_mut(2 * length).map(|pair| pair.split_at_mut(length));
-            for ((step, work), (value0, value1)) in steps.iter().zip(work.iter()).zip(pairs) {
-                match step {
-                    Some(step) => {
-                        let index = &step.automorphism.index()[block.clone()];
-                        let [u0, u1] = source_pair(work)?;
-                        (kernel.permute)(value0, u0, index);
-                        (kernel.permute)(value1, u1, index);
-                    }
-                    None => self.times_p(a, limb, special, &block, [value0, value1])?,
-                }
-            }
-            for ([out0, out1], row) in outputs.iter_mut().zip(rows) {
-                let mut digits = Vec::with_capacity(row.len());
-                let (mut first, mut second) = (Vec::with_capacity(row.len()), Vec::with_capacity(row.len()));
-                let places = values.chunks_exact(2 * length).zip(spread.chunks_exact_mut(length));
-                for (plaintext, (value, spread)) in row.iter().zip(places) {
-                    let Some(plaintext) = plaintext else { continue };
-                    digits.push(plaintext.block(limb, block.clone(), spread)?);
-                    first.push(&value[..length]);
-                    second.push(&value[length..]);
-                }
-                let (out0, out1) = (&mut out0[block.clone()], &mut out1[block.clone()]);
-                out0.fill(0.0);
-                out1.fill(0.0);
-                (kernel.inner_product2)(modulus, out0, out1, &digits, &first, &second);
-            }
-        }
-        Ok(())
-    }
-
     /// One limb of a rotation before its permutation.
-    fn rotated_limb(
+    pub(super) fn rotated_limb(
         &self,
         a: &Ciphertext,
         limb: usize,
@@ -260,7 +148,7 @@ impl<K: EvaluationKeys> Evaluator<K> {
         step: &Step,
         work: &mut [Poly<Eval>; 2],
     ) -> Result<(), Error> {
-        self.key_product_limb(limb, &mut [limb_pair(work)?], &[&step.digits], &step.key)?;
+        self.key_product_limb(limb, &mut [limb_pair(work)?], &[&step.digits], &step.turn.key)?;
         if let Some(p) = self.special_residue(a.level, limb, special) {
             let ring = self.params.ring();
             let [first, _] = limb_pair(work)?;
@@ -270,7 +158,7 @@ impl<K: EvaluationKeys> Evaluator<K> {
     }
 
     /// A block of one limb of `P a`.
-    fn times_p(
+    pub(super) fn times_p(
         &self,
         a: &Ciphertext,
         limb: usize,
@@ -322,7 +210,7 @@ impl<K: EvaluationKeys> Evaluator<K> {
 
 impl Workspace {
     /// Calls `f` with `count` pairs of limbs to be overwritten.
-    fn with<K: EvaluationKeys>(
+    pub(super) fn with<K: EvaluationKeys>(
         &self,
         evaluator: &Evaluator<K>,
         count: usize,
@@ -345,7 +233,7 @@ impl Workspace {
 
 /// The limbs of several ciphertexts with the same limbs: one task for each, with its part of every
 /// ciphertext.
-fn limbs_of(list: &mut [ExtendedCiphertext]) -> Vec<(usize, Vec<Pair<'_>>)> {
+pub(super) fn limbs_of(list: &mut [ExtendedCiphertext]) -> Vec<(usize, Vec<Pair<'_>>)> {
     let count = list.first().map_or(0, |sum| sum.parts[0].limbs().len());
     let mut tasks: Vec<(usize, Vec<Pair<'_>>)> = (0..count).map(|_| (0, Vec::new())).collect();
     for sum in list {
@@ -378,7 +266,7 @@ fn limb_pair(work: &mut [Poly<Eval>; 2]) -> Result<Pair<'_>, Error> {
     Ok([first?, second?])
 }
 
-fn source_pair(work: &[Poly<Eval>; 2]) -> Result<[&[f64]; 2], Error> {
+pub(super) fn source_pair(work: &[Poly<Eval>; 2]) -> Result<[&[f64]; 2], Error> {
     let [first, second] = work.each_ref().map(|poly| poly.iter().next().map(|(_, limb)| limb).ok_or(NO_LIMB));
     Ok([first?, second?])
 }

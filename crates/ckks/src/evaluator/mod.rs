@@ -11,11 +11,13 @@ mod key_product;
 mod keyswitch;
 mod product;
 mod rotate;
+mod rows;
 
 use num_complex::Complex64;
 
 pub use extended::ExtendedCiphertext;
 pub use keyswitch::Hoisted;
+pub use rows::Columns;
 
 use crate::keys::{EvaluationKeys, KeySet};
 use crate::{Ciphertext, Error, Params, Scale};

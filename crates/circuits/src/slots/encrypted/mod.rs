@@ -1,7 +1,10 @@
 //! The encrypted machine: ciphertexts, public keys, and nothing secret.
 
 mod plain_cache;
+mod refresher;
 mod transform;
+
+pub use refresher::Refresher;
 
 use super::align::{require_level, require_rescale, require_scale};
 use super::clear::{check_refresh, record_rotate_add, record_rotations};
@@ -49,37 +52,6 @@ impl fmt::Debug for EncryptedVector {
             .field("scale", &self.0.scale())
             .finish()
     }
-}
-
-/// Bootstrapping, as the encrypted machine calls it.
-pub trait Refresher: Send + Sync {
-    /// The level at which refreshes take their inputs; circuits stay at or above it. By default
-    /// that of a full refresh, or else of a real one.
-    fn floor(&self) -> usize {
-        let profile = self.profile(RefreshKind::Full).or_else(|| self.profile(RefreshKind::Real));
-        profile.map_or(0, |profile| profile.input_level)
-    }
-
-    /// Refuses a machine of other parameters than the refresher's own.
-    ///
-    /// # Errors
-    /// [`Error::ParamsMismatch`], as [`SlotError::Ciphertext`].
-    fn check(&self, params: &Params) -> SlotResult<()>;
-
-    /// What a refresh of this kind needs and gives; `None` if it is not on offer.
-    fn profile(&self, kind: RefreshKind) -> Option<RefreshProfile>;
-
-    /// Refreshes a ciphertext at or above the profile's input level to level `target`, at `scale`.
-    ///
-    /// # Errors
-    /// Those of bootstrapping.
-    fn refresh(
-        &self,
-        ciphertext: &Ciphertext,
-        kind: RefreshKind,
-        target: usize,
-        scale: Scale,
-    ) -> SlotResult<Ciphertext>;
 }
 
 impl Chain {

@@ -1,18 +1,30 @@
 //! Linear transforms of ciphertexts, double-hoisted.
 
 use super::{Encrypted, EncryptedVector, wrap};
-use crate::linear::{LinearTransform, Term, giant_steps};
+use crate::linear::{GiantStep, LinearTransform, Row, Schedule, Term};
 use crate::slots::align::{require_level, require_rescale, require_scale};
 use crate::slots::{KeyUse, OpKind, Scale, SlotError, SlotResult};
-use cipherlm_ckks::{Ciphertext, EvaluationKeys, ExtendedCiphertext, GaloisElement, LiftedPlaintext, hazmat};
+use cipherlm_ckks::{
+    Ciphertext, EvaluationKeys, ExtendedCiphertext, GaloisElement, Hoisted, KeyShape, LiftedPlaintext, hazmat,
+};
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
 
 /// Sums over the extended modulus, one for each number of special primes that the keys at hand use.
 type Sums = BTreeMap<usize, ExtendedCiphertext>;
 
-/// Baby rotations of one input.
-type Babies = BTreeMap<i64, ExtendedCiphertext>;
+/// The baby rotations of all inputs of a transform.
+struct Babies<'a> {
+    columns: hazmat::Columns<'a>,
+    /// Special primes over which each of them is taken.
+    specials: Vec<usize>,
+    /// Those that need a key.
+    rotations: usize,
+}
+
+/// Bytes of plaintexts and sums that one pass over the rotations may hold. Each pass performs the
+/// rotations again, so it should have many more products than there are rotations.
+const PASS_BYTES: usize = 1 << 29;
 
 impl<K: EvaluationKeys> Encrypted<K> {
     /// Applies `transform`; with `rescale` the last division takes the prime of the level along.
@@ -22,6 +34,16 @@ impl<K: EvaluationKeys> Encrypted<K> {
         transform: &LinearTransform,
         plain_scale: Scale,
         rescale: bool,
+    ) -> SlotResult<Vec<EncryptedVector>> {
+        self.transform_within(inputs, transform, (plain_scale, rescale), PASS_BYTES)
+    }
+
+    fn transform_within(
+        &self,
+        inputs: &[&EncryptedVector],
+        transform: &LinearTransform,
+        (plain_scale, rescale): (Scale, bool),
+        bytes: usize,
     ) -> SlotResult<Vec<EncryptedVector>> {
         transform.check(self.chain.slots(), inputs.len())?;
         let Some(first) = inputs.first() else { return Ok(Vec::new()) };
@@ -38,48 +60,31 @@ impl<K: EvaluationKeys> Encrypted<K> {
         }
         let run = Run { machine: self, plain_scale, level, rescale };
         let schedule = transform.schedule();
-        let babies = transform.babies();
-        // Either all babies are held at once, or all giant sums: whichever is less memory.
-        let held: usize = babies.iter().map(BTreeSet::len).sum();
-        let sums: usize = schedule.values().map(BTreeMap::len).sum();
-        let widest = babies.iter().map(BTreeSet::len).max().unwrap_or(0);
-        let outputs = (0..transform.outputs()).map(|output| schedule.get(&output));
-        if held <= widest + sums {
-            let babies: Vec<Babies> = inputs
-                .iter()
-                .zip(&babies)
-                .map(|(input, steps)| run.babies(&input.0, steps))
-                .collect::<SlotResult<_>>()?;
-            let one = |giants: Option<&BTreeMap<i64, Vec<Term<'_>>>>| {
-                let Some(giants) = giants else { return run.nothing(&first.0) };
-                run.finish(giants.keys().copied(), |giant| {
-                    let mut sums = Sums::new();
-                    for term in giants.get(&giant).into_iter().flatten() {
-                        run.accumulate(&mut sums, giant, term, &babies[term.input])?;
-                    }
-                    Ok(sums)
-                })
-            };
-            return outputs.map(one).collect();
+        let mut hoisted = Vec::with_capacity(inputs.len());
+        for input in inputs {
+            hoisted.push(self.evaluator.hoist(&input.0)?);
         }
-        let mut groups: BTreeMap<(usize, i64), Sums> = BTreeMap::new();
-        for (index, (input, steps)) in inputs.iter().zip(&babies).enumerate() {
-            let babies = run.babies(&input.0, steps)?;
-            for (&output, giants) in &schedule {
-                for (&giant, terms) in giants {
-                    for term in terms.iter().filter(|term| term.input == index) {
-                        run.accumulate(groups.entry((output, giant)).or_default(), giant, term, &babies)?;
-                    }
-                }
+        let columns = run.columns(&hoisted, &schedule)?;
+        let rows: Vec<(usize, &Row<'_>)> = (0..)
+            .zip(&schedule.outputs)
+            .flat_map(|(output, rows)| rows.iter().map(move |r| (output, r)))
+            .collect();
+        let (mut rest, mut sums, mut results) = (rows.as_slice(), BTreeMap::new(), Vec::new());
+        while results.len() < transform.outputs() {
+            let (pass, after) = rest.split_at(run.fitting(rest, bytes));
+            sums.extend(run.pass(&columns, pass)?);
+            rest = after;
+            let complete = rest.first().map_or(transform.outputs(), |row| row.0);
+            for output in results.len()..complete {
+                results.push(match schedule.outputs[output].as_slice() {
+                    [] => run.nothing(&first.0)?,
+                    _ => run.finish(schedule.giant_steps(output), |giant| {
+                        sums.remove(&(output, giant)).unwrap_or_default()
+                    })?,
+                });
             }
         }
-        let one = |output: usize| {
-            let Some(giants) = schedule.get(&output) else { return run.nothing(&first.0) };
-            run.finish(giants.keys().copied(), |giant| {
-                Ok(groups.remove(&(output, giant)).unwrap_or_default())
-            })
-        };
-        (0..transform.outputs()).map(one).collect()
+        Ok(results)
     }
 }
 
@@ -122,47 +127,80 @@ impl<K: EvaluationKeys> Run<'_, K> {
         GaloisElement::rotation(self.machine.params(), steps)
     }
 
-    /// All baby rotations of one input, sharing its decomposition.
-    fn babies(&self, input: &Ciphertext, steps: &BTreeSet<i64>) -> SlotResult<Babies> {
-        let (machine, log) = (self.machine, &self.machine.log);
-        let mut babies = Babies::new();
-        let hoisted = machine.evaluator.hoist(input)?;
-        let mut special = None;
-        let rotations: Vec<i64> = steps.iter().copied().filter(|&steps| steps != 0).collect();
-        let start = Instant::now();
-        for &steps in &rotations {
-            let baby = machine.evaluator.rotate_hoisted_qp(&hoisted, self.rotation(steps))?;
-            special.get_or_insert(baby.special());
-            babies.insert(steps, baby);
+    /// The baby rotations of all inputs.
+    fn columns<'a>(&self, hoisted: &[Hoisted<'a>], schedule: &Schedule<'_>) -> SlotResult<Babies<'a>> {
+        let elements: Vec<Vec<GaloisElement>> =
+            schedule.babies.iter().map(|steps| steps.iter().map(|&b| self.rotation(b)).collect()).collect();
+        let inputs: Vec<_> = hoisted.iter().zip(&elements).map(|(h, steps)| (h, steps.as_slice())).collect();
+        let (machine, start) = (self.machine, Instant::now());
+        let columns = hazmat::columns(&machine.evaluator, "linear_transform", &inputs)?;
+        // The input itself is brought to the special primes of its first rotation.
+        let cheapest = KeyShape::cheapest(machine.params(), self.level)?.special;
+        let (mut specials, mut rotations) = (Vec::new(), 0);
+        let mut found = columns.specials().into_iter();
+        for steps in &elements {
+            let own: Vec<Option<usize>> = found.by_ref().take(steps.len()).collect();
+            let first = own.iter().flatten().next().copied();
+            self.machine.log.record(OpKind::ModUp, self.level, usize::from(first.is_some()));
+            rotations += own.iter().flatten().count();
+            specials.extend(own.into_iter().map(|special| special.or(first).unwrap_or(cheapest)));
         }
-        if steps.contains(&0) {
-            let baby = match special {
-                Some(special) => machine.evaluator.extend(input, special)?,
-                None => machine.evaluator.rotate_hoisted_qp(&hoisted, self.rotation(0))?,
-            };
-            babies.insert(0, baby);
-        }
-        log.record(OpKind::ModUp, self.level, usize::from(!rotations.is_empty()));
-        log.record_timed(OpKind::KeyProduct, self.level, rotations.len(), start.elapsed());
-        Ok(babies)
+        machine.log.record_timed(OpKind::KeyProduct, self.level, rotations, start.elapsed());
+        Ok(Babies { columns, specials, rotations })
     }
 
-    /// Adds one plaintext product to the sums of its giant step.
-    fn accumulate(&self, sums: &mut Sums, giant: i64, term: &Term<'_>, babies: &Babies) -> SlotResult<()> {
-        let Some(baby) = babies.get(&term.baby) else {
-            return Err(SlotError::OperandCount { operation: "linear_transform", have: 0, need: 1 });
-        };
-        let plaintext = self.lifted(term, giant, baby.special())?;
-        let start = Instant::now();
-        let evaluator = &self.machine.evaluator;
-        match sums.get_mut(&baby.special()) {
-            Some(sum) => evaluator.mul_plain_qp_accumulate(sum, baby, &plaintext)?,
-            None => {
-                sums.insert(baby.special(), evaluator.mul_plain_qp(baby, &plaintext)?);
+    /// How many of the rows one pass may take: at least one, if there is one.
+    fn fitting(&self, rows: &[(usize, &Row<'_>)], bytes: usize) -> usize {
+        let params = self.machine.params();
+        let limb = |period: usize| params.degree().min(2 * period) * size_of::<f64>();
+        let mut held = 0;
+        let fits = rows.iter().take_while(|(_, row)| {
+            let values: usize = row.terms.iter().map(|term| limb(term.plain.period())).sum();
+            let limbs = params.limb_count(self.level) + params.special_count();
+            held += limbs * (values + 2 * limb(params.slots()));
+            held <= bytes
+        });
+        fits.count().max(1).min(rows.len())
+    }
+
+    /// The sums of some rows.
+    fn pass(
+        &self,
+        babies: &Babies<'_>,
+        rows: &[(usize, &Row<'_>)],
+    ) -> SlotResult<BTreeMap<(usize, i64), Sums>> {
+        let (machine, mut found) = (self.machine, BTreeMap::new());
+        for special in babies.specials.iter().copied().collect::<BTreeSet<_>>() {
+            let (mut places, mut cells) = (Vec::new(), Vec::new());
+            for (output, row) in rows {
+                let mut line = vec![None; babies.specials.len()];
+                for term in row.terms.iter().filter(|term| babies.specials[term.column] == special) {
+                    line[term.column] = Some(self.lifted(term, row.giant, special)?);
+                }
+                if line.iter().any(Option::is_some) {
+                    places.push((*output, row.giant));
+                    cells.push(line);
+                }
+            }
+            if cells.is_empty() {
+                continue;
+            }
+            let start = Instant::now();
+            let (sums, rotating) =
+                hazmat::rotated_rows(&machine.evaluator, &babies.columns, special, &cells)?;
+            let time = start.elapsed();
+            let rotating = if babies.rotations == 0 { Duration::ZERO } else { time.mul_f64(rotating) };
+            if babies.rotations > 0 {
+                machine.log.add_time(OpKind::KeyProduct, self.level, rotating);
+            }
+            machine.log.add_time(OpKind::MulPlainExtended, self.level, time.saturating_sub(rotating));
+            for (place, sum) in places.into_iter().zip(sums) {
+                found.entry(place).or_insert_with(Sums::new).insert(special, sum);
             }
         }
-        self.machine.log.record_timed(OpKind::MulPlainExtended, self.level, 1, start.elapsed());
-        Ok(())
+        let terms = rows.iter().map(|(_, row)| row.terms.len()).sum();
+        machine.log.record(OpKind::MulPlainExtended, self.level, terms);
+        Ok(found)
     }
 
     fn lifted(&self, term: &Term<'_>, giant: i64, special: usize) -> SlotResult<LiftedPlaintext> {
@@ -177,18 +215,18 @@ impl<K: EvaluationKeys> Run<'_, K> {
     /// Adds the sums of all giant steps by Horner's rule and leaves the extended modulus.
     fn finish(
         &self,
-        giants: impl Iterator<Item = i64> + Clone,
-        mut sum_of: impl FnMut(i64) -> SlotResult<Sums>,
+        sides: [Vec<GiantStep>; 2],
+        mut sum_of: impl FnMut(i64) -> Sums,
     ) -> SlotResult<EncryptedVector> {
         let log = &self.machine.log;
-        let mut result = if giants.clone().any(|giant| giant == 0) { sum_of(0)? } else { Sums::new() };
-        for side in giant_steps(giants) {
+        let mut result = sum_of(0);
+        for side in sides {
             let Some(first) = side.first() else { continue };
-            let mut total = sum_of(first.giant)?;
+            let mut total = sum_of(first.giant);
             let mut steps = side.iter().peekable();
             while let Some(step) = steps.next() {
                 let next = match steps.peek() {
-                    Some(next) => sum_of(next.giant)?,
+                    Some(next) => sum_of(next.giant),
                     None => std::mem::take(&mut result),
                 };
                 let start = Instant::now();
@@ -267,5 +305,61 @@ impl<K: EvaluationKeys> Run<'_, K> {
             return Ok(wrap(machine.evaluator.rescale(&zero.0)?));
         }
         Ok(zero)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::slots::{Machine, Plain};
+    use cipherlm_ckks::{Complex64, KeyRequest, Plaintext, SecretKey, Wire, presets};
+
+    /// Keys of two levels with different special primes, several inputs and outputs, one of them
+    /// empty: results don't depend on how much one pass may hold, bit by bit.
+    #[test]
+    fn passes_of_one_row_give_what_one_pass_gives() {
+        let params = presets::insecure::small(1 << 10, 40.0, 9).unwrap();
+        let (slots, level) = (params.slots(), 3);
+        let plain =
+            |seed: i64| Plain::real((0..16).map(|i| ((seed + 3 * i) % 7) as f64 / 8.0).collect::<Vec<_>>());
+        let diagonals = [(0usize, 0usize), (0, 1), (2, 1)].into_iter().flat_map(|(output, input)| {
+            (-6..7).map(move |shift| (output, input, shift, plain(shift + 20 + (output + input) as i64)))
+        });
+        let transform = LinearTransform::block(slots, 3, 2, diagonals).unwrap().with_baby(4).unwrap();
+        let mut request = KeyRequest::new();
+        for rotation in transform.rotations() {
+            let level = if rotation == 1 { 9 } else { level };
+            request.rotations(&params, [rotation as i64], level);
+        }
+        let secret = SecretKey::generate(&params).unwrap();
+        let machine = Encrypted::new(&params, secret.id(), secret.key_set(&request).unwrap()).unwrap();
+        let scale = machine.chain().scale(level);
+        let inputs = [1.0, -0.5].map(|value| {
+            let values = vec![Complex64::from(value); slots];
+            let plaintext = Plaintext::encode(&params, &values, slots, scale).unwrap();
+            machine.input(secret.encrypt(&plaintext, level).unwrap()).unwrap()
+        });
+        let inputs: Vec<_> = inputs.iter().collect();
+        let run = |rescale, bytes| {
+            let plain_scale = params.rescale_factor(level);
+            let results =
+                machine.transform_within(&inputs, &transform, (plain_scale, rescale), bytes).unwrap();
+            results.iter().map(|result| result.ciphertext().to_bytes()).collect::<Vec<_>>()
+        };
+        let specials: BTreeSet<usize> = transform
+            .rotations()
+            .into_iter()
+            .map(|r| {
+                let element = GaloisElement::rotation(&params, r as i64);
+                hazmat::galois_special(&machine.evaluator, "test", element, level, secret.id()).unwrap()
+            })
+            .collect();
+        assert!(specials.len() > 1, "{specials:?}");
+        for rescale in [false, true] {
+            let whole = run(rescale, PASS_BYTES);
+            assert_eq!(whole.len(), 3);
+            assert_eq!(run(rescale, 1), whole);
+            assert_eq!(run(rescale, 1 << 20), whole);
+        }
     }
 }
