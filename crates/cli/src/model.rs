@@ -43,7 +43,8 @@ pub(crate) fn load(dir: Option<&Path>) -> anyhow::Result<Loaded> {
             shipped.context("the shipped model was not found: run from the repository, or pass --model")?
         }
     };
-    let model = Model::load(&dir).with_context(|| format!("loading the model in {}", shown(&dir)))?;
+    let model = cipherlm_model::difference::load(&dir)
+        .with_context(|| format!("loading the model in {}", shown(&dir)))?;
     let file = dir.join(TOKENIZER_FILE);
     let tokenizer = Tokenizer::load(&file).with_context(|| format!("loading {}", shown(&file)))?;
     tokenizer.check_shape(model.shape()).with_context(|| format!("loading {}", shown(&dir)))?;

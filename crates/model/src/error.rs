@@ -57,6 +57,16 @@ pub enum SpecError {
         /// Flat index of the first bad value.
         index: usize,
     },
+    /// A model that is shipped as a difference, without the weights that it is a difference from.
+    #[error("a difference from {name}, whose weights are in none of {places}: fetch them with `{fetch}`")]
+    NoBase {
+        /// Where they were looked for.
+        places: String,
+        /// Name of the base.
+        name: String,
+        /// Command that fetches them.
+        fetch: String,
+    },
     /// The weights do not belong to the model description beside them.
     #[error(
         "weights have hash {found}, the model description names {expected}: the two files are from different exports"

@@ -19,6 +19,7 @@
 //! ```
 
 mod certify;
+pub mod difference;
 mod error;
 mod forward;
 mod function;

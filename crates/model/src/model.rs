@@ -23,7 +23,7 @@ pub const TOKENIZER_FILE: &str = "tokenizer.json";
 const FORMAT: &str = "cipherlm-model";
 const VERSION: u32 = 1;
 /// Largest description, bytes: sites and coefficients of some hundred layers.
-const MAX_DESCRIPTION: u64 = 1 << 28;
+pub(crate) const MAX_DESCRIPTION: u64 = 1 << 28;
 
 /// The description of a model: everything but the weights.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -83,7 +83,8 @@ impl Model {
         Ok(Self { spec, weights })
     }
 
-    /// Reads a model folder.
+    /// Reads a model folder with weights; [`difference::load`](crate::difference::load) reads those
+    /// without as well.
     ///
     /// # Errors
     /// Unreadable or malformed files, a wrong hash, and all that [`Model::new`] refuses.
@@ -131,16 +132,25 @@ impl Model {
             cipherlm_files::write(&dir.join(name), bytes, Existing::Replace, Access::Everyone)
         };
         cipherlm_files::create_folder(dir)?;
+        write(WEIGHTS_FILE, &self.weights.to_bytes())?;
+        self.save_description(dir)
+    }
+
+    /// Writes `model.json` alone, for a folder that holds a
+    /// [difference](crate::difference) in the place of weights.
+    ///
+    /// # Errors
+    /// [`SpecError::File`].
+    pub fn save_description(&self, dir: &Path) -> Result<()> {
         // Files written elsewhere may hold the same tensors in another order or type: the hash is
         // that of these.
-        let weights = self.weights.to_bytes();
-        let hash = blake3::hash(&weights).to_hex().to_string();
+        let hash = blake3::hash(&self.weights.to_bytes()).to_hex().to_string();
         let spec = ModelSpec { weights_blake3: hash, ..self.spec.clone() };
         let mut text =
             serde_json::to_string_pretty(&spec).map_err(|e| SpecError::malformed(MODEL_FILE, e))?;
         text.push('\n');
-        write(WEIGHTS_FILE, &weights)?;
-        Ok(write(MODEL_FILE, text.as_bytes())?)
+        let path = dir.join(MODEL_FILE);
+        Ok(cipherlm_files::write(&path, text.as_bytes(), Existing::Replace, Access::Everyone)?)
     }
 
     /// The description.

@@ -5,20 +5,29 @@ use std::fmt::Write;
 use std::path::Path;
 
 use burn::tensor::Device;
+use cipherlm_model::Kind;
 
 use crate::checkpoint::{Weighed, write};
 use crate::curves::{Chart, Series};
 use crate::error::Result;
 use crate::eval::word_perplexity;
+use crate::export::{Comparison, Perplexities};
 use crate::generate::{Sampling, generate};
 use crate::journal::{Progress, steps};
 use crate::prepared::{Prepared, Shipped};
+use crate::settings::TrainConfig;
 use crate::transformer::Transformer;
 
-/// Writes a complete model folder: the certified model, its tokenizer, `README.md` and
-/// `curves.svg`.
+/// Writes a complete model folder: the certified model, its tokenizer, the run, `README.md` and
+/// `curves.svg`. Of a run with a difference it holds no weights: [`Prepared::write_difference`] has
+/// put the difference there.
 pub fn write_folder(prepared: &Prepared, shipped: &Shipped, trained: &Weighed, folder: &Path) -> Result<()> {
-    shipped.model.save(folder)?;
+    match prepared.run.difference {
+        Some(_) => shipped.model.save_description(folder)?,
+        None => shipped.model.save(folder)?,
+    }
+    let run = serde_json::to_string_pretty(&prepared.run)? + "\n";
+    write(&folder.join("run.json"), run.as_bytes())?;
     prepared.tokenizer.save(&folder.join(cipherlm_model::TOKENIZER_FILE))?;
     let log = read_log(prepared)?;
     write(&folder.join("curves.svg"), curves(&log).svg().as_bytes())?;
@@ -47,8 +56,11 @@ fn card(prepared: &Prepared, shipped: &Shipped, trained: &Weighed, log: &[Progre
         serde_json::to_string(&shape.attention).unwrap_or_default(),
     );
     training(&mut out, prepared, log);
-    perplexities(&mut out, prepared, shipped);
+    figures(&mut out, prepared, shipped);
     ranges(&mut out, shipped);
+    if shape.kind != Kind::Decoder {
+        return Ok(out);
+    }
     let _ =
         writeln!(out, "\n## What it writes\n\nTemperature 0.6, the 40 most likely tokens, seeds 0 to 2.\n");
     for story in samples(prepared, trained)? {
@@ -60,8 +72,13 @@ fn card(prepared: &Prepared, shipped: &Shipped, trained: &Weighed, log: &[Progre
 fn training(out: &mut String, prepared: &Prepared, log: &[Progress]) {
     out.push_str("## Training\n\nMade from `run.json` beside this file.\n\n");
     out.push_str(
-        "| stage | seed | steps | tokens | peak rate | held-out nats a token at its end |\n|---|---|---|---|---|---|\n",
+        "| stage | seed | steps | tokens or sentences | peak rate | held-out loss at its end |\n|---|---|---|---|---|---|\n",
     );
+    let shape = &prepared.arch.shape;
+    let seen = |t: &TrainConfig| match shape.kind {
+        Kind::Decoder => t.tokens_per_step(shape),
+        _ => t.batch * t.accumulation,
+    };
     for stage in &prepared.run.stages {
         let t = &stage.train;
         let last = log.iter().filter(|p| p.run == stage.name).filter_map(|p| p.held_out).next_back();
@@ -71,21 +88,36 @@ fn training(out: &mut String, prepared: &Prepared, log: &[Progress]) {
             stage.name,
             t.seed,
             t.steps,
-            t.steps * t.tokens_per_step(&prepared.arch.shape),
+            t.steps * seen(t),
             t.schedule.peak,
             last.map_or("-".into(), |h| format!("{h:.4}"))
         );
     }
 }
 
-fn perplexities(out: &mut String, prepared: &Prepared, shipped: &Shipped) {
-    out.push_str(
-        "\n![curves](curves.svg)\n\n## Perplexity on held-out text\n\n| | per token | per word |\n|---|---|---|\n",
-    );
-    let c = shipped.comparison;
+fn figures(out: &mut String, prepared: &Prepared, shipped: &Shipped) {
+    out.push_str("\n![curves](curves.svg)\n\n");
+    match &shipped.comparison {
+        Comparison::Continuation(c) => perplexities(out, prepared, shipped.held_out, c),
+        Comparison::Vectors(c) => {
+            let windows = prepared.run.export.held_out_windows;
+            let _ = writeln!(
+                out,
+                "## Distance of sentence vectors\n\nOne minus the cosine, held-out sentences.\n\n\
+                 | | sentences | mean | largest |\n|---|---|---|---|\n\
+                 | exact from the model that it starts from, f32 | {windows} | {:.5} | |\n\
+                 | polynomial from exact, f64 | {} | {:.2e} | {:.2e} |\n",
+                shipped.held_out, c.sentences, c.mean, c.largest
+            );
+        }
+    }
+}
+
+fn perplexities(out: &mut String, prepared: &Prepared, nats: f64, c: &Perplexities) {
+    out.push_str("## Perplexity on held-out text\n\n| | per token | per word |\n|---|---|---|\n");
     let windows = prepared.run.export.held_out_windows;
     let word = |p: f64| word_perplexity(p.ln(), &prepared.held_out);
-    let exact = shipped.nats.exp();
+    let exact = nats.exp();
     let _ = writeln!(out, "| exact, f32, {windows} windows | {exact:.4} | {:.2} |", word(exact));
     let _ = writeln!(out, "| exact, f64, {} tokens | {:.4} | {:.2} |", c.tokens, c.exact, word(c.exact));
     let _ =
@@ -141,8 +173,8 @@ fn curves(log: &[Progress]) -> Chart {
         series[0].points.push((before as f64, p.stats.loss));
         series[1].points.extend(p.held_out.map(|h| (before as f64, h)));
     }
-    let y = "nats a token".into();
-    Chart { title: "Cross-entropy".into(), x: "step".into(), y, log: true, series: series.to_vec() }
+    let y = "nats a token, or distance".into();
+    Chart { title: "Loss".into(), x: "step".into(), y, log: true, series: series.to_vec() }
 }
 
 /// All steps in the logs of the run's stages.

@@ -14,13 +14,15 @@ pub struct Corpus {
     words: usize,
     /// Where each sentence lies in `tokens`; none for a stream.
     sentences: Vec<Range<usize>>,
+    /// Numbers of the sentences, the shortest first.
+    by_length: Vec<usize>,
 }
 
 impl Corpus {
     /// A stream; `words` is the number of words of the text, for word-level perplexity (0 if not
     /// wanted).
     pub fn new(tokens: Vec<u32>, words: usize) -> Self {
-        Self { tokens, words, sentences: Vec::new() }
+        Self { tokens, words, sentences: Vec::new(), by_length: Vec::new() }
     }
 
     /// Sentences; empty ones are left out.
@@ -31,7 +33,9 @@ impl Corpus {
             ranges.push(tokens.len()..tokens.len() + sentence.len());
             tokens.extend_from_slice(sentence);
         }
-        Self { tokens, words: 0, sentences: ranges }
+        let mut by_length: Vec<usize> = (0..ranges.len()).collect();
+        by_length.sort_by_key(|&at| ranges[at].len());
+        Self { tokens, words: 0, sentences: ranges, by_length }
     }
 
     /// All tokens.
@@ -52,12 +56,23 @@ impl Corpus {
     }
 
     /// The windows of one training batch, each of `context + 1` tokens, or sentences of at most
-    /// `context`. The same seed and step give the same windows, so a run's position in the data is
-    /// its step.
+    /// `context`, all of one length: padding would be work for nothing, and its values would count
+    /// where ranges are limited. The same seed and step give the same windows, so a run's position
+    /// in the data is its step.
     pub fn batch(&self, seed: u64, step: u64, batch: usize, context: usize) -> Result<Vec<&[u32]>> {
         let span = self.starts(context)?;
         let mut rng = ChaCha8Rng::seed_from_u64(seed);
         rng.set_stream(step);
+        if !self.sentences.is_empty() {
+            let length = |at: usize| self.sentences[at].len().min(context);
+            let wanted = length(rng.random_range(0..span));
+            let from = self.by_length.partition_point(|&at| length(at) < wanted);
+            let to = self.by_length.partition_point(|&at| length(at) <= wanted);
+            let alike = &self.by_length[from..to];
+            return Ok((0..batch)
+                .map(|_| self.at(alike[rng.random_range(0..alike.len())], context))
+                .collect());
+        }
         Ok((0..batch).map(|_| self.at(rng.random_range(0..span), context)).collect())
     }
 
@@ -122,9 +137,14 @@ mod tests {
         let corpus = Corpus::of_sentences(&[vec![1, 2], vec![], vec![3, 4, 5], vec![6]]);
         assert_eq!(corpus.windows(9, 2).unwrap(), [&[1, 2][..], &[3, 4], &[6]]);
         assert_eq!(corpus.windows(1, 5).unwrap(), [&[1, 2][..]]);
-        let batch = corpus.batch(1, 1, 40, 2).unwrap();
-        assert!(batch.iter().all(|s| [&[1, 2][..], &[3, 4], &[6]].contains(s)));
-        assert!(batch.iter().any(|s| s.len() == 1) && batch.iter().any(|s| s.len() == 2));
+        let mut lengths = [0; 3];
+        for step in 0..40 {
+            let batch = corpus.batch(1, step, 8, 2).unwrap();
+            assert!(batch.iter().all(|s| [&[1, 2][..], &[3, 4], &[6]].contains(s)));
+            assert!(batch.iter().all(|s| s.len() == batch[0].len()), "{batch:?}");
+            lengths[batch[0].len()] += 1;
+        }
+        assert!(lengths[1] > 5 && lengths[2] > 15, "{lengths:?}");
         assert_ne!(corpus.hash(), Corpus::new(vec![1, 2, 3, 4, 5, 6], 0).hash());
     }
 }

@@ -2,7 +2,8 @@
 
 use std::path::Path;
 
-use cipherlm_model::{FitOptions, Margins, Mode, Model, Positions, Runner, Weights};
+use cipherlm_model::import::Checkpoint;
+use cipherlm_model::{FitOptions, Kind, MODEL_FILE, Margins, Mode, Model, Positions, Runner, Weights};
 use serde::{Deserialize, Serialize};
 
 use crate::arch::Arch;
@@ -12,7 +13,30 @@ use crate::params::HostParam;
 
 /// What the two forward passes say about one text.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
-pub struct Comparison {
+#[serde(tag = "kind", rename_all = "snake_case")]
+pub enum Comparison {
+    /// Of a model that continues text.
+    Continuation(Perplexities),
+    /// Of a model that makes vectors of sentences.
+    Vectors(Distances),
+}
+
+/// How far the vectors of sentences are from each other: one minus the cosine.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+pub struct Distances {
+    /// Sentences.
+    pub sentences: usize,
+    /// Mean distance of the exact and the polynomial pass.
+    pub mean: f64,
+    /// Largest.
+    pub largest: f64,
+    /// Values outside a certified range on this text, in the exact pass.
+    pub violations: u64,
+}
+
+/// How well a text is predicted.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+pub struct Perplexities {
     /// Tokens scored.
     pub tokens: usize,
     /// Perplexity per token of the exact model.
@@ -48,9 +72,15 @@ pub fn import(model: &Model) -> Result<Weighed> {
     Ok((arch, params))
 }
 
-/// Shape and weights of a model folder, or of a checkpoint.
+/// Shape and weights of a model folder, of a folder with a public checkpoint, or of a checkpoint.
 pub fn read(path: &Path) -> Result<Weighed> {
-    if path.is_dir() { import(&Model::load(path)?) } else { read_weights(path) }
+    if !path.is_dir() {
+        return read_weights(path);
+    }
+    match path.join(MODEL_FILE).exists() {
+        true => import(&cipherlm_model::difference::load(path)?),
+        false => import(&Checkpoint::open(path)?.model()?),
+    }
 }
 
 /// Certifies ranges from calibration windows, fits the polynomials and checks held-out windows. The
@@ -68,8 +98,38 @@ pub fn certify(
     Ok(model)
 }
 
-/// Scores windows of `context + 1` tokens with the exact and the polynomial f64 pass.
+/// Scores windows of `context + 1` tokens, or sentences, with the exact and the polynomial f64
+/// pass.
 pub fn compare(model: &Model, windows: &[&[u32]]) -> Result<Comparison> {
+    Ok(match model.shape().kind {
+        Kind::Embedder { .. } => Comparison::Vectors(vectors(model, windows)?),
+        _ => Comparison::Continuation(continuations(model, windows)?),
+    })
+}
+
+fn vectors(model: &Model, sentences: &[&[u32]]) -> Result<Distances> {
+    let mut exact = Runner::new(model, Mode::Exact)?;
+    let mut polynomial = Runner::new(model, Mode::Polynomial)?;
+    let (mut sum, mut largest) = (0.0f64, 0.0f64);
+    for sentence in sentences {
+        let [a, b] = [exact.sentence(sentence, None)?, polynomial.sentence(sentence, None)?];
+        let distance = 1.0 - a.iter().zip(&b).map(|(a, b)| a * b).sum::<f64>();
+        sum += distance;
+        // NaN must not pass for a small distance.
+        if distance > largest || distance.is_nan() {
+            largest = distance;
+        }
+    }
+    let violations = exact.stats().map(|(_, _, s)| s.violations).sum();
+    Ok(Distances {
+        sentences: sentences.len(),
+        mean: sum / sentences.len().max(1) as f64,
+        largest,
+        violations,
+    })
+}
+
+fn continuations(model: &Model, windows: &[&[u32]]) -> Result<Perplexities> {
     let mut exact = Runner::new(model, Mode::Exact)?;
     let mut polynomial = Runner::new(model, Mode::Polynomial)?;
     let (mut nats, mut tokens, mut same) = ([0.0f64; 2], 0usize, 0usize);
@@ -85,7 +145,7 @@ pub fn compare(model: &Model, windows: &[&[u32]]) -> Result<Comparison> {
         }
     }
     let count = tokens.max(1) as f64;
-    Ok(Comparison {
+    Ok(Perplexities {
         tokens,
         exact: (nats[0] / count).exp(),
         polynomial: (nats[1] / count).exp(),

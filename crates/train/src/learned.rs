@@ -39,7 +39,7 @@ impl Learned {
             if !param.trained {
                 continue;
             }
-            match (learn.rank, &param.shape[..]) {
+            match (learn.rank_of(&param.name), &param.shape[..]) {
                 (Some(rank), &[rows, columns]) if rank < rows.min(columns) => {
                     let mut rng = ChaCha8Rng::seed_from_u64(seed);
                     rng.set_stream(at as u64);
@@ -190,7 +190,7 @@ mod tests {
     #[test]
     fn only_the_named_tensors_learn() {
         let mut params = vec![matrix("layers.0.attn.q.weight", 3, 4), matrix("layers.0.ffn.up.weight", 3, 4)];
-        let learn = Learn { tensors: vec!["attn.q".into()], rank: None };
+        let learn = Learn { tensors: vec!["attn.q".into()], ..Learn::default() };
         let learned = Learned::new(&mut params, &learn, 1);
         assert_eq!(learned.arrays, params[..1]);
         assert_eq!(params.iter().map(|p| p.trained).collect::<Vec<_>>(), [true, false]);
@@ -200,7 +200,7 @@ mod tests {
     fn gradients_of_factors_are_those_of_finite_differences() {
         let mut params = vec![matrix("w", 5, 4)];
         let start = params.clone();
-        let mut learned = Learned::new(&mut params, &Learn { tensors: vec![], rank: Some(2) }, 7);
+        let mut learned = Learned::new(&mut params, &Learn { rank: Some(2), ..Learn::default() }, 7);
         learned.write(&mut params);
         assert_eq!(params, start, "the change starts at zero");
         for array in &mut learned.arrays {

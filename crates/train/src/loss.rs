@@ -8,6 +8,8 @@ use burn::tensor::{DType, Device, Int, Tensor, TensorData};
 use crate::arch::Arch;
 use crate::error::Result;
 use crate::fused;
+use crate::probe::Probe;
+use crate::settings::Distil;
 use crate::transformer::{check_tokens, token_tensor};
 
 /// Splits windows of `context + 1` tokens into inputs `[batch, context]` and `batch * context` next
@@ -89,6 +91,20 @@ pub fn relative_error(
         difference.clone().mul(difference).mean().div_scalar(size * count)
     });
     errors.reduce(|sum, error| sum.add(error))
+}
+
+/// Adds the error of the hidden states that both probes kept.
+pub(crate) fn with_hidden(
+    total: Tensor<1>,
+    distil: &Distil,
+    mut theirs: Probe,
+    ours: &mut Probe,
+    keep: Option<&Tensor<2>>,
+) -> Tensor<1> {
+    match relative_error(theirs.take_kept(), ours.take_kept(), keep) {
+        Some(error) if distil.hidden > 0.0 => total.add(error.mul_scalar(distil.hidden)),
+        _ => total,
+    }
 }
 
 /// The value of a tensor of one element.

@@ -39,7 +39,16 @@ pub fn pull<M: Module>(module: &M) -> Vec<HostParam> {
 /// module lives on a recording device. `params` must be in the order of [`pull`], with the same
 /// names and shapes.
 pub fn push<M: Module>(module: M, params: &[HostParam]) -> Result<M> {
-    let mut mapper = Push { path: Vec::new(), params: params.iter(), error: None };
+    write(module, params, false)
+}
+
+/// As [`push`], for the tensors that learn: the others are as they were.
+pub(crate) fn push_trained<M: Module>(module: M, params: &[HostParam]) -> Result<M> {
+    write(module, params, true)
+}
+
+fn write<M: Module>(module: M, params: &[HostParam], trained_only: bool) -> Result<M> {
+    let mut mapper = Push { path: Vec::new(), params: params.iter(), trained_only, error: None };
     let module = module.map(&mut mapper);
     match (mapper.error, mapper.params.next()) {
         (Some(error), _) => Err(error),
@@ -101,6 +110,7 @@ impl ModuleVisitor for Pull {
 struct Push<'a> {
     path: Vec<String>,
     params: std::slice::Iter<'a, HostParam>,
+    trained_only: bool,
     error: Option<Error>,
 }
 
@@ -118,6 +128,9 @@ impl ModuleMapper for Push<'_> {
         let next = self.params.next();
         match next {
             Some(host) if host.name == name && host.shape == expected => {
+                if self.trained_only && !host.trained {
+                    return param;
+                }
                 let data = TensorData::new(host.data.clone(), host.shape.clone());
                 let device = value.device();
                 let recording = device.is_autodiff();

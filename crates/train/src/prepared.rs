@@ -7,7 +7,9 @@
 
 use burn::tensor::{DType, Device};
 use cipherlm_files::Lock;
+use cipherlm_model::difference::{self, DIFFERENCE_FILE, Report};
 use cipherlm_model::{Model, Tokenizer};
+use std::path::Path;
 
 use crate::arch::Arch;
 use crate::checkpoint::{Weighed, read_weights, write_weights};
@@ -47,8 +49,9 @@ pub struct Shipped {
     pub model: Model,
     /// Exact against polynomial, in f64.
     pub comparison: Comparison,
-    /// Held-out nats per token of the exact model in f32, over all held-out windows of the check.
-    pub nats: f64,
+    /// Of the exact model in f32, over all held-out windows of the check: nats per token, or for an
+    /// encoder the mean distance from the model that the run starts from.
+    pub held_out: f64,
 }
 
 impl Prepared {
@@ -163,6 +166,19 @@ impl Prepared {
         Ok(Polynomials::of(&model))
     }
 
+    /// Writes the difference from the model that the run starts from, where the run asks for one:
+    /// then what others get, and what is certified and measured, is the start with the difference
+    /// applied.
+    pub fn write_difference(&self, trained: Weighed, folder: &Path) -> Result<(Weighed, Option<Report>)> {
+        let Some(how) = &self.run.difference else { return Ok((trained, None)) };
+        let start = self.run.start.as_deref().map_or_else(|| "random weights".into(), cipherlm_files::shown);
+        let base = export::export(self.run.about.get("base").unwrap_or(&start), &self.arch, &self.start)?;
+        let model = export::export(&self.run.name, &trained.0, &trained.1)?;
+        let report = difference::write(&base, &model, how, folder)?;
+        let applied = difference::apply(&base, &folder.join(DIFFERENCE_FILE))?;
+        Ok((export::import(&applied)?, Some(report)))
+    }
+
     /// Certifies and measures a trained model. Refuses while a held-out value leaves its certified
     /// range. Epsilons that are not frozen yet are frozen first, at the spread of the run's
     /// freezing stage (96 without one).
@@ -185,15 +201,8 @@ impl Prepared {
         let mut model = export::certify(model, &calibration, &held_out, &e.margins, &e.fit)?;
         let windows = self.held_out.windows(e.compare_windows, arch.shape.context)?;
         let comparison = export::compare(&model, &windows)?;
-        let transformer = Transformer::with_params(arch, params, &Device::flex())?;
-        let nats = eval::nats_per_token(&transformer, &self.held_out, e.held_out_windows)?;
-        let facts = [
-            ("perplexity_exact", comparison.exact),
-            ("perplexity_polynomial", comparison.polynomial),
-            ("same_top1", comparison.same_top1),
-            ("perplexity_per_word", eval::word_perplexity(nats, &self.held_out)),
-        ];
-        for (key, value) in facts {
+        let held_out = self.held_out(&frozen)?;
+        for (key, value) in self.facts(&comparison, held_out) {
             model.set_provenance(key, format!("{value:.6}"));
         }
         for (key, value) in &self.run.about {
@@ -206,7 +215,22 @@ impl Prepared {
             .map(|s| format!("{} {} (seed {})", s.name, s.train.steps, s.train.seed))
             .collect();
         model.set_provenance("steps", steps.join(", "));
-        Ok(Shipped { model, comparison, nats })
+        Ok(Shipped { model, comparison, held_out })
+    }
+
+    /// Figures for the model's provenance.
+    fn facts(&self, comparison: &Comparison, held_out: f64) -> Vec<(&'static str, f64)> {
+        match comparison {
+            Comparison::Continuation(c) => vec![
+                ("perplexity_exact", c.exact),
+                ("perplexity_polynomial", c.polynomial),
+                ("same_top1", c.same_top1),
+                ("perplexity_per_word", eval::word_perplexity(held_out, &self.held_out)),
+            ],
+            Comparison::Vectors(c) => {
+                vec![("distance_from_start", held_out), ("distance_polynomial", c.mean)]
+            }
+        }
     }
 
     /// Shape and weights of the newest checkpoint of the run.
@@ -227,14 +251,21 @@ impl Prepared {
     }
 
     /// Held-out nats per token of the model that the run starts from, and of another, on the same
-    /// windows.
-    pub fn nats(&self, trained: &Weighed) -> Result<(f64, f64)> {
+    /// windows; of encoders the distances from the former, the first of them 0.
+    pub fn compared(&self, trained: &Weighed) -> Result<(f64, f64)> {
+        let before = if self.arch.causal() { self.held_out(&self.started_from())? } else { 0.0 };
+        Ok((before, self.held_out(trained)?))
+    }
+
+    fn held_out(&self, (arch, params): &Weighed) -> Result<f64> {
         let count = self.run.export.held_out_windows;
-        let of = |(arch, params): (&Arch, &[HostParam])| {
-            let model = Transformer::with_params(arch, params, &Device::flex())?;
-            eval::nats_per_token(&model, &self.held_out, count)
-        };
-        Ok((of((&self.arch, &self.start))?, of((&trained.0, &trained.1))?))
+        let device = Device::flex();
+        let model = Transformer::with_params(arch, params, &device)?;
+        if arch.causal() {
+            return eval::nats_per_token(&model, &self.held_out, count);
+        }
+        let start = Transformer::with_params(&self.arch, &self.start, &device)?;
+        eval::distance(&start, &model, &self.held_out, count)
     }
 
     /// What the run starts from.

@@ -54,6 +54,9 @@ pub struct Limits {
     pub product: Option<f64>,
     /// Variance at every normalisation: lower and upper bound, hinged in the logarithm.
     pub variance: Option<(f64, f64)>,
+    /// Largest over smallest variance at every normalisation: each is hinged in the logarithm at
+    /// half of it from the batch's geometric mean.
+    pub variance_ratio: Option<f64>,
     /// Magnitude of the residual stream after every block.
     pub hidden: Option<f64>,
 }
@@ -67,6 +70,7 @@ impl Default for Limits {
             feed_forward: Some(5.0),
             product: None,
             variance: None,
+            variance_ratio: None,
             hidden: None,
         }
     }
@@ -141,6 +145,30 @@ fn places(shape: &Shape) -> Vec<(String, (Site, usize))> {
     names
 }
 
+/// Functions of a certified model whose arguments were seen outside their range, one line each.
+pub(crate) fn outside(model: &Model, seen: &BTreeMap<(Site, usize), Range>) -> Vec<String> {
+    let left = |(name, at): (String, (Site, usize))| {
+        let (certified, seen) = (model.site(&name)?.range, seen.get(&at)?);
+        // The constant under the root is not part of what the probe sees.
+        let eps = if at.0.is_norm() { model.shape().norm_eps } else { 0.0 };
+        let unit = if at.0 == Site::RowRatio { 1.0 } else { 0.0 };
+        let (lo, hi) = (seen.lo + eps + unit, seen.hi + eps + unit);
+        // f32 against f64, at an end that is met exactly.
+        let inside = lo >= certified.lo * (1.0 - 1e-6) - 1e-9 && hi <= certified.hi * (1.0 + 1e-6);
+        let inside = inside || (certified.lo < 0.0 && lo >= certified.lo && hi <= certified.hi);
+        (!inside).then(|| {
+            format!("{name}: {lo:.4} to {hi:.4}, certified {:.4} to {:.4}", certified.lo, certified.hi)
+        })
+    };
+    places(model.shape()).into_iter().filter_map(left).collect()
+}
+
+impl Site {
+    fn is_norm(self) -> bool {
+        matches!(self, Self::EmbedNorm | Self::AttentionNorm | Self::FeedForwardNorm | Self::FinalNorm)
+    }
+}
+
 impl Probe {
     /// Reports nothing and costs nothing.
     pub fn off() -> Self {
@@ -211,7 +239,7 @@ impl Probe {
             Site::FeedForward => limits.feed_forward.is_some(),
             Site::Product => limits.product.is_some(),
             Site::EmbedNorm | Site::AttentionNorm | Site::FeedForwardNorm | Site::FinalNorm => {
-                limits.variance.is_some()
+                limits.variance.is_some() || limits.variance_ratio.is_some()
             }
             Site::Hidden => limits.hidden.is_some(),
         };
@@ -260,10 +288,19 @@ impl Probe {
             Site::RowMean => limits.row_mean.map(upper),
             Site::RowRatio => limits.row_ratio.map(upper),
             Site::EmbedNorm | Site::AttentionNorm | Site::FeedForwardNorm | Site::FinalNorm => {
-                limits.variance.map(|(low, high)| {
-                    let log = log(x);
-                    hinge(log.clone().sub_scalar(high.ln())).add(hinge(log.neg().add_scalar(low.ln())))
-                })
+                let log = log(x);
+                let fixed = limits.variance.map(|(low, high)| {
+                    hinge(log.clone().sub_scalar(high.ln()))
+                        .add(hinge(log.clone().neg().add_scalar(low.ln())))
+                });
+                let relative = limits.variance_ratio.map(|ratio| {
+                    let centre = scalar(log.clone().detach().mean());
+                    hinge(log.sub_scalar(centre).abs().sub_scalar(0.5 * ratio.ln()))
+                });
+                match (fixed, relative) {
+                    (Some(fixed), Some(relative)) => Some(fixed.add(relative)),
+                    (fixed, relative) => fixed.or(relative),
+                }
             }
         };
         if let Some(term) = term {
@@ -303,6 +340,7 @@ mod tests {
         feed_forward: None,
         product: None,
         variance: None,
+        variance_ratio: None,
         hidden: None,
     };
 
@@ -369,6 +407,22 @@ mod tests {
                 assert!((penalty(site, limits, x).unwrap() - expected).abs() < 1e-12, "{site:?} at {x}");
             }
         }
+    }
+
+    #[test]
+    fn variances_far_from_each_other_are_pushed_towards_their_middle() {
+        let penalty = |values: [f64; 2]| {
+            let x = Tensor::<2>::from_data(
+                TensorData::new(values.to_vec(), [2, 1]),
+                (&Device::flex(), DType::F64),
+            );
+            let mut probe = Probe::penalise(Limits { variance_ratio: Some(1f64.exp()), ..NONE });
+            probe.watch(Site::AttentionNorm, 0, &x);
+            probe.take_penalty().map(scalar).unwrap()
+        };
+        assert_eq!(penalty([20.0, 20.0 * 0.9f64.exp()]), 0.0);
+        // Both are one and a half from the middle, one too much.
+        assert!((penalty([20.0, 20.0 * 3f64.exp()]) - hinged(1.0)).abs() < 1e-9);
     }
 
     #[test]

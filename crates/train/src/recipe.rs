@@ -3,11 +3,12 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
+use cipherlm_model::difference::Difference;
 use cipherlm_model::{Attention, FitOptions, Margins};
 use serde::{Deserialize, Serialize};
 
 use crate::arch::Arch;
-use crate::convert::{Difference, Local};
+use crate::convert::Local;
 use crate::error::{Error, Result};
 use crate::settings::{Distil, TrainConfig};
 use crate::text::{Data, decode};

@@ -58,6 +58,8 @@ pub struct Learn {
     /// Matrices learn as the product of two factors of this rank, added to what they were; other
     /// tensors learn whole.
     pub rank: Option<usize>,
+    /// Matrices whose name contains one of these learn whole although there is a rank.
+    pub whole: Vec<String>,
 }
 
 /// Weight of the range loss.
@@ -144,6 +146,11 @@ impl Learn {
         self.tensors.is_empty() || self.tensors.iter().any(|part| name.contains(part.as_str()))
     }
 
+    /// The rank at which a matrix of this name learns; `None` where it learns whole.
+    pub fn rank_of(&self, name: &str) -> Option<usize> {
+        self.rank.filter(|_| !self.whole.iter().any(|part| name.contains(part.as_str())))
+    }
+
     pub(crate) fn check(&self, params: &[HostParam]) -> Result<()> {
         if self.rank == Some(0) {
             return Err(Error::config("rank", 0, "at least 1"));
@@ -151,6 +158,7 @@ impl Learn {
         match self
             .tensors
             .iter()
+            .chain(&self.whole)
             .find(|part| !params.iter().any(|p| p.trained && p.name.contains(part.as_str())))
         {
             Some(part) => Err(Error::config("tensors", part, "part of the name of a tensor of the model")),

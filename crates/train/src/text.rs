@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::corpus::Corpus;
 use crate::error::{Error, Result};
+use crate::sentences::{sentences, spread};
 use crate::stories::stories;
 
 /// Largest text that is read, in bytes.
@@ -25,6 +26,17 @@ pub enum Data {
         /// Held-out text.
         held_out: PathBuf,
     },
+    /// Sentences and short paragraphs of text files, for encoders.
+    Sentences {
+        /// Training text.
+        train: Vec<PathBuf>,
+        /// Held-out text.
+        held_out: Vec<PathBuf>,
+        /// Most sentences of one file, spread evenly over it.
+        each: usize,
+        /// Least and most words of a sentence.
+        words: (usize, usize),
+    },
     /// The built-in generator.
     Generated {
         /// Seed of the training text; the held-out text uses the next one.
@@ -39,6 +51,15 @@ impl Data {
     pub fn read(&self) -> Result<(String, String)> {
         Ok(match self {
             Self::Files { train, held_out } => (read_text(train)?, read_text(held_out)?),
+            Self::Sentences { train, held_out, each, words: (least, most) } => {
+                let one = |path: &PathBuf| {
+                    Ok(spread(&sentences(&read_text(path)?, *least, *most), *each).join("\n"))
+                };
+                let all = |paths: &[PathBuf]| -> Result<String> {
+                    Ok(paths.iter().map(one).collect::<Result<Vec<_>>>()?.join("\n"))
+                };
+                (all(train)?, all(held_out)?)
+            }
             Self::Generated { seed, stories: count } => {
                 (stories(*seed, *count), stories(seed + 1, count / 10 + 1))
             }

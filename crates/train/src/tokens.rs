@@ -3,7 +3,8 @@
 
 use std::path::Path;
 
-use cipherlm_model::{TOKENIZER_FILE, Tokenizer};
+use cipherlm_model::import::Checkpoint;
+use cipherlm_model::{MODEL_FILE, TOKENIZER_FILE, Tokenizer};
 use serde_json::{Value, json};
 
 use crate::checkpoint::write;
@@ -22,11 +23,18 @@ pub(crate) fn tokenizer(run: &Run, text: &str) -> Result<Tokenizer> {
         TokenizerSource::Train { vocab } => trained(run, text, *vocab),
         TokenizerSource::File(path) => Ok(Tokenizer::load(path)?),
         TokenizerSource::Llama2c(path) => Ok(Tokenizer::from_llama2c(&cipherlm_files::read(path, 1 << 28)?)?),
-        TokenizerSource::Start => match &run.start {
-            Some(folder) if folder.is_dir() => Ok(Tokenizer::load(&folder.join(TOKENIZER_FILE))?),
-            _ => Err(Error::config("tokenizer", "start", "a model folder in `start` to take it from")),
-        },
+        TokenizerSource::Start => of_start(run.start.as_deref()),
     }
+}
+
+/// The tokenizer of a model folder, or of a public checkpoint's.
+fn of_start(start: Option<&Path>) -> Result<Tokenizer> {
+    let none = || Error::config("tokenizer", "start", "a model folder in `start` to take it from");
+    let folder = start.filter(|folder| folder.is_dir()).ok_or_else(none)?;
+    if folder.join(MODEL_FILE).exists() {
+        return Ok(Tokenizer::load(&folder.join(TOKENIZER_FILE))?);
+    }
+    Checkpoint::open(folder)?.tokenizer().cloned().ok_or_else(none)
 }
 
 fn trained(run: &Run, text: &str, vocab: usize) -> Result<Tokenizer> {

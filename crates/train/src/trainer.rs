@@ -16,9 +16,9 @@ use crate::heap;
 use crate::journal::{Event, Note, Progress, StepStats, append};
 use crate::learned::Learned;
 use crate::loss::{
-    cosine_distance, cross_entropy, divergence, inputs_and_targets, padded, relative_error, scalar,
+    cosine_distance, cross_entropy, divergence, inputs_and_targets, padded, scalar, with_hidden,
 };
-use crate::params::{HostParam, align, gradients, pull, push};
+use crate::params::{HostParam, align, gradients, pull, push, push_trained};
 use crate::probe::{Polynomials, Probe};
 use crate::settings::{Distil, FREE, TrainConfig};
 use crate::stamp::{differences, hash_params, json};
@@ -44,6 +44,8 @@ pub struct Trainer {
     polynomials: Option<Polynomials>,
     teacher: Option<(Transformer, Distil)>,
     state: State,
+    /// Tokens learned from since the trainer was made.
+    tokens: usize,
     notes: Vec<String>,
     /// Hashes of the texts, known once [`Trainer::run`] has seen them.
     texts: [String; 2],
@@ -93,6 +95,7 @@ impl Trainer {
             polynomials: None,
             teacher: None,
             state: State { step: 0, best: None, smooth: None, lowest: f64::INFINITY },
+            tokens: 0,
             notes: Vec::new(),
             texts: Default::default(),
         })
@@ -196,7 +199,7 @@ impl Trainer {
             self.notes.push(format!("the teacher has {nats:.4} nats a token on the held-out windows"));
         }
         self.tell(&mut report)?;
-        let (mut since, mut step_then) = (Instant::now(), self.state.step);
+        let (mut since, mut then) = (Instant::now(), (self.state.step, self.tokens));
         let mut last = f64::NAN;
         while self.state.step < self.train.steps {
             let stats = self.attempt(corpus)?;
@@ -218,18 +221,18 @@ impl Trainer {
             }
             let Some(stats) = stats else { continue };
             if evaluated.is_some() || due(self.train.log_every.max(1)) {
-                let per_step = self.train.tokens_per_step(&self.arch.shape);
-                let speed = ((step - step_then) * per_step) as f64 / since.elapsed().as_secs_f64();
+                let seconds = since.elapsed().as_secs_f64();
+                let left = (self.train.steps - step) as f64 / (step - then.0) as f64;
                 let progress = Progress {
                     run: self.name.clone(),
                     stats,
                     steps: self.train.steps,
-                    tokens_per_second: speed,
-                    seconds_left: ((self.train.steps - step) * per_step) as f64 / speed,
+                    tokens_per_second: (self.tokens - then.1) as f64 / seconds,
+                    seconds_left: left * seconds,
                     held_out: evaluated,
                 };
                 self.log(&Event::Step(progress), &mut report)?;
-                (since, step_then) = (Instant::now(), step);
+                (since, then) = (Instant::now(), (step, self.tokens));
             }
         }
         self.tell(&mut report)?;
@@ -279,7 +282,7 @@ impl Trainer {
         let total = loss + range_loss;
         let outcome =
             self.descent.step(&t.optimiser, (total, grads), t.clip, rate, step, &mut self.params)?;
-        self.model = push(self.model.clone(), &self.params)?;
+        self.model = push_trained(self.model.clone(), &self.params)?;
         self.state.step = step;
         match outcome {
             Outcome::Moved { norm, rate } => Ok(Some(StepStats { step, loss, range_loss, norm, rate })),
@@ -291,7 +294,7 @@ impl Trainer {
     }
 
     /// Mean losses and summed gradients of the micro-batches of one step.
-    fn accumulate(&self, corpus: &Corpus) -> Result<(f64, f64, Vec<Vec<f32>>)> {
+    fn accumulate(&mut self, corpus: &Corpus) -> Result<(f64, f64, Vec<Vec<f32>>)> {
         let t = &self.train;
         let mut sum: Vec<Vec<f32>> = Vec::new();
         let (mut loss, mut range_loss) = (0.0, 0.0);
@@ -299,6 +302,9 @@ impl Trainer {
             let at = (self.state.step * t.accumulation + micro) as u64;
             let windows = corpus.batch(t.seed, at, t.batch, self.arch.shape.context)?;
             let (total, task, range) = self.losses(&windows)?;
+            // The last token of a window is a target only.
+            let inputs = |w: &&[u32]| w.len() - usize::from(self.arch.causal());
+            self.tokens += windows.iter().map(inputs).sum::<usize>();
             loss += task / t.accumulation as f64;
             range_loss += range / t.accumulation as f64;
             let mut grads = total.div_scalar(t.accumulation as f64).backward();
@@ -486,20 +492,6 @@ impl State {
             lowest: number("lowest")?.unwrap_or(f64::INFINITY),
         };
         Ok((state, number("factor")?.unwrap_or(1.0)))
-    }
-}
-
-/// Adds the error of the hidden states that both probes kept.
-fn with_hidden(
-    total: Tensor<1>,
-    distil: &Distil,
-    mut theirs: Probe,
-    ours: &mut Probe,
-    keep: Option<&Tensor<2>>,
-) -> Tensor<1> {
-    match relative_error(theirs.take_kept(), ours.take_kept(), keep) {
-        Some(error) if distil.hidden > 0.0 => total.add(error.mul_scalar(distil.hidden)),
-        _ => total,
     }
 }
 

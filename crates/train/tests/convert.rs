@@ -5,11 +5,12 @@ mod common;
 
 use std::path::Path;
 
+use cipherlm_model::difference::{DIFFERENCE_FILE, Difference, apply, write};
 use cipherlm_model::{Attention, Model, Shape};
 use cipherlm_train::Error;
 use cipherlm_train::arch::{Arch, shifted};
 use cipherlm_train::checkpoint::Weighed;
-use cipherlm_train::convert::{DIFFERENCE_FILE, Difference, Local, apply, match_layers, write};
+use cipherlm_train::convert::{Local, match_layers};
 use cipherlm_train::corpus::Corpus;
 use cipherlm_train::export::export;
 use cipherlm_train::journal::Event;
@@ -176,7 +177,7 @@ fn settings_that_cannot_be_are_named() {
         out.unwrap_err().to_string()
     };
     assert!(refused(Local { steps: 0, ..local() }).contains("local.steps"));
-    let learn = Learn { tensors: vec!["ffn.up".into()], rank: None };
+    let learn = Learn { tensors: vec!["ffn.up".into()], ..Learn::default() };
     assert!(refused(Local { learn, ..local() }).contains("ffn.up"));
     let frozen = common::power(8, 8.0, cipherlm_model::Eps::Frozen);
     assert!(convert(&teacher, frozen).unwrap_err().to_string().contains("freeze"));
@@ -186,13 +187,25 @@ fn settings_that_cannot_be_are_named() {
 fn a_low_rank_stage_ships_as_a_small_difference() {
     let (corpus, folder) = (corpus(), Folder::new("rank"));
     let teacher = teacher(&corpus);
-    let learn = Learn { tensors: vec!["attn.q".into(), "attn.k".into()], rank: Some(6) };
+    let learn = Learn { rank: Some(6), ..local().learn };
     let how = Local { learn, ..local() };
     let student = run(&how, &teacher, &corpus, &folder.0.join("stage"), false).0;
     let [base, model] = [&teacher, &student].map(|(arch, params)| export("m", arch, params).unwrap());
     // The size of the queries changes before they learn; that is of full rank, and taken into
     // account here.
-    let report = write(&base, &model, Difference { rank: Some(16), at_most: 100_000 }, &folder.0).unwrap();
+    let report = write(
+        &base,
+        &model,
+        &Difference {
+            rank: Some(16),
+            whole: vec![],
+            at_most: 100_000,
+            folder: String::new(),
+            fetch: String::new(),
+        },
+        &folder.0,
+    )
+    .unwrap();
     let shipped: Model = apply(&base, &folder.0.join(DIFFERENCE_FILE)).unwrap();
     let again = cipherlm_train::export::import(&shipped).unwrap();
     assert_eq!(again.0.shape, Shape { attention: shifted(8, 8.0), ..teacher.0.shape.clone() });

@@ -72,7 +72,7 @@ fn one_step_changes_every_trained_parameter() {
 
 #[test]
 fn only_the_chosen_tensors_move_and_at_their_rank() {
-    let learn = Learn { tensors: vec!["attn.q".into(), "attn.k".into()], rank: Some(2) };
+    let learn = Learn { tensors: vec!["attn.q".into(), "attn.k".into()], rank: Some(2), ..Learn::default() };
     let mut trainer = start(shipped(), TrainConfig { learn, ..train(30) });
     let before = trainer.params().to_vec();
     steps(&mut trainer, &sums(500), 30);
@@ -84,7 +84,7 @@ fn only_the_chosen_tensors_move_and_at_their_rank() {
             assert!(largest_minor(&change, rows, columns) < 1e-3, "{} is not of rank 2", old.name);
         }
     }
-    let nothing = Learn { tensors: vec!["attn.o".into(), "attn.x".into()], rank: None };
+    let nothing = Learn { tensors: vec!["attn.o".into(), "attn.x".into()], ..Learn::default() };
     let error =
         Trainer::new("t", shipped(), TrainConfig { learn: nothing, ..train(1) }, None, &Device::flex());
     assert!(error.err().unwrap().to_string().contains("attn.x"));
@@ -128,7 +128,7 @@ fn everything() -> TrainConfig {
 #[test]
 fn resuming_continues_bit_for_bit() {
     let corpus = sums(500);
-    let low_rank = Learn { tensors: vec!["attn".into(), "norm".into()], rank: Some(3) };
+    let low_rank = Learn { tensors: vec!["attn".into(), "norm".into()], rank: Some(3), ..Learn::default() };
     for learn in [Learn::default(), low_rank] {
         let folder = Folder::new("resume");
         let settings = TrainConfig { learn, ..everything() };

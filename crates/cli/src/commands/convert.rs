@@ -17,8 +17,6 @@ pub(crate) fn run(options: &Options, as_json: bool) -> anyhow::Result<bool> {
     use crate::console::err;
     use anyhow::Context;
     use cipherlm_train::card::write_folder;
-    use cipherlm_train::convert::{DIFFERENCE_FILE, apply, write};
-    use cipherlm_train::export::{export, import};
 
     let prepared = begin(options)?;
     let start = prepared.run.start.clone();
@@ -26,21 +24,17 @@ pub(crate) fn run(options: &Options, as_json: bool) -> anyhow::Result<bool> {
     let shown = cipherlm_files::shown(&start);
     err(&format!("{shown}: {} parameters", prepared.arch.shape.parameters()));
     let bar = crate::console::bar(!as_json);
-    let mut trained = prepared.train(options.resume, |event| show(&bar, event, as_json))?;
+    let trained = prepared.train(options.resume, |event| show(&bar, event, as_json))?;
     bar.finish_and_clear();
-    if let Some(how) = prepared.run.difference {
-        let (arch, params) = prepared.started_from();
-        let base = export(&shown, &arch, &params)?;
-        let model = export(&prepared.run.name, &trained.0, &trained.1)?;
-        let folder = options.out.as_deref().unwrap_or(&prepared.run.folder);
-        let written = write(&base, &model, how, folder)?;
+    let folder = options.out.as_deref().unwrap_or(&prepared.run.folder);
+    let (trained, written) = prepared.write_difference(trained, folder)?;
+    if let Some(written) = written {
         let (tensors, bytes, lost) = (written.tensors, written.bytes, written.lost);
         err(&format!("difference: {tensors} tensors, {bytes} bytes, {lost:.4} of the change lost"));
-        // What is certified and measured is what others get.
-        trained = import(&apply(&base, &folder.join(DIFFERENCE_FILE))?)?;
     }
-    let (before, after) = prepared.nats(&trained)?;
-    err(&format!("held-out nats a token: {before:.4} before, {after:.4} after"));
+    let (before, after) = prepared.compared(&trained)?;
+    let what = if prepared.arch.causal() { "held-out nats a token" } else { "distance from the start" };
+    err(&format!("{what}: {before:.4} before, {after:.4} after"));
     let shipped = prepared.export(&trained)?;
     report(&prepared.run.name, &shipped, as_json);
     if let Some(out) = &options.out {

@@ -98,21 +98,37 @@ pub(super) fn show(bar: &indicatif::ProgressBar, event: &cipherlm_train::journal
 #[cfg(feature = "train")]
 pub(super) fn report(name: &str, shipped: &cipherlm_train::prepared::Shipped, as_json: bool) {
     use crate::console::{out_json, say};
-    let c = shipped.comparison;
-    let perplexity = shipped.nats.exp();
-    if as_json {
-        out_json(&serde_json::json!({
+    use cipherlm_train::export::Comparison;
+    let held_out = shipped.held_out;
+    match (&shipped.comparison, as_json) {
+        (Comparison::Continuation(c), true) => out_json(&serde_json::json!({
             "machine": "clear",
             "model": name,
-            "perplexity_held_out": perplexity,
+            "perplexity_held_out": held_out.exp(),
             "perplexity_exact": c.exact,
             "perplexity_polynomial": c.polynomial,
             "top1_agree": c.same_top1,
             "tokens": c.tokens,
-        }));
-    } else {
-        say!("held-out perplexity a token: {perplexity:.4}");
-        let (ratio, same) = (c.polynomial / c.exact, 100.0 * c.same_top1);
-        say!("polynomial over exact: {ratio:.6}; same most likely token {same:.3} %");
+        })),
+        (Comparison::Vectors(c), true) => out_json(&serde_json::json!({
+            "machine": "clear",
+            "model": name,
+            "distance_from_start": held_out,
+            "distance_polynomial": c.mean,
+            "distance_polynomial_largest": c.largest,
+            "sentences": c.sentences,
+        })),
+        (Comparison::Continuation(c), false) => {
+            say!("held-out perplexity a token: {:.4}", held_out.exp());
+            let (ratio, same) = (c.polynomial / c.exact, 100.0 * c.same_top1);
+            say!("polynomial over exact: {ratio:.6}; same most likely token {same:.3} %");
+        }
+        (Comparison::Vectors(c), false) => {
+            say!(
+                "held-out sentences: {held_out:.5} from the model at the start, mean of one minus the cosine"
+            );
+            let (mean, largest) = (c.mean, c.largest);
+            say!("polynomial from exact: {mean:.2e} mean, {largest:.2e} largest of {}", c.sentences);
+        }
     }
 }

@@ -5,6 +5,7 @@
 //! train export CONFIG DIR             certify the newest checkpoint and write the model folder
 //! train generate CONFIG PROMPT        a story from the newest checkpoint
 //! train evaluate MODEL DATA           public evaluation sets on a model folder or a run's checkpoint
+//! train judge MODEL DATA              a sentence encoder on STS-B, SICK and TREC-QA
 //! train classify DATA OUT             a small encoder for sentence polarity, as a model folder
 //! train import-llama2c FILE OUT       a llama2.c checkpoint as a start for a run
 //! train stability|twins|shifts DIR [--quick|--report|--only START]
@@ -20,13 +21,14 @@ use cipherlm_train::card::write_folder;
 use cipherlm_train::checkpoint::write_weights;
 use cipherlm_train::classify::Classifier;
 use cipherlm_train::experiment::Extent;
+use cipherlm_train::export::Comparison;
 use cipherlm_train::generate::{Sampling, generate};
 use cipherlm_train::journal::Event;
 use cipherlm_train::prepared::Prepared;
 use cipherlm_train::recipe::Run;
 use cipherlm_train::settings::TrainConfig;
 use cipherlm_train::transformer::Transformer;
-use cipherlm_train::{Device, Result, classify, experiment, export, tasks};
+use cipherlm_train::{Device, Result, classify, experiment, export, judge, tasks};
 
 fn main() -> ExitCode {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
@@ -37,6 +39,7 @@ fn main() -> ExitCode {
         ["export", config, folder] => export(config, Path::new(folder)),
         ["generate", config, prompt] => story(config, prompt),
         ["evaluate", config, data] => evaluate(config, Path::new(data)),
+        ["judge", model, data] => judge(Path::new(model), Path::new(data)),
         ["classify", data, out] => polarity(Path::new(data), Path::new(out)),
         ["import-llama2c", file, out] => import(Path::new(file), Path::new(out)),
         [name @ ("stability" | "twins" | "shifts"), out] => experiment(name, Extent::Whole, Path::new(out)),
@@ -51,7 +54,7 @@ fn main() -> ExitCode {
         }
         _ => {
             eprintln!(
-                "usage: train run CONFIG [--resume] | export CONFIG DIR | generate CONFIG PROMPT | evaluate MODEL DATA | classify DATA OUT | import-llama2c FILE OUT | stability|twins|shifts DIR [--quick|--report|--only START]"
+                "usage: train run CONFIG [--resume] | export CONFIG DIR | generate CONFIG PROMPT | evaluate MODEL DATA | judge MODEL DATA | classify DATA OUT | import-llama2c FILE OUT | stability|twins|shifts DIR [--quick|--report|--only START]"
             );
             return ExitCode::from(2);
         }
@@ -75,13 +78,23 @@ fn run(config: &str, resume: bool) -> Result<()> {
 
 fn export(config: &str, folder: &Path) -> Result<()> {
     let prepared = prepare(config)?;
-    let trained = prepared.newest()?;
+    let (trained, difference) = prepared.write_difference(prepared.newest()?, folder)?;
+    if let Some(d) = difference {
+        println!("difference: {} tensors, {} bytes, {:.4} of the change lost", d.tensors, d.bytes, d.lost);
+    }
     let shipped = prepared.export(&trained)?;
-    let c = shipped.comparison;
-    let words = cipherlm_train::eval::word_perplexity(shipped.nats, &prepared.held_out);
-    println!("held-out perplexity per token {:.4}, per word {words:.3}", shipped.nats.exp());
-    println!("f64 exact {:.5}, polynomial {:.5}, ratio {:.6}", c.exact, c.polynomial, c.polynomial / c.exact);
-    println!("same top-1 {:.3} % of {} tokens", 100.0 * c.same_top1, c.tokens);
+    match &shipped.comparison {
+        Comparison::Continuation(c) => {
+            let words = cipherlm_train::eval::word_perplexity(shipped.held_out, &prepared.held_out);
+            println!("held-out perplexity per token {:.4}, per word {words:.3}", shipped.held_out.exp());
+            let ratio = c.polynomial / c.exact;
+            println!("f64 exact {:.5}, polynomial {:.5}, ratio {ratio:.6}", c.exact, c.polynomial);
+            println!("same top-1 {:.3} % of {} tokens", 100.0 * c.same_top1, c.tokens);
+        }
+        Comparison::Vectors(c) => {
+            println!("distance from the start {:.5}, polynomial from exact {:.2e}", shipped.held_out, c.mean);
+        }
+    }
     for site in &shipped.model.spec().sites {
         let degree = site.scheme.as_ref().map(|s| s.coefficients.len().saturating_sub(1));
         println!(
@@ -133,6 +146,15 @@ fn evaluate(from: &str, data: &Path) -> Result<()> {
             let arc = tasks::arc(&data.join(format!("arc/ARC-{set}.test.jsonl.xz")))?;
             show(&format!("ARC-{set}, {shots}-shot"), tasks::choose(&model, t, &arc, shots)?);
         }
+    }
+    Ok(())
+}
+
+fn judge(folder: &Path, data: &Path) -> Result<()> {
+    let model = cipherlm_model::difference::load(folder)?;
+    let tokenizer = Tokenizer::load(&folder.join(TOKENIZER_FILE))?;
+    for score in judge::sentences(&model, &tokenizer, data)? {
+        println!("{score}");
     }
     Ok(())
 }

@@ -79,7 +79,9 @@ pub fn match_layers(
     let device = Device::flex();
     let length = how.length.unwrap_or(model.0.shape.context).min(model.0.shape.context);
     let windows = text.windows(how.windows, length)?;
-    let windows: Vec<&[u32]> = windows.iter().map(|w| &w[..length.min(w.len())]).collect();
+    let mut windows: Vec<&[u32]> = windows.iter().map(|w| &w[..length.min(w.len())]).collect();
+    // Neighbours are alike, so that a batch of them has little padding.
+    windows.sort_by_key(|w| w.len());
     let mut matching = Matching::new(stage, how, model, folder, resume)?;
     if matching.layer < matching.model.0.shape.layers {
         let states = States::of(teacher, &windows, &folder.join("states"), &device)?;
@@ -152,7 +154,7 @@ impl<'a> Matching<'a> {
         }
         let since = (Instant::now(), step);
         while step < how.steps {
-            let batch = self.batch(step, states.windows);
+            let batch = self.batch(step, states);
             let (loss, grads) = layer.loss(from.pick(&batch, &layer.plain()), how.range)?;
             let grads = descent.learned.gradients(grads);
             let rate = how.schedule.rate(step, how.steps);
@@ -174,10 +176,16 @@ impl<'a> Matching<'a> {
         self.save(0, None)
     }
 
-    /// Windows of a step, the same for the same seed, layer and step.
-    fn batch(&self, step: usize, windows: usize) -> Vec<usize> {
+    /// Windows of a step, the same for the same seed, layer and step; neighbours, where they have
+    /// different lengths.
+    fn batch(&self, step: usize, states: &States) -> Vec<usize> {
+        let windows = states.windows;
         let mut rng = ChaCha8Rng::seed_from_u64(self.how.seed);
         rng.set_stream((self.layer * self.how.steps + step) as u64);
+        if states.uneven() {
+            let first = rng.random_range(0..=windows.saturating_sub(self.how.batch));
+            return (first..windows.min(first + self.how.batch)).collect();
+        }
         (0..self.how.batch).map(|_| rng.random_range(0..windows)).collect()
     }
 
@@ -338,7 +346,7 @@ fn undecayed() -> AdamW {
 }
 
 fn queries_and_keys() -> Learn {
-    Learn { tensors: vec!["attn.q".into(), "attn.k".into()], rank: None }
+    Learn { tensors: vec!["attn.q".into(), "attn.k".into()], ..Learn::default() }
 }
 
 fn hundred() -> usize {

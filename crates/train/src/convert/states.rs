@@ -114,7 +114,7 @@ impl States {
     }
 
     /// True if some windows are padded.
-    fn uneven(&self) -> bool {
+    pub(super) fn uneven(&self) -> bool {
         self.lengths.iter().any(|&l| l != self.length)
     }
 
@@ -124,18 +124,20 @@ impl States {
 }
 
 impl LayerStates {
-    /// The states of some windows, on `device`.
+    /// The states of some windows, on `device`, padded to the longest of them.
     pub(super) fn pick(&self, windows: &[usize], device: &Device) -> Picked {
         let size = self.length * self.width;
+        let lengths = windows.iter().map(|&w| self.lengths.get(w).copied().unwrap_or(self.length));
+        let rows = lengths.clone().max().unwrap_or(0);
         let [input, output] = [&self.input, &self.output].map(|side| {
-            let rows: Vec<f32> =
-                windows.iter().flat_map(|w| &side[w * size..(w + 1) * size]).copied().collect();
-            Tensor::from_data(TensorData::new(rows, [windows.len() * self.length, self.width]), device)
+            let values = |w: &usize| side[w * size..][..rows * self.width].iter().copied();
+            let values: Vec<f32> = windows.iter().flat_map(values).collect();
+            Tensor::from_data(TensorData::new(values, [windows.len() * rows, self.width]), device)
         });
-        let kept = |&w: &usize| (0..self.length).map(move |i| if i < self.lengths[w] { 1.0f32 } else { 0.0 });
-        let keep = (!self.lengths.is_empty()).then(|| {
-            let keep: Vec<f32> = windows.iter().flat_map(kept).collect();
-            Tensor::from_data(TensorData::new(keep, [windows.len(), self.length]), device)
+        let keep = lengths.clone().any(|length| length != rows).then(|| {
+            let kept = |length: usize| (0..rows).map(move |i| if i < length { 1.0f32 } else { 0.0 });
+            let keep: Vec<f32> = lengths.flat_map(kept).collect();
+            Tensor::from_data(TensorData::new(keep, [windows.len(), rows]), device)
         });
         Picked { input, output, keep, batch: windows.len() }
     }

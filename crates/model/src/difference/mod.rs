@@ -4,36 +4,55 @@
 //! matrix in binary16 (`NAME/a`, `NAME/b`), or 8-bit integers with a scale for each row
 //! (`NAME/steps`, `NAME/scale`), or the change in binary16 (`NAME`). New tensors (frozen epsilons)
 //! are changes from zero. Text fields name the base by the BLAKE3 of its weights and give the shape
-//! of the result.
+//! of the result. A model folder may hold this file in the place of `weights.safetensors`: it is
+//! then read with the base weights in its folder `base`, or in the folder that the field `folder`
+//! names below `base` beside it or below `CIPHERLM_BASE`; the field `fetch` says how to get them.
+
+mod half;
+mod rank;
 
 use std::collections::HashMap;
-use std::path::Path;
+use std::path::{Component, Path, PathBuf};
 
-use cipherlm_model::{Model, Shape, Weights};
+use cipherlm_files::{Access, Existing, shown};
 use safetensors::tensor::{Dtype, SafeTensors, TensorView, serialize};
 use serde::{Deserialize, Serialize};
 
-use super::half;
-use crate::checkpoint;
-use crate::error::{Error, Result};
-use crate::learned::{product, transposed};
+use crate::error::{Result, SpecError};
+use crate::import::Checkpoint;
+use crate::model::{MAX_DESCRIPTION, MODEL_FILE, Model, WEIGHTS_FILE};
+use crate::shape::Shape;
+use crate::weights::Weights;
 
 /// File name of a difference.
 pub const DIFFERENCE_FILE: &str = "difference.safetensors";
-/// Passes of the subspace iteration; the singular values beyond the rank are small, or the rank is
-/// too low.
-const PASSES: usize = 24;
+/// Tensors that are written exactly: epsilons span many powers of two.
+const EXACT: &str = "attn.eps";
+/// Largest difference that is read, in bytes.
+const MAX_BYTES: u64 = 1 << 32;
+/// Folder of the base weights in or beside a folder with a difference: a public checkpoint, or a
+/// model folder.
+const BASE_FOLDER: &str = "base";
 
 /// How a difference is written.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Difference {
     /// Changes of matrices as factors of this rank; whole, in 8 bits, when absent.
     #[serde(default)]
     pub rank: Option<usize>,
+    /// Matrices whose name contains one of these are written whole although there is a rank.
+    #[serde(default)]
+    pub whole: Vec<String>,
     /// Largest file, in bytes.
     #[serde(default = "twelve_megabytes")]
     pub at_most: usize,
+    /// Name of the folder of the base weights below `models/base` or `CIPHERLM_BASE`.
+    #[serde(default)]
+    pub folder: String,
+    /// The command that fetches the base weights, for those who lack them.
+    #[serde(default)]
+    pub fetch: String,
 }
 
 /// A difference that was written.
@@ -43,7 +62,8 @@ pub struct Report {
     pub bytes: usize,
     /// Tensors that changed.
     pub tensors: usize,
-    /// Size of what was lost over the size of the change, in the Euclidean norm over all tensors.
+    /// Size of what was lost over the size of the change, in the Euclidean norm over all tensors
+    /// but the epsilons, which are written exactly.
     pub lost: f64,
 }
 
@@ -51,7 +71,7 @@ pub struct Report {
 type Raw = Vec<(String, Dtype, Vec<usize>, Vec<u8>)>;
 
 /// Writes the difference from `base` to `model`, whose shapes differ in their attention only.
-pub fn write(base: &Model, model: &Model, how: Difference, folder: &Path) -> Result<Report> {
+pub fn write(base: &Model, model: &Model, how: &Difference, folder: &Path) -> Result<Report> {
     let mut raw = Raw::new();
     let (mut lost, mut size, mut tensors) = (0.0, 0.0, 0);
     for (name, tensor) in model.weights().iter() {
@@ -63,48 +83,55 @@ pub fn write(base: &Model, model: &Model, how: Difference, folder: &Path) -> Res
         }
         tensors += 1;
         let from = raw.len();
-        encode(name, &tensor.dims, &change, how.rank, &mut raw);
+        let rank = how.rank.filter(|_| !how.whole.iter().any(|part| name.contains(part.as_str())));
+        encode(name, &tensor.dims, &change, rank, &mut raw);
         let kept = decode(
             &raw[from..].iter().map(|(n, t, d, b)| (n.as_str(), (*t, &d[..], &b[..]))).collect(),
             name,
         )
         .unwrap_or_default();
+        // Written exactly, and of another size than all others.
+        if name.ends_with(EXACT) {
+            continue;
+        }
         lost += kept.iter().zip(&change).map(|(a, b)| f64::from(a - b).powi(2)).sum::<f64>();
         size += change.iter().map(|x| f64::from(*x).powi(2)).sum::<f64>();
     }
     let path = folder.join(DIFFERENCE_FILE);
-    let corrupt = |e: safetensors::SafeTensorError| Error::Corrupt {
-        path: path.clone(),
-        reason: e.to_string(),
-        hint: "this is a defect of the writer",
-    };
     let mut views = Vec::with_capacity(raw.len());
     for (name, dtype, dims, bytes) in &raw {
-        views.push((name.as_str(), TensorView::new(*dtype, dims.clone(), bytes).map_err(corrupt)?));
+        let view = TensorView::new(*dtype, dims.clone(), bytes);
+        views.push((name.as_str(), view.map_err(|e| SpecError::malformed(DIFFERENCE_FILE, e))?));
     }
-    let shape = serde_json::to_string(model.shape())?;
+    let json = |e| SpecError::malformed(DIFFERENCE_FILE, e);
+    let shape = serde_json::to_string(model.shape()).map_err(json)?;
     let fields = [
         ("base_weights_blake3", base.spec().weights_blake3.clone()),
         ("base_name", base.spec().name.clone()),
         ("name", model.spec().name.clone()),
         ("shape", shape),
+        ("folder", how.folder.clone()),
+        ("fetch", how.fetch.clone()),
         ("blake3", digest(&raw)),
     ];
     let fields = fields.map(|(k, v)| (k.to_owned(), v)).into();
-    let bytes = serialize(views, Some(fields)).map_err(corrupt)?;
+    let bytes = serialize(views, Some(fields)).map_err(|e| SpecError::malformed(DIFFERENCE_FILE, e))?;
     if bytes.len() > how.at_most {
-        let expected = format!("at most {}: lower the rank, or let fewer tensors learn", how.at_most);
-        return Err(Error::config("difference", format!("{} bytes", bytes.len()), expected));
+        let (found, most) = (bytes.len(), how.at_most);
+        let reason = format!(
+            "it has {found} bytes, at most {most} were asked for: lower the rank, or let fewer tensors learn"
+        );
+        return Err(SpecError::malformed(DIFFERENCE_FILE, reason));
     }
     cipherlm_files::create_folder(folder)?;
-    checkpoint::write(&path, &bytes)?;
+    cipherlm_files::write(&path, &bytes, Existing::Replace, Access::Everyone)?;
     Ok(Report { bytes: bytes.len(), tensors, lost: (lost / f64::max(size, f64::MIN_POSITIVE)).sqrt() })
 }
 
 /// The model that a difference makes of its base. Refuses another base.
 pub fn apply(base: &Model, path: &Path) -> Result<Model> {
-    let bytes = cipherlm_files::read(path, 1 << 32)?;
-    let corrupt = |reason: String| Error::Corrupt { path: path.into(), reason, hint: "fetch it again" };
+    let bytes = cipherlm_files::read(path, MAX_BYTES)?;
+    let corrupt = |reason: String| SpecError::malformed(shown(path), reason);
     let (_, metadata) = SafeTensors::read_metadata(&bytes).map_err(|e| corrupt(e.to_string()))?;
     let file = SafeTensors::deserialize(&bytes).map_err(|e| corrupt(e.to_string()))?;
     let fields = metadata.metadata().clone().unwrap_or_default();
@@ -113,7 +140,7 @@ pub fn apply(base: &Model, path: &Path) -> Result<Model> {
     if wanted != *found {
         let reason =
             format!("it belongs to weights with hash {wanted} ({}), not {found}", field("base_name")?);
-        return Err(Error::Corrupt { path: path.into(), reason, hint: "give the base that it names" });
+        return Err(corrupt(reason));
     }
     let shape: Shape = serde_json::from_str(&field("shape")?).map_err(|e| corrupt(e.to_string()))?;
     shape.validate()?;
@@ -149,6 +176,51 @@ pub fn apply(base: &Model, path: &Path) -> Result<Model> {
     Ok(Model::new(field("name")?, shape, weights)?)
 }
 
+/// Reads a model folder, with weights or with a difference in their place. The latter needs the
+/// base weights at hand.
+///
+/// # Errors
+/// [`SpecError::NoBase`], and all that [`Model::load`] and [`apply`] refuse.
+pub fn load(dir: &Path) -> Result<Model> {
+    if dir.join(WEIGHTS_FILE).exists() || !dir.join(DIFFERENCE_FILE).exists() {
+        return Model::load(dir);
+    }
+    let text = cipherlm_files::read_text(&dir.join(MODEL_FILE), MAX_DESCRIPTION)?;
+    Model::from_parts(&text, &applied(dir)?.weights().to_bytes())
+}
+
+/// The model that the difference in a folder makes of the base weights at hand.
+fn applied(dir: &Path) -> Result<Model> {
+    let path = dir.join(DIFFERENCE_FILE);
+    let bytes = cipherlm_files::read(&path, MAX_BYTES)?;
+    let (_, header) =
+        SafeTensors::read_metadata(&bytes).map_err(|e| SpecError::malformed(shown(&path), e))?;
+    let fields = header.metadata().clone().unwrap_or_default();
+    let field = |name: &str| fields.get(name).cloned().unwrap_or_default();
+    let places = places(dir, &field("folder"));
+    let Some(base) = places.iter().find(|place| place.is_dir()) else {
+        let places = places.iter().map(|place| shown(place)).collect::<Vec<_>>().join(", ");
+        return Err(SpecError::NoBase { places, name: field("base_name"), fetch: field("fetch") });
+    };
+    let base = match base.join(MODEL_FILE).exists() {
+        true => Model::load(base)?,
+        false => Checkpoint::open(base)?.model()?,
+    };
+    apply(&base, &path)
+}
+
+/// Where the base weights of a folder's difference may be: in the folder itself, below the folder
+/// beside it, or below the one that `CIPHERLM_BASE` names.
+fn places(dir: &Path, name: &str) -> Vec<PathBuf> {
+    let mut out = vec![dir.join(BASE_FOLDER)];
+    // A name that points elsewhere is not a name.
+    if matches!(Path::new(name).components().collect::<Vec<_>>()[..], [Component::Normal(_)]) {
+        out.push(dir.join("..").join(BASE_FOLDER).join(name));
+        out.extend(std::env::var_os("CIPHERLM_BASE").map(|base| Path::new(&base).join(name)));
+    }
+    out
+}
+
 /// Type, dimensions and bytes of a tensor.
 type Part<'a> = (Dtype, &'a [usize], &'a [u8]);
 
@@ -156,13 +228,13 @@ fn encode(name: &str, dims: &[usize], change: &[f32], rank: Option<usize>, raw: 
     let halves = |x: &[f32]| x.iter().flat_map(|&x| half::from_f32(x).to_le_bytes()).collect::<Vec<u8>>();
     match (rank, dims) {
         (Some(rank), &[rows, columns])
-            if rank * (rows + columns) < rows * columns && !name.ends_with("attn.eps") =>
+            if rank * (rows + columns) < rows * columns && !name.ends_with(EXACT) =>
         {
-            let (a, b) = factors(change, rows, columns, rank);
+            let (a, b) = rank::factors(change, rows, columns, rank);
             raw.push((format!("{name}/a"), Dtype::F16, vec![rows, rank], halves(&a)));
             raw.push((format!("{name}/b"), Dtype::F16, vec![rank, columns], halves(&b)));
         }
-        (None, &[rows, columns]) if !name.ends_with("attn.eps") => {
+        (None, &[rows, columns]) if !name.ends_with(EXACT) => {
             let scale = |row: &[f32]| row.iter().fold(0.0f32, |m, x| m.max(x.abs())) / 127.0;
             let scales: Vec<f32> = change.chunks(columns).map(scale).collect();
             let step = |x: f32, s: f32| if s > 0.0 { (x / s).round_ties_even() as i8 } else { 0 };
@@ -173,8 +245,7 @@ fn encode(name: &str, dims: &[usize], change: &[f32], rank: Option<usize>, raw: 
             let scales = scales.iter().flat_map(|s| s.to_le_bytes()).collect();
             raw.push((format!("{name}/scale"), Dtype::F32, vec![rows], scales));
         }
-        // Epsilons span many powers of two: whole.
-        _ if name.ends_with("attn.eps") => {
+        _ if name.ends_with(EXACT) => {
             let bytes = change.iter().flat_map(|x| x.to_le_bytes()).collect();
             raw.push((name.to_owned(), Dtype::F32, dims.to_vec(), bytes));
         }
@@ -199,49 +270,12 @@ fn decode(parts: &HashMap<&str, Part<'_>>, name: &str) -> Option<Vec<f32>> {
     if let Some((a, b)) = part("/a").zip(part("/b")) {
         let (&[rows, rank], &[inner, columns]) = (a.1, b.1) else { return None };
         return (rank == inner && rank > 0 && columns > 0)
-            .then(|| product(&floats(a), &floats(b), rows, rank, columns));
+            .then(|| rank::product(&floats(a), &floats(b), rows, rank, columns));
     }
     let (steps, scale) = part("/steps").zip(part("/scale"))?;
     let &[_, columns] = steps.1 else { return None };
     let rows = steps.2.chunks(columns.max(1)).zip(floats(scale));
     Some(rows.flat_map(|(row, s)| row.iter().map(move |&x| f32::from(i8::from_le_bytes([x])) * s)).collect())
-}
-
-/// Factors `[rows, rank]` with orthonormal columns and `[rank, columns]` of the nearest matrix of
-/// that rank, by subspace iteration.
-fn factors(x: &[f32], rows: usize, columns: usize, rank: usize) -> (Vec<f32>, Vec<f32>) {
-    let back = transposed(x, rows, columns);
-    // Columns of the matrix itself as a start: any that are not orthogonal to the largest
-    // directions do.
-    let start: Vec<f32> = (0..columns * rank).map(|i| (1.0 + 0.7 * i as f32).sin()).collect();
-    let mut q = orthonormal(product(x, &start, rows, columns, rank), rows, rank);
-    for _ in 0..PASSES {
-        let p = orthonormal(product(&back, &q, columns, rows, rank), columns, rank);
-        q = orthonormal(product(x, &p, rows, columns, rank), rows, rank);
-    }
-    let b = product(&transposed(&q, rows, rank), x, rank, rows, columns);
-    (q, b)
-}
-
-/// Gram-Schmidt on the columns of `[rows, rank]`, twice for accuracy; columns that vanish become
-/// zero.
-fn orthonormal(x: Vec<f32>, rows: usize, rank: usize) -> Vec<f32> {
-    let mut columns: Vec<Vec<f64>> =
-        (0..rank).map(|j| (0..rows).map(|i| f64::from(x[i * rank + j])).collect()).collect();
-    let dot = |a: &[f64], b: &[f64]| a.iter().zip(b).map(|(a, b)| a * b).sum::<f64>();
-    for j in 0..rank {
-        let (done, rest) = columns.split_at_mut(j);
-        let column = &mut rest[0];
-        let before = dot(column, column).sqrt();
-        for other in done.iter().chain(done.iter()) {
-            let along = dot(column, other);
-            column.iter_mut().zip(other).for_each(|(x, o)| *x -= along * o);
-        }
-        let norm = dot(column, column).sqrt();
-        let factor = if norm > 1e-10 * before { 1.0 / norm } else { 0.0 };
-        column.iter_mut().for_each(|x| *x *= factor);
-    }
-    (0..rows * rank).map(|at| columns[at % rank][at / rank] as f32).collect()
 }
 
 fn digest(raw: &Raw) -> String {
@@ -262,7 +296,8 @@ fn twelve_megabytes() -> usize {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use cipherlm_model::{Attention, Eps, random};
+    use crate::random;
+    use crate::shape::{Attention, Eps};
 
     /// A softmax model, and one with changed queries, a changed gain and frozen epsilons.
     fn pair(rank: usize) -> (Model, Model) {
@@ -275,7 +310,7 @@ mod tests {
         let wave = |i: usize| (0.31 * i as f32).sin();
         let a: Vec<f32> = (0..d * rank).map(|i| wave(7 * i + 1)).collect();
         let b: Vec<f32> = (0..rank * d).map(|i| 0.1 * wave(3 * i + 2)).collect();
-        let change = product(&a, &b, d, rank, d);
+        let change = rank::product(&a, &b, d, rank, d);
         for (name, change) in [("layers.0.attn.q.weight", &change[..]), ("layers.1.norm1.gain", &change[..d])]
         {
             let old = weights.tensor(name).unwrap().clone();
@@ -289,6 +324,11 @@ mod tests {
         (base, Model::new("converted", shape, weights).unwrap())
     }
 
+    fn how() -> Difference {
+        let (folder, fetch) = ("public".into(), "fetch it".into());
+        Difference { rank: None, whole: vec![], at_most: 1 << 20, folder, fetch }
+    }
+
     fn folder(name: &str) -> std::path::PathBuf {
         std::env::temp_dir().join(format!("cipherlm-difference-{name}-{}", std::process::id()))
     }
@@ -298,7 +338,8 @@ mod tests {
         for (rank, tolerance) in [(Some(2), 2e-3), (None, 1e-2)] {
             let folder = folder(&format!("{rank:?}").replace(['(', ')'], ""));
             let (base, model) = pair(2);
-            let report = write(&base, &model, Difference { rank, at_most: 1 << 20 }, &folder).unwrap();
+            let how = Difference { rank, ..how() };
+            let report = write(&base, &model, &how, &folder).unwrap();
             assert_eq!(report.tensors, 4);
             assert!(report.lost < tolerance, "{report:?}");
             let again = apply(&base, &folder.join(DIFFERENCE_FILE)).unwrap();
@@ -318,8 +359,8 @@ mod tests {
     fn another_base_a_damaged_file_and_too_large_a_difference_are_refused() {
         let folder = folder("refused");
         let (base, model) = pair(2);
-        let how = Difference { rank: Some(2), at_most: 1 << 20 };
-        write(&base, &model, how, &folder).unwrap();
+        let how = Difference { rank: Some(2), ..how() };
+        write(&base, &model, &how, &folder).unwrap();
         let path = folder.join(DIFFERENCE_FILE);
         let other = random::weights_only("other", base.shape(), 4).unwrap();
         let error = apply(&other, &path).unwrap_err().to_string();
@@ -332,11 +373,49 @@ mod tests {
         *flipped.last_mut().unwrap() ^= 1;
         for damaged in [&flipped[..], &bytes[..bytes.len() - 3]] {
             std::fs::write(&path, damaged).unwrap();
-            assert!(matches!(apply(&base, &path), Err(Error::Corrupt { .. })));
+            assert!(matches!(apply(&base, &path), Err(SpecError::Malformed { .. })));
         }
         let error =
-            write(&base, &model, Difference { at_most: 500, ..how }, &folder).unwrap_err().to_string();
-        assert!(error.contains("at most 500"), "{error}");
+            write(&base, &model, &Difference { at_most: 500, ..how }, &folder).unwrap_err().to_string();
+        assert!(error.contains("at most 500 "), "{error}");
+        std::fs::remove_dir_all(&folder).unwrap();
+    }
+
+    #[test]
+    fn a_folder_with_a_difference_loads_beside_its_base_and_says_how_to_get_it() {
+        let all = folder("folder");
+        let folder = all.join("shipped");
+        let (base, model) = pair(2);
+        write(&base, &model, &how(), &folder).unwrap();
+        let shipped = apply(&base, &folder.join(DIFFERENCE_FILE)).unwrap();
+        shipped.save_description(&folder).unwrap();
+        let error = load(&folder).unwrap_err().to_string();
+        assert!(error.contains("`fetch it`") && error.contains("shipped/base"), "{error}");
+        for place in [folder.join("base"), all.join("base/public")] {
+            base.save(&place).unwrap();
+            assert_eq!(load(&folder).unwrap(), shipped);
+            std::fs::remove_dir_all(&place).unwrap();
+        }
+        // A description of other weights than the difference makes.
+        base.save(&folder.join("base")).unwrap();
+        model.save_description(&folder).unwrap();
+        assert!(matches!(load(&folder), Err(SpecError::WeightsHash { .. })));
+        for name in ["..", "a/b", "/", ""] {
+            assert_eq!(places(&folder, name).len(), 1, "{name}");
+        }
+        std::fs::remove_dir_all(&all).unwrap();
+    }
+
+    #[test]
+    fn a_matrix_named_as_whole_loses_nothing_of_its_rank() {
+        let folder = folder("whole");
+        let (base, model) = pair(4);
+        let lost = |whole: Vec<String>| {
+            let how = Difference { rank: Some(1), whole, ..how() };
+            write(&base, &model, &how, &folder).unwrap().lost
+        };
+        let (ranked, whole) = (lost(vec![]), lost(vec!["attn.q".into()]));
+        assert!(ranked > 0.2 && whole < 0.01, "{ranked} at rank 1, {whole} whole");
         std::fs::remove_dir_all(&folder).unwrap();
     }
 }
