@@ -118,8 +118,9 @@ fn with_extension(folder: &Path, extension: &str) -> Vec<PathBuf> {
     entries.filter(|path| path.extension().is_some_and(|found| found == extension)).collect()
 }
 
-/// Magic number and identity of a plan, before the objects of a prompt or an answer.
-const MESSAGE_HEAD: u64 = 8 + 32;
+/// Magic number, identity of a plan and number of tokens, before the objects of a prompt or an
+/// answer.
+const MESSAGE_HEAD: u64 = 8 + 32 + 4;
 /// Magic number, version, name, sizes and hash, before the objects of a checkpoint.
 const CHECKPOINT_HEAD: u64 = 8 + 4 + 32 + 4 + 4 + 32;
 
