@@ -1,8 +1,7 @@
 //! Decrypted messages, and the ways out of them.
 
-use cipherlm_ring::{Seed, Stream};
+use cipherlm_ring::{Seed, Stream, Wiped};
 use num_complex::Complex64;
-use zeroize::Zeroizing;
 
 use crate::noise::{NoiseModel, Prediction};
 use crate::secrecy::wipe;
@@ -54,7 +53,7 @@ impl From<Prediction> for ErrorBound {
 pub struct Decrypted {
     pub(crate) params: Params,
     pub(crate) key_id: KeyId,
-    pub(crate) coefficients: Zeroizing<Vec<f64>>,
+    pub(crate) coefficients: Wiped<f64>,
     pub(crate) scale: Scale,
     pub(crate) slots: usize,
 }
@@ -155,8 +154,7 @@ impl Decrypted {
         if gap == 1 {
             return self.params.embedding(self.slots).values(&self.coefficients, factor);
         }
-        let coefficients: Zeroizing<Vec<f64>> =
-            Zeroizing::new(self.coefficients.iter().step_by(gap).copied().collect());
+        let coefficients: Wiped<f64> = self.coefficients.iter().step_by(gap).copied().collect();
         self.params.embedding(self.slots).values(&coefficients, factor)
     }
 }

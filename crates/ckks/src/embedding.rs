@@ -9,9 +9,9 @@
 use std::fmt;
 use std::sync::Arc;
 
+use cipherlm_ring::Wiped;
 use num_complex::Complex64;
 use rustfft::{Fft, FftPlanner};
-use zeroize::Zeroizing;
 
 use crate::secrecy::wipe;
 
@@ -53,7 +53,7 @@ impl Embedding {
     }
 
     /// Slot values (missing ones are zero) to the 2n real coefficients, times `factor`.
-    pub(crate) fn coefficients(&self, values: &[Complex64], factor: f64) -> Zeroizing<Vec<f64>> {
+    pub(crate) fn coefficients(&self, values: &[Complex64], factor: f64) -> Wiped<f64> {
         let n = self.slots;
         let mut work = vec![Complex64::ZERO; n];
         for (value, &t) in values.iter().zip(&self.order) {
@@ -61,7 +61,7 @@ impl Embedding {
         }
         transform(&self.to_coeffs, &mut work);
         let factor = factor / n as f64;
-        let mut coefficients = Zeroizing::new(vec![0.0; 2 * n]);
+        let mut coefficients = Wiped::zeros(2 * n);
         let (real, imaginary) = coefficients.split_at_mut(n);
         for ((c, twist), (re, im)) in work.iter().zip(&self.twist).zip(real.iter_mut().zip(imaginary)) {
             let c = c * twist.conj() * factor;

@@ -1,7 +1,6 @@
 //! Encryption and decryption.
 
-use cipherlm_ring::{Eval, Limbs, Poly, Secret, Seed, SmallCoeffs, Stream, sample};
-use zeroize::Zeroizing;
+use cipherlm_ring::{Eval, Limbs, Poly, Secret, Seed, SmallCoeffs, Stream, Wiped, sample};
 
 use crate::decrypted::Decrypted;
 use crate::encode::{Plaintext, largest};
@@ -95,7 +94,7 @@ impl SecretKey {
     }
 
     /// `c0 + c1 s + c2 s^2` modulo some limbs, centred.
-    fn phase(&self, ciphertext: &Ciphertext, limbs: &Limbs) -> Result<Zeroizing<Vec<f64>>, Error> {
+    fn phase(&self, ciphertext: &Ciphertext, limbs: &Limbs) -> Result<Wiped<f64>, Error> {
         let s = self.eval_all();
         // Horner: (c2 s + c1) s + c0.
         let [lower @ .., top] = ciphertext.parts.as_slice() else {
@@ -111,11 +110,11 @@ impl SecretKey {
 
     /// Squared sizes of the secret's own slots, relative to their mean: how much worse than the
     /// average slot each one rounds.
-    pub(crate) fn slot_profile(&self) -> Result<Zeroizing<Vec<f64>>, Error> {
+    pub(crate) fn slot_profile(&self) -> Result<Wiped<f64>, Error> {
         let params = self.params();
         let coefficients = Secret::new(self.eval_all().keep(params.limbs(0))?).into_coeff().to_f64();
         let mut slots = params.embedding(params.slots()).values(&coefficients, 1.0);
-        let mut profile = Zeroizing::new(slots.iter().map(|slot| slot.norm_sqr()).collect::<Vec<f64>>());
+        let mut profile: Wiped<f64> = slots.iter().map(|slot| slot.norm_sqr()).collect();
         wipe(&mut slots);
         let mean = profile.iter().sum::<f64>() / profile.len() as f64;
         profile.iter_mut().for_each(|square| *square /= mean);

@@ -9,8 +9,8 @@
 use std::sync::Arc;
 
 pub use crate::evaluator::Columns;
+use cipherlm_ring::Wiped;
 use num_complex::Complex64;
-use zeroize::Zeroizing;
 
 use crate::{
     Ciphertext, Error, EvaluationKeys, Evaluator, ExtendedCiphertext, GaloisElement, Hoisted, KeyId,
@@ -155,6 +155,6 @@ pub fn without_levels(params: &Params, left_out: &[usize]) -> Params {
 ///
 /// # Errors
 /// [`Error::Ring`].
-pub fn slot_profile(secret: &SecretKey) -> Result<Zeroizing<Vec<f64>>, Error> {
+pub fn slot_profile(secret: &SecretKey) -> Result<Wiped<f64>, Error> {
     secret.slot_profile()
 }

@@ -13,6 +13,7 @@ use crate::par;
 use crate::poly::{Coeff, Poly, check_len};
 use crate::ring::Ring;
 use crate::secret::Secret;
+use crate::wiped::Wiped;
 
 /// An unevaluated sum `high + low` with `|low|` at most half a unit in the last place of `high`:
 /// about 106 bits.
@@ -33,13 +34,11 @@ impl Poly<Coeff> {
             return Self::from_integers(ring, limbs, coefficients, residue);
         }
         // Both parts are exact as floats.
-        let high: Vec<f64> = coefficients.iter().map(|x| (x >> 32) as f64 * 32f64.exp2()).collect();
-        let low: Vec<f64> = coefficients.iter().map(|x| (x & 0xFFFF_FFFF) as f64).collect();
+        let high: Wiped<f64> = coefficients.iter().map(|x| (x >> 32) as f64 * 32f64.exp2()).collect();
         // They may be those of a message.
-        let (high, low) = (Zeroizing::new(high), Zeroizing::new(low));
+        let low: Wiped<f64> = coefficients.iter().map(|x| (x & 0xFFFF_FFFF) as f64).collect();
         if coefficients.iter().all(|x| x.unsigned_abs() >> 53 == 0) {
-            let whole: Vec<f64> = high.iter().zip(low.iter()).map(|(high, low)| high + low).collect();
-            let whole = Zeroizing::new(whole);
+            let whole: Wiped<f64> = high.iter().zip(low.iter()).map(|(high, low)| high + low).collect();
             return Self::from_parts(ring, limbs, &whole, None);
         }
         Self::from_parts(ring, limbs, &high, Some(&low))
@@ -58,8 +57,7 @@ impl Poly<Coeff> {
     pub fn from_f64(ring: &Arc<Ring>, limbs: &Limbs, coefficients: &[f64]) -> Result<Self> {
         check_len("coefficients", ring.degree(), coefficients.len())?;
         check_range(ring, limbs, coefficients.iter().copied())?;
-        let rounded: Vec<f64> = coefficients.iter().map(|x| x.round_ties_even()).collect();
-        let rounded = Zeroizing::new(rounded);
+        let rounded: Wiped<f64> = coefficients.iter().map(|x| x.round_ties_even()).collect();
         Self::from_parts(ring, limbs, &rounded, None)
     }
 
@@ -159,13 +157,13 @@ impl Poly<Coeff> {
 
 impl Secret<Coeff> {
     /// As [`Poly::to_f64`], in memory that is wiped on drop.
-    pub fn to_f64(&self) -> Zeroizing<Vec<f64>> {
-        Zeroizing::new(self.expose().to_f64())
+    pub fn to_f64(&self) -> Wiped<f64> {
+        Wiped::new(self.expose().to_f64())
     }
 
     /// As [`Poly::to_double_double`], in memory that is wiped on drop.
-    pub fn to_double_double(&self) -> Zeroizing<Vec<DoubleDouble>> {
-        Zeroizing::new(self.expose().to_double_double())
+    pub fn to_double_double(&self) -> Wiped<DoubleDouble> {
+        Wiped::new(self.expose().to_double_double())
     }
 }
 

@@ -19,6 +19,7 @@ mod prime;
 mod ring;
 pub mod sample;
 mod secret;
+mod wiped;
 
 pub use bounds::{MAX_DEGREE, MAX_MODULUS_BITS, MIN_DEGREE};
 pub use convert::DoubleDouble;
@@ -36,3 +37,4 @@ pub use prime::{is_prime, ntt_primes, primes_near};
 pub use ring::Ring;
 pub use sample::{Seed, Stream};
 pub use secret::{Secret, SmallCoeffs};
+pub use wiped::Wiped;

@@ -15,6 +15,7 @@ use crate::modulus::Modulus;
 use crate::poly::{Domain, Poly};
 use crate::ring::Ring;
 use crate::secret::SmallCoeffs;
+use crate::wiped::Wiped;
 
 /// Standard deviation of [`gaussian`].
 pub const SIGMA: f64 = 3.2;
@@ -189,7 +190,7 @@ pub fn ternary_weight(stream: &mut Stream, count: usize, weight: usize) -> Resul
     if weight == 0 || weight > count {
         return Err(Error::BadWeight { weight, degree: count });
     }
-    let mut tagged = Zeroizing::new(vec![0u64; count]);
+    let mut tagged = Wiped::<u64>::zeros(count);
     for (i, x) in tagged.iter_mut().enumerate() {
         let word = stream.next_u64();
         // Low two bits: 0 for a zero, 1 or 3 for a sign. Whether i < weight is public before the
@@ -205,7 +206,7 @@ pub fn ternary_weight(stream: &mut Stream, count: usize, weight: usize) -> Resul
 }
 
 fn draw(count: usize, mut sample: impl FnMut() -> i8) -> SmallCoeffs {
-    let mut coefficients = Zeroizing::new(vec![0i8; count]);
+    let mut coefficients = Wiped::<i8>::zeros(count);
     coefficients.iter_mut().for_each(|x| *x = sample());
     SmallCoeffs::new(coefficients)
 }

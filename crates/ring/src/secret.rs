@@ -2,12 +2,13 @@
 
 use std::sync::Arc;
 
-use zeroize::{Zeroize, Zeroizing};
+use zeroize::Zeroize;
 
 use crate::error::Result;
 use crate::limbs::Limbs;
 use crate::poly::{Coeff, Domain, Eval, Poly, check_len};
 use crate::ring::Ring;
+use crate::wiped::Wiped;
 
 /// A polynomial that is wiped before its memory goes back to the pool.
 ///
@@ -65,10 +66,10 @@ impl<D: Domain> Drop for Secret<D> {
 }
 
 /// Small secret or error coefficients, wiped on drop.
-pub struct SmallCoeffs(Zeroizing<Vec<i8>>);
+pub struct SmallCoeffs(Wiped<i8>);
 
 impl SmallCoeffs {
-    pub(crate) fn new(coefficients: Zeroizing<Vec<i8>>) -> Self {
+    pub(crate) fn new(coefficients: Wiped<i8>) -> Self {
         Self(coefficients)
     }
 

@@ -2,12 +2,11 @@
 
 mod common;
 
-use cipherlm_ring::{Coeff, DoubleDouble, Eval, Limbs, Poly, Secret};
+use cipherlm_ring::{Coeff, DoubleDouble, Eval, Limbs, Poly, Secret, Wiped};
 use common::{all_centred, cases, centred, from_integers, mixed_ring, product, random};
 use num_bigint::BigInt;
 use num_traits::ToPrimitive;
 use proptest::prelude::*;
-use zeroize::Zeroizing;
 
 proptest! {
     #![proptest_config(cases(32))]
@@ -145,8 +144,8 @@ fn integers_of_a_secret_come_in_memory_that_is_wiped() {
     let ring = mixed_ring(5);
     let poly = random::<Coeff>(&ring, &Limbs::range(0..3), 7);
     let secret = Secret::new(poly.clone());
-    let floats: Zeroizing<Vec<f64>> = secret.to_f64();
-    let pairs: Zeroizing<Vec<DoubleDouble>> = secret.to_double_double();
+    let floats: Wiped<f64> = secret.to_f64();
+    let pairs: Wiped<DoubleDouble> = secret.to_double_double();
     assert_eq!(*floats, poly.to_f64());
     assert_eq!(*pairs, poly.to_double_double());
     assert!(floats.iter().zip(pairs.iter()).all(|(x, (high, _))| x == high && *x != 0.0));

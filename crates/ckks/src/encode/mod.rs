@@ -2,8 +2,8 @@
 
 mod plaintext;
 
+use cipherlm_ring::Wiped;
 use num_complex::Complex64;
-use zeroize::Zeroizing;
 
 pub use plaintext::{LiftedPlaintext, Plaintext};
 
@@ -75,8 +75,7 @@ impl Plaintext {
             return Err(Error::NotFinite { index });
         }
         check_scale("encode", scale)?;
-        let scaled: Zeroizing<Vec<f64>> =
-            Zeroizing::new(coefficients.iter().map(|c| c * scale.to_f64()).collect());
+        let scaled: Wiped<f64> = coefficients.iter().map(|c| c * scale.to_f64()).collect();
         quantise(params, &scaled, slots, scale)
     }
 
@@ -117,6 +116,6 @@ fn quantise(params: &Params, coefficients: &[f64], slots: usize, scale: Scale) -
     }
     let shift = (log2.max(0.0).ceil() as i32 + 1 - MANTISSA_BITS).max(0);
     let down = 2f64.powi(-shift);
-    let integers = Zeroizing::new(coefficients.iter().map(|c| (c * down).round_ties_even() as i64).collect());
+    let integers = coefficients.iter().map(|c| (c * down).round_ties_even() as i64).collect();
     Ok(Plaintext::from_integers(params.clone(), integers, shift as u32, slots, scale))
 }

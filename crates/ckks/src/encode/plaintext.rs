@@ -1,6 +1,6 @@
 //! Plaintexts: integer coefficients kept compact, lifted to residues only where they are used.
 
-use cipherlm_ring::{Coeff, Eval, Kernel, Limbs, Modulus, Poly, Secret, SmallCoeffs};
+use cipherlm_ring::{Coeff, Eval, Kernel, Limbs, Modulus, Poly, Secret, SmallCoeffs, Wiped};
 use zeroize::Zeroizing;
 
 use crate::{Error, Params, Scale};
@@ -15,7 +15,7 @@ use crate::{Error, Params, Scale};
 pub struct Plaintext {
     params: Params,
     /// `2 * slots` integers; the coefficient is the integer times `2^shift`.
-    integers: Zeroizing<Vec<i64>>,
+    integers: Wiped<i64>,
     shift: u32,
     slots: usize,
     scale: Scale,
@@ -24,7 +24,7 @@ pub struct Plaintext {
 impl Plaintext {
     pub(super) fn from_integers(
         params: Params,
-        integers: Zeroizing<Vec<i64>>,
+        integers: Wiped<i64>,
         shift: u32,
         slots: usize,
         scale: Scale,
@@ -119,7 +119,7 @@ impl Plaintext {
         if self.shift == 0 && self.integers.iter().all(|c| c.unsigned_abs() < 1 << 52) {
             // Sums that are exact as floats, and one transform for both.
             let gap = ring.degree() / self.integers.len();
-            let mut sum = Zeroizing::new(error.expose().iter().map(|&x| f64::from(x)).collect::<Vec<_>>());
+            let mut sum = error.expose().iter().map(|&x| f64::from(x)).collect::<Wiped<f64>>();
             sum.iter_mut().step_by(gap).zip(self.integers.iter()).for_each(|(to, &c)| *to += c as f64);
             return Ok(Secret::new(Poly::<Coeff>::from_f64(ring, limbs, &sum)?).into_eval());
         }
@@ -135,7 +135,7 @@ impl Plaintext {
         let gap = ring.degree() / self.integers.len();
         // Integers that are exact as floats have a faster way to residues.
         let poly = if self.integers.iter().all(|c| c.unsigned_abs() < 1 << 53) {
-            let mut spread = Zeroizing::new(vec![0.0; ring.degree()]);
+            let mut spread = Wiped::<f64>::zeros(ring.degree());
             spread
                 .iter_mut()
                 .step_by(gap)
@@ -143,7 +143,7 @@ impl Plaintext {
                 .for_each(|(to, from)| *to = *from as f64);
             Poly::<Coeff>::from_f64(ring, limbs, &spread)?
         } else {
-            let mut spread = Zeroizing::new(vec![0; ring.degree()]);
+            let mut spread = Wiped::<i64>::zeros(ring.degree());
             spread.iter_mut().step_by(gap).zip(self.integers.iter()).for_each(|(to, from)| *to = *from);
             Poly::<Coeff>::from_i64(ring, limbs, &spread)?
         };

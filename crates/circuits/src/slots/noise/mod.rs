@@ -12,14 +12,13 @@ use super::{
 use crate::linear::LinearTransform;
 use cipherlm_ckks::noise::{NoiseModel, Prediction, SlotVariance};
 use cipherlm_ckks::{GaloisElement, KeyPurpose, SecretKey, hazmat};
-use cipherlm_ring::{Seed, Stream};
+use cipherlm_ring::{Seed, Stream, Wiped};
 use name::{Name, plain_name, scale_bits};
 use num_complex::Complex64;
 use std::collections::BTreeSet;
 use std::f64::consts::TAU;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use zeroize::Zeroizing;
 
 /// Slots in double precision together with the error that encryption would add to each of them.
 ///
@@ -39,7 +38,7 @@ pub struct Noise {
     seed: Seed,
     draws: AtomicU64,
     /// Squared slot values of the sampled secret, relative to their mean.
-    profile: Zeroizing<Vec<f64>>,
+    profile: Wiped<f64>,
 }
 
 /// A vector of a [`Noise`] machine.
@@ -119,7 +118,7 @@ impl Noise {
         bytes[..8].copy_from_slice(&seed.to_le_bytes());
         let seed = Seed::from_bytes(bytes);
         let mut stream = Stream::new(&seed, "secret profile", 0);
-        let profile = Zeroizing::new((0..slots).map(|_| gaussian(&mut stream).norm_sqr()).collect());
+        let profile = (0..slots).map(|_| gaussian(&mut stream).norm_sqr()).collect();
         Ok(Self {
             clear: Clear::new(chain.clone()),
             shadow: Clear::new(chain),
