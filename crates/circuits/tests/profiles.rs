@@ -4,7 +4,7 @@
 mod common;
 
 use cipherlm_circuits::bootstrap::{BootstrapKeys, Bootstrapper, Content, Profile, simulate};
-use cipherlm_ckks::{Complex64, Error, KeyRequest, SecretKey};
+use cipherlm_ckks::{Complex64, Error, Evaluator, KeyRequest, Plaintext, SecretKey};
 
 /// Profiles made by others than us, each with the field that is refused.
 fn wrong_profiles() -> Vec<(Profile, &'static str)> {
@@ -122,6 +122,28 @@ fn bootstrappers_of_different_ephemeral_weights_do_not_share_keys() {
             "{refused:?}"
         );
         assert!(BootstrapKeys::wrapping(&secret, &pair).is_err());
+    }
+}
+
+#[test]
+fn keys_of_another_ephemeral_weight_are_refused() {
+    let heavy = Profile::insecure(7);
+    let light = Profile { ephemeral_weight: 30, ..heavy.clone() };
+    let params = heavy.params().unwrap();
+    let secret = SecretKey::generate(&params).unwrap();
+    let [heavy, light] = [heavy, light].map(|p| Bootstrapper::new(&params, &p, 16, Content::Real).unwrap());
+    let level = heavy.input_level();
+    let plain = Plaintext::encode_real(&params, &[0.5; 16], 16, params.default_scale(level)).unwrap();
+    let input = secret.encrypt(&plain, level).unwrap();
+    for (with, by) in [(&heavy, &light), (&light, &heavy)] {
+        let keys = BootstrapKeys::generate(&secret, &[with], &KeyRequest::new()).unwrap();
+        let evaluator = Evaluator::new(&params, keys);
+        assert!(with.bootstrap(&evaluator, &input).is_ok());
+        let refused = by.bootstrap(&evaluator, &input);
+        assert!(
+            matches!(refused, Err(Error::InvalidParams { field: "ephemeral weight", .. })),
+            "{refused:?}"
+        );
     }
 }
 

@@ -10,7 +10,8 @@ use super::types::{Content, Declaration, Goal, Stage};
 use cipherlm_ckks::keys::EvaluationKeys;
 use cipherlm_ckks::params::KeyShape;
 use cipherlm_ckks::{
-    Ciphertext, Error, Evaluator, GaloisElement, KeyPurpose, KeyRequest, Params, Scale, hazmat,
+    Ciphertext, Error, Evaluator, GaloisElement, KeyPurpose, KeyRequest, Params, Scale, SecretDistribution,
+    hazmat,
 };
 
 /// A bootstrapping circuit for one number of slots: prepared plaintexts, no keys.
@@ -160,9 +161,9 @@ impl Bootstrapper {
     /// # Errors
     /// [`Error::LevelExhausted`] below [`Bootstrapper::input_level`], [`Error::BadSlots`] for more
     /// slots than the circuit's, [`Error::BadScale`] if the scale of the input is not within 8 bits
-    /// below and 1.5 above the profile's, [`Error::MissingKey`], and mismatches of parameters or
-    /// keys: all found before any work, but for keys that the source has and that turn out to be
-    /// others.
+    /// below and 1.5 above the profile's, [`Error::MissingKey`], [`Error::InvalidParams`] for keys
+    /// of another ephemeral weight, and mismatches of parameters or keys: all found before any
+    /// work, but for keys that the source has and that turn out to be others.
     pub fn bootstrap<K: EvaluationKeys>(
         &self,
         evaluator: &Evaluator<K>,
@@ -307,6 +308,16 @@ impl Bootstrapper {
         }
         let to_sparse =
             hazmat::key_at(evaluator, OPERATION, KeyPurpose::Switch(input.key_id()), 0, input.key_id())?;
+        // The overflow that the polynomial covers is that of this weight.
+        let want = SecretDistribution::Sparse { weight: self.profile.ephemeral_weight };
+        if to_sparse.distribution() != want {
+            let value = match to_sparse.distribution() {
+                SecretDistribution::Sparse { weight } => weight as f64,
+                _ => f64::INFINITY,
+            };
+            let allowed = "that of the bootstrapper's profile: these keys are those of another profile";
+            return Err(Error::InvalidParams { field: "ephemeral weight", value, allowed });
+        }
         evaluator.keys().check(KeyPurpose::Switch(to_sparse.key_id()), self.raised_level())?;
         for (purpose, level) in self.key_request().iter() {
             evaluator.keys().check(purpose, level)?;

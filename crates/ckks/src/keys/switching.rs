@@ -52,6 +52,11 @@ impl SwitchingKey {
         self.shape
     }
 
+    /// Distribution of the secret under which results are.
+    pub fn distribution(&self) -> SecretDistribution {
+        self.distribution
+    }
+
     /// How it lies in memory.
     pub fn form(&self) -> KeyForm {
         self.body.form()
