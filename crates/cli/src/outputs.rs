@@ -96,15 +96,18 @@ impl Output {
 /// warning, where the file system has no locks.
 pub(crate) fn hold(option: &'static str, folder: &Path) -> anyhow::Result<Option<Lock>> {
     match Lock::exclusive(folder) {
-        Ok(lock) => {
+        Ok(lock) if lock.is_held() => {
             lock.sweep().map_err(|error| explain(option, error))?;
             Ok(Some(lock))
         }
-        Err(error @ Error::InUse { .. }) => Err(explain(option, error)),
-        Err(error) => {
-            warn(&format!("{option}: {error}: see to it that no other process writes there"));
+        Ok(_) => {
+            let folder = shown(folder);
+            warn(&format!(
+                "{option}: {folder} cannot be locked: see to it that no other process writes there"
+            ));
             Ok(None)
         }
+        Err(error) => Err(explain(option, error)),
     }
 }
 

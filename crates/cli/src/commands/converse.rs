@@ -90,7 +90,7 @@ impl Plans {
     /// in memory at the same time.
     fn serve(&self, client: &Client, plan: &Plan) -> anyhow::Result<Server<Keys>> {
         let (_, resident) = self.circuits.key_bytes(plan)?;
-        let need = resident + (3 << 30);
+        let need = plan.memory(resident).total();
         if let Some(have) = available_memory().filter(|have| *have < need) {
             bail!(
                 "{:.1} GiB of memory are needed and {:.1} GiB are free: close other programs",
