@@ -60,7 +60,7 @@ pub(crate) fn run(
     let jobs = jobs.unwrap_or_else(|| std::thread::available_parallelism().map_or(1, usize::from)).max(1);
     println!(
         "{:<20} {:>10} {:>10} {:>9} {:>8} {:>7}  faults",
-        "target", "tried", "refused", "accepted", "outcomes", "s"
+        "target", "tried", "refused", "accepted", "outcomes", "cpu s"
     );
     std::thread::scope(|scope| {
         let worker = || -> anyhow::Result<()> {
@@ -154,7 +154,7 @@ fn live(name: &str, limits: &Limits, total: &mut Tally) -> anyhow::Result<bool> 
     let errors = child.stderr.take().context("no errors from the child")?;
     let errors =
         std::thread::spawn(move || BufReader::new(errors).lines().map_while(Result::ok).collect::<Vec<_>>());
-    let (mut life, mut done, start) = (Tally::default(), false, Instant::now());
+    let (mut life, mut done) = (Tally::default(), false);
     for line in BufReader::new(output).lines() {
         let Ok(report) = serde_json::from_str::<Value>(&line?) else { continue };
         let text = |key: &str| report[key].as_str().unwrap_or_default().to_owned();
@@ -167,6 +167,7 @@ fn live(name: &str, limits: &Limits, total: &mut Tally) -> anyhow::Result<bool> 
         let number = |key: &str| counts[key].as_u64().unwrap_or(0);
         (life.tried, life.refused, life.accepted) = (number("tried"), number("refused"), number("accepted"));
         life.classes = number("classes");
+        life.seconds = counts["seconds"].as_f64().unwrap_or(0.0);
     }
     let status = child.wait()?;
     let said = errors.join().unwrap_or_default();
@@ -174,7 +175,7 @@ fn live(name: &str, limits: &Limits, total: &mut Tally) -> anyhow::Result<bool> 
     total.refused += life.refused;
     total.accepted += life.accepted;
     total.classes = total.classes.max(life.classes);
-    total.seconds += start.elapsed().as_secs_f64();
+    total.seconds += life.seconds;
     if status.success() && done {
         return Ok(false);
     }

@@ -18,6 +18,7 @@ use crate::{ALLOCATOR, corpus, crashes};
 
 /// How long a target is fuzzed.
 pub(crate) struct Limits {
+    /// Of the processor: on a busy machine an hour of the clock may try nothing.
     pub(crate) seconds: f64,
     pub(crate) inputs: u64,
     pub(crate) seed: u64,
@@ -112,7 +113,6 @@ struct State<'a> {
     name: &'a str,
     target: Box<dyn Target>,
     scratch: File,
-    start: Instant,
     counts: [u64; 3],
     /// Seeds first.
     pool: Vec<Vec<u8>>,
@@ -165,7 +165,7 @@ impl State<'_> {
         println!(
             "{}",
             json!({key: {"tried": refused + accepted + faults, "refused": refused, "accepted": accepted,
-                "faulty": faults, "classes": self.classes.len(), "seconds": self.start.elapsed().as_secs_f64()}})
+                "faulty": faults, "classes": self.classes.len(), "seconds": processor_seconds()}})
         );
     }
 }
@@ -197,7 +197,6 @@ pub(crate) fn child(name: &str, limits: &Limits) -> anyhow::Result<()> {
         name,
         target,
         scratch: File::create(scratch(name))?,
-        start: Instant::now(),
         counts: [0; 3],
         pool,
         seeds,
@@ -240,9 +239,7 @@ fn fuzz(state: &mut State<'_>, limits: &Limits) -> anyhow::Result<()> {
     let mut said = Instant::now();
     for round in 0u64.. {
         if round.is_multiple_of(32) {
-            if state.counts.iter().sum::<u64>() >= limits.inputs
-                || state.start.elapsed().as_secs_f64() >= limits.seconds
-            {
+            if state.counts.iter().sum::<u64>() >= limits.inputs || processor_seconds() >= limits.seconds {
                 return Ok(());
             }
             if said.elapsed() >= Duration::from_secs(1) {

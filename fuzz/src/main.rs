@@ -32,7 +32,7 @@ mod flags {
         cmd fuzz {
             /// Only this target.
             optional --target name: String
-            /// Stop each target after so many seconds (default 600).
+            /// Stop each target after so many processor seconds (default 600).
             optional --seconds n: f64
             /// Stop each target after so many inputs (default 10^7).
             optional --inputs n: u64

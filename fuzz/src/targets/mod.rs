@@ -1,9 +1,11 @@
 //! What is fuzzed: one target for each parser and file of ours.
 
 mod approx;
+mod import;
 mod infer;
 mod model;
 mod params;
+mod small;
 mod tokenizer;
 mod wire;
 
@@ -42,16 +44,22 @@ pub(crate) trait Target {
 }
 
 /// All targets.
-pub(crate) const NAMES: [&str; 19] = [
+pub(crate) const NAMES: [&str; 25] = [
     "answer",
     "checkpoint",
     "ciphertext",
+    "cost_table",
+    "gguf",
+    "hugging_face",
     "key_description",
     "key_folder",
     "key_set",
+    "ledger",
+    "llama2c",
     "model",
     "params",
     "polynomial",
+    "profile",
     "prompt",
     "public_key",
     "scheme",
@@ -75,6 +83,12 @@ pub(crate) fn by_name(name: &str) -> anyhow::Result<Box<dyn Target>> {
         "prompt" => Box::new(wire::Object::prompt()?),
         "answer" => Box::new(wire::Object::answer()?),
         "params" => Box::new(params::Builder),
+        "profile" => Box::new(small::Profiles),
+        "ledger" => Box::new(small::Ledger::new()?),
+        "cost_table" => Box::new(small::CostTable::new()?),
+        "hugging_face" => Box::new(import::Public::folder()?),
+        "gguf" => Box::new(import::Public::gguf()?),
+        "llama2c" => Box::new(import::Public::llama2c()?),
         "checkpoint" => Box::new(infer::Checkpoint::new()?),
         "key_folder" => Box::new(infer::Folder::new()?),
         "key_description" => Box::new(infer::Description::new()?),

@@ -131,10 +131,14 @@ pub(super) fn recipes(book: &mut Book<'_>, shape: &Shape, names: &Names) -> Resu
     for l in 0..shape.layers {
         let ours = |name: &str| format!("layers.{l}.{name}");
         let theirs = |name: &str| format!("{}.{l}.{name}", names.block);
-        let turned = |rows: usize| if names.pairs { halves_of_pairs(rows, shape.head_dim) } else { vec![] };
+        // A list of rows only for a map that has them: the description alone may claim any number.
+        let turned = |map: &str, rows: usize| match book.dims(&format!("{}.weight", theirs(map))) {
+            Some([have, _]) if names.pairs && *have == rows => halves_of_pairs(rows, shape.head_dim),
+            _ => vec![],
+        };
         let maps = [
-            ("attn.q", (d, a), turned(a)),
-            ("attn.k", (d, k), turned(k)),
+            ("attn.q", (d, a), turned(names.attention[0], a)),
+            ("attn.k", (d, k), turned(names.attention[1], k)),
             ("attn.v", (d, k), vec![]),
             ("attn.out", (a, d), vec![]),
         ];

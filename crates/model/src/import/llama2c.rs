@@ -69,26 +69,26 @@ pub(super) fn recipes<'a>(archive: &'a Archive, shape: &Shape) -> Result<Book<'a
     Ok(book)
 }
 
-/// Tensors in file order; tables of cosines and sines, computed anew here, have no name.
-fn layout(s: &Sizes) -> Vec<(String, Vec<usize>)> {
-    let (d, k, f) = (s.d_model, s.kv_heads * s.head_dim, s.ffn);
-    let mut out = vec![("token_embd.weight".to_owned(), vec![s.vocab, d])];
-    let mut each = |name: &str, dims: &[usize]| {
-        out.extend((0..s.layers).map(|l| (format!("blk.{l}.{name}.weight"), dims.to_vec())));
-    };
-    each("attn_norm", &[d]);
-    each("attn_q", &[d, d]);
-    each("attn_k", &[k, d]);
-    each("attn_v", &[k, d]);
-    each("attn_output", &[d, d]);
-    each("ffn_norm", &[d]);
-    each("ffn_gate", &[f, d]);
-    each("ffn_down", &[d, f]);
-    each("ffn_up", &[f, d]);
-    out.push(("output_norm.weight".into(), vec![d]));
-    out.push((String::new(), vec![s.context, s.head_dim]));
-    if !s.tied_head {
-        out.push(("output.weight".into(), vec![s.vocab, d]));
-    }
-    out
+/// Tensors in file order, one by one, as a header may claim any number; tables of cosines and
+/// sines, computed anew here, have no name.
+fn layout(s: &Sizes) -> impl Iterator<Item = (String, Vec<usize>)> {
+    let (d, k, f, layers) = (s.d_model, s.kv_heads * s.head_dim, s.ffn, s.layers);
+    let each = [
+        ("attn_norm", vec![d]),
+        ("attn_q", vec![d, d]),
+        ("attn_k", vec![k, d]),
+        ("attn_v", vec![k, d]),
+        ("attn_output", vec![d, d]),
+        ("ffn_norm", vec![d]),
+        ("ffn_gate", vec![f, d]),
+        ("ffn_down", vec![d, f]),
+        ("ffn_up", vec![f, d]),
+    ];
+    let each = each.into_iter().flat_map(move |(name, dims)| {
+        (0..layers).map(move |l| (format!("blk.{l}.{name}.weight"), dims.clone()))
+    });
+    let table = ("token_embd.weight".to_owned(), vec![s.vocab, d]);
+    let end = [("output_norm.weight".to_owned(), vec![d]), (String::new(), vec![s.context, s.head_dim])];
+    let head = (!s.tied_head).then(|| ("output.weight".to_owned(), vec![s.vocab, d]));
+    std::iter::once(table).chain(each).chain(end).chain(head)
 }
