@@ -121,15 +121,19 @@ xflags::xflags! {
             /// Write the committed corpus again from what this run finds.
             optional --renew
         }
-        /// Does a test fail when the code is wrong? cargo-mutants over the modules where faults do
-        /// not show in results.
+        /// Does a test fail when the code is wrong? The edits of cargo-mutants in the modules where
+        /// faults do not show in results.
         cmd mutants {
-            /// Only this part of the mutants: `0/8`.
-            optional --shard part: String
             /// The mutants of xtask/mutants/named.json instead.
             optional --named
-            /// Of the named ones, those whose name or file contains this.
+            /// Those whose name or file contains this.
             optional --filter text: String
+            /// Stop after so many seconds of trials: what was tried by then is a sample.
+            optional --seconds n: f64
+            /// Seed of the order of trials (default 1).
+            optional --seed s: u64
+            /// Tests at a time (default: the cores).
+            optional --jobs n: usize
             /// Also named mutants whose tests build burn.
             optional --train
             /// Only list them.

@@ -1,58 +1,44 @@
 //! `cargo xtask mutants`: does a test fail when the code is wrong?
 //!
-//! cargo-mutants edits the modules where a fault is invisible in results: keys, encryption, wire,
-//! parameters, the noise model, the plan's identity, checkpoints, placement, the reference pass.
-//! Survivors are compared with `xtask/mutants/survivors.txt`, which gives a reason for each.
+//! cargo-mutants lists the edits of the modules where a fault is invisible in results: keys,
+//! encryption, wire, parameters, the noise model, the plan's identity, checkpoints, placement, the
+//! reference pass. Building once for each would take days, so all of them go into one tree, each
+//! behind a switch; a test runs only for the mutants that it reaches. Survivors are compared with
+//! `xtask/mutants/survivors.txt`, which gives a reason for each.
 //! `--named` applies the edits of `xtask/mutants/named.json` instead, each a fault that somebody
 //! made or feared. Everything happens in a work tree of its own under `target/mutants`, which
 //! shares the build folder.
 
+mod compile;
+mod list;
 mod named;
+mod trial;
+mod weave;
 
 use crate::flags::Mutants;
+use crate::rng::Rng;
 use anyhow::{Context, bail};
+use list::Mutant;
 use serde_json::json;
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+use trial::{Fate, Suite};
 use xshell::{Shell, cmd};
 
-/// Files that are mutated together, and the tests that have to notice.
-struct Group {
-    files: &'static [&'static str],
-    package: &'static str,
-    tests: &'static [&'static str],
-}
-
-const GROUPS: [Group; 4] = [
-    Group {
-        files: &[
-            "crates/ckks/src/keys/*.rs",
-            "crates/ckks/src/encrypt.rs",
-            "crates/ckks/src/wire/*.rs",
-            "crates/ckks/src/params/*.rs",
-        ],
-        package: "cipherlm-ckks",
-        tests: &["--lib", "--tests"],
-    },
-    Group {
-        files: &["crates/circuits/src/slots/noise/*.rs"],
-        package: "cipherlm-circuits",
-        tests: &["--lib", "--tests"],
-    },
-    Group {
-        files: &[
-            "crates/infer/src/plan.rs",
-            "crates/infer/src/checkpoint.rs",
-            "crates/infer/src/placement.rs",
-        ],
-        package: "cipherlm-infer",
-        tests: &["--lib", "--tests"],
-    },
-    Group {
-        files: &["crates/model/src/forward.rs"],
-        package: "cipherlm-model",
-        tests: &["--lib", "--tests"],
-    },
+/// Files that are mutated. The tests of their own package have to notice.
+const FILES: [&str; 11] = [
+    "crates/ckks/src/keys/*.rs",
+    "crates/ckks/src/encrypt.rs",
+    "crates/ckks/src/decrypted.rs",
+    "crates/ckks/src/wire/*.rs",
+    "crates/ckks/src/params/*.rs",
+    "crates/circuits/src/slots/noise/*.rs",
+    "crates/infer/src/plan/identity.rs",
+    "crates/infer/src/plan/guard.rs",
+    "crates/infer/src/checkpoint.rs",
+    "crates/infer/src/placement.rs",
+    "crates/model/src/forward/*.rs",
 ];
 
 /// Survivors that are known, each with its reason: `reason | file: mutation`.
@@ -66,23 +52,28 @@ pub(super) struct Counts {
     pub(super) survivors: Vec<String>,
     /// Edits that do not apply or do not compile.
     pub(super) broken: Vec<String>,
+    /// Edits that compile, but behind no switch.
+    left_out: Vec<String>,
+    /// All edits that could be tried.
+    possible: usize,
 }
 
 /// Runs the mutants; an error for a survivor without a reason, or a reason without its survivor.
 pub(crate) fn run(sh: &Shell, flags: &Mutants) -> anyhow::Result<()> {
-    let counts = if flags.named { named::run(sh, flags)? } else { generated(sh, flags)? };
+    let counts = trials(sh, flags)?;
     if flags.list {
         return Ok(());
     }
-    let Counts { tried, caught, survivors, broken } = &counts;
+    let Counts { tried, caught, survivors, broken, left_out, possible } = &counts;
     println!(
-        "{tried} mutants, {caught} caught, {} survivors, {} that do not build",
+        "{tried} mutants of {possible}, {caught} caught, {} survivors; {} do not build, {} fit no switch",
         survivors.len(),
-        broken.len()
+        broken.len(),
+        left_out.len()
     );
     if let Some(file) = &flags.json {
         let all = json!({"tried": tried, "caught": caught, "survivors": survivors.len(), "wrong_answers": 0, "panics": 0,
-            "surviving": survivors, "broken": broken});
+            "possible": possible, "surviving": survivors, "broken": broken, "left_out": left_out});
         std::fs::write(file, serde_json::to_string_pretty(&all)?)
             .with_context(|| format!("{}", file.display()))?;
     }
@@ -92,7 +83,7 @@ pub(crate) fn run(sh: &Shell, flags: &Mutants) -> anyhow::Result<()> {
         anyhow::ensure!(survivors.is_empty() && broken.is_empty(), "the named mutants are not all caught");
         return Ok(());
     }
-    compare(survivors, flags.shard.is_none())
+    compare(survivors, tried == possible && flags.filter.is_none())
 }
 
 /// Against the committed list; stale entries show only when all mutants ran.
@@ -125,70 +116,89 @@ pub(super) fn scratch(sh: &Shell) -> anyhow::Result<PathBuf> {
         cmd!(sh, "git worktree prune").quiet().run()?;
         cmd!(sh, "git worktree add --quiet --force --detach {tree} HEAD").quiet().run()?;
     }
+    cmd!(sh, "git -C {tree} clean --quiet --force -d --exclude target").quiet().run()?;
     Ok(tree)
 }
 
-fn generated(sh: &Shell, flags: &Mutants) -> anyhow::Result<Counts> {
-    if cmd!(sh, "cargo mutants --version").quiet().ignore_stdout().ignore_stderr().run().is_err() {
-        bail!("cargo-mutants is not installed: `cargo install cargo-mutants --locked`");
-    }
+/// Whether the filter lets it through.
+fn wanted(flags: &Mutants, name: &str, file: &str) -> bool {
+    flags.filter.as_ref().is_none_or(|text| name.contains(text.as_str()) || file.contains(text.as_str()))
+}
+
+/// All mutants in one build, the named ones first, the others in an order of the seed until the
+/// time is up.
+fn trials(sh: &Shell, flags: &Mutants) -> anyhow::Result<Counts> {
+    let target = crate::build::target_dir(sh);
     let tree = scratch(sh)?;
-    let out = crate::build::target_dir(sh).join("mutants");
-    let mut counts = Counts::default();
-    for group in &GROUPS {
-        let Group { files, package, tests } = *group;
-        let files = files.iter().flat_map(|file| ["--file", file]);
-        let mut args: Vec<String> = vec!["--in-place".into(), "--package".into(), package.into()];
-        args.extend(files.map(str::to_owned));
-        if let Some(shard) = &flags.shard {
-            args.extend(["--shard".into(), shard.clone()]);
+    let mut mutants = named::switched(&tree)?;
+    if !flags.named {
+        if cmd!(sh, "cargo mutants --version").quiet().ignore_stdout().ignore_stderr().run().is_err() {
+            bail!("cargo-mutants is not installed: `cargo install cargo-mutants --locked`");
         }
-        let _tree = sh.push_dir(&tree);
-        let _target = sh.push_env("CARGO_TARGET_DIR", crate::build::target_dir(sh));
-        let _incremental = sh.push_env("CARGO_INCREMENTAL", "1");
-        if flags.list {
-            cmd!(sh, "cargo mutants --list {args...}").run()?;
-            continue;
-        }
-        let folder = out.join(package);
-        let rest =
-            ["--profile", "release", "--no-shuffle", "--baseline", "skip", "--timeout", "120", "--iterate"];
-        cmd!(sh, "cargo mutants {args...} {rest...} --output {folder} -- {tests...}")
-            .ignore_status()
-            .run()?;
-        collect(&folder.join("mutants.out"), &mut counts)?;
+        mutants.extend(list::mutants(sh, &tree, &FILES)?);
     }
+    mutants.retain(|m| wanted(flags, &m.name, &m.file));
+    if flags.list {
+        mutants.iter().for_each(|mutant| println!("{}", mutant.name));
+        return Ok(Counts::default());
+    }
+    let mut counts = Counts::default();
+    let left_out = switched(flags, &tree, &target, &mutants, &mut counts)?;
+    if flags.named {
+        let done = mutants.iter().filter(|m| !left_out.contains(&m.id)).map(|m| m.name.clone()).collect();
+        counts.left_out.clear();
+        named::alone(sh, flags, &done, &mut counts)?;
+    }
+    counts.survivors.sort();
     Ok(counts)
 }
 
-/// Adds what cargo-mutants found, without the numbers of lines, which change with every edit above
-/// them.
-fn collect(folder: &Path, counts: &mut Counts) -> anyhow::Result<()> {
-    let list = |name: &str| -> anyhow::Result<Vec<String>> {
-        let path = folder.join(name);
-        let text = std::fs::read_to_string(&path).with_context(|| format!("reading {}", path.display()))?;
-        Ok(text.lines().map(without_place).collect())
-    };
-    let (caught, missed) = (list("caught.txt")?.len() + list("timeout.txt")?.len(), list("missed.txt")?);
-    counts.tried += caught + missed.len();
-    counts.caught += caught;
-    counts.survivors.extend(missed);
-    counts.broken.extend(list("unviable.txt")?);
-    Ok(())
+/// Builds and tries what fits switches; the numbers of what does not.
+fn switched(
+    flags: &Mutants,
+    tree: &Path,
+    target: &Path,
+    mutants: &[Mutant],
+    counts: &mut Counts,
+) -> anyhow::Result<HashSet<u32>> {
+    if mutants.is_empty() {
+        return Ok(HashSet::new());
+    }
+    let packages: BTreeSet<&str> = mutants.iter().map(|m| m.package.as_str()).collect();
+    let packages: Vec<&str> = packages.into_iter().collect();
+    let built = compile::compile(tree, target, &packages, mutants)?;
+    let jobs = flags.jobs.unwrap_or_else(|| std::thread::available_parallelism().map_or(1, usize::from));
+    let suite = Suite::measure(tree, &built.programs, &target.join("mutants"), jobs)?;
+    let builds = |m: &&Mutant| !built.unviable.contains(&m.id) && !built.left_out.contains(&m.id);
+    let (mut order, mut others): (Vec<&Mutant>, Vec<&Mutant>) =
+        mutants.iter().filter(builds).partition(|m| m.genre == weave::NAMED);
+    shuffle(&mut others, flags.seed.unwrap_or(1));
+    order.append(&mut others);
+    let until = Instant::now() + Duration::from_secs_f64(flags.seconds.unwrap_or(1e6));
+    let fates = suite.try_all(&order, until);
+    let name = |id: &u32| mutants.iter().find(|m| m.id == *id).map_or(String::new(), |m| m.name.clone());
+    (counts.tried, counts.possible) = (fates.len(), order.len());
+    counts.broken.extend(built.unviable.iter().map(name));
+    counts.left_out.extend(built.left_out.iter().map(name));
+    let mut files: BTreeMap<&str, [usize; 2]> = BTreeMap::new();
+    for (at, fate) in fates {
+        let count = files.entry(&order[at].file).or_default();
+        count[1] += 1;
+        if let Fate::Caught(_) = fate {
+            count[0] += 1;
+            counts.caught += 1;
+        } else {
+            counts.survivors.push(order[at].name.clone());
+        }
+    }
+    files.iter().for_each(|(file, [caught, tried])| println!("{caught:>5} of {tried:<5} {file}"));
+    Ok(built.left_out)
 }
 
-/// `src/a.rs:12:3: replace x` becomes `src/a.rs: replace x`.
-fn without_place(line: &str) -> String {
-    let Some((path, rest)) = line.split_once(':') else { return line.into() };
-    let what = rest.trim_start_matches(|c: char| c.is_ascii_digit() || c == ':');
-    format!("{path}:{what}")
-}
-
-#[cfg(test)]
-mod tests {
-    #[test]
-    fn a_mutant_is_named_without_its_line() {
-        let name = super::without_place("crates/a/src/b.rs:90:9: replace C::d -> usize with 0");
-        assert_eq!(name, "crates/a/src/b.rs: replace C::d -> usize with 0");
+/// An order that depends on the seed alone: a part of it is a sample.
+fn shuffle<T>(list: &mut [T], seed: u64) {
+    let mut rng = Rng::new(seed);
+    for end in (1..list.len()).rev() {
+        list.swap(end, rng.below(end + 1));
     }
 }

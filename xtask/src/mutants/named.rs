@@ -1,17 +1,22 @@
 //! The named mutants: an edit each, and the tests of which one has to fail.
 
-use super::{Counts, scratch};
+use super::weave::NAMED;
+use super::{Counts, list, scratch, wanted};
 use crate::build::target_dir;
 use crate::flags::Mutants;
 use anyhow::Context;
 use serde::Deserialize;
+use std::collections::HashSet;
 use std::path::Path;
 use std::process::Command;
 use std::time::Instant;
 use xshell::Shell;
 
-/// The table.
+/// The table of edits.
 const TABLE: &str = "xtask/mutants/named.json";
+
+/// Their numbers begin here, above those of cargo-mutants.
+const FIRST: u32 = 100_000;
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -36,21 +41,67 @@ enum Fate {
     Broken(String),
 }
 
-/// Tries all mutants of the table, or those whose name contains the filter.
-pub(super) fn run(sh: &Shell, flags: &Mutants) -> anyhow::Result<Counts> {
-    let text = std::fs::read_to_string(TABLE).with_context(|| format!("reading {TABLE}"))?;
-    let table: Vec<Mutant> = serde_json::from_str(&text).with_context(|| format!("reading {TABLE}"))?;
-    let wanted = |m: &&Mutant| {
-        flags.filter.as_ref().is_none_or(|f| m.name.contains(f.as_str()) || m.file.contains(f.as_str()))
-    };
-    let table: Vec<&Mutant> = table.iter().filter(wanted).filter(|m| flags.train || !m.burn).collect();
-    if flags.list {
-        table.iter().for_each(|m| println!("{}: {}", m.file, m.name));
-        return Ok(Counts::default());
+impl Mutant {
+    /// As an edit behind a switch; `None` if the text does not stand in the file exactly once.
+    fn switched(&self, tree: &Path, id: u32) -> Option<list::Mutant> {
+        let source = std::fs::read_to_string(tree.join(&self.file)).ok()?;
+        if source.matches(&self.from).count() != 1 {
+            return None;
+        }
+        let at = source.find(&self.from)?;
+        // Only what differs: the text around it may reach into the next function.
+        let same = |(a, b): (char, char)| if a == b { a.len_utf8() } else { 0 };
+        let front = prefix(self.from.chars().zip(self.to.chars()).map(same));
+        let (from, to) = (&self.from[front..], &self.to[front..]);
+        let back = prefix(from.chars().rev().zip(to.chars().rev()).map(same));
+        let (start, end) = (at + front, at + self.from.len() - back);
+        Some(list::Mutant {
+            id,
+            name: format!("{}: {}", self.file, self.name),
+            package: self.package.clone(),
+            file: self.file.clone(),
+            genre: NAMED.into(),
+            span: list::Span { start: place(&source, start), end: place(&source, end) },
+            replacement: to[..to.len() - back].to_owned(),
+        })
     }
+}
+
+/// Bytes of the leading run that is equal.
+fn prefix(equal: impl Iterator<Item = usize>) -> usize {
+    equal.take_while(|bytes| *bytes > 0).sum()
+}
+
+fn place(source: &str, at: usize) -> list::Place {
+    let line = source[..at].matches('\n').count() + 1;
+    let start = source[..at].rfind('\n').map_or(0, |at| at + 1);
+    list::Place { line, column: source[start..at].chars().count() + 1 }
+}
+
+fn table() -> anyhow::Result<Vec<Mutant>> {
+    let text = std::fs::read_to_string(TABLE).with_context(|| format!("reading {TABLE}"))?;
+    serde_json::from_str(&text).with_context(|| format!("reading {TABLE}"))
+}
+
+/// The named mutants of library crates, to be switched like the others; the rest needs builds of
+/// its own.
+pub(super) fn switched(tree: &Path) -> anyhow::Result<Vec<list::Mutant>> {
+    let table = table()?;
+    let library = table.iter().filter(|m| !m.burn && m.package.starts_with("cipherlm-"));
+    Ok(library.zip(FIRST..).filter_map(|(mutant, id)| mutant.switched(tree, id)).collect())
+}
+
+/// Tries one by one those of the table that no switch holds.
+pub(super) fn alone(
+    sh: &Shell,
+    flags: &Mutants,
+    done: &HashSet<String>,
+    counts: &mut Counts,
+) -> anyhow::Result<()> {
+    let table = table()?;
     let tree = scratch(sh)?;
-    let mut counts = Counts::default();
-    for mutant in table {
+    let rest = table.iter().filter(|m| !done.contains(&format!("{}: {}", m.file, m.name)));
+    for mutant in rest.filter(|m| flags.train || !m.burn).filter(|m| wanted(flags, &m.name, &m.file)) {
         let start = Instant::now();
         let fate = attempt(&tree, &target_dir(sh), mutant)?;
         let word = match &fate {
@@ -59,14 +110,14 @@ pub(super) fn run(sh: &Shell, flags: &Mutants) -> anyhow::Result<Counts> {
             Fate::Broken(_) => "DOES NOT APPLY",
         };
         println!("{word:<15} {:>4.0} s  {}", start.elapsed().as_secs_f64(), mutant.name);
-        counts.tried += 1;
+        (counts.tried, counts.possible) = (counts.tried + 1, counts.possible + 1);
         match fate {
             Fate::Caught => counts.caught += 1,
             Fate::Survived => counts.survivors.push(mutant.name.clone()),
             Fate::Broken(why) => counts.broken.push(format!("{}: {why}", mutant.name)),
         }
     }
-    Ok(counts)
+    Ok(())
 }
 
 /// Edits, builds, tests, and puts the file back.

@@ -145,7 +145,12 @@ fn limited(world: &World, tally: &mut Tally) -> anyhow::Result<()> {
         let args = world.keygen_args(&out);
         let program = world.command(&[]).get_program().to_owned();
         let limited = format!("trap '' XFSZ; ulimit -f {blocks}; exec \"$0\" \"$@\"");
-        let ended = Command::new("sh").args(["-c", &limited]).arg(program).args(&args).output()?;
+        let ended = Command::new("sh")
+            .args(["-c", &limited])
+            .arg(program)
+            .args(&args)
+            .current_dir(world.folder())
+            .output()?;
         let again = [args, vec!["--resume".into()]].concat();
         let result = match ended.status.code() {
             Some(0) => Err(Fault::Wrong("it says that it wrote more than it may".into())),

@@ -67,6 +67,11 @@ impl World {
         Ok(())
     }
 
+    /// The folder to work in.
+    pub(super) fn folder(&self) -> &Path {
+        &self.folder
+    }
+
     pub(super) fn at(&self, name: &str) -> PathBuf {
         self.folder.join(name)
     }
@@ -117,7 +122,8 @@ impl World {
 
     pub(super) fn command(&self, args: &[String]) -> Command {
         let mut command = Command::new(&self.program);
-        command.args(args).stdin(Stdio::null());
+        // What the program rescues it leaves in the current folder.
+        command.args(args).stdin(Stdio::null()).current_dir(&self.folder);
         command
     }
 
