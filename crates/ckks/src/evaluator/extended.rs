@@ -3,6 +3,7 @@
 use cipherlm_ring::{Eval, Poly};
 
 use super::{Evaluator, Hoisted, check_scales};
+use crate::encode::LiftedPlaintext;
 use crate::keys::{EvaluationKeys, GaloisElement, KeyId, KeyPurpose};
 use crate::{Ciphertext, Error, Params, Scale};
 
@@ -108,6 +109,43 @@ impl<K: EvaluationKeys> Evaluator<K> {
             x.add_assign(y)?;
         }
         acc.slots = acc.slots.max(a.slots);
+        Ok(())
+    }
+
+    /// `a * plaintext`; the plaintext must be lifted to the limbs of `a`, special ones included.
+    /// The scales multiply.
+    ///
+    /// # Errors
+    /// [`Error::ParamsMismatch`], [`Error::LevelMismatch`] for missing limbs.
+    pub fn mul_plain_qp(
+        &self,
+        a: &ExtendedCiphertext,
+        plaintext: &LiftedPlaintext,
+    ) -> Result<ExtendedCiphertext, Error> {
+        self.params.check_same_levels("mul_plain_qp", &a.params)?;
+        self.params.check_same("mul_plain_qp", plaintext.params())?;
+        let parts = [plaintext.times(&a.parts[0])?, plaintext.times(&a.parts[1])?];
+        let (scale, slots) = (a.scale * plaintext.scale(), a.slots.max(plaintext.slots()));
+        Ok(ExtendedCiphertext { parts, scale, slots, params: a.params.clone(), ..*a })
+    }
+
+    /// `acc += a * plaintext`: the inner loop of a linear transform.
+    ///
+    /// # Errors
+    /// As [`Evaluator::add_qp_assign`] and [`Evaluator::mul_plain_qp`].
+    pub fn mul_plain_qp_accumulate(
+        &self,
+        acc: &mut ExtendedCiphertext,
+        a: &ExtendedCiphertext,
+        plaintext: &LiftedPlaintext,
+    ) -> Result<(), Error> {
+        self.check_extended("mul_plain_qp_accumulate", acc, a)?;
+        self.params.check_same("mul_plain_qp_accumulate", plaintext.params())?;
+        check_scales("mul_plain_qp_accumulate", acc.scale, a.scale * plaintext.scale())?;
+        for (acc, part) in acc.parts.iter_mut().zip(&a.parts) {
+            plaintext.mul_add(acc, part)?;
+        }
+        acc.slots = acc.slots.max(a.slots).max(plaintext.slots());
         Ok(())
     }
 
