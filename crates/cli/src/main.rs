@@ -11,11 +11,14 @@
     reason = "a closed or full stream must not end a run: see `console`"
 )]
 
+mod clientfolder;
 mod commands;
 mod console;
 mod exit;
 mod library;
 mod model;
+#[cfg(feature = "net")]
+mod network;
 mod options;
 mod outcome;
 mod outputs;

@@ -66,17 +66,9 @@ impl Loaded {
     /// The prompt's tokens, refused when there is none or when `more` of them have no room after
     /// it.
     pub(crate) fn tokens(&self, prompt: &str, more: usize) -> anyhow::Result<Vec<u32>> {
-        let tokens = self.tokenizer.encode(prompt)?;
-        // Public tokens that the text repeats are there already.
-        let tokens = self.model.behind_prefix(&tokens).to_vec();
-        // Marks around a text make tokens of an empty one.
-        if prompt.is_empty() || tokens.is_empty() {
-            bail!("the prompt is empty: pass some text");
-        }
+        let prefix = &self.model.spec().prefix;
+        let tokens = prompt_tokens(&self.tokenizer, prefix, self.model.shape().context, prompt)?;
         let context = self.room();
-        if tokens.len() > context {
-            bail!("the prompt has {} tokens and the model takes {context}: shorten it", tokens.len());
-        }
         let room = context - tokens.len();
         if more > room {
             return Err(usage(format!(
@@ -147,15 +139,7 @@ impl Loaded {
 
     /// What a result stands for: a token's text, or the number of a class.
     pub(crate) fn answer(&self, choices: &[u32]) -> String {
-        match self.model.shape().kind {
-            Kind::Decoder => self.tokenizer.decode(choices).unwrap_or_default(),
-            Kind::Embedder { .. } => {
-                choices.iter().map(|i| format!("feature {i}")).collect::<Vec<_>>().join(", ")
-            }
-            Kind::Encoder { .. } => {
-                choices.iter().map(|class| format!("class {class}")).collect::<Vec<_>>().join(", ")
-            }
-        }
+        meaning(self.model.shape().kind, &self.tokenizer, choices)
     }
 
     /// The first `count` windows of a text, one after the other.
@@ -220,5 +204,39 @@ impl Loaded {
             return Err(usage(format!("a window has 2 to {context} tokens, not {length}")));
         }
         Ok(())
+    }
+}
+
+/// The tokens of a prompt that is not empty and fits the model behind its public tokens.
+pub(crate) fn prompt_tokens(
+    tokenizer: &Tokenizer,
+    prefix: &[u32],
+    context: usize,
+    prompt: &str,
+) -> anyhow::Result<Vec<u32>> {
+    let tokens = tokenizer.encode(prompt)?;
+    // Public tokens that the text repeats are there already.
+    let tokens = tokens.strip_prefix(prefix).unwrap_or(&tokens).to_vec();
+    // Marks around a text make tokens of an empty one.
+    if prompt.is_empty() || tokens.is_empty() {
+        bail!("the prompt is empty: pass some text");
+    }
+    let context = context.saturating_sub(prefix.len());
+    if tokens.len() > context {
+        bail!("the prompt has {} tokens and the model takes {context}: shorten it", tokens.len());
+    }
+    Ok(tokens)
+}
+
+/// What results of a kind of model stand for.
+pub(crate) fn meaning(kind: Kind, tokenizer: &Tokenizer, choices: &[u32]) -> String {
+    let numbered = |what: &str| {
+        let names: Vec<String> = choices.iter().map(|number| format!("{what} {number}")).collect();
+        names.join(", ")
+    };
+    match kind {
+        Kind::Decoder => tokenizer.decode(choices).unwrap_or_default(),
+        Kind::Embedder { .. } => numbered("feature"),
+        Kind::Encoder { .. } => numbered("class"),
     }
 }

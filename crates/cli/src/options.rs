@@ -34,6 +34,28 @@ impl ModelOption {
     }
 }
 
+/// Where a plan comes from: a model, or a client's folder.
+#[derive(Args)]
+pub(crate) struct PlanSource {
+    #[command(flatten)]
+    model: ModelOption,
+    /// The folder that `plan --client` made, in place of the model.
+    #[arg(long, value_name = "DIR", conflicts_with = "model")]
+    plan: Option<PathBuf>,
+}
+
+impl PlanSource {
+    /// The model's folder or name, if one was given.
+    pub(crate) fn model(&self) -> Option<&Path> {
+        self.model.get()
+    }
+
+    /// The client's folder, if one was given.
+    pub(crate) fn plan(&self) -> Option<&Path> {
+        self.plan.as_deref()
+    }
+}
+
 /// Which parameter set to take.
 pub(crate) enum Wanted {
     /// This one.
@@ -56,8 +78,9 @@ pub(crate) struct ProfileOption {
     /// n16-14. `auto` takes the one with the shortest predicted run among those whose ephemeral
     /// secret has weight 48 (all but n16-14 and n16-18, which have 30, like the peers') and whose
     /// predicted answers are within --tolerance.
-    #[arg(long, default_value = AUTO, value_parser = profiles())]
-    profile: String,
+    /// (default: auto)
+    #[arg(long, value_parser = profiles())]
+    profile: Option<String>,
     /// Largest mean square error of a logit that `auto` accepts, as predicted with simulated noise;
     /// 99 of 100 predicted answers must stay the same besides.
     #[arg(long, value_name = "MSE", value_parser = tolerance)]
@@ -83,6 +106,11 @@ impl ProfileOption {
         self.insecure_ring.is_some()
     }
 
+    /// The small ring's degree, and whether a secure profile was named.
+    pub(crate) fn given(&self) -> (Option<u32>, bool) {
+        (self.insecure_ring, self.profile.is_some() || self.tolerance.is_some())
+    }
+
     /// What to plan for.
     pub(crate) fn wanted(&self) -> anyhow::Result<Wanted> {
         if let Some(log_degree) = self.insecure_ring {
@@ -90,7 +118,7 @@ impl ProfileOption {
         }
         let tolerance = Tolerance::default();
         let mse = self.tolerance.unwrap_or(tolerance.mse);
-        Ok(match Chain::named(&self.profile) {
+        Ok(match self.profile.as_deref().and_then(Chain::named) {
             Some(chain) => Wanted::This(chain),
             None => Wanted::Cheapest(Tolerance { mse, ..tolerance }),
         })

@@ -1,14 +1,16 @@
 //! The parties as separate programs, files in and files out: what their commands share.
 
+use crate::clientfolder::ClientFolder;
 use crate::console::warn;
-use crate::options::{Wanted, insecure_profile};
+use crate::options::{PlanSource, Wanted, insecure_profile};
 use crate::prices::PricesOption;
 use crate::setup::Setup;
 use anyhow::{Context, bail};
 use cipherlm_circuits::bootstrap::Profile;
 use cipherlm_ckks::{Params, SecretKey};
-use cipherlm_files::shown;
-use cipherlm_infer::{CostModel, KeyFolder};
+use cipherlm_files::{printable, shown};
+use cipherlm_infer::{Client, ClientSide, CostModel, EncryptedLogits, EncryptedPrompt, KeyFolder};
+use cipherlm_model::{Kind, Tokenizer};
 use serde::{Deserialize, Serialize};
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
@@ -25,6 +27,11 @@ const MESSAGE_BYTES: u64 = 4 << 30;
 /// Largest note and secret key.
 const SMALL_BYTES: u64 = 16 << 20;
 
+/// Bits of a logit's range that are shown, and what bounds the error of a slot: measured errors are
+/// below 2^-13.
+const SHOWN_BITS: f64 = 8.0;
+const SLOT_ERROR: f64 = 1.0 / 4096.0;
+
 /// What a client keeps of a prompt: where the answer stands, and the tokens, to compare it with.
 #[derive(Serialize, Deserialize)]
 pub(crate) struct Note {
@@ -34,14 +41,94 @@ pub(crate) struct Note {
     pub(crate) tokens: Vec<u32>,
 }
 
-/// The profile that a description names.
-fn profile(name: &str, log_degree: u32) -> anyhow::Result<Profile> {
+/// The profile of that name: the client's own, whatever a description says of it.
+pub(crate) fn profile(name: &str, log_degree: u32) -> anyhow::Result<Profile> {
     match Profile::named(name) {
         Some(profile) => Ok(profile),
         None if name == insecure_profile(10)?.name => insecure_profile(log_degree),
-        None => {
-            bail!("these keys are for the profile `{name}`, which this version does not have: make new ones")
+        None => bail!("the profile `{}` is not one of this version: make new keys", printable(name)),
+    }
+}
+
+/// The client's half of a plan, made of the model or of a client plan alone.
+pub(crate) struct Party {
+    pub(crate) side: ClientSide,
+    pub(crate) tokenizer: Tokenizer,
+    /// Absent where only the client plan is at hand.
+    pub(crate) setup: Option<Setup>,
+}
+
+impl Party {
+    /// The half that belongs to these keys.
+    pub(crate) fn of(keys: &KeyFolder, source: &PlanSource) -> anyhow::Result<Self> {
+        let Some(folder) = source.plan() else {
+            let setup = setup_of(keys, source.model(), None)?;
+            let folder = setup.client_folder()?;
+            let side = ClientSide::new(folder.plan, &setup.profile, &folder.embedding)?;
+            return Ok(Self { side, tokenizer: setup.loaded.tokenizer.clone(), setup: Some(setup) });
+        };
+        Self::of_folder(keys, ClientFolder::load(folder)?).context("--plan")
+    }
+
+    /// The half of a client plan that belongs to these keys.
+    pub(crate) fn of_folder(keys: &KeyFolder, folder: ClientFolder) -> anyhow::Result<Self> {
+        let found = &folder.plan.plan;
+        if *found != keys.plan {
+            bail!(
+                "the client plan is {found}, the keys were made for plan {}: pass the plan that they were made with, or make \
+                 new keys",
+                keys.plan
+            );
         }
+        let profile = profile(&keys.profile, keys.log_degree)?;
+        if profile.insecure {
+            warn("these keys are for a small ring and protect nothing");
+        }
+        let tokenizer = folder.tokenizer()?;
+        let side = ClientSide::new(folder.plan, &profile, &folder.embedding)?;
+        Ok(Self { side, tokenizer, setup: None })
+    }
+
+    /// The prompt's tokens.
+    pub(crate) fn tokens(&self, prompt: &str) -> anyhow::Result<Vec<u32>> {
+        let model = &self.side.plan().model;
+        crate::model::prompt_tokens(&self.tokenizer, &model.prefix, model.embedding.context, prompt)
+    }
+
+    /// Encrypts a prompt, after whatever can be checked here: with the model, whether all of it
+    /// stays in certified ranges.
+    pub(crate) fn encrypt(&self, client: &Client, tokens: &[u32]) -> anyhow::Result<EncryptedPrompt> {
+        if let Some(setup) = &self.setup {
+            setup.plan.ensure_in_range(tokens)?;
+        }
+        Ok(self.side.encrypt(client, tokens)?)
+    }
+
+    /// The results at a position: as they are, for the owner of the key, and rounded, for others to
+    /// see.
+    pub(crate) fn open(
+        &self,
+        client: &Client,
+        answer: &EncryptedLogits,
+        position: usize,
+    ) -> anyhow::Result<(Vec<f64>, Vec<f64>)> {
+        let mut own = self.side.decrypt(client, answer, position)?;
+        let mut rounded = self.side.decrypt_public(client, answer, position, SHOWN_BITS, SLOT_ERROR)?;
+        own.truncate(self.choices());
+        rounded.truncate(self.choices());
+        Ok((own, rounded))
+    }
+
+    /// How many results of the model mean something.
+    pub(crate) fn choices(&self) -> usize {
+        let answers = self.side.plan().answers.results;
+        let kind = self.side.plan().model.kind;
+        if kind == Kind::Decoder { self.tokenizer.vocab().min(answers) } else { answers }
+    }
+
+    /// What results stand for.
+    pub(crate) fn answer(&self, choices: &[u32]) -> String {
+        crate::model::meaning(self.side.plan().model.kind, &self.tokenizer, choices)
     }
 }
 

@@ -1,5 +1,6 @@
 //! A model, its parameters and its plan: everything that exists before any key.
 
+use crate::clientfolder::ClientFolder;
 use crate::exit::usage;
 use crate::model::Loaded;
 use crate::options::Wanted;
@@ -85,6 +86,13 @@ impl Setup {
         }
         let tokens = sample(&self.loaded, self.plan.tokens().min(self.loaded.model.shape().context))?;
         self.plan.predicted_quality(&self.circuits, &tokens).context("predicting the error")
+    }
+
+    /// What a client of this plan needs.
+    pub(crate) fn client_folder(&self) -> anyhow::Result<ClientFolder> {
+        let made = self.plan.client_plan(&self.circuits, self.profile.name, &self.loaded.tokenizer)?;
+        let (plan, [tokenizer, embedding]) = made;
+        Ok(ClientFolder { plan, tokenizer, embedding })
     }
 
     /// What will run, in a few lines.

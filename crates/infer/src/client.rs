@@ -3,7 +3,7 @@
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use cipherlm_circuits::slots::{Chain, Encrypted, Machine};
+use cipherlm_circuits::slots::{Chain, Encrypted, Machine, Scale};
 use cipherlm_ckks::{Ciphertext, Complex64, Decrypted, EvaluationKeys, KeyId, Params, Plaintext, SecretKey};
 
 use crate::error::{At, InferError, Result};
@@ -83,6 +83,13 @@ impl Client {
         let own = if floor > 0 { Chain::above(params, floor) } else { Chain::of(params) };
         check_chain(plan, &own.at("parameters")?)?;
         let scale = plan.target.chain.scale(plan.input_level());
+        let ciphertexts = self.seal(&plan.pack_at(tokens, before.len())?, plan.input_level(), scale)?;
+        Ok(EncryptedPrompt { plan: plan.id(), length: tokens.len(), ciphertexts })
+    }
+
+    /// Encrypts vectors, each repeated over all slots.
+    pub(crate) fn seal(&self, vectors: &[Vec<f64>], level: usize, scale: Scale) -> Result<Vec<Ciphertext>> {
+        let params = self.secret.params();
         let encrypt = |vector: &Vec<f64>| {
             let slots = vector
                 .iter()
@@ -92,11 +99,9 @@ impl Client {
                 .collect::<Vec<_>>();
             let plaintext =
                 Plaintext::encode(params, &slots, slots.len(), scale).map_err(ckks("embedding"))?;
-            self.secret.encrypt(&plaintext, plan.input_level()).map_err(ckks("embedding"))
+            self.secret.encrypt(&plaintext, level).map_err(ckks("embedding"))
         };
-        let ciphertexts =
-            plan.pack_at(tokens, before.len())?.iter().map(encrypt).collect::<Result<Vec<_>>>()?;
-        Ok(EncryptedPrompt { plan: plan.id(), length: tokens.len(), ciphertexts })
+        vectors.iter().map(encrypt).collect()
     }
 
     /// Decrypts the logits of one position of the prompt, noise included: for the owner of the key
@@ -119,7 +124,8 @@ impl Client {
     }
 
     fn open_all(&self, plan: &Plan, logits: &EncryptedLogits) -> Result<Vec<Vec<Complex64>>> {
-        self.open(plan, logits, |message| Ok(message.decode().as_slice().to_vec()))
+        check_plan(&plan.id, &logits.plan)?;
+        self.open(logits, plan.geometry().slots, whole)
     }
 
     /// As [`Client::decrypt`], rounded for others to see: to multiples of 2^-`bits` of the largest
@@ -136,19 +142,19 @@ impl Client {
         bits: f64,
         error_bound: f64,
     ) -> Result<Vec<f64>> {
+        check_plan(&plan.id, &logits.plan)?;
         plan.check_position(position, logits.length)?;
         let decode = |message: &Decrypted| message.decode_public(bits, error_bound);
-        plan.answer(&self.open(plan, logits, decode)?, position)
+        plan.answer(&self.open(logits, plan.geometry().slots, decode)?, position)
     }
 
     /// All slots of the vectors.
     pub(crate) fn open(
         &self,
-        plan: &Plan,
         logits: &EncryptedLogits,
+        slots: usize,
         decode: impl Fn(&Decrypted) -> std::result::Result<Vec<Complex64>, cipherlm_ckks::Error>,
     ) -> Result<Vec<Vec<Complex64>>> {
-        check_plan(plan, &logits.plan)?;
         let open = |ciphertext: &Ciphertext| {
             let message = self.secret.decrypt(ciphertext).map_err(|error| match error {
                 // What is next to the modulus has wrapped around on the way.
@@ -158,8 +164,8 @@ impl Client {
                 }
                 error => ckks("logits")(error),
             })?;
-            let slots = decode(&message).map_err(ckks("logits"))?;
-            Ok(slots.iter().copied().cycle().take(plan.geometry().slots).collect())
+            let decoded = decode(&message).map_err(ckks("logits"))?;
+            Ok(decoded.iter().copied().cycle().take(slots).collect())
         };
         logits.ciphertexts.iter().map(open).collect()
     }
@@ -224,7 +230,7 @@ impl<K: EvaluationKeys> Server<K> {
     }
 
     pub(crate) fn accept(&self, plan: &Plan, prompt: EncryptedPrompt) -> Result<Value<Encrypted<K>>> {
-        check_plan(plan, &prompt.plan)?;
+        check_plan(&plan.id, &prompt.plan)?;
         check_chain(plan, self.machine.chain())?;
         let take = |ciphertext| self.machine.input(ciphertext).at("input");
         prompt.ciphertexts.into_iter().map(take).collect()
@@ -236,11 +242,8 @@ impl<K: EvaluationKeys> Server<K> {
         length: usize,
         outputs: &Value<Encrypted<K>>,
     ) -> Result<EncryptedLogits> {
-        // The lowest level that still carries logits up to a thousand: whatever modulus is left
-        // over goes nowhere.
         let bottom = |v: &_| {
-            let (chain, scale, top) = (self.machine.chain(), self.machine.scale(v), self.machine.level(v));
-            let level = (0..top).find(|&l| chain.capacity(l, scale) >= 1024.0).unwrap_or(top);
+            let level = bottom(self.machine.chain(), self.machine.scale(v), self.machine.level(v));
             Ok::<_, InferError>(self.machine.drop_to(v, level).at("output")?.ciphertext().clone())
         };
         Ok(EncryptedLogits {
@@ -251,12 +254,23 @@ impl<K: EvaluationKeys> Server<K> {
     }
 }
 
-fn check_plan(plan: &Plan, found: &str) -> Result<()> {
-    let expected = plan.id();
+/// The lowest level that still carries logits up to a thousand: whatever modulus is left over goes
+/// nowhere.
+pub(crate) fn bottom(chain: &Chain, scale: Scale, top: usize) -> usize {
+    (0..top).find(|&level| chain.capacity(level, scale) >= 1024.0).unwrap_or(top)
+}
+
+/// All slots, noise included.
+pub(crate) fn whole(message: &Decrypted) -> std::result::Result<Vec<Complex64>, cipherlm_ckks::Error> {
+    Ok(message.decode().as_slice().to_vec())
+}
+
+pub(crate) fn check_plan(expected: &str, found: &str) -> Result<()> {
     if found == expected {
         return Ok(());
     }
-    Err(InferError::Mismatch { what: "plan of the ciphertexts", expected, found: found.to_owned() })
+    let (expected, found) = (expected.to_owned(), found.to_owned());
+    Err(InferError::Mismatch { what: "plan of the ciphertexts", expected, found })
 }
 
 fn check_chain(plan: &Plan, chain: &Chain) -> Result<()> {

@@ -129,6 +129,30 @@ pub enum InferError {
         /// What is wrong.
         reason: String,
     },
+    /// An encrypted object is damaged, cut short, or another than it should be.
+    #[error("{what} is malformed: {source}")]
+    Wire {
+        /// The object.
+        what: &'static str,
+        /// What its parser said.
+        source: cipherlm_ckks::Error,
+    },
+    /// The description of a plan is refused.
+    #[error(transparent)]
+    ClientPlan(#[from] cipherlm_protocol::PlanError),
+    /// An embedded token is larger than the model was certified for.
+    #[error(
+        "token {} of the prompt has an embedding of {found:.4}, and the model is certified up to {bound:.4}: rephrase the prompt",
+        position + 1
+    )]
+    EmbeddingRange {
+        /// Position of the token.
+        position: usize,
+        /// Its largest feature.
+        found: f64,
+        /// The certified range.
+        bound: f64,
+    },
     /// A decryption that cannot be what the plan computes.
     #[error(
         "this is no answer of the plan: {what} is {found:.3e}, and at most {bound:.3e} is possible; a value left its range on the way, or the answer is damaged: encrypt the prompt again"

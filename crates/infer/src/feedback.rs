@@ -6,12 +6,13 @@ use cipherlm_circuits::slots::{Clear, Encrypted, Machine, Plain, RefreshKind};
 use cipherlm_ckks::EvaluationKeys;
 use cipherlm_model::{Mode, Runner};
 
+use crate::answer::{at_most, ensure_real};
 use crate::argmax::Argmax;
-use crate::client::{Client, EncryptedLogits, EncryptedPrompt, Server};
+use crate::client::{Client, EncryptedLogits, EncryptedPrompt, Server, check_plan, whole};
 use crate::cost::kind_name;
 use crate::error::{At, InferError, Result};
+use crate::plan::Plan;
 use crate::plan::identity::Fingerprint;
-use crate::plan::{Plan, at_most, ensure_real};
 use crate::run::Observer;
 use crate::session::Session;
 use crate::vector::Value;
@@ -157,7 +158,8 @@ impl Client {
     /// # Errors
     /// A choice of another plan or key, or a plan without feedback; [`InferError::NotAnAnswer`].
     pub fn decrypt_choice(&self, plan: &Plan, choice: &EncryptedLogits) -> Result<(u32, f64)> {
-        let vectors = self.open(plan, choice, |message| Ok(message.decode().as_slice().to_vec()))?;
+        check_plan(&plan.id, &choice.plan)?;
+        let vectors = self.open(choice, plan.geometry().slots, whole)?;
         match (&plan.feedback, ensure_real(&vectors)?.as_slice()) {
             (Some(feedback), [slots]) => {
                 at_most("a weight of the choice", slots.iter().copied(), 1.25)?;

@@ -20,7 +20,8 @@ impl EncryptedPrompt {
     /// Reads what [`EncryptedPrompt::to_bytes`] wrote.
     ///
     /// # Errors
-    /// [`InferError::Malformed`] for anything else, ciphertexts of other parameters included.
+    /// [`InferError::Malformed`] for anything else, [`InferError::Wire`] for ciphertexts that are
+    /// damaged or of other parameters.
     pub fn from_bytes(params: &Params, bytes: &[u8]) -> Result<Self> {
         let (plan, length, ciphertexts) = read(PROMPT, "encrypted prompt", params, bytes)?;
         Ok(Self { plan, length, ciphertexts })
@@ -36,12 +37,16 @@ impl EncryptedLogits {
     /// Reads what [`EncryptedLogits::to_bytes`] wrote.
     ///
     /// # Errors
-    /// [`InferError::Malformed`] for anything else, ciphertexts of other parameters included.
+    /// [`InferError::Malformed`] for anything else, [`InferError::Wire`] for ciphertexts that are
+    /// damaged or of other parameters.
     pub fn from_bytes(params: &Params, bytes: &[u8]) -> Result<Self> {
         let (plan, length, ciphertexts) = read(LOGITS, "encrypted logits", params, bytes)?;
         Ok(Self { plan, length, ciphertexts })
     }
 }
+
+/// Bytes before the ciphertexts.
+pub(crate) const HEAD: u64 = 8 + identity::LENGTH as u64 + 4;
 
 fn write(magic: &[u8; 8], plan: &str, length: usize, ciphertexts: &[Ciphertext]) -> Vec<u8> {
     let mut out = magic.to_vec();
@@ -54,7 +59,7 @@ fn write(magic: &[u8; 8], plan: &str, length: usize, ciphertexts: &[Ciphertext])
 /// Plan, number of tokens, ciphertexts.
 type Content = (String, usize, Vec<Ciphertext>);
 
-fn read(magic: &[u8; 8], what: &str, params: &Params, bytes: &[u8]) -> Result<Content> {
+fn read(magic: &[u8; 8], what: &'static str, params: &Params, bytes: &[u8]) -> Result<Content> {
     let malformed = |reason: String| InferError::Malformed { what: what.to_owned(), reason };
     let body =
         bytes.strip_prefix(magic.as_slice()).ok_or_else(|| malformed("it starts with other bytes".into()))?;
@@ -65,7 +70,7 @@ fn read(magic: &[u8; 8], what: &str, params: &Params, bytes: &[u8]) -> Result<Co
     let mut ciphertexts = vec![];
     while !rest.is_empty() {
         let (ciphertext, tail) =
-            Ciphertext::from_prefix(params, rest).map_err(|e| malformed(e.to_string()))?;
+            Ciphertext::from_prefix(params, rest).map_err(|source| InferError::Wire { what, source })?;
         ciphertexts.push(ciphertext);
         rest = tail;
     }

@@ -30,8 +30,8 @@ use cipherlm_model::{
 use crate::error::{At, InferError, Result};
 use crate::geometry::Geometry;
 
-pub(crate) use affine::Map;
-use affine::{Affine, centre};
+use affine::Affine;
+pub(crate) use affine::{Map, enter_stream};
 pub(crate) use head::Wide;
 use public::Prefix;
 pub(crate) use units::NormId;
@@ -98,17 +98,13 @@ impl Folded {
         }
     }
 
-    /// The embedded rows as the client encrypts them: centred where every map into the stream is,
-    /// in units of the stream.
+    /// The embedded rows as the client encrypts them.
     pub(crate) fn enter_stream(&self, rows: &mut [f64]) {
-        if self.centred() {
-            rows.chunks_exact_mut(self.shape().d_model).for_each(centre);
-        }
-        rows.iter_mut().for_each(|x| *x /= self.units.entry);
+        enter_stream(rows, self.shape().d_model, self.centred(), self.units.entry);
     }
 
     /// Whether the stream has mean zero at every token.
-    fn centred(&self) -> bool {
+    pub(crate) fn centred(&self) -> bool {
         self.shape().norm == Norm::LayerNorm && self.shape().placement == Placement::Pre
     }
 

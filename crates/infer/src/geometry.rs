@@ -100,17 +100,17 @@ impl Geometry {
 
     /// Packs rows of `width` values, one per token, into vectors of one period each.
     pub(crate) fn pack(&self, rows: &[f64], width: usize) -> Vec<Vec<f64>> {
-        let mut out = vec![vec![0.0; self.period()]; width.div_ceil(self.features).max(1)];
-        for (token, row) in rows.chunks_exact(width).enumerate() {
-            for (column, &value) in row.iter().enumerate() {
-                out[column / self.features][token * self.features + column % self.features] = value;
-            }
-        }
-        out
+        pack(rows, width, self.features, self.period())
     }
+}
 
-    /// Row of one token out of packed vectors (whole vectors or single periods).
-    pub(crate) fn unpack_row(&self, vectors: &[Vec<f64>], token: usize, width: usize) -> Vec<f64> {
-        (0..width).map(|c| vectors[c / self.features][token * self.features + c % self.features]).collect()
+/// Packs rows of `width` values into vectors of one period, `features` slots a token.
+pub(crate) fn pack(rows: &[f64], width: usize, features: usize, period: usize) -> Vec<Vec<f64>> {
+    let mut out = vec![vec![0.0; period]; width.div_ceil(features).max(1)];
+    for (token, row) in rows.chunks_exact(width).enumerate() {
+        for (column, &value) in row.iter().enumerate() {
+            out[column / features][token * features + column % features] = value;
+        }
     }
+    out
 }

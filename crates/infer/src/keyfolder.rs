@@ -9,7 +9,9 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use cipherlm_ckks::wire::Wire;
-use cipherlm_ckks::{EvaluationKeys, KeyId, KeyPurpose, KeyShape, KeyStore, Params, SecretKey, SwitchingKey};
+use cipherlm_ckks::{
+    EvaluationKeys, KeyId, KeyPurpose, KeyRequest, KeyShape, KeyStore, Params, SecretKey, SwitchingKey,
+};
 use cipherlm_files::{Access, Existing, Lock};
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
@@ -26,6 +28,52 @@ const MANIFEST: &str = "keys.json";
 const UNFINISHED: &str = "keys.unfinished.json";
 /// The two keys of the ephemeral secret, which only fit each other.
 const WRAPPING: [&str; 2] = ["ephemeral-to.key", "ephemeral-from.key"];
+
+/// The keys that a plan asks for, known without its model.
+#[derive(Debug, Clone)]
+pub struct KeyOrder {
+    /// Name of the model.
+    pub model: String,
+    /// Prompt length of the plan.
+    pub tokens: usize,
+    /// Identity of the plan.
+    pub plan: String,
+    /// Its keys and those of its refreshes, without the two of the ephemeral secret.
+    pub request: KeyRequest,
+}
+
+impl KeyOrder {
+    /// What a compiled plan asks for.
+    pub fn of(circuits: &Circuits, plan: &Plan) -> Self {
+        let request = circuits.key_request(plan);
+        Self { model: plan.model().spec().name.clone(), tokens: plan.tokens(), plan: plan.id(), request }
+    }
+
+    /// Opens keys in a folder, whatever the names of their files; at most about `budget` bytes of
+    /// them will be in memory. Returns the secret they belong to.
+    ///
+    /// # Errors
+    /// [`InferError::Malformed`] for a folder that lacks a key or holds others,
+    /// [`InferError::Slots`] for files that are no keys of these parameters.
+    pub fn open(&self, directory: &Path, params: &Params, budget: u64) -> Result<(KeyStore, KeyId)> {
+        let incomplete =
+            |reason: String| InferError::Malformed { what: directory.display().to_string(), reason };
+        let store = KeyStore::open(params, directory, budget).map_err(at("evaluation keys"))?;
+        let expected = self.request.len() + WRAPPING.len();
+        let next = "copy the folder again, or run `cipherlm keygen --resume` where it was made";
+        if let Some((purpose, level)) =
+            self.request.iter().find(|&(purpose, level)| store.check(purpose, level).is_err())
+        {
+            return Err(incomplete(format!("it holds no {purpose} key for level {level}: {next}")));
+        }
+        if store.len() != expected {
+            let there = store.len();
+            return Err(incomplete(format!("the plan needs {expected} keys, {there} are there: {next}")));
+        }
+        let key_id = store.key_id().ok_or_else(|| incomplete("it holds no key of a circuit".into()))?;
+        Ok((store, key_id))
+    }
+}
 
 /// What a folder of evaluation keys was made for. Nothing in it is secret.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -57,26 +105,25 @@ pub struct KeyFolder {
 }
 
 impl KeyFolder {
-    /// What the keys of `secret` for a plan will be, before any of them exists.
+    /// What the keys of a secret for a plan will be, before any of them exists.
     ///
     /// # Errors
     /// Keys that the parameters cannot hold.
-    pub fn describe(key_id: KeyId, circuits: &Circuits, plan: &Plan, profile: &str) -> Result<Self> {
-        let params = circuits.params();
-        let (stored_bytes, resident_bytes) = circuits.key_bytes(plan)?;
+    pub fn describe(key_id: KeyId, params: &Params, order: &KeyOrder, profile: &str) -> Result<Self> {
+        let bill = order.request.bill(params).map_err(at("keys"))?;
         Ok(Self {
             format: FORMAT.into(),
-            model: plan.model().spec().name.clone(),
-            tokens: plan.tokens(),
+            model: order.model.clone(),
+            tokens: order.tokens,
             profile: profile.to_owned(),
             log_degree: params.log_degree(),
             security_bits: params.security().bits,
-            plan: plan.id(),
+            plan: order.plan.clone(),
             params: hex(params.hash().as_bytes()),
             key_id: hex(key_id.as_bytes()),
-            keys: circuits.key_request(plan).len() + WRAPPING.len(),
-            stored_bytes,
-            resident_bytes,
+            keys: order.request.len() + WRAPPING.len(),
+            stored_bytes: bill.stored_bytes,
+            resident_bytes: bill.resident_bytes,
         })
     }
 
@@ -134,7 +181,7 @@ impl KeyFolder {
         directory: &Path,
         secret: &SecretKey,
         circuits: &Circuits,
-        plan: &Plan,
+        order: &KeyOrder,
         progress: impl Fn(u64) + Sync,
     ) -> Result<()> {
         cipherlm_files::create_folder(directory)?;
@@ -151,7 +198,7 @@ impl KeyFolder {
         let params = circuits.params();
         let done = AtomicU64::new(0);
         let add = |bytes: u64| progress(done.fetch_add(bytes, Ordering::Relaxed) + bytes);
-        let wanted: Vec<(KeyPurpose, usize)> = circuits.key_request(plan).iter().collect();
+        let wanted: Vec<(KeyPurpose, usize)> = order.request.iter().collect();
         let count = wanted.len();
         wanted.into_par_iter().enumerate().try_for_each(|(number, (purpose, level))| {
             let shape = KeyShape::cheapest(params, level).map_err(at("keys"))?;
@@ -170,7 +217,7 @@ impl KeyFolder {
         let paths = WRAPPING.map(|name| directory.join(name));
         if !wraps(&paths, params, secret.id()) {
             // A lone one belongs to an ephemeral secret that is gone.
-            for (path, key) in paths.iter().zip(circuits.wrapping_keys(secret, plan)?) {
+            for (path, key) in paths.iter().zip(circuits.wrapping_keys(secret)?) {
                 write(path, &key.to_bytes())?;
             }
         }
@@ -187,7 +234,7 @@ impl KeyFolder {
     pub fn open(
         directory: &Path,
         circuits: &Circuits,
-        plan: &Plan,
+        order: &KeyOrder,
         budget: u64,
     ) -> Result<(KeyStore, KeyId)> {
         let params = circuits.params();
@@ -204,24 +251,12 @@ impl KeyFolder {
             ));
         }
         same("parameters of the evaluation keys", &hex(params.hash().as_bytes()), &found.params)?;
-        same("plan of the evaluation keys", &plan.id(), &found.plan)?;
-        let store = KeyStore::open(params, directory, budget).map_err(at("evaluation keys"))?;
-        let request = circuits.key_request(plan);
-        let expected = request.len() + WRAPPING.len();
-        let next = "copy the folder again, or run `cipherlm keygen --resume` where it was made";
-        if let Some((purpose, level)) =
-            request.iter().find(|&(purpose, level)| store.check(purpose, level).is_err())
-        {
-            return Err(incomplete(&format!("it holds no {purpose} key for level {level}: {next}")));
-        }
-        if store.len() != expected || found.keys != expected {
+        same("plan of the evaluation keys", &order.plan, &found.plan)?;
+        let (store, key_id) = order.open(directory, params, budget)?;
+        if found.keys != store.len() {
             let (described, there) = (found.keys, store.len());
-            let reason = format!(
-                "the plan needs {expected} keys, {described} are described, {there} are there: {next}"
-            );
-            return Err(incomplete(&reason));
+            return Err(incomplete(&format!("{described} keys are described, {there} are there")));
         }
-        let key_id = store.key_id().ok_or_else(|| incomplete("it holds no key of a circuit"))?;
         same("secret key of the evaluation keys", &found.key_id, &hex(key_id.as_bytes()))?;
         Ok((store, key_id))
     }

@@ -48,11 +48,13 @@
 //! * Every value is kept in units of its certified range, so that slots stay within one wherever a
 //!   refresh may be placed.
 
+mod answer;
 mod argmax;
 mod calibrate;
 mod candidates;
 mod checkpoint;
 mod client;
+mod clientside;
 mod cost;
 mod error;
 mod exec;
@@ -80,12 +82,13 @@ mod verify;
 pub use candidates::{Candidate, Chosen, Tolerance, choose_profile};
 pub use checkpoint::Checkpoints;
 pub use client::{Client, EncryptedLogits, EncryptedPrompt, Server};
+pub use clientside::ClientSide;
 pub use cost::CostModel;
 pub use error::{InferError, Result};
 pub use fold::Purpose;
 pub use geometry::Geometry;
 pub use graph::Operator;
-pub use keyfolder::KeyFolder;
+pub use keyfolder::{KeyFolder, KeyOrder};
 pub use plan::{Memory, Options, Plan, Step, ensure_in_range};
 pub use refresh::Circuits;
 pub use report::{Profiler, Report, StepTime};

@@ -1,5 +1,6 @@
 //! Compiling a model for one prompt length and one parameter set.
 
+mod client;
 mod explain;
 mod guard;
 pub(crate) mod identity;
@@ -8,7 +9,6 @@ mod probe;
 
 pub use explain::Step;
 pub use guard::ensure_in_range;
-pub(crate) use guard::{at_most, ensure_real};
 pub use memory::Memory;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -17,7 +17,9 @@ use std::sync::Arc;
 use cipherlm_circuits::slots::{Clear, KeyUse, Machine, Plain, RefreshKind, RefreshProfile};
 use cipherlm_ckks::{Complex64, Params};
 use cipherlm_model::{Kind, Mode, Model, Positions, Runner, Tokenizer};
+use cipherlm_protocol::Answers;
 
+use crate::answer;
 use crate::cost::CostModel;
 use crate::error::{At, InferError, Result};
 use crate::feedback::Feedback;
@@ -27,7 +29,7 @@ use crate::graph::Graph;
 use crate::placement::{Placement, Profile, Search, seconds_by_level};
 use crate::prices::{Prices, choose};
 use crate::target::{RefreshChoice, Target, floor};
-use guard::{SLACK, leaves_range};
+use guard::leaves_range;
 use probe::Probe;
 
 /// Choices left to the caller.
@@ -337,21 +339,21 @@ impl Plan {
     /// # Errors
     /// [`InferError::Prompt`] for a position outside the plan.
     pub fn logits(&self, outputs: &[Vec<f64>], position: usize) -> Result<Vec<f64>> {
-        self.check_outputs(outputs.len())?;
-        if position >= self.tokens() {
-            return Err(InferError::Prompt {
-                length: position + 1,
-                capacity: self.tokens(),
-                advice: "ask for a position of the prompt",
-            });
+        answer::logits(&self.answers(), outputs, position)
+    }
+
+    /// Where the numbers of the answers lie.
+    pub(crate) fn answers(&self) -> Answers {
+        let g = self.folded.geometry;
+        let (features, tokens) = self.folded.wide.map_or((g.features, g.tokens), |wide| (wide.period, 1));
+        Answers {
+            vectors: self.graph.nodes.last().map_or(0, |node| node.width),
+            features,
+            tokens,
+            last: self.folded.wide.is_some(),
+            results: self.folded.results(),
+            unit: self.folded.units.logits,
         }
-        let results = self.folded.results();
-        let mut row = match self.folded.wide {
-            Some(wide) => wide.unpack(outputs, results),
-            None => self.folded.geometry.unpack_row(outputs, position, results),
-        };
-        row.iter_mut().for_each(|x| *x *= self.folded.units.logits);
-        Ok(row)
     }
 
     /// Position at which the answer to a prompt of `tokens` tokens stands: a decoder's last token,
@@ -372,16 +374,7 @@ impl Plan {
 
     /// Refuses a position that an answer to `length` tokens does not have.
     pub(crate) fn check_position(&self, position: usize, length: usize) -> Result<()> {
-        let alone = self.answers_last() && position + 1 != length;
-        if position < length && !alone {
-            return Ok(());
-        }
-        let advice = if alone {
-            "this plan answers the last token alone: plan for all positions"
-        } else {
-            "ask for a position of the prompt"
-        };
-        Err(InferError::Prompt { length: position + 1, capacity: length, advice })
+        answer::check_position(&self.answers(), position, length)
     }
 
     /// The vector of a text of `length` tokens, of length 1, out of its decrypted last hidden state.
@@ -395,36 +388,8 @@ impl Plan {
         Ok(pool.vector(&rows, self.folded.shape().d_model, None))
     }
 
-    fn check_outputs(&self, found: usize) -> Result<()> {
-        let expected = self.graph.nodes.last().map_or(0, |node| node.width);
-        if found == expected {
-            return Ok(());
-        }
-        let reason = format!("it has {found} vectors, the plan gives {expected}");
-        Err(InferError::Malformed { what: "encrypted logits".into(), reason })
-    }
-
-    /// Logits of one position out of decrypted vectors, after a look at what a real answer cannot
-    /// have: imaginary parts, values in slots that hold nothing, logits beyond their certified
-    /// range. Whatever goes wrong under encryption fills all slots.
-    ///
-    /// # Errors
-    /// [`InferError::NotAnAnswer`]; as [`Plan::logits`].
     pub(crate) fn answer(&self, outputs: &[Vec<Complex64>], position: usize) -> Result<Vec<f64>> {
-        self.check_outputs(outputs.len())?;
-        let real = ensure_real(outputs)?;
-        let (g, results) = (self.folded.geometry, self.folded.results());
-        let rows = match self.folded.wide {
-            Some(wide) => vec![wide.unpack(&real, wide.vectors * wide.period)],
-            None => (0..g.tokens).map(|t| g.unpack_row(&real, t, outputs.len() * g.features)).collect(),
-        };
-        for row in rows {
-            at_most("a slot that holds nothing", row[results..].iter().copied(), SLACK)?;
-        }
-        let logits = self.logits(&real, position)?;
-        let unit = self.folded.units.logits;
-        at_most("a logit, in units of its certified range,", logits.iter().map(|x| x / unit), 1.0 + SLACK)?;
-        Ok(logits)
+        answer::read(&self.answers(), outputs, position)
     }
 
     /// Levels that a step consumes.

@@ -111,13 +111,13 @@ impl Circuits {
     }
 
     /// The two keys of a fresh ephemeral secret, which [`Circuits::keys`] adds to those of
-    /// [`Circuits::key_request`].
+    /// [`Circuits::key_request`]. They serve every circuit.
     ///
     /// # Errors
     /// As [`BootstrapKeys::wrapping`].
-    pub fn wrapping_keys(&self, secret: &SecretKey, plan: &Plan) -> Result<[SwitchingKey; 2]> {
-        let used: Vec<&Bootstrapper> = self.used(plan).map(|(_, circuit)| circuit.as_ref()).collect();
-        BootstrapKeys::wrapping(secret, &used).map_err(failed)
+    pub fn wrapping_keys(&self, secret: &SecretKey) -> Result<[SwitchingKey; 2]> {
+        let all: Vec<&Bootstrapper> = self.circuits.iter().map(|(_, circuit)| circuit.as_ref()).collect();
+        BootstrapKeys::wrapping(secret, &all).map_err(failed)
     }
 
     /// Keys of the plan and of its refreshes, each at the very level it was asked for.

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use cipherlm_circuits::bootstrap::Profile;
 use cipherlm_ckks::wire::Wire;
 use cipherlm_ckks::{SecretKey, SwitchingKey};
-use cipherlm_infer::{Circuits, InferError, KeyFolder, Options, Plan};
+use cipherlm_infer::{Circuits, InferError, KeyFolder, KeyOrder, Options, Plan};
 use cipherlm_model::{Shape, random};
 
 struct Keys {
@@ -32,16 +32,20 @@ impl Keys {
         keys
     }
 
+    fn order(&self) -> KeyOrder {
+        KeyOrder::of(&self.circuits, &self.plan)
+    }
+
     fn description(&self) -> KeyFolder {
-        KeyFolder::describe(self.secret.id(), &self.circuits, &self.plan, "insecure").unwrap()
+        KeyFolder::describe(self.secret.id(), self.circuits.params(), &self.order(), "insecure").unwrap()
     }
 
     fn write(&self) -> cipherlm_infer::Result<()> {
-        self.description().write(&self.dir, &self.secret, &self.circuits, &self.plan, |_| ())
+        self.description().write(&self.dir, &self.secret, &self.circuits, &self.order(), |_| ())
     }
 
     fn open(&self) -> cipherlm_infer::Result<()> {
-        KeyFolder::open(&self.dir, &self.circuits, &self.plan, u64::MAX).map(drop)
+        KeyFolder::open(&self.dir, &self.circuits, &self.order(), u64::MAX).map(drop)
     }
 
     fn path(&self, name: &str) -> PathBuf {
@@ -157,7 +161,7 @@ fn a_folder_of_another_secret_is_left_as_it_is() {
     let whole = keys.bytes();
     let other = Keys::new("other-too");
     let description = other.description();
-    let refused = description.write(&keys.dir, &other.secret, &keys.circuits, &keys.plan, |_| ());
+    let refused = description.write(&keys.dir, &other.secret, &keys.circuits, &keys.order(), |_| ());
     assert!(matches!(refused, Err(InferError::Mismatch { .. })));
     assert!(keys.bytes() == whole);
     keys.open().unwrap();

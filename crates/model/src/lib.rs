@@ -38,7 +38,7 @@ pub use certify::{
     survey,
 };
 pub use error::{Result, SpecError};
-pub use forward::{Mode, Positions, Prepared, Runner, SiteStats};
+pub use forward::{Embedding, EmbeddingShape, Mode, Positions, Prepared, Runner, SiteStats};
 pub use function::Function;
 pub use model::{MODEL_FILE, Model, ModelSpec, TOKENIZER_FILE, WEIGHTS_FILE};
 pub use program::{Op, Program, Stage, Value};

@@ -17,7 +17,7 @@ use xshell::{Shell, cmd};
 const CKKS_PACKAGE_CEILING: usize = 60;
 
 /// What each crate of ours may name as a dependency.
-const LAYERS: [(&str, &[&str]); 9] = [
+const LAYERS: [(&str, &[&str]); 12] = [
     ("cipherlm-files", &[]),
     ("cipherlm-ring", &[]),
     ("cipherlm-approx", &[]),
@@ -25,10 +25,30 @@ const LAYERS: [(&str, &[&str]); 9] = [
     ("cipherlm-circuits", &["cipherlm-ckks", "cipherlm-ring", "cipherlm-approx"]),
     ("cipherlm-model", &["cipherlm-files", "cipherlm-approx"]),
     ("cipherlm-train", &["cipherlm-files", "cipherlm-model", "cipherlm-approx"]),
+    ("cipherlm-protocol", &["cipherlm-model"]),
     (
         "cipherlm-infer",
-        &["cipherlm-files", "cipherlm-circuits", "cipherlm-ckks", "cipherlm-approx", "cipherlm-model"],
+        &[
+            "cipherlm-files",
+            "cipherlm-circuits",
+            "cipherlm-ckks",
+            "cipherlm-approx",
+            "cipherlm-model",
+            "cipherlm-protocol",
+        ],
     ),
+    (
+        "cipherlm-service",
+        &[
+            "cipherlm-files",
+            "cipherlm-infer",
+            "cipherlm-model",
+            "cipherlm-circuits",
+            "cipherlm-ckks",
+            "cipherlm-protocol",
+        ],
+    ),
+    ("cipherlm-remote", &["cipherlm-files", "cipherlm-infer", "cipherlm-model", "cipherlm-protocol"]),
     (
         "cipherlm",
         &[
@@ -38,6 +58,9 @@ const LAYERS: [(&str, &[&str]); 9] = [
             "cipherlm-circuits",
             "cipherlm-ckks",
             "cipherlm-approx",
+            "cipherlm-protocol",
+            "cipherlm-remote",
+            "cipherlm-service",
             "cipherlm-train",
         ],
     ),
@@ -58,6 +81,7 @@ pub(crate) fn run(sh: &Shell, flags: &Tidy) -> anyhow::Result<()> {
     burn_reach(&graph, &mut found);
     package_ceiling(sh, &mut found)?;
     unsafe_code(&files, &mut found)?;
+    secrets(&files, &mut found)?;
     crate_files(sh, &mut found)?;
     panics(&files, &mut found)?;
     leaks(sh, &mut found)?;
@@ -182,13 +206,42 @@ fn unsafe_code(files: &[PathBuf], found: &mut Vec<String>) -> anyhow::Result<()>
     if !std::fs::read_to_string("Cargo.toml")?.contains("unsafe_code = \"forbid\"") {
         found.push("Cargo.toml: the shared lint table must forbid unsafe_code".into());
     }
-    for name in ["files", "approx", "ckks", "circuits", "model", "train", "infer", "cli"] {
+    let ours = [
+        "files", "approx", "ckks", "circuits", "model", "protocol", "train", "infer", "service", "remote",
+        "cli",
+    ];
+    for name in ours {
         let manifest = Path::new("crates").join(name).join("Cargo.toml");
         if !std::fs::read_to_string(&manifest)?.contains("[lints]\nworkspace = true") {
             found.push(format!(
                 "{}: must take the shared lint table, which forbids unsafe code",
                 manifest.display()
             ));
+        }
+    }
+    Ok(())
+}
+
+/// The server's sources name no type that can hold a secret, or what one opens.
+fn secrets(files: &[PathBuf], found: &mut Vec<String>) -> anyhow::Result<()> {
+    const TYPES: [&str; 9] = [
+        "SecretKey",
+        "Secret",
+        "Seed",
+        "Client",
+        "ClientSide",
+        "BootstrapKeys",
+        "Decrypted",
+        "DecodedSlots",
+        "wrapping_keys",
+    ];
+    for file in files.iter().filter(|file| file.starts_with("crates/service/src")) {
+        for (number, line) in std::fs::read_to_string(file)?.lines().enumerate() {
+            let code = line.split("//").next().unwrap_or_default();
+            let mut words = code.split(|c: char| !c.is_alphanumeric() && c != '_');
+            if let Some(word) = words.find(|word| TYPES.contains(word)) {
+                found.push(format!("{}:{}: the server names {word}", file.display(), number + 1));
+            }
         }
     }
     Ok(())

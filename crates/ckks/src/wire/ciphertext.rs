@@ -1,7 +1,7 @@
 //! Ciphertexts on the wire.
 
 use super::pack::unpack;
-use super::{Body, Reader, Wire, field, open, seal};
+use super::{Body, HEADER_BYTES, Reader, Wire, field, open, seal};
 use crate::encode::check_scale;
 use crate::encrypt::fresh_half;
 use crate::keys::packed_poly::{limb_bytes, pack};
@@ -51,6 +51,15 @@ impl Meta {
         let polys = self.parts - usize::from(self.seeded);
         let limbs = (polys * params.limb_count(self.level)) as u64;
         FIXED + if self.seeded { 32 } else { 0 } + limbs * limb_bytes(params.degree())
+    }
+}
+
+impl Ciphertext {
+    /// Bytes of a ciphertext of two parts at a level; a fresh one carries a seed instead of its
+    /// uniform half.
+    pub fn stored_bytes(params: &Params, level: usize, fresh: bool) -> u64 {
+        let limbs = (if fresh { 1 } else { 2 } * params.limb_count(level)) as u64;
+        HEADER_BYTES + FIXED + if fresh { 32 } else { 0 } + limbs * limb_bytes(params.degree())
     }
 }
 

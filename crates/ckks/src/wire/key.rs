@@ -108,6 +108,18 @@ impl Wire for SwitchingKey {
 }
 
 impl SwitchingKey {
+    /// Bytes at the front of a key that [`SwitchingKey::peek`] reads.
+    pub const HEAD_BYTES: u64 = HEADER_BYTES + FIXED;
+
+    /// Purpose and shape of a key from its first bytes, checked as the whole would be: what a store
+    /// needs before it takes the rest, whose length is [`KeyShape::stored_bytes`].
+    ///
+    /// # Errors
+    /// As [`Wire::from_bytes`].
+    pub fn peek(params: &Params, bytes: &[u8]) -> Result<(KeyPurpose, KeyShape), Error> {
+        switching_key_label(params, bytes)
+    }
+
     /// As [`Wire::from_bytes`], held in memory in the given form.
     ///
     /// # Errors

@@ -1,8 +1,8 @@
 //! `cipherlm decrypt`: the most likely next token, or the class, out of an encrypted answer.
 
 use crate::console::{out_json, say};
-use crate::options::{ModelOption, count};
-use crate::party::{Note, SECRET, description, load_note, load_secret, read_message, setup_of};
+use crate::options::{PlanSource, count};
+use crate::party::{Note, Party, SECRET, description, load_note, load_secret, read_message};
 use crate::sampler::argmax;
 use crate::setup::Setup;
 use anyhow::{Context, bail};
@@ -29,19 +29,14 @@ pub(crate) struct Options {
     #[arg(long, value_parser = count(0..=1 << 20))]
     position: Option<usize>,
     #[command(flatten)]
-    model: ModelOption,
+    source: PlanSource,
     /// Show this many of the most likely tokens, with logits rounded so that they may be shared.
     #[arg(long, default_value = "1", value_parser = count(1..=1 << 20))]
     top: usize,
-    /// Compare with the model in the clear; needs the note.
-    #[arg(long, requires = "note")]
+    /// Compare with the model in the clear; needs the note and the model.
+    #[arg(long, requires = "note", conflicts_with = "plan")]
     check: bool,
 }
-
-/// Bits of a logit's range that are shown, and what bounds the error of a slot: measured errors are
-/// below 2^-13.
-const SHOWN_BITS: f64 = 8.0;
-const SLOT_ERROR: f64 = 1.0 / 4096.0;
 
 /// Decrypts an answer and says what it is.
 pub(crate) fn run(options: &Options, as_json: bool) -> anyhow::Result<bool> {
@@ -52,37 +47,36 @@ pub(crate) fn run(options: &Options, as_json: bool) -> anyhow::Result<bool> {
             "the note belongs to a prompt under other keys: pass the note that lies beside the prompt of this answer"
         );
     }
-    let setup = setup_of(&keys, options.model.get(), None)?;
-    let last = note.as_ref().map(|note| setup.loaded.answer_position(note.tokens.len()));
+    let party = Party::of(&keys, &options.source)?;
+    let last = note.as_ref().map(|note| party.side.answer_position(note.tokens.len()));
     let position = options.position.or(last).context("pass --note or --position")?;
-    let (own, rounded) = open(options, &setup, position)?;
-    let check = match note.as_ref().filter(|_| options.check) {
-        Some(note) => Some(check(&setup, seen(note, &setup, position), &own)?),
-        None => None,
+    let (own, rounded) = open(options, &party, position)?;
+    let check = match (note.as_ref().filter(|_| options.check), &party.setup) {
+        (Some(note), Some(setup)) => Some(check(setup, seen(note, setup, position), &own)?),
+        _ => None,
     };
     let pass = check.as_ref().is_none_or(|c| c.same_token);
     let mut order: Vec<u32> = (0..own.len() as u32).collect();
     order.sort_by(|a, b| own[*b as usize].total_cmp(&own[*a as usize]));
     order.truncate(options.top);
-    let loaded = &setup.loaded;
     let token = argmax(&own) as u32;
     if as_json {
-        let row = |t: &u32| json!({"token": t, "text": loaded.answer(&[*t]), "logit": rounded[*t as usize]});
+        let row = |t: &u32| json!({"token": t, "text": party.answer(&[*t]), "logit": rounded[*t as usize]});
         let check = check
             .map(|c| json!({"same_token": c.same_token, "max_abs_error": c.max_abs_error, "mse": c.mse}));
         let top: Vec<_> = order.iter().map(row).collect();
-        let text = loaded.answer(&[token]);
+        let text = party.answer(&[token]);
         out_json(&json!({
             "position": position, "token": token, "text": text, "top": top, "check": check, "pass": pass
         }));
         return Ok(pass);
     }
-    match loaded.model.shape().kind {
-        Kind::Decoder => say!("next token        {:?}", loaded.answer(&[token])),
-        Kind::Encoder { .. } | Kind::Embedder { .. } => say!("answer            {}", loaded.answer(&[token])),
+    match party.side.plan().model.kind {
+        Kind::Decoder => say!("next token        {:?}", party.answer(&[token])),
+        Kind::Encoder { .. } | Kind::Embedder { .. } => say!("answer            {}", party.answer(&[token])),
     }
     if options.top > 1 {
-        order.iter().for_each(|t| say!("  {:>9.3}  {:?}", rounded[*t as usize], loaded.answer(&[*t])));
+        order.iter().for_each(|t| say!("  {:>9.3}  {:?}", rounded[*t as usize], party.answer(&[*t])));
     }
     if let Some(c) = check {
         let word = if c.same_token { "the same answer" } else { "ANOTHER ANSWER" };
@@ -94,19 +88,14 @@ pub(crate) fn run(options: &Options, as_json: bool) -> anyhow::Result<bool> {
 
 /// The results at a position: as they are, for the owner of the key, and rounded, for others to
 /// see.
-fn open(options: &Options, setup: &Setup, position: usize) -> anyhow::Result<(Vec<f64>, Vec<f64>)> {
-    let params = setup.circuits.params();
+fn open(options: &Options, party: &Party, position: usize) -> anyhow::Result<(Vec<f64>, Vec<f64>)> {
+    let params = party.side.params();
     let bytes = read_message(&options.input, "answer", "it is what `cipherlm run` wrote")?;
     let answer = EncryptedLogits::from_bytes(params, &bytes)
         .with_context(|| format!("{}: ask the server for the answer again", shown(&options.input)))?;
     let client = Client::with_secret(load_secret(&options.keys.join(SECRET), params)?);
     let again = || format!("{} is no answer to a prompt under these keys", shown(&options.input));
-    let mut own = client.decrypt(&setup.plan, &answer, position).with_context(again)?;
-    let mut rounded =
-        client.decrypt_public(&setup.plan, &answer, position, SHOWN_BITS, SLOT_ERROR).with_context(again)?;
-    own.truncate(setup.loaded.choices());
-    rounded.truncate(setup.loaded.choices());
-    Ok((own, rounded))
+    party.open(&client, &answer, position).with_context(again)
 }
 
 /// The tokens that the result at a position depends on.

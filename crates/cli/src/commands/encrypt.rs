@@ -1,9 +1,9 @@
 //! `cipherlm encrypt`: a prompt into a file for the server.
 
 use crate::console::{out_json, say};
-use crate::options::{ModelOption, PromptOption};
+use crate::options::{PlanSource, PromptOption};
 use crate::outputs::Outputs;
-use crate::party::{NOTE, Note, SECRET, SERVER, description, load_secret, note_beside, setup_of};
+use crate::party::{NOTE, Note, Party, SECRET, SERVER, description, load_secret, note_beside};
 use anyhow::Context;
 use cipherlm_files::{Access, shown};
 use cipherlm_infer::Client;
@@ -23,7 +23,7 @@ pub(crate) struct Options {
     #[arg(long, value_name = "FILE")]
     out: PathBuf,
     #[command(flatten)]
-    model: ModelOption,
+    source: PlanSource,
     /// Overwrite what is there.
     #[arg(long)]
     force: bool,
@@ -36,10 +36,10 @@ pub(crate) fn run(options: &Options, as_json: bool) -> anyhow::Result<bool> {
     let note_out = outputs.file("the note beside --out", &note_beside(&options.out), options.force)?;
     let text = options.prompt.read(None)?;
     let keys = description(&options.keys)?;
-    let setup = setup_of(&keys, options.model.get(), None)?;
-    let tokens = setup.loaded.tokens(&text, 0)?;
-    let client = Client::with_secret(load_secret(&options.keys.join(SECRET), setup.circuits.params())?);
-    let prompt = client.encrypt(&setup.plan, &tokens).context("encrypting the prompt")?.to_bytes();
+    let party = Party::of(&keys, &options.source)?;
+    let tokens = party.tokens(&text)?;
+    let client = Client::with_secret(load_secret(&options.keys.join(SECRET), party.side.params())?);
+    let prompt = party.encrypt(&client, &tokens).context("encrypting the prompt")?.to_bytes();
     let note = Note { format: NOTE.into(), plan: keys.plan, key_id: keys.key_id, tokens };
     // The note first: an encrypted prompt without one could not be read back.
     note_out.write(&serde_json::to_vec(&note)?, Access::Owner)?;

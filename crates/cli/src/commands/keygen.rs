@@ -1,16 +1,18 @@
 //! `cipherlm keygen`: a secret key, and the evaluation keys that a server needs for one plan.
 
+use crate::clientfolder::ClientFolder;
 use crate::console::{Console, out_json, say};
-use crate::options::{ModelOption, ProfileOption, Wanted, tokens};
+use crate::options::{PlanSource, ProfileOption, Wanted, tokens};
 use crate::outputs::{Outputs, hold};
-use crate::party::{SECRET, SERVER, description, load_secret};
+use crate::party::{SECRET, SERVER, description, load_secret, profile};
 use crate::prices::PricesOption;
 use crate::setup::Setup;
-use crate::system::{available_memory, free_disk, gib};
+use crate::system::{available_memory, free_disk, gib, threads};
 use anyhow::{Context, bail};
+use cipherlm_circuits::bootstrap::Profile;
 use cipherlm_ckks::SecretKey;
-use cipherlm_files::{Access, Existing, shown};
-use cipherlm_infer::{CostModel, KeyFolder};
+use cipherlm_files::{Access, Existing, printable, shown};
+use cipherlm_infer::{Circuits, ClientSide, CostModel, KeyFolder, KeyOrder};
 use clap::Args;
 use serde_json::json;
 use std::os::unix::fs::DirBuilderExt;
@@ -24,9 +26,9 @@ pub(crate) struct Options {
     #[arg(long, value_name = "DIR")]
     out: PathBuf,
     #[command(flatten)]
-    model: ModelOption,
+    source: PlanSource,
     /// Longest prompt, in tokens.
-    #[arg(long, default_value = "32", value_parser = tokens())]
+    #[arg(long, default_value = "32", value_parser = tokens(), conflicts_with = "plan")]
     length: usize,
     /// Go on after an interruption: keep the secret key, make the evaluation keys that are missing.
     #[arg(long)]
@@ -52,28 +54,22 @@ pub(crate) fn run(options: &Options, as_json: bool) -> anyhow::Result<bool> {
             );
         }
     }
-    let model = crate::model::load(options.model.get())?;
-    let wanted = options.profile.wanted()?;
-    // A named profile needs no prices to be chosen, and whoever runs the plan has others.
-    let cost = match wanted {
-        Wanted::This(_) => CostModel::default(),
-        Wanted::Cheapest(_) => options.prices.table(wanted.insecure())?,
-    };
-    let setup = Setup::on(model, options.length, &wanted, &cost)?;
+    let work = Work::new(options)?;
     if !options.dry_run && secret_file.exists() {
-        ensure_same_plan(&setup, &options.out)?;
+        ensure_same_plan(&work, &options.out)?;
     }
     let mut console = Console::new(!as_json);
-    console.line(&setup.summary());
-    let (stored, resident) = setup.circuits.key_bytes(&setup.plan)?;
+    console.line(&work.summary);
+    let bill = work.order.request.bill(work.circuits.params())?;
+    let (stored, resident) = (bill.stored_bytes, bill.resident_bytes);
     if options.dry_run {
         if as_json {
-            out_json(&json!({"stored_bytes": stored, "resident_bytes": resident, "plan": setup.plan.id()}));
+            out_json(&json!({"stored_bytes": stored, "resident_bytes": resident, "plan": work.order.plan}));
         }
         return Ok(true);
     }
     let clock = Instant::now();
-    let keys = make(options, &setup, &console)?;
+    let keys = make(options, &work, stored, &console)?;
     let seconds = clock.elapsed().as_secs_f64();
     let server = options.out.join(SERVER);
     if as_json {
@@ -101,11 +97,83 @@ pub(crate) fn run(options: &Options, as_json: bool) -> anyhow::Result<bool> {
     Ok(true)
 }
 
+/// What keys to make, from a model or from a client plan.
+struct Work {
+    circuits: Circuits,
+    order: KeyOrder,
+    profile: Profile,
+    summary: String,
+    /// Bytes that making them takes.
+    memory: u64,
+}
+
+impl Work {
+    fn new(options: &Options) -> anyhow::Result<Self> {
+        if let Some(folder) = options.source.plan() {
+            let (ring, named) = options.profile.given();
+            if named {
+                bail!("--plan names its profile: leave out --profile and --tolerance");
+            }
+            return Self::of_plan(&ClientFolder::load(folder)?, ring);
+        }
+        let model = crate::model::load(options.source.model())?;
+        let wanted = options.profile.wanted()?;
+        // A named profile needs no prices to be chosen, and whoever runs the plan has others.
+        let cost = match wanted {
+            Wanted::This(_) => CostModel::default(),
+            Wanted::Cheapest(_) => options.prices.table(wanted.insecure())?,
+        };
+        let setup = Setup::on(model, options.length, &wanted, &cost)?;
+        let order = KeyOrder::of(&setup.circuits, &setup.plan);
+        let (summary, memory) = (setup.summary(), setup.plan.working_bytes() / 2);
+        Ok(Self { order, summary, memory, circuits: setup.circuits, profile: setup.profile })
+    }
+
+    /// A plan of another party: it cannot lead into a small ring.
+    fn of_plan(folder: &ClientFolder, insecure_ring: Option<u32>) -> anyhow::Result<Self> {
+        let plan = &folder.plan;
+        let profile = profile(&plan.profile, plan.log_degree)?;
+        let asked = insecure_ring.is_some();
+        if profile.insecure != asked || insecure_ring.is_some_and(|ring| ring != profile.log_degree) {
+            bail!(
+                "--plan: the plan is for N = 2^{}, profile {}, {}: pass --insecure-ring with that number to agree, or another \
+                 --plan",
+                profile.log_degree,
+                profile.name,
+                if profile.insecure { "which protects nothing" } else { "which is secure" }
+            );
+        }
+        let circuits = Circuits::new(&profile)?;
+        let side = ClientSide::new(plan.clone(), &profile, &folder.embedding)?;
+        let (order, params) = (side.key_order()?, circuits.params());
+        let bill = order.request.bill(params)?;
+        let name = printable(&plan.model.name);
+        let summary = format!(
+            "model       {name}, from the client plan {}\n\
+             parameters  N = 2^{}, log QP {:.0}, {:.0}-bit security, profile {}\n\
+             keys        {:.2} GiB stored, {:.2} GiB in the server's memory",
+            plan.plan,
+            params.log_degree(),
+            params.log_qp(),
+            params.security().bits,
+            profile.name,
+            gib(bill.stored_bytes),
+            gib(bill.resident_bytes),
+        );
+        // Each thread holds a key in the making, at six times its stored size.
+        let key = bill.stored_bytes / bill.keys.max(1) as u64;
+        Ok(Self { memory: 6 * key * threads() as u64, summary, order, circuits, profile })
+    }
+
+    fn describe(&self, secret: &SecretKey) -> anyhow::Result<KeyFolder> {
+        Ok(KeyFolder::describe(secret.id(), self.circuits.params(), &self.order, self.profile.name)?)
+    }
+}
+
 /// The secret key, new or the one that is there, and the evaluation keys that are missing.
-fn make(options: &Options, setup: &Setup, console: &Console) -> anyhow::Result<KeyFolder> {
+fn make(options: &Options, work: &Work, stored: u64, console: &Console) -> anyhow::Result<KeyFolder> {
     let (secret_file, server) = (options.out.join(SECRET), options.out.join(SERVER));
-    let (stored, _) = setup.circuits.key_bytes(&setup.plan)?;
-    check_room(setup, &options.out, stored.saturating_sub(folder_bytes(&server)))?;
+    check_room(work.memory, &options.out, stored.saturating_sub(folder_bytes(&server)))?;
     let new = !secret_file.exists();
     if new {
         std::fs::DirBuilder::new()
@@ -116,27 +184,27 @@ fn make(options: &Options, setup: &Setup, console: &Console) -> anyhow::Result<K
     }
     // One process at a time makes keys here.
     let _lock = hold("--out", &options.out)?;
-    let params = setup.circuits.params();
-    let secret = if new { new_secret(setup, &options.out)? } else { load_secret(&secret_file, params)? };
-    let keys = KeyFolder::describe(secret.id(), &setup.circuits, &setup.plan, setup.profile.name)?;
-    keys.write(&server, &secret, &setup.circuits, &setup.plan, |done| {
+    let params = work.circuits.params();
+    let secret = if new { new_secret(work, &options.out)? } else { load_secret(&secret_file, params)? };
+    let keys = work.describe(&secret)?;
+    keys.write(&server, &secret, &work.circuits, &work.order, |done| {
         console.stage(&format!("evaluation keys, {:.2} of {:.2} GiB", gib(done), gib(stored)), done, stored);
     })?;
     console.done();
     Ok(keys)
 }
 
-fn new_secret(setup: &Setup, out: &Path) -> anyhow::Result<SecretKey> {
-    let secret = SecretKey::generate(setup.circuits.params())?;
-    KeyFolder::describe(secret.id(), &setup.circuits, &setup.plan, setup.profile.name)?.save(out)?;
+fn new_secret(work: &Work, out: &Path) -> anyhow::Result<SecretKey> {
+    let secret = SecretKey::generate(work.circuits.params())?;
+    work.describe(&secret)?.save(out)?;
     cipherlm_files::write(&out.join(SECRET), &secret.to_secret_bytes(), Existing::Refuse, Access::Owner)?;
     Ok(secret)
 }
 
 /// Keys that are there are completed for the plan that they were made for, and for no other.
-fn ensure_same_plan(setup: &Setup, out: &Path) -> anyhow::Result<()> {
+fn ensure_same_plan(work: &Work, out: &Path) -> anyhow::Result<()> {
     let keys = description(out)?;
-    if keys.plan == setup.plan.id() {
+    if keys.plan == work.order.plan {
         return Ok(());
     }
     bail!(
@@ -146,12 +214,12 @@ fn ensure_same_plan(setup: &Setup, out: &Path) -> anyhow::Result<()> {
         keys.model,
         keys.tokens,
         keys.plan,
-        setup.plan.id()
+        work.order.plan
     )
 }
 
 /// Refuses before any work when disk or memory are short.
-fn check_room(setup: &Setup, out: &Path, bytes: u64) -> anyhow::Result<()> {
+fn check_room(need: u64, out: &Path, bytes: u64) -> anyhow::Result<()> {
     if let Some(free) = free_disk(out).filter(|free| *free < bytes) {
         bail!(
             "the keys take {:.2} GiB on disk and {:.2} GiB are free at {}: free some, or choose another --out or a shorter --length",
@@ -161,7 +229,6 @@ fn check_room(setup: &Setup, out: &Path, bytes: u64) -> anyhow::Result<()> {
         );
     }
     // One key a thread is in memory at a time, with its intermediate values.
-    let need = setup.plan.working_bytes() / 2;
     if let Some(have) = available_memory().filter(|have| *have < need) {
         bail!(
             "making keys takes {:.2} GiB of memory and {:.2} GiB are free: close other programs",

@@ -1,5 +1,7 @@
 //! The command line: one module a command, each with its options.
 
+#[cfg(feature = "net")]
+mod ask;
 mod certify;
 mod completions;
 mod converse;
@@ -18,8 +20,14 @@ mod inspect;
 mod keygen;
 mod plan;
 mod profile;
+#[cfg(feature = "net")]
+mod proxy;
+#[cfg(feature = "net")]
+mod push;
 mod run;
 mod search;
+#[cfg(feature = "net")]
+mod serve;
 mod train;
 
 use crate::options::count;
@@ -63,6 +71,18 @@ enum Command {
     Run(run::Options),
     /// Client: decrypt an answer.
     Decrypt(decrypt::Options),
+    /// Server: answer encrypted prompts over a network. Holds no secret key.
+    #[cfg(feature = "net")]
+    Serve(serve::Options),
+    /// Client: register evaluation keys with a server; what it has is not sent again.
+    #[cfg(feature = "net")]
+    Push(push::Options),
+    /// Client: encrypt a prompt, have a server run the model, decrypt the answer.
+    #[cfg(feature = "net")]
+    Ask(ask::Options),
+    /// Client: an OpenAI-speaking address on this machine, for programs; prompts leave it encrypted.
+    #[cfg(feature = "net")]
+    Proxy(proxy::Options),
     /// Continue a prompt: in the clear with the exact functions or the certified polynomials, or
     /// under encryption.
     Generate(generate::Options),
@@ -142,6 +162,14 @@ pub(crate) fn dispatch(cli: &Cli) -> anyhow::Result<bool> {
         Command::Encrypt(options) => encrypt::run(options, cli.json),
         Command::Run(options) => run::run(options, cli.json),
         Command::Decrypt(options) => decrypt::run(options, cli.json),
+        #[cfg(feature = "net")]
+        Command::Serve(options) => serve::run(options, cli.json),
+        #[cfg(feature = "net")]
+        Command::Push(options) => push::run(options, cli.json),
+        #[cfg(feature = "net")]
+        Command::Ask(options) => ask::run(options, cli.json),
+        #[cfg(feature = "net")]
+        Command::Proxy(options) => proxy::run(options, cli.json),
         Command::Generate(options) if options.encrypted => converse::run(options, cli.json),
         Command::Generate(options) => generate::run(options, cli.json),
         Command::Eval(options) => eval::run(options, cli.json),

@@ -1,13 +1,17 @@
 //! `cipherlm plan`: what an encrypted run will take, before any key exists.
 
+use crate::clientfolder::ClientFolder;
 use crate::console::{out, out_json, say};
-use crate::options::{ModelOption, ProfileOption, tokens};
+use crate::options::{ModelOption, ProfileOption, insecure_profile, tokens};
 use crate::prices::PricesOption;
 use crate::setup::Setup;
 use crate::system::gib;
+use anyhow::Context;
+use cipherlm_files::shown;
 use cipherlm_infer::{Candidate, Step};
 use clap::Args;
 use serde_json::{Value, json};
+use std::path::{Path, PathBuf};
 
 /// What the JSON of a plan calls itself.
 pub(crate) const PLAN: &str = "cipherlm plan 1";
@@ -26,15 +30,39 @@ pub(crate) struct Options {
     profile: ProfileOption,
     #[command(flatten)]
     prices: PricesOption,
+    /// Write what a client needs into this folder: the plan as it sees it, the tokenizer, the
+    /// embedding. No other weights.
+    #[arg(long, value_name = "DIR")]
+    client: Option<PathBuf>,
+    /// With --client: of the plan that this server runs, in place of a model.
+    #[cfg(feature = "net")]
+    #[arg(long, value_name = "URL", requires = "client", conflicts_with_all = ["model", "length", "profile", "insecure_ring"])]
+    server: Option<String>,
+    /// With --server: file of its token (default: the variable CIPHERLM_TOKEN).
+    #[cfg(feature = "net")]
+    #[arg(long, value_name = "FILE", requires = "server")]
+    token_file: Option<PathBuf>,
+    /// With --server: certificates to trust beside those of the system, PEM.
+    #[cfg(feature = "net")]
+    #[arg(long, value_name = "FILE", requires = "server")]
+    ca: Option<PathBuf>,
 }
 
 /// Compiles a plan and prints it.
 pub(crate) fn run(options: &Options, as_json: bool) -> anyhow::Result<bool> {
+    #[cfg(feature = "net")]
+    if let (Some(server), Some(folder)) = (&options.server, &options.client) {
+        let remote = crate::network::remote(server, options.token_file.as_ref(), options.ca.as_ref())?;
+        return save(&crate::network::fetch(&remote)?, folder, as_json);
+    }
     let loaded = crate::model::load(options.model.get())?;
     let cost = options.prices.table(options.profile.small())?;
     let setup = Setup::on(loaded, options.length, &options.profile.wanted()?, &cost)?;
     if !as_json {
         out(&setup.summary());
+    }
+    if let Some(folder) = &options.client {
+        return save(&setup.client_folder()?, folder, as_json);
     }
     // Takes some seconds: the rest is shown by then.
     let (mse, same) = setup.predicted_quality()?;
@@ -101,6 +129,36 @@ fn print_candidates(candidates: &[Candidate]) {
             c.verdict
         );
     }
+}
+
+/// Writes what a client needs, and says what it will take.
+fn save(made: &ClientFolder, folder: &Path, as_json: bool) -> anyhow::Result<bool> {
+    made.save(folder).context("--client")?;
+    let (plan, costs) = (&made.plan, &made.plan.costs);
+    if as_json {
+        out_json(&json!({"client": shown(folder), "plan": plan.plan, "costs": costs}));
+        return Ok(true);
+    }
+    let (mib, minutes) =
+        (|bytes: u64| bytes as f64 / 1048576.0, |mbit: f64| costs.key_bytes as f64 * 8e-6 / mbit / 60.0);
+    say!("client      {}  (no weights but the embedding; plan {})", shown(folder), plan.plan);
+    say!(
+        "keys        {:.2} GiB to send once: {:.1} min at 20 Mbit/s, {:.1} at 100, {:.1} at 1000",
+        gib(costs.key_bytes),
+        minutes(20.0),
+        minutes(100.0),
+        minutes(1000.0)
+    );
+    say!(
+        "a prompt    {:.2} MiB there, {:.2} MiB back, about {:.0} s predicted",
+        mib(costs.prompt_bytes),
+        mib(costs.answer_bytes),
+        costs.seconds
+    );
+    let insecure = plan.profile == insecure_profile(10)?.name;
+    let ring = if insecure { format!(" --insecure-ring {}", plan.log_degree) } else { String::new() };
+    say!("next        cipherlm keygen --plan {} --out keys{ring}", shown(folder));
+    Ok(true)
 }
 
 /// Why a step's result is bootstrapped, for those whose result is.

@@ -12,7 +12,7 @@ use cipherlm_circuits::slots::Encrypted;
 use cipherlm_ckks::{KeyId, KeyStore};
 use cipherlm_files::{Access, Existing, Lock, create_folder, shown};
 use cipherlm_infer::{
-    Checkpoints, EncryptedLogits, EncryptedPrompt, KeyFolder, Profiler, Progress, Report, Server,
+    Checkpoints, EncryptedLogits, EncryptedPrompt, KeyFolder, KeyOrder, Profiler, Progress, Report, Server,
 };
 use clap::Args;
 use serde_json::json;
@@ -121,7 +121,8 @@ fn accept(
     let params = setup.circuits.params();
     let (_, resident) = setup.circuits.key_bytes(&setup.plan)?;
     let budget = options.key_memory.map_or(u64::MAX, |gib| (gib * f64::from(1 << 30)) as u64);
-    let (keys, key_id) = KeyFolder::open(&options.keys, &setup.circuits, &setup.plan, budget)
+    let order = KeyOrder::of(&setup.circuits, &setup.plan);
+    let (keys, key_id) = KeyFolder::open(&options.keys, &setup.circuits, &order, budget)
         .with_context(|| format!("the evaluation keys in {}", shown(&options.keys)))?;
     let prompt = EncryptedPrompt::from_bytes(params, message)
         .with_context(|| format!("{}: encrypt the prompt again, and copy it whole", shown(&options.input)))?;

@@ -8,6 +8,10 @@ mod import;
 mod inspect;
 mod misuse;
 mod models;
+mod network;
 mod parties;
 mod plans;
 mod trouble;
+
+#[path = "../../../../xtask/src/tidy/commands.rs"]
+mod tutorial;

@@ -6,7 +6,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::process::Stdio;
 
-use crate::common::{PROMPT, Scratch, call, command, json, keygen, model, refuse, succeed};
+use crate::common::{PROMPT, Scratch, bare, call, command, json, keygen, model, refuse, succeed};
 
 fn mode(path: &str) -> u32 {
     fs::metadata(path).unwrap().permissions().mode() & 0o777
@@ -130,6 +130,51 @@ fn four_programs_answer_a_prompt_and_refuse_what_does_not_belong() {
     );
     fs::copy(at("other/secret.key"), at("keys/secret.key")).unwrap();
     refuse(&["decrypt", "--keys", &keys, "--input", &answer, "--note", &note], &["key"]);
+}
+
+#[test]
+fn a_client_needs_no_model() {
+    let dir = Scratch::new("client");
+    let at = |name: &str| dir.path(name);
+    let (client, keys, server) = (at("client"), at("keys"), at("keys/server"));
+    succeed(&["plan", "--client", &client, "--insecure-ring", "9", "--length", "8"]);
+    let mut files: Vec<_> = fs::read_dir(&client).unwrap().map(|e| e.unwrap().file_name()).collect();
+    files.sort();
+    assert_eq!(files, ["client-plan.json", "embedding.safetensors", "tokenizer.json"]);
+    assert!(fs::metadata(at("client/client-plan.json")).unwrap().len() <= 64 << 10);
+    let own = |args: &[&str]| bare(args).output().unwrap();
+    let done = |args: &[&str]| {
+        let out = own(args);
+        assert!(out.status.success(), "{args:?}: {}", String::from_utf8_lossy(&out.stderr));
+        String::from_utf8(out.stdout).unwrap()
+    };
+    let denied = |args: &[&str], word: &str| {
+        let out = own(args);
+        let said = String::from_utf8_lossy(&out.stderr).into_owned();
+        assert!(out.status.code() == Some(2) && said.contains(word), "{args:?}: {said}");
+    };
+
+    // A plan of another party does not lead into a small ring unless its user says so.
+    denied(&["keygen", "--plan", &client, "--out", &keys], "--insecure-ring");
+    denied(&["keygen", "--plan", &client, "--out", &keys, "--insecure-ring", "10"], "2^9");
+    done(&["keygen", "--plan", &client, "--out", &keys, "--insecure-ring", "9"]);
+    let (prompt, note, answer) = (at("prompt"), at("prompt.note"), at("answer"));
+    done(&["encrypt", "--plan", &client, "--keys", &keys, "--prompt", PROMPT, "--out", &prompt]);
+    succeed(&["run", "--keys", &server, "--input", &prompt, "--out", &answer]);
+    let read = ["decrypt", "--keys", &keys, "--input", &answer, "--note", &note, "--top", "3", "--json"];
+    let said = done(&[read.as_slice(), &["--plan", &client]].concat());
+    let (said, whole): (serde_json::Value, serde_json::Value) =
+        (serde_json::from_str(&said).unwrap(), serde_json::from_str(&succeed(&read)).unwrap());
+    assert_eq!(said, whole, "the model changes nothing that is read");
+    assert!(said["top"].as_array().unwrap().len() == 3);
+    denied(&[read.as_slice(), &["--plan", &client, "--check"]].concat(), "--check");
+
+    // Files that do not belong together.
+    change(&at("client/embedding.safetensors"), |b| *b.last_mut().unwrap() ^= 1);
+    denied(&[read.as_slice(), &["--plan", &client]].concat(), "embedding");
+    denied(&[read.as_slice(), &["--plan", &at("nowhere")]].concat(), "plan --client");
+    succeed(&["plan", "--client", &client, "--insecure-ring", "9", "--length", "16"]);
+    denied(&[read.as_slice(), &["--plan", &client]].concat(), "plan");
 }
 
 #[test]

@@ -246,7 +246,16 @@ fn centre_columns(weights: &mut [Vec<f64>]) {
     weights.iter_mut().for_each(|row| row.iter_mut().zip(&means).for_each(|(w, m)| *w -= m));
 }
 
-pub(super) fn centre(row: &mut [f64]) {
+/// Embedded rows as they are encrypted: centred where every map into the stream is, in units of the
+/// stream.
+pub(crate) fn enter_stream(rows: &mut [f64], width: usize, centred: bool, unit: f64) {
+    if centred {
+        rows.chunks_exact_mut(width).for_each(centre);
+    }
+    rows.iter_mut().for_each(|x| *x /= unit);
+}
+
+fn centre(row: &mut [f64]) {
     let mean = row.iter().sum::<f64>() / row.len().max(1) as f64;
     row.iter_mut().for_each(|x| *x -= mean);
 }

@@ -44,11 +44,6 @@ impl Wide {
         let vector = |v: usize| (v * self.period..(v + 1) * self.period).map(value).collect::<Vec<_>>();
         (0..self.vectors).map(|v| Plain::real(vector(v))).collect()
     }
-
-    /// Columns out of vectors of slots, `count` of them.
-    pub(crate) fn unpack(&self, vectors: &[Vec<f64>], count: usize) -> Vec<f64> {
-        (0..count).map(|column| vectors[column / self.period][column % self.period]).collect()
-    }
 }
 
 impl Folded {

@@ -4,9 +4,12 @@
 //! others, so appending tokens one by one gives bit for bit the values of one whole pass.
 
 mod attend;
+mod embedding;
 mod matrix;
 mod prepared;
 mod rows;
+
+pub use embedding::{Embedding, EmbeddingShape};
 
 use std::collections::BTreeMap;
 use std::ops::Range;
@@ -394,33 +397,12 @@ impl<'m> Runner<'m> {
     }
 
     fn embedding(&mut self, input: Input<'_>) -> Result<Vec<f64>> {
-        let (shape, d) = (self.model.shape(), self.model.shape().d_model);
-        let table = rows::tensor(self.model, "embed.tokens")?;
-        let row = |&t: &u32| &table[t as usize * d..][..d];
-        let mut out: Vec<f64> = input.tokens.iter().flat_map(row).copied().collect();
-        if shape.positions {
-            let positions = rows::tensor(self.model, "embed.positions")?;
-            out.iter_mut().zip(&positions[input.start * d..]).for_each(|(x, p)| *x += p);
-        }
-        Ok(out)
+        let shape = self.model.shape();
+        rows::embed(self.model.weights(), shape.d_model, shape.positions, input.tokens, input.start)
     }
 
     fn norm(&mut self, weights: &NormWeights<'m>, site: usize, rows: &[f64]) -> Result<Vec<f64>> {
-        let shape = self.model.shape();
-        let d = shape.d_model;
-        let mean = |row: &[f64]| if weights.centred { row.iter().sum::<f64>() / d as f64 } else { 0.0 };
-        let means: Vec<f64> = rows.chunks_exact(d).map(mean).collect();
-        let variance = |(row, mean): (&[f64], &f64)| {
-            row.iter().map(|x| (x - mean) * (x - mean)).sum::<f64>() / d as f64 + shape.norm_eps
-        };
-        let mut inverse: Vec<f64> = rows.chunks_exact(d).zip(&means).map(variance).collect();
-        self.apply_site(site, &mut inverse)?;
-        let mut out = Vec::with_capacity(rows.len());
-        for ((row, mean), inv) in rows.chunks_exact(d).zip(&means).zip(&inverse) {
-            let bias = |i: usize| weights.bias.map_or(0.0, |b| b[i]);
-            out.extend(row.iter().enumerate().map(|(i, x)| (x - mean) * inv * weights.gain[i] + bias(i)));
-        }
-        Ok(out)
+        weights.apply(rows, self.model.shape().norm_eps, |variances| self.apply_site(site, variances))
     }
 
     /// Replaces arguments of a site by its function, or by what stands in for it.
@@ -481,7 +463,9 @@ fn ensure_polynomial(model: &Model, sites: &[(String, Function)]) -> Result<()> 
 fn stage_weights<'m>(model: &'m Model, program: &Program, at: usize) -> Result<StageWeights<'m>> {
     let stage = &program.stages[at];
     Ok(match stage.op {
-        Op::Norm { .. } => StageWeights::Norm(NormWeights::new(model, &stage.name)?),
+        Op::Norm { .. } => {
+            StageWeights::Norm(NormWeights::new(model.weights(), model.shape().norm, &stage.name)?)
+        }
         Op::Linear { .. } => StageWeights::Linear(Linear::new(model, &stage.name)?),
         Op::Attend { .. } => {
             let before = program.stages[..at].iter().filter(|s| matches!(s.op, Op::Attend { .. }));

@@ -3,6 +3,7 @@
 use crate::error::{Result, SpecError};
 use crate::model::Model;
 use crate::shape::{Norm, Pool, Rotary, Shape};
+use crate::weights::Weights;
 
 #[derive(Clone)]
 pub(super) struct NormWeights<'m> {
@@ -12,13 +13,54 @@ pub(super) struct NormWeights<'m> {
 }
 
 impl<'m> NormWeights<'m> {
-    pub(super) fn new(model: &'m Model, name: &str) -> Result<Self> {
+    pub(super) fn new(weights: &'m Weights, norm: Norm, name: &str) -> Result<Self> {
         Ok(Self {
-            gain: tensor(model, &format!("{name}.gain"))?,
-            bias: model.weights().values(&format!("{name}.bias")),
-            centred: model.shape().norm == Norm::LayerNorm,
+            gain: values(weights, &format!("{name}.gain"))?,
+            bias: weights.values(&format!("{name}.bias")),
+            centred: norm == Norm::LayerNorm,
         })
     }
+
+    /// Normalises rows; `inv_sqrt` replaces the variance of each, `eps` included.
+    pub(super) fn apply(
+        &self,
+        rows: &[f64],
+        eps: f64,
+        inv_sqrt: impl FnOnce(&mut [f64]) -> Result<()>,
+    ) -> Result<Vec<f64>> {
+        let d = self.gain.len().max(1);
+        let mean = |row: &[f64]| if self.centred { row.iter().sum::<f64>() / d as f64 } else { 0.0 };
+        let means: Vec<f64> = rows.chunks_exact(d).map(mean).collect();
+        let variance = |(row, mean): (&[f64], &f64)| {
+            row.iter().map(|x| (x - mean) * (x - mean)).sum::<f64>() / d as f64 + eps
+        };
+        let mut inverse: Vec<f64> = rows.chunks_exact(d).zip(&means).map(variance).collect();
+        inv_sqrt(&mut inverse)?;
+        let mut out = Vec::with_capacity(rows.len());
+        for ((row, mean), inv) in rows.chunks_exact(d).zip(&means).zip(&inverse) {
+            let bias = |i: usize| self.bias.map_or(0.0, |b| b[i]);
+            out.extend(row.iter().enumerate().map(|(i, x)| (x - mean) * inv * self.gain[i] + bias(i)));
+        }
+        Ok(out)
+    }
+}
+
+/// Rows of the token embedding for tokens that stand from `start` on, plus learned positions if the
+/// model has them.
+pub(super) fn embed(
+    weights: &Weights,
+    d: usize,
+    positions: bool,
+    tokens: &[u32],
+    start: usize,
+) -> Result<Vec<f64>> {
+    let table = values(weights, "embed.tokens")?;
+    let mut out: Vec<f64> = tokens.iter().flat_map(|&t| &table[t as usize * d..][..d]).copied().collect();
+    if positions {
+        let table = values(weights, "embed.positions")?;
+        out.iter_mut().zip(&table[start * d..]).for_each(|(x, p)| *x += p);
+    }
+    Ok(out)
 }
 
 /// `y = x W + b` over rows.
@@ -62,8 +104,12 @@ impl<'m> Linear<'m> {
 }
 
 pub(super) fn tensor<'m>(model: &'m Model, name: &str) -> Result<&'m [f64]> {
+    values(model.weights(), name)
+}
+
+fn values<'m>(weights: &'m Weights, name: &str) -> Result<&'m [f64]> {
     let missing = || SpecError::MissingTensor { name: name.to_owned(), expected: vec![] };
-    model.weights().values(name).ok_or_else(missing)
+    weights.values(name).ok_or_else(missing)
 }
 
 /// Turns the rotary pairs of one row (all heads) by the angles of its position.

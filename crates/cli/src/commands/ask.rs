@@ -1,0 +1,110 @@
+//! `cipherlm ask`: a prompt to a server and back, encrypted all the way.
+
+use crate::console::{Console, out_json, say};
+use crate::network::{ServerOption, party_of, wait};
+use crate::options::{PlanSource, PromptOption, count};
+use crate::party::{SECRET, description, load_secret};
+use crate::sampler::argmax;
+use anyhow::Context;
+use cipherlm_infer::{Client, EncryptedLogits};
+use cipherlm_model::Kind;
+use cipherlm_protocol::Event;
+use clap::Args;
+use serde_json::json;
+use std::cell::RefCell;
+use std::path::PathBuf;
+use std::time::{Duration, Instant};
+
+#[derive(Args)]
+pub(crate) struct Options {
+    /// The folder that `keygen` made.
+    #[arg(long, value_name = "DIR")]
+    keys: PathBuf,
+    #[command(flatten)]
+    server: ServerOption,
+    #[command(flatten)]
+    prompt: PromptOption,
+    #[command(flatten)]
+    source: PlanSource,
+    /// Show this many of the most likely tokens, with logits rounded so that they may be shared.
+    #[arg(long, default_value = "1", value_parser = count(1..=1 << 20))]
+    top: usize,
+    /// Keep the encrypted prompt and answer in these files, for `run` and `decrypt`.
+    #[arg(long, num_args = 2, value_names = ["PROMPT", "ANSWER"])]
+    keep: Vec<PathBuf>,
+}
+
+/// Asks one prompt.
+pub(crate) fn run(options: &Options, as_json: bool) -> anyhow::Result<bool> {
+    let text = options.prompt.read(None)?;
+    let keys = description(&options.keys)?;
+    let remote = options.server.remote()?;
+    let party = party_of(&keys, &options.source, &remote)?;
+    let tokens = party.tokens(&text)?;
+    let client = Client::with_secret(load_secret(&options.keys.join(SECRET), party.side.params())?);
+    let prompt = party.encrypt(&client, &tokens).context("encrypting the prompt")?.to_bytes();
+    let (console, clock) = (RefCell::new(Console::new(!as_json)), Instant::now());
+    let answer = wait(cipherlm_remote::ask(&remote, &keys.key_id, &keys.plan, &prompt, |event| {
+        show(&mut console.borrow_mut(), event);
+    }))?;
+    console.borrow().done();
+    let seconds = clock.elapsed().as_secs_f64();
+    for (file, bytes) in options.keep.iter().zip([&prompt, &answer]) {
+        use cipherlm_files::{Access, Existing, write};
+        write(file, bytes, Existing::Refuse, Access::Everyone).context("--keep")?;
+    }
+    let answered = EncryptedLogits::from_bytes(party.side.params(), &answer)?;
+    let (own, rounded) = party.open(&client, &answered, party.side.answer_position(tokens.len()))?;
+    let token = argmax(&own) as u32;
+    let mut order: Vec<u32> = (0..own.len() as u32).collect();
+    order.sort_by(|a, b| own[*b as usize].total_cmp(&own[*a as usize]));
+    order.truncate(options.top);
+    if as_json {
+        let row = |t: &u32| json!({"token": t, "text": party.answer(&[*t]), "logit": rounded[*t as usize]});
+        out_json(&json!({
+            "token": token,
+            "text": party.answer(&[token]),
+            "top": order.iter().map(row).collect::<Vec<_>>(),
+            "seconds": seconds,
+            "prompt_bytes": prompt.len(),
+            "answer_bytes": answer.len(),
+        }));
+        return Ok(true);
+    }
+    match party.side.plan().model.kind {
+        Kind::Decoder => say!("next token        {:?}", party.answer(&[token])),
+        Kind::Encoder { .. } | Kind::Embedder { .. } => say!("answer            {}", party.answer(&[token])),
+    }
+    if options.top > 1 {
+        order.iter().for_each(|t| say!("  {:>9.3}  {:?}", rounded[*t as usize], party.answer(&[*t])));
+    }
+    let mib = |bytes: &[u8]| bytes.len() as f64 / 1048576.0;
+    say!("took              {seconds:.1} s; {:.1} MiB sent, {:.1} MiB received", mib(&prompt), mib(&answer));
+    Ok(true)
+}
+
+/// The events of a job on the screen.
+fn show(console: &mut Console, event: &Event) {
+    match event {
+        Event::Queued { position, starts_in } => {
+            console.stage(&format!("queued behind {position}, starts in about {starts_in:.0} s"), 0, 1);
+        }
+        Event::Loading { keys, of } => {
+            console.stage("the server loads the keys", *keys as u64, *of as u64);
+        }
+        Event::Step { step, steps, name, layer, level, refresh, elapsed, left } => {
+            let seconds = |x: &f64| Duration::try_from_secs_f64(*x).unwrap_or_default();
+            console.step(&cipherlm_infer::Progress {
+                step: *step,
+                steps: *steps,
+                name,
+                layer: *layer,
+                level: *level,
+                refresh: *refresh,
+                elapsed: seconds(elapsed),
+                left: seconds(left),
+            });
+        }
+        _ => {}
+    }
+}

@@ -1,0 +1,182 @@
+//! The client's half without the model: a client plan, an embedding, a secret.
+
+use cipherlm_circuits::bootstrap::Profile;
+use cipherlm_circuits::slots::Chain;
+use cipherlm_ckks::{Complex64, Decrypted, GaloisElement, KeyPurpose, KeyRequest, Params};
+use cipherlm_model::{Embedding, Kind};
+use cipherlm_protocol::{ClientPlan, Digest};
+
+use crate::answer;
+use crate::client::{Client, EncryptedLogits, EncryptedPrompt, check_plan, whole};
+use crate::error::{At, InferError, Result};
+use crate::fold::enter_stream;
+use crate::geometry::pack;
+use crate::keyfolder::KeyOrder;
+
+/// A client plan that has been checked against the client's own parameters, with its embedding.
+///
+/// It encrypts and decrypts what [`Client`] does with the whole plan, but cannot run the model: of
+/// a prompt it checks length, tokens and the range of the embedding. Values that leave their ranges
+/// later spoil the answer, which [`ClientSide::decrypt`] sees.
+pub struct ClientSide {
+    plan: ClientPlan,
+    params: Params,
+    chain: Chain,
+    embedding: Embedding,
+}
+
+impl ClientSide {
+    /// Takes a plan whose parameters are those of `profile`, the client's own preset of the name
+    /// that the plan gives, and the embedding's file.
+    ///
+    /// # Errors
+    /// [`InferError::Mismatch`] for other parameters, another profile or another embedding;
+    /// [`InferError::ClientPlan`] for levels or layouts that these parameters do not have.
+    pub fn new(plan: ClientPlan, profile: &Profile, embedding: &[u8]) -> Result<Self> {
+        plan.check()?;
+        let mismatch = |what, expected: String, found: String| InferError::Mismatch { what, expected, found };
+        if plan.profile != profile.name {
+            return Err(mismatch("profile of the client plan", profile.name.to_owned(), plan.profile));
+        }
+        let params = profile.params().map_err(failed)?;
+        let own = Digest::from(*params.hash().as_bytes());
+        if own != plan.params {
+            let (own, found) = (own.to_string(), plan.params.to_string());
+            return Err(mismatch("parameters of the client plan", own, found));
+        }
+        let hash = Digest::of(embedding);
+        if hash != plan.embedding.blake3 {
+            let expected = plan.embedding.blake3.to_string();
+            return Err(mismatch("embedding of the client plan", expected, hash.to_string()));
+        }
+        let refuse = |reason: &str| cipherlm_protocol::PlanError { reason: reason.into() };
+        let (layout, top) = (&plan.layout, params.max_level());
+        if layout.slots != params.slots() || layout.level > top || layout.floor > layout.level {
+            return Err(refuse("its layout does not fit its parameters").into());
+        }
+        if plan.keys.iter().any(|key| key.level == 0 || key.level > top) {
+            return Err(refuse("it asks for a key at a level that its parameters do not have").into());
+        }
+        let floor = layout.floor;
+        let chain = if floor > 0 { Chain::above(&params, floor) } else { Chain::of(&params) };
+        let chain = chain.at("parameters")?;
+        let embedding = Embedding::from_bytes(plan.model.embedding.clone(), embedding)?;
+        Ok(Self { plan, params, chain, embedding })
+    }
+
+    /// The plan.
+    pub fn plan(&self) -> &ClientPlan {
+        &self.plan
+    }
+
+    /// The client's own parameters.
+    pub fn params(&self) -> &Params {
+        &self.params
+    }
+
+    /// The keys to make for a server.
+    ///
+    /// # Errors
+    /// [`InferError::Slots`] for an automorphism that the ring does not have.
+    pub fn key_order(&self) -> Result<KeyOrder> {
+        let mut request = KeyRequest::new();
+        for key in &self.plan.keys {
+            let purpose = match key.galois {
+                None => KeyPurpose::Relinearise,
+                Some(element) => {
+                    KeyPurpose::Galois(GaloisElement::new(&self.params, element).map_err(failed)?)
+                }
+            };
+            request.also(purpose, key.level);
+        }
+        let (model, plan) = (self.plan.model.name.clone(), self.plan.plan.clone());
+        Ok(KeyOrder { model, tokens: self.plan.layout.tokens, plan, request })
+    }
+
+    /// Embeds and encrypts a prompt.
+    ///
+    /// # Errors
+    /// [`InferError::Prompt`] for a length that the plan does not take,
+    /// [`InferError::EmbeddingRange`] for a token beyond the certified range, unknown tokens, a
+    /// secret of other parameters.
+    pub fn encrypt(&self, client: &Client, tokens: &[u32]) -> Result<EncryptedPrompt> {
+        let (own, theirs) = (self.params.hash(), client.secret().params().hash());
+        if own != theirs {
+            let (expected, found) = (own.to_string(), theirs.to_string());
+            return Err(InferError::Mismatch { what: "parameters of the secret", expected, found });
+        }
+        let ciphertexts = client.seal(&self.pack(tokens)?, self.plan.layout.level, self.scale())?;
+        Ok(EncryptedPrompt { plan: self.plan.plan.clone(), length: tokens.len(), ciphertexts })
+    }
+
+    /// As [`Client::decrypt`].
+    ///
+    /// # Errors
+    /// As [`Client::decrypt`].
+    pub fn decrypt(&self, client: &Client, logits: &EncryptedLogits, position: usize) -> Result<Vec<f64>> {
+        self.read(client, logits, position, whole)
+    }
+
+    /// As [`Client::decrypt_public`].
+    ///
+    /// # Errors
+    /// As [`Client::decrypt_public`].
+    pub fn decrypt_public(
+        &self,
+        client: &Client,
+        logits: &EncryptedLogits,
+        position: usize,
+        bits: f64,
+        error_bound: f64,
+    ) -> Result<Vec<f64>> {
+        self.read(client, logits, position, |message| message.decode_public(bits, error_bound))
+    }
+
+    /// Position at which the answer to a prompt of `tokens` tokens stands.
+    pub fn answer_position(&self, tokens: usize) -> usize {
+        if self.plan.model.kind == Kind::Decoder { tokens.saturating_sub(1) } else { 0 }
+    }
+
+    fn read(
+        &self,
+        client: &Client,
+        logits: &EncryptedLogits,
+        position: usize,
+        decode: impl Fn(&Decrypted) -> std::result::Result<Vec<Complex64>, cipherlm_ckks::Error>,
+    ) -> Result<Vec<f64>> {
+        check_plan(&self.plan.plan, &logits.plan)?;
+        answer::check_position(&self.plan.answers, position, logits.length)?;
+        answer::read(&self.plan.answers, &client.open(logits, self.plan.layout.slots, decode)?, position)
+    }
+
+    fn scale(&self) -> cipherlm_circuits::slots::Scale {
+        self.chain.scale(self.plan.layout.level)
+    }
+
+    /// One period of real slots for each input vector.
+    fn pack(&self, tokens: &[u32]) -> Result<Vec<Vec<f64>>> {
+        let (layout, model) = (&self.plan.layout, &self.plan.model.embedding);
+        let (length, capacity) = (tokens.len(), layout.tokens);
+        if length == 0 || length > capacity {
+            let advice = "shorten the prompt or plan for a longer one";
+            return Err(InferError::Prompt { length, capacity, advice });
+        }
+        let padded: Vec<u32> = tokens.iter().copied().cycle().take(capacity).collect();
+        let mut rows = self.embedding.rows(&padded, self.plan.model.prefix.len())?;
+        for (position, row) in rows.chunks_exact(model.d_model).enumerate() {
+            let found = row.iter().fold(0.0, |most: f64, x| most.max(x.abs()));
+            if found > layout.range {
+                return Err(InferError::EmbeddingRange { position, found, bound: layout.range });
+            }
+        }
+        enter_stream(&mut rows, model.d_model, layout.centred, layout.unit);
+        let period = layout.tokens * layout.features;
+        let mut packed = pack(&rows, model.d_model, layout.features, period);
+        packed.resize(layout.vectors, vec![0.0; period]);
+        Ok(packed)
+    }
+}
+
+fn failed(error: cipherlm_ckks::Error) -> InferError {
+    InferError::Slots { node: "client plan".into(), source: error.into() }
+}

@@ -1,0 +1,54 @@
+//! Why a server does not start, or cannot keep its records.
+
+use std::path::PathBuf;
+
+/// Anything that keeps a server from starting.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// A file.
+    #[error(transparent)]
+    Files(#[from] cipherlm_files::Error),
+    /// The plan.
+    #[error(transparent)]
+    Infer(#[from] cipherlm_infer::InferError),
+    /// The client's view of the plan.
+    #[error(transparent)]
+    Plan(#[from] cipherlm_protocol::PlanError),
+    /// The records.
+    #[error("the records in {}: {source}: stop the other server of this folder, or choose another --data", path.display())]
+    Records {
+        /// Their file.
+        path: PathBuf,
+        /// What the store said.
+        source: Box<redb::Error>,
+    },
+    /// The network.
+    #[error("{what}: {source}")]
+    Network {
+        /// What was tried.
+        what: String,
+        /// What the system said.
+        source: std::io::Error,
+    },
+    /// Certificate or key.
+    #[error("{what}: {reason}")]
+    Tls {
+        /// The file.
+        what: &'static str,
+        /// What is wrong with it.
+        reason: String,
+    },
+    /// No randomness for a token.
+    #[error("the system gives no random numbers")]
+    Randomness,
+    /// A name that cannot be a folder.
+    #[error("`{name}` is no name for a tenant: 1 to 32 lower-case letters, digits or hyphens")]
+    Tenant {
+        /// The name.
+        name: String,
+    },
+}
+
+/// Result of this crate.
+pub type Result<T> = std::result::Result<T, Error>;

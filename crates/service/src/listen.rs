@@ -1,0 +1,204 @@
+//! Sockets: TLS, bounds on connections and time, and a stop that ends.
+
+use std::net::SocketAddr;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::Router;
+use cipherlm_files::{Access, Existing};
+use cipherlm_protocol::Limits;
+use hyper::server::conn::http1;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use hyper_util::service::TowerToHyperService;
+use serde_json::json;
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::{Semaphore, watch};
+use tokio_rustls::TlsAcceptor;
+use tokio_rustls::rustls::pki_types::pem::PemObject;
+use tokio_rustls::rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use tokio_rustls::rustls::{ServerConfig, crypto::ring, version::TLS13};
+
+use crate::app::{App, Config, stopped};
+use crate::auth::{Caller, Scope};
+use crate::compute;
+use crate::error::{Error, Result};
+use crate::http;
+use crate::journal::Journal;
+use crate::served::Served;
+
+/// Time that open connections are given when the server stops, and the step that runs.
+const GRACE: Duration = Duration::from_secs(28);
+/// Time between two looks for what was kept long enough.
+const SWEEP: Duration = Duration::from_secs(60);
+/// Largest head of a request.
+const HEAD_BYTES: usize = 16 << 10;
+
+/// Certificate chain and private key.
+pub struct Tls(Arc<ServerConfig>);
+
+impl Tls {
+    /// TLS 1.3 with a certificate chain and its private key, both PEM.
+    ///
+    /// # Errors
+    /// [`Error::Tls`] for anything else.
+    pub fn from_pem(chain: &[u8], key: &[u8]) -> Result<Self> {
+        let bad = |what| move |error: &dyn std::fmt::Display| Error::Tls { what, reason: error.to_string() };
+        let chain: Vec<_> = CertificateDer::pem_slice_iter(chain)
+            .collect::<std::result::Result<_, _>>()
+            .map_err(|e| bad("--tls-cert")(&e))?;
+        if chain.is_empty() {
+            return Err(bad("--tls-cert")(&"it holds no certificate"));
+        }
+        let key = PrivateKeyDer::from_pem_slice(key).map_err(|e| bad("--tls-key")(&e))?;
+        let builder = ServerConfig::builder_with_provider(Arc::new(ring::default_provider()));
+        let builder = builder.with_protocol_versions(&[&TLS13]).map_err(|e| bad("TLS")(&e))?;
+        let config = builder.with_no_client_auth().with_single_cert(chain, key);
+        Ok(Self(Arc::new(config.map_err(|e| bad("--tls-key")(&e))?)))
+    }
+}
+
+/// A server that is ready to listen.
+pub struct Service {
+    app: Arc<App>,
+}
+
+impl Service {
+    /// Opens the folder of a server. Jobs that were waiting or running go on.
+    ///
+    /// # Errors
+    /// [`Error::Files`] and [`Error::Records`], also for a folder that another server holds.
+    pub fn open(served: Served, config: Config, journal: Journal) -> Result<Self> {
+        Ok(Self { app: Arc::new(App::open(served, config, journal)?) })
+    }
+
+    /// At the first start, makes a token with every scope for the tenant `owner` and leaves it in
+    /// a file that its owner alone can read. True if it did.
+    ///
+    /// # Errors
+    /// [`Error::Files`], [`Error::Records`], [`Error::Randomness`].
+    pub fn first_token(&self, file: &Path) -> Result<bool> {
+        if !self.app.tokens.is_empty() {
+            return Ok(false);
+        }
+        let scopes = vec![Scope::Keys, Scope::Jobs, Scope::Admin];
+        let token = self.app.tokens.create(&self.app.store, Caller { tenant: "owner".into(), scopes })?;
+        cipherlm_files::write(file, token.as_bytes(), Existing::Replace, Access::Owner)?;
+        Ok(true)
+    }
+
+    /// Serves until `stop` is done, then for at most half a minute more. `told` is given the
+    /// address once connections are taken.
+    ///
+    /// # Errors
+    /// [`Error::Network`] when the address cannot be listened on.
+    pub async fn run(
+        self,
+        address: SocketAddr,
+        tls: Option<Tls>,
+        told: impl FnOnce(SocketAddr),
+        stop: impl Future<Output = ()>,
+    ) -> Result<()> {
+        let network = |source| Error::Network { what: format!("listening on {address}"), source };
+        let listener = TcpListener::bind(address).await.map_err(network)?;
+        told(listener.local_addr().map_err(network)?);
+        let app = self.app;
+        let worker = {
+            let app = Arc::clone(&app);
+            std::thread::Builder::new().name("compute".into()).spawn(move || compute::work(&app))
+        };
+        let worker =
+            worker.map_err(|source| Error::Network { what: "starting the compute thread".into(), source })?;
+        let sweeper = {
+            let app = Arc::clone(&app);
+            tokio::spawn(async move {
+                loop {
+                    tokio::time::sleep(SWEEP).await;
+                    let app = Arc::clone(&app);
+                    let _ = tokio::task::spawn_blocking(move || app.sweep()).await;
+                }
+            })
+        };
+        let connections = Arc::new(Semaphore::new(app.config.limits.connections));
+        tokio::select! {
+            () = accept(&app, &listener, tls, &connections) => {}
+            () = stop => {}
+        }
+        drop(listener);
+        app.journal.line("stopping", json!({}));
+        app.jobs.stop();
+        app.stop.send_replace(true);
+        sweeper.abort();
+        let all = u32::try_from(app.config.limits.connections).unwrap_or(u32::MAX);
+        let quiet = async {
+            let _ = connections.acquire_many(all).await;
+            while !worker.is_finished() {
+                tokio::time::sleep(Duration::from_millis(20)).await;
+            }
+        };
+        // What is not done by then is in the records and checkpoints.
+        let in_time = tokio::time::timeout(GRACE, quiet).await.is_ok();
+        app.journal.line("stopped", json!({"in_time": in_time}));
+        Ok(())
+    }
+}
+
+async fn accept(app: &Arc<App>, listener: &TcpListener, tls: Option<Tls>, connections: &Arc<Semaphore>) {
+    let acceptor = tls.map(|tls| TlsAcceptor::from(tls.0));
+    let router = http::router(app);
+    loop {
+        let Ok((stream, _)) = listener.accept().await else {
+            // Out of file descriptors, say: some will be free again.
+            tokio::time::sleep(Duration::from_millis(50)).await;
+            continue;
+        };
+        let Ok(permit) = Arc::clone(connections).try_acquire_owned() else {
+            app.metrics.add("connections_refused_total", 1.0);
+            continue;
+        };
+        let (acceptor, router) = (acceptor.clone(), router.clone());
+        let (limits, stop) = (app.config.limits.clone(), app.stop.subscribe());
+        tokio::spawn(async move {
+            connection(stream, acceptor, router, &limits, stop).await;
+            drop(permit);
+        });
+    }
+}
+
+async fn connection(
+    stream: TcpStream,
+    acceptor: Option<TlsAcceptor>,
+    router: Router,
+    limits: &Limits,
+    stop: watch::Receiver<bool>,
+) {
+    // Events are small and must not wait for more.
+    let _ = stream.set_nodelay(true);
+    let Some(acceptor) = acceptor else { return speak(stream, router, limits, stop).await };
+    let handshake = tokio::time::timeout(Duration::from_secs(limits.head_seconds), acceptor.accept(stream));
+    if let Ok(Ok(stream)) = handshake.await {
+        speak(stream, router, limits, stop).await;
+    }
+}
+
+async fn speak(
+    stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    router: Router,
+    limits: &Limits,
+    mut stop: watch::Receiver<bool>,
+) {
+    let mut builder = http1::Builder::new();
+    builder
+        .timer(TokioTimer::new())
+        .header_read_timeout(Duration::from_secs(limits.head_seconds))
+        .max_buf_size(HEAD_BYTES);
+    let served = builder.serve_connection(TokioIo::new(stream), TowerToHyperService::new(router));
+    let mut served = std::pin::pin!(served);
+    tokio::select! {
+        // A connection that breaks off concerns its client alone.
+        _ = served.as_mut() => return,
+        () = stopped(&mut stop) => served.as_mut().graceful_shutdown(),
+    }
+    let _ = served.await;
+}

@@ -1,0 +1,81 @@
+//! Errors of the library as problems of the protocol. None repeats what was sent.
+
+use cipherlm_ckks::{Error as Ckks, WireError};
+use cipherlm_infer::InferError;
+use cipherlm_protocol::{Code, Problem};
+
+/// A refused object.
+pub(crate) fn of_ckks(error: &Ckks) -> Problem {
+    let code = match error {
+        Ckks::Wire(wire) => match wire {
+            WireError::Truncated { .. } => Code::ObjectTruncated,
+            WireError::TrailingBytes { .. } => Code::ObjectTrailing,
+            WireError::Magic => Code::ObjectMagic,
+            WireError::Version { .. } => Code::ObjectVersion,
+            WireError::Type { .. } => Code::ObjectType,
+            WireError::BodyLength { .. } => Code::ObjectLength,
+            WireError::Checksum => Code::ObjectHash,
+            WireError::Residue { .. } => Code::ObjectResidue,
+            _ => Code::ObjectField,
+        },
+        Ckks::ParamsMismatch { .. } => Code::ParamsMismatch,
+        Ckks::KeyMismatch { .. } => Code::KeyMismatch,
+        Ckks::Insecure { .. } | Ckks::NoSecurityEstimate { .. } => Code::KeyInsecure,
+        Ckks::BadKeyShape { .. } | Ckks::LevelOutOfRange { .. } => Code::KeyShape,
+        _ => Code::ObjectField,
+    };
+    Problem::new(code, error.to_string())
+}
+
+/// A refused prompt.
+pub(crate) fn of_prompt(error: &InferError) -> Problem {
+    match error {
+        InferError::Wire { source, .. } => of_ckks(source),
+        InferError::Malformed { reason, .. } if reason.contains("other bytes") => {
+            Problem::new(Code::ObjectMagic, "it is no encrypted prompt")
+        }
+        InferError::Malformed { .. } => {
+            Problem::new(Code::ObjectTruncated, "the head of a prompt is not whole")
+        }
+        other => Problem::new(Code::ObjectField, other.to_string()),
+    }
+}
+
+/// A run that ended without an answer.
+pub(crate) fn of_run(error: &InferError) -> Problem {
+    let detail = error.to_string();
+    let damaged = match error {
+        InferError::Slots { source: cipherlm_circuits::slots::SlotError::Ciphertext(source), .. } => {
+            matches!(
+                source,
+                Ckks::MissingKey { .. }
+                    | Ckks::Storage { .. }
+                    | Ckks::Wire(_)
+                    | Ckks::WrongKey { .. }
+                    | Ckks::KeyMismatch { .. }
+                    | Ckks::BadKeyShape { .. }
+            )
+        }
+        InferError::Malformed { .. } => true,
+        _ => false,
+    };
+    let full = matches!(error, InferError::Files(error) if error.kind() == std::io::ErrorKind::StorageFull);
+    let code = match (damaged, full) {
+        (true, _) => Code::KeyDamaged,
+        (_, true) => Code::Disk,
+        _ => Code::Internal,
+    };
+    Problem::new(code, detail)
+}
+
+/// A record or file that could not be kept.
+pub(crate) fn of_own(error: &crate::error::Error) -> Problem {
+    match error {
+        crate::error::Error::Files(error) if error.kind() == std::io::ErrorKind::StorageFull => {
+            Problem::new(Code::Disk, "a file could not be written")
+        }
+        crate::error::Error::Tenant { .. } => Problem::new(Code::JsonField, error.to_string()),
+        // The words name paths of the server.
+        _ => Problem::new(Code::Internal, "a record could not be kept"),
+    }
+}

@@ -1,0 +1,45 @@
+//! The plan that a server runs, with what its clients may read of it.
+
+use std::collections::BTreeSet;
+
+use cipherlm_ckks::{KeyPurpose, Params};
+use cipherlm_infer::{Circuits, KeyOrder, Plan};
+use cipherlm_model::Tokenizer;
+use cipherlm_protocol::{ClientPlan, Digest};
+
+use crate::error::Result;
+
+/// One compiled plan.
+pub struct Served {
+    pub(crate) circuits: Circuits,
+    pub(crate) plan: Plan,
+    pub(crate) client: ClientPlan,
+    pub(crate) client_json: String,
+    pub(crate) blobs: [Vec<u8>; 2],
+    pub(crate) order: KeyOrder,
+    pub(crate) asked: BTreeSet<(KeyPurpose, usize)>,
+}
+
+impl Served {
+    /// What a server needs of a plan. `profile` is the name of its preset.
+    ///
+    /// # Errors
+    /// As [`Plan::client_plan`].
+    pub fn new(circuits: Circuits, plan: Plan, profile: &str, tokenizer: &Tokenizer) -> Result<Self> {
+        let (client, blobs) = plan.client_plan(&circuits, profile, tokenizer)?;
+        let order = KeyOrder::of(&circuits, &plan);
+        let asked = order.request.iter().collect();
+        Ok(Self { client_json: client.to_json()?, circuits, plan, client, blobs, order, asked })
+    }
+
+    pub(crate) fn params(&self) -> &Params {
+        self.circuits.params()
+    }
+
+    /// The public file of that hash.
+    pub(crate) fn blob(&self, hash: Digest) -> Option<&[u8]> {
+        let hashes = [self.client.tokenizer.blake3, self.client.embedding.blake3];
+        let at = hashes.iter().position(|known| *known == hash)?;
+        Some(&self.blobs[at])
+    }
+}
