@@ -56,7 +56,8 @@ impl ClientFolder {
             let found = Digest::of(bytes);
             anyhow::ensure!(
                 found == blob.blake3,
-                "the {what} has hash {found}, the plan says {}: make the folder again with `cipherlm plan --client`",
+                "the {what} has hash {found}, the plan says {}: make the folder \
+                 again with `cipherlm plan --client`",
                 blob.blake3
             );
         }
@@ -70,7 +71,8 @@ impl ClientFolder {
         let vocab = self.plan.model.embedding.vocab;
         anyhow::ensure!(
             tokenizer.vocab() <= vocab,
-            "the tokenizer knows {} tokens and the embedding {vocab}: make the folder again with `cipherlm plan --client`",
+            "the tokenizer knows {} tokens and the embedding {vocab}: make the folder \
+             again with `cipherlm plan --client`",
             tokenizer.vocab()
         );
         Ok(tokenizer)

@@ -75,8 +75,8 @@ impl Party {
         let found = &folder.plan.plan;
         if *found != keys.plan {
             bail!(
-                "the client plan is {found}, the keys were made for plan {}: pass the plan that they were made with, or make \
-                 new keys",
+                "the client plan is {found}, the keys were made for plan {}: pass the plan that \
+                 they were made with, or make new keys",
                 keys.plan
             );
         }

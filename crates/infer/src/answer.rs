@@ -6,8 +6,8 @@ use cipherlm_protocol::Answers;
 use crate::error::{InferError, Result};
 
 /// Logits of one position out of decrypted vectors, after a look at what a real answer cannot have:
-/// imaginary parts, values in slots that hold nothing, logits beyond their certified range. Whatever
-/// goes wrong under encryption fills all slots.
+/// imaginary parts, values in slots that hold nothing, logits beyond their certified range.
+/// Whatever goes wrong under encryption fills all slots.
 ///
 /// # Errors
 /// [`InferError::NotAnAnswer`]; as [`logits`].

@@ -142,7 +142,8 @@ pub enum InferError {
     ClientPlan(#[from] cipherlm_protocol::PlanError),
     /// An embedded token is larger than the model was certified for.
     #[error(
-        "token {} of the prompt has an embedding of {found:.4}, and the model is certified up to {bound:.4}: rephrase the prompt",
+        "token {} of the prompt has an embedding of {found:.4}, and the model is certified up to \
+         {bound:.4}: rephrase the prompt",
         position + 1
     )]
     EmbeddingRange {

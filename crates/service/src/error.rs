@@ -16,7 +16,10 @@ pub enum Error {
     #[error(transparent)]
     Plan(#[from] cipherlm_protocol::PlanError),
     /// The records.
-    #[error("the records in {}: {source}: stop the other server of this folder, or choose another --data", path.display())]
+    #[error(
+        "the records in {}: {source}: stop the other server of this folder, or choose another --data",
+        path.display()
+    )]
     Records {
         /// Their file.
         path: PathBuf,

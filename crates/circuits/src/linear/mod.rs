@@ -150,7 +150,7 @@ impl LinearTransform {
     /// # Errors
     /// [`SlotError::Shape`] if `baby` is zero or above the number of slots.
     #[cfg(test)]
-    fn with_baby(mut self, baby: usize) -> SlotResult<Self> {
+    pub(crate) fn with_baby(mut self, baby: usize) -> SlotResult<Self> {
         if baby == 0 || baby > self.slots {
             return Err(SlotError::Shape { what: "baby-step range", have: baby, need: self.slots });
         }

@@ -136,8 +136,8 @@ impl Work {
         let asked = insecure_ring.is_some();
         if profile.insecure != asked || insecure_ring.is_some_and(|ring| ring != profile.log_degree) {
             bail!(
-                "--plan: the plan is for N = 2^{}, profile {}, {}: pass --insecure-ring with that number to agree, or another \
-                 --plan",
+                "--plan: the plan is for N = 2^{}, profile {}, {}: pass --insecure-ring with that \
+                 number to agree, or another --plan",
                 profile.log_degree,
                 profile.name,
                 if profile.insecure { "which protects nothing" } else { "which is secure" }

@@ -80,7 +80,7 @@ enum Command {
     /// Client: encrypt a prompt, have a server run the model, decrypt the answer.
     #[cfg(feature = "net")]
     Ask(ask::Options),
-    /// Client: an OpenAI-speaking address on this machine, for programs; prompts leave it encrypted.
+    /// Client: an OpenAI-speaking address on this machine; prompts leave it encrypted.
     #[cfg(feature = "net")]
     Proxy(proxy::Options),
     /// Continue a prompt: in the clear with the exact functions or the certified polynomials, or

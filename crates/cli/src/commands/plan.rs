@@ -36,7 +36,12 @@ pub(crate) struct Options {
     client: Option<PathBuf>,
     /// With --client: of the plan that this server runs, in place of a model.
     #[cfg(feature = "net")]
-    #[arg(long, value_name = "URL", requires = "client", conflicts_with_all = ["model", "length", "profile", "insecure_ring"])]
+    #[arg(
+        long,
+        value_name = "URL",
+        requires = "client",
+        conflicts_with_all = ["model", "length", "profile", "insecure_ring"]
+    )]
     server: Option<String>,
     /// With --server: file of its token (default: the variable CIPHERLM_TOKEN).
     #[cfg(feature = "net")]

@@ -392,7 +392,8 @@ fn prompts_are_checked(door: &Door<'_>, narrow: &Door<'_>, dir: &Scratch, keys: 
         bytes[at] = value;
         bytes
     };
-    // Head of a prompt: magic, plan, length; then an object: magic, version, type, parameters, key, length.
+    // Head of a prompt: magic, plan, length; then an object: magic, version, type, parameters, key,
+    // length.
     for (bad, status, code) in [
         (change(0, 0), 400, "object/magic"),
         (change(8, b'?'), 409, "plan/mismatch"),

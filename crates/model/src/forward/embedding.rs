@@ -109,7 +109,8 @@ impl Embedding {
         Ok(Self { shape, tables })
     }
 
-    /// The rows that enter the first block, for tokens from position `start` on: bit for bit those of [`crate::Runner::embed`].
+    /// The rows that enter the first block, for tokens from position `start` on: bit for bit those
+    /// of [`crate::Runner::embed`].
     ///
     /// # Errors
     /// [`SpecError::Empty`], [`SpecError::ContextTooLong`], [`SpecError::UnknownToken`].
