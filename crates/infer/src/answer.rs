@@ -27,17 +27,14 @@ pub(crate) fn read(layout: &Answers, outputs: &[Vec<Complex64>], position: usize
 /// Logits of one position out of the decrypted output vectors.
 ///
 /// # Errors
-/// [`InferError::Malformed`] for another number of vectors, [`InferError::Prompt`] for a position
-/// outside the plan.
+/// [`InferError::Malformed`] for another number of vectors, [`InferError::Position`] for a
+/// position outside the plan.
 pub(crate) fn logits(layout: &Answers, outputs: &[Vec<f64>], position: usize) -> Result<Vec<f64>> {
     check_vectors(layout, outputs.len())?;
     let token = if layout.last { 0 } else { position };
     if token >= layout.tokens {
-        return Err(InferError::Prompt {
-            length: position + 1,
-            capacity: layout.tokens,
-            advice: "ask for a position of the prompt",
-        });
+        let advice = "the plan has fewer positions: ask for one of the prompt";
+        return Err(InferError::Position { position, length: layout.tokens, advice });
     }
     let row = row(layout, outputs, token, layout.results);
     Ok(row.into_iter().map(|x| x * layout.unit).collect())
@@ -46,18 +43,18 @@ pub(crate) fn logits(layout: &Answers, outputs: &[Vec<f64>], position: usize) ->
 /// Refuses a position that an answer to `length` tokens does not have.
 ///
 /// # Errors
-/// [`InferError::Prompt`].
+/// [`InferError::Position`].
 pub(crate) fn check_position(layout: &Answers, position: usize, length: usize) -> Result<()> {
     let alone = layout.last && position + 1 != length;
     if position < length && !alone {
         return Ok(());
     }
     let advice = if alone {
-        "this plan answers the last token alone: plan for all positions"
+        "this plan answers the last token alone: ask for that, or plan for all positions"
     } else {
-        "ask for a position of the prompt"
+        "positions count from 0 to the prompt's last token"
     };
-    Err(InferError::Prompt { length: position + 1, capacity: length, advice })
+    Err(InferError::Position { position, length, advice })
 }
 
 /// The first `width` numbers of a token.

@@ -78,6 +78,16 @@ pub enum InferError {
         /// What to do.
         advice: &'static str,
     },
+    /// The answer does not hold this position.
+    #[error("position {position} of the answer to {length} tokens: {advice}")]
+    Position {
+        /// Position asked for, from 0.
+        position: usize,
+        /// Tokens of the prompt.
+        length: usize,
+        /// What to do.
+        advice: &'static str,
+    },
     /// On this prompt an activation leaves the range that its polynomial was certified for.
     #[error(
         "{} `{site}` takes values in [{min:.4}, {max:.4}], certified for [{lo:.4}, {hi:.4}]: {}",

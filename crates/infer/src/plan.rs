@@ -337,7 +337,7 @@ impl Plan {
     /// whatever `position`, where the plan answers that alone ([`Plan::answers_last`]).
     ///
     /// # Errors
-    /// [`InferError::Prompt`] for a position outside the plan.
+    /// [`InferError::Position`] for a position outside the plan.
     pub fn logits(&self, outputs: &[Vec<f64>], position: usize) -> Result<Vec<f64>> {
         answer::logits(&self.answers(), outputs, position)
     }

@@ -70,7 +70,7 @@ fn a_sentence_of_five_tokens_under_encryption() {
     let cosine: f64 = sentence.iter().zip(&wanted).map(|(a, b)| a * b).sum();
     assert!(cosine > 0.9999, "{cosine}");
     // What fills the plan up is no part of the text.
-    assert!(matches!(client.decrypt(&plan, &answer, 5), Err(InferError::Prompt { .. })));
+    assert!(matches!(client.decrypt(&plan, &answer, 5), Err(InferError::Position { .. })));
 }
 
 #[test]
@@ -96,6 +96,6 @@ fn a_wide_vocabulary_behind_public_tokens_under_encryption() {
     println!("logits: error {error:.1e}, forecast {expected:.1e}");
     assert!(error < ALLOWED * expected && expected < 2f64.powi(-7), "{error} {expected}");
     let other = client.decrypt(&plan, &answer, 4);
-    assert!(matches!(other, Err(InferError::Prompt { .. })), "only the last token is answered");
+    assert!(matches!(other, Err(InferError::Position { .. })), "only the last token is answered");
     assert!(matches!(client.sentence(&plan, &answer), Err(InferError::Unsupported { .. })));
 }

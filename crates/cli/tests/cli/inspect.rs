@@ -102,7 +102,11 @@ fn endless_and_sparse_files_are_told_from_their_head_in_little_memory() {
         (sparse("zeros", b""), 2, "none of our files"),
         (sparse("text", b"{\"a\":"), 2, "at most"),
         (sparse("object", &object), 1, "larger than any"),
-        (sparse("prompt", &[b"cipherpr", [7; 32].as_slice(), &object].concat()), 1, "larger than any"),
+        (
+            sparse("prompt", &[b"cipherpr", [7; 32].as_slice(), &[7, 0, 0, 0], &object].concat()),
+            1,
+            "larger than any",
+        ),
         (sparse("tensors", &safetensors), 1, "no JSON"),
         (sparse("long", &[&u64::MAX.to_le_bytes()[..], b"{"].concat()), 1, "longer than the format"),
     ] {
