@@ -98,7 +98,7 @@ fn measure(keep: Option<&Path>) -> anyhow::Result<CostModel> {
         return Ok(table);
     };
     // A cache that cannot be written costs a measurement the next time, not the run.
-    let saved = path.parent().map_or(Ok(()), |folder| create_folder(folder));
+    let saved = path.parent().map_or(Ok(()), create_folder);
     match saved.map_err(anyhow::Error::from).and_then(|()| Ok(table.save(path)?)) {
         Ok(()) => err(&format!("measured in {seconds:.1} s, kept in {}", shown(path))),
         Err(error) => warn(&format!("the prices could not be kept: {error}")),

@@ -105,7 +105,8 @@ fn a_plan_that_does_not_fit_the_clients_own_preset_is_refused() {
     };
     assert_eq!(refused(&|_| ()), None);
     let top = w.circuits.params().max_level();
-    let cases: [(&str, &dyn Fn(&mut ClientPlan)); 7] = [
+    type Change<'a> = &'a dyn Fn(&mut ClientPlan);
+    let cases: [(&str, Change); 7] = [
         ("parameters", &|p| p.params = Digest::of(b"others")),
         ("profile", &|p| p.profile = "n16".into()),
         ("embedding", &|p| p.embedding.blake3 = Digest::of(b"others")),

@@ -270,7 +270,7 @@ fn public_tokens_are_the_beginning_of_every_text() {
     assert_eq!(model.behind_prefix(text), text.as_slice());
     // Certification leaves them out and keeps them.
     let mut again = model.clone();
-    certify(&mut again, &[text.clone()], &[], &Margins::default()).unwrap();
+    certify(&mut again, std::slice::from_ref(text), &[], &Margins::default()).unwrap();
     assert_eq!(again.site("embed").unwrap().observed.count, 6 * shape.d_model as u64);
     assert_eq!(again.spec().prefix, [1, 9, 4]);
     assert!(plain.clone().with_prefix(vec![1; shape.context]).is_err(), "no room for a text");

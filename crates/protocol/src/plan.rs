@@ -168,7 +168,8 @@ impl ClientPlan {
     /// # Errors
     /// [`PlanError`].
     pub fn from_json(text: &str) -> Result<Self, PlanError> {
-        let plan: Self = crate::read_json(text.as_bytes()).map_err(|problem| refused(problem.detail))?;
+        let plan: Self =
+            crate::read_json(text.as_bytes()).map_err(|problem| refused(problem.detail.into()))?;
         plan.check()?;
         Ok(plan)
     }

@@ -109,21 +109,21 @@ impl Code {
 pub struct Problem {
     /// An address that ends in the code.
     #[serde(rename = "type")]
-    kind: String,
+    kind: Box<str>,
     /// What the code means.
-    pub title: String,
+    pub title: Box<str>,
     /// The HTTP status.
     pub status: u16,
     /// This case, both sides of a mismatch; never what was sent.
-    pub detail: String,
+    pub detail: Box<str>,
     /// What to do.
-    pub next: String,
+    pub next: Box<str>,
     /// Files that are missing.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub missing: Vec<Digest>,
+    #[serde(default, skip_serializing_if = "<[_]>::is_empty")]
+    pub missing: Box<[Digest]>,
     /// The plan that took the place of the one asked for.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub plan: Option<String>,
+    pub plan: Option<Box<str>>,
     /// Seconds after which to try again.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub retry_after: Option<u64>,
@@ -131,15 +131,15 @@ pub struct Problem {
 
 impl Problem {
     /// A problem with the words of its code and what is particular to this case.
-    pub fn new(code: Code, detail: impl Into<String>) -> Self {
+    pub fn new(code: Code, detail: impl Into<Box<str>>) -> Self {
         let (name, status, title, next) = code.row();
         Self {
-            kind: format!("{BASE}{name}"),
+            kind: format!("{BASE}{name}").into(),
             title: title.into(),
             status,
             detail: detail.into(),
             next: next.into(),
-            missing: vec![],
+            missing: Box::default(),
             plan: None,
             retry_after: None,
         }
@@ -153,12 +153,12 @@ impl Problem {
     /// The same with files that are missing.
     #[must_use]
     pub fn with_missing(self, missing: Vec<Digest>) -> Self {
-        Self { missing, ..self }
+        Self { missing: missing.into(), ..self }
     }
 
     /// The same with the plan that took the other's place.
     #[must_use]
-    pub fn with_plan(self, plan: impl Into<String>) -> Self {
+    pub fn with_plan(self, plan: impl Into<Box<str>>) -> Self {
         Self { plan: Some(plan.into()), ..self }
     }
 

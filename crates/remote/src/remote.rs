@@ -97,7 +97,7 @@ impl Remote {
     async fn json<T: DeserializeOwned>(&self, method: &str, path: &str, body: Vec<u8>) -> Result<T> {
         let response = self.request(method, path, &[], body).await?;
         let bytes = collect(response, JSON).await?;
-        read_json(&bytes).map_err(|problem| Error::Strange { what: problem.detail })
+        read_json(&bytes).map_err(|problem| Error::Strange { what: problem.detail.into() })
     }
 
     async fn bytes(&self, method: &str, path: &str, most: usize) -> Result<Vec<u8>> {
@@ -177,7 +177,8 @@ fn parse(block: &[u8]) -> Result<Option<(u64, Event)>> {
     let field = |name: &str| text.lines().find_map(|line| line.strip_prefix(name));
     let Some(data) = field("data: ") else { return Ok(None) };
     let id = field("id: ").and_then(|id| id.parse().ok()).ok_or_else(|| strange("an event has no number"))?;
-    let event = read_json(data.as_bytes()).map_err(|problem| Error::Strange { what: problem.detail })?;
+    let event =
+        read_json(data.as_bytes()).map_err(|problem| Error::Strange { what: problem.detail.into() })?;
     Ok(Some((id, event)))
 }
 

@@ -86,7 +86,7 @@ impl Registry {
         }
         if manifest.plan != served.client.plan {
             let detail = "the keys are for another plan than the server runs";
-            return Err(Problem::new(Code::PlanSuperseded, detail).with_plan(&served.client.plan));
+            return Err(Problem::new(Code::PlanSuperseded, detail).with_plan(served.client.plan.as_str()));
         }
         let expected = served.order.request.len() + 2;
         if manifest.keys.len() != expected {

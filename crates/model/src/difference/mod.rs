@@ -173,7 +173,7 @@ pub fn apply(base: &Model, path: &Path) -> Result<Model> {
         }
         weights.insert(name, &dims, data)?;
     }
-    Ok(Model::new(field("name")?, shape, weights)?)
+    Model::new(field("name")?, shape, weights)
 }
 
 /// Reads a model folder, with weights or with a difference in their place. The latter needs the

@@ -47,6 +47,9 @@ impl Line {
     }
 }
 
+/// The likeliest tokens and the logarithms of their probabilities.
+type Best = Vec<(String, f64)>;
+
 /// One completion as far as it has come.
 struct Choice {
     index: usize,
@@ -54,7 +57,7 @@ struct Choice {
     /// Bytes of the text that a stream has sent.
     sent: usize,
     tokens: Vec<u32>,
-    logprobs: Vec<(String, f64, Vec<(String, f64)>)>,
+    logprobs: Vec<(String, f64, Best)>,
     finish: Option<&'static str>,
 }
 

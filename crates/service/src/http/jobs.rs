@@ -43,7 +43,7 @@ pub(super) async fn submit(
     if let Some(plan) = query(asked.as_deref(), "plan").filter(|plan| *plan != app.served.client.plan) {
         let problem =
             Problem::new(Code::PlanSuperseded, format!("the plan has {} characters, or others", plan.len()));
-        return Err(problem.with_plan(&app.served.client.plan).into());
+        return Err(problem.with_plan(app.served.client.plan.as_str()).into());
     }
     let length = receive::exactly(&headers, app.served.client.costs.prompt_bytes)?;
     app.keys.ensure_ready(&caller.tenant, key)?;
@@ -103,7 +103,7 @@ fn check(app: &App, key: Digest, prompt: &EncryptedPrompt) -> Result<(), Problem
     let (client, params) = (&app.served.client, app.served.params());
     if prompt.plan != client.plan {
         let problem = Problem::new(Code::PlanMismatch, "the prompt was packed for another plan");
-        return Err(problem.with_plan(&client.plan));
+        return Err(problem.with_plan(client.plan.as_str()));
     }
     if !(1..=client.layout.tokens).contains(&prompt.length) {
         let (found, most) = (prompt.length, client.layout.tokens);

@@ -140,7 +140,7 @@ async fn plan(State(app): Shared, headers: HeaderMap, Path(plan): Path<String>) 
     authorise(&app, &headers, None)?;
     if plan != app.served.client.plan {
         let problem = Problem::new(Code::PlanUnknown, "the server runs another plan");
-        return Err(problem.with_plan(&app.served.client.plan).into());
+        return Err(problem.with_plan(app.served.client.plan.as_str()).into());
     }
     Ok(([("content-type", "application/json")], app.served.client_json.clone()).into_response())
 }

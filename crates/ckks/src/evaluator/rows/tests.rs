@@ -73,9 +73,9 @@ fn rows_are_the_sums_of_single_products_bit_by_bit() {
             0 => false,
             1 => place >= 40,
             2 => place < 35,
-            _ => place % 3 == 0,
+            _ => place.is_multiple_of(3),
         };
-        let period = if (row + place) % 2 == 0 { DEGREE / 2 } else { 8 };
+        let period = if (row + place).is_multiple_of(2) { DEGREE / 2 } else { 8 };
         let scale = params.default_scale(LEVEL);
         let plaintext = Plaintext::encode(params, &values(period, 100 * row + place), period, scale).unwrap();
         (!skip).then(|| plaintext.lift(&limbs).unwrap())
