@@ -58,7 +58,8 @@ fn closed_and_full_streams_end_no_run() {
     assert_eq!(child.wait().unwrap().code(), Some(141));
     assert_eq!(fs::read(&answer).unwrap(), whole);
     // Both closed by the shell.
-    let script = "exec \"$0\" decrypt --keys \"$1\" --input \"$2\" --note \"$1/../prompt.note\" --model \"$3\" >&- 2>&-";
+    let script = "exec \"$0\" decrypt --keys \"$1\" --input \"$2\" \
+                  --note \"$1/../prompt.note\" --model \"$3\" >&- 2>&-";
     let program = bare(&[]).get_program().to_owned();
     let shell =
         Command::new("sh").args(["-c", script]).arg(program).args([&keys, &answer, &model()]).status();
