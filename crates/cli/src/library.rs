@@ -1,11 +1,15 @@
 //! The server's side of a search: documents and their vectors in a folder.
 
 use crate::model::Loaded;
+use crate::sentence::{dot, ensure_embeds};
 use anyhow::{Context, bail};
 use cipherlm_files::{Access, Existing, shown};
+use cipherlm_infer::Index;
 use cipherlm_model::{Mode, Weights};
 use serde::{Deserialize, Serialize};
+use serde_json::{Value, json};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 const DESCRIPTION: &str = "index.json";
 const VECTORS: &str = "vectors.safetensors";
@@ -77,6 +81,11 @@ impl Library {
         Ok(write(DESCRIPTION, serde_json::to_string(self)?.as_bytes())?)
     }
 
+    /// Whether a folder is an index.
+    pub(crate) fn is_at(dir: &Path) -> bool {
+        dir.join(DESCRIPTION).exists()
+    }
+
     /// Reads a folder.
     pub(crate) fn load(dir: &Path) -> anyhow::Result<Self> {
         let file = dir.join(DESCRIPTION);
@@ -101,6 +110,17 @@ impl Library {
         Ok(out)
     }
 
+    /// Refuses a plan for another number of documents.
+    pub(crate) fn check_count(&self, planned: usize) -> anyhow::Result<()> {
+        let found = self.documents.len();
+        if found != planned {
+            bail!(
+                "--index holds {found} documents and the plan is for {planned}: pass the index that it was made with"
+            );
+        }
+        Ok(())
+    }
+
     /// Refuses another model than the one that made the vectors.
     pub(crate) fn check(&self, loaded: &Loaded) -> anyhow::Result<()> {
         let (ours, theirs) = (&self.weights_blake3, &loaded.model.spec().weights_blake3);
@@ -115,16 +135,50 @@ impl Library {
         Ok(())
     }
 
-    /// The vector of each document, in order.
-    pub(crate) fn vectors(&self) -> impl Iterator<Item = &[f64]> {
-        self.vectors.chunks_exact(self.vectors.len() / self.documents.len().max(1))
+    /// The dot product of a vector with each document, in order.
+    pub(crate) fn scores(&self, vector: &[f64]) -> Vec<f64> {
+        let width = self.vectors.len() / self.documents.len().max(1);
+        self.vectors.chunks_exact(width).map(|document| dot(vector, document)).collect()
     }
 
-    /// The best documents for scores, best first; the earlier of equals.
-    pub(crate) fn best(&self, scores: &[f64], count: usize) -> Vec<(usize, f64)> {
-        let mut order: Vec<(usize, f64)> = scores.iter().copied().enumerate().collect();
-        order.sort_by(|a, b| b.1.total_cmp(&a.1));
-        order.truncate(count);
-        order
+    /// The model for an encrypted search of the documents that it made the vectors of.
+    pub(crate) fn put_on(&self, loaded: Loaded) -> anyhow::Result<Loaded> {
+        ensure_embeds(&loaded, "search")?;
+        self.check(&loaded)?;
+        let width = self.vectors.len() / self.documents.len().max(1);
+        let index = Index::new(width, self.vectors.clone())?;
+        Ok(Loaded { index: Some(Arc::new(index)), ..loaded })
     }
+
+    /// Documents with their scores, as JSON.
+    pub(crate) fn rows(&self, hits: &[Hit]) -> Vec<Value> {
+        let row = |(place, hit): (usize, &Hit)| {
+            let document = &self.documents[hit.at];
+            json!({"place": place + 1, "id": document.id, "score": hit.shown(), "text": document.text})
+        };
+        hits.iter().enumerate().map(row).collect()
+    }
+}
+
+/// A document that answers a question.
+#[derive(Clone, Copy)]
+pub(crate) struct Hit {
+    /// Its place in the index.
+    pub(crate) at: usize,
+    pub(crate) score: f64,
+}
+
+impl Hit {
+    /// The score to a thousandth: what lies below tells more of the noise than of the document.
+    pub(crate) fn shown(&self) -> f64 {
+        (self.score * 1000.0).round() / 1000.0
+    }
+}
+
+/// The best documents for scores, best first; the earlier of equals.
+pub(crate) fn best(scores: &[f64], count: usize) -> Vec<Hit> {
+    let mut order: Vec<Hit> = scores.iter().zip(0..).map(|(&score, at)| Hit { at, score }).collect();
+    order.sort_by(|a, b| b.score.total_cmp(&a.score));
+    order.truncate(count);
+    order
 }

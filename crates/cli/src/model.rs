@@ -3,9 +3,11 @@
 use crate::exit::usage;
 use anyhow::{Context, bail};
 use cipherlm_files::{printable, shown};
+use cipherlm_infer::Index;
 use cipherlm_model::{Kind, Mode, Model, Positions, Runner, TOKENIZER_FILE, Tokenizer};
 use std::borrow::Cow;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 /// The shipped model's folder below `models/`.
 const SHIPPED: &str = "stories-2x128";
@@ -18,6 +20,8 @@ pub(crate) struct Loaded {
     pub(crate) tokenizer: Tokenizer,
     /// Where it came from.
     pub(crate) folder: PathBuf,
+    /// Documents that its vectors are compared with under encryption.
+    pub(crate) index: Option<Arc<Index>>,
 }
 
 /// A text cut into windows of tokens.
@@ -48,7 +52,7 @@ pub(crate) fn load(dir: Option<&Path>) -> anyhow::Result<Loaded> {
     let file = dir.join(TOKENIZER_FILE);
     let tokenizer = Tokenizer::load(&file).with_context(|| format!("loading {}", shown(&file)))?;
     tokenizer.check_shape(model.shape()).with_context(|| format!("loading {}", shown(&dir)))?;
-    Ok(Loaded { model, tokenizer, folder: dir })
+    Ok(Loaded { model, tokenizer, folder: dir, index: None })
 }
 
 /// `models/<name>` in the working folder or above it, or beside this program's sources.
@@ -63,6 +67,15 @@ fn find(name: &Path) -> Option<PathBuf> {
 }
 
 impl Loaded {
+    /// The model behind public text.
+    pub(crate) fn behind(self, text: &str) -> anyhow::Result<Self> {
+        let prefix = self.tokenizer.encode(text)?;
+        if text.is_empty() || prefix.is_empty() {
+            bail!("it is empty: a public prefix has some text");
+        }
+        Ok(Self { model: self.model.with_prefix(prefix)?, ..self })
+    }
+
     /// The prompt's tokens, refused when there is none or when `more` of them have no room after
     /// it.
     pub(crate) fn tokens(&self, prompt: &str, more: usize) -> anyhow::Result<Vec<u32>> {
@@ -215,8 +228,13 @@ pub(crate) fn prompt_tokens(
     prompt: &str,
 ) -> anyhow::Result<Vec<u32>> {
     let tokens = tokenizer.encode(prompt)?;
-    // Public tokens that the text repeats are there already.
-    let tokens = tokens.strip_prefix(prefix).unwrap_or(&tokens).to_vec();
+    // Public tokens that the text repeats are there already, all of them or the mark that opens a
+    // text.
+    let opening = tokenizer.encode("")?;
+    let repeats = |mark: &&[u32]| !mark.is_empty() && prefix.starts_with(mark);
+    let known =
+        [prefix, opening.as_slice()].into_iter().filter(repeats).find_map(|mark| tokens.strip_prefix(mark));
+    let tokens = known.unwrap_or(&tokens).to_vec();
     // Marks around a text make tokens of an empty one.
     if prompt.is_empty() || tokens.is_empty() {
         bail!("the prompt is empty: pass some text");

@@ -64,7 +64,7 @@ pub(crate) fn fetch(remote: &Remote) -> anyhow::Result<ClientFolder> {
 /// The client's half: of the model or the folder that was named, else of the server's plan.
 pub(crate) fn party_of(keys: &KeyFolder, source: &PlanSource, remote: &Remote) -> anyhow::Result<Party> {
     if source.plan().is_some() || source.model().is_some() {
-        return Party::of(keys, source);
+        return Party::of(keys, source, None);
     }
     Party::of_folder(keys, fetch(remote)?).context("the server's plan")
 }

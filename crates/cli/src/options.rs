@@ -3,6 +3,8 @@
 //! Every number is bounded where it is parsed: what would overflow, never end or mean nothing is
 //! refused by the name of its option before anything is loaded.
 
+use crate::library::Library;
+use crate::model::{Loaded, load};
 use anyhow::{Context, bail};
 use cipherlm_circuits::bootstrap::Profile as Chain;
 use cipherlm_infer::Tolerance;
@@ -25,12 +27,49 @@ pub(crate) struct ModelOption {
     /// Model folder, or a name below `models/` (default: the shipped model).
     #[arg(long = "model", value_name = "MODEL")]
     model: Option<PathBuf>,
+    /// Text before every prompt that needs no secrecy: the server computes it in the clear, and it
+    /// takes no encrypted position. Every character of the file counts, its last line end too. The
+    /// commands of one run take the same file.
+    #[arg(long, value_name = "FILE")]
+    public_prefix: Option<PathBuf>,
 }
 
 impl ModelOption {
     /// The folder or name, if one was given.
     pub(crate) fn get(&self) -> Option<&Path> {
         self.model.as_deref()
+    }
+
+    /// The model, behind the public prefix if one was given.
+    pub(crate) fn load(&self) -> anyhow::Result<Loaded> {
+        let loaded = load(self.get())?;
+        let Some(file) = &self.public_prefix else { return Ok(loaded) };
+        let text = cipherlm_files::read_text(file, PROMPT_BYTES).context("--public-prefix")?;
+        loaded.behind(&text).with_context(|| format!("--public-prefix {}", cipherlm_files::shown(file)))
+    }
+}
+
+/// The documents of a private search.
+#[derive(Args)]
+pub(crate) struct IndexOption {
+    /// Private search: the folder that `cipherlm index` made. The prompt is a question, the answer
+    /// the score of every document. The commands of one search take the same folder.
+    #[arg(long, value_name = "DIR")]
+    index: Option<PathBuf>,
+}
+
+impl IndexOption {
+    /// The documents, if there are some.
+    pub(crate) fn library(&self) -> anyhow::Result<Option<Library>> {
+        self.index.as_deref().map(|folder| Library::load(folder).context("--index")).transpose()
+    }
+
+    /// A model for the search, if it is one.
+    pub(crate) fn put_on(&self, loaded: Loaded) -> anyhow::Result<Loaded> {
+        match self.library()? {
+            Some(library) => library.put_on(loaded),
+            None => Ok(loaded),
+        }
     }
 }
 
@@ -40,7 +79,7 @@ pub(crate) struct PlanSource {
     #[command(flatten)]
     model: ModelOption,
     /// The folder that `plan --client` made, in place of the model.
-    #[arg(long, value_name = "DIR", conflicts_with = "model")]
+    #[arg(long, value_name = "DIR", conflicts_with_all = ["model", "public_prefix"])]
     plan: Option<PathBuf>,
 }
 
@@ -48,6 +87,11 @@ impl PlanSource {
     /// The model's folder or name, if one was given.
     pub(crate) fn model(&self) -> Option<&Path> {
         self.model.get()
+    }
+
+    /// The model.
+    pub(crate) fn load(&self) -> anyhow::Result<Loaded> {
+        self.model.load()
     }
 
     /// The client's folder, if one was given.

@@ -2,6 +2,8 @@
 
 use crate::clientfolder::ClientFolder;
 use crate::console::warn;
+use crate::library::Library;
+use crate::model::Loaded;
 use crate::options::{PlanSource, Wanted, insecure_profile};
 use crate::prices::PricesOption;
 use crate::setup::Setup;
@@ -59,15 +61,26 @@ pub(crate) struct Party {
 }
 
 impl Party {
-    /// The half that belongs to these keys.
-    pub(crate) fn of(keys: &KeyFolder, source: &PlanSource) -> anyhow::Result<Self> {
+    /// The half that belongs to these keys; `library`: documents of a search.
+    pub(crate) fn of(
+        keys: &KeyFolder,
+        source: &PlanSource,
+        library: Option<&Library>,
+    ) -> anyhow::Result<Self> {
         let Some(folder) = source.plan() else {
-            let setup = setup_of(keys, source.model(), None)?;
+            let loaded = source.load()?;
+            let loaded = match library {
+                Some(library) => library.put_on(loaded)?,
+                None => loaded,
+            };
+            let setup = setup_of(keys, loaded, None)?;
             let folder = setup.client_folder()?;
             let side = ClientSide::new(folder.plan, &setup.profile, &folder.embedding)?;
             return Ok(Self { side, tokenizer: setup.loaded.tokenizer.clone(), setup: Some(setup) });
         };
-        Self::of_folder(keys, ClientFolder::load(folder)?).context("--plan")
+        let party = Self::of_folder(keys, ClientFolder::load(folder)?).context("--plan")?;
+        library.map_or(Ok(()), |library| library.check_count(party.side.documents()))?;
+        Ok(party)
     }
 
     /// The half of a client plan that belongs to these keys.
@@ -132,13 +145,12 @@ impl Party {
     }
 }
 
-/// Loads the model and makes the plan again that a description names.
+/// Makes the plan of a model again that a description names.
 pub(crate) fn setup_of(
     keys: &KeyFolder,
-    model: Option<&Path>,
+    loaded: Loaded,
     prices: Option<&PricesOption>,
 ) -> anyhow::Result<Setup> {
-    let loaded = crate::model::load(model)?;
     let profile = profile(&keys.profile, keys.log_degree)?;
     if profile.insecure {
         warn("these keys are for a small ring and protect nothing");
@@ -153,7 +165,7 @@ pub(crate) fn setup_of(
     if plan != keys.plan {
         bail!(
             "the keys were made for plan {} of model {} at {} tokens, and this model ({}) compiles to plan {plan}: pass the same \
-             --model to every command, or make new keys with this version of cipherlm",
+             --model, --index and --public-prefix to every command, or make new keys with this version of cipherlm",
             keys.plan,
             keys.model,
             keys.tokens,

@@ -5,6 +5,8 @@ use anyhow::bail;
 use cipherlm_model::{Kind, Mode, Prepared, Runner};
 use rayon::prelude::*;
 
+/// What an encrypted vector has to reach against the polynomials in the clear.
+pub(crate) const LEAST_COSINE: f64 = 0.9999;
 /// Tokens that a sentence is cut to.
 pub(crate) const LENGTH: usize = 64;
 

@@ -7,7 +7,7 @@ use crate::setup::Setup;
 use crate::system::current_memory;
 use cipherlm_circuits::bootstrap::BootstrapKeys;
 use cipherlm_circuits::slots::Encrypted;
-use cipherlm_infer::{Audit, Client, Profiler, Progress, Report, Server};
+use cipherlm_infer::{Audit, Client, EncryptedLogits, Profiler, Progress, Report, Server};
 use cipherlm_model::Mode;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -47,6 +47,11 @@ impl<'s> Session<'s> {
 
     /// The vector of a text by one encrypted pass; the client pools what it decrypts.
     pub(crate) fn vector(&self, tokens: &[u32], console: &mut Console) -> anyhow::Result<Vec<f64>> {
+        let answer = self.pass(tokens, console)?;
+        Ok(self.client.sentence(&self.setup.plan, &answer)?)
+    }
+
+    fn pass(&self, tokens: &[u32], console: &mut Console) -> anyhow::Result<EncryptedLogits> {
         let plan = &self.setup.plan;
         let prompt = self.client.encrypt(plan, tokens)?;
         let mut profiler = Profiler::new(plan, |p: &Progress<'_>| {
@@ -55,7 +60,13 @@ impl<'s> Session<'s> {
         });
         let answer = self.server.run(plan, prompt, &mut profiler)?;
         console.done();
-        Ok(self.client.sentence(plan, &answer)?)
+        Ok(answer)
+    }
+
+    /// The numbers that answer a text by one encrypted pass.
+    pub(crate) fn answer(&self, tokens: &[u32], console: &mut Console) -> anyhow::Result<Vec<f64>> {
+        let (plan, answer) = (&self.setup.plan, self.pass(tokens, console)?);
+        Ok(self.client.decrypt(plan, &answer, plan.answer_position(tokens.len()))?)
     }
 
     /// One encrypted forward pass; returns the most likely next token, checked against clear text.

@@ -57,7 +57,8 @@ impl Setup {
             return Err(usage(format!("--length {length}: the model takes {context} tokens")));
         }
         cipherlm_model::ensure_certified(&loaded.model)?;
-        let options = Options { tokens: length, ..Options::default() }.with_tokenizer(&loaded.tokenizer)?;
+        let options = Options { tokens: length, index: loaded.index.clone(), ..Options::default() };
+        let options = options.with_tokenizer(&loaded.tokenizer)?;
         let model = Arc::new(loaded.model.clone());
         match wanted {
             Wanted::This(profile) => {

@@ -134,7 +134,15 @@ impl ClientSide {
 
     /// Position at which the answer to a prompt of `tokens` tokens stands.
     pub fn answer_position(&self, tokens: usize) -> usize {
-        if self.plan.model.kind == Kind::Decoder { tokens.saturating_sub(1) } else { 0 }
+        let last = self.plan.model.kind == Kind::Decoder || self.plan.answers.last;
+        if last { tokens.saturating_sub(1) } else { 0 }
+    }
+
+    /// Documents that a question is compared with; none where the plan is for no search.
+    pub fn documents(&self) -> usize {
+        let ClientPlan { model, answers, .. } = &self.plan;
+        let searches = matches!(model.kind, Kind::Embedder { .. }) && answers.last;
+        if searches { answers.results.saturating_sub(model.embedding.d_model) } else { 0 }
     }
 
     fn read(

@@ -32,6 +32,7 @@ pub(crate) fn evaluate<M: Machine>(
         (Op::Gain { norm }, [rows]) => context.gain(rows, None, *norm, level),
         (Op::Gain { norm }, [rows, mean]) => context.gain(rows, mean.first(), *norm, level),
         (Op::Select, [rows]) => context.select(rows, level),
+        (Op::Pool, [rows]) => context.pool(rows, level),
         (Op::Poly { plan }, [arguments]) => {
             let apply = |x: &M::Vector| {
                 let mut values = polynomial::evaluate_all_to(machine, plan, x, level)?;

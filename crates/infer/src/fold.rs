@@ -29,6 +29,7 @@ use cipherlm_model::{
 
 use crate::error::{At, InferError, Result};
 use crate::geometry::Geometry;
+use crate::index::Index;
 
 use affine::Affine;
 pub(crate) use affine::{Map, enter_stream};
@@ -46,6 +47,8 @@ pub(crate) struct Folded {
     pub(crate) purpose: Purpose,
     /// Layout of answers at one position, if not all positions answer.
     pub(crate) wide: Option<Wide>,
+    /// Documents that a question is compared with.
+    pub(crate) index: Option<Arc<Index>>,
     prefix: Option<Prefix>,
 }
 
@@ -74,13 +77,18 @@ impl Folded {
         geometry: Geometry,
         purpose: Purpose,
         positions: Positions,
+        index: Option<Arc<Index>>,
     ) -> Result<Self> {
         check::check_shape(model.shape(), purpose)?;
+        check::check_index(model.shape(), index.as_deref())?;
         ensure_certified(&model)?;
         check::check_sites(&model)?;
         let (units, prefix) = (Units::new(&model)?, Prefix::of(&model)?);
-        let mut folded = Self { model, geometry, units, purpose, wide: None, prefix };
-        folded.wide = Wide::choose(folded.shape().kind, positions, &geometry, folded.results());
+        let mut folded = Self { model, geometry, units, purpose, wide: None, index, prefix };
+        folded.wide = match &folded.index {
+            Some(_) => Some(Wide::of(&geometry, folded.results())),
+            None => Wide::choose(folded.shape().kind, positions, &geometry, folded.results()),
+        };
         Ok(folded)
     }
 
@@ -89,13 +97,22 @@ impl Folded {
     }
 
     /// Values of a row of results: one for each token of the vocabulary, for each class, or for each
-    /// feature of the last hidden state.
+    /// feature of the last hidden state; before those of the pooled one, the score of each document
+    /// of an index.
     pub(crate) fn results(&self) -> usize {
         match self.shape().kind {
             Kind::Decoder => self.shape().vocab,
             Kind::Encoder { classes } => classes,
-            Kind::Embedder { .. } => self.shape().d_model,
+            Kind::Embedder { .. } => {
+                self.index.as_ref().map_or(0, |index| index.documents()) + self.shape().d_model
+            }
         }
+    }
+
+    /// What one unit of a slot of the results stands for.
+    pub(crate) fn result_unit(&self) -> f64 {
+        let most = self.index.as_ref().map_or(1.0, |index| index.largest_score().max(1.0));
+        self.units.logits * most
     }
 
     /// The embedded rows as the client encrypts them.
@@ -111,7 +128,7 @@ impl Folded {
     /// The transform of a map and its bias, one plaintext per output vector.
     pub(crate) fn transform(&self, map: Map) -> Result<(LinearTransform, Vec<Plain>)> {
         let affine = self.affine(map)?;
-        if let (Map::Head, Some(wide)) = (map, self.wide) {
+        if let (Map::Head | Map::Scores, Some(wide)) = (map, self.wide) {
             return self.wide_transform(&affine, wide);
         }
         let layout = self.geometry.layout()?;
@@ -126,7 +143,7 @@ impl Folded {
             map => self.affine(map)?.bias,
         };
         match (map, self.wide) {
-            (Map::Head, Some(wide)) => Ok(wide.plains(&bias)),
+            (Map::Head | Map::Scores, Some(wide)) => Ok(wide.plains(&bias)),
             _ => Ok(self.geometry.layout()?.every_token(&bias)),
         }
     }

@@ -48,6 +48,8 @@ pub(crate) enum Op {
     Input,
     /// The row at which the answer stands, in every group of slots.
     Select,
+    /// One row made of the text's rows, in every group of slots.
+    Pool,
     /// Variance of each token's row, as the argument of the norm's inverse root; behind it the
     /// mean, where the norm takes one off. `alone`: one row fills every group of slots.
     Variance { norm: NormId, alone: bool },
@@ -172,7 +174,7 @@ impl Builder<'_> {
     fn head(&mut self, mut hidden: Slice) -> Result<()> {
         let (g, shape) = (self.folded.geometry, self.folded.shape().clone());
         // A single token is in every group of slots already.
-        if self.folded.wide.is_some() && g.tokens > 1 {
+        if shape.kind == Kind::Decoder && self.folded.wide.is_some() && g.tokens > 1 {
             hidden = self.push("last", Op::Select, vec![hidden], g.blocks, 1, true, Operator::AddRepack);
         }
         let norm = match shape.placement {
@@ -196,7 +198,12 @@ impl Builder<'_> {
                 self.linear("classifier", Map::Classifier, pooled, width, true);
             }
             Kind::Embedder { .. } => {
-                self.normalised(hidden, norm)?;
+                let (_, rows) = self.normalised(hidden, norm)?;
+                if self.folded.index.is_some() {
+                    let class = Operator::AddRepack;
+                    let pooled = self.push("pool", Op::Pool, vec![rows], rows.len, 1, true, class);
+                    self.linear("scores", Map::Scores, pooled, width, false);
+                }
             }
         }
         Ok(())

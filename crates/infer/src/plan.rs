@@ -26,6 +26,7 @@ use crate::feedback::Feedback;
 use crate::fold::{Folded, Purpose};
 use crate::geometry::Geometry;
 use crate::graph::Graph;
+use crate::index::{Found, Index};
 use crate::placement::{Placement, Profile, Search, seconds_by_level};
 use crate::prices::{Prices, choose};
 use crate::target::{RefreshChoice, Target, floor};
@@ -49,6 +50,8 @@ pub struct Options {
     pub levels_left: usize,
     /// Hash of the tokenizer that makes the prompts: see [`Options::with_tokenizer`].
     pub tokenizer: Option<[u8; 32]>,
+    /// Documents that a question is compared with: a private search.
+    pub index: Option<Arc<Index>>,
 }
 
 impl Default for Options {
@@ -60,6 +63,7 @@ impl Default for Options {
             positions: Positions::Last,
             levels_left: 0,
             tokenizer: None,
+            index: None,
         }
     }
 }
@@ -121,7 +125,7 @@ impl Plan {
         }
         // What goes on without the client reads its logits block by block.
         let positions = if options.levels_left > 0 { Positions::All } else { options.positions };
-        let folded = Folded::new(model, geometry, options.purpose, positions)?;
+        let folded = Folded::new(model, geometry, options.purpose, positions, options.index.clone())?;
         let graph = Graph::build(&folded)?;
         let reference = Prices::new(&target, &CostModel::default());
         let (choice, refresh) = choose(&target, &geometry, &reference);
@@ -352,14 +356,15 @@ impl Plan {
             tokens,
             last: self.folded.wide.is_some(),
             results: self.folded.results(),
-            unit: self.folded.units.logits,
+            unit: self.folded.result_unit(),
         }
     }
 
     /// Position at which the answer to a prompt of `tokens` tokens stands: a decoder's last token,
-    /// an encoder's first.
+    /// an encoder's first; the last one where there is one answer.
     pub fn answer_position(&self, tokens: usize) -> usize {
-        if self.folded.shape().kind == Kind::Decoder { tokens.saturating_sub(1) } else { 0 }
+        let last = self.folded.shape().kind == Kind::Decoder || self.answers_last();
+        if last { tokens.saturating_sub(1) } else { 0 }
     }
 
     /// Whether only the last token of a text is answered.
@@ -383,6 +388,10 @@ impl Plan {
             let advice = "ask for its logits";
             return Err(InferError::Unsupported { feature: "a sentence vector of this model", advice });
         };
+        if self.folded.index.is_some() {
+            let row = self.answer(outputs, length.saturating_sub(1))?;
+            return Ok(Found::of(&row, self.folded.shape().d_model)?.vector);
+        }
         let row = |position| self.answer(outputs, position);
         let rows = (0..length).map(row).collect::<Result<Vec<_>>>()?.concat();
         Ok(pool.vector(&rows, self.folded.shape().d_model, None))

@@ -1,7 +1,7 @@
 //! `cipherlm certify`: ranges from one text, checked on another, and the polynomials that fit them.
 
 use crate::console::{err, out_json, say, warn};
-use crate::model::{Loaded, Windows, load};
+use crate::model::{Loaded, Windows};
 use crate::options::{ModelOption, count, margin, tolerance};
 use crate::outputs::Outputs;
 use anyhow::{Context, bail};
@@ -94,7 +94,7 @@ pub(crate) fn run(options: &Options, as_json: bool) -> anyhow::Result<bool> {
         Outputs::default().folder("--out", out, existing)?;
     }
     ensure_two_texts(&options.calibration, &options.held_out)?;
-    let loaded = load(options.model.get())?;
+    let loaded = options.model.load()?;
     let length = loaded.room();
     let held_out_windows = options.held_out_windows.unwrap_or(options.windows.min(800));
     let calibration =

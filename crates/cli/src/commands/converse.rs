@@ -114,7 +114,7 @@ pub(crate) fn run(options: &Options, as_json: bool) -> anyhow::Result<bool> {
         )));
     }
     let text = options.prompt.read(None)?;
-    let loaded = crate::model::load(options.model.get())?;
+    let loaded = options.model.load()?;
     loaded.ensure_continues("generate")?;
     let (known, all) = (loaded.tokenizer.vocab(), loaded.model.shape().vocab);
     if options.alone > 0 && known < all {
@@ -431,6 +431,7 @@ impl Outcome {
             "prompt": prompt,
             "answer": self.answer,
             "length": length,
+            "public_prefix_tokens": plans.prompt.public_prefix().len(),
             "ring_degree": params.degree(),
             "log_qp": params.log_qp(),
             "security_bits": params.security().bits,

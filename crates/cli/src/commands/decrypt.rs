@@ -1,13 +1,15 @@
 //! `cipherlm decrypt`: the most likely next token, or the class, out of an encrypted answer.
 
 use crate::console::{out_json, say};
-use crate::options::{PlanSource, count};
+use crate::library::{Hit, Library, best};
+use crate::options::{IndexOption, PlanSource, count};
 use crate::party::{Note, Party, SECRET, description, load_note, load_secret, read_message};
 use crate::sampler::argmax;
+use crate::sentence::dot;
 use crate::setup::Setup;
 use anyhow::{Context, bail};
 use cipherlm_files::shown;
-use cipherlm_infer::{Client, EncryptedLogits};
+use cipherlm_infer::{Client, EncryptedLogits, Found};
 use cipherlm_model::{Kind, Mode};
 use clap::Args;
 use serde_json::json;
@@ -30,7 +32,10 @@ pub(crate) struct Options {
     position: Option<usize>,
     #[command(flatten)]
     source: PlanSource,
-    /// Show this many of the most likely tokens, with logits rounded so that they may be shared.
+    #[command(flatten)]
+    index: IndexOption,
+    /// Show this many of the most likely tokens, with logits rounded so that they may be shared; of
+    /// a search, this many of the best documents.
     #[arg(long, default_value = "1", value_parser = count(1..=1 << 20))]
     top: usize,
     /// Compare with the model in the clear; needs the note and the model.
@@ -47,10 +52,15 @@ pub(crate) fn run(options: &Options, as_json: bool) -> anyhow::Result<bool> {
             "the note belongs to a prompt under other keys: pass the note that lies beside the prompt of this answer"
         );
     }
-    let party = Party::of(&keys, &options.source)?;
+    let library = options.index.library()?;
+    let party = Party::of(&keys, &options.source, library.as_ref())?;
     let last = note.as_ref().map(|note| party.side.answer_position(note.tokens.len()));
     let position = options.position.or(last).context("pass --note or --position")?;
     let (own, rounded) = open(options, &party, position)?;
+    if party.side.documents() > 0 {
+        let note = note.as_ref().filter(|_| options.check);
+        return documents(&own, &party, library.as_ref(), note, options.top, as_json);
+    }
     let check = match (note.as_ref().filter(|_| options.check), &party.setup) {
         (Some(note), Some(setup)) => Some(check(setup, seen(note, setup, position), &own)?),
         _ => None,
@@ -104,6 +114,52 @@ fn seen<'n>(note: &'n Note, setup: &Setup, position: usize) -> &'n [u32] {
         Kind::Decoder => &note.tokens[..note.tokens.len().min(position + 1)],
         Kind::Encoder { .. } | Kind::Embedder { .. } => &note.tokens,
     }
+}
+
+/// The best documents of a search, beside those of the model in the clear where that is asked for.
+fn documents(
+    answer: &[f64],
+    party: &Party,
+    library: Option<&Library>,
+    note: Option<&Note>,
+    top: usize,
+    as_json: bool,
+) -> anyhow::Result<bool> {
+    let found = Found::of(answer, party.side.plan().model.embedding.d_model)?;
+    let hits = best(&found.scores, top);
+    let rows = match library {
+        Some(library) => library.rows(&hits),
+        None => {
+            let row = |(hit, place): (&Hit, usize)| json!({"place": place, "document": hit.at, "score": hit.shown()});
+            hits.iter().zip(1..).map(row).collect()
+        }
+    };
+    let check = match (note, &party.setup, library) {
+        (Some(note), Some(setup), Some(library)) => {
+            let vector = setup.loaded.reference(Mode::Polynomial, &note.tokens)?;
+            let wanted = best(&library.scores(&vector), 1);
+            let same = wanted.first().map(|hit| hit.at) == hits.first().map(|hit| hit.at);
+            Some((same, dot(&vector, &found.vector)))
+        }
+        _ => None,
+    };
+    let pass = check.is_none_or(|(same, _)| same);
+    if as_json {
+        let check = check.map(|(same, cosine)| json!({"same_first": same, "cosine": cosine}));
+        out_json(&json!({"documents": found.scores.len(), "results": rows, "check": check, "pass": pass}));
+        return Ok(pass);
+    }
+    for hit in &hits {
+        match library.map(|library| &library.documents[hit.at]) {
+            Some(document) => say!("{:>8.3}  {:<10} {}", hit.score, document.id, document.text),
+            None => say!("{:>8.3}  document {} of {}", hit.score, hit.at, found.scores.len()),
+        }
+    }
+    if let Some((same, cosine)) = check {
+        let word = if same { "the same first answer" } else { "ANOTHER FIRST ANSWER" };
+        say!("clear model       {word}; cosine of the question's vector {cosine:.6}");
+    }
+    Ok(pass)
 }
 
 struct Check {

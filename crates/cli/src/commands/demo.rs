@@ -46,7 +46,7 @@ pub(crate) fn run(options: &Options, as_json: bool) -> anyhow::Result<bool> {
     let json = outputs.report("--json-file", options.json_file.as_deref())?;
     let html = outputs.report("--html", options.html.as_deref())?;
     let text = options.prompt.read(Some(PROMPT))?;
-    let loaded = crate::model::load(options.model.get())?;
+    let loaded = options.model.load()?;
     loaded.ensure_continues("demo")?;
     let mut prompt = loaded.tokens(&text, options.tokens)?;
     let need = prompt.len() + options.tokens - 1;

@@ -35,9 +35,9 @@ pub(crate) fn run(options: &Options, as_json: bool) -> anyhow::Result<bool> {
         None => CostModel::builtin(kernel()?),
     };
     let mut fits = Vec::new();
-    let longest = crate::model::load(options.model.get())?.model.shape().context;
+    let longest = options.model.load()?.model.shape().context;
     for length in LENGTHS.into_iter().filter(|length| *length <= longest) {
-        let loaded = crate::model::load(options.model.get())?;
+        let loaded = options.model.load()?;
         let setup = Setup::on(loaded, length, &Wanted::This(Profile::n16()), &cost)?;
         let (_, resident) = setup.circuits.key_bytes(&setup.plan)?;
         let bytes = resident + setup.plan.working_bytes();

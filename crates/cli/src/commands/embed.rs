@@ -1,11 +1,11 @@
 //! `cipherlm embed`: vectors of sentences.
 
 use crate::console::{Console, out_json, say};
-use crate::model::{Loaded, load};
+use crate::model::Loaded;
 use crate::options::{ModelOption, Wanted, count, insecure_profile, one_profile, profiles, small_ring};
 use crate::outputs::Outputs;
 use crate::prices::PricesOption;
-use crate::sentence::{LENGTH, dot, ensure_embeds, pieces, vectors};
+use crate::sentence::{LEAST_COSINE, LENGTH, dot, ensure_embeds, pieces, vectors};
 use crate::session::Session;
 use crate::setup::Setup;
 use crate::system::machine;
@@ -19,8 +19,6 @@ use std::time::Instant;
 
 /// Longest text that is read, in bytes.
 const TEXT_BYTES: u64 = 1 << 30;
-/// What an encrypted vector has to reach against the polynomials in the clear.
-const LEAST_COSINE: f64 = 0.9999;
 
 #[derive(Args)]
 pub(crate) struct Options {
@@ -57,7 +55,7 @@ pub(crate) fn run(options: &Options, as_json: bool) -> anyhow::Result<bool> {
     let mut outputs = Outputs::default();
     outputs.input("--text", &options.text)?;
     let report = outputs.report("--json-file", options.json_file.as_deref())?;
-    let loaded = load(options.model.get())?;
+    let loaded = options.model.load()?;
     ensure_embeds(&loaded, "embed")?;
     let text = cipherlm_files::read_text(&options.text, TEXT_BYTES).context("--text")?;
     let lines: Vec<&str> = text.lines().collect();

@@ -1,7 +1,7 @@
 //! `cipherlm encrypt`: a prompt into a file for the server.
 
 use crate::console::{out_json, say};
-use crate::options::{PlanSource, PromptOption};
+use crate::options::{IndexOption, PlanSource, PromptOption};
 use crate::outputs::Outputs;
 use crate::party::{NOTE, Note, Party, SECRET, SERVER, description, load_secret, note_beside};
 use anyhow::Context;
@@ -24,6 +24,8 @@ pub(crate) struct Options {
     out: PathBuf,
     #[command(flatten)]
     source: PlanSource,
+    #[command(flatten)]
+    index: IndexOption,
     /// Overwrite what is there.
     #[arg(long)]
     force: bool,
@@ -36,7 +38,7 @@ pub(crate) fn run(options: &Options, as_json: bool) -> anyhow::Result<bool> {
     let note_out = outputs.file("the note beside --out", &note_beside(&options.out), options.force)?;
     let text = options.prompt.read(None)?;
     let keys = description(&options.keys)?;
-    let party = Party::of(&keys, &options.source)?;
+    let party = Party::of(&keys, &options.source, options.index.library()?.as_ref())?;
     let tokens = party.tokens(&text)?;
     let client = Client::with_secret(load_secret(&options.keys.join(SECRET), party.side.params())?);
     let prompt = party.encrypt(&client, &tokens).context("encrypting the prompt")?.to_bytes();
@@ -50,11 +52,18 @@ pub(crate) fn run(options: &Options, as_json: bool) -> anyhow::Result<bool> {
             "note": shown(note_out.path()),
             "bytes": prompt.len(),
             "tokens": note.tokens.len(),
+            "public_prefix_tokens": party.side.plan().model.prefix.len(),
             "plan": note.plan,
         }));
     } else {
         let mib = prompt.len() as f64 / 1048576.0;
         say!("encrypted prompt  {}  ({mib:.1} MiB; for the server)", shown(out.path()));
+        if !party.side.plan().model.prefix.is_empty() {
+            say!(
+                "in the clear      {} tokens before it, which the server knows",
+                party.side.plan().model.prefix.len()
+            );
+        }
         say!("note              {}  (keep it: it holds the prompt)", shown(note_out.path()));
         say!(
             "next              on the server: cipherlm run --keys {} --input {} --out answer.bin",

@@ -1,7 +1,6 @@
 //! `cipherlm generate`: continues a prompt in the clear.
 
 use crate::console::{out, out_json, out_part};
-use crate::model::load;
 use crate::options::{ModelOption, PromptOption, count, profiles, small_ring, temperature, tokens};
 use crate::sampler::Sampler;
 use anyhow::bail;
@@ -49,7 +48,7 @@ pub(crate) struct Options {
 /// Continues a prompt.
 pub(crate) fn run(options: &Options, as_json: bool) -> anyhow::Result<bool> {
     let prompt = options.prompt.read(None)?;
-    let loaded = load(options.model.get())?;
+    let loaded = options.model.load()?;
     loaded.ensure_continues("generate")?;
     let mode = if options.exact { Mode::Exact } else { Mode::Polynomial };
     let mut tokens = loaded.tokens(&prompt, options.tokens)?;

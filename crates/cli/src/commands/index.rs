@@ -2,7 +2,6 @@
 
 use crate::console::{out_json, say};
 use crate::library::Library;
-use crate::model::load;
 use crate::options::{ModelOption, count};
 use crate::outputs::Outputs;
 use crate::sentence::{LENGTH, ensure_embeds};
@@ -45,7 +44,7 @@ pub(crate) fn run(options: &Options, as_json: bool) -> anyhow::Result<bool> {
     outputs.input("the documents", &options.documents)?;
     let existing = if options.force { Existing::Replace } else { Existing::Refuse };
     outputs.folder("--out", &options.out, existing)?;
-    let loaded = load(options.model.get())?;
+    let loaded = options.model.load()?;
     ensure_embeds(&loaded, "index")?;
     let text = cipherlm_files::read_text(&options.documents, TEXT_BYTES)?;
     if text.lines().next().is_none() {

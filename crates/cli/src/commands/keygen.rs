@@ -2,7 +2,8 @@
 
 use crate::clientfolder::ClientFolder;
 use crate::console::{Console, out_json, say};
-use crate::options::{PlanSource, ProfileOption, Wanted, tokens};
+use crate::library::Library;
+use crate::options::{IndexOption, PlanSource, ProfileOption, Wanted, tokens};
 use crate::outputs::{Outputs, hold};
 use crate::party::{SECRET, SERVER, description, load_secret, profile};
 use crate::prices::PricesOption;
@@ -27,6 +28,8 @@ pub(crate) struct Options {
     out: PathBuf,
     #[command(flatten)]
     source: PlanSource,
+    #[command(flatten)]
+    index: IndexOption,
     /// Longest prompt, in tokens.
     #[arg(long, default_value = "32", value_parser = tokens(), conflicts_with = "plan")]
     length: usize,
@@ -114,9 +117,9 @@ impl Work {
             if named {
                 bail!("--plan names its profile: leave out --profile and --tolerance");
             }
-            return Self::of_plan(&ClientFolder::load(folder)?, ring);
+            return Self::of_plan(&ClientFolder::load(folder)?, ring, options.index.library()?);
         }
-        let model = crate::model::load(options.source.model())?;
+        let model = options.index.put_on(options.source.load()?)?;
         let wanted = options.profile.wanted()?;
         // A named profile needs no prices to be chosen, and whoever runs the plan has others.
         let cost = match wanted {
@@ -130,7 +133,11 @@ impl Work {
     }
 
     /// A plan of another party: it cannot lead into a small ring.
-    fn of_plan(folder: &ClientFolder, insecure_ring: Option<u32>) -> anyhow::Result<Self> {
+    fn of_plan(
+        folder: &ClientFolder,
+        insecure_ring: Option<u32>,
+        library: Option<Library>,
+    ) -> anyhow::Result<Self> {
         let plan = &folder.plan;
         let profile = profile(&plan.profile, plan.log_degree)?;
         let asked = insecure_ring.is_some();
@@ -145,6 +152,7 @@ impl Work {
         }
         let circuits = Circuits::new(&profile)?;
         let side = ClientSide::new(plan.clone(), &profile, &folder.embedding)?;
+        library.map_or(Ok(()), |library| library.check_count(side.documents()))?;
         let (order, params) = (side.key_order()?, circuits.params());
         let bill = order.request.bill(params)?;
         let name = printable(&plan.model.name);

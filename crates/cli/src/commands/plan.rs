@@ -2,7 +2,7 @@
 
 use crate::clientfolder::ClientFolder;
 use crate::console::{out, out_json, say};
-use crate::options::{ModelOption, ProfileOption, insecure_profile, tokens};
+use crate::options::{IndexOption, ModelOption, ProfileOption, insecure_profile, tokens};
 use crate::prices::PricesOption;
 use crate::setup::Setup;
 use crate::system::gib;
@@ -20,6 +20,8 @@ pub(crate) const PLAN: &str = "cipherlm plan 1";
 pub(crate) struct Options {
     #[command(flatten)]
     model: ModelOption,
+    #[command(flatten)]
+    index: IndexOption,
     /// Prompt length; the plan takes the next power of two.
     #[arg(long, default_value = "32", value_parser = tokens())]
     length: usize,
@@ -40,7 +42,7 @@ pub(crate) struct Options {
         long,
         value_name = "URL",
         requires = "client",
-        conflicts_with_all = ["model", "length", "profile", "insecure_ring"]
+        conflicts_with_all = ["model", "public_prefix", "index", "length", "profile", "insecure_ring"]
     )]
     server: Option<String>,
     /// With --server: file of its token (default: the variable CIPHERLM_TOKEN).
@@ -60,7 +62,7 @@ pub(crate) fn run(options: &Options, as_json: bool) -> anyhow::Result<bool> {
         let remote = crate::network::remote(server, options.token_file.as_ref(), options.ca.as_ref())?;
         return save(&crate::network::fetch(&remote)?, folder, as_json);
     }
-    let loaded = crate::model::load(options.model.get())?;
+    let loaded = options.index.put_on(options.model.load()?)?;
     let cost = options.prices.table(options.profile.small())?;
     let setup = Setup::on(loaded, options.length, &options.profile.wanted()?, &cost)?;
     if !as_json {

@@ -37,7 +37,7 @@ pub(crate) fn run(options: &Options, as_json: bool) -> anyhow::Result<bool> {
     let mut outputs = Outputs::default();
     let json = outputs.report("--json-file", options.json_file.as_deref())?;
     let html = outputs.report("--html", options.html.as_deref())?;
-    let loaded = crate::model::load(options.model.get())?;
+    let loaded = options.model.load()?;
     let prompt = setup::sample(&loaded, options.length)?;
     let text = loaded.tokenizer.decode(&prompt)?;
     let cost = options.prices.table(options.profile.small())?;

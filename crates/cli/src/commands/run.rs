@@ -1,7 +1,7 @@
 //! `cipherlm run`: the server's command. Nothing here can hold a secret key.
 
 use crate::console::{Console, out_json, say};
-use crate::options::{ModelOption, gibibytes, seconds};
+use crate::options::{IndexOption, ModelOption, gibibytes, seconds};
 use crate::outputs::{Outputs, hold};
 use crate::party::{description, read_message, setup_of};
 use crate::prices::PricesOption;
@@ -34,6 +34,8 @@ pub(crate) struct Options {
     #[command(flatten)]
     model: ModelOption,
     #[command(flatten)]
+    index: IndexOption,
+    #[command(flatten)]
     prices: PricesOption,
     /// Keep finished steps here; after an interruption (Ctrl-C, kill) the same command goes on from
     /// them.
@@ -63,7 +65,8 @@ pub(crate) fn run(options: &Options, as_json: bool) -> anyhow::Result<bool> {
         options.report.as_deref().map(|file| outputs.file("--report", file, options.force)).transpose()?;
     let lock = options.checkpoints.as_deref().map(|folder| take(&mut outputs, folder)).transpose()?;
     let message = read_message(&options.input, "encrypted prompt", "it is what `cipherlm encrypt` wrote")?;
-    let setup = setup_of(&description(&options.keys)?, options.model.get(), Some(&options.prices))?;
+    let loaded = options.index.put_on(options.model.load()?)?;
+    let setup = setup_of(&description(&options.keys)?, loaded, Some(&options.prices))?;
     let params = setup.circuits.params();
     let (keys, key_id, prompt) = accept(options, &setup, &message)?;
     drop(message);
@@ -87,6 +90,7 @@ pub(crate) fn run(options: &Options, as_json: bool) -> anyhow::Result<bool> {
         "peak_rss_bytes": peak_memory(),
         "steps_computed": report.steps.len(),
         "steps": steps,
+        "public_prefix_tokens": setup.plan.public_prefix().len(),
         "report": report,
     });
     if as_json {

@@ -67,7 +67,7 @@ pub(crate) fn run(options: &Options, as_json: bool) -> anyhow::Result<bool> {
         }
     };
     create_folder(&options.data).context("--data")?;
-    let (model, wanted) = (crate::model::load(options.model.get())?, options.profile.wanted()?);
+    let (model, wanted) = (options.model.load()?, options.profile.wanted()?);
     let setup = Setup::on(model, options.length, &wanted, &options.prices.table(wanted.insecure())?)?;
     setup.price_memory()?;
     if !as_json {

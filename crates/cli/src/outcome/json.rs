@@ -33,6 +33,7 @@ impl Outcome<'_> {
             "seconds_encrypt": self.seconds_encrypt,
             "seconds_decrypt": self.seconds_decrypt,
             "bootstraps": self.reports.iter().map(|r| r.bootstraps).sum::<usize>(),
+            "public_prefix_tokens": self.setup.plan.public_prefix().len(),
             "bootstraps_by_layer": self.setup.plan.refreshes_by_layer(),
             "peak_rss_bytes": peak_memory(),
             "key_bytes": stored,

@@ -3,7 +3,7 @@
 use std::fs;
 use std::path::Path;
 
-use cipherlm_model::Tokenizer;
+use cipherlm_model::{Kind, Placement, Pool, Shape, Tokenizer, random};
 use serde_json::{Map, Value, json};
 
 use crate::common::stories;
@@ -62,13 +62,31 @@ pub(crate) fn llama(dir: &Path) {
     fs::write(dir.join("tokenizer.json"), tokenizer.to_json().unwrap()).unwrap();
 }
 
+const WORDS: [&str; 13] =
+    ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "where", "is", "the", "cat", "dog", "a", "sat", "ran"];
+
+/// A certified model of sentence vectors with the same words, one block, width 16.
+pub(crate) fn sentences(dir: &Path) {
+    let shape = Shape {
+        kind: Kind::Embedder { pool: Pool::Mean },
+        placement: Placement::Post,
+        rotary: None,
+        positions: true,
+        embed_norm: true,
+        tied_head: false,
+        layers: 1,
+        vocab: WORDS.len(),
+        ..Shape::preset("test").unwrap()
+    };
+    random::certified("sentences", &shape, 3).unwrap().save(dir).unwrap();
+    Tokenizer::from_word_pieces(&WORDS.join("\n"), true).unwrap().save(&dir.join("tokenizer.json")).unwrap();
+}
+
 /// A BERT of one block, width 16, with word pieces.
 pub(crate) fn bert(dir: &Path) {
     fs::create_dir_all(dir).unwrap();
-    let words =
-        ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "where", "is", "the", "cat", "dog", "a", "sat", "ran"];
-    fs::write(dir.join("vocab.txt"), words.join("\n")).unwrap();
-    let (d, f, vocab, context) = (16, 32, words.len(), 24);
+    fs::write(dir.join("vocab.txt"), WORDS.join("\n")).unwrap();
+    let (d, f, vocab, context) = (16, 32, WORDS.len(), 24);
     let config = json!({
         "model_type": "bert", "vocab_size": vocab, "hidden_size": d, "intermediate_size": f,
         "num_hidden_layers": 1, "num_attention_heads": 2, "max_position_embeddings": context,

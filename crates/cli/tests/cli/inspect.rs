@@ -5,6 +5,8 @@ use std::path::Path;
 use std::process::Command;
 
 use cipherlm_ckks::wire::{MAGIC, VERSION};
+use cipherlm_model::Model;
+use cipherlm_model::difference::{self, DIFFERENCE_FILE, Difference};
 
 use crate::common::{PROMPT, Scratch, bare, call, json, keygen, model, succeed};
 
@@ -70,6 +72,49 @@ fn damaged_files_and_folders_are_named_for_it() {
     let bytes = fs::read(&prompt).unwrap();
     fs::write(&prompt, [bytes.as_slice(), &[0]].concat()).unwrap();
     not_whole(&prompt, "encrypted prompt", "within a header");
+}
+
+#[test]
+fn a_folder_with_a_difference_says_what_it_belongs_to() {
+    let dir = Scratch::new("inspect-difference");
+    let (folder, base) = (dir.0.join("folder"), dir.0.join("folder/base"));
+    copy_model(&base);
+    let before = Model::load(&base).unwrap();
+    let mut weights = before.weights().clone();
+    let gain = weights.tensor("layers.0.norm1.gain").unwrap().clone();
+    weights.insert("layers.0.norm1.gain", &gain.dims, vec![0.75; gain.data.len()]).unwrap();
+    let after = before.with(before.shape().clone(), weights).unwrap();
+    let how = Difference {
+        rank: None,
+        whole: vec![],
+        at_most: 1 << 20,
+        folder: String::new(),
+        fetch: "get the base".into(),
+    };
+    difference::write(&before, &after, &how, &folder).unwrap();
+    let file = folder.join(DIFFERENCE_FILE);
+    difference::apply(&before, &file).unwrap().save(&dir.0.join("whole")).unwrap();
+    fs::copy(dir.0.join("whole/model.json"), folder.join("model.json")).unwrap();
+    fs::copy(base.join("tokenizer.json"), folder.join("tokenizer.json")).unwrap();
+    let path = folder.to_str().unwrap();
+    let (said, status) = json(&["inspect", path]);
+    assert_eq!((status, &said["whole"]), (0, &true.into()), "{said}");
+    assert!(said["what"].as_str().unwrap().contains("difference") && said["layers"].is_u64(), "{said}");
+    let bytes = fs::metadata(&file).unwrap().len();
+    assert_eq!(
+        (&said["base"], said["difference_bytes"].as_u64()),
+        (&before.spec().name.as_str().into(), Some(bytes))
+    );
+    // Without its base it is whole, and says what to do.
+    fs::rename(&base, dir.0.join("elsewhere")).unwrap();
+    let (said, status) = json(&["inspect", path]);
+    assert_eq!((status, &said["whole"], &said["next"]), (0, &true.into(), &"get the base".into()), "{said}");
+    assert_eq!(said["base_blake3"], before.spec().weights_blake3.as_str());
+    let mut damaged = fs::read(&file).unwrap();
+    *damaged.last_mut().unwrap() ^= 1;
+    fs::write(&file, damaged).unwrap();
+    let (said, status) = json(&["inspect", path]);
+    assert_eq!((status, &said["whole"]), (1, &false.into()), "{said}");
 }
 
 #[test]

@@ -11,6 +11,8 @@ mod models;
 mod network;
 mod parties;
 mod plans;
+mod prefix;
+mod search;
 mod trouble;
 
 #[path = "../../../../xtask/src/tidy/commands.rs"]

@@ -5,10 +5,9 @@ use std::fs;
 use std::path::Path;
 use std::process::{Command, Stdio};
 
-use cipherlm_model::{Kind, Placement, Pool, Shape, Tokenizer, random};
 use serde_json::{Value, json};
 
-use crate::checkpoints::{bert, llama};
+use crate::checkpoints::{bert, llama, sentences};
 use crate::common::{Scratch, stories};
 
 fn in_folder(dir: &Path, args: &[String]) -> std::process::Output {
@@ -57,7 +56,7 @@ fn convert(dir: &Path) {
 
 #[test]
 fn the_tutorial_works_as_written() {
-    let dir = Scratch::new("tutorial");
+    let dir = Scratch::new("models-tutorial");
     llama(&dir.0.join("checkpoint"));
     bert(&dir.0.join("encoder"));
     fs::write(dir.path("calibration.txt"), stories(0, 900)).unwrap();
@@ -139,21 +138,7 @@ fn a_sentence_is_its_own_best_match_and_its_vector_has_length_1() {
 #[test]
 fn an_encrypted_vector_is_that_of_the_polynomials() {
     let dir = Scratch::new("embed-encrypted");
-    bert(&dir.0.join("encoder"));
-    let shape = Shape {
-        kind: Kind::Embedder { pool: Pool::Mean },
-        placement: Placement::Post,
-        rotary: None,
-        positions: true,
-        embed_norm: true,
-        tied_head: false,
-        layers: 1,
-        vocab: 13,
-        ..Shape::preset("test").unwrap()
-    };
-    random::certified("sentences", &shape, 3).unwrap().save(&dir.0.join("model")).unwrap();
-    let words = fs::read_to_string(dir.path("encoder/vocab.txt")).unwrap();
-    Tokenizer::from_word_pieces(&words, true).unwrap().save(&dir.0.join("model/tokenizer.json")).unwrap();
+    sentences(&dir.0.join("model"));
     fs::write(dir.path("text"), "where is the cat\na dog\n").unwrap();
     let (code, found, said) =
         run(&dir.0, "embed --model model --text text --encrypted --insecure-ring 10 --json");

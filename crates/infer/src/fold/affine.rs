@@ -30,6 +30,8 @@ pub(crate) enum Map {
     Pool,
     /// Pooled state to the classes.
     Classifier,
+    /// Pooled row to the scores of an index's documents, then to itself.
+    Scores,
     /// No matrix: the rows that a norm gives back, which have a bias.
     Norm(NormId),
 }
@@ -91,6 +93,7 @@ impl Folded {
                 raw.bias.iter_mut().for_each(|b| *b /= to);
                 Ok(raw)
             }
+            Map::Scores => Ok(self.scores()),
             Map::Norm(norm) => Ok(Affine { weights: vec![], bias: self.norm_bias(norm)? }),
         }
     }
@@ -105,7 +108,7 @@ impl Folded {
             (Map::Up(l), true) => Some(NormId::First(l)),
             (Map::Head | Map::Pool, false) => Some(NormId::Final),
             (Map::Head | Map::Pool, true) => layers.checked_sub(1).map(NormId::Second),
-            (Map::Out(_) | Map::Down(_) | Map::Classifier | Map::Norm(_), _) => None,
+            (Map::Out(_) | Map::Down(_) | Map::Classifier | Map::Scores | Map::Norm(_), _) => None,
         }
     }
 
@@ -116,6 +119,16 @@ impl Folded {
         let mut row: Vec<f64> = bias.iter().map(|b| b / unit).collect();
         row.resize(self.shape().d_model, 0.0);
         Ok(row)
+    }
+
+    fn scores(&self) -> Affine {
+        let (width, factor) = (self.shape().d_model, self.units.logits / self.result_unit());
+        let documents = || self.index.iter().flat_map(|index| index.rows());
+        let column = |feature: usize| {
+            let itself = (0..width).map(|other| f64::from(u8::from(other == feature)));
+            documents().map(|row| row[feature]).chain(itself).map(|x| x * factor).collect()
+        };
+        Affine { weights: (0..width).map(column).collect(), bias: vec![0.0; self.results()] }
     }
 
     fn qkv(&self, l: usize) -> Result<Affine> {

@@ -4,6 +4,7 @@ use cipherlm_model::{Attention, Eps, Function, Kind, Model, Range, Shape};
 
 use super::Purpose;
 use crate::error::{InferError, Result};
+use crate::index::Index;
 
 /// Checks that there is a circuit for a shape.
 pub(super) fn check_shape(shape: &Shape, purpose: Purpose) -> Result<()> {
@@ -20,6 +21,24 @@ pub(super) fn check_shape(shape: &Shape, purpose: Purpose) -> Result<()> {
     }
     if shape.kind != Kind::Decoder && purpose != Purpose::Prompt {
         return refuse("a session with an encoder", "plan for prompts");
+    }
+    Ok(())
+}
+
+/// Checks that a question's vector and the documents of an index have one form.
+pub(super) fn check_index(shape: &Shape, index: Option<&Index>) -> Result<()> {
+    let Some(index) = index else { return Ok(()) };
+    if !matches!(shape.kind, Kind::Embedder { .. }) {
+        let advice = "search with a model of sentence vectors";
+        return Err(InferError::Unsupported {
+            feature: "an index beside a model of tokens or classes",
+            advice,
+        });
+    }
+    if index.width() != shape.d_model {
+        let vectors = |width: usize| format!("vectors of {width} numbers");
+        let (expected, found) = (vectors(shape.d_model), vectors(index.width()));
+        return Err(InferError::Mismatch { what: "index", expected, found });
     }
     Ok(())
 }

@@ -34,8 +34,14 @@ impl Wide {
         if kind != Kind::Decoder || positions == Positions::All || groups <= FEW {
             return None;
         }
+        Some(Self::of(geometry, results))
+    }
+
+    /// The layout for `results` columns.
+    pub(super) fn of(geometry: &Geometry, results: usize) -> Self {
+        let groups = results.div_ceil(geometry.features);
         let period = (geometry.features * groups.next_power_of_two()).min(geometry.slots);
-        Some(Self { period, vectors: results.div_ceil(period) })
+        Self { period, vectors: results.div_ceil(period) }
     }
 
     /// Columns as plaintexts.

@@ -1,7 +1,7 @@
 //! Plaintexts of the scores: masks, the public shift, and the scale that queries bring.
 
 use cipherlm_circuits::slots::Plain;
-use cipherlm_model::{Attention, Eps, Kind};
+use cipherlm_model::{Attention, Eps, Kind, Pool};
 
 use super::Folded;
 use crate::error::{InferError, Result};
@@ -17,6 +17,17 @@ impl Folded {
     pub(crate) fn token_mask(&self, position: usize) -> Plain {
         let g = self.geometry;
         Plain::real((0..g.slots).map(|s| f64::from(u8::from(s / g.features == position))).collect::<Vec<_>>())
+    }
+
+    /// The weight of each row of a text of `length` tokens in the row that they are pooled to.
+    pub(crate) fn pool_mask(&self, length: usize) -> Plain {
+        let g = self.geometry;
+        let weight = |row: usize| match self.shape().kind {
+            Kind::Embedder { pool: Pool::Mean } if row < length => 1.0 / length as f64,
+            Kind::Embedder { pool: Pool::First } if row == 0 => 1.0,
+            _ => 0.0,
+        };
+        Plain::real((0..g.slots).map(|s| weight(s / g.features)).collect::<Vec<_>>())
     }
 
     /// As [`Folded::score_plains`], for one token over the cache: every key up to its own position.

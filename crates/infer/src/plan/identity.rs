@@ -66,6 +66,9 @@ impl Plan {
         all.number("circuits", u64::from(CIRCUITS));
         all.text("model", &description(self.folded.model.spec())?);
         all.field("tokenizer", options.tokenizer.as_ref().map_or(&[], |hash| hash.as_slice()));
+        if let Some(index) = &options.index {
+            all.field("index", index.hash().as_bytes());
+        }
         all.text("purpose", &format!("{:?}", options.purpose));
         all.text("positions", &format!("{:?}", options.positions));
         all.number("levels left", options.levels_left as u64);

@@ -28,6 +28,8 @@ use crate::weights::Weights;
 pub const DIFFERENCE_FILE: &str = "difference.safetensors";
 /// Tensors that are written exactly: epsilons span many powers of two.
 const EXACT: &str = "attn.eps";
+/// Of a file whose hash is another.
+const DAMAGED: &str = "its content does not have the hash that it states";
 /// Largest difference that is read, in bytes.
 const MAX_BYTES: u64 = 1 << 32;
 /// Folder of the base weights in or beside a folder with a difference: a public checkpoint, or a
@@ -144,11 +146,9 @@ pub fn apply(base: &Model, path: &Path) -> Result<Model> {
     }
     let shape: Shape = serde_json::from_str(&field("shape")?).map_err(|e| corrupt(e.to_string()))?;
     shape.validate()?;
-    let views = file.tensors();
-    let raw: Raw =
-        views.iter().map(|(n, v)| (n.clone(), v.dtype(), v.shape().to_vec(), v.data().to_vec())).collect();
+    let raw = raw_of(&file);
     if digest(&raw) != field("blake3")? {
-        return Err(corrupt("its content does not have the hash that it states".into()));
+        return Err(corrupt(DAMAGED.into()));
     }
     let parts: HashMap<&str, Part<'_>> =
         raw.iter().map(|(n, t, d, b)| (n.as_str(), (*t, &d[..], &b[..]))).collect();
@@ -174,6 +174,50 @@ pub fn apply(base: &Model, path: &Path) -> Result<Model> {
         weights.insert(name, &dims, data)?;
     }
     Model::new(field("name")?, shape, weights)
+}
+
+/// What the difference in a folder says of itself, without its base.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct About {
+    /// Bytes of the file.
+    pub bytes: usize,
+    /// Raw tensors in it.
+    pub tensors: usize,
+    /// The model that it belongs to.
+    pub base: String,
+    /// Hash of that model's weights.
+    pub base_blake3: String,
+    /// How to get them.
+    pub fetch: String,
+}
+
+/// Reads the difference in a folder and checks it against its own hash; `None` where the folder
+/// holds weights, or neither.
+///
+/// # Errors
+/// [`SpecError::Malformed`] for a file that is cut, damaged or none of ours.
+pub fn about(dir: &Path) -> Result<Option<About>> {
+    let path = dir.join(DIFFERENCE_FILE);
+    if dir.join(WEIGHTS_FILE).exists() || !path.exists() {
+        return Ok(None);
+    }
+    let bytes = cipherlm_files::read(&path, MAX_BYTES)?;
+    let corrupt = |reason: String| SpecError::malformed(shown(&path), reason);
+    let (_, metadata) = SafeTensors::read_metadata(&bytes).map_err(|e| corrupt(e.to_string()))?;
+    let file = SafeTensors::deserialize(&bytes).map_err(|e| corrupt(e.to_string()))?;
+    let fields = metadata.metadata().clone().unwrap_or_default();
+    let field = |name: &str| fields.get(name).cloned().unwrap_or_default();
+    let raw = raw_of(&file);
+    if digest(&raw) != field("blake3") {
+        return Err(corrupt(DAMAGED.into()));
+    }
+    let (base, base_blake3) = (field("base_name"), field("base_weights_blake3"));
+    Ok(Some(About { bytes: bytes.len(), tensors: raw.len(), base, base_blake3, fetch: field("fetch") }))
+}
+
+fn raw_of(file: &SafeTensors<'_>) -> Raw {
+    let views = file.tensors();
+    views.iter().map(|(n, v)| (n.clone(), v.dtype(), v.shape().to_vec(), v.data().to_vec())).collect()
 }
 
 /// Reads a model folder, with weights or with a difference in their place. The latter needs the

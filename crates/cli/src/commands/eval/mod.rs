@@ -9,7 +9,7 @@ mod text;
 
 use crate::console::{bar, out_json, say};
 use crate::exit::usage;
-use crate::model::{Loaded, load};
+use crate::model::Loaded;
 use crate::options::{ModelOption, count};
 use crate::outputs::Outputs;
 use crate::system::machine;
@@ -133,9 +133,7 @@ pub(crate) fn run(options: &Options, as_json: bool) -> anyhow::Result<bool> {
             let (value, lines) = measure(task, options, as_json)?;
             (value, lines, true)
         }
-        (None, Some(text)) => {
-            compare::run(&load(options.model.get())?, text, options.window, options.windows)?
-        }
+        (None, Some(text)) => compare::run(&options.model.load()?, text, options.window, options.windows)?,
         (None, None) => return Err(usage("eval takes --task with --data, or --text")),
     };
     if as_json {
@@ -150,7 +148,7 @@ pub(crate) fn run(options: &Options, as_json: bool) -> anyhow::Result<bool> {
 }
 
 fn measure(task: Task, options: &Options, quiet: bool) -> anyhow::Result<(Value, Vec<String>)> {
-    let loaded = load(options.model.get())?;
+    let loaded = options.model.load()?;
     let (operator, mode) = operator(&loaded, options.operator)?;
     let prefix = match &options.prefix {
         Some(text) => loaded.tokenizer.encode(text)?,

@@ -5,12 +5,13 @@ mod objects;
 mod tensors;
 
 use crate::console::{out_json, say};
+use crate::library::Library;
 use crate::party::{SECRET, SERVER};
 use anyhow::bail;
 use cipherlm_ckks::wire::MAGIC;
 use cipherlm_files::{printable, shown};
 use cipherlm_infer::KeyFolder;
-use cipherlm_model::{Model, TOKENIZER_FILE, Tokenizer};
+use cipherlm_model::{SpecError, TOKENIZER_FILE, Tokenizer, difference};
 use clap::Args;
 use serde_json::{Value, json};
 use std::path::{Path, PathBuf};
@@ -55,7 +56,13 @@ fn folder(path: &Path) -> anyhow::Result<Value> {
         let what = "checkpoints of encrypted runs";
         return Ok(json!({"what": what, "steps": steps.len(), "damaged": damaged, "whole": damaged == 0}));
     }
-    if !["model.json", "weights.safetensors"].iter().any(|name| path.join(name).exists()) {
+    if Library::is_at(path) {
+        return Ok(index_folder(path));
+    }
+    if !["model.json", "weights.safetensors", "difference.safetensors"]
+        .iter()
+        .any(|name| path.join(name).exists())
+    {
         return match super::import::checkpoint_folder(path) {
             Some(facts) => Ok(facts),
             None => bail!("{} is a folder, but not one with a model, keys or checkpoints", shown(path)),
@@ -84,16 +91,22 @@ fn key_folder(path: &Path, keys: &KeyFolder, complete: bool) -> anyhow::Result<V
 }
 
 fn model_folder(path: &Path) -> anyhow::Result<Value> {
-    let model = Model::load(path)?;
+    let difference = difference::about(path)?;
+    let model = match (difference::load(path), &difference) {
+        (Err(error @ SpecError::NoBase { .. }), Some(about)) => return Ok(without_base(about, &error)),
+        (model, _) => model?,
+    };
     let tokenizer = Tokenizer::load(&path.join(TOKENIZER_FILE))?;
     let shape = model.shape();
     let spec = model.spec();
     let violations: u64 = spec.sites.iter().map(|s| s.violations).sum();
     let checked: u64 = spec.sites.iter().map(|s| s.checked).sum();
     Ok(json!({
-        "what": "model folder",
+        "what": if difference.is_some() { DIFFERENCE } else { "model folder" },
         "whole": true,
         "name": spec.name,
+        "base": difference.as_ref().map(|about| &about.base),
+        "difference_bytes": difference.as_ref().map(|about| about.bytes),
         "layers": shape.layers,
         "width": shape.d_model,
         "heads": shape.heads,
@@ -111,6 +124,39 @@ fn model_folder(path: &Path) -> anyhow::Result<Value> {
         "road": super::import::road(shape, Some(&model)),
         "next": super::import::next(shape, Some(&model)).trim_start_matches("next: "),
     }))
+}
+
+const DIFFERENCE: &str = "model folder: a difference from base weights";
+
+/// A difference whose base is elsewhere: it is whole, and nothing runs without the other.
+fn without_base(about: &difference::About, error: &SpecError) -> Value {
+    json!({
+        "what": DIFFERENCE,
+        "whole": true,
+        "base": about.base,
+        "base_blake3": about.base_blake3,
+        "difference_bytes": about.bytes,
+        "tensors": about.tensors,
+        "missing": error.to_string(),
+        "next": about.fetch,
+    })
+}
+
+/// Documents of a search.
+fn index_folder(path: &Path) -> Value {
+    let what = "index of documents: for the server";
+    match Library::load(path) {
+        Ok(library) => json!({
+            "what": what,
+            "whole": true,
+            "documents": library.documents.len(),
+            "model": library.model,
+            "functions": if library.polynomial { "polynomial" } else { "exact" },
+            "length": library.length,
+            "next": format!("cipherlm search --index {} --query TEXT", shown(path)),
+        }),
+        Err(error) => json!({"what": what, "whole": false, "reason": format!("{error:#}")}),
+    }
 }
 
 fn with_extension(folder: &Path, extension: &str) -> Vec<PathBuf> {
