@@ -40,6 +40,7 @@ pub(crate) fn evaluate<M: Machine>(
             };
             arguments.par_iter().map(|x| apply(x).at(&node.name)).collect()
         }
+        (Op::Quadratic { layer }, [arguments]) => context.quadratic(arguments, *layer, level),
         (Op::Linear { map, bias }, [vectors]) => context.linear(vectors, *map, *bias, level),
         (Op::Scaled { map }, [raw, factor]) => context.scaled(raw, factor, *map, level),
         (Op::Spread { layer }, [vectors]) => {
@@ -175,6 +176,15 @@ impl<M: Machine> Context<'_, M> {
             }
         };
         if bias { self.add_plains(outputs, &biases) } else { Ok(outputs) }
+    }
+
+    fn quadratic(&self, arguments: &[M::Vector], layer: usize, level: usize) -> Result<Value<M>> {
+        let (machine, offsets) = (self.machine, self.folded.quadratic_offsets(layer)?);
+        let apply = |(x, offset): (&M::Vector, &Plain)| {
+            let x = lower(machine, x, level + 1)?;
+            machine.mul(&x, &machine.add_plain(&x, offset)?)
+        };
+        arguments.par_iter().zip(&offsets).map(|pair| apply(pair).at(&self.node.name)).collect()
     }
 
     fn scaled(&self, raw: &[M::Vector], inv: &[M::Vector], map: Map, level: usize) -> Result<Value<M>> {

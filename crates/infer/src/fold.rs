@@ -4,6 +4,8 @@
 //! * The mean of a LayerNorm is linear: every map that writes into the residual stream is centred,
 //!   so the stream has mean zero at every token and the variance is a plain mean of squares.
 //! * Gains and biases of a normalisation go into the maps that read it.
+//! * So does the constant inverse root of a frozen normalisation, which then takes no level.
+//! * A quadratic activation is a product of two sums, whose factors go into the maps around it.
 //! * `1/sqrt(head_dim)`, the number of keys and the frozen eps of each (head, row) go into the
 //!   rotary plaintexts of the queries, so that `(x + c)^p` comes out already divided by `n * eps`.
 
@@ -13,6 +15,7 @@ mod head;
 mod norm;
 mod prefix;
 mod public;
+mod quadratic;
 mod rope;
 mod scores;
 mod units;
@@ -85,6 +88,7 @@ impl Folded {
         check::check_sites(&model)?;
         let (units, prefix) = (Units::new(&model)?, Prefix::of(&model)?);
         let mut folded = Self { model, geometry, units, purpose, wide: None, index, prefix };
+        (0..folded.shape().layers).try_for_each(|l| folded.quadratics(l).map(drop))?;
         folded.wide = match &folded.index {
             Some(_) => Some(Wide::of(&geometry, folded.results())),
             None => Wide::choose(folded.shape().kind, positions, &geometry, folded.results()),

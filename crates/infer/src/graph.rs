@@ -2,7 +2,7 @@
 //! belongs.
 
 use cipherlm_approx::EvalPlan;
-use cipherlm_model::{Attention, Kind, Placement, Residual};
+use cipherlm_model::{Activation, Attention, Kind, Placement, Residual};
 
 use crate::error::{InferError, Result};
 use crate::fold::{Folded, Map, NormId, Purpose, shares_norm};
@@ -57,6 +57,8 @@ pub(crate) enum Op {
     Gain { norm: NormId },
     /// A polynomial on every vector.
     Poly { plan: Box<EvalPlan> },
+    /// `x (x + offset)`, with the offsets of a layer's quadratic activation.
+    Quadratic { layer: usize },
     /// A plain matrix, with or without its bias.
     Linear { map: Map, bias: bool },
     /// First input times the single vector of the second, plus the bias of a map.
@@ -251,7 +253,13 @@ impl Builder<'_> {
         let up = self.map_of("ffn.up", Map::Up(l), read, width);
         let gate = Slice { len: g.ffn_blocks, ..up };
         let site = format!("layers.{l}.ffn.activation");
-        let mut inner = self.poly(&site, gate, "ffn.activation", Operator::ActivationNorm, true)?;
+        let class = Operator::ActivationNorm;
+        let mut inner = if self.folded.shape().activation == Activation::Quadratic {
+            let op = Op::Quadratic { layer: l };
+            self.push("ffn.activation", op, vec![gate], g.ffn_blocks, 1, true, class)
+        } else {
+            self.poly(&site, gate, "ffn.activation", class, true)?
+        };
         if gated {
             let up = Slice { from: g.ffn_blocks, len: g.ffn_blocks, ..up };
             let inputs = vec![inner, up];
@@ -261,8 +269,11 @@ impl Builder<'_> {
         Ok(self.linear("ffn.down", Map::Down(l), inner, g.blocks, true))
     }
 
-    /// Rows with the inverse root of their variance.
+    /// Rows with the inverse root of their variance, where it is not a constant of the maps.
     fn read(&mut self, rows: Slice, norm: NormId, alone: bool) -> Result<Read> {
+        if self.folded.is_frozen(norm) {
+            return Ok(Read { rows, factor: None });
+        }
         Ok(self.statistics(rows, norm, alone)?.0)
     }
 

@@ -5,7 +5,8 @@ use std::sync::Arc;
 use cipherlm_circuits::slots::Clear;
 use cipherlm_infer::{Options, Plan, Progress, Target};
 use cipherlm_model::{
-    Activation, Attention, Eps, Mode, Model, Norm, Positions, Residual, Rotary, Runner, Shape, random,
+    Activation, Attention, Eps, FitOptions, Mode, Model, Norm, Positions, Residual, Rotary, Runner, Shape,
+    fit, random,
 };
 
 fn plan(model: &Arc<Model>, slots: usize, levels: usize, tokens: usize) -> Plan {
@@ -33,6 +34,11 @@ fn small() -> Shape {
     Shape::preset("test").unwrap()
 }
 
+/// All norms frozen, all activations quadratic.
+fn lean(shape: &Shape) -> Shape {
+    Shape { frozen_norms: shape.norms(), activation: Activation::Quadratic, ..shape.clone() }
+}
+
 #[test]
 fn every_family_matches_the_reference() {
     let power = |p, c| Attention::PowerSoftmax { p, c, eps: Eps::Frozen };
@@ -41,6 +47,16 @@ fn every_family_matches_the_reference() {
         Shape { residual: Residual::Parallel, tied_head: false, ..small() },
         Shape { norm: Norm::RmsNorm, bias: false, rotary: None, ..small() },
         Shape { gated: true, activation: Activation::Silu, ..small() },
+        lean(&small()),
+        lean(&Shape { residual: Residual::Parallel, tied_head: false, ..small() }),
+        lean(&Shape { norm: Norm::RmsNorm, bias: false, gated: true, ..small() }),
+        Shape { frozen_norms: vec!["layers.0.norm2".into(), "layers.1.norm1".into()], ..small() },
+        Shape {
+            frozen_norms: vec!["layers.0.norm2".into()],
+            residual: Residual::Parallel,
+            activation: Activation::Quadratic,
+            ..small()
+        },
         Shape { attention: power(2, 1.0), ..small() },
         Shape { attention: power(6, 3.0), ..small() },
         Shape {
@@ -105,6 +121,20 @@ fn packed_scores_match_the_reference() {
             let error = worst(&plan, &random::windows(&shape, length, 1, 5)[0]);
             assert!(error < 1e-6, "{shape:?}, {slots} slots, {length} tokens: {error}");
         }
+    }
+}
+
+/// Its layers take a refresh at most, where those of the same shape take several.
+#[test]
+fn a_lean_shape_plans_a_refresh_a_layer() {
+    let shape = lean(&Shape::preset("2x128").unwrap());
+    let mut model = random::certified("2x128-lean", &shape, 1).unwrap();
+    fit(&mut model, &FitOptions { reciprocal: 0.1, ..FitOptions::default() }).unwrap();
+    let model = Arc::new(model);
+    for (levels, most) in [(13, 4), (17, 2)] {
+        let plan = plan(&model, 1 << 15, levels, 32);
+        println!("{}", plan.explain());
+        assert!(plan.refreshes().0 <= most, "{levels} levels: {:?}", plan.refreshes_by_layer());
     }
 }
 

@@ -74,6 +74,21 @@ fn a_sentence_of_five_tokens_under_encryption() {
 }
 
 #[test]
+fn a_lean_model_under_encryption() {
+    let plain = Shape::preset("test").unwrap();
+    let shape = Shape { frozen_norms: plain.norms(), activation: Activation::Quadratic, ..plain };
+    let model = Arc::new(random::certified("lean", &shape, 3).unwrap());
+    let text = random::windows(&shape, 6, 1, 5).swap_remove(0);
+    let (plan, client, answer, [exact, noisy]) = run(&model, &text);
+    let clear = Runner::new(&model, Mode::Polynomial).unwrap().forward(&text, Positions::Last).unwrap();
+    assert!(rms(&exact, &clear[0]) < 1e-6);
+    let found = client.decrypt(&plan, &answer, 5).unwrap();
+    let (error, expected) = (rms(&found, &exact), rms(&noisy, &exact));
+    println!("logits: error {error:.1e}, forecast {expected:.1e}");
+    assert!(error < ALLOWED * expected && expected < 2f64.powi(-7), "{error} {expected}");
+}
+
+#[test]
 fn a_wide_vocabulary_behind_public_tokens_under_encryption() {
     let shape = Shape {
         norm: Norm::RmsNorm,

@@ -24,6 +24,7 @@ mod error;
 mod forward;
 mod function;
 pub mod import;
+mod lean;
 mod model;
 mod program;
 pub mod random;
@@ -40,10 +41,13 @@ pub use certify::{
 pub use error::{Result, SpecError};
 pub use forward::{Embedding, EmbeddingShape, Mode, Positions, Prepared, Runner, SiteStats};
 pub use function::Function;
+pub use lean::{freeze_norms, with_quadratics};
 pub use model::{MODEL_FILE, Model, ModelSpec, TOKENIZER_FILE, WEIGHTS_FILE};
 pub use program::{Op, Program, Stage, Value};
 pub use scheme::Scheme;
-pub use shape::{Activation, Attention, Eps, Kind, Norm, Placement, Pool, Residual, Rotary, Shape};
+pub use shape::{
+    Activation, Attention, Eps, Kind, Norm, Placement, Pool, Residual, Rotary, Shape, is_calibrated,
+};
 pub use site::{Observed, Range, Site};
 pub use tokenizer::{TextStream, Tokenizer};
 pub use weights::{Tensor, Weights};

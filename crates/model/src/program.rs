@@ -32,6 +32,11 @@ pub enum Op {
         /// Its input.
         of: Value,
     },
+    /// The shape's normalisation with a constant inverse root: no site.
+    FrozenNorm {
+        /// Its input.
+        of: Value,
+    },
     /// `x W + b`.
     Linear {
         /// Its input.
@@ -54,6 +59,12 @@ pub enum Op {
         of: Value,
         /// The function.
         function: Function,
+    },
+    /// `a x^2 + b x` with an `a` and a `b` for each feature; a site of its argument, which only its
+    /// size is certified of.
+    Quadratic {
+        /// Its input.
+        of: Value,
     },
     /// The product of two values, entry by entry.
     Mul {
@@ -92,6 +103,8 @@ impl Op {
         let list = match self {
             Self::Embed => [None; 3],
             Self::Norm { of }
+            | Self::FrozenNorm { of }
+            | Self::Quadratic { of }
             | Self::Linear { of, .. }
             | Self::Activate { of, .. }
             | Self::First { of }
@@ -119,8 +132,18 @@ pub struct Program {
 }
 
 /// Parts of a block in the order of model files.
-const FILE_ORDER: [&str; 10] = [
-    "norm1", "attn.q", "attn.k", "attn.v", "attn.out", "attn.eps", "norm2", "ffn.gate", "ffn.up", "ffn.down",
+const FILE_ORDER: [&str; 11] = [
+    "norm1",
+    "attn.q",
+    "attn.k",
+    "attn.v",
+    "attn.out",
+    "attn.eps",
+    "norm2",
+    "ffn.gate",
+    "ffn.up",
+    "ffn.activation",
+    "ffn.down",
 ];
 
 impl Program {
@@ -136,11 +159,18 @@ impl Program {
                         push("positions", vec![shape.context, *width]);
                     }
                 }
-                Op::Norm { .. } => {
+                Op::Norm { .. } | Op::FrozenNorm { .. } => {
                     push("gain", vec![*width]);
                     if shape.norm == Norm::LayerNorm {
                         push("bias", vec![*width]);
                     }
+                    if matches!(op, Op::FrozenNorm { .. }) {
+                        push("root", vec![1]);
+                    }
+                }
+                Op::Quadratic { .. } => {
+                    push("square", vec![*width]);
+                    push("linear", vec![*width]);
                 }
                 Op::Linear { of, bias } => {
                     push("weight", vec![self.stages[of].width, *width]);
@@ -167,7 +197,7 @@ impl Program {
             match *op {
                 Op::Norm { .. } => out.push((name.clone(), Function::InvSqrt)),
                 Op::Activate { function, .. } => out.push((name.clone(), function)),
-                Op::Bound { .. } => out.push((name.clone(), Function::Identity)),
+                Op::Bound { .. } | Op::Quadratic { .. } => out.push((name.clone(), Function::Identity)),
                 Op::Attend { .. } => {
                     let parts = attention_sites(shape.attention);
                     out.extend(parts.iter().map(|(part, function)| (format!("{name}.{part}"), *function)));
@@ -240,7 +270,8 @@ impl Builder<'_> {
     }
 
     fn norm(&mut self, name: &str, of: Value) -> Value {
-        self.push(name, Op::Norm { of }, self.stages[of].width)
+        let op = if self.shape.freezes(name) { Op::FrozenNorm { of } } else { Op::Norm { of } };
+        self.push(name, op, self.stages[of].width)
     }
 
     fn bound(&mut self, name: &str, of: Value) {
@@ -292,10 +323,14 @@ impl Builder<'_> {
     }
 
     fn feed_forward(&mut self, at: &str, of: Value) -> Value {
-        let (ffn, function) = (self.shape.ffn, self.shape.activation.function());
+        let ffn = self.shape.ffn;
         let first = if self.shape.gated { "gate" } else { "up" };
         let inner = self.linear(&format!("{at}.ffn.{first}"), of, ffn);
-        let mut inner = self.push(&format!("{at}.ffn.activation"), Op::Activate { of: inner, function }, ffn);
+        let op = match self.shape.activation.function() {
+            Some(function) => Op::Activate { of: inner, function },
+            None => Op::Quadratic { of: inner },
+        };
+        let mut inner = self.push(&format!("{at}.ffn.activation"), op, ffn);
         if self.shape.gated {
             let up = self.linear(&format!("{at}.ffn.up"), of, ffn);
             self.bound(&format!("{at}.ffn.up"), up);
@@ -333,6 +368,7 @@ impl Builder<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::shape::Activation;
 
     /// Every choice that changes the pass.
     fn shapes() -> Vec<Shape> {
@@ -347,6 +383,12 @@ mod tests {
         vec![
             Shape { residual: Residual::Parallel, tied_head: false, ..base.clone() },
             Shape { gated: true, norm: Norm::RmsNorm, bias: false, kv_heads: Some(1), ..base.clone() },
+            Shape { frozen_norms: base.norms(), activation: Activation::Quadratic, ..base.clone() },
+            Shape {
+                frozen_norms: vec!["layers.1.norm2".into()],
+                residual: Residual::Parallel,
+                ..base.clone()
+            },
             Shape { attention: Attention::Softmax, ..base.clone() },
             Shape { attention: Attention::Pointwise { mean: true }, ..base.clone() },
             Shape { kind: Kind::Embedder { pool: crate::Pool::Mean }, ..encoder.clone() },

@@ -6,6 +6,7 @@ use rand_chacha::ChaCha8Rng;
 
 use crate::certify::{FitOptions, Margins, certify, fit, freeze_eps};
 use crate::error::Result;
+use crate::lean::freeze_norms;
 use crate::model::Model;
 use crate::shape::{Attention, Eps, Shape};
 use crate::weights::Weights;
@@ -21,8 +22,12 @@ pub fn weights_only(name: &str, shape: &Shape, seed: u64) -> Result<Model> {
     for (index, (tensor, dims)) in shape.tensors().into_iter().enumerate() {
         let mut rng = ChaCha8Rng::seed_from_u64(seed ^ ((index as u64 + 1) << 32));
         let count: usize = dims.iter().product();
-        let (mean, std) = if tensor.ends_with("attn.eps") {
+        let (mean, std) = if crate::shape::is_calibrated(&tensor) {
             (1.0, 0.0)
+        } else if tensor.ends_with("activation.square") {
+            (0.25, 0.05)
+        } else if tensor.ends_with("activation.linear") {
+            (0.5, 0.1)
         } else if tensor.ends_with(".gain") {
             (1.0, 0.05)
         } else if dims.len() == 1 {
@@ -47,6 +52,7 @@ pub fn certified(name: &str, shape: &Shape, seed: u64) -> Result<Model> {
     let mut model = weights_only(name, shape, seed)?;
     let calibration = (1024 / shape.context).clamp(4, 32);
     let windows = windows(shape, shape.context.min(128), calibration + 2, seed);
+    model = freeze_norms(&model, &windows[..calibration], &shape.frozen_norms)?;
     if let Attention::PowerSoftmax { eps: Eps::Frozen, .. } = shape.attention {
         model = freeze_eps(&model, &windows[..calibration], 30.0)?;
     }

@@ -55,6 +55,10 @@ pub struct Shape {
     /// The embedding is normalised before the first block (BERT).
     #[serde(default)]
     pub embed_norm: bool,
+    /// Normalisations whose inverse root is a constant of the model, by the names of
+    /// [`Shape::norms`]: linear maps, which fold into what reads them.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub frozen_norms: Vec<String>,
     /// The output head is the transposed token embedding.
     pub tied_head: bool,
     /// Linear maps inside the blocks carry a bias.
@@ -121,6 +125,9 @@ pub enum Activation {
     Gelu,
     /// `x / (1 + exp(-x))`.
     Silu,
+    /// `a x^2 + b x`, with `a` and `b` of each channel in the tensors
+    /// `layers.{l}.ffn.activation.square` and `.linear`, of dimensions `[ffn]`.
+    Quadratic,
 }
 
 /// How a block adds its branches.
@@ -228,6 +235,7 @@ impl Shape {
             rotary: Some(Rotary { dims: 32, base: 10_000.0 }),
             positions: false,
             embed_norm: false,
+            frozen_norms: vec![],
             tied_head: true,
             bias: true,
             attention: Attention::PowerSoftmax { p: 4, c: 3.0, eps: Eps::Frozen },
@@ -343,7 +351,7 @@ impl Shape {
     pub fn parameters(&self) -> usize {
         self.tensors()
             .iter()
-            .filter(|(name, _)| !name.ends_with("attn.eps"))
+            .filter(|(name, _)| !is_calibrated(name))
             .map(|(_, d)| d.iter().product::<usize>())
             .sum()
     }
@@ -353,8 +361,28 @@ impl Shape {
         let outside =
             |name: &str| matches!(name, "embed.tokens" | "embed.positions") || name.starts_with("head.");
         let all = self.tensors();
-        let body = all.iter().filter(|(name, _)| !outside(name) && !name.ends_with("attn.eps"));
+        let body = all.iter().filter(|(name, _)| !outside(name) && !is_calibrated(name));
         body.map(|(_, d)| d.iter().product::<usize>()).sum()
+    }
+
+    /// Normalisations that can be frozen: those of the blocks and the last one. That of the
+    /// embedding is the client's.
+    pub fn norms(&self) -> Vec<String> {
+        let blocks = (0..self.layers).flat_map(|l| [1, 2].map(|n| format!("layers.{l}.norm{n}")));
+        let last = (self.placement == Placement::Pre).then(|| "final_norm".to_owned());
+        blocks.chain(last).collect()
+    }
+
+    /// Whether the inverse root of a normalisation is a constant.
+    pub fn freezes(&self, norm: &str) -> bool {
+        self.frozen_norms.iter().any(|name| name == norm)
+    }
+
+    /// Which function this is: `lean` with frozen norms or a quadratic activation, which take fewer
+    /// levels under encryption and compute something else, `unchanged` without.
+    pub fn function(&self) -> &'static str {
+        let lean = !self.frozen_norms.is_empty() || self.activation == Activation::Quadratic;
+        if lean { "lean" } else { "unchanged" }
     }
 
     /// Every tensor of a model of this shape, with its dimensions, in file order.
@@ -397,6 +425,13 @@ impl Shape {
         if !(self.norm_eps >= 0.0 && self.norm_eps < 1.0) {
             return refuse("norm_eps", self.norm_eps.to_string(), "must be in [0, 1)");
         }
+        let norms = self.norms();
+        for (at, name) in self.frozen_norms.iter().enumerate() {
+            if !norms.contains(name) || self.frozen_norms[..at].contains(name) {
+                let reason = "must name normalisations of the blocks, or `final_norm`, each once";
+                return refuse("frozen_norms", name.clone(), reason);
+            }
+        }
         if let Some(rotary) = self.rotary {
             if rotary.dims == 0 || !rotary.dims.is_multiple_of(2) || rotary.dims > self.head_dim {
                 return refuse(
@@ -431,6 +466,11 @@ impl Shape {
         }
         Ok(())
     }
+}
+
+/// Whether a tensor is found by looking at text, not by training.
+pub fn is_calibrated(tensor: &str) -> bool {
+    tensor.ends_with("attn.eps") || tensor.ends_with(".root")
 }
 
 #[cfg(test)]
@@ -471,5 +511,10 @@ mod tests {
         let mut shape = Shape::preset("test").unwrap();
         shape.rotary = Some(Rotary { dims: 9, base: 1e4 });
         assert!(matches!(shape.validate(), Err(SpecError::Shape { field: "rotary.dims", .. })));
+        for bad in [vec!["embed.norm"], vec!["layers.9.norm1"], vec!["final_norm", "final_norm"]] {
+            let frozen_norms = bad.into_iter().map(str::to_owned).collect();
+            let shape = Shape { frozen_norms, ..Shape::preset("test").unwrap() };
+            assert!(matches!(shape.validate(), Err(SpecError::Shape { field: "frozen_norms", .. })));
+        }
     }
 }

@@ -199,13 +199,14 @@ impl Shape {
     /// * `embed`, `layers.{l}.mid`, `layers.{l}.hidden`: the residual stream (identity); with norms
     ///   after the branches also `norm1.out` and `norm2.out`, what they make of it;
     /// * `layers.{l}.norm1`, `norm2`, `final_norm`, `embed.norm`: variance plus eps (inverse square
-    ///   root);
+    ///   root), but for frozen ones, which have no site;
     /// * `layers.{l}.attn.q|k|v`: after rotary (identity); `.score`: `x + c` of admitted keys
     ///   (identity);
     /// * `layers.{l}.attn.reciprocal`: `(mean + eps) / unit`, with `unit` the row's frozen eps, or
     ///   1 (reciprocal);
     /// * `layers.{l}.attn.mix`: output of the attention before its projection (identity);
-    /// * `layers.{l}.ffn.activation`: input of the activation; of a gated layer also `ffn.up`, the
+    /// * `layers.{l}.ffn.activation`: input of the activation (identity where it is quadratic: its
+    ///   size alone is certified); of a gated layer also `ffn.up`, the
     ///   other factor, and `ffn.product` (identity); `pool.activation`: input of `tanh`; `logits`,
     ///   or `output` of a model of sentence vectors (identity).
     pub fn sites(&self) -> Vec<(String, Function)> {
@@ -214,11 +215,12 @@ impl Shape {
 }
 
 impl Activation {
-    /// The function of the activation.
-    pub fn function(self) -> Function {
+    /// The function that a polynomial replaces; `None` for one that is a polynomial itself.
+    pub fn function(self) -> Option<Function> {
         match self {
-            Self::Gelu => Function::Gelu,
-            Self::Silu => Function::Silu,
+            Self::Gelu => Some(Function::Gelu),
+            Self::Silu => Some(Function::Silu),
+            Self::Quadratic => None,
         }
     }
 }

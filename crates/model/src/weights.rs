@@ -96,11 +96,11 @@ impl Weights {
             if let Some(index) = tensor.data.iter().position(|x| !x.is_finite()) {
                 return Err(SpecError::NotFinite { name: name.clone(), index });
             }
-            if name.ends_with("attn.eps")
+            if crate::shape::is_calibrated(name)
                 && let Some(index) = tensor.data.iter().position(|&x| (x as f32) <= 0.0)
             {
                 let reason = format!(
-                    "value {} at index {index}, expected denominators above zero",
+                    "value {} at index {index}, expected denominators and inverse roots above zero",
                     tensor.data[index]
                 );
                 return Err(SpecError::malformed(name, reason));

@@ -1,6 +1,6 @@
 //! Feed-forward and the residual block.
 
-use burn::module::Module;
+use burn::module::{Module, Param};
 use burn::tensor::Tensor;
 use burn::tensor::activation::{gelu, silu};
 use cipherlm_model::{Activation, Placement, Residual, Shape};
@@ -11,6 +11,15 @@ use crate::fused;
 use crate::layers::{Dense, Init, Norm};
 use crate::probe::{Probe, Site};
 
+/// A quadratic for each channel: `(square x + linear) x`.
+#[derive(Module, Debug)]
+pub struct Quadratic {
+    /// `[ffn]`.
+    pub square: Param<Tensor<1>>,
+    /// `[ffn]`.
+    pub linear: Param<Tensor<1>>,
+}
+
 /// `down(act(up x))`, or `down(act(gate x) * up x)`.
 #[derive(Module, Debug)]
 pub struct FeedForward {
@@ -18,10 +27,12 @@ pub struct FeedForward {
     pub gate: Option<Dense>,
     /// Expanding layer.
     pub up: Dense,
+    /// Where the activation is one.
+    pub activation: Option<Quadratic>,
     /// Contracting layer.
     pub down: Dense,
     #[module(skip)]
-    activation: Activation,
+    function: Activation,
 }
 
 /// One transformer block.
@@ -46,7 +57,11 @@ impl FeedForward {
         let (d, f) = (shape.d_model, shape.ffn);
         let up = init.dense(d, f, shape.bias, 1.0);
         let gate = shape.gated.then(|| init.dense(d, f, shape.bias, 1.0));
-        Self { gate, up, down: init.dense(f, d, shape.bias, 0.5), activation: shape.activation }
+        let down = init.dense(f, d, shape.bias, 0.5);
+        // Close to GELU around zero.
+        let activation = (shape.activation == Activation::Quadratic)
+            .then(|| Quadratic { square: init.constant([f], 0.25), linear: init.constant([f], 0.5) });
+        Self { gate, up, activation, down, function: shape.activation }
     }
 
     fn forward(&self, x: Tensor<2>, layer: usize, probe: &mut Probe) -> Tensor<2> {
@@ -66,25 +81,31 @@ impl FeedForward {
 
     fn activate(&self, x: Tensor<2>, layer: usize, probe: &mut Probe) -> Tensor<2> {
         probe.watch(Site::FeedForward, layer, &x);
+        if let Some(Quadratic { square, linear }) = &self.activation {
+            let factor = x.clone().mul(square.val().unsqueeze()).add(linear.val().unsqueeze());
+            return factor.mul(x);
+        }
         if let Some(y) = probe.substitute(Site::FeedForward, layer, &x) {
             return y;
         }
-        match self.activation {
+        match self.function {
             Activation::Gelu if fused::applies(&x) => fused::gelu(x),
             Activation::Gelu => gelu(x),
             Activation::Silu => silu(x),
+            // Its channels' factors are parameters: taken above.
+            Activation::Quadratic => x,
         }
     }
 }
 
 impl Block {
-    /// Random weights.
-    pub fn new(arch: &Arch, init: &mut Init<'_>) -> Self {
+    /// Random weights of the block with this number.
+    pub fn new(arch: &Arch, layer: usize, init: &mut Init<'_>) -> Self {
         let shape = &arch.shape;
         Self {
-            norm1: Norm::new(shape, init),
+            norm1: Norm::new(&format!("layers.{layer}.norm1"), shape, init),
             attn: Attention::new(arch, init),
-            norm2: Norm::new(shape, init),
+            norm2: Norm::new(&format!("layers.{layer}.norm2"), shape, init),
             ffn: FeedForward::new(shape, init),
             placement: shape.placement,
             residual: shape.residual,

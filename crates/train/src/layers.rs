@@ -34,6 +34,8 @@ pub struct Norm {
     pub gain: Param<Tensor<1>>,
     /// Offset `[width]`; LayerNorm only.
     pub bias: Option<Param<Tensor<1>>>,
+    /// Constant inverse root `[1]` of a frozen norm.
+    pub root: Option<Param<Tensor<1>>>,
     epsilon: f64,
     #[module(skip)]
     kind: NormKind,
@@ -59,7 +61,7 @@ impl Init<'_> {
     }
 
     /// A table that is calibrated, not trained.
-    pub fn table(&mut self, shape: [usize; 2], value: f64) -> Param<Tensor<2>> {
+    pub fn table<const D: usize>(&mut self, shape: [usize; D], value: f64) -> Param<Tensor<D>> {
         self.param(TensorData::new(vec![value as f32; shape.iter().product()], shape), false)
     }
 
@@ -82,12 +84,13 @@ impl Dense {
 }
 
 impl Norm {
-    /// Identity scale, no offset.
-    pub fn new(shape: &Shape, init: &mut Init<'_>) -> Self {
+    /// Identity scale, no offset; `name` is that of the data model.
+    pub fn new(name: &str, shape: &Shape, init: &mut Init<'_>) -> Self {
         let with_bias = shape.norm == NormKind::LayerNorm;
         Self {
             gain: init.constant([shape.d_model], 1.0),
             bias: with_bias.then(|| init.constant([shape.d_model], 0.0)),
+            root: shape.freezes(name).then(|| init.table([1], 1.0)),
             epsilon: shape.norm_eps,
             kind: shape.norm,
         }
@@ -95,21 +98,30 @@ impl Norm {
 
     /// `[rows, width]` to the same; the variance goes to the probe as `site` of `layer`.
     pub fn forward(&self, x: Tensor<2>, site: Site, layer: usize, probe: &mut Probe) -> Tensor<2> {
-        if let Some(bias) = self.bias.as_ref().filter(|_| fused::applies(&x) && !probe.wants(site)) {
+        let fused = self.root.is_none() && fused::applies(&x) && !probe.wants(site);
+        if let Some(bias) = self.bias.as_ref().filter(|_| fused) {
             return fused::layer_norm(x, self.gain.val(), bias.val(), self.epsilon);
         }
         let centred = match self.kind {
             NormKind::LayerNorm => x.clone().sub(x.mean_dim(1)),
             NormKind::RmsNorm => x,
         };
-        let variance = centred.clone().mul(centred.clone()).mean_dim(1);
-        if probe.active() {
-            probe.watch(site, layer, &variance);
+        // A frozen norm needs its variance for the probe alone.
+        let variance = (self.root.is_none() || probe.wants(site))
+            .then(|| centred.clone().mul(centred.clone()).mean_dim(1));
+        if let Some(variance) = variance.as_ref().filter(|_| probe.active()) {
+            probe.watch(site, layer, variance);
         }
-        let shifted = variance.add_scalar(self.epsilon);
-        let normed = match probe.substitute(site, layer, &shifted) {
-            Some(inverse_root) => centred.mul(inverse_root),
-            None => centred.div(shifted.sqrt()),
+        let normed = match (&self.root, variance) {
+            (Some(root), _) => centred.mul(root.val().unsqueeze()),
+            (None, None) => centred,
+            (None, Some(variance)) => {
+                let shifted = variance.add_scalar(self.epsilon);
+                match probe.substitute(site, layer, &shifted) {
+                    Some(inverse_root) => centred.mul(inverse_root),
+                    None => centred.div(shifted.sqrt()),
+                }
+            }
         };
         let y = normed.mul(self.gain.val().unsqueeze());
         match &self.bias {

@@ -171,7 +171,7 @@ impl ModuleVisitor for Grads<'_> {
 
 /// Tables that are calibrated, not trained, are told by their name.
 fn is_trained(name: &str) -> bool {
-    !name.ends_with("attn.eps")
+    !cipherlm_model::is_calibrated(name)
 }
 
 /// A tensor's values as f32.

@@ -21,7 +21,7 @@ use crate::export::{self, Comparison};
 use crate::journal::Event;
 use crate::params::{HostParam, pull};
 use crate::probe::Polynomials;
-use crate::recipe::{Distillation, Freeze, Run, Stage, Teacher};
+use crate::recipe::{Distillation, Freeze, Lean, Run, Stage, Teacher};
 use crate::stamp::{differences, json};
 use crate::text::corpus;
 use crate::tokens::tokenizer;
@@ -118,15 +118,11 @@ impl Prepared {
         if let Some(local) = &stage.local {
             model = match_layers(&stage.name, local, &before, model, &self.train, &folder, resume, report)?;
         }
+        if let Some(lean) = &stage.lean {
+            model = self.kept(&folder.join("lean.safetensors"), resume, || self.lean(&model, lean))?;
+        }
         if let Some(how) = stage.freeze {
-            // Calibrated once: a resumed run must continue with the same constants.
-            let kept = folder.join("frozen.safetensors");
-            if resume && kept.exists() {
-                model = read_weights(&kept)?;
-            } else {
-                model = self.freeze(&model, how)?;
-                write_weights(&kept, &model.0, &model.1)?;
-            }
+            model = self.kept(&folder.join("frozen.safetensors"), resume, || self.freeze(&model, how))?;
         }
         let polynomials = if stage.polynomial { Some(self.polynomials(&model)?) } else { None };
         let (arch, params) = model;
@@ -141,6 +137,16 @@ impl Prepared {
             arch,
             trainer.params().iter().map(|p| HostParam::new(&p.name, &p.shape, p.data.clone())).collect(),
         ))
+    }
+
+    /// What is calibrated on text is so once: a resumed run must continue with the same constants.
+    fn kept(&self, file: &Path, resume: bool, make: impl FnOnce() -> Result<Weighed>) -> Result<Weighed> {
+        if resume && file.exists() {
+            return read_weights(file);
+        }
+        let made = make()?;
+        write_weights(file, &made.0, &made.1)?;
+        Ok(made)
     }
 
     fn teacher(&self, teacher: &Teacher, before: &Weighed, device: &Device) -> Result<Transformer> {
@@ -273,6 +279,17 @@ impl Prepared {
         (self.arch.clone(), self.start.clone())
     }
 
+    /// The same model with cheaper functions, found on training text.
+    fn lean(&self, (arch, params): &Weighed, how: &Lean) -> Result<Weighed> {
+        let windows = inputs(&self.train, how.windows, arch)?;
+        let mut model = export::export(&self.run.name, arch, params)?;
+        if how.quadratic {
+            model = cipherlm_model::with_quadratics(&model, &windows)?;
+        }
+        let (lean, params) = export::import(&cipherlm_model::freeze_norms(&model, &windows, &how.norms)?)?;
+        Ok((Arch { form: arch.form, ..lean }, params))
+    }
+
     /// The same model with epsilons frozen from training text.
     fn freeze(&self, (arch, params): &Weighed, how: Freeze) -> Result<Weighed> {
         let windows = inputs(&self.train, how.windows, arch)?;
@@ -299,7 +316,7 @@ pub fn convert((arch, params): &Weighed, attention: cipherlm_model::Attention) -
             "absolute or relative: `freeze` makes the frozen ones",
         ));
     }
-    let kept = params.iter().filter(|p| p.trained || new.frozen()).cloned().collect();
+    let kept = params.iter().filter(|p| new.frozen() || !p.name.ends_with("attn.eps")).cloned().collect();
     Ok((new, kept))
 }
 

@@ -77,6 +77,9 @@ pub struct Stage {
     /// training.
     #[serde(default)]
     pub local: Option<Local>,
+    /// Cheaper functions from this stage on.
+    #[serde(default)]
+    pub lean: Option<Lean>,
     /// Freeze epsilon before this stage.
     #[serde(default)]
     pub freeze: Option<Freeze>,
@@ -114,6 +117,20 @@ pub enum Teacher {
     Start,
     /// A model folder or checkpoint.
     File(PathBuf),
+}
+
+/// Cheaper functions that a stage begins with, found on training text.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Lean {
+    /// Put quadratics in the place of the activations, fitted channel by channel.
+    #[serde(default)]
+    pub quadratic: bool,
+    /// Normalisations to freeze, by the names of the data model.
+    #[serde(default)]
+    pub norms: Vec<String>,
+    /// Training windows looked at.
+    pub windows: usize,
 }
 
 /// How epsilons are frozen.

@@ -60,9 +60,10 @@ impl Transformer {
             if shape.tied_head || shape.kind != Kind::Decoder { 1.0 / (d as f64).sqrt() } else { 0.02 };
         let tokens = init.normal([v, d], spread);
         let positions = shape.positions.then(|| init.normal([shape.context, d], 0.02));
-        let layers = (0..shape.layers).map(|_| Block::new(arch, &mut init)).collect();
-        let norm = shape.embed_norm.then(|| Norm::new(shape, &mut init));
-        let final_norm = (shape.placement == Placement::Pre).then(|| Norm::new(shape, &mut init));
+        let layers = (0..shape.layers).map(|l| Block::new(arch, l, &mut init)).collect();
+        let norm = shape.embed_norm.then(|| Norm::new("embed.norm", shape, &mut init));
+        let final_norm =
+            (shape.placement == Placement::Pre).then(|| Norm::new("final_norm", shape, &mut init));
         let untied = shape.kind == Kind::Decoder && !shape.tied_head;
         let head = untied.then(|| Dense { weight: init.normal([d, v], 0.02), bias: None });
         let mut rng = ChaCha8Rng::seed_from_u64(seed ^ 0x636c_6173);

@@ -14,6 +14,7 @@ impl Outcome<'_> {
         let same = self.tokens.iter().filter(|t| t.same_polynomial).count();
         json!({
             "model": self.setup.loaded.model.spec().name,
+            "function": self.setup.loaded.model.shape().function(),
             "length": self.setup.plan.tokens(),
             "prompt": self.prompt,
             "answer": self.answer(),

@@ -63,16 +63,22 @@ impl Folded {
                     let raw = self.linear(&format!("layers.{l}.ffn.{part}"))?;
                     self.onto_argument(raw, self.norm_before(map), argument)
                 };
+                let activated = |part| {
+                    let mut map = read(part, units.activation)?;
+                    self.before_quadratics(l, &mut map)?;
+                    Ok(map)
+                };
                 if !shape.gated {
-                    return read("up", units.activation);
+                    return activated("up");
                 }
-                let parts = vec![read("gate", units.activation)?, read("up", Argument::plain(units.gate))?];
+                let parts = vec![activated("gate")?, read("up", Argument::plain(units.gate))?];
                 Ok(self.side_by_side(parts, self.geometry.ffn_blocks))
             }
             Map::Down(l) => {
-                let raw = self.linear(&format!("layers.{l}.ffn.down"))?;
+                let mut raw = self.linear(&format!("layers.{l}.ffn.down"))?;
                 let units = self.units.layers[l];
                 let gate = if shape.gated { units.gate } else { 1.0 };
+                self.behind_quadratics(l, &mut raw)?;
                 Ok(self.onto_stream(raw, units.activation.value * gate, units.hidden))
             }
             Map::Head => {
@@ -114,7 +120,7 @@ impl Folded {
 
     /// Bias of the rows that a norm gives back.
     pub(super) fn norm_bias(&self, norm: NormId) -> Result<Vec<f64>> {
-        let (_, _, unit) = self.norm_units(norm)?;
+        let (_, unit) = self.norm_units(norm);
         let bias = self.model.weights().values(&format!("{}.bias", norm.name())).unwrap_or_default();
         let mut row: Vec<f64> = bias.iter().map(|b| b / unit).collect();
         row.resize(self.shape().d_model, 0.0);
@@ -172,6 +178,28 @@ impl Folded {
         out
     }
 
+    /// Columns of the map before a quadratic activation, in the units of its squares instead of
+    /// those of the argument.
+    fn before_quadratics(&self, l: usize, map: &mut Affine) -> Result<()> {
+        let unit = self.units.layers[l].activation.half;
+        for (column, channel) in self.quadratics(l)?.iter().enumerate() {
+            let factor = channel.argument * unit;
+            map.weights.iter_mut().for_each(|row| row[column] *= factor);
+            map.bias[column] *= factor;
+        }
+        Ok(())
+    }
+
+    /// Rows of the map behind a quadratic activation: from the values of its squares, in units of
+    /// the activation.
+    fn behind_quadratics(&self, l: usize, map: &mut Affine) -> Result<()> {
+        let unit = self.units.layers[l].activation.value;
+        for (row, channel) in map.weights.iter_mut().zip(self.quadratics(l)?) {
+            row.iter_mut().for_each(|w| *w *= channel.value / unit);
+        }
+        Ok(())
+    }
+
     /// Gains into rows, norm bias through the matrix into the bias, a mean of the rows out, units
     /// of the stream and of the inverse root in, `unit` out.
     fn after_norm(&self, mut map: Affine, norm: Option<NormId>, unit: f64) -> Result<Affine> {
@@ -183,8 +211,7 @@ impl Folded {
                     map.bias.iter_mut().zip(row).for_each(|(b, w)| *b += s * w);
                 }
             }
-            let (range, from, _) = self.norm_units(norm)?;
-            let factor = from / (range.lo.sqrt() * unit);
+            let factor = self.norm_units(norm).0 * self.root_unit(norm)? / unit;
             for (g, row) in gain.iter().zip(&mut map.weights) {
                 row.iter_mut().for_each(|w| *w *= g * factor);
             }

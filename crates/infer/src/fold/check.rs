@@ -1,6 +1,6 @@
 //! What the circuit takes for granted of a model.
 
-use cipherlm_model::{Attention, Eps, Function, Kind, Model, Range, Shape};
+use cipherlm_model::{Attention, Eps, Function, Kind, Model, Placement, Range, Shape};
 
 use super::Purpose;
 use crate::error::{InferError, Result};
@@ -18,6 +18,9 @@ pub(super) fn check_shape(shape: &Shape, purpose: Purpose) -> Result<()> {
         }
         Attention::PowerSoftmax { .. } => {}
         _ => return refuse("attention without an even power", "train with PowerSoftmax attention"),
+    }
+    if shape.placement == Placement::Post && !shape.frozen_norms.is_empty() {
+        return refuse("frozen norms behind the branches", "freeze norms that stand before them");
     }
     if shape.kind != Kind::Decoder && purpose != Purpose::Prompt {
         return refuse("a session with an encoder", "plan for prompts");

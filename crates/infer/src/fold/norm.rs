@@ -7,7 +7,7 @@
 //! on their way back.
 
 use cipherlm_circuits::slots::Plain;
-use cipherlm_model::{Norm, Placement, Range};
+use cipherlm_model::{Norm, Placement, Range, SpecError};
 
 use super::{Folded, NormId};
 use crate::error::{InferError, Result};
@@ -23,28 +23,50 @@ pub(crate) struct VarianceConstants {
 }
 
 impl Folded {
-    /// Certified variances, and the units of the rows that a norm reads and gives back.
-    pub(super) fn norm_units(&self, norm: NormId) -> Result<(Range, f64, f64)> {
+    /// Units of the rows that a norm reads and gives back.
+    pub(super) fn norm_units(&self, norm: NormId) -> (f64, f64) {
         let (units, post) = (&self.units, self.shape().placement == Placement::Post);
         let last = units.logits;
-        Ok(match norm {
+        match norm {
             NormId::First(l) => {
                 let layer = units.layers[l];
-                (layer.norm1, if post { layer.mid } else { layer.hidden }, layer.hidden)
+                (if post { layer.mid } else { layer.hidden }, layer.hidden)
             }
             NormId::Second(l) => {
-                let layer = units.layers[l];
-                (layer.norm2, layer.hidden, units.layers.get(l + 1).map_or(last, |next| next.mid))
+                let next = units.layers.get(l + 1).map_or(last, |next| next.mid);
+                (units.layers[l].hidden, next)
             }
-            NormId::Final => {
-                let missing = || InferError::Unsupported {
-                    feature: "a final norm after norms behind the branches",
-                    advice: "read the last of those",
-                };
-                let stream = units.layers.last().map_or(units.entry, |layer| layer.hidden);
-                (units.final_norm.ok_or_else(missing)?, stream, last)
-            }
+            NormId::Final => (units.layers.last().map_or(units.entry, |layer| layer.hidden), last),
+        }
+    }
+
+    /// Certified variances of a norm that is not frozen.
+    fn variances(&self, norm: NormId) -> Result<Range> {
+        let range = match norm {
+            NormId::First(l) => self.units.layers[l].norm1,
+            NormId::Second(l) => self.units.layers[l].norm2,
+            NormId::Final => self.units.final_norm,
+        };
+        range.ok_or(InferError::Unsupported {
+            feature: "statistics of a norm that is frozen, or not there",
+            advice: "read the norms of the shape",
         })
+    }
+
+    /// Whether a norm's inverse root is a constant.
+    pub(crate) fn is_frozen(&self, norm: NormId) -> bool {
+        self.shape().freezes(&norm.name())
+    }
+
+    /// What maps of a norm's rows are multiplied by: the constant of a frozen norm, or the unit of
+    /// the inverse root that will multiply their results.
+    pub(super) fn root_unit(&self, norm: NormId) -> Result<f64> {
+        if !self.is_frozen(norm) {
+            return Ok(1.0 / self.variances(norm)?.lo.sqrt());
+        }
+        let name = format!("{}.root", norm.name());
+        let root = self.values(&name)?.first().copied();
+        root.ok_or_else(|| SpecError::MissingTensor { name, expected: vec![1] }.into())
     }
 
     /// Whether a norm has to take a mean off the rows.
@@ -54,7 +76,7 @@ impl Folded {
 
     /// Constants of a norm's variance.
     pub(crate) fn variance_constants(&self, norm: NormId) -> Result<VarianceConstants> {
-        let (range, unit, _) = self.norm_units(norm)?;
+        let (range, (unit, _)) = (self.variances(norm)?, self.norm_units(norm));
         let shape = self.shape();
         let half = 0.5 * (range.hi - range.lo);
         Ok(VarianceConstants {
@@ -67,7 +89,7 @@ impl Folded {
     /// Gains of the rows that a norm gives back, and of the mean that is taken off them, by block:
     /// both in the units that the product with the inverse root is to have.
     pub(crate) fn gains(&self, norm: NormId) -> Result<(Vec<Plain>, Vec<Plain>)> {
-        let (range, from, to) = self.norm_units(norm)?;
+        let (range, (from, to)) = (self.variances(norm)?, self.norm_units(norm));
         let gain = self.values(&format!("{}.gain", norm.name()))?;
         let layout = self.geometry.layout()?;
         let scaled = |factor: f64| {

@@ -1,7 +1,7 @@
 //! What one unit of a slot stands for, chosen from the certified ranges so that every intermediate
 //! value stays within about one.
 
-use cipherlm_model::{Kind, Model, Placement, Range, SpecError};
+use cipherlm_model::{Activation, Kind, Model, Placement, Range, SpecError};
 
 use crate::error::{InferError, Result};
 
@@ -16,7 +16,7 @@ pub(crate) struct Units {
     pub(crate) pool: Argument,
     /// One entry per layer.
     pub(crate) layers: Vec<LayerUnits>,
-    /// Before the head, where there is such a norm.
+    /// Variances before the head, where there is such a norm and it is not frozen.
     pub(crate) final_norm: Option<Range>,
 }
 
@@ -27,8 +27,9 @@ pub(crate) struct LayerUnits {
     pub(crate) mid: f64,
     /// The stream after the feed-forward layer.
     pub(crate) hidden: f64,
-    pub(crate) norm1: Range,
-    pub(crate) norm2: Range,
+    /// Certified variances; `None` of a frozen norm.
+    pub(crate) norm1: Option<Range>,
+    pub(crate) norm2: Option<Range>,
     pub(crate) value: f64,
     pub(crate) denominator: Range,
     pub(crate) activation: Argument,
@@ -113,21 +114,27 @@ impl Units {
         let mut layers = vec![];
         for l in 0..shape.layers {
             let at = |part: &str| range(&format!("layers.{l}.{part}"));
+            let live = |norm: String| (!shape.freezes(&norm)).then(|| range(&norm)).transpose();
             layers.push(LayerUnits {
                 mid: unit(at("mid")?),
                 hidden: unit(at("hidden")?),
-                norm1: at("norm1")?,
-                norm2: at("norm2")?,
+                norm1: live(format!("layers.{l}.norm1"))?,
+                norm2: live(format!("layers.{l}.norm2"))?,
                 value: unit(at("attn.v")?),
                 denominator: at("attn.reciprocal")?,
-                activation: Argument::of(at("ffn.activation")?),
+                activation: match shape.activation {
+                    // Bounded on both sides alike, and never off its middle.
+                    Activation::Quadratic => Argument::plain(unit(at("ffn.activation")?)),
+                    _ => Argument::of(at("ffn.activation")?),
+                },
                 gate: if shape.gated { unit(at("ffn.up")?) } else { 1.0 },
             });
         }
         let classifies = matches!(shape.kind, Kind::Encoder { .. });
         let pool = if classifies { Argument::of(range("pool.activation")?) } else { Argument::plain(1.0) };
         let answer = if matches!(shape.kind, Kind::Embedder { .. }) { "output" } else { "logits" };
-        let final_norm = (shape.placement == Placement::Pre).then(|| range("final_norm")).transpose()?;
+        let live = shape.placement == Placement::Pre && !shape.freezes("final_norm");
+        let final_norm = live.then(|| range("final_norm")).transpose()?;
         let mut units =
             Self { entry: unit(range("embed")?), logits: unit(range(answer)?), pool, layers, final_norm };
         match shape.placement {

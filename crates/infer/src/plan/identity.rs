@@ -172,7 +172,12 @@ mod tests {
         let plain = Shape { layers: 1, ..Shape::preset("test").unwrap() };
         let encoder =
             Shape { kind: cipherlm_model::Kind::Encoder { classes: 3 }, rotary: None, ..plain.clone() };
-        for shape in [plain, encoder] {
+        let lean = Shape {
+            frozen_norms: plain.norms(),
+            activation: cipherlm_model::Activation::Quadratic,
+            ..plain.clone()
+        };
+        for shape in [plain, encoder, lean] {
             let spec = random::certified("one", &shape, 1).unwrap().spec().clone();
             let known = description(&spec).unwrap();
             let whole = serde_json::to_value(&spec).unwrap();

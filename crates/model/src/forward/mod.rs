@@ -83,6 +83,10 @@ pub struct Runner<'m> {
 enum StageWeights<'m> {
     None,
     Norm(NormWeights<'m>),
+    Quadratic {
+        square: &'m [f64],
+        linear: &'m [f64],
+    },
     Linear(Linear<'m>),
     /// A linear map, or the tied head, in f32.
     Matrix(&'m Matrix),
@@ -136,7 +140,7 @@ impl<'m> Runner<'m> {
             });
             stage.op.reads().for_each(|value| last_read[value] = at);
             site += match stage.op {
-                Op::Norm { .. } | Op::Activate { .. } | Op::Bound { .. } => 1,
+                Op::Norm { .. } | Op::Activate { .. } | Op::Quadratic { .. } | Op::Bound { .. } => 1,
                 Op::Attend { .. } => crate::program::attention_sites(shape.attention).len(),
                 _ => 0,
             };
@@ -357,6 +361,11 @@ impl<'m> Runner<'m> {
         let out = match (op, self.weights[at].clone()) {
             (Op::Embed, _) => self.embedding(input)?,
             (Op::Norm { of }, StageWeights::Norm(weights)) => self.norm(&weights, site, &values[of])?,
+            (Op::FrozenNorm { of }, StageWeights::Norm(weights)) => weights.apply_frozen(&values[of]),
+            (Op::Quadratic { of }, StageWeights::Quadratic { square, linear }) => {
+                self.observe(site, &values[of]);
+                rows::quadratic(&values[of], square, linear)
+            }
             (Op::Linear { of, .. }, StageWeights::Linear(map)) => map.apply(&values[of]),
             (Op::Linear { of, .. } | Op::TiedHead { of }, StageWeights::Matrix(map)) => {
                 map.apply(&values[of])
@@ -383,7 +392,14 @@ impl<'m> Runner<'m> {
                 self.observe(site, &values[of]);
                 return Ok(vec![]);
             }
-            (Op::Norm { .. } | Op::Linear { .. } | Op::Attend { .. }, _) => {
+            (
+                Op::Norm { .. }
+                | Op::FrozenNorm { .. }
+                | Op::Quadratic { .. }
+                | Op::Linear { .. }
+                | Op::Attend { .. },
+                _,
+            ) => {
                 let name = self.program.stages[at].name.clone();
                 return Err(SpecError::MissingTensor { name, expected: vec![] });
             }
@@ -463,9 +479,13 @@ fn ensure_polynomial(model: &Model, sites: &[(String, Function)]) -> Result<()> 
 fn stage_weights<'m>(model: &'m Model, program: &Program, at: usize) -> Result<StageWeights<'m>> {
     let stage = &program.stages[at];
     Ok(match stage.op {
-        Op::Norm { .. } => {
+        Op::Norm { .. } | Op::FrozenNorm { .. } => {
             StageWeights::Norm(NormWeights::new(model.weights(), model.shape().norm, &stage.name)?)
         }
+        Op::Quadratic { .. } => StageWeights::Quadratic {
+            square: rows::tensor(model, &format!("{}.square", stage.name))?,
+            linear: rows::tensor(model, &format!("{}.linear", stage.name))?,
+        },
         Op::Linear { .. } => StageWeights::Linear(Linear::new(model, &stage.name)?),
         Op::Attend { .. } => {
             let before = program.stages[..at].iter().filter(|s| matches!(s.op, Op::Attend { .. }));

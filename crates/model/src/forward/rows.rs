@@ -10,6 +10,8 @@ pub(super) struct NormWeights<'m> {
     pub(super) gain: &'m [f64],
     pub(super) bias: Option<&'m [f64]>,
     pub(super) centred: bool,
+    /// The constant inverse root of a frozen norm.
+    root: Option<f64>,
 }
 
 impl<'m> NormWeights<'m> {
@@ -18,7 +20,31 @@ impl<'m> NormWeights<'m> {
             gain: values(weights, &format!("{name}.gain"))?,
             bias: weights.values(&format!("{name}.bias")),
             centred: norm == Norm::LayerNorm,
+            root: weights.values(&format!("{name}.root")).and_then(|root| root.first().copied()),
         })
+    }
+
+    /// Rows times the constant inverse root of a frozen norm.
+    pub(super) fn apply_frozen(&self, rows: &[f64]) -> Vec<f64> {
+        self.scaled(rows, &self.means(rows), |_| self.root.unwrap_or(1.0))
+    }
+
+    /// Means of rows, of a norm that takes them off.
+    fn means(&self, rows: &[f64]) -> Vec<f64> {
+        let d = self.gain.len().max(1);
+        let mean = |row: &[f64]| if self.centred { row.iter().sum::<f64>() / d as f64 } else { 0.0 };
+        rows.chunks_exact(d).map(mean).collect()
+    }
+
+    /// Rows without their means, times a factor of each and the gain, plus the bias.
+    fn scaled(&self, rows: &[f64], means: &[f64], factor: impl Fn(usize) -> f64) -> Vec<f64> {
+        let d = self.gain.len().max(1);
+        let mut out = Vec::with_capacity(rows.len());
+        for (at, (row, mean)) in rows.chunks_exact(d).zip(means).enumerate() {
+            let (factor, bias) = (factor(at), |i: usize| self.bias.map_or(0.0, |b| b[i]));
+            out.extend(row.iter().enumerate().map(|(i, x)| (x - mean) * factor * self.gain[i] + bias(i)));
+        }
+        out
     }
 
     /// Normalises rows; `inv_sqrt` replaces the variance of each, `eps` included.
@@ -28,21 +54,20 @@ impl<'m> NormWeights<'m> {
         eps: f64,
         inv_sqrt: impl FnOnce(&mut [f64]) -> Result<()>,
     ) -> Result<Vec<f64>> {
-        let d = self.gain.len().max(1);
-        let mean = |row: &[f64]| if self.centred { row.iter().sum::<f64>() / d as f64 } else { 0.0 };
-        let means: Vec<f64> = rows.chunks_exact(d).map(mean).collect();
+        let (d, means) = (self.gain.len().max(1), self.means(rows));
         let variance = |(row, mean): (&[f64], &f64)| {
             row.iter().map(|x| (x - mean) * (x - mean)).sum::<f64>() / d as f64 + eps
         };
         let mut inverse: Vec<f64> = rows.chunks_exact(d).zip(&means).map(variance).collect();
         inv_sqrt(&mut inverse)?;
-        let mut out = Vec::with_capacity(rows.len());
-        for ((row, mean), inv) in rows.chunks_exact(d).zip(&means).zip(&inverse) {
-            let bias = |i: usize| self.bias.map_or(0.0, |b| b[i]);
-            out.extend(row.iter().enumerate().map(|(i, x)| (x - mean) * inv * self.gain[i] + bias(i)));
-        }
-        Ok(out)
+        Ok(self.scaled(rows, &means, |row| inverse[row]))
     }
+}
+
+/// `a x^2 + b x` by feature.
+pub(super) fn quadratic(rows: &[f64], square: &[f64], linear: &[f64]) -> Vec<f64> {
+    let channels = square.iter().zip(linear).cycle();
+    rows.iter().zip(channels).map(|(x, (a, b))| (a * x + b) * x).collect()
 }
 
 /// Rows of the token embedding for tokens that stand from `start` on, plus learned positions if the

@@ -42,6 +42,7 @@ pub(super) fn shape(config: &Config, book: &Book<'_>, pool: Pool) -> Result<Shap
         rotary: None,
         positions: true,
         embed_norm: true,
+        frozen_norms: vec![],
         tied_head: false,
         bias: true,
         attention: Attention::Softmax,

@@ -78,6 +78,7 @@ pub(super) fn shape_of(sizes: &Sizes, bias: bool) -> Shape {
         rotary: Some(Rotary { dims: sizes.head_dim, base: sizes.rotary_base }),
         positions: false,
         embed_norm: false,
+        frozen_norms: vec![],
         tied_head: sizes.tied_head,
         bias,
         attention: Attention::Softmax,

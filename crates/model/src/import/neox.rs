@@ -41,6 +41,7 @@ pub(super) fn shape(config: &Config) -> Result<Shape> {
         }),
         positions: false,
         embed_norm: false,
+        frozen_norms: vec![],
         tied_head: config.flag("tie_word_embeddings", false),
         bias: true,
         attention: Attention::Softmax,

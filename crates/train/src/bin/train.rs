@@ -228,6 +228,7 @@ fn polarity_encoder(attention: Attention) -> Arch {
         rotary: None,
         positions: true,
         embed_norm: true,
+        frozen_norms: vec![],
         tied_head: false,
         bias: true,
         attention,

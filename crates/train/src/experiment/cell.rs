@@ -134,6 +134,7 @@ fn decoder(cell: &Cell, budget: Budget) -> Shape {
         rotary: Some(Rotary { dims: head_dim, base: 10_000.0 }),
         positions: false,
         embed_norm: false,
+        frozen_norms: vec![],
         tied_head: true,
         bias: true,
         attention: cell.attention,

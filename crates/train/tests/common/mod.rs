@@ -35,6 +35,7 @@ pub(crate) fn decoder(
         rotary: Some(Rotary { dims: d_model / heads, base: 10_000.0 }),
         positions: false,
         embed_norm: false,
+        frozen_norms: vec![],
         tied_head: true,
         bias: true,
         attention,
@@ -48,6 +49,7 @@ pub(crate) fn encoder(shape: Shape, classes: usize) -> Shape {
         rotary: None,
         positions: true,
         embed_norm: true,
+        frozen_norms: vec![],
         placement: Placement::Post,
         tied_head: false,
         ..shape

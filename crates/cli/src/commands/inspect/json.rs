@@ -54,8 +54,18 @@ fn known(value: &Value) -> Option<(&'static str, Map<String, Value>)> {
         return Some(("description of a key folder", pick(&fields)));
     }
     if has(&["by_operator", "seconds_total", "pass"]) {
-        let fields =
-            ["model", "length", "prompt", "answer", "machine", "seconds_total", "bootstraps", "mse", "pass"];
+        let fields = [
+            "model",
+            "function",
+            "length",
+            "prompt",
+            "answer",
+            "machine",
+            "seconds_total",
+            "bootstraps",
+            "mse",
+            "pass",
+        ];
         return Some(("result of a demo or profile", pick(&fields)));
     }
     if has(&["report", "seconds_load_keys"]) {
