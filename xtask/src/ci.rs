@@ -19,6 +19,7 @@ pub(crate) fn run(sh: &Shell) -> anyhow::Result<()> {
     step("format", &|| Ok(cmd!(sh, "cargo fmt --all -- --check").run()?))?;
     step("tidy", &|| crate::tidy::run(sh, &crate::flags::Tidy { shrink: false, count: false }))?;
     step("deny", &|| deny(sh))?;
+    step("packages", &|| packages(sh))?;
     step("clippy", &|| clippy(sh))?;
     step("documentation", &|| {
         let _env = sh.push_env("RUSTDOCFLAGS", "-D warnings");
@@ -61,4 +62,24 @@ fn deny(sh: &Shell) -> anyhow::Result<()> {
     }
     cmd!(sh, "cargo deny --offline check licenses sources bans").run()?;
     Ok(())
+}
+
+/// What is published can be packaged, and the unit of systemd holds what it promises.
+fn packages(sh: &Shell) -> anyhow::Result<()> {
+    let ours = ["cipherlm-benches", "cipherlm-fuzz", "xtask"].into_iter().flat_map(|n| ["--exclude", n]);
+    // A build of each package would take as long as all other steps.
+    cmd!(sh, "cargo publish --workspace {ours...} --dry-run --no-verify --locked --allow-dirty")
+        .ignore_stderr()
+        .run()?;
+    if cmd!(sh, "systemd-analyze --version").quiet().ignore_stdout().ignore_stderr().run().is_err() {
+        println!("no systemd here: its unit is not checked");
+        return Ok(());
+    }
+    // As installed but for the program, which is not.
+    let dir = sh.create_temp_dir()?;
+    let unit = dir.path().join("cipherlm.service");
+    let text = sh.read_file("packaging/cipherlm.service")?.replace("/usr/bin/cipherlm ", "/bin/true ");
+    sh.write_file(&unit, text)?;
+    cmd!(sh, "systemd-analyze verify --man=no {unit}").run()?;
+    Ok(cmd!(sh, "systemd-analyze security --offline=true --threshold=15 {unit}").ignore_stdout().run()?)
 }

@@ -9,8 +9,6 @@ use std::borrow::Cow;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-/// The shipped model's folder below `models/`.
-const SHIPPED: &str = "stories-2x128";
 /// Longest text that is read, in bytes.
 const TEXT_BYTES: u64 = 1 << 30;
 
@@ -36,16 +34,15 @@ pub(crate) fn load(dir: Option<&Path>) -> anyhow::Result<Loaded> {
     let dir = match dir {
         Some(dir) if dir.exists() => dir.to_path_buf(),
         // A bare name means a folder below `models/`.
-        Some(name) => find(name).with_context(|| {
-            format!(
+        Some(name) => match find(name) {
+            Some(dir) => dir,
+            None if name == Path::new(cipherlm_stories::NAME) => return shipped(),
+            None => bail!(
                 "--model: there is no model folder {}: give a folder, or a name below models/",
                 shown(name)
-            )
-        })?,
-        None => {
-            let shipped = find(Path::new(SHIPPED));
-            shipped.context("the shipped model was not found: run from the repository, or pass --model")?
-        }
+            ),
+        },
+        None => return shipped(),
     };
     let model = cipherlm_model::difference::load(&dir)
         .with_context(|| format!("loading the model in {}", shown(&dir)))?;
@@ -53,6 +50,14 @@ pub(crate) fn load(dir: Option<&Path>) -> anyhow::Result<Loaded> {
     let tokenizer = Tokenizer::load(&file).with_context(|| format!("loading {}", shown(&file)))?;
     tokenizer.check_shape(model.shape()).with_context(|| format!("loading {}", shown(&dir)))?;
     Ok(Loaded { model, tokenizer, folder: dir, index: None })
+}
+
+/// The model that this program carries.
+fn shipped() -> anyhow::Result<Loaded> {
+    use cipherlm_stories::{DESCRIPTION, NAME, TOKENIZER, WEIGHTS};
+    let model = Model::from_parts(DESCRIPTION, WEIGHTS).context("the shipped model")?;
+    let tokenizer = Tokenizer::from_json(TOKENIZER).context("the shipped tokenizer")?;
+    Ok(Loaded { model, tokenizer, folder: PathBuf::from(NAME), index: None })
 }
 
 /// `models/<name>` in the working folder or above it, or beside this program's sources.

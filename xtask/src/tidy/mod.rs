@@ -17,9 +17,10 @@ use xshell::{Shell, cmd};
 const CKKS_PACKAGE_CEILING: usize = 60;
 
 /// What each crate of ours may name as a dependency.
-const LAYERS: [(&str, &[&str]); 12] = [
+const LAYERS: [(&str, &[&str]); 13] = [
     ("cipherlm-files", &[]),
     ("cipherlm-ring", &[]),
+    ("cipherlm-stories", &[]),
     ("cipherlm-approx", &[]),
     ("cipherlm-ckks", &["cipherlm-files", "cipherlm-ring"]),
     ("cipherlm-circuits", &["cipherlm-ckks", "cipherlm-ring", "cipherlm-approx"]),
@@ -61,6 +62,7 @@ const LAYERS: [(&str, &[&str]); 12] = [
             "cipherlm-protocol",
             "cipherlm-remote",
             "cipherlm-service",
+            "cipherlm-stories",
             "cipherlm-train",
         ],
     ),
@@ -207,8 +209,8 @@ fn unsafe_code(files: &[PathBuf], found: &mut Vec<String>) -> anyhow::Result<()>
         found.push("Cargo.toml: the shared lint table must forbid unsafe_code".into());
     }
     let ours = [
-        "files", "approx", "ckks", "circuits", "model", "protocol", "train", "infer", "service", "remote",
-        "cli",
+        "files", "approx", "ckks", "circuits", "model", "stories", "protocol", "train", "infer", "service",
+        "remote", "cli",
     ];
     for name in ours {
         let manifest = Path::new("crates").join(name).join("Cargo.toml");

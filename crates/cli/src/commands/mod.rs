@@ -18,6 +18,7 @@ mod import;
 mod index;
 mod inspect;
 mod keygen;
+mod man;
 mod plan;
 mod profile;
 #[cfg(feature = "net")]
@@ -111,6 +112,8 @@ enum Command {
     Convert(train::Options),
     /// Print completions for a shell.
     Completions(completions::Options),
+    /// Write manual pages, one a command.
+    Man(man::Options),
 }
 
 /// Reads a command line.
@@ -183,6 +186,7 @@ pub(crate) fn dispatch(cli: &Cli) -> anyhow::Result<bool> {
         Command::Train(options) => train::run(options, cli.json),
         Command::Convert(options) => convert::run(options, cli.json),
         Command::Completions(options) => completions::run(options, definition()),
+        Command::Man(options) => man::run(options, definition()),
     }
 }
 
