@@ -115,7 +115,8 @@ impl Library {
         let found = self.documents.len();
         if found != planned {
             bail!(
-                "--index holds {found} documents and the plan is for {planned}: pass the index that it was made with"
+                "--index holds {found} documents and the plan is for {planned}: pass the index that it was \
+                 made with"
             );
         }
         Ok(())

@@ -164,8 +164,9 @@ pub(crate) fn setup_of(
     let plan = setup.plan.id();
     if plan != keys.plan {
         bail!(
-            "the keys were made for plan {} of model {} at {} tokens, and this model ({}) compiles to plan {plan}: pass the same \
-             --model, --index and --public-prefix to every command, or make new keys with this version of cipherlm",
+            "the keys were made for plan {} of model {} at {} tokens, and this model ({}) compiles to plan \
+             {plan}: pass the same --model, --index and --public-prefix to every command, or make new keys \
+             with this version of cipherlm",
             keys.plan,
             keys.model,
             keys.tokens,

@@ -20,7 +20,7 @@ use cipherlm_circuits::polynomial;
 use cipherlm_circuits::slots::{Machine, Plain, RefreshKind, SlotResult};
 
 use crate::error::{InferError, Result};
-use crate::plan::identity::Fingerprint;
+use crate::fingerprint::Fingerprint;
 use crate::vector::lower;
 
 /// Squarings of the first power.

@@ -16,7 +16,7 @@ use cipherlm_ckks::{Ciphertext, EvaluationKeys};
 use cipherlm_files::{Access, Existing};
 
 use crate::error::{InferError, Result};
-use crate::plan::identity::Fingerprint;
+use crate::fingerprint::Fingerprint;
 use crate::run::{Done, Observer, Progress, Start, Wanted};
 use crate::vector::Value;
 

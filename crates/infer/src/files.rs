@@ -6,7 +6,7 @@ use cipherlm_ckks::{Ciphertext, Params};
 
 use crate::client::{EncryptedLogits, EncryptedPrompt};
 use crate::error::{InferError, Result};
-use crate::plan::identity;
+use crate::fingerprint;
 
 const PROMPT: &[u8; 8] = b"cipherpr";
 const LOGITS: &[u8; 8] = b"cipherlo";
@@ -46,11 +46,11 @@ impl EncryptedLogits {
 }
 
 /// Bytes before the ciphertexts.
-pub(crate) const HEAD: u64 = 8 + identity::LENGTH as u64 + 4;
+pub(crate) const HEAD: u64 = 8 + fingerprint::LENGTH as u64 + 4;
 
 fn write(magic: &[u8; 8], plan: &str, length: usize, ciphertexts: &[Ciphertext]) -> Vec<u8> {
     let mut out = magic.to_vec();
-    out.extend(plan.bytes().chain(std::iter::repeat(b' ')).take(identity::LENGTH));
+    out.extend(plan.bytes().chain(std::iter::repeat(b' ')).take(fingerprint::LENGTH));
     out.extend(u32::try_from(length).unwrap_or(u32::MAX).to_le_bytes());
     ciphertexts.iter().for_each(|ciphertext| out.extend(ciphertext.to_bytes()));
     out
@@ -64,7 +64,7 @@ fn read(magic: &[u8; 8], what: &'static str, params: &Params, bytes: &[u8]) -> R
     let body =
         bytes.strip_prefix(magic.as_slice()).ok_or_else(|| malformed("it starts with other bytes".into()))?;
     let early = || malformed("it ends too early".into());
-    let (plan, rest) = body.split_at_checked(identity::LENGTH).ok_or_else(early)?;
+    let (plan, rest) = body.split_at_checked(fingerprint::LENGTH).ok_or_else(early)?;
     let (&length, mut rest) = rest.split_first_chunk::<4>().ok_or_else(early)?;
     let plan = String::from_utf8(plan.to_vec()).map_err(|_| malformed("its plan is not text".into()))?;
     let mut ciphertexts = vec![];

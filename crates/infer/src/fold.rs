@@ -23,18 +23,15 @@ mod units;
 use std::sync::Arc;
 
 use cipherlm_approx::{Interval, Polynomial};
-use cipherlm_circuits::linear::LinearTransform;
-use cipherlm_circuits::slots::Plain;
 
 use cipherlm_model::{
     Function, Kind, Model, Norm, Placement, Positions, Residual, Shape, Site, ensure_certified,
 };
 
-use crate::error::{At, InferError, Result};
+use crate::error::{InferError, Result};
 use crate::geometry::Geometry;
 use crate::index::Index;
 
-use affine::Affine;
 pub(crate) use affine::{Map, enter_stream};
 pub(crate) use head::Wide;
 use public::Prefix;
@@ -119,37 +116,9 @@ impl Folded {
         self.units.logits * most
     }
 
-    /// The embedded rows as the client encrypts them.
-    pub(crate) fn enter_stream(&self, rows: &mut [f64]) {
-        enter_stream(rows, self.shape().d_model, self.centred(), self.units.entry);
-    }
-
     /// Whether the stream has mean zero at every token.
     pub(crate) fn centred(&self) -> bool {
         self.shape().norm == Norm::LayerNorm && self.shape().placement == Placement::Pre
-    }
-
-    /// The transform of a map and its bias, one plaintext per output vector.
-    pub(crate) fn transform(&self, map: Map) -> Result<(LinearTransform, Vec<Plain>)> {
-        let affine = self.affine(map)?;
-        if let (Map::Head | Map::Scores, Some(wide)) = (map, self.wide) {
-            return self.wide_transform(&affine, wide);
-        }
-        let layout = self.geometry.layout()?;
-        let transform = layout.matmul(&affine.weights).at("weights")?;
-        Ok((transform, layout.every_token(&affine.bias)))
-    }
-
-    /// The bias of a map alone.
-    pub(crate) fn bias(&self, map: Map) -> Result<Vec<Plain>> {
-        let bias = match map {
-            Map::Norm(norm) => self.norm_bias(norm)?,
-            map => self.affine(map)?.bias,
-        };
-        match (map, self.wide) {
-            (Map::Head | Map::Scores, Some(wide)) => Ok(wide.plains(&bias)),
-            _ => Ok(self.geometry.layout()?.every_token(&bias)),
-        }
     }
 
     /// The polynomial of a site, its argument mapped onto [-1, 1] by whoever produces it, its value

@@ -48,6 +48,7 @@
 //! * Every value is kept in units of its certified range, so that slots stay within one wherever a
 //!   refresh may be placed.
 
+mod alone;
 mod answer;
 mod argmax;
 mod calibrate;
@@ -60,6 +61,7 @@ mod error;
 mod exec;
 mod feedback;
 mod files;
+mod fingerprint;
 mod fold;
 mod geometry;
 mod graph;

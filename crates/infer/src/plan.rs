@@ -1,9 +1,10 @@
 //! Compiling a model for one prompt length and one parameter set.
 
 mod client;
+mod compile;
 mod explain;
 mod guard;
-pub(crate) mod identity;
+mod identity;
 mod memory;
 mod probe;
 
@@ -14,24 +15,22 @@ pub use memory::Memory;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use cipherlm_circuits::slots::{Clear, KeyUse, Machine, Plain, RefreshKind, RefreshProfile};
+use cipherlm_circuits::slots::{Clear, KeyUse, RefreshKind, RefreshProfile};
 use cipherlm_ckks::{Complex64, Params};
 use cipherlm_model::{Kind, Mode, Model, Positions, Runner, Tokenizer};
 use cipherlm_protocol::Answers;
 
 use crate::answer;
-use crate::cost::CostModel;
-use crate::error::{At, InferError, Result};
+use crate::error::{InferError, Result};
 use crate::feedback::Feedback;
 use crate::fold::{Folded, Purpose};
 use crate::geometry::Geometry;
 use crate::graph::Graph;
 use crate::index::{Found, Index};
-use crate::placement::{Placement, Profile, Search, seconds_by_level};
-use crate::prices::{Prices, choose};
+use crate::placement::{Placement, Profile, Search};
+use crate::prices::Prices;
 use crate::target::{RefreshChoice, Target, floor};
 use guard::leaves_range;
-use probe::Probe;
 
 /// Choices left to the caller.
 #[derive(Debug, Clone, PartialEq)]
@@ -101,77 +100,6 @@ pub struct Plan {
 }
 
 impl Plan {
-    /// Chooses layout, levels and refreshes for a certified model.
-    ///
-    /// # Errors
-    /// A model that is not certified or has no encrypted form; a length that does not fit; no
-    /// feasible placement of refreshes.
-    pub fn compile(model: Arc<Model>, target: Target, options: &Options) -> Result<Self> {
-        let tokens = if options.purpose == Purpose::Token { 1 } else { options.tokens };
-        let geometry = Geometry::new(model.shape(), tokens, target.chain.slots())?;
-        let cache = geometry.features * model.shape().context;
-        if options.purpose != Purpose::Prompt && cache > geometry.slots {
-            return Err(InferError::DoesNotFit {
-                what: "slots for the cache of one block",
-                need: cache as u64,
-                have: geometry.slots as u64,
-                advice: "use a larger ring or a shorter context",
-            });
-        }
-        let (before, context) = (model.spec().prefix.len(), model.shape().context);
-        if before > 0 && before + geometry.tokens > context {
-            let advice = "choose a length that leaves room for the public tokens before the text";
-            return Err(InferError::Prompt { length: geometry.tokens, capacity: context - before, advice });
-        }
-        // What goes on without the client reads its logits block by block.
-        let positions = if options.levels_left > 0 { Positions::All } else { options.positions };
-        let folded = Folded::new(model, geometry, options.purpose, positions, options.index.clone())?;
-        let graph = Graph::build(&folded)?;
-        let reference = Prices::new(&target, &CostModel::default());
-        let (choice, refresh) = choose(&target, &geometry, &reference);
-        let limit = if target.refreshes.is_empty() { 0 } else { options.refreshes_per_layer };
-        let probe = Probe { folded: &folded, graph: &graph };
-        let profiles = probe.profiles()?;
-        let levels = target.chain.top() + 1;
-        let reference_nodes = seconds_by_level(&profiles, &reference, levels);
-        let search = Search {
-            graph: &graph,
-            nodes: &reference_nodes,
-            prices: &reference,
-            refresh,
-            choice,
-            top: target.input_level,
-            floor: floor(&target),
-            exit: floor(&target) + options.levels_left,
-            limit,
-        };
-        let placement = search.cheapest()?;
-        let prices = Prices::new(&target, &target.cost);
-        let nodes = seconds_by_level(&profiles, &prices, levels);
-        let here = Search { prices: &prices, nodes: &nodes, ..search };
-        let (seconds, greedy) = (here.seconds_of(&placement), here.greedy_seconds());
-        let mut plan = Self {
-            prices,
-            nodes,
-            seconds,
-            refresh,
-            folded,
-            graph,
-            placement,
-            choice,
-            target,
-            options: options.clone(),
-            profiles,
-            greedy,
-            keys: BTreeMap::new(),
-            feedback: None,
-            id: String::new(),
-        };
-        plan.keys = plan.keys_used()?;
-        plan.renew_id()?;
-        Ok(plan)
-    }
-
     /// Where the numbers lie.
     pub fn geometry(&self) -> Geometry {
         self.folded.geometry
@@ -439,26 +367,5 @@ impl Plan {
             exit: floor(&self.target),
             limit: 0,
         }
-    }
-
-    fn keys_used(&self) -> Result<BTreeMap<KeyUse, BTreeSet<usize>>> {
-        let machine = self
-            .target
-            .refreshes
-            .iter()
-            .fold(Clear::dry(self.target.chain.clone()), |m, &p| m.with_refresh(p));
-        let blank = Plain::from(0.0);
-        let input = (0..self.input_width()).map(|_| machine.trivial(&blank, self.input_level()).at("input"));
-        let input = input.collect::<Result<Vec<_>>>()?;
-        let mut go = |_: &crate::run::Progress<'_>| true;
-        if self.folded.decoding() {
-            // Somewhere behind the first position, where nothing is turned.
-            let mut session = self.session();
-            session.position = self.folded.shape().context - self.folded.first() - 1;
-            self.run_session(&machine, input, &mut session, &mut go)?;
-        } else {
-            self.run(&machine, input, &mut go)?;
-        }
-        Ok(machine.log().keys())
     }
 }

@@ -7,9 +7,10 @@ use crate::error::{Result, SpecError};
 use crate::forward::{Mode, Positions, Prepared, Runner, SiteStats};
 use crate::function::Function;
 use crate::model::Model;
+use crate::range::Range;
 use crate::scheme::Scheme;
 use crate::shape::{Attention, Eps, Kind, Shape};
-use crate::site::{Observed, Range, Site};
+use crate::site::{Observed, Site};
 
 /// Least magnitude certified at a site. A dead tensor leaves zeros everywhere; planners divide by
 /// these ranges.

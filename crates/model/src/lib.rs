@@ -21,6 +21,7 @@
 mod certify;
 pub mod difference;
 mod error;
+mod folder;
 mod forward;
 mod function;
 pub mod import;
@@ -28,6 +29,7 @@ mod lean;
 mod model;
 mod program;
 pub mod random;
+mod range;
 mod scheme;
 mod shape;
 mod site;
@@ -39,15 +41,17 @@ pub use certify::{
     survey,
 };
 pub use error::{Result, SpecError};
+pub use folder::{MODEL_FILE, TOKENIZER_FILE, WEIGHTS_FILE};
 pub use forward::{Embedding, EmbeddingShape, Mode, Positions, Prepared, Runner, SiteStats};
 pub use function::Function;
 pub use lean::{freeze_norms, with_quadratics};
-pub use model::{MODEL_FILE, Model, ModelSpec, TOKENIZER_FILE, WEIGHTS_FILE};
+pub use model::{Model, ModelSpec};
 pub use program::{Op, Program, Stage, Value};
+pub use range::Range;
 pub use scheme::Scheme;
 pub use shape::{
     Activation, Attention, Eps, Kind, Norm, Placement, Pool, Residual, Rotary, Shape, is_calibrated,
 };
-pub use site::{Observed, Range, Site};
+pub use site::{Observed, Site};
 pub use tokenizer::{TextStream, Tokenizer};
 pub use weights::{Tensor, Weights};

@@ -7,18 +7,12 @@ use cipherlm_files::{Access, Existing};
 use serde::{Deserialize, Serialize};
 
 use crate::error::{Result, SpecError, without_mark};
+use crate::folder::{MODEL_FILE, TOKENIZER_FILE, WEIGHTS_FILE};
 use crate::scheme::Scheme;
 use crate::shape::{Kind, Shape};
 use crate::site::Site;
 use crate::tokenizer::Tokenizer;
 use crate::weights::{Weights, header};
-
-/// File name of the description inside a model folder.
-pub const MODEL_FILE: &str = "model.json";
-/// File name of the weights inside a model folder.
-pub const WEIGHTS_FILE: &str = "weights.safetensors";
-/// File name of the tokenizer inside a model folder.
-pub const TOKENIZER_FILE: &str = "tokenizer.json";
 
 const FORMAT: &str = "cipherlm-model";
 const VERSION: u32 = 1;

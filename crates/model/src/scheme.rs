@@ -4,7 +4,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::error::{Result, SpecError};
 use crate::function::Function;
-use crate::site::Range;
+use crate::range::Range;
 
 /// Most coefficients of a polynomial.
 const MAX_COEFFICIENTS: usize = 1 << 12;

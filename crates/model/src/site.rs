@@ -1,9 +1,11 @@
-//! Non-linear sites and certified ranges.
+//! Non-linear sites, where ranges are certified.
 
 use serde::{Deserialize, Serialize};
 
 use crate::error::{Result, SpecError};
+use crate::folder::MODEL_FILE;
 use crate::function::Function;
+use crate::range::Range;
 use crate::scheme::Scheme;
 use crate::shape::{Activation, Residual, Shape};
 
@@ -32,32 +34,6 @@ pub struct Site {
     /// The polynomial in its place.
     #[serde(default)]
     pub scheme: Option<Scheme>,
-}
-
-/// A closed interval.
-#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
-pub struct Range {
-    /// Lower end.
-    pub lo: f64,
-    /// Upper end.
-    pub hi: f64,
-}
-
-impl Range {
-    /// Whether `x` lies inside. NaN does not.
-    pub fn contains(&self, x: f64) -> bool {
-        self.lo <= x && x <= self.hi
-    }
-
-    /// Largest magnitude.
-    pub fn magnitude(&self) -> f64 {
-        self.lo.abs().max(self.hi.abs())
-    }
-
-    /// `hi / lo`, the difficulty of a reciprocal.
-    pub fn ratio(&self) -> f64 {
-        self.hi / self.lo
-    }
 }
 
 /// Extremes and count of values seen at a site.
@@ -172,7 +148,7 @@ impl Shape {
         }
         if !sites.iter().map(|s| (s.name.clone(), s.function)).eq(self.sites()) {
             let reason = "the certified sites are not those of this shape, in order";
-            return Err(SpecError::malformed(crate::MODEL_FILE, reason));
+            return Err(SpecError::malformed(MODEL_FILE, reason));
         }
         for site in sites {
             site.check().map_err(|reason| SpecError::Site { site: site.name.clone(), reason })?;

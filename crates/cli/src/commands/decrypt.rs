@@ -49,7 +49,8 @@ pub(crate) fn run(options: &Options, as_json: bool) -> anyhow::Result<bool> {
     let note = options.note.as_deref().map(load_note).transpose()?;
     if note.as_ref().is_some_and(|note| note.plan != keys.plan || note.key_id != keys.key_id) {
         bail!(
-            "the note belongs to a prompt under other keys: pass the note that lies beside the prompt of this answer"
+            "the note belongs to a prompt under other keys: pass the note that lies beside the prompt of \
+             this answer"
         );
     }
     let library = options.index.library()?;

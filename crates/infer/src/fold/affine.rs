@@ -1,9 +1,12 @@
 //! The model's linear maps, with everything that is constant folded into their weights.
 
+use cipherlm_circuits::linear::LinearTransform;
+use cipherlm_circuits::slots::Plain;
 use cipherlm_model::Placement;
 
-use super::{Argument, Folded, NormId};
-use crate::error::{InferError, Result};
+use super::Folded;
+use super::units::{Argument, NormId};
+use crate::error::{At, InferError, Result};
 
 /// A plain matrix with the bias that follows it.
 pub(crate) struct Affine {
@@ -37,6 +40,34 @@ pub(crate) enum Map {
 }
 
 impl Folded {
+    /// The embedded rows as the client encrypts them.
+    pub(crate) fn enter_stream(&self, rows: &mut [f64]) {
+        enter_stream(rows, self.shape().d_model, self.centred(), self.units.entry);
+    }
+
+    /// The transform of a map and its bias, one plaintext per output vector.
+    pub(crate) fn transform(&self, map: Map) -> Result<(LinearTransform, Vec<Plain>)> {
+        let affine = self.affine(map)?;
+        if let (Map::Head | Map::Scores, Some(wide)) = (map, self.wide) {
+            return self.wide_transform(&affine, wide);
+        }
+        let layout = self.geometry.layout()?;
+        let transform = layout.matmul(&affine.weights).at("weights")?;
+        Ok((transform, layout.every_token(&affine.bias)))
+    }
+
+    /// The bias of a map alone.
+    pub(crate) fn bias(&self, map: Map) -> Result<Vec<Plain>> {
+        let bias = match map {
+            Map::Norm(norm) => self.norm_bias(norm)?,
+            map => self.affine(map)?.bias,
+        };
+        match (map, self.wide) {
+            (Map::Head | Map::Scores, Some(wide)) => Ok(wide.plains(&bias)),
+            _ => Ok(self.geometry.layout()?.every_token(&bias)),
+        }
+    }
+
     /// Weights and bias of a map, in units of slots.
     pub(crate) fn affine(&self, map: Map) -> Result<Affine> {
         let shape = self.shape();

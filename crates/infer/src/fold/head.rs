@@ -5,7 +5,8 @@ use cipherlm_circuits::linear::LinearTransform;
 use cipherlm_circuits::slots::Plain;
 use cipherlm_model::{Kind, Positions};
 
-use super::{Affine, Folded};
+use super::Folded;
+use super::affine::Affine;
 use crate::error::{At, Result};
 use crate::geometry::Geometry;
 

@@ -19,8 +19,9 @@ use safetensors::tensor::{Dtype, SafeTensors, TensorView, serialize};
 use serde::{Deserialize, Serialize};
 
 use crate::error::{Result, SpecError};
+use crate::folder::{MODEL_FILE, WEIGHTS_FILE};
 use crate::import::Checkpoint;
-use crate::model::{MAX_DESCRIPTION, MODEL_FILE, Model, WEIGHTS_FILE};
+use crate::model::{MAX_DESCRIPTION, Model};
 use crate::shape::Shape;
 use crate::weights::Weights;
 

@@ -270,8 +270,8 @@ impl Asked<'_> {
             let (run, peak) = (value["run"].as_str().unwrap_or_default(), gib(peak_memory()));
             say!("{documents} documents, {run}, {seconds:.1} s, {peak:.1} GiB at the peak ({})", described());
             say!(
-                "against the polynomials in the clear: same first answer {same} of {count}, {:.1} % of the best \
-                 the same, largest error of a score {error:.1e}, least cosine of a vector {least:.6}, bar \
+                "against the polynomials in the clear: same first answer {same} of {count}, {:.1} % of the \
+                 best the same, largest error of a score {error:.1e}, least cosine of a vector {least:.6}, bar \
                  {LEAST_COSINE}",
                 100.0 * shared
             );
