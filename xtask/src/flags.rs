@@ -134,6 +134,8 @@ xflags::xflags! {
             optional --seed s: u64
             /// Tests at a time (default: the cores).
             optional --jobs n: usize
+            /// Forget the results of earlier runs, which are kept under target/mutants.
+            optional --fresh
             /// Also named mutants whose tests build burn.
             optional --train
             /// Only list them.

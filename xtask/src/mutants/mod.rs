@@ -10,6 +10,7 @@
 //! shares the build folder.
 
 mod compile;
+mod kept;
 mod list;
 mod named;
 mod trial;
@@ -20,7 +21,7 @@ use crate::rng::Rng;
 use anyhow::{Context, bail};
 use list::Mutant;
 use serde_json::json;
-use std::collections::{BTreeMap, BTreeSet, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 use trial::{Fate, Suite};
@@ -106,18 +107,72 @@ fn compare(survivors: &[String], all: bool) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// A work tree of the last commit, to be edited at will.
-pub(super) fn scratch(sh: &Shell) -> anyhow::Result<PathBuf> {
-    let tree = crate::build::target_dir(sh).join("mutants/tree");
-    if tree.join("Cargo.toml").exists() {
+/// A work tree of the last commit, and the folder where its files are edited and built.
+pub(super) struct Scratch {
+    pub(super) whole: PathBuf,
+    pub(super) tree: PathBuf,
+}
+
+impl Scratch {
+    pub(super) fn new(sh: &Shell) -> anyhow::Result<Self> {
+        let folder = crate::build::target_dir(sh).join("mutants");
+        let (whole, tree) = (folder.join("whole"), folder.join("tree"));
         let head = cmd!(sh, "git rev-parse HEAD").quiet().read()?;
-        cmd!(sh, "git -C {tree} checkout --quiet --force --detach {head}").quiet().run()?;
-    } else {
-        cmd!(sh, "git worktree prune").quiet().run()?;
-        cmd!(sh, "git worktree add --quiet --force --detach {tree} HEAD").quiet().run()?;
+        if whole.join("Cargo.toml").exists() {
+            cmd!(sh, "git -C {whole} checkout --quiet --force --detach {head}").quiet().run()?;
+            cmd!(sh, "git -C {whole} clean --quiet --force -d").quiet().run()?;
+        } else {
+            cmd!(sh, "git worktree prune").quiet().run()?;
+            cmd!(sh, "git worktree add --quiet --force --detach {whole} {head}").quiet().run()?;
+        }
+        Ok(Self { whole, tree })
     }
-    cmd!(sh, "git -C {tree} clean --quiet --force -d --exclude target").quiet().run()?;
-    Ok(tree)
+
+    /// Makes the tree like the commit but for those files, which somebody else writes. A file that
+    /// stays as it is keeps its time, so that cargo does not build it again.
+    pub(super) fn lay_out(&self, except: &HashSet<PathBuf>) -> anyhow::Result<()> {
+        let here = files(&self.whole)?;
+        for name in &here {
+            let (from, to) = (self.whole.join(name), self.tree.join(name));
+            if except.contains(name) {
+                continue;
+            }
+            let bytes = std::fs::read(&from).with_context(|| from.display().to_string())?;
+            if std::fs::read(&to).is_ok_and(|old| old == bytes) {
+                continue;
+            }
+            if let Some(folder) = to.parent() {
+                std::fs::create_dir_all(folder)?;
+            }
+            std::fs::write(&to, bytes).with_context(|| to.display().to_string())?;
+        }
+        let there = if self.tree.is_dir() { files(&self.tree)? } else { BTreeSet::new() };
+        for name in there.difference(&here) {
+            std::fs::remove_file(self.tree.join(name))?;
+        }
+        Ok(())
+    }
+}
+
+/// Files below a folder, by their paths from there; without git's own.
+fn files(folder: &Path) -> anyhow::Result<BTreeSet<PathBuf>> {
+    let (mut found, mut folders) = (BTreeSet::new(), vec![PathBuf::new()]);
+    while let Some(inner) = folders.pop() {
+        let path = folder.join(&inner);
+        for entry in std::fs::read_dir(&path).with_context(|| path.display().to_string())? {
+            let entry = entry?;
+            let name = inner.join(entry.file_name());
+            if entry.file_name() == ".git" {
+                continue;
+            }
+            if entry.file_type()?.is_dir() {
+                folders.push(name);
+            } else {
+                found.insert(name);
+            }
+        }
+    }
+    Ok(found)
 }
 
 /// Whether the filter lets it through.
@@ -129,13 +184,13 @@ fn wanted(flags: &Mutants, name: &str, file: &str) -> bool {
 /// time is up.
 fn trials(sh: &Shell, flags: &Mutants) -> anyhow::Result<Counts> {
     let target = crate::build::target_dir(sh);
-    let tree = scratch(sh)?;
-    let mut mutants = named::switched(&tree)?;
+    let scratch = Scratch::new(sh)?;
+    let mut mutants = named::switched(&scratch.whole)?;
     if !flags.named {
         if cmd!(sh, "cargo mutants --version").quiet().ignore_stdout().ignore_stderr().run().is_err() {
             bail!("cargo-mutants is not installed: `cargo install cargo-mutants --locked`");
         }
-        mutants.extend(list::mutants(sh, &tree, &FILES)?);
+        mutants.extend(list::mutants(sh, &scratch.whole, &FILES)?);
     }
     mutants.retain(|m| wanted(flags, &m.name, &m.file));
     if flags.list {
@@ -143,11 +198,14 @@ fn trials(sh: &Shell, flags: &Mutants) -> anyhow::Result<Counts> {
         return Ok(Counts::default());
     }
     let mut counts = Counts::default();
-    let left_out = switched(flags, &tree, &target, &mutants, &mut counts)?;
+    let left_out = switched(flags, &scratch, &target, &mutants, &mut counts)?;
     if flags.named {
-        let done = mutants.iter().filter(|m| !left_out.contains(&m.id)).map(|m| m.name.clone()).collect();
+        let broken = &counts.broken;
+        let is_done = |m: &&Mutant| !left_out.contains(&m.id) && !broken.contains(&m.name);
+        let done = mutants.iter().filter(is_done).map(|m| m.name.clone()).collect();
         counts.left_out.clear();
-        named::alone(sh, flags, &done, &mut counts)?;
+        counts.broken.clear();
+        named::alone(sh, flags, &scratch, &done, &mut counts)?;
     }
     counts.survivors.sort();
     Ok(counts)
@@ -156,43 +214,89 @@ fn trials(sh: &Shell, flags: &Mutants) -> anyhow::Result<Counts> {
 /// Builds and tries what fits switches; the numbers of what does not.
 fn switched(
     flags: &Mutants,
-    tree: &Path,
+    scratch: &Scratch,
     target: &Path,
     mutants: &[Mutant],
     counts: &mut Counts,
 ) -> anyhow::Result<HashSet<u32>> {
-    if mutants.is_empty() {
-        return Ok(HashSet::new());
+    let head =
+        std::process::Command::new("git").args(["rev-parse", "HEAD"]).current_dir(&scratch.whole).output()?;
+    let head = String::from_utf8_lossy(&head.stdout).trim().to_owned();
+    let kept = kept::Kept::open(&target.join("mutants/fates.jsonl"), &scratch.whole, head, flags.fresh)?;
+    let mut fates: Vec<Option<Fate>> = mutants.iter().map(|mutant| kept.fate(mutant)).collect();
+    let known = fates.iter().flatten().count();
+    println!("{known} of {} results are known from earlier runs", mutants.len());
+    if known < mutants.len() {
+        fates = tried(flags, scratch, target, mutants, &kept)?;
     }
-    let packages: BTreeSet<&str> = mutants.iter().map(|m| m.package.as_str()).collect();
-    let packages: Vec<&str> = packages.into_iter().collect();
-    let built = compile::compile(tree, target, &packages, mutants)?;
-    let jobs = flags.jobs.unwrap_or_else(|| std::thread::available_parallelism().map_or(1, usize::from));
-    let suite = Suite::measure(tree, &built.programs, &target.join("mutants"), jobs)?;
-    let builds = |m: &&Mutant| !built.unviable.contains(&m.id) && !built.left_out.contains(&m.id);
-    let (mut order, mut others): (Vec<&Mutant>, Vec<&Mutant>) =
-        mutants.iter().filter(builds).partition(|m| m.genre == weave::NAMED);
-    shuffle(&mut others, flags.seed.unwrap_or(1));
-    order.append(&mut others);
-    let until = Instant::now() + Duration::from_secs_f64(flags.seconds.unwrap_or(1e6));
-    let fates = suite.try_all(&order, until);
-    let name = |id: &u32| mutants.iter().find(|m| m.id == *id).map_or(String::new(), |m| m.name.clone());
-    (counts.tried, counts.possible) = (fates.len(), order.len());
-    counts.broken.extend(built.unviable.iter().map(name));
-    counts.left_out.extend(built.left_out.iter().map(name));
+    let mut left_out = HashSet::new();
     let mut files: BTreeMap<&str, [usize; 2]> = BTreeMap::new();
-    for (at, fate) in fates {
-        let count = files.entry(&order[at].file).or_default();
-        count[1] += 1;
-        if let Fate::Caught(_) = fate {
-            count[0] += 1;
-            counts.caught += 1;
-        } else {
-            counts.survivors.push(order[at].name.clone());
+    for (mutant, fate) in mutants.iter().zip(fates) {
+        match fate {
+            Some(Fate::Broken) => counts.broken.push(mutant.name.clone()),
+            Some(Fate::NoSwitch) => {
+                left_out.insert(mutant.id);
+                counts.left_out.push(mutant.name.clone());
+            }
+            None => counts.possible += 1,
+            Some(fate) => {
+                let caught = usize::from(matches!(fate, Fate::Caught(_)));
+                (counts.possible, counts.tried) = (counts.possible + 1, counts.tried + 1);
+                counts.caught += caught;
+                let count = files.entry(&mutant.file).or_default();
+                *count = [count[0] + caught, count[1] + 1];
+                if caught == 0 {
+                    counts.survivors.push(mutant.name.clone());
+                }
+            }
         }
     }
     files.iter().for_each(|(file, [caught, tried])| println!("{caught:>5} of {tried:<5} {file}"));
-    Ok(built.left_out)
+    Ok(left_out)
+}
+
+/// Weaves, builds and tries what has no result yet, the named ones first; results in the order of
+/// the mutants.
+fn tried(
+    flags: &Mutants,
+    scratch: &Scratch,
+    target: &Path,
+    mutants: &[Mutant],
+    kept: &kept::Kept,
+) -> anyhow::Result<Vec<Option<Fate>>> {
+    let unbuilt = |m: &&Mutant| !matches!(kept.fate(m), Some(Fate::Broken | Fate::NoSwitch));
+    let woven: Vec<Mutant> = mutants.iter().filter(unbuilt).cloned().collect();
+    let packages: BTreeSet<&str> = woven.iter().map(|m| m.package.as_str()).collect();
+    let packages: Vec<&str> = packages.into_iter().collect();
+    let built = compile::compile(scratch, target, &packages, &woven)?;
+    for mutant in &woven {
+        if built.unviable.contains(&mutant.id) {
+            kept.add(mutant, &Fate::Broken);
+        } else if built.left_out.contains(&mutant.id) {
+            kept.add(mutant, &Fate::NoSwitch);
+        }
+    }
+    let jobs = flags.jobs.unwrap_or_else(|| std::thread::available_parallelism().map_or(1, usize::from));
+    let suite = Suite::measure(&scratch.tree, &built.programs, &target.join("mutants"), jobs)?;
+    let builds = |m: &&Mutant| !built.unviable.contains(&m.id) && !built.left_out.contains(&m.id);
+    let (mut order, mut others): (Vec<&Mutant>, Vec<&Mutant>) =
+        woven.iter().filter(builds).partition(|m| m.genre == weave::NAMED);
+    shuffle(&mut others, flags.seed.unwrap_or(1));
+    order.append(&mut others);
+    let until = Instant::now() + Duration::from_secs_f64(flags.seconds.unwrap_or(1e6));
+    let now: HashMap<u32, Fate> =
+        suite.try_all(&order, kept, until).into_iter().map(|(at, fate)| (order[at].id, fate)).collect();
+    let fate = |m: &Mutant| {
+        let unbuilt = if built.unviable.contains(&m.id) {
+            Some(Fate::Broken)
+        } else if built.left_out.contains(&m.id) {
+            Some(Fate::NoSwitch)
+        } else {
+            None
+        };
+        unbuilt.or_else(|| now.get(&m.id).cloned()).or_else(|| kept.fate(m))
+    };
+    Ok(mutants.iter().map(fate).collect())
 }
 
 /// An order that depends on the seed alone: a part of it is a sample.

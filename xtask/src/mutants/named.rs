@@ -1,7 +1,7 @@
 //! The named mutants: an edit each, and the tests of which one has to fail.
 
 use super::weave::NAMED;
-use super::{Counts, list, scratch, wanted};
+use super::{Counts, Scratch, list, wanted};
 use crate::build::target_dir;
 use crate::flags::Mutants;
 use anyhow::Context;
@@ -95,15 +95,16 @@ pub(super) fn switched(tree: &Path) -> anyhow::Result<Vec<list::Mutant>> {
 pub(super) fn alone(
     sh: &Shell,
     flags: &Mutants,
+    scratch: &Scratch,
     done: &HashSet<String>,
     counts: &mut Counts,
 ) -> anyhow::Result<()> {
     let table = table()?;
-    let tree = scratch(sh)?;
+    scratch.lay_out(&HashSet::new())?;
     let rest = table.iter().filter(|m| !done.contains(&format!("{}: {}", m.file, m.name)));
     for mutant in rest.filter(|m| flags.train || !m.burn).filter(|m| wanted(flags, &m.name, &m.file)) {
         let start = Instant::now();
-        let fate = attempt(&tree, &target_dir(sh), mutant)?;
+        let fate = attempt(&scratch.tree, &target_dir(sh), mutant)?;
         let word = match &fate {
             Fate::Caught => "caught",
             Fate::Survived => "SURVIVES",
