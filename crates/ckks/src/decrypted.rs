@@ -151,11 +151,7 @@ impl Decrypted {
     fn slots_exact(&self) -> Vec<Complex64> {
         let gap = self.params.degree() / (2 * self.slots);
         let factor = 1.0 / self.scale.to_f64();
-        if gap == 1 {
-            return self.params.embedding(self.slots).values(&self.coefficients, factor);
-        }
-        let coefficients: Wiped<f64> = self.coefficients.iter().step_by(gap).copied().collect();
-        self.params.embedding(self.slots).values(&coefficients, factor)
+        self.params.embedding(self.slots).values(&self.coefficients, gap, factor)
     }
 }
 

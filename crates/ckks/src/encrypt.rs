@@ -78,10 +78,10 @@ impl SecretKey {
         let all = params.limbs(ciphertext.level);
         let few = needed_limbs(params, ciphertext);
         let mut coefficients = self.phase(ciphertext, &few)?;
-        let mut coefficient = largest(&coefficients).log2();
+        let mut coefficient = largest(coefficients.iter().copied()).log2();
         if few.len() < all.len() && coefficient >= params.log_of(&few) - SPARE_BITS {
             coefficients = self.phase(ciphertext, all)?;
-            coefficient = largest(&coefficients).log2();
+            coefficient = largest(coefficients.iter().copied()).log2();
         }
         let modulus = params.log_of(all);
         // Slots are sums of coefficients over the scale, and must be numbers too.
@@ -113,7 +113,7 @@ impl SecretKey {
     pub(crate) fn slot_profile(&self) -> Result<Wiped<f64>, Error> {
         let params = self.params();
         let coefficients = Secret::new(self.eval_all().keep(params.limbs(0))?).into_coeff().to_f64();
-        let mut slots = params.embedding(params.slots()).values(&coefficients, 1.0);
+        let mut slots = params.embedding(params.slots()).values(&coefficients, 1, 1.0);
         let mut profile: Wiped<f64> = slots.iter().map(|slot| slot.norm_sqr()).collect();
         wipe(&mut slots);
         let mean = profile.iter().sum::<f64>() / profile.len() as f64;

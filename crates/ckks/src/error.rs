@@ -295,6 +295,13 @@ pub enum Error {
         kind: std::io::ErrorKind,
     },
 
+    /// A root seed of 32 zeros, which everybody knows.
+    #[error(
+        "root seed: all 32 bytes are zero, so it was never drawn; use `SecretKey::generate`, or 32 bytes of the system's \
+         randomness"
+    )]
+    ZeroSeed,
+
     /// Something that cannot happen has happened. No result is given.
     #[error("internal fault: {what}; nothing you passed explains this, so please report it")]
     Internal {

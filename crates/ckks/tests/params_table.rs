@@ -4,7 +4,7 @@
 mod common;
 
 use cipherlm_ckks::params::security_limit;
-use cipherlm_ckks::{Error, Params, SecretDistribution, SecretKey, presets};
+use cipherlm_ckks::{Error, Params, Plaintext, SecretDistribution, SecretKey, presets};
 use common::keeps_margin;
 
 fn presets() -> [(&'static str, Params); 4] {
@@ -120,6 +120,25 @@ fn limbs_that_a_set_does_not_have_are_refused() {
     }
     let all = params.log2_of(&params.ring().limbs()).unwrap();
     assert!((all - params.log_qp()).abs() < 1e-9);
+}
+
+#[test]
+fn what_describes_a_level_saturates_and_what_makes_an_object_refuses() {
+    let params = presets::insecure::small(64, 40.0, 2).unwrap();
+    let (top, special) = (params.max_level(), params.special_count());
+    for level in [top + 1, usize::MAX] {
+        assert_eq!(params.limbs(level), params.limbs(top));
+        assert_eq!(params.group_limbs(level), params.group_limbs(top));
+        assert_eq!(params.special_limbs(level), params.special_limbs(special));
+        assert_eq!(params.extended_limbs(level, level), params.extended_limbs(top, special));
+        assert_eq!(params.log_q(level), params.log_q(top));
+        assert_eq!(params.default_scale(level), params.default_scale(top));
+        assert_eq!(params.rescale_factor(level), params.rescale_factor(top));
+        let secret = SecretKey::generate(&params).unwrap();
+        let plaintext = Plaintext::encode_real(&params, &[1.0], 1, params.default_scale(top)).unwrap();
+        let refused = secret.encrypt(&plaintext, level).unwrap_err();
+        assert!(matches!(refused, Error::LevelOutOfRange { level: l, max, .. } if l == level && max == top));
+    }
 }
 
 #[test]

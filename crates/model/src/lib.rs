@@ -54,4 +54,4 @@ pub use shape::{
 };
 pub use site::{Observed, Site};
 pub use tokenizer::{TextStream, Tokenizer};
-pub use weights::{Tensor, Weights};
+pub use weights::{Tensor, Weights, in_name_order};

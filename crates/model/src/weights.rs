@@ -35,6 +35,26 @@ pub(crate) fn header<'t>(tensors: impl Iterator<Item = (&'t str, &'t [usize])>) 
     [&(text.len() as u64).to_le_bytes()[..], text.as_bytes()].concat()
 }
 
+/// A safetensors file with its header in name order.
+///
+/// The crate `safetensors` writes text fields from a hash map, in an order of chance; in name order
+/// equal contents are equal bytes. Tensors stay where they are.
+///
+/// # Errors
+/// [`SpecError::Malformed`] for what is no safetensors file.
+pub fn in_name_order(file: &[u8]) -> Result<Vec<u8>> {
+    let malformed = |reason: String| SpecError::malformed("safetensors", reason);
+    let (length, rest) = file.split_first_chunk::<8>().ok_or_else(|| malformed("no header".into()))?;
+    let length = usize::try_from(u64::from_le_bytes(*length)).unwrap_or(usize::MAX);
+    let (old, data) = rest.split_at_checked(length).ok_or_else(|| malformed("cut short".into()))?;
+    let header: BTreeMap<String, BTreeMap<String, serde_json::Value>> =
+        serde_json::from_slice(old).map_err(|e| malformed(e.to_string()))?;
+    let mut text = serde_json::to_string(&header).map_err(|e| malformed(e.to_string()))?;
+    // Data begins at a multiple of eight bytes.
+    text.push_str(&" ".repeat(text.len().next_multiple_of(8) - text.len()));
+    Ok([&(text.len() as u64).to_le_bytes()[..], text.as_bytes(), data].concat())
+}
+
 /// The tensors of a model, by name (see [`Shape::tensors`] for the names and dimensions).
 #[derive(Debug, Clone, PartialEq, Default)]
 pub struct Weights {

@@ -57,6 +57,9 @@ impl Poly<Coeff> {
     pub fn from_f64(ring: &Arc<Ring>, limbs: &Limbs, coefficients: &[f64]) -> Result<Self> {
         check_len("coefficients", ring.degree(), coefficients.len())?;
         check_range(ring, limbs, coefficients.iter().copied())?;
+        if coefficients.iter().fold(true, |whole, x| whole & (x.round_ties_even() == *x)) {
+            return Self::from_parts(ring, limbs, coefficients, None);
+        }
         let rounded: Wiped<f64> = coefficients.iter().map(|x| x.round_ties_even()).collect();
         Self::from_parts(ring, limbs, &rounded, None)
     }

@@ -27,7 +27,7 @@ pub struct Archive {
 
 impl Archive {
     /// Writes the archive, replacing the file in one step: a crash at any moment leaves the old
-    /// file or the new one.
+    /// file or the new one. Equal archives give equal bytes.
     pub fn save(&self, path: &Path) -> Result<()> {
         let corrupt = |e: safetensors::SafeTensorError| Error::Corrupt {
             path: path.into(),
@@ -43,7 +43,8 @@ impl Archive {
         }
         let mut fields = self.fields.clone();
         fields.insert(HASH.into(), self.hash());
-        write(path, &serialize(views, Some(fields)).map_err(corrupt)?)
+        let bytes = serialize(views, Some(fields)).map_err(corrupt)?;
+        write(path, &cipherlm_model::in_name_order(&bytes)?)
     }
 
     /// Reads an archive and checks its hash.
@@ -159,6 +160,23 @@ mod tests {
         }
         let leftovers = std::fs::read_dir(&folder).unwrap().count();
         assert_eq!(leftovers, 1, "a scratch file stayed behind");
+        std::fs::remove_dir_all(&folder).unwrap();
+    }
+
+    #[test]
+    fn equal_archives_are_equal_bytes() {
+        let folder = std::env::temp_dir().join(format!("cipherlm-archive-order-{}", std::process::id()));
+        std::fs::create_dir_all(&folder).unwrap();
+        let bytes: Vec<Vec<u8>> = (0..8)
+            .map(|number| {
+                // Each map has an order of its own.
+                let fields = (0..12).map(|field| (format!("field {field}"), field.to_string())).collect();
+                let path = folder.join(format!("{number}.safetensors"));
+                Archive { fields, ..archive() }.save(&path).unwrap();
+                std::fs::read(&path).unwrap()
+            })
+            .collect();
+        assert!(bytes.iter().all(|file| *file == bytes[0]));
         std::fs::remove_dir_all(&folder).unwrap();
     }
 

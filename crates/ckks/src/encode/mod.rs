@@ -7,7 +7,6 @@ use num_complex::Complex64;
 
 pub use plaintext::{LiftedPlaintext, Plaintext};
 
-use crate::secrecy::wipe;
 use crate::{Error, Params, Scale};
 
 /// Largest coefficient of a plaintext, in bits: beyond it a message is surely a mistake.
@@ -31,16 +30,7 @@ impl Plaintext {
     /// [`Error::BadSlots`], [`Error::TooManyValues`], [`Error::NotFinite`], [`Error::BadScale`], or
     /// [`Error::MessageOverflow`] for coefficients above 2^120.
     pub fn encode(params: &Params, values: &[Complex64], slots: usize, scale: Scale) -> Result<Self, Error> {
-        params.check_slots(slots)?;
-        if values.len() > slots {
-            return Err(Error::TooManyValues { given: values.len(), slots });
-        }
-        if let Some(index) = values.iter().position(|v| !v.is_finite()) {
-            return Err(Error::NotFinite { index });
-        }
-        check_scale("encode", scale)?;
-        let coefficients = params.embedding(slots).coefficients(values, scale.to_f64());
-        quantise(params, &coefficients, slots, scale)
+        encode(params, values.iter().copied(), slots, scale)
     }
 
     /// Encodes real `values`; see [`Plaintext::encode`].
@@ -48,10 +38,7 @@ impl Plaintext {
     /// # Errors
     /// As [`Plaintext::encode`].
     pub fn encode_real(params: &Params, values: &[f64], slots: usize, scale: Scale) -> Result<Self, Error> {
-        let mut values: Vec<Complex64> = values.iter().map(|&v| Complex64::new(v, 0.0)).collect();
-        let result = Self::encode(params, &values, slots, scale);
-        wipe(&mut values);
-        result
+        encode(params, values.iter().map(|&v| Complex64::new(v, 0.0)), slots, scale)
     }
 
     /// The vector with `value` in every slot (one slot, repeated).
@@ -75,15 +62,34 @@ impl Plaintext {
             return Err(Error::NotFinite { index });
         }
         check_scale("encode", scale)?;
-        let scaled: Wiped<f64> = coefficients.iter().map(|c| c * scale.to_f64()).collect();
-        quantise(params, &scaled, slots, scale)
+        let factor = scale.to_f64();
+        quantise(params, || coefficients.iter().map(|c| c * factor), slots, scale)
     }
 
     /// Slot values of the plaintext (public data: what was encoded, up to rounding).
     pub fn decode(&self) -> Vec<Complex64> {
-        let coefficients: Vec<f64> = self.coefficients().collect();
-        self.params().embedding(self.slots()).values(&coefficients, 1.0 / self.scale().to_f64())
+        let coefficients: Wiped<f64> = self.coefficients().collect();
+        self.params().embedding(self.slots()).values(&coefficients, 1, 1.0 / self.scale().to_f64())
     }
+}
+
+fn encode(
+    params: &Params,
+    values: impl ExactSizeIterator<Item = Complex64> + Clone,
+    slots: usize,
+    scale: Scale,
+) -> Result<Plaintext, Error> {
+    params.check_slots(slots)?;
+    if values.len() > slots {
+        return Err(Error::TooManyValues { given: values.len(), slots });
+    }
+    if let Some(index) = values.clone().position(|v| !v.is_finite()) {
+        return Err(Error::NotFinite { index });
+    }
+    check_scale("encode", scale)?;
+    let embedding = params.embedding(slots);
+    let coefficients = embedding.coefficients(values, scale.to_f64());
+    quantise(params, || coefficients.iter(), slots, scale)
 }
 
 pub(crate) fn check_scale(operation: &'static str, scale: Scale) -> Result<(), Error> {
@@ -96,16 +102,21 @@ pub(crate) fn check_scale(operation: &'static str, scale: Scale) -> Result<(), E
 
 /// The largest absolute value. Infinite if there is a NaN, which comparisons and `f64::max` would
 /// let pass: values near the limit of floats have sums that overflow, and differences of those.
-pub(crate) fn largest(values: &[f64]) -> f64 {
+pub(crate) fn largest(values: impl Iterator<Item = f64>) -> f64 {
     // Absolute values are ordered as their bits are, with NaN at the top.
-    let top = values.iter().fold(0, |top, x| top.max(x.abs().to_bits()));
+    let top = values.fold(0, |top, x| top.max(x.abs().to_bits()));
     let largest = f64::from_bits(top);
     if largest.is_nan() { f64::INFINITY } else { largest }
 }
 
 /// Rounds to integers, keeping 62 bits of the largest one.
-fn quantise(params: &Params, coefficients: &[f64], slots: usize, scale: Scale) -> Result<Plaintext, Error> {
-    let largest = largest(coefficients);
+fn quantise<I: Iterator<Item = f64>>(
+    params: &Params,
+    coefficients: impl Fn() -> I,
+    slots: usize,
+    scale: Scale,
+) -> Result<Plaintext, Error> {
+    let largest = largest(coefficients());
     let log2 = largest.log2();
     if largest != 0.0 && log2 >= MAX_COEFFICIENT_BITS {
         return Err(Error::MessageOverflow {
@@ -116,6 +127,6 @@ fn quantise(params: &Params, coefficients: &[f64], slots: usize, scale: Scale) -
     }
     let shift = (log2.max(0.0).ceil() as i32 + 1 - MANTISSA_BITS).max(0);
     let down = 2f64.powi(-shift);
-    let integers = coefficients.iter().map(|c| (c * down).round_ties_even() as i64).collect();
+    let integers = coefficients().map(|c| (c * down).round_ties_even() as i64).collect();
     Ok(Plaintext::from_integers(params.clone(), integers, shift as u32, slots, scale))
 }

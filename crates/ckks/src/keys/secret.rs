@@ -40,7 +40,7 @@ impl SecretKey {
     /// [`SecretKey::to_secret_bytes`] stores which ones they were.
     ///
     /// # Errors
-    /// [`Error::Ring`] only.
+    /// [`Error::ZeroSeed`] for 32 zeros; [`Error::Ring`].
     pub fn from_seed(params: &Params, root: Seed) -> Result<Self, Error> {
         Self::with_distribution(params, SecretDistribution::Ternary, root)
     }
@@ -75,6 +75,10 @@ impl SecretKey {
         distribution: SecretDistribution,
         root: Seed,
     ) -> Result<Self, Error> {
+        // The usual sign of a seed that was never filled.
+        if root.expose().iter().fold(0, |any, byte| any | byte) == 0 {
+            return Err(Error::ZeroSeed);
+        }
         let root = Root::new(root, params, distribution);
         let mut stream = Stream::new(&root.coefficients(), "coefficients", 0);
         let coefficients = match distribution {

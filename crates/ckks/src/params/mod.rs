@@ -27,6 +27,11 @@ use crate::{Error, Scale};
 /// The chain is `q0 | group 1 | ... | group L` followed by the special primes used only inside key
 /// switching. A ciphertext at level `l` lives modulo `q0 * group 1 * ... * group l` and can be
 /// rescaled `l` times.
+///
+/// What describes a level saturates: a level above the highest is read as the highest, a count of
+/// special primes above theirs as all of them. Whatever makes or changes an object refuses such a
+/// level with [`Error::LevelOutOfRange`]. An index of a limb or prime that is not there is always
+/// an error.
 #[derive(Clone)]
 pub struct Params(Arc<Inner>);
 
@@ -95,17 +100,17 @@ impl Params {
         &self.0.ring
     }
 
-    /// Limbs of a ciphertext at `level` (at the highest level if `level` is above it).
+    /// Limbs of a ciphertext at `level`; saturates.
     pub fn limbs(&self, level: usize) -> &Limbs {
         &self.0.q_limbs[level.min(self.max_level())]
     }
 
-    /// Number of limbs of a ciphertext at `level`.
+    /// Number of limbs of a ciphertext at `level`; saturates.
     pub fn limb_count(&self, level: usize) -> usize {
         self.limbs(level).len()
     }
 
-    /// The first `count` special limbs.
+    /// The first `count` special limbs; saturates.
     pub fn special_limbs(&self, count: usize) -> Limbs {
         let start = self.0.special.start;
         Limbs::range(start..start + count.min(self.special_count()))
@@ -116,23 +121,25 @@ impl Params {
         self.0.special.len()
     }
 
-    /// Limbs of a ciphertext at `level` together with the first `special` special limbs.
+    /// Limbs of a ciphertext at `level` together with the first `special` special limbs; both
+    /// saturate.
     pub fn extended_limbs(&self, level: usize, special: usize) -> Limbs {
         self.limbs(level).union(&self.special_limbs(special))
     }
 
-    /// Limbs that a rescale from `level` drops (those of the group of that level).
+    /// Limbs that a rescale from `level` drops (those of the group of that level); saturates.
     pub fn group_limbs(&self, level: usize) -> Limbs {
         Limbs::range(self.0.groups[level.min(self.max_level())].clone())
     }
 
     /// Nominal size in bits of the group that a rescale from `level` drops; for level 0, of the
-    /// base `q0`.
+    /// base `q0`. Saturates.
     pub fn group_bits(&self, level: usize) -> f64 {
         self.0.group_bits[level.min(self.max_level())]
     }
 
-    /// Exactly what a rescale from `level` divides by: the product of that level's primes.
+    /// Exactly what a rescale from `level` divides by: the product of the primes of that level.
+    /// Saturates.
     pub fn rescale_factor(&self, level: usize) -> Scale {
         let primes = self.primes_of(&self.group_limbs(level));
         primes.into_iter().map(Scale::from_u64).fold(Scale::ONE, |a, b| a * b)
@@ -140,12 +147,12 @@ impl Params {
 
     /// The scale to encode at on `level`: within a run of equal groups, what squaring and rescaling
     /// from the level above gives; at the top of a run, 2^bits of the group. At level 0, the scale
-    /// arriving from level 1.
+    /// arriving from level 1. Saturates.
     pub fn default_scale(&self, level: usize) -> Scale {
         self.0.scales[level.min(self.max_level())]
     }
 
-    /// log2 of the ciphertext modulus at `level`.
+    /// log2 of the ciphertext modulus at `level`; saturates.
     pub fn log_q(&self, level: usize) -> f64 {
         self.log_of(self.limbs(level))
     }

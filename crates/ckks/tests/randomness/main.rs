@@ -9,8 +9,8 @@ mod support;
 use cipherlm_ckks::ring::{Poly, Seed, sample};
 use cipherlm_ckks::wire::HEADER_BYTES;
 use cipherlm_ckks::{
-    GaloisElement, KeyPurpose, KeyShape, Params, Plaintext, PublicKey, Scale, SecretKey, SharingContract,
-    SwitchingKey, Wire,
+    Error, GaloisElement, KeyPurpose, KeyShape, Params, Plaintext, PublicKey, Scale, SecretKey,
+    SharingContract, SwitchingKey, Wire,
 };
 use support::{
     Census, assert_gaussian, assert_unrelated, chi_square, coefficients, digits, errors_of, halves, integers,
@@ -95,14 +95,24 @@ fn census_size(sets: &[Params]) -> usize {
 }
 
 #[test]
+fn a_seed_that_was_never_filled_makes_no_secret() {
+    let params = set(3, 44, 1);
+    assert!(matches!(SecretKey::from_seed(&params, root(0)), Err(Error::ZeroSeed)));
+    assert!(matches!(SecretKey::sparse_from_seed(&params, 64, root(0)), Err(Error::ZeroSeed)));
+    let mut nearly = [0; 32];
+    nearly[31] = 1;
+    assert!(SecretKey::from_seed(&params, Seed::from_bytes(nearly)).is_ok());
+}
+
+#[test]
 fn secrets_have_their_distribution_and_their_own_identity() {
     let params = set(3, 44, 1);
     let counts = |s: &[i64]| [-1, 0, 1].map(|value| s.iter().filter(|x| **x == value).count() as f64);
     let dense: Vec<i64> =
-        (0..16).flat_map(|i| coefficients(&SecretKey::from_seed(&params, root(i)).unwrap())).collect();
+        (1..17).flat_map(|i| coefficients(&SecretKey::from_seed(&params, root(i)).unwrap())).collect();
     chi_square("dense secrets", &counts(&dense), &[dense.len() as f64 / 3.0; 3]);
     let mut signs = [0.0, 0.0];
-    for i in 0..16 {
+    for i in 1..17 {
         let sparse = SecretKey::sparse_from_seed(&params, 64, root(i)).unwrap();
         let [minus, _, plus] = counts(&coefficients(&sparse));
         assert_eq!(minus + plus, 64.0);

@@ -11,7 +11,7 @@ use crate::setup::Setup;
 use crate::system::{available_memory, free_disk, gib, threads};
 use anyhow::{Context, bail};
 use cipherlm_circuits::bootstrap::Profile;
-use cipherlm_ckks::SecretKey;
+use cipherlm_ckks::{MemoryBill, SecretKey};
 use cipherlm_files::{Access, Existing, printable, shown};
 use cipherlm_infer::{Circuits, ClientSide, CostModel, KeyFolder, KeyOrder};
 use clap::Args;
@@ -128,7 +128,9 @@ impl Work {
         };
         let setup = Setup::on(model, options.length, &wanted, &cost)?;
         let order = KeyOrder::of(&setup.circuits, &setup.plan);
-        let (summary, memory) = (setup.summary(), setup.plan.working_bytes() / 2);
+        let bill = order.request.bill(setup.circuits.params())?;
+        let memory = making(&bill) + setup.plan.memory(0).weights;
+        let summary = setup.summary();
         Ok(Self { order, summary, memory, circuits: setup.circuits, profile: setup.profile })
     }
 
@@ -168,9 +170,7 @@ impl Work {
             gib(bill.stored_bytes),
             gib(bill.resident_bytes),
         );
-        // Each thread holds a key in the making, at six times its stored size.
-        let key = bill.stored_bytes / bill.keys.max(1) as u64;
-        Ok(Self { memory: 6 * key * threads() as u64, summary, order, circuits, profile })
+        Ok(Self { memory: making(&bill), summary, order, circuits, profile })
     }
 
     fn describe(&self, secret: &SecretKey) -> anyhow::Result<KeyFolder> {
@@ -224,6 +224,11 @@ fn ensure_same_plan(work: &Work, out: &Path) -> anyhow::Result<()> {
         keys.plan,
         work.order.plan
     )
+}
+
+/// Memory of key generation: each thread holds a key in the making, at six times its stored size.
+fn making(bill: &MemoryBill) -> u64 {
+    6 * bill.stored_bytes / bill.keys.max(1) as u64 * threads() as u64
 }
 
 /// Refuses before any work when disk or memory are short.

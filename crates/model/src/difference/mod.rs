@@ -23,7 +23,7 @@ use crate::folder::{MODEL_FILE, WEIGHTS_FILE};
 use crate::import::Checkpoint;
 use crate::model::{MAX_DESCRIPTION, Model};
 use crate::shape::Shape;
-use crate::weights::Weights;
+use crate::weights::{Weights, in_name_order};
 
 /// File name of a difference.
 pub const DIFFERENCE_FILE: &str = "difference.safetensors";
@@ -119,6 +119,7 @@ pub fn write(base: &Model, model: &Model, how: &Difference, folder: &Path) -> Re
     ];
     let fields = fields.map(|(k, v)| (k.to_owned(), v)).into();
     let bytes = serialize(views, Some(fields)).map_err(|e| SpecError::malformed(DIFFERENCE_FILE, e))?;
+    let bytes = in_name_order(&bytes)?;
     if bytes.len() > how.at_most {
         let (found, most) = (bytes.len(), how.at_most);
         let reason = format!(
