@@ -242,7 +242,7 @@ impl Folded {
                     map.bias.iter_mut().zip(row).for_each(|(b, w)| *b += s * w);
                 }
             }
-            let factor = self.norm_units(norm).0 * self.root_unit(norm)? / unit;
+            let factor = self.norm_units(norm).0 / (self.deviation_unit(norm)? * unit);
             for (g, row) in gain.iter().zip(&mut map.weights) {
                 row.iter_mut().for_each(|w| *w *= g * factor);
             }

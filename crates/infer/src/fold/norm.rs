@@ -58,14 +58,14 @@ impl Folded {
         self.shape().freezes(&norm.name())
     }
 
-    /// What maps of a norm's rows are multiplied by: the constant of a frozen norm, or the unit of
-    /// the inverse root that will multiply their results.
-    pub(super) fn root_unit(&self, norm: NormId) -> Result<f64> {
+    /// What maps of a norm's rows are divided by: the constant root of a frozen norm, or the smallest
+    /// root, whose inverse is the unit of what will multiply their results.
+    pub(super) fn deviation_unit(&self, norm: NormId) -> Result<f64> {
         if !self.is_frozen(norm) {
-            return Ok(1.0 / self.variances(norm)?.lo.sqrt());
+            return Ok(self.variances(norm)?.lo.sqrt());
         }
         let name = format!("{}.root", norm.name());
-        let root = self.values(&name)?.first().copied();
+        let root = self.values(&name)?.first().map(|inverse| 1.0 / inverse);
         root.ok_or_else(|| SpecError::MissingTensor { name, expected: vec![1] }.into())
     }
 
