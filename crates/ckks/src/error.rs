@@ -297,8 +297,8 @@ pub enum Error {
 
     /// A root seed of 32 zeros, which everybody knows.
     #[error(
-        "root seed: all 32 bytes are zero, so it was never drawn; use `SecretKey::generate`, or 32 bytes of the system's \
-         randomness"
+        "root seed: all 32 bytes are zero, so it was never drawn; use `SecretKey::generate`, or 32 \
+         bytes of the system's randomness"
     )]
     ZeroSeed,
 

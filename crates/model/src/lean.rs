@@ -16,8 +16,8 @@ const LEAST_SQUARE: f64 = 1.0 / 512.0;
 
 /// Freezes the norms that are named ([`Shape::norms`]) at the constant that is closest, in least
 /// squares of the rows that a norm gives back, to the inverse roots on the windows: `sum of s / sum
-/// of s^2`, with `s` a row's standard deviation, eps included. Norms that are frozen already and are
-/// named again get a new constant.
+/// of s^2`, with `s` a row's standard deviation, eps included. Norms that are frozen already and
+/// are named again get a new constant.
 ///
 /// The result is a new model without certified sites.
 ///
@@ -51,8 +51,8 @@ pub fn freeze_norms(model: &Model, windows: &[Vec<u32>], names: &[String]) -> Re
 }
 
 /// Puts a quadratic in the place of every activation, fitted to it channel by channel, in least
-/// squares over the windows. Where maps have a bias the fit has a constant too, which goes into that
-/// of the next map.
+/// squares over the windows. Where maps have a bias the fit has a constant too, which goes into
+/// that of the next map.
 ///
 /// The result is a new model without certified sites; one that has quadratics is returned as it is.
 ///

@@ -58,8 +58,8 @@ impl Folded {
         self.shape().freezes(&norm.name())
     }
 
-    /// What maps of a norm's rows are divided by: the constant root of a frozen norm, or the smallest
-    /// root, whose inverse is the unit of what will multiply their results.
+    /// What maps of a norm's rows are divided by: the constant root of a frozen norm, or the
+    /// smallest root, whose inverse is the unit of what will multiply their results.
     pub(super) fn deviation_unit(&self, norm: NormId) -> Result<f64> {
         if !self.is_frozen(norm) {
             return Ok(self.variances(norm)?.lo.sqrt());

@@ -1,12 +1,12 @@
-//! Quadratic activations: `a x^2 + b x` as one product, whose factors are folded into the maps before
-//! and behind it.
+//! Quadratic activations: `a x^2 + b x` as one product, whose factors are folded into the maps
+//! before and behind it.
 //!
-//! With `t = b / a` and `|x| <= X` the slot holds `u = α x`, `α = 1 / sqrt(X (X + |t|))`; the product
-//! `u (u + α t)` stays within one, and `a / α^2` times it is the activation. No constant is left over,
-//! as completing the square would leave one, and the error of `u` is multiplied by `sqrt(1 + |t| / X)`
-//! where a square would multiply it by `1 + |t| / X`: a channel may be nearly linear. Where `|t| / X`
-//! passes 1024 a larger `X` is taken, so that `α t` stays below 33, at the price of its share of the
-//! precision.
+//! With `t = b / a` and `|x| <= X` the slot holds `u = α x`, `α = 1 / sqrt(X (X + |t|))`; the
+//! product `u (u + α t)` stays within one, and `a / α^2` times it is the activation. No constant is
+//! left over, as completing the square would leave one, and the error of `u` is multiplied by
+//! `sqrt(1 + |t| / X)` where a square would multiply it by `1 + |t| / X`: a channel may be nearly
+//! linear. Where `|t| / X` passes 1024 a larger `X` is taken, so that `α t` stays below 33, at the
+//! price of its share of the precision.
 
 use cipherlm_circuits::slots::Plain;
 use cipherlm_model::Activation;
@@ -63,8 +63,8 @@ impl Folded {
             Channel::new(a, b, bound).ok_or_else(|| InferError::Polynomial {
                 site: site.clone(),
                 reason: format!(
-                    "channel {at} is {a:e} x^2 + {b} x on [-{bound}, {bound}], a line as far as its precision \
-                     goes: give its square at least {:e}",
+                    "channel {at} is {a:e} x^2 + {b} x on [-{bound}, {bound}], a line as far as its \
+                     precision goes: give its square at least {:e}",
                     b.abs() / (STRAIGHTEST * bound)
                 ),
             })

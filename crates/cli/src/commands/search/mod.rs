@@ -271,8 +271,8 @@ impl Asked<'_> {
             say!("{documents} documents, {run}, {seconds:.1} s, {peak:.1} GiB at the peak ({})", described());
             say!(
                 "against the polynomials in the clear: same first answer {same} of {count}, {:.1} % of the \
-                 best the same, largest error of a score {error:.1e}, least cosine of a vector {least:.6}, bar \
-                 {LEAST_COSINE}",
+                 best the same, largest error of a score {error:.1e}, least cosine of a vector {least:.6}, \
+                 bar {LEAST_COSINE}",
                 100.0 * shared
             );
         }
