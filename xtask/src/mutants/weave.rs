@@ -39,6 +39,8 @@ struct Site {
 pub(super) fn weave(source: &str, mutants: &[&Mutant]) -> anyhow::Result<Woven> {
     let file = syn::parse_file(source).context("the source does not parse")?;
     let lines = line_starts(source);
+    let mut opaque = Opaque(Vec::new());
+    opaque.visit_file(&file);
     let mut finder = Finder {
         source,
         wanted: HashMap::new(),
@@ -49,6 +51,8 @@ pub(super) fn weave(source: &str, mutants: &[&Mutant]) -> anyhow::Result<Woven> 
     for mutant in mutants {
         let range = offset(source, &lines, mutant.span.start)..offset(source, &lines, mutant.span.end);
         match mutant.genre.as_str() {
+            // All returns of such a function have one type.
+            "FnValue" if opaque.0.iter().any(|body| body.contains(&range.start)) => {}
             "FnValue" => {
                 let text =
                     format!("if crate::{SWITCH}::on({}) {{ return {}; }} ", mutant.id, mutant.replacement);
@@ -139,6 +143,37 @@ impl Finder<'_> {
 
     fn text(&self, node: &impl Spanned) -> &str {
         &self.source[node.span().byte_range()]
+    }
+}
+
+/// Bodies of functions that return some type of a trait, without a name.
+struct Opaque(Vec<Range<usize>>);
+
+impl Opaque {
+    fn look(&mut self, signature: &syn::Signature, block: &syn::Block) {
+        struct Found(bool);
+        impl Visit<'_> for Found {
+            fn visit_type_impl_trait(&mut self, _: &syn::TypeImplTrait) {
+                self.0 = true;
+            }
+        }
+        let mut found = Found(false);
+        found.visit_return_type(&signature.output);
+        if found.0 {
+            self.0.push(block.span().byte_range());
+        }
+    }
+}
+
+impl<'ast> Visit<'ast> for Opaque {
+    fn visit_item_fn(&mut self, node: &'ast syn::ItemFn) {
+        self.look(&node.sig, &node.block);
+        visit::visit_item_fn(self, node);
+    }
+
+    fn visit_impl_item_fn(&mut self, node: &'ast syn::ImplItemFn) {
+        self.look(&node.sig, &node.block);
+        visit::visit_impl_item_fn(self, node);
     }
 }
 
@@ -375,6 +410,14 @@ mod tests {
         let source = "fn f(x: u8) -> u8 { match x { 1 => 2, _ => 3 } }";
         let list = [mutant(1, "MatchArm", source, "1 => 2,", "")];
         assert_eq!(woven(source, &list), "fn f(x: u8) -> u8 { match x { 1 if !on(1) => 2, _ => 3 } }");
+    }
+
+    #[test]
+    fn a_body_of_a_type_without_a_name_returns_nothing_else() {
+        let source = "fn f() -> impl Iterator<Item = u8> { g() }";
+        let list = [mutant(1, "FnValue", source, "g()", "::std::iter::empty()")];
+        let woven = weave(source, &list.iter().collect::<Vec<_>>()).unwrap();
+        assert_eq!((woven.left_out, woven.text.as_str()), (vec![1], source));
     }
 
     #[test]
