@@ -27,6 +27,7 @@ mod function;
 pub mod import;
 mod lean;
 mod model;
+mod presets;
 mod program;
 pub mod random;
 mod range;

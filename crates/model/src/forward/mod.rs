@@ -83,10 +83,8 @@ pub struct Runner<'m> {
 enum StageWeights<'m> {
     None,
     Norm(NormWeights<'m>),
-    Quadratic {
-        square: &'m [f64],
-        linear: &'m [f64],
-    },
+    /// The factors of the square and of the argument, by channel.
+    Quadratic([&'m [f64]; 2]),
     Linear(Linear<'m>),
     /// A linear map, or the tied head, in f32.
     Matrix(&'m Matrix),
@@ -362,7 +360,7 @@ impl<'m> Runner<'m> {
             (Op::Embed, _) => self.embedding(input)?,
             (Op::Norm { of }, StageWeights::Norm(weights)) => self.norm(&weights, site, &values[of])?,
             (Op::FrozenNorm { of }, StageWeights::Norm(weights)) => weights.apply_frozen(&values[of]),
-            (Op::Quadratic { of }, StageWeights::Quadratic { square, linear }) => {
+            (Op::Quadratic { of }, StageWeights::Quadratic([square, linear])) => {
                 self.observe(site, &values[of]);
                 rows::quadratic(&values[of], square, linear)
             }
@@ -482,10 +480,10 @@ fn stage_weights<'m>(model: &'m Model, program: &Program, at: usize) -> Result<S
         Op::Norm { .. } | Op::FrozenNorm { .. } => {
             StageWeights::Norm(NormWeights::new(model.weights(), model.shape().norm, &stage.name)?)
         }
-        Op::Quadratic { .. } => StageWeights::Quadratic {
-            square: rows::tensor(model, &format!("{}.square", stage.name))?,
-            linear: rows::tensor(model, &format!("{}.linear", stage.name))?,
-        },
+        Op::Quadratic { .. } => StageWeights::Quadratic([
+            rows::tensor(model, &format!("{}.square", stage.name))?,
+            rows::tensor(model, &format!("{}.linear", stage.name))?,
+        ]),
         Op::Linear { .. } => StageWeights::Linear(Linear::new(model, &stage.name)?),
         Op::Attend { .. } => {
             let before = program.stages[..at].iter().filter(|s| matches!(s.op, Op::Attend { .. }));
