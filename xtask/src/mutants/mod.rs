@@ -285,7 +285,7 @@ fn tried(
     order.append(&mut others);
     let until = Instant::now() + Duration::from_secs_f64(flags.seconds.unwrap_or(1e6));
     let now: HashMap<u32, Fate> =
-        suite.try_all(&order, kept, until).into_iter().map(|(at, fate)| (order[at].id, fate)).collect();
+        suite.try_all(&order, kept, until)?.into_iter().map(|(at, fate)| (order[at].id, fate)).collect();
     let fate = |m: &Mutant| {
         let unbuilt = if built.unviable.contains(&m.id) {
             Some(Fate::Broken)

@@ -102,7 +102,17 @@ pub(super) fn alone(
     let table = table()?;
     scratch.lay_out(&HashSet::new())?;
     let rest = table.iter().filter(|m| !done.contains(&format!("{}: {}", m.file, m.name)));
+    let mut whole = HashSet::new();
     for mutant in rest.filter(|m| flags.train || !m.burn).filter(|m| wanted(flags, &m.name, &m.file)) {
+        if whole.insert((&mutant.package, &mutant.tests)) {
+            let said = tests(&scratch.tree, &target_dir(sh), mutant, &["--no-fail-fast"])?;
+            let text = String::from_utf8_lossy(&said.stdout).into_owned();
+            anyhow::ensure!(
+                said.status.success(),
+                "tests of {} fail without an edit:\n{text}",
+                mutant.package
+            );
+        }
         let start = Instant::now();
         let fate = attempt(&scratch.tree, &target_dir(sh), mutant)?;
         let word = match &fate {
@@ -135,22 +145,29 @@ fn attempt(tree: &Path, target: &Path, mutant: &Mutant) -> anyhow::Result<Fate> 
         )));
     }
     std::fs::write(&path, whole.replace(&mutant.from, &mutant.to))?;
-    let cargo = |more: &[&str]| {
-        let mut command = Command::new("cargo");
-        command
-            .args(["test", "--locked", "--release", "--quiet", "--package", &mutant.package])
-            .args(&mutant.tests);
-        command.args(more).current_dir(tree).env("CARGO_TARGET_DIR", target).env("CARGO_INCREMENTAL", "1");
-        command.output()
-    };
-    let result = cargo(&["--no-run"]).and_then(|built| Ok((built, cargo(&["--no-fail-fast"])?)));
+    let result = tests(tree, target, mutant, &["--no-run"])
+        .and_then(|built| Ok((built, tests(tree, target, mutant, &["--no-fail-fast"])?)));
     std::fs::write(&path, whole)?;
-    let (built, tested) = result.context("cargo could not be started")?;
+    let (built, tested) = result?;
     if !built.status.success() {
         let errors = String::from_utf8_lossy(&built.stderr).into_owned();
         let first =
             errors.lines().find(|line| line.starts_with("error")).unwrap_or("it does not build").to_owned();
         return Ok(Fate::Broken(first));
     }
-    Ok(if tested.status.success() { Fate::Survived } else { Fate::Caught })
+    if tested.status.success() {
+        return Ok(Fate::Survived);
+    }
+    let said = String::from_utf8_lossy(&tested.stdout).into_owned();
+    anyhow::ensure!(said.contains("running "), "{}: no test ran:\n{said}", mutant.name);
+    Ok(Fate::Caught)
+}
+
+/// Builds or runs the tests of a mutant.
+fn tests(tree: &Path, target: &Path, mutant: &Mutant, more: &[&str]) -> anyhow::Result<std::process::Output> {
+    let mut command = Command::new("cargo");
+    command.args(["test", "--locked", "--release", "--quiet", "--package", &mutant.package]);
+    command.args(&mutant.tests).args(more).current_dir(tree);
+    command.env("CARGO_TARGET_DIR", target).env("CARGO_INCREMENTAL", "1");
+    command.output().context("cargo could not be started")
 }

@@ -1,5 +1,6 @@
 //! Runs the tests of a woven tree: once for what each of them reaches, then for each mutant those
-//! that reach it, fastest first, until one fails.
+//! that reach it, the one that caught it before and then the fastest first, until one fails. A test
+//! that takes too long gets twice the time in a second run before that counts.
 
 use super::compile::Program;
 use super::kept::Kept;
@@ -18,8 +19,8 @@ use std::time::{Duration, Instant};
 const SLOWEST: Duration = Duration::from_secs(15);
 /// A mutant whose tests so far have taken more processor time than this survives.
 const PATIENCE: Duration = Duration::from_secs(90);
-/// A test that gets so little of the processor waits for something that never comes.
-const WAITING: u32 = 30;
+/// A test that takes nothing of the processor for so long waits for something that never comes.
+const WAITING: Duration = Duration::from_secs(60);
 
 /// One test function.
 struct Test {
@@ -29,6 +30,15 @@ struct Test {
     name: String,
     time: Duration,
     reaches: HashSet<u32>,
+}
+
+/// How a test ended.
+#[derive(PartialEq, Clone, Copy)]
+enum End {
+    Passed,
+    Failed,
+    /// It took more than its limit, or waits for something that never comes.
+    TooLong,
 }
 
 /// What came of a mutant.
@@ -84,14 +94,14 @@ impl Suite {
         let traced = in_parallel(jobs, &tests, |number, test| {
             let trace = scratch.join(format!("trace-{number}"));
             let _ = std::fs::remove_file(&trace);
-            let (passed, time) = run(test, &[("CIPHERLM_MUTANT_TRACE", trace.as_os_str())], SLOWEST);
+            let (end, time) = run(test, &[("CIPHERLM_MUTANT_TRACE", trace.as_os_str())], SLOWEST)?;
             let text = std::fs::read_to_string(&trace).unwrap_or_default();
             let _ = std::fs::remove_file(&trace);
-            (passed, time, text.lines().filter_map(|line| line.parse().ok()).collect::<HashSet<u32>>())
-        });
+            Ok((end, time, text.lines().filter_map(|line| line.parse().ok()).collect::<HashSet<u32>>()))
+        })?;
         let mut kept = Vec::new();
-        for (mut test, (passed, time, reaches)) in tests.into_iter().zip(traced) {
-            if !passed {
+        for (mut test, (end, time, reaches)) in tests.into_iter().zip(traced) {
+            if end != End::Passed {
                 println!("left out, fails or takes longer than {SLOWEST:?}: {} {}", test.package, test.name);
                 continue;
             }
@@ -106,18 +116,23 @@ impl Suite {
 
     /// Tries the mutants in the given order until the time is up; those that were tried, now or
     /// before.
-    pub(super) fn try_all(&self, mutants: &[&Mutant], kept: &Kept, until: Instant) -> Vec<(usize, Fate)> {
+    pub(super) fn try_all(
+        &self,
+        mutants: &[&Mutant],
+        kept: &Kept,
+        until: Instant,
+    ) -> anyhow::Result<Vec<(usize, Fate)>> {
         let done = AtomicUsize::new(0);
         // By file and test: what caught the last mutants catches the next.
         let kills: Mutex<HashMap<(String, usize), u32>> = Mutex::default();
         let fates = in_parallel(self.jobs, mutants, |_, mutant| {
             if let Some(fate) = kept.fate(mutant) {
-                return Some(fate);
+                return Ok(Some(fate));
             }
             if Instant::now() >= until {
-                return None;
+                return Ok(None);
             }
-            let fate = self.fate(mutant, &kills);
+            let fate = self.fate(mutant, kept.catcher(mutant), &kills)?;
             kept.add(mutant, &fate);
             let count = done.fetch_add(1, Ordering::Relaxed) + 1;
             match &fate {
@@ -126,13 +141,19 @@ impl Suite {
                 Fate::Survived => println!("survives: {}", mutant.name),
                 _ => {}
             }
-            Some(fate)
-        });
-        fates.into_iter().enumerate().filter_map(|(at, fate)| Some((at, fate?))).collect()
+            Ok(Some(fate))
+        })?;
+        Ok(fates.into_iter().enumerate().filter_map(|(at, fate)| Some((at, fate?))).collect())
     }
 
-    /// The tests that reach a mutant, those first that are fast or have caught others of its file.
-    fn order(&self, mutant: &Mutant, kills: &HashMap<(String, usize), u32>) -> Vec<usize> {
+    /// The tests that reach a mutant: first what caught it before, then those that are fast or have
+    /// caught others of its file.
+    fn order(
+        &self,
+        mutant: &Mutant,
+        before: Option<&str>,
+        kills: &HashMap<(String, usize), u32>,
+    ) -> Vec<usize> {
         let own = mutant.package.strip_prefix("cipherlm-").unwrap_or(&mutant.package);
         let reach = |test: &Test| test.package == own && test.reaches.contains(&mutant.id);
         let cost = |at: &usize| {
@@ -140,29 +161,40 @@ impl Suite {
             (self.tests[*at].time.as_secs_f64() + 0.01) / f64::from(caught + 1)
         };
         let mut order: Vec<usize> = (0..self.tests.len()).filter(|at| reach(&self.tests[*at])).collect();
-        order.sort_by(|a, b| cost(a).total_cmp(&cost(b)));
+        let other = |at: &usize| Some(self.tests[*at].name.as_str()) != before;
+        order.sort_by(|a, b| other(a).cmp(&other(b)).then(cost(a).total_cmp(&cost(b))));
         order
     }
 
-    fn fate(&self, mutant: &Mutant, kills: &Mutex<HashMap<(String, usize), u32>>) -> Fate {
-        let order = self.order(mutant, &kills.lock().unwrap_or_else(PoisonError::into_inner));
+    fn fate(
+        &self,
+        mutant: &Mutant,
+        before: Option<&str>,
+        kills: &Mutex<HashMap<(String, usize), u32>>,
+    ) -> anyhow::Result<Fate> {
+        let order = self.order(mutant, before, &kills.lock().unwrap_or_else(PoisonError::into_inner));
         let (mut spent, number) = (Duration::ZERO, mutant.id.to_string());
         for at in &order {
             let test = &self.tests[*at];
             // A test that takes ten times as long hangs.
             let limit = Duration::from_secs(5) + 10 * test.time;
-            let (passed, time) = run(test, &[("CIPHERLM_MUTANT", number.as_ref())], limit);
-            if !passed {
+            let env = [("CIPHERLM_MUTANT", number.as_ref())];
+            let (mut end, mut time) = run(test, &env, limit)?;
+            if end == End::TooLong {
+                let (again, more) = run(test, &env, 2 * limit)?;
+                (end, time) = (again, time + more);
+            }
+            if end != End::Passed {
                 let mut kills = kills.lock().unwrap_or_else(PoisonError::into_inner);
                 *kills.entry((mutant.file.clone(), *at)).or_default() += 1;
-                return Fate::Caught(test.name.clone());
+                return Ok(Fate::Caught(test.name.clone()));
             }
             spent += time;
             if spent > PATIENCE {
                 break;
             }
         }
-        if order.is_empty() { Fate::Unreached } else { Fate::Survived }
+        Ok(if order.is_empty() { Fate::Unreached } else { Fate::Survived })
     }
 }
 
@@ -175,8 +207,9 @@ fn names(program: &Path, folder: &Path, more: &[&str]) -> anyhow::Result<BTreeSe
     Ok(text.lines().filter_map(|line| line.strip_suffix(": test").map(str::to_owned)).collect())
 }
 
-/// Whether the test passes within the processor time, and what it took: the machine may be busy.
-fn run(test: &Test, env: &[(&str, &std::ffi::OsStr)], limit: Duration) -> (bool, Duration) {
+/// How the test ends within the processor time, and what it took: the machine may be busy. An error
+/// if it cannot be started, which says nothing of the mutant.
+fn run(test: &Test, env: &[(&str, &std::ffi::OsStr)], limit: Duration) -> anyhow::Result<(End, Duration)> {
     let mut command = Command::new(&test.program);
     command.args(["--exact", &test.name, "--test-threads", "1"]).current_dir(&test.folder);
     command
@@ -185,20 +218,21 @@ fn run(test: &Test, env: &[(&str, &std::ffi::OsStr)], limit: Duration) -> (bool,
         .env("PROPTEST_DISABLE_FAILURE_PERSISTENCE", "1");
     command.env("CARGO_MANIFEST_DIR", &test.folder);
     command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
-    let Ok(mut child) = command.spawn() else { return (false, Duration::ZERO) };
-    let (start, mut spent) = (Instant::now(), Duration::ZERO);
+    let mut child = command.spawn().with_context(|| format!("starting {}", test.program.display()))?;
+    let (start, mut spent, mut moved) = (Instant::now(), Duration::ZERO, Instant::now());
     loop {
-        match child.try_wait() {
-            Ok(Some(status)) => return (status.success(), spent),
-            Ok(None) if spent < limit && start.elapsed() < WAITING * limit => {
-                spent = processor_time(&child).unwrap_or_else(|| start.elapsed());
-                std::thread::sleep(Duration::from_millis(3));
-            }
-            _ => {
-                let _ = (child.kill(), child.wait());
-                return (false, spent);
-            }
+        if let Some(status) = child.try_wait().context("waiting for a test")? {
+            return Ok((if status.success() { End::Passed } else { End::Failed }, spent));
         }
+        let now = processor_time(&child).unwrap_or_else(|| start.elapsed());
+        if now > spent {
+            (spent, moved) = (now, Instant::now());
+        }
+        if spent >= limit || moved.elapsed() >= WAITING {
+            let _ = (child.kill(), child.wait());
+            return Ok((End::TooLong, spent));
+        }
+        std::thread::sleep(Duration::from_millis(3));
     }
 }
 
@@ -210,10 +244,14 @@ fn processor_time(child: &Child) -> Option<Duration> {
     Some(Duration::from_millis(10 * ticks.iter().sum::<u64>()))
 }
 
-/// Maps over a list with so many threads; the results are in the list's order.
-fn in_parallel<T: Sync, R: Send>(jobs: usize, list: &[T], f: impl Fn(usize, &T) -> R + Sync) -> Vec<R> {
+/// Maps over a list with so many threads until one fails; the results are in the list's order.
+fn in_parallel<T: Sync, R: Send>(
+    jobs: usize,
+    list: &[T],
+    f: impl Fn(usize, &T) -> anyhow::Result<R> + Sync,
+) -> anyhow::Result<Vec<R>> {
     let next = AtomicUsize::new(0);
-    let out: Mutex<HashMap<usize, R>> = Mutex::default();
+    let out: Mutex<HashMap<usize, anyhow::Result<R>>> = Mutex::default();
     std::thread::scope(|scope| {
         for _ in 0..jobs.max(1) {
             scope.spawn(|| {
@@ -221,13 +259,51 @@ fn in_parallel<T: Sync, R: Send>(jobs: usize, list: &[T], f: impl Fn(usize, &T) 
                     let at = next.fetch_add(1, Ordering::Relaxed);
                     let Some(item) = list.get(at) else { return };
                     let result = f(at, item);
+                    if result.is_err() {
+                        next.store(list.len(), Ordering::Relaxed);
+                    }
                     out.lock().unwrap_or_else(PoisonError::into_inner).insert(at, result);
                 }
             });
         }
     });
-    let mut out: Vec<(usize, R)> =
+    let mut out: Vec<(usize, anyhow::Result<R>)> =
         out.into_inner().unwrap_or_else(PoisonError::into_inner).into_iter().collect();
     out.sort_by_key(|(at, _)| *at);
     out.into_iter().map(|(_, result)| result).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn test(program: &str) -> Test {
+        Test {
+            program: program.into(),
+            folder: std::env::temp_dir(),
+            package: String::new(),
+            name: "name".into(),
+            time: Duration::ZERO,
+            reaches: HashSet::new(),
+        }
+    }
+
+    #[test]
+    fn a_test_that_cannot_be_started_is_an_error_and_no_failure() {
+        assert!(run(&test("/nowhere/at/all"), &[], SLOWEST).is_err());
+        let ended = |program| run(&test(program), &[], SLOWEST).unwrap().0;
+        assert!(ended("/bin/true") == End::Passed && ended("/bin/false") == End::Failed);
+    }
+
+    #[test]
+    fn an_error_stops_the_others() {
+        let begun = AtomicUsize::new(0);
+        let result = in_parallel(2, &[0; 1000], |at, _| {
+            begun.fetch_add(1, Ordering::Relaxed);
+            anyhow::ensure!(at != 3, "the fourth");
+            Ok(at)
+        });
+        assert!(result.is_err() && begun.into_inner() < 1000);
+        assert_eq!(in_parallel(3, &[7, 8], |at, n| Ok(at + n)).unwrap(), [7, 9]);
+    }
 }

@@ -8,8 +8,33 @@ use std::process::Stdio;
 use std::time::{Duration, Instant};
 use xshell::{Shell, cmd};
 
-/// Kills of each command.
+/// Kills of each command that come before its end.
 const KILLS: usize = 50;
+/// Moments drawn for each of them at most: on a busy machine many come too late.
+const DRAWS: usize = 8;
+
+/// Draws moments until so many kills came before the end of what they kill. A trial gives its
+/// moment, and a result if it counts.
+fn kills(
+    world: &mut World,
+    tally: &mut Tally,
+    rounds: usize,
+    mut trial: impl FnMut(&mut World) -> anyhow::Result<(f64, Option<Result<(), Fault>>)>,
+) -> anyhow::Result<()> {
+    let mut counted = 0;
+    for draw in 0..rounds * DRAWS {
+        let (after, result) = trial(world)?;
+        if let Some(result) = result {
+            tally.add(&format!("kill {draw} after {after:.3} s"), result);
+            counted += 1;
+        }
+        if counted == rounds {
+            break;
+        }
+    }
+    println!("  {counted} of {rounds} kills");
+    Ok(())
+}
 
 fn moment(world: &mut World, seconds: f64) -> f64 {
     seconds * world.rng.below(10_000) as f64 / 10_000.0
@@ -20,16 +45,15 @@ fn moment(world: &mut World, seconds: f64) -> f64 {
 pub(super) fn keygen(world: &mut World, tally: &mut Tally) -> anyhow::Result<()> {
     tally.group("kill -9 of keygen");
     let seconds = world.seconds[0];
-    for number in 0..world.rounds(KILLS, 0.2, 4.0 * seconds) {
+    let rounds = world.rounds(KILLS, 0.2, 4.0 * seconds);
+    kills(world, tally, rounds, |world| {
         let out = world.at("killed");
         let _ = std::fs::remove_dir_all(&out);
         let after = moment(world, seconds);
         let args = world.keygen_args(&out);
-        if !world.kill_after(&args, after)? {
-            tally.add(&format!("kill {number} after {after:.3} s"), keygen_again(world, &out));
-        }
-    }
-    Ok(())
+        let late = world.kill_after(&args, after)?;
+        Ok((after, (!late).then(|| keygen_again(world, &out))))
+    })
 }
 
 fn keygen_again(world: &World, out: &Path) -> Result<(), Fault> {
@@ -74,19 +98,17 @@ fn keygen_again(world: &World, out: &Path) -> Result<(), Fault> {
 pub(super) fn run(world: &mut World, tally: &mut Tally) -> anyhow::Result<()> {
     tally.group("kill -9 of run");
     let seconds = 1.2 * world.seconds[1];
-    for number in 0..world.rounds(KILLS, 0.3, 2.0 * seconds) {
+    let rounds = world.rounds(KILLS, 0.3, 2.0 * seconds);
+    kills(world, tally, rounds, |world| {
         let (out, kept) = (world.at("killed.bin"), world.at("killed.steps"));
         let _ = std::fs::remove_file(&out);
         let _ = std::fs::remove_dir_all(&kept);
         let after = moment(world, seconds);
         let kept_text = kept.display().to_string();
         let args = world.run_args(&out, &["--checkpoints", &kept_text, "--checkpoint-after", "0"]);
-        if world.kill_after(&args, after)? {
-            continue;
-        }
-        tally.add(&format!("kill {number} after {after:.3} s"), run_again(world, &args, &out, &kept));
-    }
-    Ok(())
+        let late = world.kill_after(&args, after)?;
+        Ok((after, (!late).then(|| run_again(world, &args, &out, &kept))))
+    })
 }
 
 fn steps(folder: &Path) -> u64 {
@@ -136,34 +158,33 @@ pub(super) fn train(sh: &Shell, world: &mut World, tally: &mut Tally) -> anyhow:
             "stages": [stage("one", 60), stage("two", 40)], "folder": folder})
     };
     let file = world.at("train.json");
-    let start = |world: &World, folder: &Path, resume: bool| -> anyhow::Result<Vec<String>> {
+    let start = |folder: &Path, resume: bool| -> anyhow::Result<Vec<String>> {
         std::fs::write(&file, serde_json::to_vec(&run(folder))?)?;
-        let _ = world;
         let mut args = vec!["train".to_owned(), file.display().to_string()];
         args.extend(resume.then(|| "--resume".to_owned()));
         Ok(args)
     };
     let reference = world.at("train.whole");
     let clock = Instant::now();
-    world.must(&start(world, &reference, false)?)?;
+    world.must(&start(&reference, false)?)?;
     let seconds = clock.elapsed().as_secs_f64();
-    for number in 0..world.rounds(KILLS, 0.5, 2.0 * seconds) {
+    let rounds = world.rounds(KILLS, 0.5, 2.0 * seconds);
+    kills(world, tally, rounds, |world| {
         let folder = world.at("train.killed");
         let _ = std::fs::remove_dir_all(&folder);
         let after = moment(world, seconds);
-        let args = start(world, &folder, false)?;
+        let args = start(&folder, false)?;
         if world.kill_after(&args, after)? {
-            continue;
+            return Ok((after, None));
         }
-        let again = start(world, &folder, folder.exists())?;
+        let again = start(&folder, folder.exists())?;
         let result = match world.call(&again) {
             Err(fault) => Err(fault),
             Ok(End::Refused(why)) => Err(Fault::Lost(format!("not resumed: {why}"))),
             Ok(End::Done(_)) => same_weights(&reference, &folder),
         };
-        tally.add(&format!("kill {number} after {after:.3} s"), result);
-    }
-    Ok(())
+        Ok((after, Some(result)))
+    })
 }
 
 fn same_weights(whole: &Path, resumed: &Path) -> Result<(), Fault> {
