@@ -37,7 +37,7 @@ pub(crate) fn run(sh: &Shell) -> anyhow::Result<()> {
         Fuzz { target: None, seconds: Some(1.0), inputs: None, seed: None, json: None, renew: false };
     step("fuzz", &|| crate::fuzz::run(sh, &second))?;
     step("soak", &|| {
-        crate::soak::run(sh, &Soak { seconds: Some(25.0), seed: None, train: false, json: None })
+        crate::soak::run(sh, &Soak { seconds: Some(25.0), seed: None, train: false, only: None, json: None })
     })?;
     println!("\nCI took {:.0} s:", start.elapsed().as_secs_f64());
     for (name, seconds) in timings {

@@ -152,6 +152,8 @@ xflags::xflags! {
             optional --seed s: u64
             /// Also kill training, which builds burn.
             optional --train
+            /// Only one group: keygen, run, full, damage or train.
+            optional --only group: String
             /// Where to write the counts as JSON.
             optional --json file: PathBuf
         }

@@ -88,10 +88,10 @@ impl Kept {
 }
 
 /// Of parts with their lengths.
-fn hash<'a>(parts: impl IntoIterator<Item = &'a str>) -> String {
+pub(super) fn hash<T: AsRef<[u8]>>(parts: impl IntoIterator<Item = T>) -> String {
     let mut hasher = Sha256::new();
     for part in parts {
-        hasher.update((part.len() as u64).to_le_bytes());
+        hasher.update((part.as_ref().len() as u64).to_le_bytes());
         hasher.update(part);
     }
     hasher.finalize().iter().take(12).map(|byte| format!("{byte:02x}")).collect()

@@ -8,6 +8,8 @@ use super::list::Mutant;
 use anyhow::Context;
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeSet, HashMap, HashSet};
+use std::fs::File;
+use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::Mutex;
@@ -17,8 +19,9 @@ use std::time::{Duration, Instant};
 
 /// A test that takes more processor time than this alone is left out.
 const SLOWEST: Duration = Duration::from_secs(15);
-/// A mutant whose tests so far have taken more processor time than this survives.
-const PATIENCE: Duration = Duration::from_secs(90);
+/// A mutant whose tests so far have taken more processor time than this survives: most are tried
+/// for the shorter time first, which is enough for nearly all that any test catches.
+const PATIENCE: [Duration; 2] = [Duration::from_secs(2), Duration::from_secs(90)];
 /// A test that takes nothing of the processor for so long waits for something that never comes.
 const WAITING: Duration = Duration::from_secs(60);
 
@@ -33,7 +36,7 @@ struct Test {
 }
 
 /// How a test ended.
-#[derive(PartialEq, Clone, Copy)]
+#[derive(PartialEq, Clone, Copy, Serialize, Deserialize)]
 enum End {
     Passed,
     Failed,
@@ -69,6 +72,7 @@ impl Suite {
         scratch: &Path,
         jobs: usize,
     ) -> anyhow::Result<Self> {
+        let traces = Traces::open(&scratch.join("traces.jsonl"))?;
         let mut tests = Vec::new();
         for program in programs {
             let folder = tree.join("crates").join(&program.package);
@@ -76,36 +80,40 @@ impl Suite {
             if !folder.is_dir() {
                 continue;
             }
+            let bytes = std::fs::read(&program.path).with_context(|| program.path.display().to_string())?;
+            let hash = super::kept::hash([&bytes[..]]);
             let ignored = names(&program.path, &folder, &["--ignored"])?;
             for name in names(&program.path, &folder, &[])? {
                 if !ignored.contains(&name) {
-                    tests.push(Test {
-                        program: program.path.clone(),
-                        folder: folder.clone(),
-                        package: program.package.clone(),
-                        name,
-                        time: Duration::ZERO,
-                        reaches: HashSet::new(),
-                    });
+                    let (program, package) = (program.path.clone(), program.package.clone());
+                    let (time, reaches, folder) = (Duration::ZERO, HashSet::new(), folder.clone());
+                    let key = format!("{hash} {name}");
+                    tests.push((key, Test { program, folder, package, name, time, reaches }));
                 }
             }
         }
         let total = tests.len();
-        let traced = in_parallel(jobs, &tests, |number, test| {
+        let traced = in_parallel(jobs, &tests, |number, (key, test)| {
+            if let Some(known) = traces.known.get(key) {
+                return Ok(known.clone());
+            }
             let trace = scratch.join(format!("trace-{number}"));
             let _ = std::fs::remove_file(&trace);
             let (end, time) = run(test, &[("CIPHERLM_MUTANT_TRACE", trace.as_os_str())], SLOWEST)?;
             let text = std::fs::read_to_string(&trace).unwrap_or_default();
             let _ = std::fs::remove_file(&trace);
-            Ok((end, time, text.lines().filter_map(|line| line.parse().ok()).collect::<HashSet<u32>>()))
+            let reaches = text.lines().filter_map(|line| line.parse().ok()).collect();
+            let traced = Traced { key: key.clone(), end, time, reaches };
+            traces.add(&traced);
+            Ok(traced)
         })?;
         let mut kept = Vec::new();
-        for (mut test, (end, time, reaches)) in tests.into_iter().zip(traced) {
-            if end != End::Passed {
+        for ((_, mut test), traced) in tests.into_iter().zip(traced) {
+            if traced.end != End::Passed {
                 println!("left out, fails or takes longer than {SLOWEST:?}: {} {}", test.package, test.name);
                 continue;
             }
-            (test.time, test.reaches) = (time, reaches);
+            (test.time, test.reaches) = (traced.time, traced.reaches);
             kept.push(test);
         }
         kept.sort_by_key(|test| test.time);
@@ -125,24 +133,29 @@ impl Suite {
         let done = AtomicUsize::new(0);
         // By file and test: what caught the last mutants catches the next.
         let kills: Mutex<HashMap<(String, usize), u32>> = Mutex::default();
-        let fates = in_parallel(self.jobs, mutants, |_, mutant| {
-            if let Some(fate) = kept.fate(mutant) {
-                return Ok(Some(fate));
-            }
-            if Instant::now() >= until {
-                return Ok(None);
-            }
-            let fate = self.fate(mutant, kept.catcher(mutant), &kills)?;
-            kept.add(mutant, &fate);
-            let count = done.fetch_add(1, Ordering::Relaxed) + 1;
-            match &fate {
-                Fate::Caught(_) if count.is_multiple_of(100) => println!("{count} tried"),
-                Fate::Unreached => println!("no test reaches: {}", mutant.name),
-                Fate::Survived => println!("survives: {}", mutant.name),
-                _ => {}
-            }
-            Ok(Some(fate))
-        })?;
+        let mut fates: Vec<Option<Fate>> = mutants.iter().map(|mutant| kept.fate(mutant)).collect();
+        for patience in PATIENCE {
+            let open: Vec<usize> = (0..mutants.len()).filter(|at| fates[*at].is_none()).collect();
+            let found = in_parallel(self.jobs, &open, |_, &at| {
+                if Instant::now() >= until {
+                    return Ok(None);
+                }
+                let mutant = mutants[at];
+                let fate = self.fate(mutant, kept.catcher(mutant), &kills, patience)?;
+                let fate = fate.or((patience == PATIENCE[1]).then_some(Fate::Survived));
+                let Some(fate) = fate else { return Ok(None) };
+                kept.add(mutant, &fate);
+                let count = done.fetch_add(1, Ordering::Relaxed) + 1;
+                match &fate {
+                    Fate::Caught(_) if count.is_multiple_of(100) => println!("{count} tried"),
+                    Fate::Unreached => println!("no test reaches: {}", mutant.name),
+                    Fate::Survived => println!("survives: {}", mutant.name),
+                    _ => {}
+                }
+                Ok(Some(fate))
+            })?;
+            open.into_iter().zip(found).for_each(|(at, fate)| fates[at] = fate);
+        }
         Ok(fates.into_iter().enumerate().filter_map(|(at, fate)| Some((at, fate?))).collect())
     }
 
@@ -166,15 +179,20 @@ impl Suite {
         order
     }
 
+    /// `None` when patience ends before the tests do.
     fn fate(
         &self,
         mutant: &Mutant,
         before: Option<&str>,
         kills: &Mutex<HashMap<(String, usize), u32>>,
-    ) -> anyhow::Result<Fate> {
+        patience: Duration,
+    ) -> anyhow::Result<Option<Fate>> {
         let order = self.order(mutant, before, &kills.lock().unwrap_or_else(PoisonError::into_inner));
         let (mut spent, number) = (Duration::ZERO, mutant.id.to_string());
         for at in &order {
+            if spent > patience {
+                return Ok(None);
+            }
             let test = &self.tests[*at];
             // A test that takes ten times as long hangs.
             let limit = Duration::from_secs(5) + 10 * test.time;
@@ -187,14 +205,45 @@ impl Suite {
             if end != End::Passed {
                 let mut kills = kills.lock().unwrap_or_else(PoisonError::into_inner);
                 *kills.entry((mutant.file.clone(), *at)).or_default() += 1;
-                return Ok(Fate::Caught(test.name.clone()));
+                return Ok(Some(Fate::Caught(test.name.clone())));
             }
             spent += time;
-            if spent > PATIENCE {
-                break;
-            }
         }
-        Ok(if order.is_empty() { Fate::Unreached } else { Fate::Survived })
+        Ok(Some(if order.is_empty() { Fate::Unreached } else { Fate::Survived }))
+    }
+}
+
+/// What a run of one test without a mutant showed.
+#[derive(Clone, Serialize, Deserialize)]
+struct Traced {
+    /// The program's hash, and the test.
+    key: String,
+    end: End,
+    time: Duration,
+    reaches: HashSet<u32>,
+}
+
+/// What earlier runs showed, on disk.
+struct Traces {
+    known: HashMap<String, Traced>,
+    file: Mutex<File>,
+}
+
+impl Traces {
+    fn open(path: &Path) -> anyhow::Result<Self> {
+        let text = std::fs::read_to_string(path).unwrap_or_default();
+        let lines = text.lines().filter_map(|line| serde_json::from_str::<Traced>(line).ok());
+        let known = lines.map(|line| (line.key.clone(), line)).collect();
+        let file = File::options().create(true).append(true).open(path);
+        Ok(Self { known, file: Mutex::new(file.with_context(|| format!("opening {}", path.display()))?) })
+    }
+
+    /// Appends a line. One that cannot be kept is found again.
+    fn add(&self, traced: &Traced) {
+        if let Ok(text) = serde_json::to_string(traced) {
+            let mut file = self.file.lock().unwrap_or_else(PoisonError::into_inner);
+            let _ = file.write_all((text + "\n").as_bytes());
+        }
     }
 }
 

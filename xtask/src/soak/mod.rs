@@ -79,13 +79,26 @@ pub(crate) fn run(sh: &Shell, flags: &Soak) -> anyhow::Result<()> {
     let program = crate::build::cipherlm(sh)?;
     let mut world = World::new(program, flags.seed.unwrap_or(1), flags.seconds)?;
     let mut tally = Tally::default();
-    kill::keygen(&mut world, &mut tally)?;
-    kill::run(&mut world, &mut tally)?;
-    full::all(&mut world, &mut tally)?;
-    damage::all(&mut world, &mut tally)?;
-    if flags.train {
+    let wanted = |name: &str| match &flags.only {
+        Some(only) => only == name,
+        None => name != "train" || flags.train,
+    };
+    if wanted("keygen") {
+        kill::keygen(&mut world, &mut tally)?;
+    }
+    if wanted("run") {
+        kill::run(&mut world, &mut tally)?;
+    }
+    if wanted("full") {
+        full::all(&mut world, &mut tally)?;
+    }
+    if wanted("damage") {
+        damage::all(&mut world, &mut tally)?;
+    }
+    if wanted("train") {
         kill::train(sh, &mut world, &mut tally)?;
     }
+    anyhow::ensure!(!tally.groups.is_empty(), "--only takes keygen, run, full, damage or train");
     let faults: Vec<(&str, &str)> =
         tally.groups.iter().flat_map(|(_, _, f)| f.iter().map(Fault::kind)).collect();
     let count = |kind: &str| faults.iter().filter(|(k, _)| *k == kind).count() as u64;
