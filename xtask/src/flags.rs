@@ -96,6 +96,24 @@ xflags::xflags! {
             /// The folder to make.
             required dir: PathBuf
         }
+        /// Runs a workload of HomomorphicEncryption.org's FHE benchmarking suite by its own,
+        /// unchanged harness, on our stage programs, and prints ours beside the reference.
+        cmd hebench {
+            /// Which: fetch-by-similarity.
+            required workload: String
+            /// A checkout of that workload's repository; python3 must find its requirements.
+            required --harness dir: PathBuf
+            /// Size by the harness's name or number (default toy).
+            optional --size name: String
+            /// The first seed (default 1).
+            optional --seed s: u64
+            /// How many seeds, each a whole run of the harness (default 1).
+            optional --seeds n: u64
+            /// Only count matches.
+            optional --count-only
+            /// Where to write the harness's results and ours as JSON.
+            optional --json file: PathBuf
+        }
         /// Trains a model from a configuration file; builds burn the first time.
         cmd train {
             /// The configuration file.

@@ -8,6 +8,7 @@ mod experiment;
 mod fetch;
 mod flags;
 mod fuzz;
+mod hebench;
 mod machine;
 mod mutants;
 mod plot;
@@ -45,6 +46,7 @@ fn run(flags: Xtask) -> anyhow::Result<()> {
         XtaskCmd::Profile(f) => cli::profile(&sh, &f),
         XtaskCmd::Experiment(f) => experiment::run(&sh, &f),
         XtaskCmd::Fetch(f) => fetch::run(&sh, &f),
+        XtaskCmd::Hebench(f) => hebench::run(&sh, &f),
         XtaskCmd::Tables(_) => tables::run(&sh),
         XtaskCmd::Train(f) => cli::train(&sh, &f),
         XtaskCmd::Fuzz(f) => fuzz::run(&sh, &f),
