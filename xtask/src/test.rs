@@ -106,6 +106,12 @@ pub(crate) fn run(sh: &Shell, flags: &Test) -> anyhow::Result<()> {
     let base = ["test", "--no-fail-fast"];
     tally.step(sh, "libraries, binaries, suites, doc examples", &[&base[..], &EVERYDAY].concat())?;
     tally.examples(sh);
+    if crate::nats::program(sh).is_file() {
+        let workers = ["--features", "cipherlm/nats", "--lib", "--test", "cli", "--", "workers::", "nats::"];
+        tally.step(sh, "workers over NATS", &[&base[..], &EVERYDAY, &workers].concat())?;
+    } else {
+        println!("workers over NATS: left out without the NATS server, which `cargo xtask nats` gets");
+    }
     if flags.train || flags.slow || flags.full {
         println!(
             "training tier: builds burn (about 160 packages, 6 minutes on two cores), then tests for a minute"

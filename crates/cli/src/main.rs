@@ -30,6 +30,8 @@ mod sentence;
 mod session;
 mod setup;
 mod system;
+#[cfg(feature = "net")]
+mod workers;
 
 use std::process::ExitCode;
 

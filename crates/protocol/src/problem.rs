@@ -65,6 +65,8 @@ codes! {
     KeyDamaged "key/damaged" 409 "A stored key is damaged" "`cipherlm push` sends it again";
     JobUnknown "job/unknown" 404 "No such job" "submit it: results are kept for a limited time";
     JobUnfinished "job/unfinished" 409 "The job is not done" "wait for its event `done`";
+    JobDead "job/dead" 500 "The job ends its workers"
+        "tell its operator the name of the job; submit another prompt";
     PlanUnknown "plan/unknown" 404 "No such plan" "ask GET /v1/models for the plans of this server";
     PlanSuperseded "plan/superseded" 409 "The server has another plan now"
         "fetch the new plan and make keys for it";

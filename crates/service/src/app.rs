@@ -5,17 +5,22 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use cipherlm_files::Lock;
-use cipherlm_protocol::Limits;
+use cipherlm_protocol::{Code, Event, Limits};
+use serde_json::json;
 use tokio::sync::{Semaphore, watch};
 
 use crate::auth::Tokens;
 use crate::error::Result;
+use crate::job::Job;
 use crate::jobs::Jobs;
 use crate::journal::Journal;
 use crate::keys::Registry;
 use crate::metrics::Metrics;
+use crate::runner::Effort;
 use crate::served::Served;
 use crate::store::Store;
+use crate::task::Depot;
+use crate::transport::{End, Spent};
 
 /// Uploads that are written at a time.
 const UPLOADS: usize = 4;
@@ -34,7 +39,8 @@ pub struct Config {
 }
 
 pub(crate) struct App {
-    pub(crate) served: Served,
+    pub(crate) served: Arc<Served>,
+    pub(crate) depot: Depot,
     pub(crate) config: Config,
     pub(crate) journal: Journal,
     pub(crate) store: Arc<Store>,
@@ -55,13 +61,15 @@ impl App {
         let lock = Lock::exclusive(&config.data)?;
         lock.sweep()?;
         let store = Arc::new(Store::open(&config.data.join("records.redb"))?);
-        let keys = Registry::open(&config.data.join("keys"), &store)?;
-        let jobs = Jobs::open(&config.data.join("jobs"), &store, served.plan.seconds())?;
+        let depot = Depot::new(&config.data);
+        let keys = Registry::open(&depot, &store)?;
+        let jobs = Jobs::open(&depot, &store, &served.client.plan, served.plan.seconds())?;
         Ok(Self {
             tokens: Tokens::load(&store)?,
             keys,
             jobs,
-            served,
+            served: Arc::new(served),
+            depot,
             config,
             journal,
             store,
@@ -70,6 +78,47 @@ impl App {
             stop: watch::Sender::new(false),
             _lock: lock,
         })
+    }
+
+    /// How the worker of this process computes.
+    pub(crate) fn effort(&self) -> Effort {
+        Effort { checkpoint_after: self.config.checkpoint_after, key_memory: self.config.key_memory }
+    }
+
+    /// Writes down how a task ended for a worker, and does what follows from it. True if the job
+    /// has come to nothing for good.
+    ///
+    /// # Errors
+    /// When the record cannot be kept: the end is to be told again.
+    pub(crate) fn settle(&self, job: &Arc<Job>, worker: &str, end: &End, spent: Spent) -> Result<bool> {
+        let task = &job.task;
+        let name = match end {
+            End::Final(event) => event.name(),
+            End::Fault => "fault",
+            End::Left => "interrupted",
+        };
+        let facts = json!({
+            "job": task.job, "tenant": task.tenant, "end": name, "seconds": spent.seconds, "worker": worker
+        });
+        let End::Final(event) = end else {
+            self.journal.line("job", facts);
+            return Ok(self.jobs.release(job, worker, matches!(end, End::Fault)));
+        };
+        let done = matches!(event, Event::Done { .. });
+        if !self.jobs.finished(job, event, done.then_some(spent.seconds))? {
+            return Ok(false);
+        }
+        self.journal.line("job", facts);
+        self.metrics.add(&format!("jobs_total{{state=\"{name}\"}}"), 1.0);
+        self.metrics.add("job_seconds_sum", spent.seconds);
+        self.metrics.add("keys_load_seconds_sum", spent.load_seconds);
+        self.metrics.set("keys_resident_bytes", spent.resident_bytes as f64);
+        if let Event::Failed { problem } = event
+            && problem.code() == Some(Code::KeyDamaged)
+        {
+            self.keys.sweep_damaged(&task.tenant, task.key);
+        }
+        Ok(false)
     }
 
     /// Forgets what was kept long enough.

@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::error::{Error, Result};
 use crate::store::{Store, Table};
+use crate::task::is_tenant;
 
 /// What a token allows.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -48,8 +49,7 @@ impl Tokens {
 
     /// Makes a token: 32 random bytes in hexadecimal. It is told once.
     pub(crate) fn create(&self, store: &Store, caller: Caller) -> Result<String> {
-        let fits = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-';
-        if !(1..=32).contains(&caller.tenant.len()) || !caller.tenant.chars().all(fits) {
+        if !is_tenant(&caller.tenant) {
             return Err(Error::Tenant { name: caller.tenant });
         }
         let mut bytes = [0u8; 32];

@@ -42,6 +42,30 @@ pub enum Error {
         /// What is wrong with it.
         reason: String,
     },
+    /// NATS.
+    #[error("NATS: {what}: {reason}")]
+    Nats {
+        /// What was tried.
+        what: &'static str,
+        /// What it said.
+        reason: String,
+    },
+    /// What a server leaves for its workers.
+    #[error("{} is not what a server leaves for its workers: start the server with --nats", path.display())]
+    Introduction {
+        /// The file.
+        path: PathBuf,
+    },
+    /// A worker of another kind than its server.
+    #[error("the server has {what} {server}, the worker {worker}: give both the same program and options")]
+    OtherServer {
+        /// What differs.
+        what: &'static str,
+        /// The server's.
+        server: String,
+        /// The worker's.
+        worker: String,
+    },
     /// No randomness for a token.
     #[error("the system gives no random numbers")]
     Randomness,

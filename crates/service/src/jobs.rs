@@ -1,150 +1,144 @@
-//! Jobs: their records, the queue, and the turn of the thread that computes.
+//! Jobs: the queue, and in whose hands those are that run.
 
 use std::collections::{BTreeMap, VecDeque};
-use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::path::Path;
+use std::sync::atomic::Ordering;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
 
-use cipherlm_protocol::{Code, Digest, Event, JobState, JobView, Limits, Problem};
-use serde::{Deserialize, Serialize};
+use cipherlm_protocol::{Code, Digest, Event, JobState, Limits, Problem};
+use tokio::sync::Notify;
 
 use crate::error::Result;
-use crate::events::Events;
+use crate::job::{Job, Record};
 use crate::journal::now;
 use crate::refusal::of_own;
+use crate::schedule::{JOBS_OF_PATIENCE, View, Waiting};
 use crate::store::{Store, Table};
+use crate::task::Depot;
+use crate::transport::{Resident, Wish};
 
-/// What is kept of a job.
-#[derive(Debug, Clone, Serialize, Deserialize)]
-pub(crate) struct Record {
-    pub(crate) tenant: String,
-    pub(crate) job: Digest,
-    pub(crate) key: Digest,
-    pub(crate) plan: String,
-    pub(crate) state: JobState,
-    /// Its place among all jobs.
-    pub(crate) number: u64,
-    /// Processes that have had it.
-    pub(crate) starts: u64,
-    pub(crate) finished: u64,
-    pub(crate) problem: Option<Problem>,
-    pub(crate) result: Option<(u64, Digest)>,
+/// Workers that may begin with a job before it has to get further.
+const TRIES: u32 = 3;
+/// The worker of this process.
+pub(crate) const HERE: &str = "here";
+
+/// What becomes of a worker's wish to begin.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Grant {
+    /// The job is its.
+    Go,
+    /// Another worker has it.
+    #[cfg(feature = "nats")]
+    Busy,
+    /// There is nothing to do.
+    #[cfg(feature = "nats")]
+    Gone,
+    /// It has ended workers enough.
+    Dead,
 }
 
-/// A job.
-pub(crate) struct Job {
-    pub(crate) tenant: String,
-    pub(crate) name: Digest,
-    pub(crate) key: Digest,
-    pub(crate) folder: PathBuf,
-    pub(crate) cancelled: AtomicBool,
-    pub(crate) events: Events,
-    record: Mutex<Record>,
+/// A job in a worker's hands.
+struct Running {
+    job: Arc<Job>,
+    worker: String,
+    /// When the worker last said a word.
+    seen: Instant,
+    /// Whether it has come to its first step.
+    stepped: bool,
 }
 
-impl Job {
-    fn of(record: Record, root: &Path) -> Arc<Self> {
-        Arc::new(Self {
-            tenant: record.tenant.clone(),
-            name: record.job,
-            key: record.key,
-            folder: root.join(&record.tenant).join(record.job.to_string()),
-            cancelled: AtomicBool::new(false),
-            events: Events::new(record.starts),
-            record: Mutex::new(record),
-        })
-    }
-
-    fn record(&self) -> MutexGuard<'_, Record> {
-        self.record.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    pub(crate) fn state(&self) -> JobState {
-        self.record().state
-    }
-
-    pub(crate) fn result(&self) -> Option<(u64, Digest)> {
-        self.record().result
-    }
-
-    pub(crate) fn view(&self) -> JobView {
-        let record = self.record();
-        JobView {
-            job: self.name,
-            plan: record.plan.clone(),
-            key: self.key,
-            state: record.state,
-            event: self.events.newest(),
-            problem: record.problem.clone(),
-            result: record.result,
-        }
-    }
-
-    pub(crate) fn prompt(&self) -> PathBuf {
-        self.folder.join("prompt")
-    }
-
-    pub(crate) fn answer(&self) -> PathBuf {
-        self.folder.join("answer")
-    }
-
-    /// Folder of its checkpoints.
-    pub(crate) fn steps(&self) -> PathBuf {
-        self.folder.join("steps")
+impl Running {
+    fn new(job: &Arc<Job>, worker: &str) -> Self {
+        Self { job: Arc::clone(job), worker: worker.into(), seen: Instant::now(), stepped: false }
     }
 }
 
-#[derive(Default)]
 struct Inner {
     known: BTreeMap<(String, Digest), Arc<Job>>,
     queue: VecDeque<Arc<Job>>,
-    running: Option<Arc<Job>>,
+    running: Vec<Running>,
     number: u64,
     stopping: bool,
     /// Seconds of a job, as measured, or as the plan predicts.
     seconds: f64,
+    /// Jobs that can run at a time.
+    workers: usize,
+}
+
+impl Inner {
+    fn running(&mut self, job: &Arc<Job>) -> Option<&mut Running> {
+        self.running.iter_mut().find(|running| Arc::ptr_eq(&running.job, job))
+    }
+
+    fn unqueue(&mut self, job: &Arc<Job>) -> bool {
+        let before = self.queue.len();
+        self.queue.retain(|queued| !Arc::ptr_eq(queued, job));
+        self.queue.len() < before
+    }
 }
 
 /// All jobs.
 pub(crate) struct Jobs {
-    root: PathBuf,
+    depot: Depot,
     store: Arc<Store>,
     inner: Mutex<Inner>,
     wake: Condvar,
+    /// Told when a job begins to wait.
+    pub(crate) waits: Notify,
 }
 
 impl Jobs {
-    /// Reads the records: what was queued or running goes on, in its old order.
-    pub(crate) fn open(root: &Path, store: &Arc<Store>, seconds: f64) -> Result<Self> {
-        cipherlm_files::create_folder(root)?;
+    /// Reads the records: what was queued or running goes on, in its old order, unless it was for
+    /// another plan than the server has now. `seconds` is the predicted time of a job.
+    pub(crate) fn open(depot: &Depot, store: &Arc<Store>, plan: &str, seconds: f64) -> Result<Self> {
+        cipherlm_files::create_folder(&depot.all_jobs())?;
         let mut records: Vec<Record> =
             store.all::<Record>(Table::Jobs)?.into_iter().map(|(_, record)| record).collect();
         records.sort_by_key(|record| record.number);
-        let mut inner = Inner { seconds, ..Inner::default() };
+        let mut inner = Inner {
+            known: BTreeMap::new(),
+            queue: VecDeque::new(),
+            running: vec![],
+            number: 0,
+            stopping: false,
+            seconds,
+            workers: 1,
+        };
         for mut record in records {
             inner.number = inner.number.max(record.number);
             record.starts += 1;
-            let waits = !record.state.is_final();
+            let waits = !record.state.is_final() && record.plan == plan;
             if waits {
                 record.state = JobState::Queued;
-                store.put(Table::Jobs, &place(&record), &record)?;
+                store.put(Table::Jobs, &record.place(), &record)?;
+            } else if !record.state.is_final() {
+                let detail = format!("the job was for plan {}, the server runs {plan}", record.plan);
+                record.problem = Some(Problem::new(Code::PlanSuperseded, detail).with_plan(plan));
+                (record.state, record.finished) = (JobState::Failed, now());
+                store.put(Table::Jobs, &record.place(), &record)?;
             }
-            let job = Job::of(record, root);
-            inner.known.insert((job.tenant.clone(), job.name), Arc::clone(&job));
+            let job = Job::of(record);
+            inner.known.insert((job.task.tenant.clone(), job.task.job), Arc::clone(&job));
             if waits {
                 inner.queue.push_back(job);
             }
         }
         Ok(Self {
-            root: root.into(),
+            depot: depot.clone(),
             store: Arc::clone(store),
             inner: Mutex::new(inner),
             wake: Condvar::new(),
+            waits: Notify::new(),
         })
     }
 
     fn inner(&self) -> MutexGuard<'_, Inner> {
         self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn write(&self, record: &Record) -> Result<()> {
+        self.store.put(Table::Jobs, &record.place(), record)
     }
 
     pub(crate) fn find(&self, tenant: &str, name: Digest) -> std::result::Result<Arc<Job>, Problem> {
@@ -176,85 +170,236 @@ impl Jobs {
         room(&inner, &record.tenant, limits)?;
         inner.number += 1;
         record.number = inner.number;
-        let job = Job::of(record.clone(), &self.root);
-        write(&job.prompt()).map_err(|e| of_own(&e))?;
-        self.store.put(Table::Jobs, &place(&record), &record).map_err(|e| of_own(&e))?;
-        let position = inner.queue.len() + usize::from(inner.running.is_some());
+        let job = Job::of(record.clone());
+        write(&self.depot.prompt(&job.task)).map_err(|e| of_own(&e))?;
+        self.write(&record).map_err(|e| of_own(&e))?;
+        let position = inner.queue.len() + inner.running.len();
         job.events.push(Event::Queued { position, starts_in: waiting(&inner) });
         inner.known.insert(name, Arc::clone(&job));
         inner.queue.push_back(Arc::clone(&job));
         self.wake.notify_all();
+        self.waits.notify_one();
         Ok((job, true))
     }
 
-    /// Waits for the next job; none when the server stops.
-    pub(crate) fn take(&self) -> Option<Arc<Job>> {
+    /// Waits for a job for the worker of this process; none when the server stops.
+    pub(crate) fn take(&self, resident: &Resident) -> Option<Arc<Job>> {
         let mut inner = self.inner();
         loop {
             if inner.stopping {
                 return None;
             }
-            if let Some(job) = inner.queue.pop_front() {
-                inner.running = Some(Arc::clone(&job));
-                return Some(job);
+            let Some(job) = next(&inner, resident) else {
+                inner = self.wake.wait(inner).unwrap_or_else(PoisonError::into_inner);
+                continue;
+            };
+            match self.grant(&mut inner, &job, HERE) {
+                Ok(Grant::Go) => return Some(job),
+                Ok(Grant::Dead) => {
+                    drop(inner);
+                    let buried = self.bury(&job);
+                    inner = self.inner();
+                    if buried.is_ok() {
+                        continue;
+                    }
+                }
+                _ => {}
             }
-            inner = self.wake.wait(inner).unwrap_or_else(PoisonError::into_inner);
+            // A record could not be kept: the disk may have room again.
+            let pause = self.wake.wait_timeout(inner, Duration::from_secs(1));
+            inner = pause.unwrap_or_else(PoisonError::into_inner).0;
         }
     }
 
-    /// Writes down that a job runs.
-    pub(crate) fn started(&self, job: &Job) -> Result<()> {
+    /// Gives a waiting job to a worker, which is written down first.
+    fn grant(&self, inner: &mut Inner, job: &Arc<Job>, worker: &str) -> Result<Grant> {
         let mut record = job.record();
-        record.state = JobState::Running;
-        self.store.put(Table::Jobs, &place(&record), &*record)
+        if record.tries >= TRIES {
+            return Ok(Grant::Dead);
+        }
+        let after = Record { state: JobState::Running, tries: record.tries + 1, ..record.clone() };
+        self.write(&after)?;
+        *record = after;
+        inner.unqueue(job);
+        inner.running.push(Running::new(job, worker));
+        Ok(Grant::Go)
     }
 
-    /// The end of a job: written down before it is told. `seconds` is what it took.
-    pub(crate) fn finished(&self, job: &Arc<Job>, end: &Event, seconds: Option<f64>) -> Result<()> {
+    /// A worker has been told of a job and wants to begin.
+    #[cfg(feature = "nats")]
+    pub(crate) fn begin(&self, job: &Arc<Job>, worker: &str) -> Result<Grant> {
+        let mut inner = self.inner();
+        if let Some(running) = inner.running(job) {
+            // The answer to its own question may have been lost.
+            let same = running.worker == worker;
+            return Ok(if same { Grant::Go } else { Grant::Busy });
+        }
+        if !inner.queue.iter().any(|queued| Arc::ptr_eq(queued, job)) {
+            return Ok(Grant::Gone);
+        }
+        let grant = self.grant(&mut inner, job, worker)?;
+        drop(inner);
+        if grant == Grant::Dead {
+            self.bury(job)?;
+        }
+        Ok(grant)
+    }
+
+    /// A worker lives and works on a job: what is wanted of it.
+    pub(crate) fn alive(&self, job: &Arc<Job>, worker: &str) -> Wish {
+        let mut inner = self.inner();
+        if let Some(running) = inner.running(job) {
+            if running.worker != worker {
+                return Wish::Leave;
+            }
+            running.seen = Instant::now();
+        } else if inner.unqueue(job) {
+            // It was given up, or the server started again: it has the job still.
+            inner.running.push(Running { stepped: true, ..Running::new(job, worker) });
+            let mut record = job.record();
+            record.state = JobState::Running;
+            // Queued on disk means the same at the next start.
+            let _ = self.write(&record);
+        } else {
+            return Wish::Leave;
+        }
+        if job.cancelled.load(Ordering::Relaxed) { Wish::GiveUp } else { Wish::GoOn }
+    }
+
+    /// A worker says how far a job is.
+    pub(crate) fn tell(&self, job: &Arc<Job>, worker: &str, event: Event) -> Wish {
+        let wish = self.alive(job, worker);
+        if wish == Wish::GoOn {
+            if let Event::Step { step, .. } = &event {
+                self.stepped(job, *step);
+            }
+            job.events.push(event);
+        }
+        wish
+    }
+
+    /// A worker that begins further on than those before it found their work on disk: the job does
+    /// get on, and what ended them is not held against it.
+    fn stepped(&self, job: &Arc<Job>, step: usize) {
+        match self.inner().running(job) {
+            Some(running) if !running.stepped => running.stepped = true,
+            _ => return,
+        }
+        let mut record = job.record();
+        if step > record.began {
+            (record.began, record.tries) = (step, 1);
+            // On disk it is counted as before, which ends it sooner, not later.
+            let _ = self.write(&record);
+        }
+    }
+
+    /// A worker does not go on with a job. After a fault it counts; true if it was one too many,
+    /// and the job has failed.
+    pub(crate) fn release(&self, job: &Arc<Job>, worker: &str, fault: bool) -> bool {
+        let mut inner = self.inner();
+        let before = inner.running.len();
+        inner.running.retain(|running| !(Arc::ptr_eq(&running.job, job) && running.worker == worker));
+        if inner.running.len() == before {
+            return false;
+        }
+        let dead = {
+            let mut record = job.record();
+            record.state = JobState::Queued;
+            record.tries -= u32::from(!fault && record.tries > 0);
+            // Running on disk means the same at the next start.
+            let _ = self.write(&record);
+            record.tries >= TRIES
+        };
+        inner.queue.push_front(Arc::clone(job));
+        job.events.push(Event::Queued { position: 0, starts_in: 0.0 });
+        drop(inner);
+        // What cannot be written down now is found out again by who begins next.
+        if job.cancelled.load(Ordering::Relaxed) {
+            let _ = self.finished(job, &Event::Cancelled, None);
+        } else if dead && self.bury(job).is_ok() {
+            return true;
+        }
+        self.wake.notify_all();
+        self.waits.notify_one();
+        false
+    }
+
+    fn bury(&self, job: &Arc<Job>) -> Result<bool> {
+        let detail = format!("{TRIES} workers in a row came to their end with it, and no further");
+        self.finished(job, &Event::Failed { problem: Problem::new(Code::JobDead, detail) }, None)
+    }
+
+    /// Takes jobs back from workers that have been silent for `lease`; returns those that have
+    /// failed by that.
+    #[cfg(feature = "nats")]
+    pub(crate) fn lapse(&self, lease: Duration) -> Vec<Arc<Job>> {
+        let silent = |running: &&Running| running.seen.elapsed() > lease;
+        let found: Vec<(Arc<Job>, String)> = (self.inner().running.iter().filter(silent))
+            .map(|running| (Arc::clone(&running.job), running.worker.clone()))
+            .collect();
+        let dead = found.into_iter().filter(|(job, worker)| self.release(job, worker, true));
+        dead.map(|(job, _)| job).collect()
+    }
+
+    /// Jobs that wait, and those that run.
+    #[cfg(feature = "nats")]
+    pub(crate) fn open_jobs(&self) -> [Vec<Arc<Job>>; 2] {
+        let inner = self.inner();
+        let running = inner.running.iter().map(|running| Arc::clone(&running.job));
+        [inner.queue.iter().cloned().collect(), running.collect()]
+    }
+
+    /// Says how many jobs can run at a time.
+    #[cfg(feature = "nats")]
+    pub(crate) fn set_workers(&self, workers: usize) {
+        self.inner().workers = workers.max(1);
+    }
+
+    /// The end of a job: written down before it is told. `seconds` is what it took. False if it had
+    /// ended before.
+    pub(crate) fn finished(&self, job: &Arc<Job>, end: &Event, seconds: Option<f64>) -> Result<bool> {
         {
             let mut record = job.record();
-            record.finished = now();
+            if record.state.is_final() {
+                return Ok(false);
+            }
+            let mut after = Record { finished: now(), ..record.clone() };
             match end {
                 Event::Done { bytes, blake3 } => {
-                    (record.state, record.result) = (JobState::Done, Some((*bytes, *blake3)));
+                    (after.state, after.result) = (JobState::Done, Some((*bytes, *blake3)));
                 }
                 Event::Failed { problem } => {
-                    (record.state, record.problem) = (JobState::Failed, Some(problem.clone()));
+                    (after.state, after.problem) = (JobState::Failed, Some(problem.clone()));
                 }
-                _ => record.state = JobState::Cancelled,
+                _ => after.state = JobState::Cancelled,
             }
-            self.store.put(Table::Jobs, &place(&record), &*record)?;
+            self.write(&after)?;
+            *record = after;
         }
         let mut inner = self.inner();
-        if inner.running.as_ref().is_some_and(|running| Arc::ptr_eq(running, job)) {
-            inner.running = None;
-        }
+        inner.unqueue(job);
+        inner.running.retain(|running| !Arc::ptr_eq(&running.job, job));
         if let Some(seconds) = seconds {
             inner.seconds = 0.7 * seconds + 0.3 * inner.seconds;
         }
         drop(inner);
         job.events.push(end.clone());
-        let _ = std::fs::remove_dir_all(job.steps());
-        Ok(())
+        let _ = std::fs::remove_dir_all(self.depot.steps(&job.task));
+        Ok(true)
     }
 
     /// Gives a job up: at once if it waits, between two steps if it runs.
     pub(crate) fn cancel(&self, job: &Arc<Job>) -> Result<()> {
         job.cancelled.store(true, Ordering::Relaxed);
-        let waited = {
-            let mut inner = self.inner();
-            let before = inner.queue.len();
-            inner.queue.retain(|queued| !Arc::ptr_eq(queued, job));
-            inner.queue.len() < before
-        };
-        if waited { self.finished(job, &Event::Cancelled, None) } else { Ok(()) }
+        let waits = self.inner().queue.iter().any(|queued| Arc::ptr_eq(queued, job));
+        if waits { self.finished(job, &Event::Cancelled, None).map(drop) } else { Ok(()) }
     }
 
     /// Forgets a job that has ended, with its answer.
     pub(crate) fn forget(&self, job: &Job) -> Result<()> {
-        self.inner().known.remove(&(job.tenant.clone(), job.name));
-        self.store.remove(Table::Jobs, &place(&job.record()))?;
-        let _ = std::fs::remove_dir_all(&job.folder);
+        self.inner().known.remove(&(job.task.tenant.clone(), job.task.job));
+        self.store.remove(Table::Jobs, &job.record().place())?;
+        let _ = std::fs::remove_dir_all(self.depot.job(&job.task.tenant, job.task.job));
         Ok(())
     }
 
@@ -271,7 +416,7 @@ impl Jobs {
         }
     }
 
-    /// Takes no more; whoever computes stops after its step.
+    /// Takes no more; whoever computes here stops after its step.
     pub(crate) fn stop(&self) {
         self.inner().stopping = true;
         self.wake.notify_all();
@@ -281,16 +426,31 @@ impl Jobs {
         self.inner().stopping
     }
 
-    /// Jobs that wait, and whether one runs.
-    pub(crate) fn load(&self) -> (usize, bool) {
+    /// Jobs that wait, and jobs that run.
+    pub(crate) fn load(&self) -> (usize, usize) {
         let inner = self.inner();
-        (inner.queue.len(), inner.running.is_some())
+        (inner.queue.len(), inner.running.len())
     }
 }
 
-/// Name of a record.
-fn place(record: &Record) -> String {
-    format!("{}/{}", record.tenant, record.job)
+/// The job that a worker with these keys should take.
+fn next(inner: &Inner, resident: &Resident) -> Option<Arc<Job>> {
+    let mut first: Vec<&Arc<Job>> = vec![];
+    for job in &inner.queue {
+        if !first.iter().any(|known| known.task.key == job.task.key) {
+            first.push(job);
+        }
+    }
+    let waiting: Vec<Waiting<Digest>> = (first.iter())
+        .map(|job| Waiting { key: job.task.key, oldest: job.since.elapsed().as_secs_f64() })
+        .collect();
+    let view = View {
+        resident: &resident.keys,
+        stayed: resident.since.elapsed().as_secs_f64(),
+        elsewhere: &[],
+        patience: JOBS_OF_PATIENCE * inner.seconds,
+    };
+    view.order(&waiting).first().map(|at| Arc::clone(first[*at]))
 }
 
 fn room(inner: &Inner, tenant: &str, limits: &Limits) -> std::result::Result<(), Problem> {
@@ -298,7 +458,8 @@ fn room(inner: &Inner, tenant: &str, limits: &Limits) -> std::result::Result<(),
     if inner.stopping {
         return Err(Problem::new(Code::Stopping, "no new jobs are taken").retry_after(30));
     }
-    let own = inner.queue.iter().chain(&inner.running).filter(|job| job.tenant == tenant).count();
+    let all = inner.queue.iter().chain(inner.running.iter().map(|running| &running.job));
+    let own = all.filter(|job| job.task.tenant == tenant).count();
     if own >= limits.jobs_per_tenant {
         let detail = format!("{own} of your jobs wait or run, at most {} may", limits.jobs_per_tenant);
         return Err(Problem::new(Code::QuotaJobs, detail).retry_after(wait));
@@ -312,9 +473,13 @@ fn room(inner: &Inner, tenant: &str, limits: &Limits) -> std::result::Result<(),
 
 /// Seconds until a new job would start.
 fn waiting(inner: &Inner) -> f64 {
-    let left = inner.running.as_ref().map_or(0.0, |job| match job.events.newest() {
+    let left = |running: &Running| match running.job.events.newest() {
         Some(Event::Step { left, .. }) => left,
         _ => inner.seconds,
-    });
-    left + inner.seconds * inner.queue.len() as f64
+    };
+    if inner.running.len() < inner.workers && inner.queue.is_empty() {
+        return 0.0;
+    }
+    let before: f64 = inner.running.iter().map(left).sum();
+    (before + inner.seconds * inner.queue.len() as f64) / inner.workers as f64
 }

@@ -15,6 +15,7 @@ use crate::journal::now;
 use crate::refusal::{of_ckks, of_own};
 use crate::served::Served;
 use crate::store::{Store, Table};
+use crate::task::Depot;
 
 /// The keys of one secret.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -28,7 +29,7 @@ type Name = (String, Digest);
 
 /// All registered keys.
 pub(crate) struct Registry {
-    root: PathBuf,
+    depot: Depot,
     store: Arc<Store>,
     known: Mutex<BTreeMap<Name, Registered>>,
 }
@@ -38,25 +39,25 @@ fn record(tenant: &str, key: Digest) -> String {
 }
 
 impl Registry {
-    pub(crate) fn open(root: &Path, store: &Arc<Store>) -> Result<Self> {
-        cipherlm_files::create_folder(root)?;
+    pub(crate) fn open(depot: &Depot, store: &Arc<Store>) -> Result<Self> {
+        cipherlm_files::create_folder(&depot.all_keys())?;
         let mut known = BTreeMap::new();
         for (name, registered) in store.all::<Registered>(Table::Keys)? {
             let parts =
                 name.split_once('/').and_then(|(t, key)| Some((t.to_owned(), key.parse::<Digest>().ok()?)));
             let Some((tenant, key)) = parts else { continue };
             // Uploads that broke off with the process.
-            if let Ok(lock) = Lock::exclusive(&root.join(&tenant).join(key.to_string())) {
+            if let Ok(lock) = Lock::exclusive(&depot.keys(&tenant, key)) {
                 lock.sweep()?;
             }
             known.insert((tenant, key), registered);
         }
-        Ok(Self { root: root.into(), store: Arc::clone(store), known: Mutex::new(known) })
+        Ok(Self { depot: depot.clone(), store: Arc::clone(store), known: Mutex::new(known) })
     }
 
     /// Where the files of a secret lie. Both parts have been checked to be plain names.
     pub(crate) fn folder(&self, tenant: &str, key: Digest) -> PathBuf {
-        self.root.join(tenant).join(key.to_string())
+        self.depot.keys(tenant, key)
     }
 
     pub(crate) fn file(&self, tenant: &str, key: Digest, hash: Digest) -> PathBuf {

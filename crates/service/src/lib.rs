@@ -3,23 +3,32 @@
 
 mod app;
 mod auth;
-mod compute;
 mod error;
 mod events;
 mod http;
+mod job;
 mod jobs;
 mod journal;
 mod keys;
 mod listen;
+mod local;
 mod metrics;
+#[cfg(feature = "nats")]
+mod nats;
 mod receive;
 mod refusal;
+mod runner;
+mod schedule;
 mod served;
 mod store;
+mod task;
+mod transport;
 
 pub use app::Config;
 pub use auth::Scope;
 pub use error::{Error, Result};
 pub use journal::Journal;
 pub use listen::{Service, Tls};
+#[cfg(feature = "nats")]
+pub use nats::{Nats, Terms, Worker, WorkerConfig};
 pub use served::Served;

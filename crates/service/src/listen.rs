@@ -2,7 +2,9 @@
 
 use std::net::SocketAddr;
 use std::path::Path;
+use std::pin::Pin;
 use std::sync::Arc;
+use std::thread::JoinHandle;
 use std::time::Duration;
 
 use axum::Router;
@@ -22,10 +24,11 @@ use tokio_rustls::rustls::{ServerConfig, crypto::ring, version::TLS13};
 
 use crate::app::{App, Config, stopped};
 use crate::auth::{Caller, Scope};
-use crate::compute;
 use crate::error::{Error, Result};
 use crate::http;
 use crate::journal::Journal;
+use crate::local::Local;
+use crate::runner::Runner;
 use crate::served::Served;
 
 /// Time that open connections are given when the server stops, and the step that runs.
@@ -62,7 +65,12 @@ impl Tls {
 /// A server that is ready to listen.
 pub struct Service {
     app: Arc<App>,
+    #[cfg(feature = "nats")]
+    nats: Option<(crate::nats::Nats, crate::nats::Terms)>,
 }
+
+/// What goes on beside the answering of requests, until the server stops.
+type Beside = Pin<Box<dyn Future<Output = Result<()>> + Send>>;
 
 impl Service {
     /// Opens the folder of a server. Jobs that were waiting or running go on.
@@ -70,7 +78,37 @@ impl Service {
     /// # Errors
     /// [`Error::Files`] and [`Error::Records`], also for a folder that another server holds.
     pub fn open(served: Served, config: Config, journal: Journal) -> Result<Self> {
-        Ok(Self { app: Arc::new(App::open(served, config, journal)?) })
+        Ok(Self {
+            app: Arc::new(App::open(served, config, journal)?),
+            #[cfg(feature = "nats")]
+            nats: None,
+        })
+    }
+
+    /// Has workers in other processes compute, and none in this one.
+    #[cfg(feature = "nats")]
+    #[must_use]
+    pub fn with_nats(self, nats: crate::nats::Nats, terms: crate::nats::Terms) -> Self {
+        Self { nats: Some((nats, terms)), ..self }
+    }
+
+    /// Starts who computes: a thread here, or the conversation with workers elsewhere.
+    fn start(&self) -> Result<(Option<JoinHandle<()>>, Beside)> {
+        #[cfg(feature = "nats")]
+        if let Some((nats, terms)) = &self.nats {
+            let beside = crate::nats::coordinate(Arc::clone(&self.app), nats.clone(), *terms);
+            return Ok((None, Box::pin(beside)));
+        }
+        let app = Arc::clone(&self.app);
+        let work = move || {
+            let (served, depot) = (Arc::clone(&app.served), app.depot.clone());
+            let mut runner = Runner::new(served, depot, app.effort(), app.journal.clone());
+            runner.work(&mut Local(app));
+        };
+        let worker = std::thread::Builder::new().name("compute".into()).spawn(work);
+        let worker =
+            worker.map_err(|source| Error::Network { what: "starting the compute thread".into(), source })?;
+        Ok((Some(worker), Box::pin(std::future::pending())))
     }
 
     /// At the first start, makes a token with every scope for the tenant `owner` and leaves it in
@@ -92,7 +130,8 @@ impl Service {
     /// address once connections are taken.
     ///
     /// # Errors
-    /// [`Error::Network`] when the address cannot be listened on.
+    /// [`Error::Network`] when the address cannot be listened on, [`Error::Nats`] for addresses of
+    /// NATS that are none.
     pub async fn run(
         self,
         address: SocketAddr,
@@ -103,13 +142,8 @@ impl Service {
         let network = |source| Error::Network { what: format!("listening on {address}"), source };
         let listener = TcpListener::bind(address).await.map_err(network)?;
         told(listener.local_addr().map_err(network)?);
+        let (worker, beside) = self.start()?;
         let app = self.app;
-        let worker = {
-            let app = Arc::clone(&app);
-            std::thread::Builder::new().name("compute".into()).spawn(move || compute::work(&app))
-        };
-        let worker =
-            worker.map_err(|source| Error::Network { what: "starting the compute thread".into(), source })?;
         let sweeper = {
             let app = Arc::clone(&app);
             tokio::spawn(async move {
@@ -124,6 +158,7 @@ impl Service {
         tokio::select! {
             () = accept(&app, &listener, tls, &connections) => {}
             () = stop => {}
+            ended = beside => ended?,
         }
         drop(listener);
         app.journal.line("stopping", json!({}));
@@ -133,7 +168,7 @@ impl Service {
         let all = u32::try_from(app.config.limits.connections).unwrap_or(u32::MAX);
         let quiet = async {
             let _ = connections.acquire_many(all).await;
-            while !worker.is_finished() {
+            while worker.as_ref().is_some_and(|worker| !worker.is_finished()) {
                 tokio::time::sleep(Duration::from_millis(20)).await;
             }
         };

@@ -4,6 +4,9 @@ use cipherlm_ckks::{Error as Ckks, WireError};
 use cipherlm_infer::InferError;
 use cipherlm_protocol::{Code, Problem};
 
+/// What a prompt on disk is called in errors.
+pub(crate) const STORED_PROMPT: &str = "the stored prompt";
+
 /// A refused object.
 pub(crate) fn of_ckks(error: &Ckks) -> Problem {
     let code = match error {
@@ -59,6 +62,9 @@ pub(crate) fn of_run(error: &InferError) -> Problem {
         InferError::Malformed { .. } => true,
         _ => false,
     };
+    if matches!(error, InferError::Malformed { what, .. } if what == STORED_PROMPT) {
+        return Problem::new(Code::ObjectHash, detail);
+    }
     let full = matches!(error, InferError::Files(error) if error.kind() == std::io::ErrorKind::StorageFull);
     let code = match (damaged, full) {
         (true, _) => Code::KeyDamaged,
@@ -74,8 +80,15 @@ pub(crate) fn of_own(error: &crate::error::Error) -> Problem {
         crate::error::Error::Files(error) if error.kind() == std::io::ErrorKind::StorageFull => {
             Problem::new(Code::Disk, "a file could not be written")
         }
+        crate::error::Error::Records { source, .. } if is_full(source) => {
+            Problem::new(Code::Disk, "a record could not be written")
+        }
         crate::error::Error::Tenant { .. } => Problem::new(Code::JsonField, error.to_string()),
         // The words name paths of the server.
         _ => Problem::new(Code::Internal, "a record could not be kept"),
     }
+}
+
+fn is_full(error: &redb::Error) -> bool {
+    matches!(error, redb::Error::Io(error) if error.kind() == std::io::ErrorKind::StorageFull)
 }

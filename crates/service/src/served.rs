@@ -32,6 +32,11 @@ impl Served {
         Ok(Self { client_json: client.to_json()?, circuits, plan, client, blobs, order, asked })
     }
 
+    /// Identity of the plan.
+    pub fn plan_id(&self) -> &str {
+        &self.client.plan
+    }
+
     pub(crate) fn params(&self) -> &Params {
         self.circuits.params()
     }

@@ -2,6 +2,7 @@
 //! call returns.
 
 use std::path::{Path, PathBuf};
+use std::sync::{Mutex, PoisonError};
 
 use redb::{Database, ReadableDatabase, ReadableTable, TableDefinition};
 use serde::Serialize;
@@ -36,7 +37,8 @@ impl Table {
 
 /// The records of a server.
 pub(crate) struct Store {
-    database: Database,
+    /// None after an error of the disk: it takes nothing more until it is opened again.
+    database: Mutex<Option<Database>>,
     path: PathBuf,
 }
 
@@ -45,7 +47,7 @@ impl Store {
     pub(crate) fn open(path: &Path) -> Result<Self> {
         let failed = |source: redb::Error| Error::Records { path: path.into(), source: Box::new(source) };
         let database = Database::create(path).map_err(|e| failed(e.into()))?;
-        let store = Self { database, path: path.into() };
+        let store = Self { database: Mutex::new(Some(database)), path: path.into() };
         store.written(|transaction| {
             for table in Table::ALL {
                 transaction.open_table(table.definition())?;
@@ -74,30 +76,42 @@ impl Store {
 
     /// Every record of a kind; those that this version cannot read are left out.
     pub(crate) fn all<T: DeserializeOwned>(&self, table: Table) -> Result<Vec<(String, T)>> {
-        let read = || -> std::result::Result<Vec<(String, T)>, redb::Error> {
+        self.with(|database| {
             let mut out = vec![];
-            for entry in self.database.begin_read()?.open_table(table.definition())?.iter()? {
+            for entry in database.begin_read()?.open_table(table.definition())?.iter()? {
                 let (key, value) = entry?;
                 if let Ok(value) = serde_json::from_slice(value.value()) {
                     out.push((key.value().to_owned(), value));
                 }
             }
             Ok(out)
-        };
-        read().map_err(|source| self.failed(source))
+        })
     }
 
     fn written(
         &self,
         change: impl FnOnce(&redb::WriteTransaction) -> std::result::Result<(), redb::Error>,
     ) -> Result<()> {
-        let write = || -> std::result::Result<(), redb::Error> {
-            let transaction = self.database.begin_write()?;
+        self.with(|database| {
+            let transaction = database.begin_write()?;
             change(&transaction)?;
             transaction.commit()?;
             Ok(())
+        })
+    }
+
+    /// Opens the records again if the disk was full or absent when they were last used.
+    fn with<T>(&self, work: impl FnOnce(&Database) -> std::result::Result<T, redb::Error>) -> Result<T> {
+        let mut held = self.database.lock().unwrap_or_else(PoisonError::into_inner);
+        let database = match held.take() {
+            Some(database) => database,
+            None => Database::open(&self.path).map_err(|error| self.failed(error.into()))?,
         };
-        write().map_err(|source| self.failed(source))
+        let done = work(&database);
+        if !matches!(done, Err(redb::Error::Io(_) | redb::Error::PreviousIo)) {
+            *held = Some(database);
+        }
+        done.map_err(|source| self.failed(source))
     }
 
     fn failed(&self, source: redb::Error) -> Error {

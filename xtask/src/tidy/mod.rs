@@ -237,7 +237,9 @@ fn secrets(files: &[PathBuf], found: &mut Vec<String>) -> anyhow::Result<()> {
         "DecodedSlots",
         "wrapping_keys",
     ];
-    for file in files.iter().filter(|file| file.starts_with("crates/service/src")) {
+    const COMMANDS: [&str; 3] = ["commands/serve.rs", "commands/worker.rs", "workers.rs"];
+    let command = |file: &Path| COMMANDS.iter().any(|name| file == Path::new("crates/cli/src").join(name));
+    for file in files.iter().filter(|file| file.starts_with("crates/service/src") || command(file)) {
         for (number, line) in std::fs::read_to_string(file)?.lines().enumerate() {
             let code = line.split("//").next().unwrap_or_default();
             let mut words = code.split(|c: char| !c.is_alphanumeric() && c != '_');

@@ -30,6 +30,8 @@ mod search;
 #[cfg(feature = "net")]
 mod serve;
 mod train;
+#[cfg(feature = "net")]
+mod worker;
 
 use crate::options::count;
 use anyhow::Context;
@@ -75,6 +77,9 @@ enum Command {
     /// Server: answer encrypted prompts over a network. Holds no secret key.
     #[cfg(feature = "net")]
     Serve(serve::Options),
+    /// Server: compute for a server in another process. Holds no secret key.
+    #[cfg(feature = "net")]
+    Worker(worker::Options),
     /// Client: register evaluation keys with a server; what it has is not sent again.
     #[cfg(feature = "net")]
     Push(push::Options),
@@ -167,6 +172,8 @@ pub(crate) fn dispatch(cli: &Cli) -> anyhow::Result<bool> {
         Command::Decrypt(options) => decrypt::run(options, cli.json),
         #[cfg(feature = "net")]
         Command::Serve(options) => serve::run(options, cli.json),
+        #[cfg(feature = "net")]
+        Command::Worker(options) => worker::run(options, cli.json),
         #[cfg(feature = "net")]
         Command::Push(options) => push::run(options, cli.json),
         #[cfg(feature = "net")]

@@ -2,26 +2,25 @@
 
 use crate::console::{err, out_json, say};
 use crate::exit::usage;
-use crate::options::{ModelOption, ProfileOption, gibibytes, seconds, tokens};
-use crate::prices::PricesOption;
-use crate::setup::Setup;
+use crate::options::count;
+use crate::workers::{NatsOption, ServedOption};
 use anyhow::Context;
 use cipherlm_files::{create_folder, read, shown};
 use cipherlm_protocol::Limits;
-use cipherlm_service::{Config, Journal, Served, Service, Tls};
+use cipherlm_service::{Config, Journal, Service, Tls};
 use clap::Args;
 use serde_json::json;
 use std::net::SocketAddr;
 use std::path::PathBuf;
-use std::time::Duration;
 
 /// Largest certificate chain or key.
 const PEM_BYTES: u64 = 1 << 20;
 
 #[derive(Args)]
+#[cfg_attr(not(feature = "nats"), allow(dead_code, reason = "this build parses the options and has no NATS"))]
 pub(crate) struct Options {
     #[command(flatten)]
-    model: ModelOption,
+    served: ServedOption,
     /// Address and port to listen on.
     #[arg(long, default_value = "127.0.0.1:8443", value_name = "ADDRESS")]
     listen: SocketAddr,
@@ -38,22 +37,39 @@ pub(crate) struct Options {
     /// machine.
     #[arg(long, conflicts_with = "tls_cert")]
     plain_http: bool,
-    /// Longest prompt, in tokens.
-    #[arg(long, default_value = "32", value_parser = tokens())]
-    length: usize,
-    #[command(flatten)]
-    profile: ProfileOption,
-    #[command(flatten)]
-    prices: PricesOption,
     /// Bounds as JSON, as GET /v1/limits shows them; those that are left out keep their values.
     #[arg(long, value_name = "FILE")]
     limits: Option<PathBuf>,
-    /// Keep steps that took at least this many seconds for a restart.
-    #[arg(long, default_value = "1", value_name = "SECONDS", value_parser = seconds)]
-    checkpoint_after: f64,
-    /// Hold at most this many GiB of a client's keys in memory (default: all).
-    #[arg(long, value_name = "GIB", value_parser = gibibytes)]
-    key_memory: Option<f64>,
+    #[command(flatten)]
+    nats: NatsOption,
+    /// With NATS: a worker that has been silent for so many seconds has lost its job.
+    #[arg(long, default_value = "30", value_name = "SECONDS", value_parser = lease)]
+    lease: f64,
+    /// With NATS: how many of its servers hold each message.
+    #[arg(long, default_value = "1", value_parser = count(1..=5))]
+    nats_replicas: usize,
+}
+
+fn lease(text: &str) -> Result<f64, String> {
+    match text.parse() {
+        Ok(seconds) if (0.5..=3600.0).contains(&seconds) => Ok(seconds),
+        _ => Err("it takes seconds, 0.5 to 3600".into()),
+    }
+}
+
+impl Options {
+    #[cfg(not(feature = "nats"))]
+    fn with_workers(&self, _: Service) -> anyhow::Result<Service> {
+        Err(crate::workers::no_nats())
+    }
+
+    /// The service with its computing elsewhere.
+    #[cfg(feature = "nats")]
+    fn with_workers(&self, service: Service) -> anyhow::Result<Service> {
+        let lease = std::time::Duration::from_secs_f64(self.lease);
+        let terms = cipherlm_service::Terms { lease, replicas: self.nats_replicas };
+        Ok(service.with_nats(self.nats.nats()?, terms))
+    }
 }
 
 /// Serves until it is told to stop.
@@ -67,21 +83,17 @@ pub(crate) fn run(options: &Options, as_json: bool) -> anyhow::Result<bool> {
         }
     };
     create_folder(&options.data).context("--data")?;
-    let (model, wanted) = (options.model.load()?, options.profile.wanted()?);
-    let setup = Setup::on(model, options.length, &wanted, &options.prices.table(wanted.insecure())?)?;
-    setup.price_memory()?;
-    if !as_json {
-        err(&setup.summary());
-    }
-    let plan = setup.plan.id();
-    let served = Served::new(setup.circuits, setup.plan, setup.profile.name, &setup.loaded.tokenizer)?;
+    let elsewhere = !options.nats.servers().is_empty();
+    let served = options.served.load(!elsewhere, as_json)?;
+    let plan = served.plan_id().to_owned();
     let config = Config {
         data: options.data.clone(),
         limits,
-        checkpoint_after: Duration::from_secs_f64(options.checkpoint_after),
-        key_memory: options.key_memory.map_or(u64::MAX, |gib| (gib * f64::from(1 << 30)) as u64),
+        checkpoint_after: options.served.checkpoint_after(),
+        key_memory: options.served.key_memory(),
     };
     let service = Service::open(served, config, Journal::new(err)).context("--data")?;
+    let service = if elsewhere { options.with_workers(service)? } else { service };
     let token = options.data.join("token");
     let new = service.first_token(&token).context("--data")?;
     let scheme = if tls.is_some() { "https" } else { "http" };

@@ -14,6 +14,8 @@ mod plans;
 mod prefix;
 mod search;
 mod trouble;
+#[cfg(feature = "nats")]
+mod workers;
 
 #[path = "../../../../xtask/src/tidy/commands.rs"]
 mod tutorial;

@@ -13,27 +13,28 @@ use serde_json::{Value, json};
 use crate::common::{PROMPT, Scratch, bare, model, succeed};
 
 /// A program that listens; killed when the test ends.
-struct Listening {
-    child: Child,
-    address: String,
+pub(crate) struct Listening {
+    pub(crate) child: Child,
+    pub(crate) address: String,
 }
 
 impl Listening {
     /// Starts it and waits for its line of JSON.
-    fn start(args: &[&str], log: &Path) -> Self {
+    pub(crate) fn start(args: &[&str], log: &Path) -> Self {
         let log = fs::OpenOptions::new().append(true).create(true).open(log).unwrap();
         let mut child = bare(args).arg("--json").stdout(Stdio::piped()).stderr(log).spawn().unwrap();
         let mut line = String::new();
         BufReader::new(child.stdout.take().unwrap()).read_line(&mut line).unwrap();
         let said: Value = serde_json::from_str(&line).unwrap_or_else(|e| panic!("{args:?}: {e}: {line}"));
-        Self { child, address: said["listening"].as_str().unwrap().to_owned() }
+        // A worker listens on no address of its own.
+        Self { child, address: said["listening"].as_str().unwrap_or_default().to_owned() }
     }
 
-    fn host(&self) -> &str {
+    pub(crate) fn host(&self) -> &str {
         self.address.split('/').nth(2).unwrap()
     }
 
-    fn kill(&mut self) {
+    pub(crate) fn kill(&mut self) {
         self.child.kill().unwrap();
         self.child.wait().unwrap();
     }
@@ -54,7 +55,7 @@ impl Drop for Listening {
     }
 }
 
-fn done(args: &[&str]) -> Value {
+pub(crate) fn done(args: &[&str]) -> Value {
     let out = bare(args).arg("--json").output().unwrap();
     assert!(out.status.success(), "{args:?}: {}", String::from_utf8_lossy(&out.stderr));
     serde_json::from_slice(&out.stdout).unwrap()
@@ -68,7 +69,7 @@ fn denied(args: &[&str], words: &[&str]) {
 }
 
 /// One request as it is written, and status, head and body of its answer.
-fn raw(host: &str, head: &str, body: &[u8]) -> (u16, String, Vec<u8>) {
+pub(crate) fn raw(host: &str, head: &str, body: &[u8]) -> (u16, String, Vec<u8>) {
     let mut stream = TcpStream::connect(host).unwrap();
     let text = format!("{head}\r\nHost: {host}\r\nConnection: close\r\n\r\n");
     let _ = stream.write_all(text.as_bytes());
@@ -89,13 +90,13 @@ fn raw(host: &str, head: &str, body: &[u8]) -> (u16, String, Vec<u8>) {
 }
 
 /// A server to try requests on.
-struct Door<'a> {
-    host: &'a str,
-    token: String,
+pub(crate) struct Door<'a> {
+    pub(crate) host: &'a str,
+    pub(crate) token: String,
 }
 
 impl Door<'_> {
-    fn call(&self, method: &str, path: &str, body: &[u8]) -> (u16, Value) {
+    pub(crate) fn call(&self, method: &str, path: &str, body: &[u8]) -> (u16, Value) {
         let length = body.len();
         let head = format!(
             "{method} {path} HTTP/1.1\r\nAuthorization: Bearer {}\r\nContent-Length: {length}",
@@ -118,18 +119,18 @@ impl Door<'_> {
     }
 }
 
-fn hash(bytes: &[u8]) -> String {
+pub(crate) fn hash(bytes: &[u8]) -> String {
     cipherlm_protocol::Digest::of(bytes).to_string()
 }
 
-fn files(folder: &Path, extension: &str) -> Vec<PathBuf> {
+pub(crate) fn files(folder: &Path, extension: &str) -> Vec<PathBuf> {
     let all = fs::read_dir(folder).into_iter().flatten().flatten().map(|entry| entry.path());
     let mut found: Vec<PathBuf> = all.filter(|p| p.extension().is_some_and(|e| e == extension)).collect();
     found.sort();
     found
 }
 
-const RING: [&str; 4] = ["--insecure-ring", "9", "--length", "8"];
+pub(crate) const RING: [&str; 4] = ["--insecure-ring", "9", "--length", "8"];
 
 #[test]
 fn a_server_answers_over_tls_and_survives_its_own_death() {
@@ -199,7 +200,7 @@ fn a_server_answers_over_tls_and_survives_its_own_death() {
 }
 
 /// Id of the secret in a client's folder.
-fn id(keys: &str) -> String {
+pub(crate) fn id(keys: &str) -> String {
     let text = fs::read_to_string(Path::new(keys).join("keys.json")).unwrap();
     serde_json::from_str::<Value>(&text).unwrap()["key_id"].as_str().unwrap().to_owned()
 }

@@ -16,9 +16,10 @@ use http_body_util::channel::{Channel, Sender};
 use super::answer::{Refusal, authorise, digest, json_of, query};
 use crate::app::{App, stopped};
 use crate::auth::Scope;
-use crate::jobs::{Job, Record};
+use crate::job::{Job, Record};
 use crate::receive;
 use crate::refusal::of_prompt;
+use crate::task::Task;
 
 type Shared = State<Arc<App>>;
 
@@ -78,19 +79,8 @@ fn accept(
     }
     let prompt = EncryptedPrompt::from_bytes(app.served.params(), bytes).map_err(|e| of_prompt(&e))?;
     check(app, key, &prompt)?;
-    let record = Record {
-        tenant: tenant.to_owned(),
-        job: name,
-        key,
-        plan: app.served.client.plan.clone(),
-        state: JobState::Queued,
-        number: 0,
-        starts: 0,
-        finished: 0,
-        problem: None,
-        result: None,
-    };
-    app.jobs.submit(record, &app.config.limits, |path| {
+    let task = Task { tenant: tenant.to_owned(), job: name, key, plan: app.served.client.plan.clone() };
+    app.jobs.submit(Record::new(task), &app.config.limits, |path| {
         if let Some(folder) = path.parent() {
             cipherlm_files::create_folder(folder)?;
         }
@@ -213,7 +203,7 @@ pub(super) async fn result(
     let job = app.jobs.find(&caller.tenant, digest(&name)?)?;
     let unfinished = || Problem::new(Code::JobUnfinished, format!("the job is {:?}", job.state()));
     let (bytes, hash) = job.result().ok_or_else(unfinished)?;
-    let path = job.answer();
+    let path = app.depot.answer(&job.task);
     let read = tokio::task::spawn_blocking(move || cipherlm_files::read(&path, bytes)).await;
     let whole = read.ok().and_then(Result::ok).filter(|answer| Digest::of(answer) == hash);
     let answer = whole.ok_or_else(|| Problem::new(Code::Internal, "the stored answer is damaged"))?;

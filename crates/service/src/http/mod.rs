@@ -98,7 +98,7 @@ async fn metrics(State(app): Shared, headers: HeaderMap) -> Result<String, Refus
     authorise(&app, &headers, Some(Scope::Admin))?;
     let (queued, running) = app.jobs.load();
     app.metrics.set("jobs{state=\"queued\"}", queued as f64);
-    app.metrics.set("jobs{state=\"running\"}", f64::from(u8::from(running)));
+    app.metrics.set("jobs{state=\"running\"}", running as f64);
     app.metrics.set("keys_stored_bytes", app.keys.bytes(None) as f64);
     Ok(app.metrics.text())
 }

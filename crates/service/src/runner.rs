@@ -1,0 +1,194 @@
+//! What a worker does with a task: reads the keys, runs the plan, keeps the answer.
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use cipherlm_circuits::slots::Encrypted;
+use cipherlm_ckks::KeyStore;
+use cipherlm_infer::{Checkpoints, EncryptedPrompt, InferError, Progress, Server};
+use cipherlm_protocol::{Code, Digest, Event, Problem};
+use serde_json::json;
+
+use crate::journal::Journal;
+use crate::refusal::{STORED_PROMPT, of_own, of_run};
+use crate::served::Served;
+use crate::task::{Depot, Task};
+use crate::transport::{End, Lease, Resident, Spent, Transport, Wish};
+
+/// How long a full disk is waited for, and how often it is looked at.
+const DISK: (Duration, Duration) = (Duration::from_secs(600), Duration::from_millis(500));
+
+/// How a worker computes.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Effort {
+    /// Steps that took at least this long are kept for another try.
+    pub(crate) checkpoint_after: Duration,
+    /// Bytes of one client's keys in memory.
+    pub(crate) key_memory: u64,
+}
+
+/// A client's keys, ready for use.
+struct Loaded {
+    tenant: String,
+    key: Digest,
+    store: Arc<KeyStore>,
+    server: Server<Arc<KeyStore>>,
+}
+
+/// A worker, whatever brings it its tasks.
+pub(crate) struct Runner {
+    served: Arc<Served>,
+    depot: Depot,
+    effort: Effort,
+    journal: Journal,
+    loaded: Option<Loaded>,
+    since: Instant,
+}
+
+impl Runner {
+    pub(crate) fn new(served: Arc<Served>, depot: Depot, effort: Effort, journal: Journal) -> Self {
+        Self { served, depot, effort, journal, loaded: None, since: Instant::now() }
+    }
+
+    /// Works until there are no more tasks.
+    pub(crate) fn work<T: Transport>(&mut self, transport: &mut T) {
+        while let Some(lease) = transport.next(&self.resident()) {
+            let (clock, mut spent) = (Instant::now(), Spent::default());
+            // A fault in a step must not end the process.
+            let run = catch_unwind(AssertUnwindSafe(|| self.attempt(&lease, &mut spent)));
+            let end = run.unwrap_or(End::Fault);
+            let damaged = |problem: &Problem| problem.code() == Some(Code::KeyDamaged);
+            match &end {
+                End::Fault => self.loaded = None,
+                End::Final(Event::Failed { problem }) if damaged(problem) => self.loaded = None,
+                _ => {}
+            }
+            spent.seconds = clock.elapsed().as_secs_f64();
+            spent.resident_bytes = self.loaded.as_ref().map_or(0, |loaded| loaded.store.resident_bytes());
+            lease.end(end, spent);
+        }
+    }
+
+    fn resident(&self) -> Resident {
+        Resident { keys: self.loaded.iter().map(|loaded| loaded.key).collect(), since: self.since }
+    }
+
+    fn attempt<L: Lease>(&mut self, lease: &L, spent: &mut Spent) -> End {
+        let clock = Instant::now();
+        // A try before this one may have come to the end, and have been cut off before it said so.
+        if let Some(done) = self.depot.kept(lease.task()) {
+            return End::Final(done);
+        }
+        let mut answer = None;
+        loop {
+            match lease.wish() {
+                Wish::GoOn => {}
+                Wish::GiveUp => return End::Final(Event::Cancelled),
+                Wish::Leave => return End::Left,
+            }
+            let full = match self.ended(lease, spent, &mut answer) {
+                Ok(end) => return end,
+                Err(problem) if clock.elapsed() > DISK.0 => return End::Final(Event::Failed { problem }),
+                Err(problem) => problem,
+            };
+            let task = lease.task();
+            self.journal.line("waiting", json!({"job": task.job, "tenant": task.tenant, "for": full.detail}));
+            std::thread::sleep(DISK.1);
+        }
+    }
+
+    /// The end of a task; a problem while the disk is full, which is no fault of the job.
+    fn ended<L: Lease>(
+        &mut self,
+        lease: &L,
+        spent: &mut Spent,
+        answer: &mut Option<Vec<u8>>,
+    ) -> Result<End, Problem> {
+        if answer.is_none() {
+            match self.run(lease, spent) {
+                Ok(bytes) => *answer = Some(bytes),
+                Err(InferError::Stopped { .. }) => {
+                    let given_up = lease.wish() == Wish::GiveUp;
+                    return Ok(if given_up { End::Final(Event::Cancelled) } else { End::Left });
+                }
+                Err(error) => {
+                    let problem = of_run(&error);
+                    let full = problem.code() == Some(Code::Disk);
+                    return if full { Err(problem) } else { Ok(End::Final(Event::Failed { problem })) };
+                }
+            }
+        }
+        let Some(bytes) = answer else { return Ok(End::Left) };
+        match self.depot.keep(lease.task(), bytes) {
+            Ok(done) => Ok(End::Final(done)),
+            Err(error) => match of_own(&error) {
+                problem if problem.code() == Some(Code::Disk) => Err(problem),
+                problem => Ok(End::Final(Event::Failed { problem })),
+            },
+        }
+    }
+
+    fn run<L: Lease>(&mut self, lease: &L, spent: &mut Spent) -> Result<Vec<u8>, InferError> {
+        let (served, task) = (Arc::clone(&self.served), lease.task());
+        let bytes = cipherlm_files::read(&self.depot.prompt(task), served.client.costs.prompt_bytes)?;
+        let prompt = prompt(&served, task, &bytes)?;
+        drop(bytes);
+        let ours = |loaded: &Loaded| loaded.tenant == task.tenant && loaded.key == task.key;
+        if !self.loaded.as_ref().is_some_and(ours) {
+            // The old keys go before the new ones come.
+            self.loaded = None;
+            let clock = Instant::now();
+            self.loaded = Some(self.load(lease)?);
+            self.since = Instant::now();
+            spent.load_seconds = clock.elapsed().as_secs_f64();
+        }
+        let Some(loaded) = &self.loaded else { return Err(InferError::Stopped { step: 0, steps: 0 }) };
+        let mut observer = |progress: &Progress<'_>| {
+            lease.tell(Event::Step {
+                step: progress.step,
+                steps: progress.steps,
+                name: progress.name.to_owned(),
+                layer: progress.layer,
+                level: progress.level,
+                refresh: progress.refresh,
+                elapsed: progress.elapsed.as_secs_f64(),
+                left: progress.left.as_secs_f64(),
+            });
+            lease.wish() == Wish::GoOn
+        };
+        let (steps, after) = (self.depot.steps(task), self.effort.checkpoint_after);
+        let mut kept = Checkpoints::new(&steps, after, &mut observer)?;
+        Ok(loaded.server.run(&served.plan, prompt, &mut kept)?.to_bytes())
+    }
+
+    /// Reads and checks a client's keys.
+    fn load<L: Lease>(&self, lease: &L) -> Result<Loaded, InferError> {
+        let (served, task) = (&self.served, lease.task());
+        let folder = self.depot.keys(&task.tenant, task.key);
+        let (store, key_id) = served.order.open(&folder, served.params(), self.effort.key_memory)?;
+        let of = store.len();
+        let slots = |source| InferError::Slots { node: "evaluation keys".into(), source };
+        store
+            .preload(|keys| {
+                if keys.is_multiple_of(8) {
+                    lease.tell(Event::Loading { keys, of });
+                }
+            })
+            .map_err(|error| slots(error.into()))?;
+        let store = Arc::new(store);
+        let refresher = served.circuits.refresher(&store)?;
+        let machine = Encrypted::new(served.params(), key_id, Arc::clone(&store)).map_err(slots)?;
+        let server = Server::new(machine.with_refresher(refresher).map_err(slots)?);
+        Ok(Loaded { tenant: task.tenant.clone(), key: task.key, store, server })
+    }
+}
+
+/// The prompt of a task, which must be what its name says.
+fn prompt(served: &Served, task: &Task, bytes: &[u8]) -> Result<EncryptedPrompt, InferError> {
+    if Digest::of(bytes) != task.job {
+        let reason = "its hash is not its name: send it again".into();
+        return Err(InferError::Malformed { what: STORED_PROMPT.into(), reason });
+    }
+    EncryptedPrompt::from_bytes(served.params(), bytes)
+}
