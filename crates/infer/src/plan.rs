@@ -16,7 +16,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use cipherlm_circuits::slots::{Clear, KeyUse, RefreshKind, RefreshProfile};
-use cipherlm_ckks::{Complex64, Params};
+use cipherlm_ckks::{Ciphertext, Complex64, Params};
 use cipherlm_model::{Kind, Mode, Model, Positions, Runner, Tokenizer};
 use cipherlm_protocol::Answers;
 
@@ -143,9 +143,9 @@ impl Plan {
 
     /// Bytes of the checkpoints of a whole run, if every step is kept.
     pub fn checkpoint_bytes(&self, params: &Params) -> u64 {
-        let polynomial = |level: usize| params.limb_count(level) as u64 * params.degree() as u64 * 25 / 4;
+        let stored = |level: usize| Ciphertext::stored_bytes(params, level, false);
         let nodes = self.graph.nodes.iter().enumerate().skip(1);
-        nodes.map(|(id, n)| 2 * n.width as u64 * polynomial(self.level_after(id))).sum()
+        nodes.map(|(id, n)| n.width as u64 * stored(self.level_after(id))).sum()
     }
 
     /// Keys that a run needs, each with the levels of its use.

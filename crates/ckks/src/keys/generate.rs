@@ -160,7 +160,7 @@ fn generate(
         // Masked by `a` and the error: public from here on.
         Ok([b.publish(), a])
     });
-    let body = KeyBody::collect(form, digits)?;
+    let body = KeyBody::collect(form, params, digits)?;
     let (params, distribution) = (params.clone(), secret.distribution());
     Ok(SwitchingKey { params, id: secret.id(), purpose: kind, shape, distribution, seed, body })
 }

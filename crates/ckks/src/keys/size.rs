@@ -5,7 +5,7 @@ use std::fmt;
 use cipherlm_ring::PackedPair;
 
 use super::form::KeyForm;
-use super::packed_poly::limb_bytes;
+use super::packed_poly::packed_bytes;
 use crate::Params;
 use crate::params::KeyShape;
 use crate::wire::HEADER_BYTES;
@@ -15,15 +15,15 @@ use crate::wire::HEADER_BYTES;
 pub(crate) const FIXED: u64 = 1 + 1 + 2 + 4 + 4 + 4 + 32 + 32;
 
 /// Bytes of a switching key in a file, after the header.
-pub(crate) fn body_bytes(digits: usize, limbs: usize, degree: usize) -> u64 {
-    FIXED + digits as u64 * limbs as u64 * limb_bytes(degree)
+pub(crate) fn body_bytes(params: &Params, shape: KeyShape) -> u64 {
+    let limbs = params.extended_limbs(shape.level, shape.special);
+    FIXED + shape.digits(params).len() as u64 * packed_bytes(params, &limbs)
 }
 
 impl KeyShape {
     /// Bytes of the key in a file: one packed polynomial per digit and a seed.
     pub fn stored_bytes(self, params: &Params) -> u64 {
-        let limbs = params.limb_count(self.level) + self.special;
-        HEADER_BYTES + body_bytes(self.digits(params).len(), limbs, params.degree())
+        HEADER_BYTES + body_bytes(params, self)
     }
 
     /// Bytes of the key in memory, in the fastest form for this CPU ([`KeyForm::fastest`]).
@@ -42,7 +42,7 @@ impl KeyShape {
                 KeyForm::Packed => {
                     PackedPair::bytes_over(params.ring(), &limbs).map_or(0, |bytes| bytes as u64)
                 }
-                KeyForm::Seeded => limbs.len() as u64 * limb_bytes(params.degree()),
+                KeyForm::Seeded => packed_bytes(params, &limbs),
             }
     }
 }

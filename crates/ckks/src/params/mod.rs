@@ -179,6 +179,11 @@ impl Params {
         self.0.primes.get(limb).copied().ok_or(missing.into())
     }
 
+    /// Bits that hold every residue of a limb of this set; 0 for a limb that it does not have.
+    pub(crate) fn prime_bits(&self, limb: usize) -> u32 {
+        self.0.ring.modulus(limb).map_or(0, cipherlm_ring::Modulus::bits)
+    }
+
     /// The primes of limbs that this set made itself.
     pub(crate) fn primes_of(&self, limbs: &Limbs) -> Vec<u64> {
         limbs.iter().filter_map(|limb| self.0.primes.get(limb).copied()).collect()

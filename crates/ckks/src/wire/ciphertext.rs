@@ -4,7 +4,7 @@ use super::pack::unpack;
 use super::{Body, HEADER_BYTES, Reader, Wire, field, open, seal};
 use crate::encode::check_scale;
 use crate::encrypt::fresh_half;
-use crate::keys::packed_poly::{limb_bytes, pack};
+use crate::keys::packed_poly::{pack, packed_bytes};
 use crate::{Ciphertext, Error, Params, Scale};
 
 /// Level, parts, seeded flag, reserved, slots, scale.
@@ -48,9 +48,9 @@ impl Meta {
     }
 
     fn body_bytes(&self, params: &Params) -> u64 {
-        let polys = self.parts - usize::from(self.seeded);
-        let limbs = (polys * params.limb_count(self.level)) as u64;
-        FIXED + if self.seeded { 32 } else { 0 } + limbs * limb_bytes(params.degree())
+        let polys = (self.parts - usize::from(self.seeded)) as u64;
+        let seed = if self.seeded { 32 } else { 0 };
+        FIXED + seed + polys * packed_bytes(params, params.limbs(self.level))
     }
 }
 
@@ -58,8 +58,8 @@ impl Ciphertext {
     /// Bytes of a ciphertext of two parts at a level; a fresh one carries a seed instead of its
     /// uniform half.
     pub fn stored_bytes(params: &Params, level: usize, fresh: bool) -> u64 {
-        let limbs = (if fresh { 1 } else { 2 } * params.limb_count(level)) as u64;
-        HEADER_BYTES + FIXED + if fresh { 32 } else { 0 } + limbs * limb_bytes(params.degree())
+        let (seed, polys) = if fresh { (32, 1) } else { (0, 2) };
+        HEADER_BYTES + FIXED + seed + polys * packed_bytes(params, params.limbs(level))
     }
 }
 
@@ -80,7 +80,7 @@ impl Wire for Ciphertext {
         } else {
             &self.parts[..]
         };
-        stored.iter().for_each(|part| pack(part, &mut body));
+        stored.iter().for_each(|part| pack(&self.params, part, &mut body));
         seal(Self::TYPE, &self.params, self.key_id, &body)
     }
 

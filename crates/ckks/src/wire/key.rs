@@ -4,7 +4,7 @@ use zeroize::Zeroizing;
 
 use super::pack::{read_packed, unpack};
 use super::{Body, HEADER_BYTES, Header, Reader, Wire, field, open, seal};
-use crate::keys::packed_poly::{limb_bytes, pack};
+use crate::keys::packed_poly::{pack, packed_bytes};
 use crate::keys::size::{FIXED, body_bytes};
 use crate::keys::{
     GaloisElement, KeyBody, KeyForm, KeyId, KeyPurpose, KeySet, PublicKey, SecretKey, SwitchingKey,
@@ -70,8 +70,7 @@ impl Meta {
     }
 
     fn body_bytes(&self, params: &Params) -> u64 {
-        let limbs = params.limb_count(self.shape.level) + self.shape.special;
-        body_bytes(self.shape.digits(params).len(), limbs, params.degree())
+        body_bytes(params, self.shape)
     }
 }
 
@@ -91,7 +90,7 @@ impl Wire for SwitchingKey {
                 3
             }
         };
-        let packed = self.body.packed();
+        let packed = self.body.packed(&self.params);
         let mut body = vec![kind, packed.len() as u8, 0, 0];
         body.extend_from_slice(&(self.shape.level as u32).to_le_bytes());
         body.extend_from_slice(&(self.shape.special as u32).to_le_bytes());
@@ -154,7 +153,7 @@ impl SwitchingKey {
                 let b = unpack(params, &limbs, first(digit), &mut reader)?;
                 Ok([b, public_half(params, &limbs, &seed, digit)?])
             };
-            KeyBody::collect(form, digits.map(pair))?
+            KeyBody::collect(form, params, digits.map(pair))?
         };
         Ok((Self { params: params.clone(), id: key_id, purpose, shape, distribution, seed, body }, rest))
     }
@@ -165,13 +164,13 @@ impl Wire for PublicKey {
 
     fn to_bytes(&self) -> Vec<u8> {
         let mut body = self.seed.to_vec();
-        pack(&self.b, &mut body);
+        pack(&self.params, &self.b, &mut body);
         seal(Self::TYPE, &self.params, self.id, &body)
     }
 
     fn from_prefix<'a>(params: &Params, bytes: &'a [u8]) -> Result<(Self, &'a [u8]), Error> {
         let limbs = params.limbs(params.max_level());
-        let length = 32 + limbs.len() as u64 * limb_bytes(params.degree());
+        let length = 32 + packed_bytes(params, limbs);
         let Body { key_id, bytes, rest } = open(Self::TYPE, params, bytes, 32, |_| Ok(length))?;
         let mut reader = Reader::new(bytes);
         let seed = reader.array()?;

@@ -13,7 +13,8 @@
 //! | 8 | length of the body |
 //! | 32 | Blake3 hash of type, parameters, key id and body |
 //!
-//! Residues take 50 bits; fresh ciphertexts and keys carry a seed instead of their uniform half.
+//! A residue takes the bits of its prime, eight residues after each other fill whole bytes; fresh
+//! ciphertexts and keys carry a seed instead of their uniform half.
 //! The hash finds damage, it is no signature: whoever can write the file can also write the hash.
 //! Authenticate at the layer that carries it.
 
@@ -31,7 +32,7 @@ use crate::{Error, KeyId, Params, ParamsHash, WireError};
 /// First bytes of every object.
 pub const MAGIC: [u8; 4] = *b"CLMK";
 /// Version that this build writes and reads.
-pub const VERSION: u16 = 3;
+pub const VERSION: u16 = 4;
 /// Bytes of the header.
 pub const HEADER_BYTES: u64 = 112;
 

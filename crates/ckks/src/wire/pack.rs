@@ -3,7 +3,7 @@
 use cipherlm_ring::{Eval, Limbs, Poly};
 
 use super::Reader;
-use crate::keys::packed_poly::{PackedPoly, limb_bytes, unpack_block};
+use crate::keys::packed_poly::{Field, GROUP, PackedPoly, limb_bytes, packed_bytes};
 use crate::{Error, Params, WireError};
 
 /// Takes a polynomial over `limbs` from a file as it is, once its residues have been checked;
@@ -14,17 +14,19 @@ pub(super) fn read_packed(
     first: usize,
     reader: &mut Reader<'_>,
 ) -> Result<PackedPoly, Error> {
-    let limb_bytes = limb_bytes(params.degree());
-    let bytes = reader.take(limb_bytes * limbs.len() as u64)?;
-    let mut block = [0.0; 1024];
-    for (position, (index, packed)) in limbs.iter().zip(bytes.chunks_exact(limb_bytes as usize)).enumerate() {
-        for packed in packed.chunks(block.len() / 4 * 25) {
-            let block = &mut block[..packed.len() / 25 * 4];
-            unpack_block(packed, block);
+    let bytes = reader.take(packed_bytes(params, limbs))?;
+    let (mut rest, mut block) = (bytes, [0.0; 1024]);
+    for (position, index) in limbs.iter().enumerate() {
+        let (limb, after) = rest.split_at(limb_bytes(params, index) as usize);
+        rest = after;
+        let field = Field::new(params.prime_bits(index));
+        for packed in limb.chunks(block.len() / GROUP * field.group_bytes()) {
+            let block = &mut block[..packed.len() / field.group_bytes() * GROUP];
+            field.unpack(packed, block);
             check(block, params.prime(index)?, first + position)?;
         }
     }
-    Ok(PackedPoly::from_bytes(bytes.to_vec(), params.degree()))
+    Ok(PackedPoly::from_bytes(params, limbs, bytes.to_vec()))
 }
 
 /// Reads a polynomial over `limbs`, refusing residues that are not below their prime. `first`
@@ -35,15 +37,14 @@ pub(super) fn unpack(
     first: usize,
     reader: &mut Reader<'_>,
 ) -> Result<Poly<Eval>, Error> {
-    let bytes = limb_bytes(params.degree());
     // The bytes are there before memory for them is taken.
-    let need = bytes * limbs.len() as u64;
+    let need = packed_bytes(params, limbs);
     if reader.left() < need {
         return Err(WireError::Truncated { have: reader.left(), need }.into());
     }
     let mut poly = Poly::scratch(params.ring(), limbs)?;
     for (position, (index, limb)) in poly.iter_mut().enumerate() {
-        unpack_block(reader.take(bytes)?, limb);
+        Field::new(params.prime_bits(index)).unpack(reader.take(limb_bytes(params, index))?, limb);
         check(limb, params.prime(index)?, first + position)?;
     }
     Ok(poly)

@@ -14,7 +14,7 @@ use cipherlm_ckks::{
 };
 use support::{
     Census, assert_gaussian, assert_unrelated, chi_square, coefficients, digits, errors_of, halves, integers,
-    lifted, phase, set,
+    lifted, phase, set, width,
 };
 
 fn root(byte: u8) -> Seed {
@@ -279,8 +279,8 @@ fn public_encryption_draws_an_ephemeral_secret_and_two_errors() {
     let zero = Plaintext::encode_real(&params, &[0.0], 1, Scale::from_log2(40)).unwrap();
     let mut bytes = real.to_bytes();
     let limbs = params.limbs(3);
-    let residues = std::iter::repeat_n(CONSTANT as u64, limbs.len() * params.degree());
-    write_residues(&mut bytes[HEADER_BYTES as usize + 32..], residues);
+    let widths = limbs.iter().flat_map(|limb| std::iter::repeat_n(width(&params, limb), params.degree()));
+    write_residues(&mut bytes[HEADER_BYTES as usize + 32..], CONSTANT as u64, widths);
     reseal(&mut bytes);
     let forged = PublicKey::from_bytes(&params, &bytes).unwrap();
     let [_, a] = halves(&forged);
@@ -305,11 +305,13 @@ fn public_encryption_draws_an_ephemeral_secret_and_two_errors() {
     census.check();
 }
 
-/// Residues in 50 bits each, little-endian.
-fn write_residues(bytes: &mut [u8], residues: impl Iterator<Item = u64>) {
+/// One residue again and again, in fields of these widths, little-endian.
+fn write_residues(bytes: &mut [u8], residue: u64, widths: impl Iterator<Item = usize>) {
     bytes.fill(0);
-    for (index, residue) in residues.enumerate() {
-        let bit = 50 * index;
+    let mut end = 0;
+    for width in widths {
+        let bit = end;
+        end += width;
         let shifted = (u128::from(residue) << (bit % 8)).to_le_bytes();
         bytes[bit / 8..].iter_mut().zip(shifted).for_each(|(to, from)| *to |= from);
     }

@@ -47,17 +47,24 @@ pub(crate) fn lifted(params: &Params, limbs: &Limbs, integers: &[i64]) -> Poly<E
     Poly::<Coeff>::from_i64(params.ring(), limbs, integers).unwrap().into_eval()
 }
 
+/// Bits of a residue modulo the prime of a limb.
+pub(crate) fn width(params: &Params, limb: usize) -> usize {
+    (u64::BITS - (params.prime(limb).unwrap() - 1).leading_zeros()) as usize
+}
+
 /// A packed polynomial of an object, at `offset`.
 fn unpacked(params: &Params, limbs: &Limbs, bytes: &[u8], offset: usize) -> Poly<Eval> {
     let mut poly = Poly::<Eval>::zero(params.ring(), limbs).unwrap();
-    let limb_bytes = params.degree() / 4 * 25;
-    for (position, (_, limb)) in poly.iter_mut().enumerate() {
-        let packed = &bytes[offset + position * limb_bytes..][..limb_bytes];
+    let mut start = offset;
+    for (limb_index, limb) in poly.iter_mut() {
+        let bits = width(params, limb_index);
+        let packed = &bytes[start..][..params.degree() / 8 * bits];
+        start += packed.len();
         for (index, residue) in limb.iter_mut().enumerate() {
-            let bit = 50 * index;
+            let bit = bits * index;
             let word: Vec<u8> = packed[bit / 8..].iter().copied().chain([0; 8]).take(8).collect();
             let word = u64::from_le_bytes(word.try_into().unwrap());
-            *residue = (word >> (bit % 8) & ((1 << 50) - 1)) as f64;
+            *residue = (word >> (bit % 8) & ((1 << bits) - 1)) as f64;
         }
     }
     poly
@@ -67,7 +74,7 @@ fn unpacked(params: &Params, limbs: &Limbs, bytes: &[u8], offset: usize) -> Poly
 pub(crate) fn digits(key: &SwitchingKey) -> Vec<[Poly<Eval>; 2]> {
     let (params, limbs, bytes) = (key.params(), key.limbs(), key.to_bytes());
     let seed = Seed::from_bytes(bytes[KEY_SEED..KEY_DIGITS].try_into().unwrap());
-    let length = limbs.len() * params.degree() / 4 * 25;
+    let length = limbs.iter().map(|limb| params.degree() / 8 * width(params, limb)).sum::<usize>();
     let digit = |j| {
         let a = sample::uniform(params.ring(), &limbs, &seed, "switching key digit", j as u64).unwrap();
         [unpacked(params, &limbs, &bytes, KEY_DIGITS + j * length), a]
