@@ -8,6 +8,11 @@ use std::fmt;
 pub struct KeyId(pub(crate) [u8; 32]);
 
 impl KeyId {
+    /// The id with these bytes, as somebody names it.
+    pub fn from_bytes(bytes: [u8; 32]) -> Self {
+        Self(bytes)
+    }
+
     /// The 32 bytes.
     pub fn as_bytes(&self) -> &[u8; 32] {
         &self.0
@@ -36,6 +41,18 @@ pub enum KeyPurpose {
     Galois(GaloisElement),
     /// From another secret (first id) to this one.
     Switch(KeyId),
+    /// From another secret (first id) to that of a subring: what comes before a projection.
+    Project(KeyId),
+}
+
+impl KeyPurpose {
+    /// The other secret of a key between two secrets.
+    pub fn source(self) -> Option<KeyId> {
+        match self {
+            Self::Switch(from) | Self::Project(from) => Some(from),
+            Self::Relinearise | Self::Galois(_) => None,
+        }
+    }
 }
 
 impl fmt::Display for KeyPurpose {
@@ -44,6 +61,7 @@ impl fmt::Display for KeyPurpose {
             Self::Relinearise => f.write_str("relinearisation"),
             Self::Galois(element) => write!(f, "{element}"),
             Self::Switch(from) => write!(f, "switching (from key {from})"),
+            Self::Project(from) => write!(f, "projection (from key {from})"),
         }
     }
 }
@@ -82,6 +100,12 @@ pub enum SecretDistribution {
         /// Number of nonzero coefficients.
         weight: usize,
     },
+    /// A dense ternary secret of a ring of that degree, as a polynomial in `X^(N/degree)`. What is
+    /// encrypted under it is as secure as in the smaller ring.
+    Subring {
+        /// Degree of the smaller ring.
+        degree: usize,
+    },
 }
 
 impl fmt::Display for SecretDistribution {
@@ -89,6 +113,7 @@ impl fmt::Display for SecretDistribution {
         match self {
             Self::Ternary => f.write_str("dense ternary"),
             Self::Sparse { weight } => write!(f, "weight-{weight} ternary"),
+            Self::Subring { degree } => write!(f, "dense ternary (of the subring of degree {degree})"),
         }
     }
 }

@@ -8,21 +8,13 @@ use cipherlm_ckks::{
     Ciphertext, Complex64, Error, Evaluator, GaloisElement, KeyForm, KeyPurpose, KeyRequest, KeySet,
     KeyShape, KeyStore, Params, PublicKey, SecretKey, SwitchingKey, Wire, WireError, presets,
 };
-use common::{Setup, setup, values};
+use common::{Setup, reseal, setup, values};
 use proptest::prelude::*;
 
 const N: usize = 1 << 6;
 
 fn small() -> Setup {
     setup(N, 40.0, 2, &[1])
-}
-
-/// Writes a correct hash over a changed object, as an attacker would.
-fn reseal(bytes: &mut [u8]) {
-    let mut hasher = blake3::Hasher::new_derive_key("cipherlm-ckks 1 wire object");
-    hasher.update(&bytes[6..72]).update(&bytes[HEADER_BYTES as usize..]);
-    let hash = *hasher.finalize().as_bytes();
-    bytes[80..112].copy_from_slice(&hash);
 }
 
 /// The objects of every type, as bytes.
@@ -158,7 +150,7 @@ fn every_form_of_a_key_switches_alike() {
             }
         }
         let stored: u64 = s.evaluator.keys().iter().map(|key| key.shape().stored_bytes(&s.params)).sum();
-        // Primes of 40 and 50 bits instead of 64, in files as in memory; vectors read 64 bytes more.
+        // Primes of 40 and 50 bits instead of 64, in files too; vectors read 64 bytes more.
         let slack = sizes[1] - 2 * sizes[2];
         assert!(slack.is_multiple_of(64) && slack < sizes[2] / 2, "{sizes:?}");
         assert!(sizes[0] > 64 * sizes[1] / 50 && sizes[2] <= stored, "{sizes:?}");

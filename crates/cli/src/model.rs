@@ -20,6 +20,8 @@ pub(crate) struct Loaded {
     pub(crate) folder: PathBuf,
     /// Documents that its vectors are compared with under encryption.
     pub(crate) index: Option<Arc<Index>>,
+    /// Whether its prompts come in at the lowest level.
+    pub(crate) refresh_input: bool,
 }
 
 /// A text cut into windows of tokens.
@@ -49,7 +51,7 @@ pub(crate) fn load(dir: Option<&Path>) -> anyhow::Result<Loaded> {
     let file = dir.join(TOKENIZER_FILE);
     let tokenizer = Tokenizer::load(&file).with_context(|| format!("loading {}", shown(&file)))?;
     tokenizer.check_shape(model.shape()).with_context(|| format!("loading {}", shown(&dir)))?;
-    Ok(Loaded { model, tokenizer, folder: dir, index: None })
+    Ok(Loaded { model, tokenizer, folder: dir, index: None, refresh_input: false })
 }
 
 /// The model that this program carries.
@@ -57,7 +59,7 @@ fn shipped() -> anyhow::Result<Loaded> {
     use cipherlm_stories::{DESCRIPTION, NAME, TOKENIZER, WEIGHTS};
     let model = Model::from_parts(DESCRIPTION, WEIGHTS).context("the shipped model")?;
     let tokenizer = Tokenizer::from_json(TOKENIZER).context("the shipped tokenizer")?;
-    Ok(Loaded { model, tokenizer, folder: PathBuf::from(NAME), index: None })
+    Ok(Loaded { model, tokenizer, folder: PathBuf::from(NAME), index: None, refresh_input: false })
 }
 
 /// `models/<name>` in the working folder or above it, or beside this program's sources.

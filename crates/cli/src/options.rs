@@ -73,6 +73,27 @@ impl IndexOption {
     }
 }
 
+/// How prompts come in.
+#[derive(Args)]
+pub(crate) struct InputOption {
+    /// Let prompts come in at the lowest level and bootstrap them first: one bootstrap more, and a
+    /// prompt takes a twentieth of the bytes. Keys are made for one of the two ways.
+    #[arg(long)]
+    refresh_input: bool,
+}
+
+impl InputOption {
+    /// Whether it was given.
+    pub(crate) fn given(&self) -> bool {
+        self.refresh_input
+    }
+
+    /// The model whose prompts come in that way.
+    pub(crate) fn put_on(&self, loaded: Loaded) -> Loaded {
+        Loaded { refresh_input: self.refresh_input, ..loaded }
+    }
+}
+
 /// Where a plan comes from: a model, or a client's folder.
 #[derive(Args)]
 pub(crate) struct PlanSource {

@@ -160,6 +160,7 @@ pub(crate) fn setup_of(
         Some(prices) => prices.table(profile.insecure)?,
         None => CostModel::default(),
     };
+    let loaded = Loaded { refresh_input: keys.refresh_input, ..loaded };
     let setup = Setup::on(loaded, keys.tokens, &Wanted::This(profile), &cost)?;
     let plan = setup.plan.id();
     if plan != keys.plan {

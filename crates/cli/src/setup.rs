@@ -57,7 +57,8 @@ impl Setup {
             return Err(usage(format!("--length {length}: the model takes {context} tokens")));
         }
         cipherlm_model::ensure_certified(&loaded.model)?;
-        let options = Options { tokens: length, index: loaded.index.clone(), ..Options::default() };
+        let (index, refresh_input) = (loaded.index.clone(), loaded.refresh_input);
+        let options = Options { tokens: length, index, refresh_input, ..Options::default() };
         let options = options.with_tokenizer(&loaded.tokenizer)?;
         let model = Arc::new(loaded.model.clone());
         match wanted {
@@ -102,6 +103,9 @@ impl Setup {
         let shape = self.loaded.model.shape();
         let (bootstraps, _) = self.plan.refreshes();
         let (stored, resident) = self.circuits.key_bytes(&self.plan).unwrap_or_default();
+        let kib = |bytes: u64| bytes as f64 / 1024.0;
+        let costs = self.plan.costs(&self.circuits);
+        let [prompt, answer] = costs.map_or([0.0; 2], |c| [kib(c.prompt_bytes), kib(c.answer_bytes)]);
         let tokens = self.plan.tokens();
         let rounded = match self.asked {
             asked if asked < tokens => format!(" (the power of two that holds {asked})"),
@@ -112,6 +116,7 @@ impl Setup {
              parameters  N = 2^{}, log QP {:.0}, {:.0}-bit security, profile {}; kernel {}, {} threads\n\
              plan        {tokens} tokens{rounded}, {} steps, {bootstraps} bootstraps {:?} a layer, about {:.1} s predicted\n\
              keys        {:.2} GiB stored, {:.2} GiB in memory\n\
+             messages    {prompt:.0} KiB there, {answer:.0} KiB back\n\
              memory      about {:.1} GiB for a run, keys included",
             self.loaded.name(),
             shape.layers,

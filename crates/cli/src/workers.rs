@@ -2,7 +2,7 @@
 
 use crate::console::err;
 use crate::exit::usage;
-use crate::options::{ModelOption, ProfileOption, gibibytes, seconds, tokens};
+use crate::options::{InputOption, ModelOption, ProfileOption, gibibytes, seconds, tokens};
 use crate::prices::PricesOption;
 use crate::setup::Setup;
 use cipherlm_service::Served;
@@ -19,6 +19,8 @@ pub(crate) struct ServedOption {
     #[arg(long, default_value = "32", value_parser = tokens())]
     length: usize,
     #[command(flatten)]
+    input: InputOption,
+    #[command(flatten)]
     profile: ProfileOption,
     #[command(flatten)]
     prices: PricesOption,
@@ -33,7 +35,7 @@ pub(crate) struct ServedOption {
 impl ServedOption {
     /// Compiles the plan, and asks for the memory that its runs take where they run `here`.
     pub(crate) fn load(&self, here: bool, as_json: bool) -> anyhow::Result<Served> {
-        let (model, wanted) = (self.model.load()?, self.profile.wanted()?);
+        let (model, wanted) = (self.input.put_on(self.model.load()?), self.profile.wanted()?);
         let setup = Setup::on(model, self.length, &wanted, &self.prices.table(wanted.insecure())?)?;
         if here {
             setup.price_memory()?;

@@ -1,6 +1,7 @@
 //! Answers out of decrypted vectors.
 
 use cipherlm_ckks::Complex64;
+use cipherlm_model::Kind;
 use cipherlm_protocol::Answers;
 
 use crate::error::{InferError, Result};
@@ -40,6 +41,12 @@ pub(crate) fn logits(layout: &Answers, outputs: &[Vec<f64>], position: usize) ->
     Ok(row.into_iter().map(|x| x * layout.unit).collect())
 }
 
+/// Position at which the answer to a prompt of `length` tokens stands: a decoder's last token, an
+/// encoder's first; the last one where there is one answer.
+pub(crate) fn position(kind: Kind, layout: &Answers, length: usize) -> usize {
+    if kind == Kind::Decoder || layout.last { length.saturating_sub(1) } else { 0 }
+}
+
 /// Refuses a position that an answer to `length` tokens does not have.
 ///
 /// # Errors
@@ -57,10 +64,16 @@ pub(crate) fn check_position(layout: &Answers, position: usize, length: usize) -
     Err(InferError::Position { position, length, advice })
 }
 
+/// Vector and slot of each column of a token.
+pub(crate) fn places(layout: &Answers, token: usize) -> impl Iterator<Item = (usize, usize)> + use<> {
+    let features = layout.features;
+    (0..layout.vectors * features)
+        .map(move |column| (column / features, token * features + column % features))
+}
+
 /// The first `width` numbers of a token.
 fn row(layout: &Answers, vectors: &[Vec<f64>], token: usize, width: usize) -> Vec<f64> {
-    let features = layout.features;
-    (0..width).map(|column| vectors[column / features][token * features + column % features]).collect()
+    places(layout, token).take(width).map(|(vector, slot)| vectors[vector][slot]).collect()
 }
 
 fn check_vectors(layout: &Answers, found: usize) -> Result<()> {
@@ -74,7 +87,7 @@ fn check_vectors(layout: &Answers, found: usize) -> Result<()> {
 
 /// What errors of encryption may add to a slot of an answer. Those seen are below 2^-9; what is no
 /// answer is near 1 or far beyond.
-const SLACK: f64 = 1.0 / 32.0;
+pub(crate) const SLACK: f64 = 1.0 / 32.0;
 
 /// The real parts, if there is nothing else.
 pub(crate) fn ensure_real(vectors: &[Vec<Complex64>]) -> Result<Vec<Vec<f64>>> {

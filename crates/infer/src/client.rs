@@ -4,12 +4,17 @@
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use cipherlm_circuits::slots::{Chain, Encrypted, Machine, Scale};
-use cipherlm_ckks::{Ciphertext, Complex64, Decrypted, EvaluationKeys, KeyId, Params, Plaintext, SecretKey};
+use cipherlm_ckks::{
+    Ciphertext, Complex64, Decrypted, EvaluationKeys, KeyId, KeyPurpose, Params, Plaintext, SecretKey,
+};
+use cipherlm_protocol::Answers;
 
+use crate::answer;
 use crate::error::{At, InferError, Result};
 use crate::plan::Plan;
 use crate::run::Observer;
 use crate::session::Session;
+use crate::small::{self, Asked};
 use crate::vector::Value;
 
 /// A prompt on its way to the server: one ciphertext per input vector.
@@ -17,8 +22,13 @@ use crate::vector::Value;
 pub struct EncryptedPrompt {
     /// The plan it was packed for.
     pub plan: String,
+    /// The secret whose keys it is to be run with. The ciphertexts are under it, or under that of
+    /// the same root in a smaller ring.
+    pub key_id: KeyId,
     /// How many tokens it has, a public number: what fills it up is masked.
     pub length: usize,
+    /// The positions that it wants answered, public too.
+    pub asked: Asked,
     /// The vectors.
     pub ciphertexts: Vec<Ciphertext>,
 }
@@ -30,6 +40,8 @@ pub struct EncryptedLogits {
     pub plan: String,
     /// Tokens of the prompt that they answer.
     pub length: usize,
+    /// The positions that they hold. One alone is a single vector in a small ring.
+    pub asked: Asked,
     /// The vectors.
     pub ciphertexts: Vec<Ciphertext>,
 }
@@ -83,8 +95,24 @@ impl Client {
         let own = if floor > 0 { Chain::above(params, floor) } else { Chain::of(params) };
         check_chain(plan, &own.at("parameters")?)?;
         let scale = plan.target.chain.scale(plan.input_level());
-        let ciphertexts = self.seal(&plan.pack_at(tokens, before.len())?, plan.input_level(), scale)?;
-        Ok(EncryptedPrompt { plan: plan.id(), length: tokens.len(), ciphertexts })
+        let (vectors, level) = (plan.pack_at(tokens, before.len())?, plan.input_level());
+        let ring = small::prompt_ring(params, plan.prompt_degree(), level)?;
+        let ciphertexts = self.seal_in(ring.as_ref(), &vectors, level, scale)?;
+        let (length, asked, key_id) = (tokens.len(), plan.asked(tokens.len()), self.key_id());
+        Ok(EncryptedPrompt { plan: plan.id(), key_id, length, asked, ciphertexts })
+    }
+
+    /// Encrypts vectors, each repeated over all slots, in a smaller ring where one is given.
+    pub(crate) fn seal_in(
+        &self,
+        ring: Option<&Params>,
+        vectors: &[Vec<f64>],
+        level: usize,
+        scale: Scale,
+    ) -> Result<Vec<Ciphertext>> {
+        let Some(ring) = ring else { return self.seal(vectors, level, scale) };
+        let secret = self.secret.in_subring(ring).map_err(ckks("secret key"))?;
+        Self { secret }.seal(vectors, level, scale)
     }
 
     /// Encrypts vectors, each repeated over all slots.
@@ -110,8 +138,37 @@ impl Client {
     /// # Errors
     /// Logits of another plan or key; a position outside the plan; [`InferError::NotAnAnswer`].
     pub fn decrypt(&self, plan: &Plan, logits: &EncryptedLogits, position: usize) -> Result<Vec<f64>> {
-        plan.check_position(position, logits.length)?;
-        plan.answer(&self.open_all(plan, logits)?, position)
+        check_plan(&plan.id, &logits.plan)?;
+        self.read(&plan.answers(), plan.geometry().slots, logits, position, whole)
+    }
+
+    /// The results of a position, out of a whole answer or a small one.
+    pub(crate) fn read(
+        &self,
+        answers: &Answers,
+        slots: usize,
+        logits: &EncryptedLogits,
+        position: usize,
+        decode: impl Fn(&Decrypted) -> std::result::Result<Vec<Complex64>, cipherlm_ckks::Error>,
+    ) -> Result<Vec<f64>> {
+        answer::check_position(answers, position, logits.length)?;
+        let Asked::Position(held) = logits.asked else {
+            return answer::read(answers, &self.open(logits, slots, decode)?, position);
+        };
+        if held != position {
+            let advice = "the answer holds one position alone: ask for another, or for all, when encrypting";
+            return Err(InferError::Position { position, length: logits.length, advice });
+        }
+        let ring = small::ring(self.secret.params(), answers.degree).map_err(ckks("small answer"))?;
+        let secret = self.secret.in_subring(&ring).map_err(ckks("small answer"))?;
+        let small = Self { secret };
+        match small.open(logits, ring.slots(), decode)?.as_slice() {
+            [slots] => small::read(answers, slots, position),
+            other => {
+                let reason = format!("a small answer is one vector, this has {}", other.len());
+                Err(InferError::Malformed { what: "encrypted logits".into(), reason })
+            }
+        }
     }
 
     /// The vector of a text, of length 1, out of its encrypted last hidden state: pooled over its
@@ -120,11 +177,18 @@ impl Client {
     /// # Errors
     /// As [`Client::decrypt`]; a model that answers in tokens or classes.
     pub fn sentence(&self, plan: &Plan, hidden: &EncryptedLogits) -> Result<Vec<f64>> {
+        if plan.answers_last() {
+            return plan.found(&self.decrypt(plan, hidden, hidden.length.saturating_sub(1))?);
+        }
         plan.sentence(&self.open_all(plan, hidden)?, hidden.length)
     }
 
     fn open_all(&self, plan: &Plan, logits: &EncryptedLogits) -> Result<Vec<Vec<Complex64>>> {
         check_plan(&plan.id, &logits.plan)?;
+        if let Asked::Position(position) = logits.asked {
+            let advice = "a sentence is made of all positions: ask for all when encrypting";
+            return Err(InferError::Position { position, length: logits.length, advice });
+        }
         self.open(logits, plan.geometry().slots, whole)
     }
 
@@ -143,9 +207,8 @@ impl Client {
         error_bound: f64,
     ) -> Result<Vec<f64>> {
         check_plan(&plan.id, &logits.plan)?;
-        plan.check_position(position, logits.length)?;
         let decode = |message: &Decrypted| message.decode_public(bits, error_bound);
-        plan.answer(&self.open(logits, plan.geometry().slots, decode)?, position)
+        self.read(&plan.answers(), plan.geometry().slots, logits, position, decode)
     }
 
     /// All slots of the vectors.
@@ -171,6 +234,9 @@ impl Client {
     }
 }
 
+/// What prompts of a ring of their own are encrypted under.
+pub const PROMPT_SECRET: &str = "secret of the prompt";
+
 /// The owner of the model.
 pub struct Server<K> {
     machine: Encrypted<K>,
@@ -189,22 +255,36 @@ impl<K: EvaluationKeys> Server<K> {
         &self.machine
     }
 
-    /// Runs the plan on an encrypted prompt. Runs of one server take turns: each uses all threads,
+    /// Runs the plan on an encrypted prompt and answers what it asks for: one position in a small
+    /// ring, or all that the plan answers. Runs of one server take turns: each uses all threads,
     /// and the machine has one log.
     ///
     /// # Errors
-    /// A prompt for another plan, parameter set or key; missing keys; [`InferError::Stopped`] when
-    /// the observer says so.
+    /// A prompt for another plan, parameter set or key; missing keys; [`InferError::Position`] for
+    /// a position that the prompt does not have; [`InferError::Stopped`] when the observer says so.
     pub fn run(
         &self,
         plan: &Plan,
         prompt: EncryptedPrompt,
         observer: &mut dyn Observer<Encrypted<K>>,
     ) -> Result<EncryptedLogits> {
-        let length = prompt.length;
+        let (length, asked) = (prompt.length, prompt.asked);
         let input = self.accept(plan, prompt)?;
+        let answers = plan.answers();
+        if let Asked::Position(position) = asked {
+            answer::check_position(&answers, position, length)?;
+        }
         let _turn = self.turn();
-        self.hand_out(plan, length, &plan.run_text(&self.machine, input, length, observer)?)
+        let outputs = plan.run_text(&self.machine, input, length, observer)?;
+        match asked {
+            Asked::Position(position) if answers.degree > 0 => {
+                let token = if answers.last { 0 } else { position };
+                let gathered = small::gather(&self.machine, &answers, &outputs, token)?;
+                let small = small::project(self.machine.evaluator(), &gathered, answers.degree)?;
+                Ok(EncryptedLogits { plan: plan.id(), length, asked, ciphertexts: vec![small] })
+            }
+            _ => self.hand_out(plan, length, &outputs),
+        }
     }
 
     /// As [`Server::run`], within a session: a plan for prompts fills its cache, a plan for tokens
@@ -232,7 +312,28 @@ impl<K: EvaluationKeys> Server<K> {
     pub(crate) fn accept(&self, plan: &Plan, prompt: EncryptedPrompt) -> Result<Value<Encrypted<K>>> {
         check_plan(&plan.id, &prompt.plan)?;
         check_chain(plan, self.machine.chain())?;
-        let take = |ciphertext| self.machine.input(ciphertext).at("input");
+        let (params, degree) = (self.machine.params(), plan.prompt_degree());
+        let expected = small::prompt_ring(params, degree, plan.input_level())?;
+        let expected = expected.as_ref().unwrap_or(params);
+        let take = |ciphertext: Ciphertext| {
+            if ciphertext.params() != expected {
+                let (expected, found) = (expected.hash().to_string(), ciphertext.params().hash().to_string());
+                return Err(InferError::Mismatch { what: "ring of the prompt", expected, found });
+            }
+            if degree == 0 {
+                return self.machine.input(ciphertext).at("input");
+            }
+            // It fills its own ring, and repeats in this one.
+            let evaluator = self.machine.evaluator();
+            let (from, level) = (KeyPurpose::Switch(ciphertext.key_id()), ciphertext.level());
+            if evaluator.keys().check(from, level).is_err() {
+                let (expected, found) = ("that of a key here".into(), ciphertext.key_id().to_string());
+                return Err(InferError::Mismatch { what: PROMPT_SECRET, expected, found });
+            }
+            let embedded = evaluator.embed(&ciphertext);
+            let whole = embedded.and_then(|ciphertext| ciphertext.with_slots(params.slots()));
+            self.machine.input(whole.map_err(ckks("input"))?).at("input")
+        };
         prompt.ciphertexts.into_iter().map(take).collect()
     }
 
@@ -249,6 +350,7 @@ impl<K: EvaluationKeys> Server<K> {
         Ok(EncryptedLogits {
             plan: plan.id(),
             length,
+            asked: Asked::All,
             ciphertexts: outputs.iter().map(bottom).collect::<Result<_>>()?,
         })
     }

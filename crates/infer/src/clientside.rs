@@ -12,6 +12,7 @@ use crate::error::{At, InferError, Result};
 use crate::fold::enter_stream;
 use crate::geometry::pack;
 use crate::keyfolder::KeyOrder;
+use crate::small::{self, Asked, SmallRings};
 
 /// A client plan that has been checked against the client's own parameters, with its embedding.
 ///
@@ -22,6 +23,8 @@ pub struct ClientSide {
     plan: ClientPlan,
     params: Params,
     chain: Chain,
+    /// The rings of small messages.
+    small: SmallRings,
     embedding: Embedding,
 }
 
@@ -61,7 +64,11 @@ impl ClientSide {
         let chain = if floor > 0 { Chain::above(&params, floor) } else { Chain::of(&params) };
         let chain = chain.at("parameters")?;
         let embedding = Embedding::from_bytes(plan.model.embedding.clone(), embedding)?;
-        Ok(Self { plan, params, chain, embedding })
+        let small = SmallRings {
+            prompt: small::prompt_ring(&params, plan.layout.degree, plan.layout.level)?,
+            answer: small::answer_ring(&params, plan.answers.degree)?,
+        };
+        Ok(Self { plan, params, chain, small, embedding })
     }
 
     /// The plan.
@@ -90,7 +97,9 @@ impl ClientSide {
             request.also(purpose, key.level);
         }
         let (model, plan) = (self.plan.model.name.clone(), self.plan.plan.clone());
-        Ok(KeyOrder { model, tokens: self.plan.layout.tokens, plan, request })
+        let layout = &self.plan.layout;
+        let (tokens, refresh_input) = (layout.tokens, layout.level <= layout.floor);
+        Ok(KeyOrder { model, tokens, plan, request, small: self.small.clone(), refresh_input })
     }
 
     /// Embeds and encrypts a prompt.
@@ -105,8 +114,15 @@ impl ClientSide {
             let (expected, found) = (own.to_string(), theirs.to_string());
             return Err(InferError::Mismatch { what: "parameters of the secret", expected, found });
         }
-        let ciphertexts = client.seal(&self.pack(tokens)?, self.plan.layout.level, self.scale())?;
-        Ok(EncryptedPrompt { plan: self.plan.plan.clone(), length: tokens.len(), ciphertexts })
+        let (vectors, level) = (self.pack(tokens)?, self.plan.layout.level);
+        let ciphertexts = client.seal_in(self.small.prompt.as_ref(), &vectors, level, self.scale())?;
+        let (length, asked, key_id) = (tokens.len(), self.asked(tokens.len()), client.key_id());
+        Ok(EncryptedPrompt { plan: self.plan.plan.clone(), key_id, length, asked, ciphertexts })
+    }
+
+    /// As [`crate::Plan::asked`].
+    pub fn asked(&self, length: usize) -> Asked {
+        small::usual(self.plan.model.kind, &self.plan.answers, length)
     }
 
     /// As [`Client::decrypt`].
@@ -132,10 +148,17 @@ impl ClientSide {
         self.read(client, logits, position, |message| message.decode_public(bits, error_bound))
     }
 
+    /// Refuses a position that no answer to a prompt of `length` tokens has.
+    ///
+    /// # Errors
+    /// [`InferError::Position`].
+    pub fn check_position(&self, position: usize, length: usize) -> Result<()> {
+        answer::check_position(&self.plan.answers, position, length)
+    }
+
     /// Position at which the answer to a prompt of `tokens` tokens stands.
     pub fn answer_position(&self, tokens: usize) -> usize {
-        let last = self.plan.model.kind == Kind::Decoder || self.plan.answers.last;
-        if last { tokens.saturating_sub(1) } else { 0 }
+        answer::position(self.plan.model.kind, &self.plan.answers, tokens)
     }
 
     /// Documents that a question is compared with; none where the plan is for no search.
@@ -153,8 +176,7 @@ impl ClientSide {
         decode: impl Fn(&Decrypted) -> std::result::Result<Vec<Complex64>, cipherlm_ckks::Error>,
     ) -> Result<Vec<f64>> {
         check_plan(&self.plan.plan, &logits.plan)?;
-        answer::check_position(&self.plan.answers, position, logits.length)?;
-        answer::read(&self.plan.answers, &client.open(logits, self.plan.layout.slots, decode)?, position)
+        client.read(&self.plan.answers, self.plan.layout.slots, logits, position, decode)
     }
 
     fn scale(&self) -> cipherlm_circuits::slots::Scale {

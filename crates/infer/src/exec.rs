@@ -31,6 +31,9 @@ pub(crate) fn evaluate<M: Machine>(
         (Op::Variance { norm, alone }, [rows]) => context.variance(rows, *norm, *alone, level),
         (Op::Gain { norm }, [rows]) => context.gain(rows, None, *norm, level),
         (Op::Gain { norm }, [rows, mean]) => context.gain(rows, mean.first(), *norm, level),
+        (Op::Enter, [rows]) => {
+            rows.iter().map(|row| lower(machine, row, level)).collect::<SlotResult<_>>().at(&node.name)
+        }
         (Op::Select, [rows]) => context.select(rows, level),
         (Op::Pool, [rows]) => context.pool(rows, level),
         (Op::Poly { plan }, [arguments]) => {

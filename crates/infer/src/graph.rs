@@ -46,6 +46,8 @@ pub enum Operator {
 pub(crate) enum Op {
     /// The encrypted embedding.
     Input,
+    /// The same, to be refreshed: it comes in at the lowest level.
+    Enter,
     /// The row at which the answer stands, in every group of slots.
     Select,
     /// One row made of the text's rows, in every group of slots.
@@ -96,9 +98,9 @@ pub(crate) struct Graph {
 }
 
 impl Graph {
-    /// The whole forward pass.
-    pub(crate) fn build(folded: &Folded) -> Result<Self> {
-        Builder { folded, nodes: vec![], ends: vec![], layer: None }.build()
+    /// The whole forward pass; `enter`: its input is to be refreshed.
+    pub(crate) fn build(folded: &Folded, enter: bool) -> Result<Self> {
+        Builder { folded, nodes: vec![], ends: vec![], layer: None }.build(enter)
     }
 
     /// Consumers of each node.
@@ -127,10 +129,14 @@ struct Builder<'f> {
 }
 
 impl Builder<'_> {
-    fn build(mut self) -> Result<Graph> {
+    fn build(mut self, enter: bool) -> Result<Graph> {
         let shape = self.folded.shape().clone();
         let mut hidden =
             self.push("input", Op::Input, vec![], self.folded.geometry.blocks, 0, true, Operator::Other);
+        if enter {
+            let (width, class) = (hidden.len, Operator::AddRepack);
+            hidden = self.push("enter", Op::Enter, vec![hidden], width, 0, true, class);
+        }
         for l in 0..shape.layers {
             self.layer = Some(l);
             hidden = match shape.placement {

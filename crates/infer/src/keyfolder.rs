@@ -10,7 +10,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use cipherlm_ckks::wire::Wire;
 use cipherlm_ckks::{
-    EvaluationKeys, KeyId, KeyPurpose, KeyRequest, KeyShape, KeyStore, Params, SecretKey, SwitchingKey,
+    EvaluationKeys, KeyId, KeyPurpose, KeyRequest, KeyShape, KeyStore, MemoryBill, Params, SecretKey,
+    SwitchingKey,
 };
 use cipherlm_files::{Access, Existing, Lock};
 use rayon::prelude::*;
@@ -19,6 +20,7 @@ use serde::{Deserialize, Serialize};
 use crate::error::{InferError, Result};
 use crate::plan::Plan;
 use crate::refresh::Circuits;
+use crate::small::SmallRings;
 
 /// First line of a description.
 const FORMAT: &str = "cipherlm evaluation keys 1";
@@ -28,6 +30,9 @@ const MANIFEST: &str = "keys.json";
 const UNFINISHED: &str = "keys.unfinished.json";
 /// The two keys of the ephemeral secret, which only fit each other.
 const WRAPPING: [&str; 2] = ["ephemeral-to.key", "ephemeral-from.key"];
+/// The keys of small messages: from the ring of prompts, and to that of answers.
+const PROMPT: &str = "prompt.key";
+const ANSWER: &str = "answer.key";
 
 /// The keys that a plan asks for, known without its model.
 #[derive(Debug, Clone)]
@@ -40,13 +45,37 @@ pub struct KeyOrder {
     pub plan: String,
     /// Its keys and those of its refreshes, without the two of the ephemeral secret.
     pub request: KeyRequest,
+    /// The rings of its small messages, if they have their own: one more key each.
+    pub small: SmallRings,
+    /// Whether its prompts come in at the lowest level.
+    pub refresh_input: bool,
 }
 
 impl KeyOrder {
     /// What a compiled plan asks for.
-    pub fn of(circuits: &Circuits, plan: &Plan) -> Self {
+    ///
+    /// # Errors
+    /// As [`Circuits::answer_ring`].
+    pub fn of(circuits: &Circuits, plan: &Plan) -> Result<Self> {
         let request = circuits.key_request(plan);
-        Self { model: plan.model().spec().name.clone(), tokens: plan.tokens(), plan: plan.id(), request }
+        let small = circuits.small_rings(plan)?;
+        let model = plan.model().spec().name.clone();
+        let (tokens, refresh_input) = (plan.tokens(), plan.refreshes_input());
+        Ok(Self { model, tokens, plan: plan.id(), request, small, refresh_input })
+    }
+
+    /// Keys in all.
+    pub fn count(&self) -> usize {
+        let SmallRings { prompt, answer } = &self.small;
+        self.request.len() + WRAPPING.len() + prompt.iter().chain(answer).count()
+    }
+
+    /// Bytes of the keys but for the two of the ephemeral secret.
+    ///
+    /// # Errors
+    /// Keys that the parameters cannot hold.
+    pub fn bill(&self, params: &Params) -> Result<MemoryBill> {
+        self.small.add_to(self.request.bill(params).map_err(at("keys"))?, params)
     }
 
     /// Opens keys in a folder, whatever the names of their files; at most about `budget` bytes of
@@ -59,7 +88,7 @@ impl KeyOrder {
         let incomplete =
             |reason: String| InferError::Malformed { what: directory.display().to_string(), reason };
         let store = KeyStore::open(params, directory, budget).map_err(at("evaluation keys"))?;
-        let expected = self.request.len() + WRAPPING.len();
+        let expected = self.count();
         let next = "copy the folder again, or run `cipherlm keygen --resume` where it was made";
         if let Some((purpose, level)) =
             self.request.iter().find(|&(purpose, level)| store.check(purpose, level).is_err())
@@ -71,6 +100,9 @@ impl KeyOrder {
             return Err(incomplete(format!("the plan needs {expected} keys, {there} are there: {next}")));
         }
         let key_id = store.key_id().ok_or_else(|| incomplete("it holds no key of a circuit".into()))?;
+        if self.small.answer.is_some() && store.check(KeyPurpose::Project(key_id), 0).is_err() {
+            return Err(incomplete(format!("it holds no key to the ring of small answers: {next}")));
+        }
         Ok((store, key_id))
     }
 }
@@ -84,6 +116,9 @@ pub struct KeyFolder {
     pub model: String,
     /// Prompt length of the plan.
     pub tokens: usize,
+    /// Whether its prompts come in at the lowest level.
+    #[serde(default)]
+    pub refresh_input: bool,
     /// Name of the bootstrapping profile.
     pub profile: String,
     /// log2 of the ring degree.
@@ -110,18 +145,19 @@ impl KeyFolder {
     /// # Errors
     /// Keys that the parameters cannot hold.
     pub fn describe(key_id: KeyId, params: &Params, order: &KeyOrder, profile: &str) -> Result<Self> {
-        let bill = order.request.bill(params).map_err(at("keys"))?;
+        let bill = order.bill(params)?;
         Ok(Self {
             format: FORMAT.into(),
             model: order.model.clone(),
             tokens: order.tokens,
+            refresh_input: order.refresh_input,
             profile: profile.to_owned(),
             log_degree: params.log_degree(),
             security_bits: params.security().bits,
             plan: order.plan.clone(),
             params: hex(params.hash().as_bytes()),
             key_id: hex(key_id.as_bytes()),
-            keys: order.request.len() + WRAPPING.len(),
+            keys: order.count(),
             stored_bytes: bill.stored_bytes,
             resident_bytes: bill.resident_bytes,
         })
@@ -214,6 +250,9 @@ impl KeyFolder {
             Ok::<_, InferError>(())
         })?;
         remove_others(directory, count)?;
+        for (name, key) in [PROMPT, ANSWER].into_iter().zip(order.small.keys(secret)?) {
+            write_if_other(&directory.join(name), key.as_ref())?;
+        }
         let paths = WRAPPING.map(|name| directory.join(name));
         if !wraps(&paths, params, secret.id()) {
             // A lone one belongs to an ephemeral secret that is gone.
@@ -260,6 +299,13 @@ impl KeyFolder {
         same("secret key of the evaluation keys", &found.key_id, &hex(key_id.as_bytes()))?;
         Ok((store, key_id))
     }
+}
+
+/// Writes a key that is not there already, byte for byte; without a key there is no file.
+fn write_if_other(path: &Path, key: Option<&SwitchingKey>) -> Result<()> {
+    let Some(key) = key.map(SwitchingKey::to_bytes) else { return remove(path) };
+    let there = cipherlm_files::read(path, key.len() as u64).is_ok_and(|found| found == key);
+    if there { Ok(()) } else { write(path, &key) }
 }
 
 /// The key in a file of that length, if the file is there and nothing in it is damaged.

@@ -101,11 +101,17 @@ impl Search<'_> {
             // The stream enters a layer from a refresh or a fresh encryption, or unrefreshed from
             // the layer before.
             let limit = if index == 0 { self.top } else { top };
+            let least = next.keys().next().copied();
             next.retain(|&need, _| need <= limit);
             prune(&mut next);
             if next.is_empty() {
-                let node = self.graph.nodes[deepest.1].name.clone();
-                return Err(InferError::NoPlacement { node, top, need: deepest.0 });
+                // What enters the first layer comes from a fresh encryption, which may be lower.
+                let (need, node, top) = match least {
+                    Some(need) => (need, 0, limit),
+                    None => (deepest.0, deepest.1, top),
+                };
+                let node = self.graph.nodes[node].name.clone();
+                return Err(InferError::NoPlacement { node, top, need });
             }
             best = next;
         }

@@ -29,6 +29,7 @@ use crate::graph::Graph;
 use crate::index::{Found, Index};
 use crate::placement::{Placement, Profile, Search};
 use crate::prices::Prices;
+use crate::small::{self, Asked, Degrees};
 use crate::target::{RefreshChoice, Target, floor};
 use guard::leaves_range;
 
@@ -51,6 +52,9 @@ pub struct Options {
     pub tokenizer: Option<[u8; 32]>,
     /// Documents that a question is compared with: a private search.
     pub index: Option<Arc<Index>>,
+    /// Whether prompts come in at the lowest level and are refreshed first: one bootstrap more, and
+    /// prompts a twentieth as long.
+    pub refresh_input: bool,
 }
 
 impl Default for Options {
@@ -63,6 +67,7 @@ impl Default for Options {
             levels_left: 0,
             tokenizer: None,
             index: None,
+            refresh_input: false,
         }
     }
 }
@@ -118,6 +123,11 @@ impl Plan {
     /// Level at which the client encrypts.
     pub fn input_level(&self) -> usize {
         self.placement.levels[0]
+    }
+
+    /// Whether prompts come in at the lowest level ([`Options::refresh_input`]).
+    pub fn refreshes_input(&self) -> bool {
+        self.options.refresh_input
     }
 
     /// Vectors of the input.
@@ -278,21 +288,40 @@ impl Plan {
     pub(crate) fn answers(&self) -> Answers {
         let g = self.folded.geometry;
         let (features, tokens) = self.folded.wide.map_or((g.features, g.tokens), |wide| (wide.period, 1));
-        Answers {
+        let whole = Answers {
             vectors: self.graph.nodes.last().map_or(0, |node| node.width),
             features,
             tokens,
             last: self.folded.wide.is_some(),
             results: self.folded.results(),
             unit: self.folded.result_unit(),
-        }
+            degree: 0,
+        };
+        Answers { degree: small::degree(&whole, g.slots, self.small_degrees()), ..whole }
+    }
+
+    /// Degree of the ring that prompts are encrypted in; 0 for that of the circuit.
+    pub(crate) fn prompt_degree(&self) -> usize {
+        let (g, level) = (self.folded.geometry, self.input_level());
+        self.small_degrees().map_or(0, |degrees| degrees.prompt(g.period(), level, g.slots))
+    }
+
+    /// Of messages of a prompt and its answer: what goes on without a client is not made small.
+    fn small_degrees(&self) -> Option<&Degrees> {
+        let alone = self.folded.purpose == Purpose::Prompt && self.options.levels_left == 0;
+        self.target.small.as_ref().filter(|_| alone)
+    }
+
+    /// What a client asks for by itself: the answer to the text's last token, or to all of them
+    /// where it makes one vector of their states.
+    pub fn asked(&self, length: usize) -> Asked {
+        small::usual(self.folded.shape().kind, &self.answers(), length)
     }
 
     /// Position at which the answer to a prompt of `tokens` tokens stands: a decoder's last token,
     /// an encoder's first; the last one where there is one answer.
     pub fn answer_position(&self, tokens: usize) -> usize {
-        let last = self.folded.shape().kind == Kind::Decoder || self.answers_last();
-        if last { tokens.saturating_sub(1) } else { 0 }
+        answer::position(self.folded.shape().kind, &self.answers(), tokens)
     }
 
     /// Whether only the last token of a text is answered.
@@ -306,7 +335,10 @@ impl Plan {
     }
 
     /// Refuses a position that an answer to `length` tokens does not have.
-    pub(crate) fn check_position(&self, position: usize, length: usize) -> Result<()> {
+    ///
+    /// # Errors
+    /// [`InferError::Position`].
+    pub fn check_position(&self, position: usize, length: usize) -> Result<()> {
         answer::check_position(&self.answers(), position, length)
     }
 
@@ -316,13 +348,18 @@ impl Plan {
             let advice = "ask for its logits";
             return Err(InferError::Unsupported { feature: "a sentence vector of this model", advice });
         };
-        if self.folded.index.is_some() {
-            let row = self.answer(outputs, length.saturating_sub(1))?;
-            return Ok(Found::of(&row, self.folded.shape().d_model)?.vector);
-        }
         let row = |position| self.answer(outputs, position);
         let rows = (0..length).map(row).collect::<Result<Vec<_>>>()?.concat();
         Ok(pool.vector(&rows, self.folded.shape().d_model, None))
+    }
+
+    /// The vector of a text that documents were compared with, out of the results.
+    pub(crate) fn found(&self, row: &[f64]) -> Result<Vec<f64>> {
+        if !matches!(self.folded.shape().kind, Kind::Embedder { .. }) {
+            let advice = "ask for its logits";
+            return Err(InferError::Unsupported { feature: "a sentence vector of this model", advice });
+        }
+        Ok(Found::of(row, self.folded.shape().d_model)?.vector)
     }
 
     pub(crate) fn answer(&self, outputs: &[Vec<Complex64>], position: usize) -> Result<Vec<f64>> {
@@ -362,7 +399,7 @@ impl Plan {
             prices: &self.prices,
             refresh: self.refresh,
             choice: self.choice,
-            top: self.target.input_level,
+            top: if self.options.refresh_input { floor(&self.target) } else { self.target.input_level },
             floor: floor(&self.target),
             exit: floor(&self.target),
             limit: 0,

@@ -9,6 +9,7 @@ use cipherlm_ckks::{EvaluationKeys, Evaluator, KeyForm, KeyRequest, Params, Secr
 use crate::cost::kind_name;
 use crate::error::{At, InferError, Result};
 use crate::plan::Plan;
+use crate::small::{self, SmallRings};
 use crate::target::Target;
 
 /// The bootstrapping circuits of one parameter set, without keys.
@@ -62,6 +63,7 @@ impl Circuits {
         let floor =
             self.circuits.iter().map(|(_, circuit)| circuit.profile().input_level()).max().unwrap_or(0);
         target.chain = Chain::above(&self.params, floor).at("parameters")?;
+        target.small = (floor > 0).then(|| small::Degrees::of(&self.params));
         // The same operations by another profile leave other errors, and other values in the last
         // bits.
         for (kind, circuit) in &self.circuits {
@@ -82,7 +84,11 @@ impl Circuits {
     pub fn keys(&self, secret: &SecretKey, plan: &Plan) -> Result<Arc<BootstrapKeys>> {
         let used: Vec<&Bootstrapper> = self.used(plan).map(|(_, circuit)| circuit.as_ref()).collect();
         let request = self.key_request(plan);
-        Ok(Arc::new(BootstrapKeys::generate(secret, &used, &request).map_err(failed)?))
+        let mut keys = BootstrapKeys::generate(secret, &used, &request).map_err(failed)?;
+        for key in self.small_rings(plan)?.keys(secret)?.into_iter().flatten() {
+            keys = keys.with_key(key);
+        }
+        Ok(Arc::new(keys))
     }
 
     /// Bytes of all those keys: (stored, resident).
@@ -91,6 +97,7 @@ impl Circuits {
     /// Keys that the parameters cannot hold.
     pub fn key_bytes(&self, plan: &Plan) -> Result<(u64, u64)> {
         let bill = self.key_request(plan).bill(&self.params).map_err(failed)?;
+        let bill = self.small_rings(plan)?.add_to(bill, &self.params)?;
         // Polynomials of expanded keys begin pages of 2 MiB each: a tenth more is taken than they
         // fill, as measured.
         let pages = match KeyForm::fastest(&self.params) {
@@ -98,6 +105,30 @@ impl Circuits {
             _ => 0,
         };
         Ok((bill.stored_bytes, bill.resident_bytes + pages))
+    }
+
+    /// The set of a plan's small answers, if it has them.
+    ///
+    /// # Errors
+    /// None for a plan of these circuits.
+    pub fn answer_ring(&self, plan: &Plan) -> Result<Option<Params>> {
+        small::answer_ring(&self.params, plan.answers().degree)
+    }
+
+    /// The set that prompts of a plan are encrypted in, if it is a smaller one.
+    ///
+    /// # Errors
+    /// None for a plan of these circuits.
+    pub fn prompt_ring(&self, plan: &Plan) -> Result<Option<Params>> {
+        small::prompt_ring(&self.params, plan.prompt_degree(), plan.input_level())
+    }
+
+    /// Both.
+    ///
+    /// # Errors
+    /// None for a plan of these circuits.
+    pub fn small_rings(&self, plan: &Plan) -> Result<SmallRings> {
+        Ok(SmallRings { prompt: self.prompt_ring(plan)?, answer: self.answer_ring(plan)? })
     }
 
     /// The refreshes with their keys, for a machine.

@@ -6,6 +6,7 @@ use cipherlm_ckks::Params;
 
 use crate::cost::{CostModel, Size};
 use crate::error::{At, Result};
+use crate::small::Degrees;
 
 /// How the vectors of a value are refreshed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -42,6 +43,8 @@ pub struct Target {
     works: Vec<(RefreshKind, Vec<Vec<Work>>)>,
     /// The parameters and bootstrapping profiles behind all this, for the identity of a plan.
     pub(crate) origin: String,
+    /// Least degrees of the rings of small messages; none without levels below the floor.
+    pub(crate) small: Option<Degrees>,
 }
 
 impl Target {
@@ -54,7 +57,7 @@ impl Target {
         let origin = params.hash().as_bytes().iter().map(|b| format!("{b:02x}")).collect();
         let sizes = (0..=params.max_level()).map(|level| Size::at(params, level)).collect();
         let (input_level, cost) = (chain.top(), CostModel::builtin(params.ring().kernel_name()));
-        Ok(Self { input_level, chain, refreshes: vec![], cost, sizes, works: vec![], origin })
+        Ok(Self { input_level, chain, refreshes: vec![], cost, sizes, works: vec![], origin, small: None })
     }
 
     /// The same with one more kind of refresh; fresh encryptions stay at or below its output.
@@ -110,6 +113,7 @@ impl Target {
             sizes: vec![],
             works: vec![],
             origin: "uniform".into(),
+            small: None,
         })
     }
 }

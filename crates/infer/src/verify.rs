@@ -8,10 +8,12 @@ use cipherlm_ckks::noise::{NoiseModel, Prediction};
 use cipherlm_ckks::{Complex64, EvaluationKeys, KeyRequest, Params};
 use rayon::prelude::*;
 
+use crate::answer;
 use crate::client::Client;
 use crate::error::{At, InferError, Result};
 use crate::plan::Plan;
 use crate::run::{Done, Observer, Progress, Start, Wanted};
+use crate::small::{self, Asked};
 use crate::vector::Value;
 
 /// A step on the noise machine: exact values, and how far encryption is expected to be off.
@@ -114,7 +116,12 @@ impl Plan {
         collect: &mut Collect,
         every_step: bool,
     ) -> Result<Forecast> {
-        let enter = |vector: Vec<f64>| machine.input(vector, self.input_level()).at("input");
+        let (level, small) = (self.input_level(), self.prompt_degree() > 0);
+        let enter = |vector: Vec<f64>| {
+            let entered =
+                if small { machine.input_embedded(vector, level) } else { machine.input(vector, level) };
+            entered.at("input")
+        };
         let input = self.pack(tokens)?.into_iter().map(enter).collect::<Result<Vec<_>>>()?;
         let outputs = if every_step {
             self.run_text(machine, input, tokens.len(), collect)?
@@ -122,11 +129,20 @@ impl Plan {
             self.run_text(machine, input, tokens.len(), &mut |_: &Progress<'_>| true)?
         };
         let real = |slots: &[Complex64]| slots.iter().map(|slot| slot.re).collect::<Vec<_>>();
-        Ok(Forecast {
-            steps: vec![],
-            noisy: vec![outputs.iter().map(|vector| real(vector.noisy())).collect()],
-            exact: outputs.iter().map(|vector| real(vector.exact())).collect(),
-        })
+        let mut noisy: Vec<_> = outputs.iter().map(|vector| real(vector.noisy())).collect();
+        let mut exact: Vec<_> = outputs.iter().map(|vector| real(vector.exact())).collect();
+        let answers = self.answers();
+        if let (Asked::Position(position), 1..) = (self.asked(tokens.len()), answers.degree) {
+            // What the client reads at the position that it asks for came by way of a small answer.
+            let token = if answers.last { 0 } else { position };
+            let gathered = small::gather(machine, &answers, &outputs, token)?;
+            let small = small::simulate(machine, &gathered, answers.degree)?;
+            for (slots, whole) in small.iter().zip([&mut exact, &mut noisy]) {
+                let read = small::spread(&answers, slots, token);
+                answer::places(&answers, token).for_each(|(v, slot)| whole[v][slot] = read[v][slot]);
+            }
+        }
+        Ok(Forecast { steps: vec![], noisy: vec![noisy], exact })
     }
 }
 

@@ -4,7 +4,9 @@ use std::sync::Arc;
 
 use cipherlm_circuits::bootstrap::Profile;
 use cipherlm_ckks::{Ciphertext, Complex64, Plaintext};
-use cipherlm_infer::{Circuits, Client, ClientSide, EncryptedLogits, InferError, KeyOrder, Options, Plan};
+use cipherlm_infer::{
+    Asked, Circuits, Client, ClientSide, EncryptedLogits, InferError, KeyOrder, Options, Plan,
+};
 use cipherlm_model::{Norm, Shape, Tokenizer, random};
 use cipherlm_protocol::{ClientPlan, Digest};
 
@@ -32,7 +34,10 @@ fn world(norm: Norm) -> World {
 }
 
 fn slots(world: &World, ciphertext: &Ciphertext) -> Vec<Complex64> {
-    world.client.secret().decrypt(ciphertext).unwrap().decode().as_slice().to_vec()
+    // A prompt may have a ring of its own.
+    let (secret, params) = (world.client.secret(), ciphertext.params());
+    let small = (params != secret.params()).then(|| secret.in_subring(params).unwrap());
+    small.as_ref().unwrap_or(secret).decrypt(ciphertext).unwrap().decode().as_slice().to_vec()
 }
 
 #[test]
@@ -52,8 +57,9 @@ fn prompts_and_keys_are_those_of_the_whole_plan() {
             assert!(worst < 2f64.powi(-20) && one.iter().any(|x| x.re.abs() > 0.01), "{norm:?}: {worst}");
         }
         assert_eq!(other.to_bytes().len() as u64, w.client_plan.costs.prompt_bytes);
-        let (own, order) = (KeyOrder::of(&w.circuits, &w.plan), side.key_order().unwrap());
+        let (own, order) = (KeyOrder::of(&w.circuits, &w.plan).unwrap(), side.key_order().unwrap());
         assert_eq!((own.request, own.plan, own.tokens), (order.request, order.plan, order.tokens));
+        assert_eq!((own.small, one.asked), (order.small, other.asked));
     }
 }
 
@@ -77,6 +83,7 @@ fn answers_are_read_alike_and_garbage_is_seen() {
         EncryptedLogits {
             plan: w.plan.id(),
             length: 8,
+            asked: Asked::All,
             ciphertexts: (0..answers.vectors).map(vector).collect(),
         }
     };

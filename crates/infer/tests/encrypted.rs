@@ -6,8 +6,8 @@ use cipherlm_circuits::bootstrap::Profile;
 use cipherlm_circuits::slots::Encrypted;
 use cipherlm_ckks::{KeySet, Params};
 use cipherlm_infer::{
-    Audit, Circuits, Client, Closeness, Errors, InferError, Options, Plan, Progress, Server, StepError,
-    Target,
+    Asked, Audit, Circuits, Client, Closeness, EncryptedPrompt, Errors, InferError, Options, Plan, Progress,
+    Server, StepError, Target,
 };
 use cipherlm_model::{
     FitOptions, Margins, Mode, Model, Positions, Residual, Runner, Shape, certify, fit, freeze_eps, random,
@@ -64,7 +64,7 @@ fn a_whole_model_with_bootstraps_matches_the_reference() {
     let machine = Encrypted::new(circuits.params(), client.key_id(), Arc::clone(&keys)).unwrap();
     let server = Server::new(machine.with_refresher(circuits.refresher(&keys).unwrap()).unwrap());
     let tokens = &random::windows(model.shape(), 8, 1, 5)[0];
-    let prompt = client.encrypt(&plan, tokens).unwrap();
+    let prompt = EncryptedPrompt { asked: Asked::All, ..client.encrypt(&plan, tokens).unwrap() };
     let logits = server.run(&plan, prompt, &mut |_: &Progress<'_>| true).unwrap();
     let reference = Runner::new(&model, Mode::Polynomial).unwrap().forward(tokens, Positions::All).unwrap();
     let mut worst = 0f64;

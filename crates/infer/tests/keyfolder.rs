@@ -33,7 +33,7 @@ impl Keys {
     }
 
     fn order(&self) -> KeyOrder {
-        KeyOrder::of(&self.circuits, &self.plan)
+        KeyOrder::of(&self.circuits, &self.plan).unwrap()
     }
 
     fn description(&self) -> KeyFolder {

@@ -7,7 +7,7 @@ mod parties;
 use std::sync::Arc;
 
 use cipherlm_ckks::{Complex64, Plaintext};
-use cipherlm_infer::{EncryptedLogits, InferError, Options, Plan, Progress, Purpose, Target};
+use cipherlm_infer::{Asked, EncryptedLogits, InferError, Options, Plan, Progress, Purpose, Target};
 use cipherlm_model::{
     Activation, FitOptions, Kind, Margins, Mode, Model, Positions, Range, Residual, Runner, Scheme, Shape,
     SpecError, certify, fit, freeze_eps, random,
@@ -221,7 +221,7 @@ fn what_is_no_answer_is_not_decrypted() {
             let plain = Plaintext::encode(&parties.params, &slots, slots.len(), scale).unwrap();
             parties.client.secret().encrypt(&plain, 2).unwrap()
         });
-        EncryptedLogits { plan: plan.id(), length: 8, ciphertexts: ciphertexts.collect() }
+        EncryptedLogits { plan: plan.id(), length: 8, asked: Asked::All, ciphertexts: ciphertexts.collect() }
     };
     let refusal = |answer: &EncryptedLogits| match parties.client.decrypt(plan, answer, 2) {
         Err(InferError::NotAnAnswer { what, .. }) => what,

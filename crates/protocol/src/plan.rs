@@ -7,7 +7,7 @@ use crate::digest::Digest;
 use crate::json::JSON_BYTES;
 
 /// First field of a client plan.
-pub const PLAN_FORMAT: &str = "cipherlm client plan 1";
+pub const PLAN_FORMAT: &str = "cipherlm client plan 2";
 
 /// All that a client has to know of a plan to encrypt a prompt and read its answer. It is public.
 ///
@@ -76,6 +76,8 @@ pub struct Layout {
     pub level: usize,
     /// Lowest level of the circuits: it settles the scales of the others.
     pub floor: usize,
+    /// Degree of the ring that the prompt is encrypted in; 0 for that of the circuits.
+    pub degree: usize,
     /// Whether the mean of a row is taken off it.
     pub centred: bool,
     /// What one unit of a slot stands for.
@@ -102,6 +104,9 @@ pub struct Answers {
     pub results: usize,
     /// What one unit of a slot stands for: the certified range of a logit.
     pub unit: f64,
+    /// Degree of the ring of small answers, which hold the results of one token; 0 where the plan
+    /// has none.
+    pub degree: usize,
 }
 
 /// A public file beside the plan.
@@ -135,8 +140,10 @@ pub struct Costs {
     pub key_bytes_resident: u64,
     /// Bytes of a prompt: always the same.
     pub prompt_bytes: u64,
-    /// Bytes of an answer, at most.
+    /// Bytes of an answer at one position.
     pub answer_bytes: u64,
+    /// Bytes of an answer at all positions, at most.
+    pub whole_answer_bytes: u64,
     /// Predicted seconds of a run on the machine that the cost table was measured on.
     pub seconds: f64,
 }
@@ -217,6 +224,15 @@ impl ClientPlan {
         power("answers.tokens", answers.tokens, layout.slots / answers.features)?;
         count("answers.vectors", answers.vectors, 1 << 12)?;
         count("answers.results", answers.results, answers.vectors * answers.features)?;
+        if layout.degree > 0 {
+            power("layout.degree", layout.degree, layout.slots)?;
+            let period = layout.tokens * layout.features;
+            count("slots of a vector of the prompt", period, layout.degree / 2)?;
+        }
+        if answers.degree > 0 {
+            power("answers.degree", answers.degree, layout.slots)?;
+            count("slots of a small answer", answers.vectors * answers.features, answers.degree / 2)?;
+        }
         count("number of keys", self.keys.len(), 1 << 12)?;
         positive("layout.unit", layout.unit)?;
         positive("layout.range", layout.range)?;
@@ -263,11 +279,20 @@ mod tests {
                 vectors: 1,
                 level: 13,
                 floor: 3,
+                degree: 1 << 15,
                 centred: true,
                 unit: 2.5,
                 range: 2.0,
             },
-            answers: Answers { vectors: 10, features: 32, tokens: 8, last: false, results: 300, unit: 12.0 },
+            answers: Answers {
+                vectors: 10,
+                features: 32,
+                tokens: 8,
+                last: false,
+                results: 300,
+                unit: 12.0,
+                degree: 2048,
+            },
             tokenizer: blob,
             embedding: blob,
             keys: vec![KeyAsked { galois: None, level: 4 }, KeyAsked { galois: Some(5), level: 9 }],
@@ -276,6 +301,7 @@ mod tests {
                 key_bytes_resident: 2,
                 prompt_bytes: 3,
                 answer_bytes: 4,
+                whole_answer_bytes: 40,
                 seconds: 5.0,
             },
         }
@@ -307,12 +333,18 @@ mod tests {
             ("/layout/tokens", (1u64 << 15).into()),
             ("/layout/vectors", (1u64 << 50).into()),
             ("/layout/unit", 0.0.into()),
+            ("/layout/degree", 256.into()),
+            ("/layout/degree", 5000.into()),
+            ("/layout/degree", (1u64 << 17).into()),
             ("/layout/range", (-1.0).into()),
             ("/model/embedding/d_model", 33.into()),
             ("/model/embedding/vocab", 0.into()),
             ("/answers/features", (1u64 << 20).into()),
             ("/answers/tokens", 7.into()),
             ("/answers/results", 321.into()),
+            ("/answers/degree", 512.into()),
+            ("/answers/degree", 3000.into()),
+            ("/answers/degree", (1u64 << 16).into()),
             ("/answers/unit", serde_json::Value::Null),
             ("/keys", serde_json::json!([])),
             ("/params", "xyz".into()),

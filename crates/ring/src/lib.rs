@@ -19,6 +19,7 @@ mod prime;
 mod ring;
 pub mod sample;
 mod secret;
+mod subring;
 mod wiped;
 
 pub use bounds::{MAX_DEGREE, MAX_MODULUS_BITS, MIN_DEGREE};

@@ -89,7 +89,7 @@ impl Registry {
             let detail = "the keys are for another plan than the server runs";
             return Err(Problem::new(Code::PlanSuperseded, detail).with_plan(served.client.plan.as_str()));
         }
-        let expected = served.order.request.len() + 2;
+        let expected = served.order.count();
         if manifest.keys.len() != expected {
             let detail =
                 format!("the plan needs {expected} keys, the manifest names {}", manifest.keys.len());
@@ -208,6 +208,9 @@ pub(crate) fn check_head(
     }
     let own = Digest::from(*header.key_id.as_bytes()) == key;
     let fits = match purpose {
+        KeyPurpose::Project(from) => {
+            Digest::from(*from.as_bytes()) == key && !own && served.small[1] == Some(shape)
+        }
         KeyPurpose::Switch(from) if Digest::from(*from.as_bytes()) == key => !own && shape.level == 0,
         KeyPurpose::Switch(_) => own,
         purpose if own => served.asked.contains(&(purpose, shape.level)),
@@ -216,7 +219,7 @@ pub(crate) fn check_head(
     if fits {
         return Ok(());
     }
-    if !own && !matches!(purpose, KeyPurpose::Switch(_)) {
+    if !own && purpose.source().is_none() {
         return Err(Problem::new(
             Code::KeyMismatch,
             "the key belongs to another secret than its address says",

@@ -1,7 +1,7 @@
 //! Errors of the library as problems of the protocol. None repeats what was sent.
 
 use cipherlm_ckks::{Error as Ckks, WireError};
-use cipherlm_infer::InferError;
+use cipherlm_infer::{InferError, PROMPT_SECRET};
 use cipherlm_protocol::{Code, Problem};
 
 /// What a prompt on disk is called in errors.
@@ -66,6 +66,9 @@ pub(crate) fn of_run(error: &InferError) -> Problem {
         return Problem::new(Code::ObjectHash, detail);
     }
     let full = matches!(error, InferError::Files(error) if error.kind() == std::io::ErrorKind::StorageFull);
+    if matches!(error, InferError::Mismatch { what: PROMPT_SECRET, .. }) {
+        return Problem::new(Code::KeyMismatch, detail);
+    }
     let code = match (damaged, full) {
         (true, _) => Code::KeyDamaged,
         (_, true) => Code::Disk,

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use cipherlm_ckks::{KeyPurpose, Params};
+use cipherlm_ckks::{KeyPurpose, KeyShape, Params};
 use cipherlm_infer::{Circuits, KeyOrder, Plan};
 use cipherlm_model::Tokenizer;
 use cipherlm_protocol::{ClientPlan, Digest};
@@ -18,6 +18,8 @@ pub struct Served {
     pub(crate) blobs: [Vec<u8>; 2],
     pub(crate) order: KeyOrder,
     pub(crate) asked: BTreeSet<(KeyPurpose, usize)>,
+    /// Shapes of the keys of small messages: from the ring of prompts, to that of answers.
+    pub(crate) small: [Option<KeyShape>; 2],
 }
 
 impl Served {
@@ -27,9 +29,10 @@ impl Served {
     /// As [`Plan::client_plan`].
     pub fn new(circuits: Circuits, plan: Plan, profile: &str, tokenizer: &Tokenizer) -> Result<Self> {
         let (client, blobs) = plan.client_plan(&circuits, profile, tokenizer)?;
-        let order = KeyOrder::of(&circuits, &plan);
+        let order = KeyOrder::of(&circuits, &plan)?;
         let asked = order.request.iter().collect();
-        Ok(Self { client_json: client.to_json()?, circuits, plan, client, blobs, order, asked })
+        let small = order.small.shapes(circuits.params())?;
+        Ok(Self { client_json: client.to_json()?, circuits, plan, client, blobs, order, asked, small })
     }
 
     /// Identity of the plan.

@@ -4,9 +4,9 @@ use cipherlm_ckks::ring::Seed;
 use cipherlm_ckks::wire::{HEADER_BYTES, MAGIC};
 use cipherlm_ckks::{
     Ciphertext, Complex64, Evaluator, KeyId, KeyRequest, KeySet, KeyShape, Params, Plaintext, PublicKey,
-    SecretKey, SwitchingKey, Wire, presets,
+    Scale, SecretKey, SwitchingKey, Wire, presets,
 };
-use cipherlm_infer::{EncryptedLogits, EncryptedPrompt};
+use cipherlm_infer::{Asked, EncryptedLogits, EncryptedPrompt};
 
 use super::{Target, Verdict, binary_ceiling};
 use crate::engine::Probe;
@@ -122,6 +122,9 @@ impl Object {
             let mut seeds: Vec<Vec<u8>> = w.evaluator.keys().iter().map(|key| key.to_bytes()).collect();
             let from = SecretKey::from_seed(&w.params, Seed::from_bytes([8; 32]))?;
             seeds.push(w.secret.switching_key_from(&from, KeyShape::cheapest(&w.params, 1)?)?.to_bytes());
+            let ring = w.params.subring(w.params.degree() / 2, 0, 1)?;
+            seeds.push(w.secret.projection_key(&ring)?.to_bytes());
+            seeds.push(w.secret.embedding_key(&ring)?.to_bytes());
             Ok(seeds)
         };
         let read: Reading = Box::new(|w, bytes, probe| {
@@ -161,14 +164,19 @@ impl Object {
         let seeds = |w: &World| {
             let mut ciphertexts = w.ciphertexts()?;
             ciphertexts.truncate(3);
-            let plan = "0123456789abcdef".repeat(2);
-            Ok(vec![EncryptedPrompt { plan, length: 5, ciphertexts }.to_bytes()])
+            let (plan, key_id) = ("0123456789abcdef".repeat(2), w.secret.id());
+            let prompt = EncryptedPrompt { plan, key_id, length: 5, asked: Asked::Position(4), ciphertexts };
+            let ring = w.params.subring(w.params.degree() / 2, 1, 0)?;
+            let plaintext = Plaintext::encode_real(&ring, &[0.5], 1, Scale::from_log2(20))?;
+            let ciphertexts = vec![w.secret.in_subring(&ring)?.encrypt(&plaintext, 1)?];
+            let small = EncryptedPrompt { ciphertexts, asked: Asked::All, ..prompt.clone() };
+            Ok(vec![prompt.to_bytes(), small.to_bytes()])
         };
         let read: Reading = Box::new(|w, bytes, probe| {
             let found = probe.parse(|| EncryptedPrompt::from_bytes(&w.params, bytes)).map_err(text)?;
             Ok(found.to_bytes())
         });
-        Self::new(seeds, 40, read)
+        Self::new(seeds, 88, read)
     }
 
     pub(super) fn answer() -> anyhow::Result<Self> {
@@ -176,13 +184,18 @@ impl Object {
             let mut ciphertexts = w.ciphertexts()?;
             ciphertexts.drain(..2);
             let plan = "fedcba9876543210".repeat(2);
-            Ok(vec![EncryptedLogits { plan, length: 5, ciphertexts }.to_bytes()])
+            let ring = w.params.subring(w.params.degree() / 2, 0, 1)?;
+            let plaintext = Plaintext::encode_real(&ring, &[0.5], 1, Scale::from_log2(20))?;
+            let small = vec![w.secret.in_subring(&ring)?.encrypt(&plaintext, 0)?];
+            let whole = EncryptedLogits { plan: plan.clone(), length: 5, asked: Asked::All, ciphertexts };
+            let small = EncryptedLogits { plan, length: 5, asked: Asked::Position(4), ciphertexts: small };
+            Ok(vec![whole.to_bytes(), small.to_bytes()])
         };
         let read: Reading = Box::new(|w, bytes, probe| {
             let found = probe.parse(|| EncryptedLogits::from_bytes(&w.params, bytes)).map_err(text)?;
             Ok(found.to_bytes())
         });
-        Self::new(seeds, 40, read)
+        Self::new(seeds, 56, read)
     }
 }
 

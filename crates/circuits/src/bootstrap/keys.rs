@@ -17,6 +17,8 @@ pub struct BootstrapKeys {
     set: KeySet,
     to_sparse: Arc<SwitchingKey>,
     from_sparse: Arc<SwitchingKey>,
+    /// Between secrets, beside those two.
+    between: Vec<Arc<SwitchingKey>>,
 }
 
 impl BootstrapKeys {
@@ -62,7 +64,7 @@ impl BootstrapKeys {
         bootstrappers.iter().for_each(|bootstrapper| {
             request.merge(&bootstrapper.key_request());
         });
-        Ok(Self { set: secret.key_set_in(&request, form)?, to_sparse, from_sparse })
+        Ok(Self { set: secret.key_set_in(&request, form)?, to_sparse, from_sparse, between: vec![] })
     }
 
     /// Only the two keys that wrap the raise, to a fresh ephemeral secret and back: for those who
@@ -72,6 +74,13 @@ impl BootstrapKeys {
     /// As [`BootstrapKeys::generate`].
     pub fn wrapping(secret: &SecretKey, bootstrappers: &[&Bootstrapper]) -> Result<[SwitchingKey; 2], Error> {
         wrapping(secret, &ephemeral(secret, bootstrappers)?, bootstrappers)
+    }
+
+    /// The same with a key between this secret and another.
+    #[must_use]
+    pub fn with_key(mut self, key: SwitchingKey) -> Self {
+        self.between.push(Arc::new(key));
+        self
     }
 
     /// The key from the main secret to the ephemeral one.
@@ -118,7 +127,7 @@ fn wrapping(
 
 impl EvaluationKeys for BootstrapKeys {
     fn key(&self, purpose: KeyPurpose, level: usize) -> Result<Arc<SwitchingKey>, Error> {
-        for key in [&self.to_sparse, &self.from_sparse] {
+        for key in [&self.to_sparse, &self.from_sparse].into_iter().chain(&self.between) {
             if key.purpose() == purpose && key.shape().level >= level {
                 return Ok(key.clone());
             }

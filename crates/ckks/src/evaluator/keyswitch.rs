@@ -76,6 +76,11 @@ impl<K: EvaluationKeys> Evaluator<K> {
     pub fn switch_key(&self, a: &Ciphertext, key: &SwitchingKey) -> Result<Ciphertext, Error> {
         self.check_linear("switch_key", a)?;
         self.check_key("switch_key", KeyPurpose::Switch(a.key_id), a.level, a.key_id, key)?;
+        self.switch_by(a, key)
+    }
+
+    /// [`Evaluator::switch_key`] with a key that has been checked.
+    pub(super) fn switch_by(&self, a: &Ciphertext, key: &SwitchingKey) -> Result<Ciphertext, Error> {
         let switched = self.switch_extended(&a.parts[1], a.level, key)?;
         let [mut c0, c1] = self.mod_down_parts(&switched, a.level, key.shape().special)?;
         c0.add_assign(&a.parts[0])?;
@@ -128,7 +133,7 @@ impl<K: EvaluationKeys> Evaluator<K> {
         if key.purpose() != purpose {
             return Err(Error::WrongKey { operation, have: key.purpose(), need: purpose });
         }
-        if !matches!(purpose, KeyPurpose::Switch(_)) && key.key_id() != key_id {
+        if purpose.source().is_none() && key.key_id() != key_id {
             return Err(Error::KeyMismatch { operation, left: key_id, right: key.key_id() });
         }
         if key.shape().level < level {

@@ -12,6 +12,7 @@ mod keyswitch;
 mod product;
 mod rotate;
 mod rows;
+mod subring;
 
 use num_complex::Complex64;
 

@@ -6,9 +6,9 @@ use rayon::prelude::*;
 use super::form::{KeyBody, KeyForm, public_half};
 use super::root::KeySeeds;
 use super::{KeyRequest, KeySet, PublicKey, SecretKey, SwitchingKey};
-use crate::Error;
 use crate::ids::{GaloisElement, KeyPurpose};
 use crate::params::KeyShape;
+use crate::{Error, Params};
 
 impl SecretKey {
     /// The public encryption key.
@@ -48,8 +48,8 @@ impl SecretKey {
     /// One relinearisation or Galois key of a given shape.
     ///
     /// # Errors
-    /// As [`SecretKey::key_set`]; [`Error::WrongKey`] for [`KeyPurpose::Switch`], which needs the
-    /// other secret.
+    /// As [`SecretKey::key_set`]; [`Error::WrongKey`] for [`KeyPurpose::Switch`] and
+    /// [`KeyPurpose::Project`], which need the other secret.
     pub fn switching_key(&self, purpose: KeyPurpose, shape: KeyShape) -> Result<SwitchingKey, Error> {
         self.switching_key_in(purpose, shape, KeyForm::fastest(self.params()))
     }
@@ -63,7 +63,7 @@ impl SecretKey {
         let purpose = match purpose {
             KeyPurpose::Relinearise => Purpose::Relinearise,
             KeyPurpose::Galois(element) => Purpose::Galois(element),
-            KeyPurpose::Switch(_) => {
+            KeyPurpose::Switch(_) | KeyPurpose::Project(_) => {
                 return Err(Error::WrongKey {
                     operation: "generate switching key",
                     have: purpose,
@@ -87,6 +87,28 @@ impl SecretKey {
         self.params().check_same("switching key", from.params())?;
         generate(self, Purpose::Switch(from), shape, KeyForm::fastest(self.params()))
     }
+
+    /// The key with which [`Evaluator::project`](crate::Evaluator::project) takes ciphertexts of
+    /// this secret to those of [`SecretKey::in_subring`], at the levels and with the special primes
+    /// of the subring's set, which has been found secure.
+    ///
+    /// # Errors
+    /// As [`SecretKey::key_set`]; [`Error::BadKeyShape`] for a subring without special primes.
+    pub fn projection_key(&self, subring: &Params) -> Result<SwitchingKey, Error> {
+        let target = self.in_subring(subring)?.embed(self.params())?;
+        let shape = KeyShape { level: subring.max_level(), special: subring.special_count() };
+        generate(&target, Purpose::Project(self), shape, KeyForm::fastest(self.params()))
+    }
+
+    /// The key with which [`Evaluator::embed`](crate::Evaluator::embed) takes ciphertexts of
+    /// [`SecretKey::in_subring`] to those of this secret.
+    ///
+    /// # Errors
+    /// As [`SecretKey::key_set`].
+    pub fn embedding_key(&self, subring: &Params) -> Result<SwitchingKey, Error> {
+        let from = self.in_subring(subring)?.embed(self.params())?;
+        self.switching_key_from(&from, KeyShape::cheapest(self.params(), subring.max_level())?)
+    }
 }
 
 fn generate_public(secret: &SecretKey) -> Result<PublicKey, Error> {
@@ -109,6 +131,7 @@ enum Purpose<'a> {
     Relinearise,
     Galois(GaloisElement),
     Switch(&'a SecretKey),
+    Project(&'a SecretKey),
 }
 
 fn generate(
@@ -137,6 +160,10 @@ fn generate(
         Purpose::Switch(from) => {
             let label = format!("switch {:?}", from.id().as_bytes());
             (KeyPurpose::Switch(from.id()), label, from.eval(&limbs)?, own)
+        }
+        Purpose::Project(from) => {
+            let label = format!("project {:?}", from.id().as_bytes());
+            (KeyPurpose::Project(from.id()), label, from.eval(&limbs)?, own)
         }
     };
     // Everything that tells this key from the others of the secret: no two share a public half or

@@ -1,4 +1,4 @@
-//! Residues in the bits of their prime: eight in as many bytes as the prime has bits, little-endian.
+//! Residues in the bits of their prime: eight in as many bytes as it has bits, little-endian.
 
 use std::ops::Range;
 

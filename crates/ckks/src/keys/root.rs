@@ -36,6 +36,7 @@ impl Root {
         let (kind, weight) = match distribution {
             SecretDistribution::Ternary => (0u8, 0),
             SecretDistribution::Sparse { weight } => (1, weight as u64),
+            SecretDistribution::Subring { degree } => (2, degree as u64),
         };
         hasher.update(&[kind]).update(&weight.to_le_bytes());
         let bound = finish(hasher);

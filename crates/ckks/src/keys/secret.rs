@@ -1,6 +1,6 @@
 //! Secret keys.
 
-use cipherlm_ring::{Eval, Limbs, Poly, Secret, Seed, Stream, sample};
+use cipherlm_ring::{Eval, Limbs, Poly, Secret, Seed, SmallCoeffs, Stream, sample};
 
 use super::root::{KeySeeds, Root};
 use crate::ids::{KeyId, SecretDistribution};
@@ -86,10 +86,42 @@ impl SecretKey {
             SecretDistribution::Sparse { weight } => {
                 sample::ternary_weight(&mut stream, params.degree(), weight)?
             }
+            SecretDistribution::Subring { .. } => {
+                return Err(Error::Internal { what: "a subring's secret comes from its own set" });
+            }
         };
         let eval = coefficients.to_poly(params.ring(), &params.ring().limbs())?.into_eval();
         let id = KeyId(root.id());
         Ok(Self { params: params.clone(), distribution, root, id, eval })
+    }
+
+    /// The secret of the same root seed in a subring ([`Params::subring`]): one file keeps both,
+    /// which have nothing else in common.
+    ///
+    /// # Errors
+    /// [`Error::Ring`].
+    pub fn in_subring(&self, subring: &Params) -> Result<Self, Error> {
+        Self::from_seed(subring, Seed::from_bytes(*self.root.stored().expose()))
+    }
+
+    /// This secret, of a subring, as one of the larger ring: the identity stays, and the masks and
+    /// errors of its keys there are its own.
+    pub(super) fn embed(&self, params: &Params) -> Result<Self, Error> {
+        let degree = self.params.degree();
+        let distribution = SecretDistribution::Subring { degree };
+        let coefficients = self.coefficients().embed(params.degree())?;
+        let eval = coefficients.to_poly(params.ring(), &params.ring().limbs())?.into_eval();
+        let mut root = Seed::from_bytes(*self.root.stored().expose());
+        // Bound to both sets: the larger one is below.
+        root = root.derive(&format!("embedded {:?}", self.params.hash().as_bytes()), 0);
+        let root = Root::new(root, params, distribution);
+        Ok(Self { params: params.clone(), distribution, root, id: self.id, eval })
+    }
+
+    /// The dense coefficients again.
+    fn coefficients(&self) -> SmallCoeffs {
+        let mut stream = Stream::new(&self.root.coefficients(), "coefficients", 0);
+        sample::ternary(&mut stream, self.params.degree())
     }
 
     /// The parameter set.

@@ -75,7 +75,13 @@ impl SwitchingKey {
         let body = if form == self.form() {
             self.body.clone()
         } else {
-            KeyBody::from_packed(form, &self.params, &self.limbs(), &self.seed, self.body.packed(&self.params))?
+            KeyBody::from_packed(
+                form,
+                &self.params,
+                &self.limbs(),
+                &self.seed,
+                self.body.packed(&self.params),
+            )?
         };
         Ok(Self { params: self.params.clone(), body, ..*self })
     }

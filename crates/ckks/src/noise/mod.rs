@@ -107,7 +107,10 @@ impl NoiseModel {
         level: usize,
         scale: Scale,
     ) -> Result<SlotVariance, Error> {
-        let shape = self.key_shape(purpose, level)?;
+        Ok(self.product_with(self.key_shape(purpose, level)?, level, scale))
+    }
+
+    fn product_with(&self, shape: KeyShape, level: usize, scale: Scale) -> SlotVariance {
         let special = self.params.log_of(&self.params.special_limbs(shape.special));
         let limbs = self.params.limb_count(level);
         let unit = self.slots(self.degree() * SIGMA * SIGMA / 12.0, scale);
@@ -115,11 +118,8 @@ impl NoiseModel {
             let bits = self.params.log_of(&Limbs::range(digit.start.min(limbs)..digit.end.min(limbs)));
             SlotVariance::multiplied(if bits == 0.0 { 0.0 } else { unit * (2.0 * (bits - special)).exp2() })
         };
-        Ok(shape
-            .digits(&self.params)
-            .into_iter()
-            .map(digit)
-            .fold(SlotVariance::default(), SlotVariance::plus_apart))
+        let digits = shape.digits(&self.params).into_iter().map(digit);
+        digits.fold(SlotVariance::default(), SlotVariance::plus_apart)
     }
 
     /// A whole key switch: [`NoiseModel::key_product`] and one rounding.
@@ -128,6 +128,28 @@ impl NoiseModel {
     /// As [`NoiseModel::key_product`].
     pub fn key_switch(&self, purpose: KeyPurpose, level: usize, scale: Scale) -> Result<SlotVariance, Error> {
         Ok(self.key_product(purpose, level, scale)?.plus_apart(self.rounding(scale)))
+    }
+
+    /// What [`Evaluator::embed`](crate::Evaluator::embed) adds: a key switch at `level` with a key
+    /// made for that level.
+    ///
+    /// # Errors
+    /// As [`NoiseModel::key_product`].
+    pub fn embedding(&self, level: usize, scale: Scale) -> Result<SlotVariance, Error> {
+        let product = self.product_with(KeyShape::cheapest(&self.params, level)?, level, scale);
+        Ok(product.plus_apart(self.rounding(scale)))
+    }
+
+    /// What [`Evaluator::project`](crate::Evaluator::project) adds to each slot of its result, at
+    /// the level and with the special primes of the subring, and `scale`: a key switch to a secret
+    /// that has coefficients of the subring alone.
+    pub fn projection(&self, subring: &Params, scale: Scale) -> f64 {
+        let limbs = Limbs::range(0..subring.limb_count(subring.max_level()));
+        let special = self.params.log_of(&self.params.special_limbs(subring.special_count()));
+        let ratio = (2.0 * (self.params.log_of(&limbs) - special)).exp2();
+        let product = self.degree() * SIGMA * SIGMA / 12.0 * ratio;
+        let rounding = (1.0 + subring.degree() as f64 * 2.0 / 3.0) / 12.0;
+        subring.degree() as f64 * (product + rounding) / scale.to_f64().powi(2)
     }
 
     /// Shape of the key that serves `purpose` at `level`: that of the lowest level which is not

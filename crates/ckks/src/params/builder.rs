@@ -92,30 +92,11 @@ impl ParamsBuilder {
     /// [`Error::NoSecurityEstimate`] when the whole modulus is not known to be 128-bit secure with
     /// a dense ternary secret, [`Error::Ring`] if there are too few primes.
     pub fn build(self) -> Result<Params, Error> {
-        let params = self.assemble()?;
-        let report =
-            check_security("parameters", params.degree, SecretDistribution::Ternary, params.log_qp())?;
-        if report.is_warning() {
-            tracing::warn!(
-                log_qp = report.log_qp,
-                bits = report.bits,
-                "parameters are within 4 bits of the 128-bit limit"
-            );
-        }
-        params.finish(report, false)
+        self.assemble()?.checked()
     }
 
     pub(super) fn build_insecure(self) -> Result<Params, Error> {
-        let params = self.assemble()?;
-        let log_qp = params.log_qp();
-        match check_security("parameters", params.degree, SecretDistribution::Ternary, log_qp) {
-            Ok(report) => params.finish(report, false),
-            Err(_) => {
-                let limit = security::security_limit(params.degree, SecretDistribution::Ternary);
-                let bits = limit.map_or(0.0, |l| security::estimate_bits(l, log_qp));
-                params.finish(SecurityReport { log_qp, limit, bits }, true)
-            }
-        }
+        self.assemble()?.insecure()
     }
 
     fn assemble(self) -> Result<Assembled, Error> {
@@ -162,13 +143,40 @@ impl ParamsBuilder {
     }
 }
 
-struct Assembled {
-    degree: usize,
-    group_bits: Vec<f64>,
-    chain: chain::Chain,
+/// A set that has not been checked.
+pub(super) struct Assembled {
+    pub(super) degree: usize,
+    pub(super) group_bits: Vec<f64>,
+    pub(super) chain: chain::Chain,
 }
 
 impl Assembled {
+    /// The set, if it is 128-bit secure.
+    pub(super) fn checked(self) -> Result<Params, Error> {
+        let report = check_security("parameters", self.degree, SecretDistribution::Ternary, self.log_qp())?;
+        if report.is_warning() {
+            tracing::warn!(
+                log_qp = report.log_qp,
+                bits = report.bits,
+                "parameters are within 4 bits of the 128-bit limit"
+            );
+        }
+        self.finish(report, false)
+    }
+
+    /// The set, which says whether it is secure.
+    pub(super) fn insecure(self) -> Result<Params, Error> {
+        let log_qp = self.log_qp();
+        match check_security("parameters", self.degree, SecretDistribution::Ternary, log_qp) {
+            Ok(report) => self.finish(report, false),
+            Err(_) => {
+                let limit = security::security_limit(self.degree, SecretDistribution::Ternary);
+                let bits = limit.map_or(0.0, |l| security::estimate_bits(l, log_qp));
+                self.finish(SecurityReport { log_qp, limit, bits }, true)
+            }
+        }
+    }
+
     fn log_qp(&self) -> f64 {
         self.chain.groups.iter().flatten().chain(&self.chain.special).map(|&q| (q as f64).log2()).sum()
     }

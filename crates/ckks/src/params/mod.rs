@@ -6,6 +6,7 @@ mod chain;
 mod gadget;
 pub mod presets;
 mod security;
+mod subring;
 
 use std::collections::HashMap;
 use std::fmt;

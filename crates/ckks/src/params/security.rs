@@ -64,6 +64,12 @@ pub fn security_limit(degree: usize, secret: SecretDistribution) -> Option<Secur
     }
     let log_n = degree.trailing_zeros();
     match secret {
+        // A sample under it is `N / degree` samples of the subring, one for each power of X below
+        // N / degree; the estimates do not depend on the number of samples.
+        SecretDistribution::Subring { degree: inner } if inner <= degree => {
+            security_limit(inner, SecretDistribution::Ternary)
+        }
+        SecretDistribution::Subring { .. } => None,
         SecretDistribution::Ternary => DENSE.iter().find(|(n, _)| *n == log_n).map(|(_, limit)| *limit),
         SecretDistribution::Sparse { weight } => {
             // Between two rows the smaller weight decides, so the answer errs on the safe side.
@@ -187,6 +193,14 @@ mod tests {
         assert_eq!(at(191), at(128));
         assert_eq!(at(4096), at(192));
         assert_eq!(at(29), None);
+    }
+
+    #[test]
+    fn a_secret_of_a_subring_has_the_row_of_the_subring() {
+        let of = |inner| security_limit(1 << 16, SecretDistribution::Subring { degree: inner });
+        assert_eq!(of(1 << 12), security_limit(1 << 12, SecretDistribution::Ternary));
+        assert_eq!(of(1 << 15), security_limit(1 << 15, SecretDistribution::Ternary));
+        assert!(of(1 << 11).is_none() && of(3 << 11).is_none() && of(1 << 17).is_none() && of(0).is_none());
     }
 
     #[test]

@@ -46,7 +46,7 @@ impl Meta {
         }
         let (level, special, weight) = (reader.u32()?, reader.u32()?, reader.u32()?);
         let shape = KeyShape { level: level as usize, special: special as usize };
-        let distribution = distribution(weight);
+        let distribution = distribution(weight)?;
         shape.check(params)?;
         // A key that offers the secret at too large a modulus is refused, whoever made it.
         shape.check_security(params, distribution)?;
@@ -64,6 +64,7 @@ impl Meta {
                 KeyPurpose::Galois(GaloisElement::new(params, element)?)
             }
             3 => KeyPurpose::Switch(KeyId(argument)),
+            4 => KeyPurpose::Project(KeyId(argument)),
             _ => return Err(field("purpose", kind)),
         };
         Ok(Self { purpose, shape, distribution, seed: reader.array()? })
@@ -88,6 +89,10 @@ impl Wire for SwitchingKey {
             KeyPurpose::Switch(from) => {
                 argument = from.0;
                 3
+            }
+            KeyPurpose::Project(from) => {
+                argument = from.0;
+                4
             }
         };
         let packed = self.body.packed(&self.params);
@@ -202,9 +207,11 @@ impl SecretKey {
         let mut reader = Reader::new(bytes);
         let weight = reader.u32()?;
         let root = Seed::from_bytes(reader.array()?);
-        let secret = match distribution(weight) {
+        let secret = match distribution(weight)? {
             SecretDistribution::Ternary => Self::from_seed(params, root)?,
             SecretDistribution::Sparse { weight } => Self::sparse_from_seed(params, weight, root)?,
+            // Its root seed is that of the secret of the larger ring, which is what is kept.
+            SecretDistribution::Subring { .. } => return Err(field("weight", weight)),
         };
         if secret.id() != key_id {
             return Err(Error::KeyMismatch { operation: "read", left: key_id, right: secret.id() });
@@ -255,18 +262,23 @@ impl KeySet {
     }
 }
 
+/// Marks the weight of a secret of a subring, beside the logarithm of its degree.
+const SUBRING: u32 = 1 << 31;
+
 /// Dense secrets are written as weight 0.
 fn weight(distribution: SecretDistribution) -> u32 {
     match distribution {
         SecretDistribution::Ternary => 0,
         SecretDistribution::Sparse { weight } => weight as u32,
+        SecretDistribution::Subring { degree } => SUBRING | degree.trailing_zeros(),
     }
 }
 
-fn distribution(weight: u32) -> SecretDistribution {
-    if weight == 0 {
-        SecretDistribution::Ternary
-    } else {
-        SecretDistribution::Sparse { weight: weight as usize }
+fn distribution(weight: u32) -> Result<SecretDistribution, Error> {
+    match (weight & SUBRING != 0, weight & !SUBRING) {
+        (false, 0) => Ok(SecretDistribution::Ternary),
+        (false, weight) => Ok(SecretDistribution::Sparse { weight: weight as usize }),
+        (true, log_degree @ 0..=17) => Ok(SecretDistribution::Subring { degree: 1 << log_degree }),
+        (true, _) => Err(field("weight", weight)),
     }
 }

@@ -121,7 +121,7 @@ impl KeyStore {
             let (purpose, shape) = switching_key_label(params, &start)?;
             let key_id = Header::read(&start)?.key_id;
             // Keys between two secrets carry the id of either.
-            if !matches!(purpose, KeyPurpose::Switch(_)) {
+            if purpose.source().is_none() {
                 let (left, right) = (*owner.get_or_insert(key_id), key_id);
                 if left != right {
                     return Err(Error::KeyMismatch { operation: "key store", left, right });

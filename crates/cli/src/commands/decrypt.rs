@@ -9,7 +9,7 @@ use crate::sentence::dot;
 use crate::setup::Setup;
 use anyhow::{Context, bail};
 use cipherlm_files::shown;
-use cipherlm_infer::{Client, EncryptedLogits, Found};
+use cipherlm_infer::{Asked, Client, EncryptedLogits, Found};
 use cipherlm_model::{Kind, Mode};
 use clap::Args;
 use serde_json::json;
@@ -26,8 +26,8 @@ pub(crate) struct Options {
     /// The note that `encrypt` left beside the prompt.
     #[arg(long, value_name = "FILE", required_unless_present = "position")]
     note: Option<PathBuf>,
-    /// The prompt's position to read, from 0 (default: its last token, from the note; the first one
-    /// of a classifier).
+    /// The prompt's position to read, from 0 (default: the one that was asked for; of an answer at
+    /// all of them the last token, or the first one of a classifier).
     #[arg(long, value_parser = count(0..=1 << 20))]
     position: Option<usize>,
     #[command(flatten)]
@@ -55,9 +55,7 @@ pub(crate) fn run(options: &Options, as_json: bool) -> anyhow::Result<bool> {
     }
     let library = options.index.library()?;
     let party = Party::of(&keys, &options.source, library.as_ref())?;
-    let last = note.as_ref().map(|note| party.side.answer_position(note.tokens.len()));
-    let position = options.position.or(last).context("pass --note or --position")?;
-    let (own, rounded) = open(options, &party, position)?;
+    let (position, own, rounded) = open(options, &party)?;
     if party.side.documents() > 0 {
         let note = note.as_ref().filter(|_| options.check);
         return documents(&own, &party, library.as_ref(), note, options.top, as_json);
@@ -97,16 +95,22 @@ pub(crate) fn run(options: &Options, as_json: bool) -> anyhow::Result<bool> {
     Ok(pass)
 }
 
-/// The results at a position: as they are, for the owner of the key, and rounded, for others to
-/// see.
-fn open(options: &Options, party: &Party, position: usize) -> anyhow::Result<(Vec<f64>, Vec<f64>)> {
+/// The position that is read, and the results there: as they are, for the owner of the key, and
+/// rounded, for others to see.
+fn open(options: &Options, party: &Party) -> anyhow::Result<(usize, Vec<f64>, Vec<f64>)> {
     let params = party.side.params();
     let bytes = read_message(&options.input, "answer", "it is what `cipherlm run` wrote")?;
     let answer = EncryptedLogits::from_bytes(params, &bytes)
         .with_context(|| format!("{}: ask the server for the answer again", shown(&options.input)))?;
     let client = Client::with_secret(load_secret(&options.keys.join(SECRET), params)?);
+    let held = match answer.asked {
+        Asked::Position(position) => position,
+        Asked::All => party.side.answer_position(answer.length),
+    };
+    let position = options.position.unwrap_or(held);
     let again = || format!("{} is no answer to a prompt under these keys", shown(&options.input));
-    party.open(&client, &answer, position).with_context(again)
+    let (own, rounded) = party.open(&client, &answer, position).with_context(again)?;
+    Ok((position, own, rounded))
 }
 
 /// The tokens that the result at a position depends on.

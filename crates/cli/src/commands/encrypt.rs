@@ -6,7 +6,7 @@ use crate::outputs::Outputs;
 use crate::party::{NOTE, Note, Party, SECRET, SERVER, description, load_secret, note_beside};
 use anyhow::Context;
 use cipherlm_files::{Access, shown};
-use cipherlm_infer::Client;
+use cipherlm_infer::{Asked, Client};
 use clap::Args;
 use serde_json::json;
 use std::path::PathBuf;
@@ -22,6 +22,10 @@ pub(crate) struct Options {
     /// beside it.
     #[arg(long, value_name = "FILE")]
     out: PathBuf,
+    /// The position to ask for, from 0, or `all`, which makes for a large answer (default: the last
+    /// token, the first one of a classifier, all of a model of sentence vectors).
+    #[arg(long, value_name = "POSITION", value_parser = positions)]
+    position: Option<Asked>,
     #[command(flatten)]
     source: PlanSource,
     #[command(flatten)]
@@ -41,7 +45,12 @@ pub(crate) fn run(options: &Options, as_json: bool) -> anyhow::Result<bool> {
     let party = Party::of(&keys, &options.source, options.index.library()?.as_ref())?;
     let tokens = party.tokens(&text)?;
     let client = Client::with_secret(load_secret(&options.keys.join(SECRET), party.side.params())?);
-    let prompt = party.encrypt(&client, &tokens).context("encrypting the prompt")?.to_bytes();
+    if let Some(Asked::Position(position)) = options.position {
+        party.side.check_position(position, tokens.len()).context("--position")?;
+    }
+    let mut prompt = party.encrypt(&client, &tokens).context("encrypting the prompt")?;
+    prompt.asked = options.position.unwrap_or(prompt.asked);
+    let prompt = prompt.to_bytes();
     let note = Note { format: NOTE.into(), plan: keys.plan, key_id: keys.key_id, tokens };
     // The note first: an encrypted prompt without one could not be read back.
     note_out.write(&serde_json::to_vec(&note)?, Access::Owner)?;
@@ -72,4 +81,13 @@ pub(crate) fn run(options: &Options, as_json: bool) -> anyhow::Result<bool> {
         );
     }
     Ok(true)
+}
+
+/// `all` or a position.
+fn positions(text: &str) -> Result<Asked, String> {
+    match text.parse() {
+        _ if text == "all" => Ok(Asked::All),
+        Ok(position @ 0..=0xf_ffff) => Ok(Asked::Position(position)),
+        _ => Err("a position from 0, or `all`".into()),
+    }
 }

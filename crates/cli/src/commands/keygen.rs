@@ -3,7 +3,7 @@
 use crate::clientfolder::ClientFolder;
 use crate::console::{Console, out_json, say};
 use crate::library::Library;
-use crate::options::{IndexOption, PlanSource, ProfileOption, Wanted, tokens};
+use crate::options::{IndexOption, InputOption, PlanSource, ProfileOption, Wanted, tokens};
 use crate::outputs::{Outputs, hold};
 use crate::party::{SECRET, SERVER, description, load_secret, profile};
 use crate::prices::PricesOption;
@@ -30,6 +30,8 @@ pub(crate) struct Options {
     source: PlanSource,
     #[command(flatten)]
     index: IndexOption,
+    #[command(flatten)]
+    input: InputOption,
     /// Longest prompt, in tokens.
     #[arg(long, default_value = "32", value_parser = tokens(), conflicts_with = "plan")]
     length: usize,
@@ -63,7 +65,7 @@ pub(crate) fn run(options: &Options, as_json: bool) -> anyhow::Result<bool> {
     }
     let mut console = Console::new(!as_json);
     console.line(&work.summary);
-    let bill = work.order.request.bill(work.circuits.params())?;
+    let bill = work.order.bill(work.circuits.params())?;
     let (stored, resident) = (bill.stored_bytes, bill.resident_bytes);
     if options.dry_run {
         if as_json {
@@ -117,9 +119,12 @@ impl Work {
             if named {
                 bail!("--plan names its profile: leave out --profile and --tolerance");
             }
+            if options.input.given() {
+                bail!("--plan says how prompts come in: leave out --refresh-input");
+            }
             return Self::of_plan(&ClientFolder::load(folder)?, ring, options.index.library()?);
         }
-        let model = options.index.put_on(options.source.load()?)?;
+        let model = options.input.put_on(options.index.put_on(options.source.load()?)?);
         let wanted = options.profile.wanted()?;
         // A named profile needs no prices to be chosen, and whoever runs the plan has others.
         let cost = match wanted {
@@ -127,8 +132,8 @@ impl Work {
             Wanted::Cheapest(_) => options.prices.table(wanted.insecure())?,
         };
         let setup = Setup::on(model, options.length, &wanted, &cost)?;
-        let order = KeyOrder::of(&setup.circuits, &setup.plan);
-        let bill = order.request.bill(setup.circuits.params())?;
+        let order = KeyOrder::of(&setup.circuits, &setup.plan)?;
+        let bill = order.bill(setup.circuits.params())?;
         let memory = making(&bill) + setup.plan.memory(0).weights;
         let summary = setup.summary();
         Ok(Self { order, summary, memory, circuits: setup.circuits, profile: setup.profile })
@@ -156,7 +161,7 @@ impl Work {
         let side = ClientSide::new(plan.clone(), &profile, &folder.embedding)?;
         library.map_or(Ok(()), |library| library.check_count(side.documents()))?;
         let (order, params) = (side.key_order()?, circuits.params());
-        let bill = order.request.bill(params)?;
+        let bill = order.bill(params)?;
         let name = printable(&plan.model.name);
         let summary = format!(
             "model       {name}, from the client plan {}\n\

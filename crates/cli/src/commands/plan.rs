@@ -2,7 +2,7 @@
 
 use crate::clientfolder::ClientFolder;
 use crate::console::{out, out_json, say};
-use crate::options::{IndexOption, ModelOption, ProfileOption, insecure_profile, tokens};
+use crate::options::{IndexOption, InputOption, ModelOption, ProfileOption, insecure_profile, tokens};
 use crate::prices::PricesOption;
 use crate::setup::Setup;
 use crate::system::gib;
@@ -22,6 +22,8 @@ pub(crate) struct Options {
     model: ModelOption,
     #[command(flatten)]
     index: IndexOption,
+    #[command(flatten)]
+    input: InputOption,
     /// Prompt length; the plan takes the next power of two.
     #[arg(long, default_value = "32", value_parser = tokens())]
     length: usize,
@@ -42,7 +44,9 @@ pub(crate) struct Options {
         long,
         value_name = "URL",
         requires = "client",
-        conflicts_with_all = ["model", "public_prefix", "index", "length", "profile", "insecure_ring"]
+        conflicts_with_all = [
+            "model", "public_prefix", "index", "refresh_input", "length", "profile", "insecure_ring"
+        ]
     )]
     server: Option<String>,
     /// With --server: file of its token (default: the variable CIPHERLM_TOKEN).
@@ -62,7 +66,7 @@ pub(crate) fn run(options: &Options, as_json: bool) -> anyhow::Result<bool> {
         let remote = crate::network::remote(server, options.token_file.as_ref(), options.ca.as_ref())?;
         return save(&crate::network::fetch(&remote)?, folder, as_json);
     }
-    let loaded = options.index.put_on(options.model.load()?)?;
+    let loaded = options.input.put_on(options.index.put_on(options.model.load()?)?);
     let cost = options.prices.table(options.profile.small())?;
     let setup = Setup::on(loaded, options.length, &options.profile.wanted()?, &cost)?;
     if !as_json {
@@ -157,7 +161,7 @@ fn save(made: &ClientFolder, folder: &Path, as_json: bool) -> anyhow::Result<boo
         minutes(1000.0)
     );
     say!(
-        "a prompt    {:.2} MiB there, {:.2} MiB back, about {:.0} s predicted",
+        "a prompt    {:.2} MiB there, {:.3} MiB back, about {:.0} s predicted",
         mib(costs.prompt_bytes),
         mib(costs.answer_bytes),
         costs.seconds
@@ -197,6 +201,7 @@ fn to_json(
 ) -> anyhow::Result<Value> {
     let (stored, resident) = setup.circuits.key_bytes(&setup.plan)?;
     let (params, plan) = (setup.circuits.params(), &setup.plan);
+    let costs = plan.costs(&setup.circuits)?;
     let mut steps = serde_json::to_value(schedule)?;
     for (step, reason) in steps.as_array_mut().into_iter().flatten().zip(reasons) {
         step["reason"] = json!(reason);
@@ -221,6 +226,9 @@ fn to_json(
         "bootstraps_by_layer": plan.refreshes_by_layer(),
         "key_bytes": stored,
         "key_bytes_resident": resident,
+        "prompt_bytes": costs.prompt_bytes,
+        "answer_bytes": costs.answer_bytes,
+        "whole_answer_bytes": costs.whole_answer_bytes,
         "memory_bytes": resident + plan.working_bytes(),
         "steps": steps,
     }))

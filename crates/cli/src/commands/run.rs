@@ -125,7 +125,7 @@ fn accept(
     let params = setup.circuits.params();
     let (_, resident) = setup.circuits.key_bytes(&setup.plan)?;
     let budget = options.key_memory.map_or(u64::MAX, |gib| (gib * f64::from(1 << 30)) as u64);
-    let order = KeyOrder::of(&setup.circuits, &setup.plan);
+    let order = KeyOrder::of(&setup.circuits, &setup.plan)?;
     let (keys, key_id) = KeyFolder::open(&options.keys, &setup.circuits, &order, budget)
         .with_context(|| format!("the evaluation keys in {}", shown(&options.keys)))?;
     let prompt = EncryptedPrompt::from_bytes(params, message)
@@ -154,10 +154,10 @@ fn check_prompt(prompt: &EncryptedPrompt, setup: &Setup, key_id: KeyId) -> anyho
     if prompt.plan != setup.plan.id() {
         bail!("the prompt was packed for plan {}, the keys are for plan {}", prompt.plan, setup.plan.id());
     }
-    if let Some(other) = prompt.ciphertexts.iter().find(|c| c.key_id() != key_id) {
+    if prompt.key_id != key_id {
         bail!(
             "the prompt is encrypted under key {}, the evaluation keys belong to key {key_id}",
-            other.key_id()
+            prompt.key_id
         );
     }
     Ok(())

@@ -148,7 +148,7 @@ fn endless_and_sparse_files_are_told_from_their_head_in_little_memory() {
         (sparse("text", b"{\"a\":"), 2, "at most"),
         (sparse("object", &object), 1, "larger than any"),
         (
-            sparse("prompt", &[b"cipherpr", [7; 32].as_slice(), &[7, 0, 0, 0], &object].concat()),
+            sparse("prompt", &[b"cipherp2", [7; 64].as_slice(), &[7, 0, 0, 0], &[0; 12], &object].concat()),
             1,
             "larger than any",
         ),

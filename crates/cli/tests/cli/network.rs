@@ -393,16 +393,20 @@ fn prompts_are_checked(door: &Door<'_>, narrow: &Door<'_>, dir: &Scratch, keys: 
         bytes[at] = value;
         bytes
     };
-    // Head of a prompt: magic, plan, length; then an object: magic, version, type, parameters, key,
-    // length.
+    // Head of a prompt: magic, plan, key, length, position, degree, level; then an object: magic,
+    // version, type, parameters, key, length.
     for (bad, status, code) in [
         (change(0, 0), 400, "object/magic"),
         (change(8, b'?'), 409, "plan/mismatch"),
-        (change(44, 0), 400, "object/magic"),
-        (change(48, 99), 400, "object/version"),
-        (change(50, 7), 400, "object/type"),
-        (change(54, good[54] ^ 1), 409, "params/mismatch"),
-        (change(117, good[117] ^ 1), 400, "object/length"),
+        (change(40, good[40] ^ 1), 409, "key/mismatch"),
+        (change(72, 99), 422, "object/field"),
+        (change(76, 8), 422, "object/field"),
+        (change(80, good[80] ^ 1), 422, "object/field"),
+        (change(88, 0), 400, "object/magic"),
+        (change(92, 99), 400, "object/version"),
+        (change(94, 7), 400, "object/type"),
+        (change(98, good[98] ^ 1), 409, "params/mismatch"),
+        (change(161, good[161] ^ 1), 400, "object/length"),
         (change(good.len() - 1, good[good.len() - 1] ^ 1), 400, "object/hash"),
         (foreign, 409, "key/mismatch"),
     ] {

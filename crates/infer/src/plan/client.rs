@@ -7,7 +7,7 @@ use cipherlm_protocol::{Blob, ClientPlan, Costs, Digest, KeyAsked, Layout, Model
 use super::Plan;
 use crate::client::bottom;
 use crate::error::{InferError, Result, broken};
-use crate::files::HEAD;
+use crate::files::{LOGITS_HEAD, PROMPT_HEAD};
 use crate::fold::Purpose;
 use crate::refresh::Circuits;
 
@@ -52,6 +52,7 @@ impl Plan {
                 vectors: self.input_width(),
                 level: self.input_level(),
                 floor: self.target.chain.floor(),
+                degree: self.prompt_degree(),
                 centred: self.folded.centred(),
                 unit: self.folded.units.entry,
                 range: range.ok_or_else(|| broken("a planned model has the site `embed`"))?,
@@ -75,15 +76,25 @@ impl Plan {
         circuits.key_request(self).iter().map(asked).collect()
     }
 
-    fn costs(&self, circuits: &Circuits) -> Result<Costs> {
+    /// What keys, messages and a run take.
+    ///
+    /// # Errors
+    /// Keys that the parameters cannot hold.
+    pub fn costs(&self, circuits: &Circuits) -> Result<Costs> {
         let (key_bytes, key_bytes_resident) = circuits.key_bytes(self)?;
         let params = circuits.params();
-        let fresh = Ciphertext::stored_bytes(params, self.input_level(), true);
+        let prompt_ring = circuits.prompt_ring(self)?;
+        let prompt_ring = prompt_ring.as_ref().unwrap_or(params);
+        let fresh = Ciphertext::stored_bytes(prompt_ring, self.input_level(), true);
+        let whole = LOGITS_HEAD + self.answers().vectors as u64 * self.answer_vector_bytes(params);
+        let small =
+            circuits.answer_ring(self)?.map(|ring| LOGITS_HEAD + Ciphertext::stored_bytes(&ring, 0, false));
         Ok(Costs {
             key_bytes,
             key_bytes_resident,
-            prompt_bytes: HEAD + self.input_width() as u64 * fresh,
-            answer_bytes: HEAD + self.answers().vectors as u64 * self.answer_vector_bytes(params),
+            prompt_bytes: PROMPT_HEAD + self.input_width() as u64 * fresh,
+            answer_bytes: small.unwrap_or(whole),
+            whole_answer_bytes: whole,
             seconds: self.seconds(),
         })
     }

@@ -16,6 +16,7 @@ use crate::graph::Graph;
 use crate::placement::{Search, seconds_by_level};
 use crate::prices::{Prices, choose};
 use crate::run::Progress;
+use crate::small;
 use crate::target::{Target, floor};
 
 impl Plan {
@@ -44,7 +45,7 @@ impl Plan {
         // What goes on without the client reads its logits block by block.
         let positions = if options.levels_left > 0 { Positions::All } else { options.positions };
         let folded = Folded::new(model, geometry, options.purpose, positions, options.index.clone())?;
-        let graph = Graph::build(&folded)?;
+        let graph = Graph::build(&folded, options.refresh_input)?;
         let reference = Prices::new(&target, &CostModel::default());
         let (choice, refresh) = choose(&target, &geometry, &reference);
         let limit = if target.refreshes.is_empty() { 0 } else { options.refreshes_per_layer };
@@ -58,7 +59,7 @@ impl Plan {
             prices: &reference,
             refresh,
             choice,
-            top: target.input_level,
+            top: if options.refresh_input { floor(&target) } else { target.input_level },
             floor: floor(&target),
             exit: floor(&target) + options.levels_left,
             limit,
@@ -107,7 +108,11 @@ impl Plan {
             session.position = self.folded.shape().context - self.folded.first() - 1;
             self.run_session(&machine, input, &mut session, &mut go)?;
         } else {
-            self.run(&machine, input, &mut go)?;
+            let outputs = self.run(&machine, input, &mut go)?;
+            let answers = self.answers();
+            if answers.degree > 0 {
+                small::gather(&machine, &answers, &outputs, 0)?;
+            }
         }
         Ok(machine.log().keys())
     }

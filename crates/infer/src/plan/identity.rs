@@ -10,7 +10,7 @@ use crate::fingerprint::{Fingerprint, LENGTH};
 
 /// Raised when a description compiles to other constants or another order of steps than before.
 /// Other operations, levels or keys change the identity by themselves.
-const CIRCUITS: u32 = 3;
+const CIRCUITS: u32 = 4;
 
 /// The description without its name and provenance, which change nothing that is computed.
 fn description(spec: &ModelSpec) -> Result<String> {
@@ -34,6 +34,9 @@ impl Plan {
         all.text("purpose", &format!("{:?}", options.purpose));
         all.text("positions", &format!("{:?}", options.positions));
         all.number("levels left", options.levels_left as u64);
+        all.number("degree of small answers", self.answers().degree as u64);
+        all.number("degree of small prompts", self.prompt_degree() as u64);
+        all.number("input refreshed", u64::from(options.refresh_input));
         let g = self.folded.geometry;
         for (name, value) in
             [("slots", g.slots), ("tokens", g.tokens), ("features", g.features), ("head", g.head)]

@@ -9,7 +9,7 @@ use axum::http::header::{CACHE_CONTROL, CONTENT_TYPE, ETAG, LOCATION};
 use axum::http::{HeaderMap, StatusCode};
 use axum::response::{IntoResponse, Response};
 use cipherlm_files::{Access, Existing};
-use cipherlm_infer::EncryptedPrompt;
+use cipherlm_infer::{Asked, EncryptedPrompt};
 use cipherlm_protocol::{Code, Digest, JobState, Problem};
 use http_body_util::channel::{Channel, Sender};
 
@@ -99,6 +99,12 @@ fn check(app: &App, key: Digest, prompt: &EncryptedPrompt) -> Result<(), Problem
         let (found, most) = (prompt.length, client.layout.tokens);
         return Err(Problem::new(Code::ObjectField, format!("{found} tokens, the plan takes 1 to {most}")));
     }
+    if let Asked::Position(position) = prompt.asked
+        && app.served.plan.check_position(position, prompt.length).is_err()
+    {
+        let detail = format!("position {position} is asked for, of {} tokens", prompt.length);
+        return Err(Problem::new(Code::ObjectField, detail));
+    }
     if prompt.ciphertexts.len() != client.layout.vectors {
         let (found, expected) = (prompt.ciphertexts.len(), client.layout.vectors);
         return Err(Problem::new(
@@ -106,15 +112,23 @@ fn check(app: &App, key: Digest, prompt: &EncryptedPrompt) -> Result<(), Problem
             format!("{found} ciphertexts, the plan takes {expected}"),
         ));
     }
+    // Prompts of a ring of their own are under the secret of the same root there: whether it is the
+    // one that a key leads from is seen when the run begins.
+    if Digest::from(*prompt.key_id.as_bytes()) != key {
+        return Err(Problem::new(Code::KeyMismatch, "the prompt is encrypted under another key"));
+    }
+    let degree = if client.layout.degree > 0 { client.layout.degree } else { params.degree() };
     for ciphertext in &prompt.ciphertexts {
-        if Digest::from(*ciphertext.key_id().as_bytes()) != key {
-            return Err(Problem::new(Code::KeyMismatch, "the prompt is encrypted under another key"));
+        let found = ciphertext.params().degree();
+        if found != degree {
+            let detail = format!("a ring of degree {found}, the plan takes {degree}");
+            return Err(Problem::new(Code::ObjectField, detail));
         }
         let (level, expected) = (ciphertext.level(), client.layout.level);
         if level != expected {
             return Err(Problem::new(Code::ObjectField, format!("level {level}, the plan takes {expected}")));
         }
-        if ciphertext.parts().len() != 2 || ciphertext.slots() != params.slots() {
+        if ciphertext.parts().len() != 2 || ciphertext.slots() != degree / 2 {
             return Err(Problem::new(Code::ObjectField, "a ciphertext has other parts or slots"));
         }
     }

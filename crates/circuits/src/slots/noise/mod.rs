@@ -1,5 +1,6 @@
 //! The noise machine: what a circuit computes, and how far encryption would be off.
 
+mod input;
 mod name;
 mod transform;
 mod variance;
@@ -151,15 +152,6 @@ impl Noise {
     #[must_use]
     pub fn with_refresh(self, profile: RefreshProfile) -> Self {
         Self { clear: self.clear.with_refresh(profile), shadow: self.shadow.with_refresh(profile), ..self }
-    }
-
-    /// A vector as fresh encryption under the secret key gives it, canonical at `level`.
-    ///
-    /// # Errors
-    /// As [`Clear::input`].
-    pub fn input(&self, values: impl Into<Plain>, level: usize) -> SlotResult<NoiseVector> {
-        let added = Added::plain(self.model.fresh(self.chain().scale(level)));
-        self.enter(&values.into(), level, added)
     }
 
     /// A vector as fresh encryption under the public key gives it, canonical at `level`.

@@ -167,17 +167,18 @@ fn with_extension(folder: &Path, extension: &str) -> Vec<PathBuf> {
     entries.filter(|path| path.extension().is_some_and(|found| found == extension)).collect()
 }
 
-/// Magic number, identity of a plan and number of tokens, before the objects of a prompt or an
-/// answer.
-const MESSAGE_HEAD: u64 = 8 + 32 + 4;
+/// Magic number, identity of a plan and four numbers, before the objects of an answer.
+const ANSWER_HEAD: u64 = 8 + 32 + 4 * 4;
+/// The same with the identity of a secret, before those of a prompt.
+const PROMPT_HEAD: u64 = ANSWER_HEAD + 32;
 /// Magic number, version, name, sizes and hash, before the objects of a checkpoint.
 const CHECKPOINT_HEAD: u64 = 8 + 4 + 32 + 4 + 4 + 32;
 
 fn file(path: &Path) -> anyhow::Result<Value> {
     let head = cipherlm_files::head(path, HEAD)?;
     let (what, skip) = match head.bytes.get(..8) {
-        Some(b"cipherpr") => ("encrypted prompt", MESSAGE_HEAD),
-        Some(b"cipherlo") => ("encrypted answer", MESSAGE_HEAD),
+        Some(b"cipherp2") => ("encrypted prompt", PROMPT_HEAD),
+        Some(b"cipherl2") => ("encrypted answer", ANSWER_HEAD),
         Some(b"cipherck") => ("checkpoint of a step", CHECKPOINT_HEAD),
         Some(start) if start.starts_with(&MAGIC) => ("", 0),
         Some(start) if start.starts_with(b"GGUF") => {
