@@ -318,8 +318,10 @@ impl Shape {
         if self.placement == Placement::Post && self.residual == Residual::Parallel {
             return refuse("residual", "parallel".into(), "post-norm blocks are sequential");
         }
-        if matches!(self.kind, Kind::Encoder { classes: 0 }) {
-            return refuse("kind.classes", "0".into(), "must be positive");
+        if let Kind::Encoder { classes } = self.kind
+            && !(1..=1 << 20).contains(&classes)
+        {
+            return refuse("kind.classes", classes.to_string(), "must be between 1 and 2^20");
         }
         Ok(())
     }
@@ -354,6 +356,10 @@ mod tests {
         let mut shape = Shape::preset("test").unwrap();
         shape.rotary = Some(Rotary { dims: 9, base: 1e4 });
         assert!(matches!(shape.validate(), Err(SpecError::Shape { field: "rotary.dims", .. })));
+        for classes in [0, (1 << 20) + 1, usize::MAX] {
+            let shape = Shape { kind: Kind::Encoder { classes }, ..Shape::preset("test").unwrap() };
+            assert!(matches!(shape.validate(), Err(SpecError::Shape { field: "kind.classes", .. })));
+        }
         for bad in [vec!["embed.norm"], vec!["layers.9.norm1"], vec!["final_norm", "final_norm"]] {
             let frozen_norms = bad.into_iter().map(str::to_owned).collect();
             let shape = Shape { frozen_norms, ..Shape::preset("test").unwrap() };

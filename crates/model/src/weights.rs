@@ -177,3 +177,44 @@ impl Weights {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_header_in_name_order_holds_the_same_tensors_at_the_same_places() {
+        // In an order of chance: tensors, text fields and the fields of an entry.
+        let z = r#"{"dtype":"F32","shape":[2],"data_offsets":[0,8]}"#;
+        let a = r#"{"shape":[2],"data_offsets":[8,16],"dtype":"F32"}"#;
+        let header = format!(r#"{{"z":{z},"__metadata__":{{"seed":"1","blake3":"ff"}},"a":{a}}}"#);
+        let data: Vec<u8> = (0..16).collect();
+        let file = [&(header.len() as u64).to_le_bytes()[..], header.as_bytes(), &data].concat();
+        let sorted = in_name_order(&file).unwrap();
+        let (length, rest) = sorted.split_first_chunk::<8>().unwrap();
+        let (text, kept) = rest.split_at(u64::from_le_bytes(*length) as usize);
+        assert_eq!((kept, text.len() % 8), (&data[..], 0));
+        let a = r#"{"data_offsets":[8,16],"dtype":"F32","shape":[2]}"#;
+        let z = r#"{"data_offsets":[0,8],"dtype":"F32","shape":[2]}"#;
+        let expected = format!(r#"{{"__metadata__":{{"blake3":"ff","seed":"1"}},"a":{a},"z":{z}}}"#);
+        assert_eq!(str::from_utf8(text).unwrap().trim_end(), expected);
+        let read = |bytes: &[u8]| {
+            let file = SafeTensors::deserialize(bytes).unwrap();
+            ["a", "z"].map(|name| file.tensor(name).unwrap().data().to_vec())
+        };
+        assert_eq!(read(&sorted), read(&file));
+        assert_eq!(in_name_order(&sorted).unwrap(), sorted);
+    }
+
+    #[test]
+    fn what_is_no_safetensors_file_has_no_name_order() {
+        let length = |n: u64| n.to_le_bytes().to_vec();
+        for bad in [vec![], vec![1; 7], length(9), [length(u64::MAX), b"{}".to_vec()].concat()] {
+            assert!(matches!(in_name_order(&bad), Err(SpecError::Malformed { .. })));
+        }
+        for text in ["[]", "{", r#"{"a":1}"#] {
+            let bad = [length(text.len() as u64), text.into()].concat();
+            assert!(matches!(in_name_order(&bad), Err(SpecError::Malformed { .. })), "{text}");
+        }
+    }
+}

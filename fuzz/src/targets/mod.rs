@@ -5,6 +5,7 @@ mod import;
 mod infer;
 mod model;
 mod params;
+mod shipped;
 mod small;
 mod tokenizer;
 mod wire;
@@ -44,15 +45,18 @@ pub(crate) trait Target {
 }
 
 /// All targets.
-pub(crate) const NAMES: [&str; 25] = [
+pub(crate) const NAMES: [&str; 28] = [
     "answer",
     "checkpoint",
     "ciphertext",
+    "client_plan",
     "cost_table",
+    "difference",
     "gguf",
     "hugging_face",
     "key_description",
     "key_folder",
+    "key_manifest",
     "key_set",
     "ledger",
     "llama2c",
@@ -86,6 +90,9 @@ pub(crate) fn by_name(name: &str) -> anyhow::Result<Box<dyn Target>> {
         "profile" => Box::new(small::Profiles),
         "ledger" => Box::new(small::Ledger::new()?),
         "cost_table" => Box::new(small::CostTable::new()?),
+        "difference" => Box::new(shipped::Difference::new()?),
+        "client_plan" => Box::new(shipped::Plan),
+        "key_manifest" => Box::new(shipped::Manifest),
         "hugging_face" => Box::new(import::Public::folder()?),
         "gguf" => Box::new(import::Public::gguf()?),
         "llama2c" => Box::new(import::Public::llama2c()?),

@@ -31,6 +31,8 @@ pub const DIFFERENCE_FILE: &str = "difference.safetensors";
 const EXACT: &str = "attn.eps";
 /// Of a file whose hash is another.
 const DAMAGED: &str = "its content does not have the hash that it states";
+/// Ends of the names of parts: two factors, or steps and a scale for each row.
+const PARTS: [&str; 4] = ["/a", "/b", "/steps", "/scale"];
 /// Largest difference that is read, in bytes.
 const MAX_BYTES: u64 = 1 << 32;
 /// Folder of the base weights in or beside a folder with a difference: a public checkpoint, or a
@@ -81,7 +83,8 @@ pub fn write(base: &Model, model: &Model, how: &Difference, folder: &Path) -> Re
         let old = base.weights().values(name);
         let change = |(i, x): (usize, &f64)| (x - old.map_or(0.0, |old| old[i])) as f32;
         let change: Vec<f32> = tensor.data.iter().enumerate().map(change).collect();
-        if change.iter().all(|x| *x == 0.0) {
+        // What the base lacks is written, zero or not.
+        if old.is_some() && change.iter().all(|x| *x == 0.0) {
             continue;
         }
         tensors += 1;
@@ -91,7 +94,10 @@ pub fn write(base: &Model, model: &Model, how: &Difference, folder: &Path) -> Re
         let kept = decode(
             &raw[from..].iter().map(|(n, t, d, b)| (n.as_str(), (*t, &d[..], &b[..]))).collect(),
             name,
+            tensor.data.len(),
         )
+        .ok()
+        .flatten()
         .unwrap_or_default();
         // Written exactly, and of another size than all others.
         if name.ends_with(EXACT) {
@@ -155,27 +161,44 @@ pub fn apply(base: &Model, path: &Path) -> Result<Model> {
     let parts: HashMap<&str, Part<'_>> =
         raw.iter().map(|(n, t, d, b)| (n.as_str(), (*t, &d[..], &b[..]))).collect();
     let mut weights = Weights::new();
-    for (name, dims) in shape.tensors() {
-        let count = dims.iter().product();
-        let mut data = match base.weights().values(&name) {
-            Some(old) if old.len() == count => old.to_vec(),
-            Some(old) => {
-                return Err(corrupt(format!("`{name}` has {} values in the base, {count} here", old.len())));
-            }
-            None => vec![0.0; count],
-        };
-        if let Some(change) = decode(&parts, &name) {
-            if change.len() != count {
-                return Err(corrupt(format!(
-                    "`{name}` has {} values, the shape asks for {count}",
-                    change.len()
-                )));
-            }
-            data.iter_mut().zip(change).for_each(|(x, d)| *x += f64::from(d));
-        }
-        weights.insert(name, &dims, data)?;
+    let expected = shape.tensors();
+    let known = |part: &str| {
+        let name = PARTS.iter().find_map(|kind| part.strip_suffix(kind)).unwrap_or(part);
+        expected.iter().any(|(n, _)| n == name || n == part)
+    };
+    if let Some(strange) = parts.keys().find(|part| !known(part)) {
+        return Err(corrupt(format!("`{strange}` belongs to no tensor of its shape")));
+    }
+    for (name, dims) in &expected {
+        let data = changed(base.weights().values(name), &parts, name, dims).map_err(corrupt)?;
+        weights.insert(name, dims, data)?;
     }
     Model::new(field("name")?, shape, weights)
+}
+
+/// The values of a tensor: those of the base and their change. Memory is taken for what the base
+/// or the file holds, not for what the file says that it holds.
+fn changed(
+    old: Option<&[f64]>,
+    parts: &HashMap<&str, Part<'_>>,
+    name: &str,
+    dims: &[usize],
+) -> std::result::Result<Vec<f64>, String> {
+    let count = dims.iter().try_fold(1usize, |count, dim| count.checked_mul(*dim));
+    let count = count.ok_or_else(|| format!("`{name}` of {dims:?} values fits no memory"))?;
+    if let Some(old) = old.filter(|old| old.len() != count) {
+        return Err(format!("`{name}` has {} values in the base, {count} here", old.len()));
+    }
+    let change = decode(parts, name, count)?;
+    match (old, change) {
+        (_, Some(change)) if change.len() != count => {
+            Err(format!("`{name}` has {} values, the shape asks for {count}", change.len()))
+        }
+        (Some(old), Some(change)) => Ok(old.iter().zip(change).map(|(x, d)| x + f64::from(d)).collect()),
+        (Some(old), None) => Ok(old.to_vec()),
+        (None, Some(change)) => Ok(change.into_iter().map(f64::from).collect()),
+        (None, None) => Err(format!("`{name}` is neither in it nor in its base")),
+    }
 }
 
 /// What the difference in a folder says of itself, without its base.
@@ -299,29 +322,44 @@ fn encode(name: &str, dims: &[usize], change: &[f32], rank: Option<usize>, raw: 
     }
 }
 
-/// The change of a tensor; `None` where it has none, or its parts do not fit each other.
-fn decode(parts: &HashMap<&str, Part<'_>>, name: &str) -> Option<Vec<f32>> {
-    let floats = |(dtype, _, bytes): &Part<'_>| -> Vec<f32> {
-        match dtype {
-            Dtype::F16 => {
-                bytes.as_chunks::<2>().0.iter().map(|&b| half::to_f32(u16::from_le_bytes(b))).collect()
-            }
-            _ => bytes.as_chunks::<4>().0.iter().map(|&b| f32::from_le_bytes(b)).collect(),
+/// The change of a tensor of `count` values; `None` where it has none.
+fn decode(
+    parts: &HashMap<&str, Part<'_>>,
+    name: &str,
+    count: usize,
+) -> std::result::Result<Option<Vec<f32>>, String> {
+    let floats = |(dtype, _, bytes): &Part<'_>| match dtype {
+        Dtype::F16 => {
+            Ok(bytes.as_chunks::<2>().0.iter().map(|&b| half::to_f32(u16::from_le_bytes(b))).collect())
         }
+        Dtype::F32 => Ok(bytes.as_chunks::<4>().0.iter().map(|&b| f32::from_le_bytes(b)).collect()),
+        other => Err(format!("`{name}` is of type {other:?}, expected F16 or F32")),
     };
     let part = |kind: &str| parts.get(format!("{name}{kind}").as_str());
-    if let Some(whole) = part("") {
-        return Some(floats(whole));
+    let [a, b, steps, scale] = PARTS.map(part);
+    match (part(""), a, b, steps, scale) {
+        (None, None, None, None, None) => Ok(None),
+        (Some(whole), None, None, None, None) => Ok(Some(floats(whole)?)),
+        (None, Some(a), Some(b), None, None) => {
+            let (&[rows, rank], &[inner, columns]) = (a.1, b.1) else {
+                return Err(format!("the factors of `{name}` are no matrices"));
+            };
+            if rank != inner || rank == 0 || columns == 0 || rows.checked_mul(columns) != Some(count) {
+                return Err(format!("factors of {:?} and {:?} values make no `{name}` of {count}", a.1, b.1));
+            }
+            let (a, b): (Vec<f32>, Vec<f32>) = (floats(a)?, floats(b)?);
+            Ok(Some(rank::product(&a, &b, rows, rank, columns)))
+        }
+        (None, None, None, Some(&(Dtype::I8, &[_, columns], steps)), Some(scale)) => {
+            let scale: Vec<f32> = floats(scale)?;
+            let rows = steps.chunks(columns.max(1)).zip(scale);
+            Ok(Some(
+                rows.flat_map(|(row, s)| row.iter().map(move |&x| f32::from(i8::from_le_bytes([x])) * s))
+                    .collect(),
+            ))
+        }
+        _ => Err(format!("the parts of `{name}` do not fit each other")),
     }
-    if let Some((a, b)) = part("/a").zip(part("/b")) {
-        let (&[rows, rank], &[inner, columns]) = (a.1, b.1) else { return None };
-        return (rank == inner && rank > 0 && columns > 0)
-            .then(|| rank::product(&floats(a), &floats(b), rows, rank, columns));
-    }
-    let (steps, scale) = part("/steps").zip(part("/scale"))?;
-    let &[_, columns] = steps.1 else { return None };
-    let rows = steps.2.chunks(columns.max(1)).zip(floats(scale));
-    Some(rows.flat_map(|(row, s)| row.iter().map(move |&x| f32::from(i8::from_le_bytes([x])) * s)).collect())
 }
 
 fn digest(raw: &Raw) -> String {
@@ -340,128 +378,4 @@ fn twelve_megabytes() -> usize {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::random;
-    use crate::shape::{Attention, Eps};
-
-    /// A softmax model, and one with changed queries, a changed gain and frozen epsilons.
-    fn pair(rank: usize) -> (Model, Model) {
-        let shape = Shape { attention: Attention::Softmax, ..Shape::preset("test").unwrap() };
-        let base = random::weights_only("base", &shape, 3).unwrap();
-        let frozen = Attention::PowerSoftmax { p: 4, c: 3.0, eps: Eps::Frozen };
-        let shape = Shape { attention: frozen, ..shape };
-        let mut weights = base.weights().clone();
-        let d = shape.d_model;
-        let wave = |i: usize| (0.31 * i as f32).sin();
-        let a: Vec<f32> = (0..d * rank).map(|i| wave(7 * i + 1)).collect();
-        let b: Vec<f32> = (0..rank * d).map(|i| 0.1 * wave(3 * i + 2)).collect();
-        let change = rank::product(&a, &b, d, rank, d);
-        for (name, change) in [("layers.0.attn.q.weight", &change[..]), ("layers.1.norm1.gain", &change[..d])]
-        {
-            let old = weights.tensor(name).unwrap().clone();
-            let new = old.data.iter().zip(change).map(|(x, d)| x + f64::from(*d)).collect();
-            weights.insert(name, &old.dims, new).unwrap();
-        }
-        for l in 0..shape.layers {
-            let eps = (0..shape.heads * shape.context).map(|i| 2f64.powi(i as i32 % 20 - 10)).collect();
-            weights.insert(format!("layers.{l}.attn.eps"), &[shape.heads, shape.context], eps).unwrap();
-        }
-        (base, Model::new("converted", shape, weights).unwrap())
-    }
-
-    fn how() -> Difference {
-        let (folder, fetch) = ("public".into(), "fetch it".into());
-        Difference { rank: None, whole: vec![], at_most: 1 << 20, folder, fetch }
-    }
-
-    fn folder(name: &str) -> std::path::PathBuf {
-        std::env::temp_dir().join(format!("cipherlm-difference-{name}-{}", std::process::id()))
-    }
-
-    #[test]
-    fn a_low_rank_change_comes_back_to_half_precision_and_eight_bits_to_theirs() {
-        for (rank, tolerance) in [(Some(2), 2e-3), (None, 1e-2)] {
-            let folder = folder(&format!("{rank:?}").replace(['(', ')'], ""));
-            let (base, model) = pair(2);
-            let how = Difference { rank, ..how() };
-            let report = write(&base, &model, &how, &folder).unwrap();
-            assert_eq!(report.tensors, 4);
-            assert!(report.lost < tolerance, "{report:?}");
-            let again = apply(&base, &folder.join(DIFFERENCE_FILE)).unwrap();
-            assert_eq!((again.shape(), &again.spec().name), (model.shape(), &model.spec().name));
-            for (name, tensor) in model.weights().iter() {
-                let found = again.weights().values(name).unwrap();
-                let worst = found.iter().zip(&tensor.data).map(|(a, b)| (a - b).abs()).fold(0.0, f64::max);
-                let exact =
-                    name.ends_with("attn.eps") || base.weights().values(name) == Some(&tensor.data[..]);
-                assert!(worst <= if exact { 0.0 } else { tolerance }, "{name}: {worst}");
-            }
-            std::fs::remove_dir_all(&folder).unwrap();
-        }
-    }
-
-    #[test]
-    fn another_base_a_damaged_file_and_too_large_a_difference_are_refused() {
-        let folder = folder("refused");
-        let (base, model) = pair(2);
-        let how = Difference { rank: Some(2), ..how() };
-        write(&base, &model, &how, &folder).unwrap();
-        let path = folder.join(DIFFERENCE_FILE);
-        let other = random::weights_only("other", base.shape(), 4).unwrap();
-        let error = apply(&other, &path).unwrap_err().to_string();
-        assert!(
-            error.contains(&base.spec().weights_blake3) && error.contains(&other.spec().weights_blake3),
-            "{error}"
-        );
-        let bytes = std::fs::read(&path).unwrap();
-        let mut flipped = bytes.clone();
-        *flipped.last_mut().unwrap() ^= 1;
-        for damaged in [&flipped[..], &bytes[..bytes.len() - 3]] {
-            std::fs::write(&path, damaged).unwrap();
-            assert!(matches!(apply(&base, &path), Err(SpecError::Malformed { .. })));
-        }
-        let error =
-            write(&base, &model, &Difference { at_most: 500, ..how }, &folder).unwrap_err().to_string();
-        assert!(error.contains("at most 500 "), "{error}");
-        std::fs::remove_dir_all(&folder).unwrap();
-    }
-
-    #[test]
-    fn a_folder_with_a_difference_loads_beside_its_base_and_says_how_to_get_it() {
-        let all = folder("folder");
-        let folder = all.join("shipped");
-        let (base, model) = pair(2);
-        write(&base, &model, &how(), &folder).unwrap();
-        let shipped = apply(&base, &folder.join(DIFFERENCE_FILE)).unwrap();
-        shipped.save_description(&folder).unwrap();
-        let error = load(&folder).unwrap_err().to_string();
-        assert!(error.contains("`fetch it`") && error.contains("shipped/base"), "{error}");
-        for place in [folder.join("base"), all.join("base/public")] {
-            base.save(&place).unwrap();
-            assert_eq!(load(&folder).unwrap(), shipped);
-            std::fs::remove_dir_all(&place).unwrap();
-        }
-        // A description of other weights than the difference makes.
-        base.save(&folder.join("base")).unwrap();
-        model.save_description(&folder).unwrap();
-        assert!(matches!(load(&folder), Err(SpecError::WeightsHash { .. })));
-        for name in ["..", "a/b", "/", ""] {
-            assert_eq!(places(&folder, name).len(), 1, "{name}");
-        }
-        std::fs::remove_dir_all(&all).unwrap();
-    }
-
-    #[test]
-    fn a_matrix_named_as_whole_loses_nothing_of_its_rank() {
-        let folder = folder("whole");
-        let (base, model) = pair(4);
-        let lost = |whole: Vec<String>| {
-            let how = Difference { rank: Some(1), whole, ..how() };
-            write(&base, &model, &how, &folder).unwrap().lost
-        };
-        let (ranked, whole) = (lost(vec![]), lost(vec!["attn.q".into()]));
-        assert!(ranked > 0.2 && whole < 0.01, "{ranked} at rank 1, {whole} whole");
-        std::fs::remove_dir_all(&folder).unwrap();
-    }
-}
+mod tests;
