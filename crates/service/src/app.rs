@@ -98,7 +98,8 @@ impl App {
             End::Left => "interrupted",
         };
         let facts = json!({
-            "job": task.job, "tenant": task.tenant, "end": name, "seconds": spent.seconds, "worker": worker
+            "job": task.job, "tenant": task.tenant, "end": name, "worker": worker,
+            "seconds": spent.seconds, "load_seconds": spent.load_seconds,
         });
         let End::Final(event) = end else {
             self.journal.line("job", facts);

@@ -1,6 +1,6 @@
 //! Jobs: the queue, and in whose hands those are that run.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::path::Path;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
@@ -13,13 +13,15 @@ use crate::error::Result;
 use crate::job::{Job, Record};
 use crate::journal::now;
 use crate::refusal::of_own;
-use crate::schedule::{JOBS_OF_PATIENCE, View, Waiting};
+use crate::schedule::{View, Waiting};
 use crate::store::{Store, Table};
 use crate::task::Depot;
 use crate::transport::{Resident, Wish};
 
 /// Workers that may begin with a job before it has to get further.
 const TRIES: u32 = 3;
+/// Time between two looks at an empty queue; what comes is heard of besides.
+const IDLE: Duration = Duration::from_secs(60);
 /// The worker of this process.
 pub(crate) const HERE: &str = "here";
 
@@ -189,9 +191,14 @@ impl Jobs {
             if inner.stopping {
                 return None;
             }
-            let Some(job) = next(&inner, resident) else {
-                inner = self.wake.wait(inner).unwrap_or_else(PoisonError::into_inner);
-                continue;
+            let job = match next(&inner, resident) {
+                Ok(job) => job,
+                // Either another job comes, or the worker turns to one that is there.
+                Err(lingers) => {
+                    let pause = self.wake.wait_timeout(inner, lingers);
+                    inner = pause.unwrap_or_else(PoisonError::into_inner).0;
+                    continue;
+                }
             };
             match self.grant(&mut inner, &job, HERE) {
                 Ok(Grant::Go) => return Some(job),
@@ -433,8 +440,8 @@ impl Jobs {
     }
 }
 
-/// The job that a worker with these keys should take.
-fn next(inner: &Inner, resident: &Resident) -> Option<Arc<Job>> {
+/// The job that a worker with these keys should take, or how long to wait for one.
+fn next(inner: &Inner, resident: &Resident) -> std::result::Result<Arc<Job>, Duration> {
     let mut first: Vec<&Arc<Job>> = vec![];
     for job in &inner.queue {
         if !first.iter().any(|known| known.task.key == job.task.key) {
@@ -447,10 +454,13 @@ fn next(inner: &Inner, resident: &Resident) -> Option<Arc<Job>> {
     let view = View {
         resident: &resident.keys,
         stayed: resident.since.elapsed().as_secs_f64(),
-        elsewhere: &[],
-        patience: JOBS_OF_PATIENCE * inner.seconds,
+        idle: resident.idle.elapsed().as_secs_f64(),
+        elsewhere: &BTreeSet::new(),
+        job: inner.seconds,
     };
-    view.order(&waiting).first().map(|at| Arc::clone(first[*at]))
+    let lingers = Duration::try_from_secs_f64(view.lingers()).unwrap_or_default();
+    let pause = if waiting.is_empty() { IDLE } else { lingers + Duration::from_millis(1) };
+    view.first(&waiting).map(|at| Arc::clone(first[at])).ok_or(pause)
 }
 
 fn room(inner: &Inner, tenant: &str, limits: &Limits) -> std::result::Result<(), Problem> {

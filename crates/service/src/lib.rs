@@ -20,6 +20,7 @@ mod refusal;
 mod runner;
 mod schedule;
 mod served;
+mod simulate;
 mod store;
 mod task;
 mod transport;
@@ -32,3 +33,4 @@ pub use listen::{Service, Tls};
 #[cfg(feature = "nats")]
 pub use nats::{Nats, Terms, Worker, WorkerConfig};
 pub use served::Served;
+pub use simulate::{Fleet, Outcome};

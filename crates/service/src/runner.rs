@@ -44,11 +44,12 @@ pub(crate) struct Runner {
     journal: Journal,
     loaded: Option<Loaded>,
     since: Instant,
+    idle: Instant,
 }
 
 impl Runner {
     pub(crate) fn new(served: Arc<Served>, depot: Depot, effort: Effort, journal: Journal) -> Self {
-        Self { served, depot, effort, journal, loaded: None, since: Instant::now() }
+        Self { served, depot, effort, journal, loaded: None, since: Instant::now(), idle: Instant::now() }
     }
 
     /// Works until there are no more tasks.
@@ -67,11 +68,16 @@ impl Runner {
             spent.seconds = clock.elapsed().as_secs_f64();
             spent.resident_bytes = self.loaded.as_ref().map_or(0, |loaded| loaded.store.resident_bytes());
             lease.end(end, spent);
+            self.idle = Instant::now();
         }
     }
 
     fn resident(&self) -> Resident {
-        Resident { keys: self.loaded.iter().map(|loaded| loaded.key).collect(), since: self.since }
+        Resident {
+            keys: self.loaded.iter().map(|loaded| loaded.key).collect(),
+            since: self.since,
+            idle: self.idle,
+        }
     }
 
     fn attempt<L: Lease>(&mut self, lease: &L, spent: &mut Spent) -> End {

@@ -1,7 +1,13 @@
 //! Which key a worker turns to: keys take longer to load than many a job to run.
 
+use std::cmp::Ordering;
+use std::collections::BTreeSet;
+
 /// Patience in jobs: what loading keys costs is then a small part of what is done with them.
 pub(crate) const JOBS_OF_PATIENCE: f64 = 4.0;
+/// How long a worker waits for the next job of its key before it turns to another, in jobs: a
+/// client that goes on needs a moment for that, and loading its keys again would take far longer.
+pub(crate) const JOBS_OF_LINGER: f64 = 0.1;
 
 /// Jobs of one key that wait.
 #[derive(Debug, Clone, Copy)]
@@ -17,35 +23,59 @@ pub(crate) struct View<'a, K> {
     pub(crate) resident: &'a [K],
     /// Seconds since it last loaded one.
     pub(crate) stayed: f64,
+    /// Seconds since its last job ended.
+    pub(crate) idle: f64,
     /// Keys in the memory of other workers.
-    pub(crate) elsewhere: &'a [K],
-    /// Seconds that a key may wait for the worker that has it, and that a worker stays with a key
-    /// while others wait.
-    pub(crate) patience: f64,
+    pub(crate) elsewhere: &'a BTreeSet<K>,
+    /// Seconds of a job.
+    pub(crate) job: f64,
 }
 
-impl<K: PartialEq> View<'_, K> {
+impl<K: Ord> View<'_, K> {
+    /// Seconds that the worker still waits for the next job of the key it has, whatever else
+    /// there is.
+    pub(crate) fn lingers(&self) -> f64 {
+        let stays = self.stayed <= JOBS_OF_PATIENCE * self.job && !self.resident.is_empty();
+        if stays { (JOBS_OF_LINGER * self.job - self.idle).max(0.0) } else { 0.0 }
+    }
+
+    /// When the worker should try a key; never, if it should leave it to others, or to later.
+    fn class(&self, one: &Waiting<K>) -> Option<u8> {
+        let patience = JOBS_OF_PATIENCE * self.job;
+        let (overdue, stayed) = (one.oldest > patience, self.stayed > patience);
+        match (self.resident.contains(&one.key), overdue) {
+            // At their turn, all keys alike, when the worker has stayed long enough.
+            (_, true) if stayed => Some(0),
+            (true, _) => Some(1),
+            _ if self.lingers() > 0.0 => None,
+            (false, true) => Some(2),
+            (false, false) => (!self.elsewhere.contains(&one.key)).then_some(2),
+        }
+    }
+
+    /// Sooner is less.
+    fn compare(a: (u8, &Waiting<K>), b: (u8, &Waiting<K>)) -> Ordering {
+        a.0.cmp(&b.0).then(b.1.oldest.total_cmp(&a.1.oldest))
+    }
+
+    /// The place in `waiting` that the worker should try first.
+    pub(crate) fn first(&self, waiting: &[Waiting<K>]) -> Option<usize> {
+        let all = waiting.iter().enumerate().filter_map(|(at, one)| Some((self.class(one)?, at)));
+        let best = all.min_by(|(a, i), (b, j)| Self::compare((*a, &waiting[*i]), (*b, &waiting[*j])));
+        best.map(|(_, at)| at)
+    }
+
     /// Places in `waiting` in the order in which the worker should try them; those that it should
     /// leave to others are missing.
     ///
     /// A key in memory goes first. One that nobody has is taken by who is free. One that another
     /// worker has is left to it until its patience is over; so is one that waits while this worker
     /// has work with the key it holds.
+    #[cfg(feature = "nats")]
     pub(crate) fn order(&self, waiting: &[Waiting<K>]) -> Vec<usize> {
-        let class = |one: &Waiting<K>| {
-            let overdue = one.oldest > self.patience;
-            if self.resident.contains(&one.key) {
-                // At its turn like the others when the worker has stayed long enough.
-                Some(if overdue && self.stayed > self.patience { 0 } else { 1 })
-            } else if overdue {
-                Some(if self.stayed > self.patience { 0 } else { 2 })
-            } else {
-                (!self.elsewhere.contains(&one.key)).then_some(2)
-            }
-        };
         let mut order: Vec<(u8, usize)> =
-            waiting.iter().enumerate().filter_map(|(at, one)| Some((class(one)?, at))).collect();
-        order.sort_by(|(a, i), (b, j)| a.cmp(b).then(waiting[*j].oldest.total_cmp(&waiting[*i].oldest)));
+            waiting.iter().enumerate().filter_map(|(at, one)| Some((self.class(one)?, at))).collect();
+        order.sort_by(|(a, i), (b, j)| Self::compare((*a, &waiting[*i]), (*b, &waiting[*j])));
         order.into_iter().map(|(_, at)| at).collect()
     }
 }
@@ -54,10 +84,20 @@ impl<K: PartialEq> View<'_, K> {
 mod tests {
     use super::*;
 
+    /// Keys in the order in which they are served, each once.
     fn order(resident: &[u8], stayed: f64, elsewhere: &[u8], waiting: &[(u8, f64)]) -> Vec<u8> {
-        let waiting: Vec<_> = waiting.iter().map(|&(key, oldest)| Waiting { key, oldest }).collect();
-        let view = View { resident, stayed, elsewhere, patience: 60.0 };
-        view.order(&waiting).into_iter().map(|at| waiting[at].key).collect()
+        let mut waiting: Vec<_> = waiting.iter().map(|&(key, oldest)| Waiting { key, oldest }).collect();
+        let elsewhere = elsewhere.iter().copied().collect();
+        let view = View { resident, stayed, idle: 2.0, elsewhere: &elsewhere, job: 15.0 };
+        #[cfg(feature = "nats")]
+        let all = view.order(&waiting).into_iter().map(|at| waiting[at].key).collect::<Vec<_>>();
+        let mut served = vec![];
+        while let Some(at) = view.first(&waiting) {
+            served.push(waiting.remove(at).key);
+        }
+        #[cfg(feature = "nats")]
+        assert_eq!(served, all);
+        served
     }
 
     #[test]
@@ -66,6 +106,16 @@ mod tests {
         assert_eq!(order(&[1], 5.0, &[], &[(2, 99.0), (1, 1.0)]), [1, 2], "it has just loaded it");
         assert_eq!(order(&[1], 70.0, &[], &[(2, 99.0), (1, 1.0)]), [2, 1], "others had to wait");
         assert_eq!(order(&[1], 70.0, &[], &[(2, 99.0), (1, 120.0)]), [1, 2], "the oldest of the overdue");
+    }
+
+    #[test]
+    fn a_worker_waits_a_moment_for_its_client_to_go_on() {
+        let elsewhere = BTreeSet::new();
+        let view = |idle, stayed| View { resident: &[1], stayed, idle, elsewhere: &elsewhere, job: 20.0 };
+        let other = [Waiting { key: 2, oldest: 500.0 }];
+        assert_eq!((view(0.5, 5.0).first(&other), view(0.5, 5.0).lingers()), (None, 1.5));
+        assert_eq!(view(2.1, 5.0).first(&other), Some(0), "it does not come");
+        assert_eq!(view(0.5, 81.0).first(&other), Some(0), "others had to wait for long");
     }
 
     #[test]

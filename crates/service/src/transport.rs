@@ -7,11 +7,12 @@ use serde::{Deserialize, Serialize};
 
 use crate::task::Task;
 
-/// The keys that a worker has in memory, and since when.
+/// The keys that a worker has in memory, since when, and when it last had work.
 #[derive(Debug, Clone)]
 pub(crate) struct Resident {
     pub(crate) keys: Vec<Digest>,
     pub(crate) since: Instant,
+    pub(crate) idle: Instant,
 }
 
 /// What is wanted of a worker in the middle of a task.

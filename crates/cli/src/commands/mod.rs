@@ -29,6 +29,8 @@ mod run;
 mod search;
 #[cfg(feature = "net")]
 mod serve;
+#[cfg(feature = "net")]
+mod simulate;
 mod train;
 #[cfg(feature = "net")]
 mod worker;
@@ -80,6 +82,9 @@ enum Command {
     /// Server: compute for a server in another process. Holds no secret key.
     #[cfg(feature = "net")]
     Worker(worker::Options),
+    /// Say what a fleet of workers would do, in simulated time.
+    #[cfg(feature = "net")]
+    Simulate(simulate::Options),
     /// Client: register evaluation keys with a server; what it has is not sent again.
     #[cfg(feature = "net")]
     Push(push::Options),
@@ -174,6 +179,8 @@ pub(crate) fn dispatch(cli: &Cli) -> anyhow::Result<bool> {
         Command::Serve(options) => serve::run(options, cli.json),
         #[cfg(feature = "net")]
         Command::Worker(options) => worker::run(options, cli.json),
+        #[cfg(feature = "net")]
+        Command::Simulate(options) => simulate::run(options, cli.json),
         #[cfg(feature = "net")]
         Command::Push(options) => push::run(options, cli.json),
         #[cfg(feature = "net")]

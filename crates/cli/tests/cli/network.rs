@@ -21,8 +21,20 @@ pub(crate) struct Listening {
 impl Listening {
     /// Starts it and waits for its line of JSON.
     pub(crate) fn start(args: &[&str], log: &Path) -> Self {
+        Self::start_behind(&[], args, log)
+    }
+
+    /// The same with words before the command.
+    pub(crate) fn start_behind(before: &[&str], args: &[&str], log: &Path) -> Self {
         let log = fs::OpenOptions::new().append(true).create(true).open(log).unwrap();
-        let mut child = bare(args).arg("--json").stdout(Stdio::piped()).stderr(log).spawn().unwrap();
+        let mut command = bare(args);
+        if let [first, rest @ ..] = before {
+            let mut outer = Command::new(first);
+            outer.args(rest).arg(command.get_program()).args(command.get_args()).stdin(Stdio::null());
+            outer.env("CIPHERLM_PRICES", "builtin");
+            command = outer;
+        }
+        let mut child = command.arg("--json").stdout(Stdio::piped()).stderr(log).spawn().unwrap();
         let mut line = String::new();
         BufReader::new(child.stdout.take().unwrap()).read_line(&mut line).unwrap();
         let said: Value = serde_json::from_str(&line).unwrap_or_else(|e| panic!("{args:?}: {e}: {line}"));

@@ -20,6 +20,8 @@ struct Nats {
     program: PathBuf,
     folder: PathBuf,
     port: u16,
+    /// What its configuration says besides, or the address on which it listens.
+    more: String,
     child: Child,
 }
 
@@ -34,22 +36,44 @@ impl Nats {
         found.is_file().then_some(found)
     }
 
-    fn start(program: PathBuf, folder: PathBuf, port: u16) -> Self {
-        fs::create_dir_all(&folder).unwrap();
+    fn start(program: &Path, folder: &Path, port: u16, more: &str) -> Self {
+        fs::create_dir_all(folder).unwrap();
         let config = folder.join("nats.conf");
         let store = folder.join("store").display().to_string();
+        let host = if more.is_empty() || more.contains("cluster") { "127.0.0.1" } else { more };
+        let rest = if host == more { "" } else { more };
         let text = format!(
-            "listen: 127.0.0.1:{port}\njetstream {{ store_dir: {store:?}, sync_interval: always }}\n"
+            "listen: \"{host}:{port}\"\njetstream {{ store_dir: {store:?}, sync_interval: always }}\n{rest}"
         );
         fs::write(&config, text).unwrap();
         let log = fs::File::create(folder.join("log")).unwrap();
-        let child = Command::new(&program).arg("-c").arg(&config).stdin(Stdio::null()).stderr(log).spawn();
+        let child = Command::new(program).arg("-c").arg(&config).stdin(Stdio::null()).stderr(log).spawn();
         let clock = Instant::now();
         while TcpStream::connect(("127.0.0.1", port)).is_err() {
             assert!(clock.elapsed() < Duration::from_secs(20), "no NATS on port {port}");
             std::thread::sleep(Duration::from_millis(20));
         }
-        Self { program, folder, port, child: child.unwrap() }
+        let (program, folder, more) = (program.into(), folder.into(), more.into());
+        Self { program, folder, port, more, child: child.unwrap() }
+    }
+
+    /// Three that know each other.
+    fn cluster(program: &Path, folder: &Path) -> Vec<Self> {
+        let ports: Vec<(u16, u16)> = (0..3).map(|_| (free_port(), free_port())).collect();
+        let routes: Vec<String> =
+            ports.iter().map(|(_, route)| format!("nats-route://127.0.0.1:{route}")).collect();
+        let node = |(number, (port, route)): (usize, &(u16, u16))| {
+            let more = format!(
+                "server_name: n{number}\ncluster {{ name: c, listen: 127.0.0.1:{route}, routes: [{}] }}\n",
+                routes.join(", ")
+            );
+            Self::start(program, &folder.join(number.to_string()), *port, &more)
+        };
+        ports.iter().enumerate().map(node).collect()
+    }
+
+    fn url(&self) -> String {
+        format!("nats://127.0.0.1:{}", self.port)
     }
 
     fn kill(&mut self) {
@@ -63,7 +87,7 @@ impl Nats {
         if wiped {
             fs::remove_dir_all(self.folder.join("store")).unwrap();
         }
-        *self = Self::start(self.program.clone(), self.folder.clone(), self.port);
+        *self = Self::start(&self.program, &self.folder, self.port, &self.more);
     }
 }
 
@@ -95,7 +119,7 @@ impl Sample {
 struct World {
     workers: Vec<Listening>,
     server: Listening,
-    nats: Nats,
+    nats: Vec<Nats>,
     token: String,
     dir: Scratch,
 }
@@ -103,28 +127,31 @@ struct World {
 impl World {
     /// A server without workers.
     fn new(name: &str) -> Option<Self> {
-        Self::on(name, None)
+        Self::on(name, 1, None)
     }
 
-    /// The same with another folder for what the server keeps.
-    fn on(name: &str, data: Option<&Path>) -> Option<Self> {
+    /// The same with as many NATS servers, and another folder for what the server keeps.
+    fn on(name: &str, servers: usize, data: Option<&Path>) -> Option<Self> {
         let program = Nats::find()?;
         let dir = Scratch::new(name);
         if let Some(data) = data {
             std::os::unix::fs::symlink(data, dir.0.join("data")).unwrap();
         }
-        let nats = Nats::start(program, dir.0.join("nats"), free_port());
+        let nats = match servers {
+            1 => vec![Nats::start(&program, &dir.0.join("nats"), free_port(), "")],
+            _ => Nats::cluster(&program, &dir.0.join("nats")),
+        };
         fs::write(dir.path("limits"), r#"{"jobs_per_tenant": 64, "queue": 64}"#).unwrap();
         let server = Self::serve(&dir, &nats, "127.0.0.1:0");
         let token = fs::read_to_string(dir.path("data/token")).unwrap();
         Some(Self { workers: vec![], server, nats, token, dir })
     }
 
-    fn serve(dir: &Scratch, nats: &Nats, listen: &str) -> Listening {
+    fn serve(dir: &Scratch, nats: &[Nats], listen: &str) -> Listening {
         let (data, limits, model) = (dir.path("data"), dir.path("limits"), model());
-        let url = format!("nats://127.0.0.1:{}", nats.port);
+        let (url, replicas) = (urls(nats), nats.len().to_string());
         let args = ["serve", "--model", &model, "--data", &data, "--listen", listen, "--plain-http"];
-        let more = ["--nats", &url, "--lease", LEASE, "--limits", &limits];
+        let more = ["--nats", &url, "--lease", LEASE, "--limits", &limits, "--nats-replicas", &replicas];
         Listening::start(&[&args[..], &more, &RING].concat(), &dir.0.join("server.log"))
     }
 
@@ -137,13 +164,19 @@ impl World {
 
     /// One more worker, with more options.
     fn hire(&mut self, more: &[&str]) {
+        let url = urls(&self.nats);
+        self.hire_at(&url, &[], more);
+    }
+
+    /// One more worker, with words before its command.
+    fn hire_at(&mut self, url: &str, before: &[&str], more: &[&str]) {
         let (data, model) = (self.dir.path("data"), model());
-        let url = format!("nats://127.0.0.1:{}", self.nats.port);
-        let args = ["worker", "--model", &model, "--data", &data, "--nats", &url];
+        let args = ["worker", "--model", &model, "--data", &data, "--nats", url];
         let keep = ["--checkpoint-after", "0"];
         let keep = if more.contains(&keep[0]) { &[][..] } else { &keep };
         let args = [&args[..], &RING, &["--threads", "1"], keep, more].concat();
-        self.workers.push(Listening::start(&args, &self.dir.0.join("worker.log")));
+        let log = self.dir.0.join("worker.log");
+        self.workers.push(Listening::start_behind(before, &args, &log));
     }
 
     fn door(&self) -> Door<'_> {
@@ -222,6 +255,10 @@ impl World {
         assert_eq!(terminals(&String::from_utf8_lossy(&get("events"))), 1, "ends");
         assert_eq!(door.call("DELETE", &format!("/v1/jobs/{job}"), b"").0, 204);
     }
+}
+
+fn urls(nats: &[Nats]) -> String {
+    nats.iter().map(Nats::url).collect::<Vec<_>>().join(",")
 }
 
 /// Events that end a job.
@@ -330,17 +367,45 @@ fn server_and_nats_may_be_killed_and_nats_may_lose_its_disk() {
         for wiped in [false, true] {
             world.submit(&sample);
             sleep(at * seconds);
-            world.nats.again(wiped);
+            world.nats[0].again(wiped);
             world.check(&sample);
         }
         // Before anybody has heard of it.
         world.workers.clear();
         world.submit(&sample);
         sleep(at);
-        world.nats.again(true);
+        world.nats[0].again(true);
         world.hire(&[]);
         world.check(&sample);
     }
+}
+
+#[test]
+fn three_nats_servers_do_without_one_and_may_all_lose_their_disks() {
+    let Some(mut world) = World::on("cluster", 3, None) else { return };
+    let keys = world.client("keys");
+    let sample = world.sample(&keys, PROMPT);
+    world.hire(&[]);
+    let seconds = world.measure(&sample);
+    for node in 0..3 {
+        world.submit(&sample);
+        sleep(0.3 * seconds);
+        world.nats[node].kill();
+        world.check(&sample);
+        world.submit(&sample);
+        world.check(&sample);
+        world.nats[node].again(false);
+    }
+    world.submit(&sample);
+    sleep(0.3 * seconds);
+    world.nats.iter_mut().for_each(Nats::kill);
+    for node in &mut world.nats {
+        fs::remove_dir_all(node.folder.join("store")).unwrap();
+    }
+    world.nats.iter_mut().for_each(|node| node.again(false));
+    world.check(&sample);
+    world.submit(&sample);
+    world.check(&sample);
 }
 
 #[test]
@@ -454,7 +519,7 @@ impl Drop for Disk {
 fn a_full_disk_is_waited_for() {
     let dir = std::env::temp_dir().join(format!("cipherlm-full-{}", std::process::id()));
     let Some(disk) = Disk::new(&dir) else { return };
-    let Some(mut world) = World::on("full-disk", Some(&dir)) else { return };
+    let Some(mut world) = World::on("full-disk", 1, Some(&dir)) else { return };
     let keys = world.client("keys");
     let sample = world.sample(&keys, PROMPT);
     // Full before anybody begins, and full in the middle of the run.
@@ -479,4 +544,116 @@ fn a_full_disk_is_waited_for() {
     }
     drop((world, disk));
     let _ = fs::remove_dir_all(&dir);
+}
+
+/// A place with a line of its own to this machine, where this process may make one.
+struct Place {
+    name: String,
+    line: String,
+    /// Address of this machine, from there.
+    address: String,
+}
+
+impl Place {
+    fn new() -> Option<Self> {
+        let number = std::process::id() % 60_000;
+        let (name, line) = (format!("cipherlm-{number}"), format!("clm{number}"));
+        let net = format!("10.77.{}", number % 250);
+        let place = Self { name, line, address: format!("{net}.1") };
+        let (name, line, peer) = (&place.name, &place.line, format!("{}p", place.line));
+        let made = place.ip(&["netns", "add", name])
+            && place.ip(&["link", "add", line, "type", "veth", "peer", "name", &peer, "netns", name])
+            && place.ip(&["address", "add", &format!("{net}.1/24"), "dev", line])
+            && place.ip(&["link", "set", line, "up"])
+            && place.ip(&["-n", name, "address", "add", &format!("{net}.2/24"), "dev", &peer])
+            && place.ip(&["-n", name, "link", "set", &peer, "up"]);
+        if !made {
+            println!("skipped: no network namespace may be made here");
+        }
+        made.then_some(place)
+    }
+
+    fn ip(&self, args: &[&str]) -> bool {
+        Command::new("ip").args(args).output().is_ok_and(|out| out.status.success())
+    }
+
+    /// Cuts the line, or mends it.
+    fn cut(&self, cut: bool) {
+        assert!(self.ip(&["link", "set", &self.line, if cut { "down" } else { "up" }]));
+    }
+
+    /// Makes the line a bad one.
+    fn spoil(&self) -> bool {
+        let args = ["qdisc", "replace", "dev", &self.line, "root", "netem", "delay", "40ms", "loss", "1%"];
+        Command::new("tc").args(args).args(["rate", "20mbit"]).output().is_ok_and(|out| out.status.success())
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        self.ip(&["link", "delete", &self.line]);
+        self.ip(&["netns", "delete", &self.name]);
+    }
+}
+
+#[test]
+#[ignore = "a minute of silence, and rights to make a network namespace"]
+fn slow_a_line_may_be_cut_for_a_minute_or_be_bad() {
+    let Some(place) = Place::new() else { return };
+    let Some(mut world) = World::new("place") else { return };
+    world.nats[0].more = "0.0.0.0".into();
+    world.nats[0].again(false);
+    let keys = world.client("keys");
+    let samples = [PROMPT, "One day a dog"].map(|text| world.sample(&keys, text));
+    let url = format!("nats://{}:{}", place.address, world.nats[0].port);
+    world.hire_at(&url, &["ip", "netns", "exec", &place.name], &[]);
+    let seconds = world.measure(&samples[0]);
+    for (at, minute) in [(0.0, 5.0), (0.3, 60.0), (0.7, 5.0)] {
+        world.submit(&samples[0]);
+        sleep(at * seconds);
+        place.cut(true);
+        // Another goes on meanwhile, and ends what the first may have ended too.
+        world.hire(&[]);
+        world.check(&samples[0]);
+        world.submit(&samples[1]);
+        world.check(&samples[1]);
+        sleep(minute);
+        place.cut(false);
+        world.workers.pop();
+        world.submit(&samples[1]);
+        world.check(&samples[1]);
+    }
+    if !place.spoil() {
+        println!("left out: `tc` makes no bad line here");
+        return;
+    }
+    for sample in samples.iter().cycle().take(4) {
+        world.submit(sample);
+        world.check(sample);
+    }
+    drop((world, place));
+}
+
+#[test]
+#[ignore = "a measurement: it prints seconds, on a quiet machine"]
+fn slow_eight_jobs_of_two_keys_on_one_worker_and_on_two() {
+    let Some(mut world) = World::new("eight") else { return };
+    let keys = [world.client("keys1"), world.client("keys2")];
+    let texts = [PROMPT, "One day a dog", "Tom saw", "Lily liked"];
+    let samples: Vec<Sample> =
+        texts.iter().flat_map(|text| [0, 1].map(|key| world.sample(&keys[key], text))).collect();
+    for workers in [1, 2, 1, 2] {
+        (0..workers).for_each(|_| world.hire(&[]));
+        // They hear of each other.
+        sleep(1.5);
+        let clock = Instant::now();
+        samples.iter().for_each(|sample| world.submit(sample));
+        samples.iter().for_each(|sample| drop(world.end(sample)));
+        println!("{workers} workers of one thread: {:.2} s", clock.elapsed().as_secs_f64());
+        samples.iter().for_each(|sample| world.check(sample));
+        world.workers.clear();
+    }
+    for line in world.log("server.log").lines().filter(|line| line.contains("\"what\":\"job\"")) {
+        println!("{line}");
+    }
 }

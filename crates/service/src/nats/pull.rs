@@ -19,13 +19,15 @@ use super::line::{Line, consumer, failed, key_of};
 use super::wire::{Answer, Call, Hello, Say};
 use crate::error::Result;
 use crate::journal::Journal;
-use crate::schedule::{JOBS_OF_PATIENCE, View, Waiting};
+use crate::schedule::{View, Waiting};
 use crate::task::{Depot, Task, is_tenant};
 use crate::transport::{Resident, Transport};
 
 /// Messages of a key that may be in workers' hands: far more than there are workers, since
 /// consumers at their bound have been seen to stand still.
 const IN_HANDS: i64 = 1000;
+/// After the end of a wait.
+const SOON: Duration = Duration::from_millis(1);
 /// A consumer that nobody asks is forgotten after this.
 const FORGOTTEN: Duration = Duration::from_secs(7 * 86400);
 
@@ -45,7 +47,7 @@ impl Neighbours {
         self.others.retain(|_, (seen, _)| seen.elapsed() < lease);
     }
 
-    fn elsewhere(&self, lease: Duration) -> Vec<Digest> {
+    fn elsewhere(&self, lease: Duration) -> BTreeSet<Digest> {
         let live = self.others.values().filter(|(seen, _)| seen.elapsed() < lease);
         live.flat_map(|(_, keys)| keys.iter().copied()).collect()
     }
@@ -66,6 +68,8 @@ pub(super) struct Pull {
     pub(super) neighbours: Arc<Mutex<Neighbours>>,
     /// Seconds of a job, as the plan predicts.
     pub(super) seconds: f64,
+    /// How long it still waits for the next job of its key.
+    pub(super) lingers: Duration,
     /// Since when there have been messages of a key.
     pub(super) waiting: BTreeMap<Digest, Instant>,
 }
@@ -85,7 +89,7 @@ impl Pull {
         allowed && tenants().any(|tenant| tenant.path().join(key.to_string()).is_dir())
     }
 
-    fn know(&self, keys: Vec<Digest>) -> Vec<Digest> {
+    fn know(&self, keys: Vec<Digest>) -> BTreeSet<Digest> {
         let mut neighbours = self.neighbours.lock().unwrap_or_else(PoisonError::into_inner);
         neighbours.own = keys;
         neighbours.elsewhere(self.line.terms.lease)
@@ -107,6 +111,7 @@ impl Pull {
                 }
                 Err(_) => {}
             }
+            let pause = if self.lingers.is_zero() { pause } else { pause.min(self.lingers + SOON) };
             tokio::select! {
                 _ = self.bell.next() => {}
                 () = tokio::time::sleep(pause) => {}
@@ -122,9 +127,11 @@ impl Pull {
         let view = View {
             resident: &resident.keys,
             stayed: resident.since.elapsed().as_secs_f64(),
+            idle: resident.idle.elapsed().as_secs_f64(),
             elsewhere: &elsewhere,
-            patience: JOBS_OF_PATIENCE * self.seconds,
+            job: self.seconds,
         };
+        self.lingers = Duration::try_from_secs_f64(view.lingers()).unwrap_or_default();
         for at in view.order(&waiting) {
             let Some(message) = self.pull(&queue, waiting[at].key).await? else { continue };
             if let Some(held) = self.take(message).await {

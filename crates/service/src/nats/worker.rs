@@ -101,6 +101,7 @@ impl Worker {
             stop: stopping,
             neighbours,
             seconds: self.served.plan.seconds(),
+            lingers: Duration::ZERO,
             waiting: std::collections::BTreeMap::new(),
         };
         let effort =
