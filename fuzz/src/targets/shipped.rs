@@ -188,15 +188,31 @@ fn plan() -> ClientPlan {
             vectors: 1,
             level: 13,
             floor: 3,
+            degree: 1 << 15,
             centred: true,
             unit: 2.5,
             range: 2.0,
         },
-        answers: Answers { vectors: 10, features: 32, tokens: 8, last: false, results: 300, unit: 12.0 },
+        answers: Answers {
+            vectors: 10,
+            features: 32,
+            tokens: 8,
+            last: false,
+            results: 300,
+            unit: 12.0,
+            degree: 2048,
+        },
         tokenizer: blob,
         embedding: blob,
         keys: vec![KeyAsked { galois: None, level: 4 }, KeyAsked { galois: Some(5), level: 9 }],
-        costs: Costs { key_bytes: 1, key_bytes_resident: 2, prompt_bytes: 3, answer_bytes: 4, seconds: 5.5 },
+        costs: Costs {
+            key_bytes: 1,
+            key_bytes_resident: 2,
+            prompt_bytes: 3,
+            answer_bytes: 4,
+            whole_answer_bytes: 40,
+            seconds: 5.5,
+        },
     }
 }
 
