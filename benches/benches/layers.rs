@@ -2,7 +2,7 @@
 //! `layers/<step>/65536`, refreshes apart; needs about 16 GiB. Weights are random with certified
 //! ranges; two passes.
 
-use cipherlm_benches::forward::{Request, Subject, passes, record};
+use cipherlm_benches::forward::{Parameters, Request, Subject, passes, record};
 use cipherlm_model::Shape;
 use std::collections::BTreeMap;
 use std::error::Error;
@@ -14,8 +14,12 @@ fn main() -> Result<(), Box<dyn Error>> {
     }
     let preset = if request.smoke { "test" } else { "2x128" };
     let shape = Shape { layers: 1, ..Shape::preset(preset).ok_or("no such shape")? };
-    let passes =
-        passes(Subject::random("1x128", &shape, if request.smoke { 8 } else { 32 }, 1)?, 2, request.smoke)?;
+    let passes = passes(
+        Subject::random("1x128", &shape, if request.smoke { 8 } else { 32 }, 1)?,
+        Parameters::Default,
+        2,
+        request.smoke,
+    )?;
     if request.smoke {
         println!("Testing layers\nSuccess");
         return Ok(());

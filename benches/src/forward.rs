@@ -10,8 +10,13 @@ use std::sync::Arc;
 
 use cipherlm_circuits::bootstrap::Profile;
 use cipherlm_circuits::slots::{Encrypted, Machine};
-use cipherlm_infer::{Circuits, Client, Options, Plan, Profiler, Progress, Report, Server};
-use cipherlm_model::{Mode, Model, Positions, Runner, Shape, TOKENIZER_FILE, Tokenizer, random};
+use cipherlm_infer::{
+    Circuits, Client, CostModel, EncryptedLogits, Options, Plan, Profiler, Progress, Report, Server,
+    Tolerance, choose_profile,
+};
+use cipherlm_model::{
+    Kind, Mode, Model, Positions, Runner, Shape, SpecError, TOKENIZER_FILE, Tokenizer, difference, random,
+};
 
 /// What a bench program was asked for on its command line.
 pub struct Request {
@@ -50,7 +55,7 @@ pub struct Passes {
     pub reports: Vec<Report>,
     /// Bytes of the keys on disk.
     pub key_bytes: u64,
-    /// Mean square error of all logits against the polynomial model in the clear.
+    /// Mean square error of the answer against the polynomial model in the clear.
     pub mse: f64,
     /// Parameters in words.
     pub params: String,
@@ -64,22 +69,41 @@ pub struct Subject {
     pub prompt: Vec<u32>,
 }
 
+/// Where the passes of a model run.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Parameters {
+    /// The default profile.
+    Default,
+    /// The profile that the planner takes by the built-in prices.
+    Cheapest,
+}
+
 impl Subject {
-    /// The shipped model and the first `tokens` tokens of a story: random ones would leave the
-    /// ranges it is certified for.
+    /// A shipped model and the first `tokens` tokens of a story: random ones would leave the ranges
+    /// it is certified for. `None` for a difference whose base weights are not at hand.
     ///
     /// # Errors
     /// Unreadable files; a story too short.
-    pub fn shipped(tokens: usize) -> Result<Self, Box<dyn Error>> {
-        const STORY: &str = "Once upon a time there was a little girl named Lily. She had a red ball and she liked to play with it in the \
-            park. One day, her friend Tom came to the park. He said, \"Can I play with you?\"";
-        let dir = Path::new(env!("CARGO_MANIFEST_DIR")).join("../models/stories-2x128");
-        let mut prompt = Tokenizer::load(&dir.join(TOKENIZER_FILE))?.encode(STORY)?;
+    pub fn shipped(folder: &str, tokens: usize) -> Result<Option<Self>, Box<dyn Error>> {
+        const STORY: &str = "Once upon a time there was a little girl named Lily. She had a red ball and she \
+                             liked to play with it in the park. One day, her friend Tom came to the park. \
+                             He said, \"Can I play with you?\"";
+        let dir = Path::new(env!("CARGO_MANIFEST_DIR")).join("../models").join(folder);
+        let model = match difference::load(&dir) {
+            Err(SpecError::NoBase { .. }) => return Ok(None),
+            model => model?,
+        };
+        let tokenizer = Tokenizer::load(&dir.join(TOKENIZER_FILE))?;
+        let mut prompt = tokenizer.encode(STORY)?;
         if prompt.len() < tokens {
             return Err(format!("the story has {} tokens, not {tokens}", prompt.len()).into());
         }
-        prompt.truncate(tokens);
-        Ok(Self { model: Model::load(&dir)?, prompt })
+        // A closing mark stays.
+        let closing = tokenizer.encode("")?.len().saturating_sub(1).min(tokens);
+        let end = prompt.split_off(prompt.len() - closing);
+        prompt.truncate(tokens - closing);
+        prompt.extend(end);
+        Ok(Some(Self { model, prompt }))
     }
 
     /// A model of random weights and random tokens.
@@ -93,29 +117,51 @@ impl Subject {
     }
 }
 
+/// A plan with its circuits.
+fn planned(
+    model: &Arc<Model>,
+    prompt: &[u32],
+    parameters: Parameters,
+    smoke: bool,
+) -> Result<(Profile, Circuits, Plan), Box<dyn Error>> {
+    let options = Options { tokens: prompt.len(), ..Options::default() };
+    if parameters == Parameters::Cheapest && !smoke {
+        let kernel = Circuits::new(&Profile::n16())?.params().ring().kernel_name().to_owned();
+        let (family, cost) = (Profile::family(), CostModel::builtin(&kernel));
+        let chosen = choose_profile(model, &family, &options, &cost, prompt, Tolerance::default())?;
+        return Ok((chosen.profile, chosen.circuits, chosen.plan));
+    }
+    let full = Profile::n16();
+    let profile =
+        if smoke { Profile { user_levels: full.user_levels, ..Profile::insecure(10) } } else { full };
+    let circuits = Circuits::new(&profile)?;
+    let plan = Plan::compile(Arc::clone(model), circuits.target()?, &options)?;
+    Ok((profile, circuits, plan))
+}
+
 /// Runs `count` encrypted passes at N = 2^16, or in smoke mode one of a small model in a small
 /// insecure ring.
 ///
 /// # Errors
 /// Whatever planning, key generation or the run refuse; an error above the paper's bound.
-pub fn passes(subject: Subject, count: usize, smoke: bool) -> Result<Passes, Box<dyn Error>> {
-    let (Subject { model, prompt: text }, profile, count) = if smoke {
+pub fn passes(
+    subject: Subject,
+    parameters: Parameters,
+    count: usize,
+    smoke: bool,
+) -> Result<Passes, Box<dyn Error>> {
+    let (Subject { model, prompt: text }, count) = if smoke {
         let shape = Shape { layers: 1, ..Shape::preset("test").ok_or("no test shape")? };
-        let full = Profile::n16();
-        let small = Profile { user_levels: full.user_levels, ..Profile::insecure(10) };
-        (Subject::random("smoke", &shape, 8, 4)?, small, 1)
+        (Subject::random("smoke", &shape, 8, 4)?, 1)
     } else {
-        (subject, Profile::n16(), count)
+        (subject, count)
     };
     let model = Arc::new(model);
-    let circuits = Circuits::new(&profile)?;
-    let options = Options { tokens: text.len(), ..Options::default() };
-    let plan = Plan::compile(Arc::clone(&model), circuits.target()?, &options)?;
+    let (profile, circuits, plan) = planned(&model, &text, parameters, smoke)?;
     let client = Client::generate(circuits.params())?;
     let keys = circuits.keys(client.secret(), &plan)?;
     let machine = Encrypted::new(circuits.params(), client.key_id(), Arc::clone(&keys))?;
     let server = Server::new(machine.with_refresher(circuits.refresher(&keys)?)?);
-    let reference = Runner::new(&model, Mode::Polynomial)?.forward(&text, Positions::All)?;
     let (mut reports, mut mse) = (vec![], 0f64);
     for _ in 0..count {
         let prompt = client.encrypt(&plan, &text)?;
@@ -123,20 +169,35 @@ pub fn passes(subject: Subject, count: usize, smoke: bool) -> Result<Passes, Box
         let mut profiler = Profiler::new(&plan, |_: &Progress<'_>| true);
         let logits = server.run(&plan, prompt, &mut profiler)?;
         reports.push(profiler.finish());
-        let (mut sum, mut values) = (0.0, 0);
-        for (position, row) in reference.iter().enumerate() {
-            let found = client.decrypt(&plan, &logits, position)?;
-            sum += row.iter().zip(&found).map(|(a, b)| (a - b) * (a - b)).sum::<f64>();
-            values += row.len();
-        }
-        mse = mse.max(sum / values as f64);
+        mse = mse.max(answer_error(&model, &plan, &client, &logits, &text)?);
     }
     if mse.is_nan() || mse > 0.005 {
-        return Err(format!("mean square error {mse:.1e} of the logits").into());
+        return Err(format!("mean square error {mse:.1e} of the answer").into());
     }
     let params = circuits.params();
     let words = format!("{} N=2^{} logQP={:.0}", profile.name, params.log_degree(), params.log_qp());
     Ok(Passes { reports, key_bytes: circuits.key_bytes(&plan)?.0, mse, params: words })
+}
+
+/// Mean square error of an answer against the polynomial model in the clear: of all logits, or of
+/// the text's vector.
+fn answer_error(
+    model: &Model,
+    plan: &Plan,
+    client: &Client,
+    logits: &EncryptedLogits,
+    text: &[u32],
+) -> Result<f64, Box<dyn Error>> {
+    let mut runner = Runner::new(model, Mode::Polynomial)?;
+    let (reference, found) = if let Kind::Embedder { .. } = model.shape().kind {
+        (runner.sentence(text, None)?, client.sentence(plan, logits)?)
+    } else {
+        let found =
+            (0..text.len()).map(|at| client.decrypt(plan, logits, at)).collect::<Result<Vec<_>, _>>()?;
+        (runner.forward(text, Positions::All)?.concat(), found.concat())
+    };
+    let sum: f64 = reference.iter().zip(&found).map(|(a, b)| (a - b) * (a - b)).sum();
+    Ok(sum / reference.len() as f64)
 }
 
 /// Leaves seconds as samples of one iteration each, for criterion's readers.
@@ -160,11 +221,4 @@ pub fn record(id: &str, seconds: &[f64]) -> std::io::Result<()> {
 fn target() -> PathBuf {
     let default = || Path::new(env!("CARGO_MANIFEST_DIR")).join("../target");
     std::env::var_os("CARGO_TARGET_DIR").map_or_else(default, PathBuf::from)
-}
-
-/// The process's largest resident set; 0 where the system does not say.
-pub fn peak_rss_bytes() -> u64 {
-    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
-    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"));
-    line.and_then(|l| l.trim().trim_end_matches(" kB").trim().parse::<u64>().ok()).unwrap_or(0) * 1024
 }

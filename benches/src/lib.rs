@@ -26,3 +26,8 @@ pub fn peak_rss_bytes() -> u64 {
     let kib = line.and_then(|line| line.split_whitespace().next()?.parse::<u64>().ok());
     kib.unwrap_or(0) * 1024
 }
+
+/// The blocks of the tutorial, compiled and run with the tests.
+#[cfg(doctest)]
+#[doc = include_str!("../../docs/tutorials/encrypt-your-first-vector.md")]
+pub struct Tutorial;
