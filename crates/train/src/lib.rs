@@ -32,6 +32,7 @@ pub mod recipe;
 mod sentences;
 pub mod settings;
 mod stamp;
+mod state;
 pub mod stories;
 pub mod tasks;
 pub mod text;

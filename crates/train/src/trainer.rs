@@ -22,6 +22,7 @@ use crate::params::{HostParam, align, gradients, pull, push, push_trained};
 use crate::probe::{Polynomials, Probe};
 use crate::settings::{Distil, FREE, TrainConfig};
 use crate::stamp::{differences, hash_params, json};
+use crate::state::State;
 use crate::transformer::Transformer;
 
 /// Checkpoint that a run continues from.
@@ -49,15 +50,6 @@ pub struct Trainer {
     notes: Vec<String>,
     /// Hashes of the texts, known once [`Trainer::run`] has seen them.
     texts: [String; 2],
-}
-
-/// Where a run is.
-#[derive(Debug, Clone, Copy, PartialEq)]
-struct State {
-    step: usize,
-    best: Option<f64>,
-    smooth: Option<f64>,
-    lowest: f64,
 }
 
 impl Trainer {
@@ -468,30 +460,6 @@ impl Trainer {
         self.descent.learned.restore(&self.params, find);
         self.model = push(self.model.clone(), &self.params)?;
         Ok(())
-    }
-}
-
-impl State {
-    fn read(path: &Path, archive: &Archive) -> Result<(Self, f64)> {
-        let corrupt = |field: &str| Error::Corrupt {
-            path: path.into(),
-            reason: format!("field `{field}` is missing or not a number"),
-            hint: "delete it and continue from an older checkpoint",
-        };
-        let number = |field: &str| -> Result<Option<f64>> {
-            match archive.fields.get(field).map(String::as_str) {
-                Some("") => Ok(None),
-                Some(bits) => bits.parse().map(|b| Some(f64::from_bits(b))).map_err(|_| corrupt(field)),
-                None => Err(corrupt(field)),
-            }
-        };
-        let state = Self {
-            step: archive.fields.get("step").and_then(|s| s.parse().ok()).ok_or_else(|| corrupt("step"))?,
-            best: number("best")?,
-            smooth: number("smooth")?,
-            lowest: number("lowest")?.unwrap_or(f64::INFINITY),
-        };
-        Ok((state, number("factor")?.unwrap_or(1.0)))
     }
 }
 
