@@ -4,14 +4,11 @@
 //! kept for the exit status. All text is made printable, because names and answers come from files
 //! of other parties.
 
-use crate::system::{current_memory, gib};
 use cipherlm_files::printable_lines;
-use cipherlm_infer::Progress;
-use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use serde_json::{Value, json};
 use std::borrow::Cow;
 use std::fmt::Write as _;
-use std::io::{self, IsTerminal, Write};
+use std::io::{self, Write};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, PoisonError};
 
@@ -52,10 +49,15 @@ pub(crate) fn err(text: &str) {
     let _ = writeln!(io::stderr().lock(), "{}", printable_lines(text));
 }
 
+/// A JSON object on standard error, on one line.
+pub(crate) fn err_json(value: &Value) {
+    let _ = writeln!(io::stderr().lock(), "{}", ascii_controls(&value.to_string()));
+}
+
 /// Something that the user must know, although the command goes on.
 pub(crate) fn warn(text: &str) {
     if JSON.load(Ordering::Relaxed) {
-        let _ = writeln!(io::stderr().lock(), "{}", ascii_controls(&json!({ "warning": text }).to_string()));
+        err_json(&json!({ "warning": text }));
     } else {
         err(&format!("WARNING: {text}"));
     }
@@ -64,8 +66,7 @@ pub(crate) fn warn(text: &str) {
 /// Why the command ends: one line.
 pub(crate) fn error(text: &str, kind: &str, code: u8) {
     if JSON.load(Ordering::Relaxed) {
-        let value = json!({ "error": text, "kind": kind, "code": code });
-        let _ = writeln!(io::stderr().lock(), "{}", ascii_controls(&value.to_string()));
+        err_json(&json!({ "error": text, "kind": kind, "code": code }));
     } else {
         let line = text.lines().map(str::trim).filter(|line| !line.is_empty()).collect::<Vec<_>>().join("; ");
         err(&format!("cipherlm: {line}"));
@@ -101,74 +102,6 @@ fn ascii_controls(json: &str) -> Cow<'_, str> {
         }
     }
     Cow::Owned(out)
-}
-
-/// A bar with a message; hidden unless standard error is a terminal and progress is wanted.
-pub(crate) fn bar(wanted: bool) -> ProgressBar {
-    let bar = ProgressBar::new(0);
-    if !wanted || !io::stderr().is_terminal() {
-        bar.set_draw_target(ProgressDrawTarget::hidden());
-    }
-    if let Ok(style) = ProgressStyle::with_template("{elapsed_precise} [{bar:24}] {percent}% {msg}") {
-        bar.set_style(style.progress_chars("=> "));
-    }
-    bar
-}
-
-/// Progress of a command: a bar on a terminal, a line now and then when piped, nothing if it is not
-/// wanted.
-pub(crate) struct Console {
-    wanted: bool,
-    bar: ProgressBar,
-}
-
-impl Console {
-    pub(crate) fn new(wanted: bool) -> Self {
-        Self { wanted, bar: bar(wanted) }
-    }
-
-    /// A line that stays.
-    pub(crate) fn line(&mut self, text: &str) {
-        if self.wanted {
-            self.bar.suspend(|| err(text));
-        }
-    }
-
-    /// The step about to start.
-    pub(crate) fn step(&mut self, p: &Progress<'_>) {
-        let refresh = if p.refresh { ", then a bootstrap" } else { "" };
-        let layer = p.layer.map_or_else(String::new, |l| format!("layer {} of the model, ", l + 1));
-        let left = p.left.as_secs_f64();
-        let memory = gib(current_memory());
-        let name = cipherlm_files::printable(p.name);
-        self.bar.set_length(p.steps as u64);
-        self.bar.set_position(p.step as u64);
-        self.bar.set_message(format!(
-            "{layer}{name} at level {}{refresh}; {memory:.1} GiB, {left:.0} s left",
-            p.level
-        ));
-        // Piped: a line now and then instead of a bar.
-        if self.wanted && self.bar.is_hidden() && p.step % 8 == 1 {
-            let (elapsed, step, steps) = (p.elapsed.as_secs_f64(), p.step, p.steps);
-            let level = p.level;
-            err(&format!(
-                "  {elapsed:>6.1} s  step {step}/{steps}  {name} at level {level}  ({memory:.1} GiB, {left:.0} s left)"
-            ));
-        }
-    }
-
-    /// A stage counted in bytes, items or whatever `of` is.
-    pub(crate) fn stage(&self, what: &str, done: u64, of: u64) {
-        self.bar.set_length(of);
-        self.bar.set_position(done);
-        self.bar.set_message(format!("{what}; {:.1} GiB", gib(current_memory())));
-    }
-
-    /// Clears the bar.
-    pub(crate) fn done(&self) {
-        self.bar.finish_and_clear();
-        self.bar.reset();
-    }
 }
 
 #[cfg(test)]

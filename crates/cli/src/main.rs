@@ -24,6 +24,7 @@ mod outcome;
 mod outputs;
 mod party;
 mod prices;
+mod progress;
 mod report;
 mod sampler;
 mod sentence;
@@ -40,7 +41,11 @@ fn main() -> ExitCode {
     if std::env::args_os().any(|argument| argument == "--json") {
         console::speak_json(true);
     }
-    match commands::parse(std::env::args_os()) {
+    let args = match commands::configured(std::env::args_os()) {
+        Ok(args) => args,
+        Err(error) => return exit::status(Err(error)),
+    };
+    match commands::parse(args) {
         Ok(cli) => {
             console::speak_json(cli.json);
             exit::status(commands::dispatch(&cli))

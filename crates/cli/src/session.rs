@@ -1,7 +1,7 @@
 //! Client and server in one process, with nothing but ciphertexts and public keys between them.
 
-use crate::console::Console;
 use crate::outcome::{Bits, Outcome, TokenCheck};
+use crate::progress::Console;
 use crate::sampler::argmax;
 use crate::setup::Setup;
 use crate::system::current_memory;

@@ -1,9 +1,10 @@
 //! `cipherlm ask`: a prompt to a server and back, encrypted all the way.
 
-use crate::console::{Console, out_json, say};
+use crate::console::{out_json, say};
 use crate::network::{ServerOption, party_of, wait};
 use crate::options::{PlanSource, PromptOption, count};
 use crate::party::{SECRET, description, load_secret};
+use crate::progress::Console;
 use crate::sampler::argmax;
 use anyhow::Context;
 use cipherlm_infer::{Client, EncryptedLogits};

@@ -1,11 +1,12 @@
 //! `generate --encrypted`: a prompt at once, then token by token over encrypted keys and values.
 
 use super::generate::Options;
-use crate::console::{Console, out_json, say};
+use crate::console::{out_json, say};
 use crate::exit::usage;
 use crate::model::Loaded;
 use crate::options::{insecure_profile, one_profile};
 use crate::outcome::{MSE_BOUND, TokenCheck};
+use crate::progress::Console;
 use crate::sampler::{Sampler, argmax};
 use crate::setup;
 use crate::system::{available_memory, gib, peak_memory, processor, threads};

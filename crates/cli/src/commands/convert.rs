@@ -23,7 +23,7 @@ pub(crate) fn run(options: &Options, as_json: bool) -> anyhow::Result<bool> {
     let start = start.context("the recipe has no `start`: name the model folder to convert")?;
     let shown = cipherlm_files::shown(&start);
     err(&format!("{shown}: {} parameters", prepared.arch.shape.parameters()));
-    let bar = crate::console::bar(!as_json);
+    let bar = crate::progress::bar(!as_json);
     let trained = prepared.train(options.resume, |event| show(&bar, event, as_json))?;
     bar.finish_and_clear();
     let folder = options.out.as_deref().unwrap_or(&prepared.run.folder);

@@ -1,10 +1,10 @@
 //! `cipherlm demo`: client and server in one process, every answer checked.
 
-use crate::console::Console;
 use crate::options::{ModelOption, ProfileOption, PromptOption, tokens};
 use crate::outcome::Outcome;
 use crate::outputs::Outputs;
 use crate::prices::PricesOption;
+use crate::progress::Console;
 use crate::session::Session;
 use crate::setup::Setup;
 use clap::Args;

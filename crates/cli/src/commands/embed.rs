@@ -1,10 +1,11 @@
 //! `cipherlm embed`: vectors of sentences.
 
-use crate::console::{Console, out_json, say};
+use crate::console::{out_json, say};
 use crate::model::Loaded;
 use crate::options::{ModelOption, Wanted, count, insecure_profile, one_profile, profiles, small_ring};
 use crate::outputs::Outputs;
 use crate::prices::PricesOption;
+use crate::progress::Console;
 use crate::sentence::{LEAST_COSINE, LENGTH, dot, ensure_embeds, pieces, vectors};
 use crate::session::Session;
 use crate::setup::Setup;

@@ -1,12 +1,13 @@
 //! `cipherlm keygen`: a secret key, and the evaluation keys that a server needs for one plan.
 
 use crate::clientfolder::ClientFolder;
-use crate::console::{Console, out_json, say};
+use crate::console::{out_json, say};
 use crate::library::Library;
 use crate::options::{IndexOption, InputOption, PlanSource, ProfileOption, Wanted, tokens};
 use crate::outputs::{Outputs, hold};
 use crate::party::{SECRET, SERVER, description, load_secret, profile};
 use crate::prices::PricesOption;
+use crate::progress::Console;
 use crate::setup::Setup;
 use crate::system::{available_memory, free_disk, gib, threads};
 use anyhow::{Context, bail};

@@ -4,6 +4,7 @@
 mod ask;
 mod certify;
 mod completions;
+mod config;
 mod converse;
 mod convert;
 mod decrypt;
@@ -36,6 +37,7 @@ mod train;
 mod worker;
 
 use crate::options::count;
+use crate::progress::Style;
 use anyhow::Context;
 use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
 use std::ffi::OsString;
@@ -54,6 +56,10 @@ pub(crate) struct Cli {
     /// Worker threads (default: one for each core).
     #[arg(long, global = true, value_name = "N", value_parser = count(1..=1024))]
     threads: Option<usize>,
+    /// How progress is shown, on standard error: `auto` is a bar on a terminal, a line now and then
+    /// elsewhere, and nothing with --json.
+    #[arg(long, global = true, value_enum, value_name = "HOW", default_value_t)]
+    pub(crate) progress: Style,
     #[command(subcommand)]
     command: Command,
 }
@@ -133,6 +139,11 @@ pub(crate) fn parse(args: impl IntoIterator<Item = OsString>) -> Result<Cli, cla
     Cli::from_arg_matches(&definition.try_get_matches_from(args)?)
 }
 
+/// The command line with the user's configuration.
+pub(crate) fn configured(args: impl IntoIterator<Item = OsString>) -> anyhow::Result<Vec<OsString>> {
+    config::added(&definition(), args.into_iter().collect())
+}
+
 /// `--json FILE` is short for `--json-file FILE` where a command has that option and takes nothing
 /// without a name, so that FILE can be nothing else.
 fn with_json_file(definition: &clap::Command, mut args: Vec<OsString>) -> Vec<OsString> {
@@ -163,6 +174,7 @@ fn definition() -> clap::Command {
 
 /// Runs the command. False if it ran and what it checks is wanting.
 pub(crate) fn dispatch(cli: &Cli) -> anyhow::Result<bool> {
+    crate::progress::show(cli.progress);
     if let Some(threads) = cli.threads {
         rayon::ThreadPoolBuilder::new().num_threads(threads).build_global().context("--threads")?;
     }

@@ -1,10 +1,10 @@
 //! `cipherlm profile`: where the time of one encrypted forward pass goes.
 
-use crate::console::Console;
 use crate::options::{ModelOption, ProfileOption, tokens};
 use crate::outcome::Outcome;
 use crate::outputs::Outputs;
 use crate::prices::PricesOption;
+use crate::progress::Console;
 use crate::session::Session;
 use crate::setup::{self, Setup};
 use clap::Args;

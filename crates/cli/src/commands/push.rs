@@ -1,8 +1,9 @@
 //! `cipherlm push`: registers evaluation keys with a server.
 
-use crate::console::{Console, out_json, say};
+use crate::console::{out_json, say};
 use crate::network::ServerOption;
 use crate::party::SERVER;
+use crate::progress::Console;
 use crate::system::gib;
 use cipherlm_files::shown;
 use clap::Args;

@@ -1,10 +1,11 @@
 //! `cipherlm run`: the server's command. Nothing here can hold a secret key.
 
-use crate::console::{Console, out_json, say};
+use crate::console::{out_json, say};
 use crate::options::{IndexOption, ModelOption, gibibytes, seconds};
 use crate::outputs::{Outputs, hold};
 use crate::party::{description, read_message, setup_of};
 use crate::prices::PricesOption;
+use crate::progress::Console;
 use crate::setup::Setup;
 use crate::system::{free_disk, gib, peak_memory, processor, threads};
 use anyhow::{Context, bail};

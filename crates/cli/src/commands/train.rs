@@ -45,7 +45,7 @@ pub(crate) fn run(options: &Options, as_json: bool) -> anyhow::Result<bool> {
         prepared.train.tokens().len(),
         prepared.held_out.tokens().len()
     ));
-    let bar = crate::console::bar(!as_json);
+    let bar = crate::progress::bar(!as_json);
     let trained = prepared.train(options.resume, |event| show(&bar, event, as_json))?;
     bar.finish_and_clear();
     let shipped = prepared.export(&trained)?;

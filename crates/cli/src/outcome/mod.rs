@@ -1,5 +1,6 @@
 //! What a run showed: for the terminal, as JSON, and as the report page.
 
+mod cards;
 mod json;
 mod page;
 mod precision;

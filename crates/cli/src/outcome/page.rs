@@ -1,7 +1,7 @@
 //! The report page.
 
 use super::{Outcome, words};
-use crate::report::{Card, OpRow, Page};
+use crate::report::{OpRow, Page};
 use crate::system::{gib, peak_memory};
 use cipherlm_infer::Operator;
 use serde_json::Value;
@@ -85,117 +85,6 @@ impl Outcome<'_> {
         }
         rows
     }
-
-    fn cards(&self) -> Vec<Card> {
-        let params = self.setup.circuits.params();
-        let spec = self.setup.loaded.model.spec();
-        let shape = self.setup.loaded.model.shape();
-        let (stored, resident) = self.setup.circuits.key_bytes(&self.setup.plan).unwrap_or_default();
-        let row = |name: &str, value: String| (name.to_string(), value);
-        let mut model = vec![
-            row("name", spec.name.clone()),
-            row("shape", format!("{} layers, width {}, {} heads", shape.layers, shape.d_model, shape.heads)),
-            row("parameters", shape.parameters().to_string()),
-            row("attention", format!("{:?}", shape.attention)),
-            row(
-                "kind of change",
-                "model-modifying: PowerSoftmax attention, polynomials in place of functions".into(),
-            ),
-            row("certified sites", spec.sites.len().to_string()),
-            row(
-                "violations on held-out text",
-                spec.sites.iter().map(|s| s.violations).sum::<u64>().to_string(),
-            ),
-        ];
-        model.extend(spec.provenance.iter().map(|(k, v)| (k.clone(), v.clone())));
-        vec![
-            Card { title: "Model card".into(), rows: model },
-            Card {
-                title: "Cryptographic card".into(),
-                rows: vec![
-                    row("scheme", "RNS-CKKS, bootstrapped, non-interactive".into()),
-                    row("profile", self.setup.profile.name.into()),
-                    row("ring degree", format!("2^{}", params.log_degree())),
-                    row("log QP", format!("{:.1}", params.log_qp())),
-                    row("chain, bits a level", chain(&self.setup.profile)),
-                    row(
-                        "security",
-                        format!("{:.1} bits classical, dense ternary main secret", params.security().bits),
-                    ),
-                    row(
-                        "ephemeral secret",
-                        format!("weight {}, bottom modulus only", self.setup.profile.ephemeral_weight),
-                    ),
-                    row("bootstrapping failure", "0 by construction".into()),
-                    row("threat model", "honest-but-curious server, IND-CPA; no circuit privacy".into()),
-                ],
-            },
-            Card {
-                title: "System card".into(),
-                rows: vec![
-                    row("machine", self.hardware()),
-                    row("latency", format!("{:.1} s, one prompt (not amortised)", self.seconds_total())),
-                    row("keys", format!("{:.2} GiB stored, {:.2} GiB in memory", gib(stored), gib(resident))),
-                    row("peak memory", format!("{:.1} GiB", gib(peak_memory()))),
-                    row("interaction", "one message each way a token".into()),
-                ],
-            },
-            Card {
-                title: "Application card".into(),
-                rows: vec![
-                    row("task", "next token of a text".into()),
-                    row(
-                        "prompt length",
-                        format!("padded to {} tokens; the length class is public", self.setup.plan.tokens()),
-                    ),
-                    row("client work", "tokenise, embed, encrypt; decrypt, pick the token".into()),
-                    row(
-                        "agreement with the polynomial model",
-                        format!(
-                            "{} of {}",
-                            self.tokens.iter().filter(|t| t.same_polynomial).count(),
-                            self.tokens.len()
-                        ),
-                    ),
-                    row(
-                        "agreement with the exact model",
-                        format!(
-                            "{} of {}",
-                            self.tokens.iter().filter(|t| t.same_exact).count(),
-                            self.tokens.len()
-                        ),
-                    ),
-                ],
-            },
-        ]
-    }
-}
-
-/// A modulus chain in words, from the bottom.
-fn chain(profile: &cipherlm_circuits::bootstrap::Profile) -> String {
-    let list = |bits: &mut dyn Iterator<Item = f64>| {
-        let mut runs: Vec<(f64, usize)> = Vec::new();
-        for b in bits {
-            match runs.last_mut() {
-                Some((last, count)) if *last == b => *count += 1,
-                _ => runs.push((b, 1)),
-            }
-        }
-        let word =
-            |(b, count): &(f64, usize)| if *count > 1 { format!("{count} of {b}") } else { b.to_string() };
-        runs.iter().map(word).collect::<Vec<_>>().join(" + ")
-    };
-    format!(
-        "bottom {}; slots to coefficients {}; {} levels of {} for the model; modular reduction {}; coefficients to slots {}; {} special primes of {}",
-        profile.bottom,
-        list(&mut profile.slots_to_coeffs.iter().map(|l| l.bits)),
-        profile.user_levels,
-        profile.scale,
-        list(&mut profile.eval_mod.iter().copied()),
-        list(&mut profile.coeffs_to_slots.iter().map(|l| l.bits)),
-        profile.special,
-        profile.special_bits
-    )
 }
 
 fn operator(class: Operator) -> String {

@@ -55,6 +55,8 @@ pub(crate) fn bare(args: &[&str]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_cipherlm"));
     // Measured prices would be kept in the user's own cache folder.
     command.args(args).stdin(Stdio::null()).env("CIPHERLM_PRICES", "builtin");
+    // So would their configuration be read.
+    command.env("XDG_CONFIG_HOME", "/nonexistent").env_remove("CIPHERLM_CONFIG");
     command
 }
 

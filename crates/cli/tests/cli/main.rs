@@ -13,6 +13,7 @@ mod parties;
 mod plans;
 mod prefix;
 mod search;
+mod settings;
 mod trouble;
 #[cfg(feature = "nats")]
 mod workers;

@@ -7,11 +7,12 @@ mod score;
 mod sentences;
 mod text;
 
-use crate::console::{bar, out_json, say};
+use crate::console::{out_json, say};
 use crate::exit::usage;
 use crate::model::Loaded;
 use crate::options::{ModelOption, count};
 use crate::outputs::Outputs;
+use crate::progress::bar;
 use crate::system::machine;
 use cipherlm_files::Access;
 use cipherlm_model::{Attention, Mode, Prepared, Runner};

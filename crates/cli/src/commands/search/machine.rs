@@ -1,6 +1,6 @@
 //! The circuit of a search on one of three machines.
 
-use crate::console::Console;
+use crate::progress::Console;
 use crate::session::Session;
 use crate::setup::Setup;
 use cipherlm_circuits::slots::{Clear, Noise};

@@ -2,12 +2,13 @@
 
 mod machine;
 
-use crate::console::{Console, out_json, say};
+use crate::console::{out_json, say};
 use crate::library::{Hit, Library, best};
 use crate::model::{Loaded, load};
 use crate::options::{Wanted, count, insecure_profile, one_profile, profiles, small_ring};
 use crate::outputs::Outputs;
 use crate::prices::PricesOption;
+use crate::progress::Console;
 use crate::sentence::{LEAST_COSINE, dot, pieces};
 use crate::setup::Setup;
 use crate::system::{gib, machine as described, peak_memory};
