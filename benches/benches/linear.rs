@@ -6,7 +6,9 @@
 //! - `dense_64`: a dense complex 64 x 64 product (64 diagonals).
 
 use cipherlm_circuits::linear::{LinearTransform, TokenLayout};
-use cipherlm_circuits::slots::{Chain, Clear, Encrypted, EncryptedVector, Machine, SlotError, SlotResult};
+use cipherlm_circuits::slots::{
+    Chain, Clear, Encrypted, EncryptedVector, Machine, Primitives, SlotError, SlotResult,
+};
 use cipherlm_ckks::{Complex64, Params, Plaintext, SecretKey};
 use criterion::{Criterion, criterion_group, criterion_main};
 use std::error::Error;

@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use cipherlm_circuits::bootstrap::Profile;
-use cipherlm_circuits::slots::{Encrypted, Machine};
+use cipherlm_circuits::slots::{Encrypted, Primitives};
 use cipherlm_infer::{
     Circuits, Client, CostModel, EncryptedLogits, Options, Plan, Profiler, Progress, Report, Server,
     Tolerance, choose_profile,

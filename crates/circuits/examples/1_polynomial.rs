@@ -5,7 +5,7 @@
 
 use cipherlm_approx::{EvalPlan, Interval, chebyshev};
 use cipherlm_circuits::polynomial::evaluate;
-use cipherlm_circuits::slots::{Chain, Clear, Encrypted, Machine};
+use cipherlm_circuits::slots::{Chain, Clear, Encrypted, Primitives};
 use cipherlm_ckks::{Plaintext, SecretKey, presets};
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {

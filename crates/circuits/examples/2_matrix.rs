@@ -3,7 +3,7 @@
 //! `cargo run --release -p cipherlm-circuits --example 2_matrix`
 
 use cipherlm_circuits::linear::LinearTransform;
-use cipherlm_circuits::slots::{Chain, Clear, Encrypted, Machine};
+use cipherlm_circuits::slots::{Chain, Clear, Encrypted, Machine, Primitives};
 use cipherlm_ckks::{Complex64, Plaintext, SecretKey, presets};
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use cipherlm_circuits::bootstrap::simulate::{self, Family, Precision};
 use cipherlm_circuits::bootstrap::{BootstrapKeys, BootstrapRefresher, Bootstrapper, Content, Profile};
 use cipherlm_circuits::slots::{
-    Encrypted, Machine, Noise, RefreshKind, RefreshProfile, Refresher, SlotError,
+    Encrypted, Noise, Primitives, RefreshKind, RefreshProfile, Refresher, SlotError,
 };
 use cipherlm_ckks::noise::NoiseModel;
 use cipherlm_ckks::{

@@ -81,7 +81,7 @@ impl<'s> Session<'s> {
         let prompt = self.client.encrypt(plan, tokens)?;
         outcome.seconds_encrypt += clock.elapsed().as_secs_f64();
         let machine = self.server.machine();
-        cipherlm_circuits::slots::Machine::log(machine).clear();
+        cipherlm_circuits::slots::Primitives::log(machine).clear();
         let forecast = if self.precision {
             let keys = self.setup.circuits.key_request(plan);
             Some(plan.forecast_steps(&self.client, &keys, tokens)?)

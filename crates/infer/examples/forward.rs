@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use cipherlm_circuits::bootstrap::Profile;
-use cipherlm_circuits::slots::{Encrypted, Machine};
+use cipherlm_circuits::slots::{Encrypted, Primitives};
 use cipherlm_infer::{Audit, Circuits, Client, Closeness, Options, Plan, Progress, Server};
 use cipherlm_model::{FitOptions, Kind, Mode, Model, Positions, Runner, Shape, fit, random};
 

@@ -2,7 +2,7 @@
 //! the next input.
 
 use cipherlm_circuits::linear::LinearTransform;
-use cipherlm_circuits::slots::{Clear, Encrypted, Machine, Plain, RefreshKind};
+use cipherlm_circuits::slots::{Clear, Encrypted, Machine, Plain, Primitives, RefreshKind};
 use cipherlm_ckks::EvaluationKeys;
 use cipherlm_model::{Mode, Runner};
 

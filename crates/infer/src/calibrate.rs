@@ -3,7 +3,7 @@
 use std::hint::black_box;
 use std::time::{Duration, Instant};
 
-use cipherlm_circuits::slots::{Encrypted, EncryptedVector, Machine, OpKind, Plain, SlotError};
+use cipherlm_circuits::slots::{Encrypted, EncryptedVector, Machine, OpKind, Plain, Primitives, SlotError};
 use cipherlm_ckks::{
     Complex64, EvaluationKeys, GaloisElement, KeyPurpose, KeyRequest, KeySet, Params, Plaintext, SecretKey,
 };

@@ -10,7 +10,7 @@ use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use cipherlm_circuits::slots::{Encrypted, EncryptedVector, Machine};
+use cipherlm_circuits::slots::{Encrypted, EncryptedVector, Primitives};
 use cipherlm_ckks::wire::Wire;
 use cipherlm_ckks::{Ciphertext, EvaluationKeys};
 use cipherlm_files::{Access, Existing};

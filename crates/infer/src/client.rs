@@ -3,7 +3,7 @@
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use cipherlm_circuits::slots::{Chain, Encrypted, Machine, Scale};
+use cipherlm_circuits::slots::{Chain, Encrypted, Primitives, Scale};
 use cipherlm_ckks::{
     Ciphertext, Complex64, Decrypted, EvaluationKeys, KeyId, KeyPurpose, Params, Plaintext, SecretKey,
 };

@@ -12,7 +12,7 @@
 //! nothing.
 
 use cipherlm_circuits::slots::{
-    Chain, EncryptedVector, Machine, Noise, NoiseVector, Plain, Scale, SlotError, SlotResult,
+    Chain, EncryptedVector, Machine, Noise, NoiseVector, Plain, Primitives, Scale, SlotError, SlotResult,
 };
 use cipherlm_ckks::params::security_limit;
 use cipherlm_ckks::ring::{Seed, Stream};

@@ -1,12 +1,12 @@
 //! Small tools on vectors of any machine.
 
-use cipherlm_circuits::slots::{Machine, SlotResult};
+use cipherlm_circuits::slots::{Machine, Primitives, SlotResult};
 
 /// Suffix of the label under which the power and its mask are recorded.
 pub(crate) const POWER_LABEL: &str = ".power";
 
 /// The vectors of one node.
-pub(crate) type Value<M> = Vec<<M as Machine>::Vector>;
+pub(crate) type Value<M> = Vec<<M as Primitives>::Vector>;
 
 /// `vector` at `level`, canonical; unchanged if it is there.
 pub(crate) fn lower<M: Machine>(machine: &M, vector: &M::Vector, level: usize) -> SlotResult<M::Vector> {

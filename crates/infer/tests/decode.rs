@@ -7,7 +7,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use cipherlm_circuits::bootstrap::Profile;
-use cipherlm_circuits::slots::{Clear, ClearVector, Machine, Noise, RefreshKind, RefreshProfile};
+use cipherlm_circuits::slots::{Clear, ClearVector, Noise, Primitives, RefreshKind, RefreshProfile};
 use cipherlm_ckks::Params;
 use cipherlm_ckks::noise::NoiseModel;
 use cipherlm_infer::{InferError, Options, Plan, Progress, Purpose, Target};

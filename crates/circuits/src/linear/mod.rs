@@ -295,7 +295,7 @@ fn gcd(a: u64, b: u64) -> u64 {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::slots::{Chain, Clear, Machine};
+    use crate::slots::{Chain, Clear, Machine, Primitives};
 
     fn entry(row: usize, column: usize) -> f64 {
         ((row * 7 + column * 3) % 11) as f64 - 5.0

@@ -202,7 +202,7 @@ impl<M: Machine> Arith for SlotArith<'_, M> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::slots::{Chain, Clear, OpKind};
+    use crate::slots::{Chain, Clear, OpKind, Primitives};
     use cipherlm_approx::{Interval, Polynomial};
 
     fn machine(levels: usize) -> Clear {

@@ -1,14 +1,13 @@
 //! Bringing operands to one level and scale.
 
-use super::{Chain, Machine, Scale, SlotError, SlotResult};
-use num_complex::Complex64;
+use super::{Chain, Plain, Primitives, Scale, SlotError, SlotResult};
 use std::borrow::Cow;
 
 /// Two operands, borrowed where nothing had to be done to them.
 pub(crate) type Pair<'a, V> = (Cow<'a, V>, Cow<'a, V>);
 
 /// `vector`, rescaled if it is a product.
-pub(crate) fn settled<'a, M: Machine + ?Sized>(
+pub(crate) fn settled<'a, M: Primitives + ?Sized>(
     machine: &M,
     vector: &'a M::Vector,
 ) -> SlotResult<Cow<'a, M::Vector>> {
@@ -16,7 +15,7 @@ pub(crate) fn settled<'a, M: Machine + ?Sized>(
 }
 
 /// The plaintext scale that turns `vector` into a product of its level.
-pub(crate) fn plain_scale<M: Machine + ?Sized>(
+pub(crate) fn plain_scale<M: Primitives + ?Sized>(
     machine: &M,
     operation: &'static str,
     vector: &M::Vector,
@@ -28,8 +27,56 @@ pub(crate) fn plain_scale<M: Machine + ?Sized>(
     Ok(product / machine.scale(vector))
 }
 
+/// A canonical vector as a product of its level, with the same slots.
+fn times_one<M: Primitives + ?Sized>(machine: &M, vector: &M::Vector) -> SlotResult<M::Vector> {
+    let scale = plain_scale(machine, "mul_plain", vector)?;
+    machine.mul_plain_at(vector, &Plain::from(1.0), scale)
+}
+
+/// [`super::Machine::mul_plain`] of a settled vector.
+pub(crate) fn mul_plain<M: Primitives + ?Sized>(
+    machine: &M,
+    vector: &M::Vector,
+    plain: &Plain,
+) -> SlotResult<M::Vector> {
+    let scale = plain_scale(machine, "mul_plain", vector)?;
+    if !plain.holds_at(scale) {
+        let (value, log2_scale) = (plain.max_abs(), scale.log2());
+        return Err(SlotError::ValueTooSmall { operation: "mul_plain", value, log2_scale });
+    }
+    machine.rescale(&machine.mul_plain_at(vector, plain, scale)?)
+}
+
+/// [`super::Machine::mul_plain_to`] of a settled vector.
+pub(crate) fn mul_plain_to<M: Primitives + ?Sized>(
+    machine: &M,
+    vector: &M::Vector,
+    plain: &Plain,
+    level: usize,
+) -> SlotResult<M::Vector> {
+    let have = machine.level(vector);
+    if have <= level {
+        return Err(SlotError::LevelRaise { have, want: level + 1 });
+    }
+    mul_plain(machine, &machine.drop_to(vector, level + 1)?, plain)
+}
+
+/// [`super::Machine::to_level`].
+pub(crate) fn to_level<M: Primitives + ?Sized>(
+    machine: &M,
+    vector: &M::Vector,
+    level: usize,
+) -> SlotResult<M::Vector> {
+    let vector = settled(machine, vector)?;
+    if machine.level(&vector) == level {
+        require_scale(machine.chain().scale(level), machine.scale(&vector))?;
+        return Ok(vector.into_owned());
+    }
+    mul_plain_to(machine, &vector, &Plain::from(1.0), level)
+}
+
 /// Both vectors at one level and scale.
-pub(crate) fn meet<'a, M: Machine + ?Sized>(
+pub(crate) fn meet<'a, M: Primitives + ?Sized>(
     machine: &M,
     left: &'a M::Vector,
     right: &'a M::Vector,
@@ -39,17 +86,17 @@ pub(crate) fn meet<'a, M: Machine + ?Sized>(
         return Ok((Cow::Borrowed(left), Cow::Borrowed(right)));
     }
     if same_level && machine.is_product(left) && machine.is_canonical(right) {
-        return Ok((Cow::Borrowed(left), Cow::Owned(machine.mul_const_lazy(right, Complex64::ONE)?)));
+        return Ok((Cow::Borrowed(left), Cow::Owned(times_one(machine, right)?)));
     }
     if same_level && machine.is_canonical(left) && machine.is_product(right) {
-        return Ok((Cow::Owned(machine.mul_const_lazy(left, Complex64::ONE)?), Cow::Borrowed(right)));
+        return Ok((Cow::Owned(times_one(machine, left)?), Cow::Borrowed(right)));
     }
     let (left, right) = (settled(machine, left)?, settled(machine, right)?);
     let level = machine.level(&left).min(machine.level(&right));
     Ok((lowered(machine, left, level)?, lowered(machine, right, level)?))
 }
 
-fn lowered<'a, M: Machine + ?Sized>(
+fn lowered<'a, M: Primitives + ?Sized>(
     machine: &M,
     vector: Cow<'a, M::Vector>,
     level: usize,
@@ -57,12 +104,12 @@ fn lowered<'a, M: Machine + ?Sized>(
     if machine.level(&vector) == level && machine.is_canonical(&vector) {
         return Ok(vector);
     }
-    machine.to_level(&vector, level).map(Cow::Owned)
+    to_level(machine, &vector, level).map(Cow::Owned)
 }
 
 /// All vectors at `level` and one scale: those of one common scale lose their surplus levels for
 /// free, others are brought to the canonical scale.
-pub(crate) fn lower_all<M: Machine + ?Sized>(
+pub(crate) fn lower_all<M: Primitives + ?Sized>(
     machine: &M,
     vectors: &[&M::Vector],
     level: usize,
@@ -78,13 +125,13 @@ pub(crate) fn lower_all<M: Machine + ?Sized>(
     }
     let uniform = lowered.windows(2).all(|pair| machine.scale(&pair[0]).matches(machine.scale(&pair[1])));
     let lower = |vector: &Cow<'_, M::Vector>| {
-        if uniform { machine.drop_to(vector, level) } else { machine.to_level(vector, level) }
+        if uniform { machine.drop_to(vector, level) } else { to_level(machine, vector, level) }
     };
     lowered.iter().map(lower).collect()
 }
 
 /// All vectors of all pairs, canonical at their lowest level.
-pub(crate) fn align_pairs<'a, M: Machine + ?Sized>(
+pub(crate) fn align_pairs<'a, M: Primitives + ?Sized>(
     machine: &M,
     pairs: &[(&'a M::Vector, &'a M::Vector)],
 ) -> SlotResult<Vec<Pair<'a, M::Vector>>> {

@@ -1,7 +1,8 @@
 //! The clear machine: what a circuit computes and what it costs, without encryption.
 
 use super::{
-    Chain, KeyUse, Machine, OpKind, OpLog, Plain, RefreshKind, RefreshProfile, Scale, SlotError, SlotResult,
+    Chain, KeyUse, OpKind, OpLog, Plain, Primitives, RefreshKind, RefreshProfile, Scale, SlotError,
+    SlotResult,
     align::{require_level, require_rescale, require_scale},
 };
 use crate::linear::LinearTransform;
@@ -71,7 +72,7 @@ impl Clear {
     /// values than slots repeat.
     ///
     /// # Errors
-    /// As [`Machine::trivial_at`].
+    /// As [`Primitives::trivial_at`].
     pub fn input(&self, values: impl Into<Plain>, level: usize) -> SlotResult<ClearVector> {
         self.place(&values.into(), level, self.chain.scale(level))
     }
@@ -150,7 +151,7 @@ fn rotated(slots: &[Complex64], steps: i64) -> Vec<Complex64> {
     [&slots[shift..], &slots[..shift]].concat()
 }
 
-impl Machine for Clear {
+impl Primitives for Clear {
     type Vector = ClearVector;
 
     fn chain(&self) -> &Chain {

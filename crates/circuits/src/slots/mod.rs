@@ -1,7 +1,7 @@
 //! One trait of slot operations and the machines that carry it out.
 //!
 //! A circuit (a polynomial, a matrix product, a whole transformer) is written once against
-//! [`Machine`] and runs on
+//! [`Machine`] and runs on whatever has [`Primitives`]:
 //! - [`Clear`]: double-precision slots with exact level and scale accounting, in milliseconds, or
 //!   without any slots at all to find out what a circuit needs;
 //! - [`Noise`]: the same plus the error that encryption would add, tracked and optionally injected;
@@ -26,6 +26,7 @@ mod log;
 mod machine;
 mod noise;
 mod plain;
+mod primitives;
 mod types;
 
 pub use chain::Chain;
@@ -38,6 +39,7 @@ pub use log::{KeyUse, LabelGuard, OpKind, OpLog, OpRow, OpTotal};
 pub use machine::Machine;
 pub use noise::{Noise, NoiseVector};
 pub use plain::Plain;
+pub use primitives::Primitives;
 pub use types::{Combination, RefreshKind, RefreshProfile};
 
 /// Result of a slot operation.

@@ -7,7 +7,7 @@ mod support;
 use cipherlm_approx::{EvalPlan, Interval, Polynomial};
 use cipherlm_circuits::linear::{LinearTransform, TokenLayout};
 use cipherlm_circuits::polynomial::{evaluate, evaluate_all};
-use cipherlm_circuits::slots::{Chain, Clear, Combination, Machine, Noise, Plain, SlotError};
+use cipherlm_circuits::slots::{Chain, Clear, Combination, Machine, Noise, Plain, Primitives, SlotError};
 use cipherlm_ckks::noise::NoiseModel;
 use cipherlm_ckks::{Complex64, KeyRequest};
 use proptest::prelude::*;

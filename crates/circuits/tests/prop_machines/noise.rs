@@ -4,7 +4,8 @@ use crate::support::*;
 use cipherlm_approx::{EvalPlan, Interval, Polynomial};
 use cipherlm_circuits::polynomial::evaluate;
 use cipherlm_circuits::slots::{
-    Chain, Clear, Encrypted, EncryptedVector, Machine, Noise, NoiseVector, RefreshKind, RefreshProfile,
+    Chain, Clear, Encrypted, EncryptedVector, Machine, Noise, NoiseVector, Primitives, RefreshKind,
+    RefreshProfile,
 };
 use cipherlm_ckks::noise::NoiseModel;
 use cipherlm_ckks::{Complex64, KeyRequest, Params, Plaintext, presets};

@@ -2,7 +2,7 @@
 
 use cipherlm_circuits::linear::LinearTransform;
 use cipherlm_circuits::slots::{
-    Chain, Clear, Encrypted, EncryptedVector, KeyUse, Machine, OpKind, Plain, SlotResult,
+    Chain, Clear, Encrypted, EncryptedVector, KeyUse, Machine, OpKind, Plain, Primitives, SlotResult,
 };
 use cipherlm_ckks::ring::Seed;
 use cipherlm_ckks::{Complex64, KeyRequest, Params, Plaintext, SecretKey, presets};

@@ -12,7 +12,7 @@ use crate::setup;
 use crate::system::{available_memory, gib, peak_memory, processor, threads};
 use anyhow::{Context, bail};
 use cipherlm_circuits::bootstrap::{BootstrapKeys, Profile};
-use cipherlm_circuits::slots::{Encrypted, Machine};
+use cipherlm_circuits::slots::{Encrypted, Primitives};
 use cipherlm_infer::{
     Circuits, Client, Geometry, Options as PlanOptions, Plan, Profiler, Progress, Purpose, Report, Server,
     Session,

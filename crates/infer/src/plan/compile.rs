@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use cipherlm_circuits::slots::{Clear, KeyUse, Machine, Plain};
+use cipherlm_circuits::slots::{Clear, KeyUse, Machine, Plain, Primitives};
 use cipherlm_model::{Model, Positions};
 
 use super::probe::Probe;

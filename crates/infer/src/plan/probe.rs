@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use cipherlm_circuits::slots::{Chain, Clear, Machine, OpKind, Plain};
+use cipherlm_circuits::slots::{Chain, Clear, Machine, OpKind, Plain, Primitives};
 
 use crate::error::{At, Result};
 use crate::exec;

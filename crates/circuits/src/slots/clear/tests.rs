@@ -1,4 +1,5 @@
 use super::*;
+use crate::slots::Machine;
 
 fn machine() -> Clear {
     let groups =

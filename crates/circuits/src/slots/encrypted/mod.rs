@@ -9,8 +9,8 @@ pub use refresher::Refresher;
 use super::align::{require_level, require_rescale, require_scale};
 use super::clear::{check_refresh, record_rotate_add, record_rotations};
 use super::{
-    Chain, Combination, KeyUse, Machine, OpKind, OpLog, Plain, RefreshKind, RefreshProfile, Scale, SlotError,
-    SlotResult,
+    Chain, Combination, KeyUse, OpKind, OpLog, Plain, Primitives, RefreshKind, RefreshProfile, Scale,
+    SlotError, SlotResult,
 };
 use crate::linear::LinearTransform;
 use cipherlm_ckks::{
@@ -274,7 +274,7 @@ fn wrap(ciphertext: Ciphertext) -> EncryptedVector {
     EncryptedVector(Arc::new(ciphertext))
 }
 
-impl<K: EvaluationKeys> Machine for Encrypted<K> {
+impl<K: EvaluationKeys> Primitives for Encrypted<K> {
     type Vector = EncryptedVector;
 
     fn chain(&self) -> &Chain {

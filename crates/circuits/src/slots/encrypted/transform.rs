@@ -311,7 +311,7 @@ impl<K: EvaluationKeys> Run<'_, K> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::slots::{Machine, Plain};
+    use crate::slots::{Plain, Primitives};
     use cipherlm_ckks::{Complex64, KeyRequest, Plaintext, SecretKey, Wire, presets};
 
     /// Keys of two levels with different special primes, several inputs and outputs, one of them

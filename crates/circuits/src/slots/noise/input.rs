@@ -1,7 +1,7 @@
 //! What encryption gives the machine to begin with.
 
 use super::{Added, Noise, NoiseVector};
-use crate::slots::{Machine, Plain, SlotResult};
+use crate::slots::{Plain, Primitives, SlotResult};
 
 impl Noise {
     /// A vector as fresh encryption under the secret key gives it, canonical at `level`.

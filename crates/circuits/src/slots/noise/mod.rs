@@ -4,14 +4,15 @@ mod input;
 mod name;
 mod transform;
 mod variance;
+mod vector;
 
 use super::clear::ClearVector;
 use super::{
-    Chain, Clear, Combination, Machine, OpLog, Plain, RefreshKind, RefreshProfile, Scale, SlotError,
+    Chain, Clear, Combination, OpLog, Plain, Primitives, RefreshKind, RefreshProfile, Scale, SlotError,
     SlotResult,
 };
 use crate::linear::LinearTransform;
-use cipherlm_ckks::noise::{NoiseModel, Prediction, SlotVariance};
+use cipherlm_ckks::noise::{NoiseModel, SlotVariance};
 use cipherlm_ckks::{GaloisElement, KeyPurpose, SecretKey, hazmat};
 use cipherlm_ring::{Seed, Stream, Wiped};
 use name::{Name, plain_name, scale_bits};
@@ -20,6 +21,8 @@ use std::collections::BTreeSet;
 use std::f64::consts::TAU;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+pub use vector::NoiseVector;
+use vector::carried;
 
 /// Slots in double precision together with the error that encryption would add to each of them.
 ///
@@ -40,50 +43,6 @@ pub struct Noise {
     draws: AtomicU64,
     /// Squared slot values of the sampled secret, relative to their mean.
     profile: Wiped<f64>,
-}
-
-/// A vector of a [`Noise`] machine.
-#[derive(Clone, Debug)]
-pub struct NoiseVector {
-    exact: ClearVector,
-    noisy: ClearVector,
-    variance: Arc<Vec<SlotVariance>>,
-    /// Equal for vectors that are one and the same ciphertext: the same operation on them has the
-    /// same error.
-    name: Name,
-    /// Equal for vectors with one and the same error, such as a ciphertext at two levels.
-    error: Name,
-}
-
-impl NoiseVector {
-    /// The slots without any error.
-    pub fn exact(&self) -> &[Complex64] {
-        self.exact.slots().unwrap_or_default()
-    }
-
-    /// The slots with sampled errors: what decryption could have given.
-    pub fn noisy(&self) -> &[Complex64] {
-        self.noisy.slots().unwrap_or_default()
-    }
-
-    /// What is known of each slot's error.
-    pub fn variance(&self) -> &[SlotVariance] {
-        &self.variance
-    }
-
-    /// Multiplied by `i^turns`, which changes no error.
-    fn turned(&self, turns: u8, exact: ClearVector, noisy: ClearVector) -> Self {
-        let (name, error) = (self.name.turned(turns), self.error.turned(turns));
-        Self { exact, noisy, variance: self.variance.clone(), name, error }
-    }
-
-    /// The predicted error: never below what encryption shows (but for one run in 10^5), and within
-    /// two bits of it.
-    pub fn prediction(&self) -> Prediction {
-        let errors: Vec<f64> =
-            self.exact().iter().zip(self.noisy()).map(|(a, b)| (a - b).norm_sqr()).collect();
-        Prediction::of(&self.variance, &errors)
-    }
 }
 
 /// Error added by an operation to each slot.
@@ -221,11 +180,6 @@ impl Noise {
     }
 }
 
-/// A vector whose errors went through a map of slots unchanged but for the variance given.
-fn carried(name: Name, exact: ClearVector, noisy: ClearVector, variance: Vec<SlotVariance>) -> NoiseVector {
-    NoiseVector { exact, noisy, variance: Arc::new(variance), name, error: name }
-}
-
 fn gaussian(stream: &mut Stream) -> Complex64 {
     let mut uniform = || ((stream.next_u64() >> 11) as f64 + 0.5) * (-53f64).exp2();
     // A complex Gaussian of unit variance: squared modulus exponential, angle uniform.
@@ -238,7 +192,7 @@ fn rotated<T: Copy>(values: &[T], steps: i64) -> Vec<T> {
     [&values[shift..], &values[..shift]].concat()
 }
 
-impl Machine for Noise {
+impl Primitives for Noise {
     type Vector = NoiseVector;
 
     fn chain(&self) -> &Chain {

@@ -3,7 +3,7 @@
 use super::{Added, Name, Noise, NoiseVector, carried as vector_of, plain_name};
 use crate::linear::{LinearTransform, Row, Schedule};
 use crate::slots::clear::{Clear, ClearVector};
-use crate::slots::{Machine, Scale, SlotResult};
+use crate::slots::{Primitives, Scale, SlotResult};
 use cipherlm_ckks::noise::SlotVariance;
 use cipherlm_ckks::{GaloisElement, KeyPurpose};
 use num_complex::Complex64;

@@ -4,7 +4,7 @@ use super::softmax::{Method, REACH, Softmax, Split};
 use crate::console::err;
 use anyhow::Context;
 use cipherlm_circuits::bootstrap::{BootstrapKeys, BootstrapRefresher, Bootstrapper, Content, Profile};
-use cipherlm_circuits::slots::{Chain, Clear, Encrypted, Machine, Plain, RefreshKind};
+use cipherlm_circuits::slots::{Chain, Clear, Encrypted, Machine, Plain, Primitives, RefreshKind};
 use cipherlm_ckks::{Complex64, Evaluator, Params, Plaintext, SecretKey};
 use rand::SeedableRng;
 use rand_chacha::ChaCha8Rng;

@@ -1,6 +1,6 @@
 //! The instances of the workload, their parameters and keys.
 
-use cipherlm_circuits::slots::{Chain, Clear, ClearVector, Machine, Plain};
+use cipherlm_circuits::slots::{Chain, Clear, ClearVector, Machine, Plain, Primitives};
 use cipherlm_ckks::{KeyRequest, Params};
 use peer_fhe_benchmarking::{Error, Result, Task};
 use serde_json::{Value, json};

@@ -1,7 +1,9 @@
 //! The whole circuit on clear slots, every record in turn a match, and on ciphertexts of a small
 //! insecure ring.
 
-use cipherlm_circuits::slots::{Chain, Clear, ClearVector, Encrypted, EncryptedVector, Machine, Noise};
+use cipherlm_circuits::slots::{
+    Chain, Clear, ClearVector, Encrypted, EncryptedVector, Machine, Noise, Primitives,
+};
 use cipherlm_ckks::noise::NoiseModel;
 use cipherlm_ckks::{Complex64, KeyRequest, Params, Plaintext, SecretKey};
 use peer_fhe_benchmarking::{Error, Result, Task};
