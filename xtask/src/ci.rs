@@ -32,13 +32,6 @@ pub(crate) fn run(sh: &Shell) -> anyhow::Result<()> {
         // Under `cargo test` criterion runs each body once.
         Ok(cmd!(sh, "cargo test {EVERYDAY...} {args...}").ignore_stdout().run()?)
     })?;
-    // Where it cannot be had, the tests say that they leave it out.
-    step("NATS server", &|| {
-        if let Err(error) = crate::nats::run(sh) {
-            println!("{error:#}");
-        }
-        Ok(())
-    })?;
     step("tests", &|| crate::test::run(sh, &crate::flags::Test { slow: false, full: false, train: true }))?;
     let second =
         Fuzz { target: None, seconds: Some(1.0), inputs: None, seed: None, json: None, renew: false };
