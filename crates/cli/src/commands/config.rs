@@ -137,8 +137,8 @@ mod tests {
         let demo = line(text, &["cipherlm", "demo", "--threads=1"]).unwrap();
         assert_eq!(demo, ["cipherlm", "demo", "--threads=1", "--json", "--model=tiny"]);
         // A command without the option is not given it.
-        let doctor = line(text, &["cipherlm", "doctor"]).unwrap();
-        assert_eq!(doctor, ["cipherlm", "doctor", "--json", "--threads=3"]);
+        let shell = line(text, &["cipherlm", "completions", "bash"]).unwrap();
+        assert_eq!(shell, ["cipherlm", "completions", "bash", "--json", "--threads=3"]);
         assert_eq!(line(text, &["cipherlm", "--help"]).unwrap(), ["cipherlm", "--help"]);
     }
 
