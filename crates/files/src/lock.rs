@@ -44,7 +44,7 @@ impl Lock {
     }
 
     /// Removes what writers left aside when they were killed. Safe because the folder is held:
-    /// nobody writes there now. Where it is not held, nothing is removed.
+    /// nobody writes there now, and who only tries whether it could does not miss what it wrote. Where it is not held, nothing is removed.
     ///
     /// # Errors
     /// [`Error::Io`].
@@ -55,7 +55,11 @@ impl Lock {
         for entry in fs::read_dir(&self.path).map_err(Error::io("reading", &self.path))? {
             let path = entry.map_err(Error::io("reading", &self.path))?.path();
             if Aside::is_left_over(&path) {
-                fs::remove_file(&path).map_err(Error::io("removing", &path))?;
+                match fs::remove_file(&path) {
+                    // Whoever tried whether the folder can be written has taken it away.
+                    Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+                    removed => removed.map_err(Error::io("removing", &path))?,
+                }
             }
         }
         Ok(())
