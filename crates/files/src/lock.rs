@@ -44,7 +44,8 @@ impl Lock {
     }
 
     /// Removes what writers left aside when they were killed. Safe because the folder is held:
-    /// nobody writes there now, and who only tries whether it could does not miss what it wrote. Where it is not held, nothing is removed.
+    /// nobody writes there now, and who only tries whether it could does not miss what it wrote.
+    /// Where it is not held, nothing is removed.
     ///
     /// # Errors
     /// [`Error::Io`].

@@ -228,8 +228,8 @@ pub trait Machine: Primitives {
     /// without cost.
     ///
     /// # Errors
-    /// As [`Primitives::linear_transform_at`], and [`SlotError::LevelRaise`] if an input is not above
-    /// `level`.
+    /// As [`Primitives::linear_transform_at`], and [`SlotError::LevelRaise`] if an input is not
+    /// above `level`.
     fn linear_transforms_to(
         &self,
         inputs: &[&Self::Vector],

@@ -7,9 +7,9 @@ use crate::linear::LinearTransform;
 /// way. Levels and scales are the caller's business here; circuits should prefer the verbs of
 /// [`Machine`](super::Machine), which every implementation gets for nothing.
 ///
-/// Operations record themselves in [`Primitives::log`]; a failed operation changes nothing. Rotations
-/// are to the left: slot `i` of the result is slot `i + steps` of the operand, indices modulo the
-/// number of slots.
+/// Operations record themselves in [`Primitives::log`]; a failed operation changes nothing.
+/// Rotations are to the left: slot `i` of the result is slot `i + steps` of the operand, indices
+/// modulo the number of slots.
 pub trait Primitives: Send + Sync {
     /// A vector of slots: a handle that is cheap to clone.
     type Vector: Clone + Send + Sync;
@@ -148,8 +148,8 @@ pub trait Primitives: Send + Sync {
         plain_scale: Scale,
     ) -> SlotResult<Vec<Self::Vector>>;
 
-    /// [`Primitives::linear_transform_at`] and the rescale of its results, in one division where the
-    /// machine can.
+    /// [`Primitives::linear_transform_at`] and the rescale of its results, in one division where
+    /// the machine can.
     ///
     /// # Errors
     /// Those of both.

@@ -100,7 +100,8 @@ fn chain(profile: &cipherlm_circuits::bootstrap::Profile) -> String {
         runs.iter().map(word).collect::<Vec<_>>().join(" + ")
     };
     format!(
-        "bottom {}; slots to coefficients {}; {} levels of {} for the model; modular reduction {}; coefficients to slots {}; {} special primes of {}",
+        "bottom {}; slots to coefficients {}; {} levels of {} for the model; modular reduction {}; \
+         coefficients to slots {}; {} special primes of {}",
         profile.bottom,
         list(&mut profile.slots_to_coeffs.iter().map(|l| l.bits)),
         profile.user_levels,
