@@ -60,7 +60,7 @@ impl ServedOption {
 #[cfg_attr(not(feature = "nats"), allow(dead_code, reason = "this build parses the options and has no NATS"))]
 pub(crate) struct NatsOption {
     /// Workers compute (`cipherlm worker`), and tasks come over these NATS servers:
-    /// nats://[USER:PASSWORD@]HOST[:PORT] or tls://..., with commas between them. Whoever may speak
+    /// nats://HOST:PORT or tls://USER:PASSWORD@HOST, with commas between them. Whoever may speak
     /// there may stop jobs, but not read them. A password shows in the list of processes: the
     /// variable CIPHERLM_NATS is read in place of this option.
     #[arg(long, value_name = "URL", value_delimiter = ',')]
