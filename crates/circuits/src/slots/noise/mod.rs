@@ -30,7 +30,7 @@ use vector::carried;
 /// ([`SlotVariance`]), propagated as if errors of different operands were independent; and a
 /// sample, the slots of a run in which each operation's error was really drawn and added, which
 /// knows all correlations (of a power and the argument it comes from, say) but is one draw.
-/// [`Prediction`] joins them.
+/// [`Prediction`](cipherlm_ckks::noise::Prediction) joins them.
 ///
 /// In slots where the secret itself happens to be large, every division rounds badly. The sample
 /// draws such a secret once per machine, as a key is drawn once; [`Noise::with_secret`] takes that
