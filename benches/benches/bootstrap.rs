@@ -4,6 +4,7 @@
 
 use std::time::{Duration, Instant};
 
+use cipherlm_benches::peak_rss_bytes;
 use cipherlm_circuits::bootstrap::simulate::{Family, Precision};
 use cipherlm_circuits::bootstrap::{BootstrapKeys, Bootstrapper, Content, Profile};
 use cipherlm_ckks::{Ciphertext, Evaluator, KeyRequest, Plaintext, SecretKey};
@@ -113,11 +114,4 @@ impl Bench {
             .bootstrap_to(&self.evaluator, &self.input, level, scale, &mut |_| {})
             .expect("a legal input and level")
     }
-}
-
-/// The process's largest resident set; 0 where the system does not say.
-fn peak_rss_bytes() -> u64 {
-    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
-    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"));
-    line.and_then(|l| l.trim().trim_end_matches(" kB").trim().parse::<u64>().ok()).unwrap_or(0) * 1024
 }

@@ -64,13 +64,17 @@ fn from_text(definition: &clap::Command, args: Vec<OsString>, text: &str) -> any
     let own = tables.iter().find(|(name, _)| name.as_str() == command.get_name());
     let own = own.and_then(|(_, value)| value.as_table());
     let common = common.into_iter().filter(|(option, _)| own.is_none_or(|own| !own.contains_key(*option)));
-    let mut out = args.clone();
+    let mut added = Vec::new();
     for (option, value) in own.into_iter().flatten().chain(common) {
         let arg = option_of(command, option).or_else(|| option_of(definition, option));
         if let Some(arg) = arg.filter(|arg| !given(arg, &args) && !beaten(command, arg, &args)) {
-            out.extend(words(arg, option, value)?);
+            added.extend(words(arg, option, value)?);
         }
     }
+    // What stands behind `--` is no option.
+    let end = args.iter().position(|word| word == "--").unwrap_or(args.len());
+    let mut out = args;
+    out.splice(end..end, added);
     Ok(out)
 }
 
@@ -139,6 +143,8 @@ mod tests {
         // A command without the option is not given it.
         let shell = line(text, &["cipherlm", "completions", "bash"]).unwrap();
         assert_eq!(shell, ["cipherlm", "completions", "bash", "--json", "--threads=3"]);
+        let shell = line(text, &["cipherlm", "completions", "--", "bash"]).unwrap();
+        assert_eq!(shell, ["cipherlm", "completions", "--json", "--threads=3", "--", "bash"]);
         assert_eq!(line(text, &["cipherlm", "--help"]).unwrap(), ["cipherlm", "--help"]);
     }
 
