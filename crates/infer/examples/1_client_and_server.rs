@@ -15,7 +15,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let circuits = Circuits::new(&Profile { user_levels: 13, ..Profile::insecure(10) })?;
     let plan =
         Plan::compile(Arc::clone(&model), circuits.target()?, &Options { tokens: 8, ..Options::default() })?;
-    let params = circuits.params();
+    let (params, rings) = (circuits.params(), circuits.small_rings(&plan)?);
 
     // Client: keys and an encrypted prompt.
     let client = Client::generate(params)?;
@@ -26,17 +26,18 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     // Server: public keys and bytes, no secret.
     let machine = Encrypted::new(params, client.key_id(), Arc::clone(&keys))?;
     let server = Server::new(machine.with_refresher(circuits.refresher(&keys)?)?);
-    let prompt = EncryptedPrompt::from_bytes(params, &question)?;
+    let prompt = EncryptedPrompt::from_bytes(params, &rings, &question)?;
     let answer = server.run(&plan, prompt, &mut |_: &Progress<'_>| true)?.to_bytes();
 
     // Client: logits, beside those of the model in the clear.
-    let logits = client.decrypt(&plan, &EncryptedLogits::from_bytes(params, &answer)?, tokens.len() - 1)?;
+    let answer = EncryptedLogits::from_bytes(params, &rings, &answer)?;
+    let logits = client.decrypt(&plan, &answer, tokens.len() - 1)?;
     let clear = Runner::new(&model, Mode::Polynomial)?.forward(&tokens, Positions::Last)?.remove(0);
     let worst = clear.iter().zip(&logits).map(|(a, b)| (a - b).abs()).fold(0.0, f64::max);
     println!(
         "{} bytes there, {} bytes back; largest error of a logit 2^{:.1}",
         question.len(),
-        answer.len(),
+        answer.to_bytes().len(),
         worst.log2()
     );
     assert!(worst < 1.0 / 128.0, "{worst}");

@@ -81,6 +81,11 @@ impl ClientSide {
         &self.params
     }
 
+    /// The rings of small messages.
+    pub fn small_rings(&self) -> &SmallRings {
+        &self.small
+    }
+
     /// The keys to make for a server.
     ///
     /// # Errors

@@ -8,7 +8,7 @@ use cipherlm_ckks::{Ciphertext, KeyId, Params};
 use crate::client::{EncryptedLogits, EncryptedPrompt};
 use crate::error::{InferError, Result};
 use crate::fingerprint;
-use crate::small::{self, Asked};
+use crate::small::{Asked, SmallRings};
 
 const PROMPT: &[u8; 8] = b"cipherp2";
 const LOGITS: &[u8; 8] = b"cipherl2";
@@ -23,23 +23,21 @@ impl EncryptedPrompt {
         out
     }
 
-    /// Reads what [`EncryptedPrompt::to_bytes`] wrote.
+    /// Reads what [`EncryptedPrompt::to_bytes`] wrote, in the ring of the circuits or in that of
+    /// the plan's prompts: no ring is made because a message names it.
     ///
     /// # Errors
-    /// [`InferError::Malformed`] for anything else, [`InferError::Wire`] for ciphertexts that are
-    /// damaged or of other parameters.
-    pub fn from_bytes(params: &Params, bytes: &[u8]) -> Result<Self> {
+    /// [`InferError::Malformed`] for anything else, [`InferError::Mismatch`] for another ring,
+    /// [`InferError::Wire`] for ciphertexts that are damaged or of other parameters.
+    pub fn from_bytes(params: &Params, rings: &SmallRings, bytes: &[u8]) -> Result<Self> {
         const WHAT: &str = "encrypted prompt";
         let (plan, rest) = opened(PROMPT, WHAT, bytes)?;
         let (&key_id, rest) = rest.split_first_chunk::<32>().ok_or_else(|| early(WHAT))?;
         let (head, rest) = Head::read(WHAT, rest)?;
-        let Head { length, asked, degree, level } = head;
-        let ring = if degree == 0 || degree == params.degree() {
-            params.clone()
-        } else {
-            params.subring(degree, level, 0).map_err(|source| InferError::Wire { what: WHAT, source })?
-        };
-        let ciphertexts = head.ciphertexts(WHAT, &ring, rest)?;
+        let whole = head.degree == 0 || head.degree == params.degree();
+        let ring = if whole { params } else { head.small(WHAT, rings.prompt.as_ref())? };
+        let ciphertexts = head.ciphertexts(WHAT, ring, rest)?;
+        let Head { length, asked, .. } = head;
         Ok(Self { plan, key_id: KeyId::from_bytes(key_id), length, asked, ciphertexts })
     }
 }
@@ -53,24 +51,22 @@ impl EncryptedLogits {
         out
     }
 
-    /// Reads what [`EncryptedLogits::to_bytes`] wrote.
+    /// Reads what [`EncryptedLogits::to_bytes`] wrote, in the ring of the circuits or in that of the
+    /// plan's small answers.
     ///
     /// # Errors
-    /// [`InferError::Malformed`] for anything else, [`InferError::Wire`] for ciphertexts that are
-    /// damaged or of other parameters.
-    pub fn from_bytes(params: &Params, bytes: &[u8]) -> Result<Self> {
+    /// [`InferError::Malformed`] for anything else, [`InferError::Mismatch`] for another ring,
+    /// [`InferError::Wire`] for ciphertexts that are damaged or of other parameters.
+    pub fn from_bytes(params: &Params, rings: &SmallRings, bytes: &[u8]) -> Result<Self> {
         const WHAT: &str = "encrypted logits";
         let (plan, rest) = opened(LOGITS, WHAT, bytes)?;
         let (head, rest) = Head::read(WHAT, rest)?;
-        let Head { length, asked, degree, .. } = head;
-        let ciphertexts = match asked {
-            Asked::All => head.ciphertexts(WHAT, params, rest)?,
-            Asked::Position(_) => {
-                let ring =
-                    small::ring(params, degree).map_err(|source| InferError::Wire { what: WHAT, source })?;
-                head.ciphertexts(WHAT, &ring, rest)?
-            }
+        let Head { length, asked, .. } = head;
+        let ring = match asked {
+            Asked::All => params,
+            Asked::Position(_) => head.small(WHAT, rings.answer.as_ref())?,
         };
+        let ciphertexts = head.ciphertexts(WHAT, ring, rest)?;
         if asked != Asked::All && ciphertexts.len() != 1 {
             return Err(malformed(WHAT, "an answer at one position is one ciphertext"));
         }
@@ -119,6 +115,16 @@ impl Head {
         let [length, asked, degree, level] = [0, 1, 2, 3].map(number);
         let asked = if asked == ALL { Asked::All } else { Asked::Position(asked as usize) };
         Ok((Self { length: length as usize, asked, degree: degree as usize, level: level as usize }, rest))
+    }
+
+    /// The small ring, if it is the one that stands before the ciphertexts.
+    fn small<'p>(self, what: &'static str, ring: Option<&'p Params>) -> Result<&'p Params> {
+        let degree = ring.map_or(0, Params::degree);
+        ring.filter(|_| degree == self.degree).ok_or_else(|| InferError::Mismatch {
+            what,
+            expected: format!("a ring of degree {degree}"),
+            found: format!("one of {}", self.degree),
+        })
     }
 
     /// The ciphertexts, which have the ring and the first of them the level that stand before them.

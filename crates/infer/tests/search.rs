@@ -87,7 +87,7 @@ fn a_question_text_vector_and_scores_under_encryption() {
     let model = encoder(Pool::Mean);
     let circuits = Circuits::new(&Profile { user_levels: 13, ..Profile::insecure(10) }).unwrap();
     let plan = plan(&model, circuits.target().unwrap(), index(&model, DOCUMENTS)).unwrap();
-    let params = circuits.params();
+    let (params, rings) = (circuits.params(), circuits.small_rings(&plan).unwrap());
     let client = Client::generate(params).unwrap();
     let keys = circuits.keys(client.secret(), &plan).unwrap();
     let machine = Encrypted::new(params, client.key_id(), Arc::clone(&keys)).unwrap();
@@ -102,7 +102,7 @@ fn a_question_text_vector_and_scores_under_encryption() {
         assert!(worst(&exact.scores, &reference) < 1e-6);
         let prompt = client.encrypt(&plan, &text).unwrap();
         let answer = server.run(&plan, prompt, &mut |_: &Progress<'_>| true).unwrap();
-        let answer = EncryptedLogits::from_bytes(params, &answer.to_bytes()).unwrap();
+        let answer = EncryptedLogits::from_bytes(params, &rings, &answer.to_bytes()).unwrap();
         let found = Found::of(&client.decrypt(&plan, &answer, 4).unwrap(), width).unwrap();
         let bits = |scores: &[f64]| -worst(scores, &reference).log2();
         println!("bits of the worst score: {:.1}, forecast {:.1}", bits(&found.scores), bits(&noisy.scores));

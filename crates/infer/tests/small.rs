@@ -8,7 +8,7 @@ use cipherlm_circuits::slots::Encrypted;
 use cipherlm_ckks::{Ciphertext, Complex64, Evaluator, NoKeys, Plaintext, Scale};
 use cipherlm_infer::{
     Asked, Circuits, Client, ClientSide, EncryptedLogits, EncryptedPrompt, InferError, Options, Plan,
-    Progress, Server,
+    Progress, Server, SmallRings,
 };
 use cipherlm_model::{Kind, Mode, Model, Positions, Runner, Shape, Tokenizer, random};
 use cipherlm_protocol::ClientPlan;
@@ -39,15 +39,20 @@ impl World {
         Self { model, profile, circuits, plan, client, server }
     }
 
+    fn rings(&self) -> SmallRings {
+        self.circuits.small_rings(&self.plan).unwrap()
+    }
+
     fn tokens(&self) -> Vec<u32> {
         random::windows(self.model.shape(), 8, 1, 5).swap_remove(0)
     }
 
     fn run(&self, tokens: &[u32], asked: Asked) -> cipherlm_infer::Result<EncryptedLogits> {
         let prompt = EncryptedPrompt { asked, ..self.client.encrypt(&self.plan, tokens).unwrap() };
-        let prompt = EncryptedPrompt::from_bytes(self.circuits.params(), &prompt.to_bytes()).unwrap();
+        let prompt =
+            EncryptedPrompt::from_bytes(self.circuits.params(), &self.rings(), &prompt.to_bytes()).unwrap();
         let answer = self.server.run(&self.plan, prompt, &mut |_: &Progress<'_>| true)?;
-        Ok(EncryptedLogits::from_bytes(self.circuits.params(), &answer.to_bytes()).unwrap())
+        Ok(EncryptedLogits::from_bytes(self.circuits.params(), &self.rings(), &answer.to_bytes()).unwrap())
     }
 
     fn client_plan(&self) -> (ClientPlan, Vec<u8>) {
@@ -173,14 +178,21 @@ fn a_small_answer_that_is_none_is_seen() {
         let found = w.client.decrypt(&w.plan, &answer(&|_| (), count), position);
         assert!(matches!(found, Err(InferError::Malformed { .. })), "{found:?}");
         let bytes = answer(&|_| (), count).to_bytes();
-        assert!(EncryptedLogits::from_bytes(w.circuits.params(), &bytes).is_err());
+        assert!(EncryptedLogits::from_bytes(w.circuits.params(), &w.rings(), &bytes).is_err());
     }
-    // A ring of another size or number of positions.
+    // A ring of another size or number of positions: none is made because a message names it.
     let good = answer(&|_| (), 1).to_bytes();
+    let mut other = good.clone();
+    other[48..52].copy_from_slice(&64u32.to_le_bytes());
+    let refused = EncryptedLogits::from_bytes(w.circuits.params(), &w.rings(), &other).map(drop);
+    assert!(matches!(refused, Err(InferError::Mismatch { .. })), "{refused:?}");
     for (at, value) in [(44, u32::MAX), (48, 0), (48, 3), (48, 1 << 30), (48, 64)] {
         let mut bytes = good.clone();
         bytes[at..at + 4].copy_from_slice(&value.to_le_bytes());
-        assert!(EncryptedLogits::from_bytes(w.circuits.params(), &bytes).is_err(), "{at}: {value}");
+        assert!(
+            EncryptedLogits::from_bytes(w.circuits.params(), &w.rings(), &bytes).is_err(),
+            "{at}: {value}"
+        );
     }
 }
 
@@ -237,7 +249,7 @@ fn a_small_prompt_has_the_answer_of_a_whole_one() {
         let level = w.plan.input_level();
         let whole = w.client.secret().encrypt(&plain, level).unwrap();
         let whole = EncryptedPrompt { ciphertexts: vec![whole; layout.vectors], ..prompt };
-        let whole = EncryptedPrompt::from_bytes(w.circuits.params(), &whole.to_bytes()).unwrap();
+        let whole = EncryptedPrompt::from_bytes(w.circuits.params(), &w.rings(), &whole.to_bytes()).unwrap();
         let refused = go(whole).map(drop);
         assert!(
             matches!(refused, Err(InferError::Mismatch { what: "ring of the prompt", .. })),

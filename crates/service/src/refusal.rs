@@ -40,6 +40,7 @@ pub(crate) fn of_prompt(error: &InferError) -> Problem {
         InferError::Malformed { .. } => {
             Problem::new(Code::ObjectTruncated, "the head of a prompt is not whole")
         }
+        InferError::Mismatch { .. } => Problem::new(Code::PlanMismatch, error.to_string()),
         other => Problem::new(Code::ObjectField, other.to_string()),
     }
 }

@@ -196,5 +196,5 @@ fn prompt(served: &Served, task: &Task, bytes: &[u8]) -> Result<EncryptedPrompt,
         let reason = "its hash is not its name: send it again".into();
         return Err(InferError::Malformed { what: STORED_PROMPT.into(), reason });
     }
-    EncryptedPrompt::from_bytes(served.params(), bytes)
+    EncryptedPrompt::from_bytes(served.params(), &served.order.small, bytes)
 }

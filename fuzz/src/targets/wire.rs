@@ -6,7 +6,7 @@ use cipherlm_ckks::{
     Ciphertext, Complex64, Evaluator, KeyId, KeyRequest, KeySet, KeyShape, Params, Plaintext, PublicKey,
     Scale, SecretKey, SwitchingKey, Wire, presets,
 };
-use cipherlm_infer::{Asked, EncryptedLogits, EncryptedPrompt};
+use cipherlm_infer::{Asked, EncryptedLogits, EncryptedPrompt, SmallRings};
 
 use super::{Target, Verdict, binary_ceiling};
 use crate::engine::Probe;
@@ -18,6 +18,8 @@ pub(super) struct World {
     pub(super) params: Params,
     pub(super) secret: SecretKey,
     pub(super) evaluator: Evaluator<KeySet>,
+    /// Those of a plan: a message in another small ring is refused, and no ring is made for it.
+    rings: SmallRings,
 }
 
 impl World {
@@ -27,7 +29,10 @@ impl World {
         let mut request = KeyRequest::new();
         request.relin(2).conjugation(&params, 1).rotations(&params, [1, 2], 2);
         let evaluator = Evaluator::new(&params, secret.key_set(&request)?);
-        Ok(Self { params, secret, evaluator })
+        let half = params.degree() / 2;
+        let (prompt, answer) = (params.subring(half, 1, 0)?, params.subring(half, 0, 1)?);
+        let rings = SmallRings { prompt: Some(prompt), answer: Some(answer) };
+        Ok(Self { params, secret, evaluator, rings })
     }
 
     pub(super) fn encrypt(&self, level: usize) -> anyhow::Result<Ciphertext> {
@@ -173,7 +178,8 @@ impl Object {
             Ok(vec![prompt.to_bytes(), small.to_bytes()])
         };
         let read: Reading = Box::new(|w, bytes, probe| {
-            let found = probe.parse(|| EncryptedPrompt::from_bytes(&w.params, bytes)).map_err(text)?;
+            let found =
+                probe.parse(|| EncryptedPrompt::from_bytes(&w.params, &w.rings, bytes)).map_err(text)?;
             Ok(found.to_bytes())
         });
         Self::new(seeds, 88, read)
@@ -192,7 +198,8 @@ impl Object {
             Ok(vec![whole.to_bytes(), small.to_bytes()])
         };
         let read: Reading = Box::new(|w, bytes, probe| {
-            let found = probe.parse(|| EncryptedLogits::from_bytes(&w.params, bytes)).map_err(text)?;
+            let found =
+                probe.parse(|| EncryptedLogits::from_bytes(&w.params, &w.rings, bytes)).map_err(text)?;
             Ok(found.to_bytes())
         });
         Self::new(seeds, 56, read)

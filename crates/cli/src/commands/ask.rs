@@ -54,7 +54,7 @@ pub(crate) fn run(options: &Options, as_json: bool) -> anyhow::Result<bool> {
         use cipherlm_files::{Access, Existing, write};
         write(file, bytes, Existing::Refuse, Access::Everyone).context("--keep")?;
     }
-    let answered = EncryptedLogits::from_bytes(party.side.params(), &answer)?;
+    let answered = EncryptedLogits::from_bytes(party.side.params(), party.side.small_rings(), &answer)?;
     let (own, rounded) = party.open(&client, &answered, party.side.answer_position(tokens.len()))?;
     let token = argmax(&own) as u32;
     let mut order: Vec<u32> = (0..own.len() as u32).collect();

@@ -100,7 +100,7 @@ pub(crate) fn run(options: &Options, as_json: bool) -> anyhow::Result<bool> {
 fn open(options: &Options, party: &Party) -> anyhow::Result<(usize, Vec<f64>, Vec<f64>)> {
     let params = party.side.params();
     let bytes = read_message(&options.input, "answer", "it is what `cipherlm run` wrote")?;
-    let answer = EncryptedLogits::from_bytes(params, &bytes)
+    let answer = EncryptedLogits::from_bytes(params, party.side.small_rings(), &bytes)
         .with_context(|| format!("{}: ask the server for the answer again", shown(&options.input)))?;
     let client = Client::with_secret(load_secret(&options.keys.join(SECRET), params)?);
     let held = match answer.asked {

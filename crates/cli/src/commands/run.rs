@@ -129,7 +129,7 @@ fn accept(
     let order = KeyOrder::of(&setup.circuits, &setup.plan)?;
     let (keys, key_id) = KeyFolder::open(&options.keys, &setup.circuits, &order, budget)
         .with_context(|| format!("the evaluation keys in {}", shown(&options.keys)))?;
-    let prompt = EncryptedPrompt::from_bytes(params, message)
+    let prompt = EncryptedPrompt::from_bytes(params, &order.small, message)
         .with_context(|| format!("{}: encrypt the prompt again, and copy it whole", shown(&options.input)))?;
     check_prompt(&prompt, setup, key_id).with_context(|| {
         format!("{}: encrypt it again with the keys that belong to this server", shown(&options.input))

@@ -57,7 +57,7 @@ impl Oracle {
         let (side, client) = (Arc::clone(&self.side), Arc::clone(&self.client));
         let position = side.answer_position(tokens.len());
         let mut logits = blocking(move || {
-            let answer = EncryptedLogits::from_bytes(side.params(), &answer)?;
+            let answer = EncryptedLogits::from_bytes(side.params(), side.small_rings(), &answer)?;
             Ok(side.decrypt_public(&client, &answer, position, SHOWN_BITS, SLOT_ERROR)?)
         })
         .await?;

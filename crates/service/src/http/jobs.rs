@@ -77,7 +77,8 @@ fn accept(
     if Digest::of(bytes) != name {
         return Err(Problem::new(Code::JobHash, "the prompt is not what its address says"));
     }
-    let prompt = EncryptedPrompt::from_bytes(app.served.params(), bytes).map_err(|e| of_prompt(&e))?;
+    let (params, rings) = (app.served.params(), &app.served.order.small);
+    let prompt = EncryptedPrompt::from_bytes(params, rings, bytes).map_err(|e| of_prompt(&e))?;
     check(app, key, &prompt)?;
     let task = Task { tenant: tenant.to_owned(), job: name, key, plan: app.served.client.plan.clone() };
     app.jobs.submit(Record::new(task), &app.config.limits, |path| {
