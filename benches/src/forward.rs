@@ -15,7 +15,7 @@ use cipherlm_infer::{
     Tolerance, choose_profile,
 };
 use cipherlm_model::{
-    Kind, Mode, Model, Positions, Runner, Shape, SpecError, TOKENIZER_FILE, Tokenizer, difference, random,
+    Kind, Mode, Model, Positions, Runner, Shape, TOKENIZER_FILE, Tokenizer, difference, random,
 };
 
 /// What a bench program was asked for on its command line.
@@ -90,7 +90,7 @@ impl Subject {
                              He said, \"Can I play with you?\"";
         let dir = Path::new(env!("CARGO_MANIFEST_DIR")).join("../models").join(folder);
         let model = match difference::load(&dir) {
-            Err(SpecError::NoBase { .. }) => return Ok(None),
+            Err(cipherlm_model::Error::NoBase { .. }) => return Ok(None),
             model => model?,
         };
         let tokenizer = Tokenizer::load(&dir.join(TOKENIZER_FILE))?;

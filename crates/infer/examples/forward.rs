@@ -106,7 +106,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
 }
 
 /// What the polynomial model answers at every position, or of the whole text.
-fn reference(model: &Model, tokens: &[u32]) -> Result<Vec<Vec<f64>>, cipherlm_model::SpecError> {
+fn reference(model: &Model, tokens: &[u32]) -> Result<Vec<Vec<f64>>, cipherlm_model::Error> {
     let mut runner = Runner::new(model, Mode::Polynomial)?;
     Ok(match model.shape().kind {
         Kind::Decoder => runner.forward(tokens, Positions::All)?,

@@ -9,7 +9,7 @@ use cipherlm_model::{Mode, Runner};
 use crate::answer::{at_most, ensure_real};
 use crate::argmax::Argmax;
 use crate::client::{Client, EncryptedLogits, EncryptedPrompt, Server, check_plan, whole};
-use crate::error::{At, InferError, Result};
+use crate::error::{At, Error, Result};
 use crate::feedback::Feedback;
 use crate::plan::Plan;
 use crate::run::Observer;
@@ -23,12 +23,12 @@ impl Plan {
     /// refreshes of as many slots as the vocabulary and as a token have.
     ///
     /// # Errors
-    /// [`InferError::Unsupported`] for another plan, missing refreshes, or logits that no
+    /// [`Error::Unsupported`] for another plan, missing refreshes, or logits that no
     /// reciprocal covers.
     pub fn with_feedback(mut self, rows: &[Vec<f64>]) -> Result<Self> {
         if !self.folded.decoding() || self.output_level() <= self.target.chain.floor() {
             let advice = "plan for tokens with one level left";
-            return Err(InferError::Unsupported { feature: "feedback from this plan", advice });
+            return Err(Error::Unsupported { feature: "feedback from this plan", advice });
         }
         let argmax = Argmax::calibrate(rows, self.folded.units.logits, self.geometry().features)?;
         let kinds = vec![argmax.refresh_kind(), RefreshKind::SparseReal(self.geometry().features)];
@@ -57,7 +57,7 @@ impl Plan {
     /// The one-hot choice out of logits, and the input of the next step, at position `position`.
     ///
     /// # Errors
-    /// [`InferError::Unsupported`] without [`Plan::with_feedback`]; what the machine refuses.
+    /// [`Error::Unsupported`] without [`Plan::with_feedback`]; what the machine refuses.
     pub fn feed_back<M: Machine>(
         &self,
         machine: &M,
@@ -66,7 +66,7 @@ impl Plan {
     ) -> Result<(M::Vector, Value<M>)> {
         let Some(Feedback { argmax, .. }) = &self.feedback else {
             let advice = "make the plan with feedback";
-            return Err(InferError::Unsupported { feature: "feedback from this plan", advice });
+            return Err(Error::Unsupported { feature: "feedback from this plan", advice });
         };
         let _label = machine.log().label("argmax");
         let choice = argmax.run(machine, logits).at("argmax")?;
@@ -140,7 +140,7 @@ impl Client {
     /// tokens tied.
     ///
     /// # Errors
-    /// A choice of another plan or key, or a plan without feedback; [`InferError::NotAnAnswer`].
+    /// A choice of another plan or key, or a plan without feedback; [`Error::NotAnAnswer`].
     pub fn decrypt_choice(&self, plan: &Plan, choice: &EncryptedLogits) -> Result<(u32, f64)> {
         check_plan(&plan.id, &choice.plan)?;
         let vectors = self.open(choice, plan.geometry().slots, whole)?;
@@ -149,7 +149,7 @@ impl Client {
                 at_most("a weight of the choice", slots.iter().copied(), 1.25)?;
                 Ok(feedback.argmax.read(slots))
             }
-            _ => Err(InferError::Malformed {
+            _ => Err(Error::Malformed {
                 what: "choice".into(),
                 reason: "it is empty or from another plan".into(),
             }),

@@ -4,14 +4,14 @@ use cipherlm_ckks::Complex64;
 use cipherlm_model::Kind;
 use cipherlm_protocol::Answers;
 
-use crate::error::{InferError, Result};
+use crate::error::{Error, Result};
 
 /// Logits of one position out of decrypted vectors, after a look at what a real answer cannot have:
 /// imaginary parts, values in slots that hold nothing, logits beyond their certified range.
 /// Whatever goes wrong under encryption fills all slots.
 ///
 /// # Errors
-/// [`InferError::NotAnAnswer`]; as [`logits`].
+/// [`Error::NotAnAnswer`]; as [`logits`].
 pub(crate) fn read(layout: &Answers, outputs: &[Vec<Complex64>], position: usize) -> Result<Vec<f64>> {
     check_vectors(layout, outputs.len())?;
     let real = ensure_real(outputs)?;
@@ -28,14 +28,14 @@ pub(crate) fn read(layout: &Answers, outputs: &[Vec<Complex64>], position: usize
 /// Logits of one position out of the decrypted output vectors.
 ///
 /// # Errors
-/// [`InferError::Malformed`] for another number of vectors, [`InferError::Position`] for a
+/// [`Error::Malformed`] for another number of vectors, [`Error::Position`] for a
 /// position outside the plan.
 pub(crate) fn logits(layout: &Answers, outputs: &[Vec<f64>], position: usize) -> Result<Vec<f64>> {
     check_vectors(layout, outputs.len())?;
     let token = if layout.last { 0 } else { position };
     if token >= layout.tokens {
         let advice = "the plan has fewer positions: ask for one of the prompt";
-        return Err(InferError::Position { position, length: layout.tokens, advice });
+        return Err(Error::Position { position, length: layout.tokens, advice });
     }
     let row = row(layout, outputs, token, layout.results);
     Ok(row.into_iter().map(|x| x * layout.unit).collect())
@@ -50,7 +50,7 @@ pub(crate) fn position(kind: Kind, layout: &Answers, length: usize) -> usize {
 /// Refuses a position that an answer to `length` tokens does not have.
 ///
 /// # Errors
-/// [`InferError::Position`].
+/// [`Error::Position`].
 pub(crate) fn check_position(layout: &Answers, position: usize, length: usize) -> Result<()> {
     let alone = layout.last && position + 1 != length;
     if position < length && !alone {
@@ -61,7 +61,7 @@ pub(crate) fn check_position(layout: &Answers, position: usize, length: usize) -
     } else {
         "positions count from 0 to the prompt's last token"
     };
-    Err(InferError::Position { position, length, advice })
+    Err(Error::Position { position, length, advice })
 }
 
 /// Vector and slot of each column of a token.
@@ -82,7 +82,7 @@ fn check_vectors(layout: &Answers, found: usize) -> Result<()> {
         return Ok(());
     }
     let reason = format!("it has {found} vectors, the plan gives {expected}");
-    Err(InferError::Malformed { what: "encrypted logits".into(), reason })
+    Err(Error::Malformed { what: "encrypted logits".into(), reason })
 }
 
 /// What errors of encryption may add to a slot of an answer. Those seen are below 2^-9; what is no
@@ -98,5 +98,5 @@ pub(crate) fn ensure_real(vectors: &[Vec<Complex64>]) -> Result<Vec<Vec<f64>>> {
 pub(crate) fn at_most(what: &'static str, values: impl Iterator<Item = f64>, bound: f64) -> Result<()> {
     let larger = |most: f64, x: f64| if x.abs() > most || x.is_nan() { x.abs() } else { most };
     let found = values.fold(0.0, larger);
-    if found <= bound { Ok(()) } else { Err(InferError::NotAnAnswer { what, found, bound }) }
+    if found <= bound { Ok(()) } else { Err(Error::NotAnAnswer { what, found, bound }) }
 }

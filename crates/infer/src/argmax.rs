@@ -19,7 +19,7 @@ use cipherlm_approx::{EvalPlan, Interval, Polynomial, chebyshev};
 use cipherlm_circuits::polynomial;
 use cipherlm_circuits::slots::{Machine, Plain, RefreshKind, SlotResult};
 
-use crate::error::{InferError, Result};
+use crate::error::{Error, Result};
 use crate::fingerprint::Fingerprint;
 use crate::vector::lower;
 
@@ -59,7 +59,7 @@ impl Argmax {
     /// # Errors
     /// No rows, rows that are not finite, or sums over too wide a range for a reciprocal.
     pub(crate) fn calibrate(rows: &[Vec<f64>], unit: f64, features: usize) -> Result<Self> {
-        let refuse = |reason: String| InferError::Polynomial { site: "argmax".into(), reason };
+        let refuse = |reason: String| Error::Polynomial { site: "argmax".into(), reason };
         let vocab = rows.first().map_or(0, Vec::len);
         if vocab < 2 || rows.iter().flatten().any(|x| !x.is_finite()) {
             return Err(refuse("calibration needs finite logits of at least two tokens".into()));

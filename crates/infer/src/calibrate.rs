@@ -9,7 +9,7 @@ use cipherlm_ckks::{
 };
 
 use crate::cost::{CostModel, DEGREE, Size};
-use crate::error::{At, InferError, Result};
+use crate::error::{At, Error, Result};
 
 /// Values of a plaintext that repeats with every token, as nearly all of a transformer do.
 const TOKEN: usize = 256;
@@ -26,11 +26,11 @@ impl CostModel {
     /// seconds, and half a GiB.
     ///
     /// # Errors
-    /// [`InferError::Mismatch`] for another degree; no randomness; keys that the parameters cannot
+    /// [`Error::Mismatch`] for another degree; no randomness; keys that the parameters cannot
     /// hold.
     pub fn measure(params: &Params, machine: &str) -> Result<Self> {
         if params.degree() != DEGREE {
-            return Err(InferError::Mismatch {
+            return Err(Error::Mismatch {
                 what: "ring degree of a price table",
                 expected: DEGREE.to_string(),
                 found: params.degree().to_string(),
@@ -160,6 +160,6 @@ fn seconds<T>(mut work: impl FnMut() -> std::result::Result<T, SlotError>) -> Re
     Ok(times[1.min(times.len() - 1)])
 }
 
-fn failed(error: cipherlm_ckks::Error) -> InferError {
-    InferError::Slots { node: "calibration".into(), source: error.into() }
+fn failed(error: cipherlm_ckks::Error) -> Error {
+    Error::Slots { node: "calibration".into(), source: error.into() }
 }

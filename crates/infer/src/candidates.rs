@@ -7,7 +7,7 @@ use cipherlm_model::{Kind, Model};
 use serde::Serialize;
 
 use crate::cost::CostModel;
-use crate::error::{InferError, Result};
+use crate::error::{Error, Result};
 use crate::plan::{Options, Plan};
 use crate::refresh::Circuits;
 
@@ -74,7 +74,7 @@ const SEED: u64 = 1;
 /// plan is told the name of the profile ([`crate::KeyFolder`]), and compiles for that.
 ///
 /// # Errors
-/// [`InferError::NoProfile`] if none is good enough, with the closest; as [`Plan::compile`].
+/// [`Error::NoProfile`] if none is good enough, with the closest; as [`Plan::compile`].
 pub fn choose_profile(
     model: &Arc<Model>,
     family: &[Profile],
@@ -106,9 +106,9 @@ pub fn choose_profile(
                 row.memory_bytes = Some(circuits.key_bytes(&plan)?.1 + plan.working_bytes());
                 order.push((plan.seconds(), index, circuits, plan));
             }
-            Err(InferError::NoPlacement { node, top, need }) => {
+            Err(Error::NoPlacement { node, top, need }) => {
                 row.verdict = format!("{node} needs {need} levels and there are {top}");
-                refused = Some(InferError::NoPlacement { node, top, need });
+                refused = Some(Error::NoPlacement { node, top, need });
             }
             Err(other) => return Err(other),
         }
@@ -127,7 +127,7 @@ pub fn choose_profile(
     }
     let best = rows.iter().filter_map(|row| Some((row.mse?, row))).min_by(|a, b| a.0.total_cmp(&b.0));
     Err(match best {
-        Some((mse, row)) => InferError::NoProfile {
+        Some((mse, row)) => Error::NoProfile {
             mse,
             same: row.same.unwrap_or(0.0),
             best: row.profile,
@@ -135,7 +135,7 @@ pub fn choose_profile(
             wanted_same: tolerance.same,
         },
         // Each was refused for its levels.
-        None => refused.unwrap_or(InferError::Internal { what: "a family of no profiles".into() }),
+        None => refused.unwrap_or(Error::Internal { what: "a family of no profiles".into() }),
     })
 }
 

@@ -15,7 +15,7 @@ use cipherlm_ckks::wire::Wire;
 use cipherlm_ckks::{Ciphertext, EvaluationKeys};
 use cipherlm_files::{Access, Existing};
 
-use crate::error::{InferError, Result};
+use crate::error::{Error, Result};
 use crate::fingerprint::Fingerprint;
 use crate::run::{Done, Observer, Progress, Start, Wanted};
 use crate::vector::Value;
@@ -35,14 +35,14 @@ pub struct Checkpoints<'a, K> {
     inner: &'a mut dyn Observer<Encrypted<K>>,
     /// Files that turned out to be damaged.
     damaged: BTreeSet<PathBuf>,
-    unwritten: Option<InferError>,
+    unwritten: Option<Error>,
 }
 
 impl<'a, K> Checkpoints<'a, K> {
     /// Keeps values that took at least `at_least` in `dir`, which is made if it is missing.
     ///
     /// # Errors
-    /// [`InferError::Files`] when the folder cannot be made or written to.
+    /// [`Error::Files`] when the folder cannot be made or written to.
     pub fn new(dir: &Path, at_least: Duration, inner: &'a mut dyn Observer<Encrypted<K>>) -> Result<Self> {
         cipherlm_files::create_folder(dir)?;
         cipherlm_files::check_folder(dir, Existing::Replace)?;
@@ -51,7 +51,7 @@ impl<'a, K> Checkpoints<'a, K> {
     }
 
     /// The first value that could not be written, if any: the run went on without its checkpoint.
-    pub fn unwritten(&self) -> Option<&InferError> {
+    pub fn unwritten(&self) -> Option<&Error> {
         self.unwritten.as_ref()
     }
 

@@ -10,7 +10,7 @@ use cipherlm_ckks::{
 use cipherlm_protocol::Answers;
 
 use crate::answer;
-use crate::error::{At, InferError, Result};
+use crate::error::{At, Error, Result};
 use crate::plan::Plan;
 use crate::run::Observer;
 use crate::session::Session;
@@ -136,7 +136,7 @@ impl Client {
     /// alone.
     ///
     /// # Errors
-    /// Logits of another plan or key; a position outside the plan; [`InferError::NotAnAnswer`].
+    /// Logits of another plan or key; a position outside the plan; [`Error::NotAnAnswer`].
     pub fn decrypt(&self, plan: &Plan, logits: &EncryptedLogits, position: usize) -> Result<Vec<f64>> {
         check_plan(&plan.id, &logits.plan)?;
         self.read(&plan.answers(), plan.geometry().slots, logits, position, whole)
@@ -157,7 +157,7 @@ impl Client {
         };
         if held != position {
             let advice = "the answer holds one position alone: ask for another, or for all, when encrypting";
-            return Err(InferError::Position { position, length: logits.length, advice });
+            return Err(Error::Position { position, length: logits.length, advice });
         }
         let ring = small::ring(self.secret.params(), answers.degree).map_err(ckks("small answer"))?;
         let secret = self.secret.in_subring(&ring).map_err(ckks("small answer"))?;
@@ -166,7 +166,7 @@ impl Client {
             [slots] => small::read(answers, slots, position),
             other => {
                 let reason = format!("a small answer is one vector, this has {}", other.len());
-                Err(InferError::Malformed { what: "encrypted logits".into(), reason })
+                Err(Error::Malformed { what: "encrypted logits".into(), reason })
             }
         }
     }
@@ -187,7 +187,7 @@ impl Client {
         check_plan(&plan.id, &logits.plan)?;
         if let Asked::Position(position) = logits.asked {
             let advice = "a sentence is made of all positions: ask for all when encrypting";
-            return Err(InferError::Position { position, length: logits.length, advice });
+            return Err(Error::Position { position, length: logits.length, advice });
         }
         self.open(logits, plan.geometry().slots, whole)
     }
@@ -223,7 +223,7 @@ impl Client {
                 // What is next to the modulus has wrapped around on the way.
                 cipherlm_ckks::Error::MessageOverflow { coefficient, modulus, .. } => {
                     let what = "a coefficient";
-                    InferError::NotAnAnswer { what, found: coefficient.exp2(), bound: modulus.exp2() / 8.0 }
+                    Error::NotAnAnswer { what, found: coefficient.exp2(), bound: modulus.exp2() / 8.0 }
                 }
                 error => ckks("logits")(error),
             })?;
@@ -260,8 +260,8 @@ impl<K: EvaluationKeys> Server<K> {
     /// and the machine has one log.
     ///
     /// # Errors
-    /// A prompt for another plan, parameter set or key; missing keys; [`InferError::Position`] for
-    /// a position that the prompt does not have; [`InferError::Stopped`] when the observer says so.
+    /// A prompt for another plan, parameter set or key; missing keys; [`Error::Position`] for
+    /// a position that the prompt does not have; [`Error::Stopped`] when the observer says so.
     pub fn run(
         &self,
         plan: &Plan,
@@ -318,7 +318,7 @@ impl<K: EvaluationKeys> Server<K> {
         let take = |ciphertext: Ciphertext| {
             if ciphertext.params() != expected {
                 let (expected, found) = (expected.hash().to_string(), ciphertext.params().hash().to_string());
-                return Err(InferError::Mismatch { what: "ring of the prompt", expected, found });
+                return Err(Error::Mismatch { what: "ring of the prompt", expected, found });
             }
             if degree == 0 {
                 return self.machine.input(ciphertext).at("input");
@@ -328,7 +328,7 @@ impl<K: EvaluationKeys> Server<K> {
             let (from, level) = (KeyPurpose::Switch(ciphertext.key_id()), ciphertext.level());
             if evaluator.keys().check(from, level).is_err() {
                 let (expected, found) = ("that of a key here".into(), ciphertext.key_id().to_string());
-                return Err(InferError::Mismatch { what: PROMPT_SECRET, expected, found });
+                return Err(Error::Mismatch { what: PROMPT_SECRET, expected, found });
             }
             let embedded = evaluator.embed(&ciphertext);
             let whole = embedded.and_then(|ciphertext| ciphertext.with_slots(params.slots()));
@@ -345,7 +345,7 @@ impl<K: EvaluationKeys> Server<K> {
     ) -> Result<EncryptedLogits> {
         let bottom = |v: &_| {
             let level = bottom(self.machine.chain(), self.machine.scale(v), self.machine.level(v));
-            Ok::<_, InferError>(self.machine.drop_to(v, level).at("output")?.ciphertext().clone())
+            Ok::<_, Error>(self.machine.drop_to(v, level).at("output")?.ciphertext().clone())
         };
         Ok(EncryptedLogits {
             plan: plan.id(),
@@ -372,7 +372,7 @@ pub(crate) fn check_plan(expected: &str, found: &str) -> Result<()> {
         return Ok(());
     }
     let (expected, found) = (expected.to_owned(), found.to_owned());
-    Err(InferError::Mismatch { what: "plan of the ciphertexts", expected, found })
+    Err(Error::Mismatch { what: "plan of the ciphertexts", expected, found })
 }
 
 fn check_chain(plan: &Plan, chain: &Chain) -> Result<()> {
@@ -382,13 +382,13 @@ fn check_chain(plan: &Plan, chain: &Chain) -> Result<()> {
     let name = |chain: &Chain| {
         format!("{} slots, {} levels above {}", chain.slots(), chain.top() - chain.floor(), chain.floor())
     };
-    Err(InferError::Mismatch {
+    Err(Error::Mismatch {
         what: "parameters of the plan",
         expected: name(&plan.target.chain),
         found: name(chain),
     })
 }
 
-fn ckks(node: &'static str) -> impl Fn(cipherlm_ckks::Error) -> InferError {
-    move |error| InferError::Slots { node: node.to_owned(), source: error.into() }
+fn ckks(node: &'static str) -> impl Fn(cipherlm_ckks::Error) -> Error {
+    move |error| Error::Slots { node: node.to_owned(), source: error.into() }
 }

@@ -8,7 +8,7 @@ use cipherlm_protocol::{ClientPlan, Digest};
 
 use crate::answer;
 use crate::client::{Client, EncryptedLogits, EncryptedPrompt, check_plan, whole};
-use crate::error::{At, InferError, Result};
+use crate::error::{At, Error, Result};
 use crate::fold::enter_stream;
 use crate::geometry::pack;
 use crate::keyfolder::KeyOrder;
@@ -33,11 +33,11 @@ impl ClientSide {
     /// that the plan gives, and the embedding's file.
     ///
     /// # Errors
-    /// [`InferError::Mismatch`] for other parameters, another profile or another embedding;
-    /// [`InferError::ClientPlan`] for levels or layouts that these parameters do not have.
+    /// [`Error::Mismatch`] for other parameters, another profile or another embedding;
+    /// [`Error::ClientPlan`] for levels or layouts that these parameters do not have.
     pub fn new(plan: ClientPlan, profile: &Profile, embedding: &[u8]) -> Result<Self> {
         plan.check()?;
-        let mismatch = |what, expected: String, found: String| InferError::Mismatch { what, expected, found };
+        let mismatch = |what, expected: String, found: String| Error::Mismatch { what, expected, found };
         if plan.profile != profile.name {
             return Err(mismatch("profile of the client plan", profile.name.to_owned(), plan.profile));
         }
@@ -89,7 +89,7 @@ impl ClientSide {
     /// The keys to make for a server.
     ///
     /// # Errors
-    /// [`InferError::Slots`] for an automorphism that the ring does not have.
+    /// [`Error::Slots`] for an automorphism that the ring does not have.
     pub fn key_order(&self) -> Result<KeyOrder> {
         let mut request = KeyRequest::new();
         for key in &self.plan.keys {
@@ -110,14 +110,14 @@ impl ClientSide {
     /// Embeds and encrypts a prompt.
     ///
     /// # Errors
-    /// [`InferError::Prompt`] for a length that the plan does not take,
-    /// [`InferError::EmbeddingRange`] for a token beyond the certified range, unknown tokens, a
+    /// [`Error::Prompt`] for a length that the plan does not take,
+    /// [`Error::EmbeddingRange`] for a token beyond the certified range, unknown tokens, a
     /// secret of other parameters.
     pub fn encrypt(&self, client: &Client, tokens: &[u32]) -> Result<EncryptedPrompt> {
         let (own, theirs) = (self.params.hash(), client.secret().params().hash());
         if own != theirs {
             let (expected, found) = (own.to_string(), theirs.to_string());
-            return Err(InferError::Mismatch { what: "parameters of the secret", expected, found });
+            return Err(Error::Mismatch { what: "parameters of the secret", expected, found });
         }
         let (vectors, level) = (self.pack(tokens)?, self.plan.layout.level);
         let ciphertexts = client.seal_in(self.small.prompt.as_ref(), &vectors, level, self.scale())?;
@@ -156,7 +156,7 @@ impl ClientSide {
     /// Refuses a position that no answer to a prompt of `length` tokens has.
     ///
     /// # Errors
-    /// [`InferError::Position`].
+    /// [`Error::Position`].
     pub fn check_position(&self, position: usize, length: usize) -> Result<()> {
         answer::check_position(&self.plan.answers, position, length)
     }
@@ -194,14 +194,14 @@ impl ClientSide {
         let (length, capacity) = (tokens.len(), layout.tokens);
         if length == 0 || length > capacity {
             let advice = "shorten the prompt or plan for a longer one";
-            return Err(InferError::Prompt { length, capacity, advice });
+            return Err(Error::Prompt { length, capacity, advice });
         }
         let padded: Vec<u32> = tokens.iter().copied().cycle().take(capacity).collect();
         let mut rows = self.embedding.rows(&padded, self.plan.model.prefix.len())?;
         for (position, row) in rows.chunks_exact(model.d_model).enumerate() {
             let found = row.iter().fold(0.0, |most: f64, x| most.max(x.abs()));
             if found > layout.range {
-                return Err(InferError::EmbeddingRange { position, found, bound: layout.range });
+                return Err(Error::EmbeddingRange { position, found, bound: layout.range });
             }
         }
         enter_stream(&mut rows, model.d_model, layout.centred, layout.unit);
@@ -212,6 +212,6 @@ impl ClientSide {
     }
 }
 
-fn failed(error: cipherlm_ckks::Error) -> InferError {
-    InferError::Slots { node: "client plan".into(), source: error.into() }
+fn failed(error: cipherlm_ckks::Error) -> Error {
+    Error::Slots { node: "client plan".into(), source: error.into() }
 }

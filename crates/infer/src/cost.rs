@@ -9,7 +9,7 @@ use cipherlm_ckks::{KeyShape, Params};
 use cipherlm_files::{Access, Existing};
 use serde::{Deserialize, Serialize};
 
-use crate::error::{InferError, Result, broken};
+use crate::error::{Error, Result, broken};
 
 /// Raised when tables of before say something else than those of now.
 const FORMAT: &str = "cipherlm prices 2";
@@ -125,10 +125,10 @@ impl CostModel {
     /// Reads a table that [`CostModel::save`] wrote.
     ///
     /// # Errors
-    /// [`InferError::Files`], [`InferError::Malformed`].
+    /// [`Error::Files`], [`Error::Malformed`].
     pub fn load(path: &Path) -> Result<Self> {
         let text = cipherlm_files::read_text(path, 1 << 20)?;
-        let malformed = |reason: String| InferError::Malformed {
+        let malformed = |reason: String| Error::Malformed {
             what: format!("price table {}", path.display()),
             reason: format!("{reason}; measure it again"),
         };
@@ -157,7 +157,7 @@ impl CostModel {
     /// Writes the table as JSON.
     ///
     /// # Errors
-    /// [`InferError::Files`].
+    /// [`Error::Files`].
     pub fn save(&self, path: &Path) -> Result<()> {
         let text =
             serde_json::to_string_pretty(self).map_err(|e| broken(&format!("a price table as JSON: {e}")))?;

@@ -1,15 +1,14 @@
 //! Typed errors of planning and running.
 
 use cipherlm_circuits::slots::SlotError;
-use cipherlm_model::SpecError;
 
 /// Anything that can be wrong with a plan, its inputs or its files.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
-pub enum InferError {
+pub enum Error {
     /// The model is at fault.
     #[error(transparent)]
-    Spec(#[from] SpecError),
+    Spec(#[from] cipherlm_model::Error),
     /// A slot operation refused its operands.
     #[error("{node}: {source}")]
     Slots {
@@ -208,12 +207,12 @@ fn range_advice(repeated: Option<usize>) -> &'static str {
 }
 
 /// An invariant that does not hold.
-pub(crate) fn broken(invariant: &str) -> InferError {
-    InferError::Internal { what: invariant.to_owned() }
+pub(crate) fn broken(invariant: &str) -> Error {
+    Error::Internal { what: invariant.to_owned() }
 }
 
 /// Result of this crate.
-pub type Result<T> = std::result::Result<T, InferError>;
+pub type Result<T> = std::result::Result<T, Error>;
 
 /// Attaches the name of a step to a slot error.
 pub(crate) trait At<T> {
@@ -222,6 +221,6 @@ pub(crate) trait At<T> {
 
 impl<T> At<T> for std::result::Result<T, SlotError> {
     fn at(self, node: &str) -> Result<T> {
-        self.map_err(|source| InferError::Slots { node: node.to_owned(), source })
+        self.map_err(|source| Error::Slots { node: node.to_owned(), source })
     }
 }

@@ -7,7 +7,7 @@ use cipherlm_circuits::polynomial;
 use cipherlm_circuits::slots::{Machine, Plain, RefreshKind, Scale, SlotResult};
 use rayon::prelude::*;
 
-use crate::error::{At, InferError, Result, broken};
+use crate::error::{At, Error, Result, broken};
 use crate::fold::{Folded, Map};
 use crate::graph::{Node, Op};
 use crate::pairing::Pairing;
@@ -192,10 +192,9 @@ impl<M: Machine> Context<'_, M> {
 
     fn scaled(&self, raw: &[M::Vector], inv: &[M::Vector], map: Map, level: usize) -> Result<Value<M>> {
         let machine = self.machine;
-        let inv = inv.first().ok_or_else(|| InferError::Malformed {
-            what: self.node.name.clone(),
-            reason: "no factor".into(),
-        })?;
+        let inv = inv
+            .first()
+            .ok_or_else(|| Error::Malformed { what: self.node.name.clone(), reason: "no factor".into() })?;
         let inv = lower(machine, inv, level + 1).at(&self.node.name)?;
         let products = raw.par_iter().map(|x| {
             let x = lower(machine, x, level + 1).at(&self.node.name)?;

@@ -6,7 +6,7 @@ use cipherlm_ckks::wire::Wire;
 use cipherlm_ckks::{Ciphertext, KeyId, Params};
 
 use crate::client::{EncryptedLogits, EncryptedPrompt};
-use crate::error::{InferError, Result};
+use crate::error::{Error, Result};
 use crate::fingerprint;
 use crate::small::{Asked, SmallRings};
 
@@ -27,8 +27,8 @@ impl EncryptedPrompt {
     /// the plan's prompts: no ring is made because a message names it.
     ///
     /// # Errors
-    /// [`InferError::Malformed`] for anything else, [`InferError::Mismatch`] for another ring,
-    /// [`InferError::Wire`] for ciphertexts that are damaged or of other parameters.
+    /// [`Error::Malformed`] for anything else, [`Error::Mismatch`] for another ring,
+    /// [`Error::Wire`] for ciphertexts that are damaged or of other parameters.
     pub fn from_bytes(params: &Params, rings: &SmallRings, bytes: &[u8]) -> Result<Self> {
         const WHAT: &str = "encrypted prompt";
         let (plan, rest) = opened(PROMPT, WHAT, bytes)?;
@@ -55,8 +55,8 @@ impl EncryptedLogits {
     /// plan's small answers.
     ///
     /// # Errors
-    /// [`InferError::Malformed`] for anything else, [`InferError::Mismatch`] for another ring,
-    /// [`InferError::Wire`] for ciphertexts that are damaged or of other parameters.
+    /// [`Error::Malformed`] for anything else, [`Error::Mismatch`] for another ring,
+    /// [`Error::Wire`] for ciphertexts that are damaged or of other parameters.
     pub fn from_bytes(params: &Params, rings: &SmallRings, bytes: &[u8]) -> Result<Self> {
         const WHAT: &str = "encrypted logits";
         let (plan, rest) = opened(LOGITS, WHAT, bytes)?;
@@ -120,7 +120,7 @@ impl Head {
     /// The small ring, if it is the one that stands before the ciphertexts.
     fn small<'p>(self, what: &'static str, ring: Option<&'p Params>) -> Result<&'p Params> {
         let degree = ring.map_or(0, Params::degree);
-        ring.filter(|_| degree == self.degree).ok_or_else(|| InferError::Mismatch {
+        ring.filter(|_| degree == self.degree).ok_or_else(|| Error::Mismatch {
             what,
             expected: format!("a ring of degree {degree}"),
             found: format!("one of {}", self.degree),
@@ -132,7 +132,7 @@ impl Head {
         let mut ciphertexts = vec![];
         while !rest.is_empty() {
             let (ciphertext, tail) =
-                Ciphertext::from_prefix(ring, rest).map_err(|source| InferError::Wire { what, source })?;
+                Ciphertext::from_prefix(ring, rest).map_err(|source| Error::Wire { what, source })?;
             ciphertexts.push(ciphertext);
             rest = tail;
         }
@@ -158,10 +158,10 @@ fn opened<'a>(magic: &[u8; 8], what: &str, bytes: &'a [u8]) -> Result<(String, &
     Ok((plan, rest))
 }
 
-fn early(what: &str) -> InferError {
+fn early(what: &str) -> Error {
     malformed(what, "it ends too early")
 }
 
-fn malformed(what: &str, reason: &str) -> InferError {
-    InferError::Malformed { what: what.to_owned(), reason: reason.to_owned() }
+fn malformed(what: &str, reason: &str) -> Error {
+    Error::Malformed { what: what.to_owned(), reason: reason.to_owned() }
 }

@@ -28,7 +28,7 @@ use cipherlm_model::{
     Function, Kind, Model, Norm, Placement, Positions, Residual, Shape, Site, ensure_certified,
 };
 
-use crate::error::{InferError, Result};
+use crate::error::{Error, Result};
 use crate::geometry::Geometry;
 use crate::index::Index;
 
@@ -124,7 +124,7 @@ impl Folded {
     /// The polynomial of a site, its argument mapped onto [-1, 1] by whoever produces it, its value
     /// in slot units.
     pub(crate) fn polynomial(&self, site: &Site) -> Result<Polynomial> {
-        let refuse = |reason: String| InferError::Polynomial { site: site.name.clone(), reason };
+        let refuse = |reason: String| Error::Polynomial { site: site.name.clone(), reason };
         let scheme = site.scheme.as_ref().ok_or_else(|| refuse("the site has no scheme".into()))?;
         let scaled = |factor: f64| scheme.coefficients.iter().map(|c| c * factor).collect();
         let coefficients = match site.function {

@@ -3,7 +3,7 @@
 use cipherlm_circuits::linear::TokenLayout;
 use cipherlm_model::Shape;
 
-use crate::error::{At, InferError, Result};
+use crate::error::{At, Error, Result};
 
 /// Token-major packing with copies: slot `(copy * tokens + token) * features + feature`.
 ///
@@ -32,11 +32,11 @@ impl Geometry {
     /// Fits a shape and a number of tokens (rounded up to a power of two) into `slots`.
     ///
     /// # Errors
-    /// [`InferError::DoesNotFit`] when a single head of all tokens is wider than a vector;
-    /// [`InferError::Prompt`] for no tokens or more than the model's context.
+    /// [`Error::DoesNotFit`] when a single head of all tokens is wider than a vector;
+    /// [`Error::Prompt`] for no tokens or more than the model's context.
     pub fn new(shape: &Shape, tokens: usize, slots: usize) -> Result<Self> {
         if tokens == 0 || tokens > shape.context {
-            return Err(InferError::Prompt {
+            return Err(Error::Prompt {
                 length: tokens,
                 capacity: shape.context,
                 advice: "choose a length within the model's context",
@@ -47,7 +47,7 @@ impl Geometry {
         let width = shape.d_model.max(head * shape.heads).next_power_of_two();
         let features = width.min(slots / tokens.min(slots));
         if features < head || features == 0 {
-            return Err(InferError::DoesNotFit {
+            return Err(Error::DoesNotFit {
                 what: "slots for one head of every token",
                 need: (head * tokens) as u64,
                 have: slots as u64,

@@ -4,7 +4,7 @@
 use cipherlm_approx::EvalPlan;
 use cipherlm_model::{Activation, Attention, Kind, Placement, Residual};
 
-use crate::error::{InferError, Result};
+use crate::error::{Error, Result};
 use crate::fold::{Folded, Map, NormId, Purpose, shares_norm};
 use crate::vector::power_depth;
 
@@ -220,7 +220,7 @@ impl Builder<'_> {
     fn attention(&mut self, read: Read, l: usize) -> Result<Slice> {
         let g = self.folded.geometry;
         let Attention::PowerSoftmax { p, .. } = self.folded.shape().attention else {
-            return Err(InferError::Unsupported { feature: "this attention", advice: "use PowerSoftmax" });
+            return Err(Error::Unsupported { feature: "this attention", advice: "use PowerSoftmax" });
         };
         let qkv = self.map_of("attn.qkv", Map::Qkv(l), read, 3 * g.blocks);
         let both = if self.folded.packs_scores() {
@@ -338,7 +338,7 @@ impl Builder<'_> {
         class: Operator,
         bounded: bool,
     ) -> Result<Slice> {
-        let refuse = |reason: String| InferError::Polynomial { site: site.to_owned(), reason };
+        let refuse = |reason: String| Error::Polynomial { site: site.to_owned(), reason };
         let certified =
             self.folded.model.site(site).ok_or_else(|| refuse("the site is not certified".into()))?;
         let polynomial = self.folded.polynomial(certified)?;

@@ -1,6 +1,6 @@
 //! Private search: documents that an encrypted question is compared with.
 
-use crate::error::{InferError, Result};
+use crate::error::{Error, Result};
 
 /// Vectors of documents, in the clear, on the server. A plan for a model of sentence vectors that
 /// has one ([`crate::Options::index`]) pools the question's hidden states and multiplies them with
@@ -15,10 +15,10 @@ impl Index {
     /// One row of `width` numbers for each document, in the order of the scores.
     ///
     /// # Errors
-    /// [`InferError::Malformed`] for no documents, rows of another length, or a number that is not
+    /// [`Error::Malformed`] for no documents, rows of another length, or a number that is not
     /// finite.
     pub fn new(width: usize, vectors: Vec<f64>) -> Result<Self> {
-        let refuse = |reason: String| Err(InferError::Malformed { what: "an index".into(), reason });
+        let refuse = |reason: String| Err(Error::Malformed { what: "an index".into(), reason });
         if width == 0 || vectors.is_empty() || !vectors.len().is_multiple_of(width) {
             return refuse(format!("{} numbers do not make rows of {width}", vectors.len()));
         }
@@ -80,11 +80,11 @@ impl Found {
     /// server's business.
     ///
     /// # Errors
-    /// [`InferError::Malformed`] for an answer of no more than `width` numbers.
+    /// [`Error::Malformed`] for an answer of no more than `width` numbers.
     pub fn of(answer: &[f64], width: usize) -> Result<Self> {
         let Some(documents) = answer.len().checked_sub(width).filter(|&count| count > 0) else {
             let reason = format!("{} numbers hold no scores beside a vector of {width}", answer.len());
-            return Err(InferError::Malformed { what: "the answer to a question".into(), reason });
+            return Err(Error::Malformed { what: "the answer to a question".into(), reason });
         };
         let (scores, vector) = answer.split_at(documents);
         let length = vector.iter().map(|x| x * x).sum::<f64>().sqrt();
@@ -100,7 +100,7 @@ mod tests {
     #[test]
     fn an_index_of_bad_numbers_is_refused() {
         for (width, vectors) in [(0, vec![1.0]), (2, vec![]), (2, vec![1.0; 3]), (1, vec![0.0, f64::NAN])] {
-            assert!(matches!(Index::new(width, vectors), Err(InferError::Malformed { .. })), "{width}");
+            assert!(matches!(Index::new(width, vectors), Err(Error::Malformed { .. })), "{width}");
         }
         let index = Index::new(2, vec![3.0, -4.0, 0.5, 0.5]).unwrap();
         assert_eq!((index.documents(), index.largest_score()), (2, 7.0));

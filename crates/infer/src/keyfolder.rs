@@ -17,7 +17,7 @@ use cipherlm_files::{Access, Existing, Lock};
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 
-use crate::error::{InferError, Result};
+use crate::error::{Error, Result};
 use crate::plan::Plan;
 use crate::refresh::Circuits;
 use crate::small::SmallRings;
@@ -82,11 +82,10 @@ impl KeyOrder {
     /// them will be in memory. Returns the secret they belong to.
     ///
     /// # Errors
-    /// [`InferError::Malformed`] for a folder that lacks a key or holds others,
-    /// [`InferError::Slots`] for files that are no keys of these parameters.
+    /// [`Error::Malformed`] for a folder that lacks a key or holds others,
+    /// [`Error::Slots`] for files that are no keys of these parameters.
     pub fn open(&self, directory: &Path, params: &Params, budget: u64) -> Result<(KeyStore, KeyId)> {
-        let incomplete =
-            |reason: String| InferError::Malformed { what: directory.display().to_string(), reason };
+        let incomplete = |reason: String| Error::Malformed { what: directory.display().to_string(), reason };
         let store = KeyStore::open(params, directory, budget).map_err(at("evaluation keys"))?;
         let expected = self.count();
         let next = "copy the folder again, or run `cipherlm keygen --resume` where it was made";
@@ -166,7 +165,7 @@ impl KeyFolder {
     /// The description in a folder, complete or in the making; `None` for a folder without one.
     ///
     /// # Errors
-    /// [`InferError::Files`] and [`InferError::Malformed`] for a description that is there and
+    /// [`Error::Files`] and [`Error::Malformed`] for a description that is there and
     /// cannot be read.
     pub fn find(directory: &Path) -> Result<Option<(Self, bool)>> {
         for (name, complete) in [(MANIFEST, true), (UNFINISHED, false)] {
@@ -175,12 +174,10 @@ impl KeyFolder {
                 continue;
             }
             let text = cipherlm_files::read_text(&path, 1 << 20)?;
-            let found: Self = serde_json::from_str(&text).map_err(|e| InferError::Malformed {
-                what: path.display().to_string(),
-                reason: e.to_string(),
-            })?;
+            let found: Self = serde_json::from_str(&text)
+                .map_err(|e| Error::Malformed { what: path.display().to_string(), reason: e.to_string() })?;
             if found.format != FORMAT {
-                return Err(InferError::Mismatch {
+                return Err(Error::Mismatch {
                     what: "format of the key folder",
                     expected: FORMAT.into(),
                     found: found.format,
@@ -194,14 +191,14 @@ impl KeyFolder {
     /// Leaves the description in a folder: the client's own copy, beside its secret.
     ///
     /// # Errors
-    /// [`InferError::Files`].
+    /// [`Error::Files`].
     pub fn save(&self, directory: &Path) -> Result<()> {
         self.save_as(directory, MANIFEST)
     }
 
     fn save_as(&self, directory: &Path, name: &str) -> Result<()> {
         let text = serde_json::to_string_pretty(self)
-            .map_err(|e| InferError::Malformed { what: name.into(), reason: e.to_string() })?;
+            .map_err(|e| Error::Malformed { what: name.into(), reason: e.to_string() })?;
         write(&directory.join(name), text.as_bytes())
     }
 
@@ -210,8 +207,8 @@ impl KeyFolder {
     /// `progress` is told the bytes there so far.
     ///
     /// # Errors
-    /// [`InferError::Mismatch`] for a folder with keys of another secret, plan or parameter set,
-    /// which is left as it is; [`InferError::Files`].
+    /// [`Error::Mismatch`] for a folder with keys of another secret, plan or parameter set,
+    /// which is left as it is; [`Error::Files`].
     pub fn write(
         &self,
         directory: &Path,
@@ -247,7 +244,7 @@ impl KeyFolder {
                 write(&path, &key.to_bytes())?;
             }
             add(shape.stored_bytes(params));
-            Ok::<_, InferError>(())
+            Ok::<_, Error>(())
         })?;
         remove_others(directory, count)?;
         for (name, key) in [PROMPT, ANSWER].into_iter().zip(order.small.keys(secret)?) {
@@ -267,8 +264,8 @@ impl KeyFolder {
     /// the secret they belong to.
     ///
     /// # Errors
-    /// [`InferError::Mismatch`] for keys of another plan or parameter set,
-    /// [`InferError::Malformed`] for a folder that lacks a key of the plan, whatever its
+    /// [`Error::Mismatch`] for keys of another plan or parameter set,
+    /// [`Error::Malformed`] for a folder that lacks a key of the plan, whatever its
     /// description says.
     pub fn open(
         directory: &Path,
@@ -278,7 +275,7 @@ impl KeyFolder {
     ) -> Result<(KeyStore, KeyId)> {
         let params = circuits.params();
         let what = || directory.display().to_string();
-        let incomplete = |reason: &str| InferError::Malformed { what: what(), reason: reason.into() };
+        let incomplete = |reason: &str| Error::Malformed { what: what(), reason: reason.into() };
         let Some((found, complete)) = Self::find(directory)? else {
             return Err(incomplete(
                 "it holds no keys.json: give the folder that `cipherlm keygen` made for the server",
@@ -338,7 +335,7 @@ fn remove_others(directory: &Path, count: usize) -> Result<()> {
 
 fn remove(path: &Path) -> Result<()> {
     match std::fs::remove_file(path) {
-        Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(InferError::Malformed {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(Error::Malformed {
             what: path.display().to_string(),
             reason: format!("cannot be removed: {error}"),
         }),
@@ -350,7 +347,7 @@ fn same(what: &'static str, expected: &str, found: &str) -> Result<()> {
     if expected == found {
         return Ok(());
     }
-    Err(InferError::Mismatch { what, expected: expected.to_owned(), found: found.to_owned() })
+    Err(Error::Mismatch { what, expected: expected.to_owned(), found: found.to_owned() })
 }
 
 fn write(path: &Path, bytes: &[u8]) -> Result<()> {
@@ -361,6 +358,6 @@ fn hex(bytes: &[u8]) -> String {
     bytes.iter().map(|b| format!("{b:02x}")).collect()
 }
 
-fn at(node: &'static str) -> impl Fn(cipherlm_ckks::Error) -> InferError {
-    move |error| InferError::Slots { node: node.to_owned(), source: error.into() }
+fn at(node: &'static str) -> impl Fn(cipherlm_ckks::Error) -> Error {
+    move |error| Error::Slots { node: node.to_owned(), source: error.into() }
 }

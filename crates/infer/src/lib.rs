@@ -88,7 +88,7 @@ pub use checkpoint::Checkpoints;
 pub use client::{Client, EncryptedLogits, EncryptedPrompt, PROMPT_SECRET, Server};
 pub use clientside::ClientSide;
 pub use cost::CostModel;
-pub use error::{InferError, Result};
+pub use error::{Error, Result};
 pub use fold::Purpose;
 pub use geometry::Geometry;
 pub use graph::Operator;

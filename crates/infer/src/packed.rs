@@ -21,7 +21,7 @@ use cipherlm_model::{Attention, Kind};
 use num_complex::Complex64;
 use rayon::prelude::*;
 
-use crate::error::{At, InferError, Result};
+use crate::error::{At, Error, Result};
 use crate::fold::{Folded, Purpose};
 use crate::prefix::{self, Place};
 use crate::vector::{POWER_LABEL, Value, lower, power, power_depth, spread};
@@ -109,7 +109,7 @@ impl Folded {
     ) -> Result<(Plain, Plain)> {
         let g = self.geometry;
         let Attention::PowerSoftmax { c, .. } = self.shape().attention else {
-            return Err(InferError::Unsupported { feature: "this attention", advice: "use PowerSoftmax" });
+            return Err(Error::Unsupported { feature: "this attention", advice: "use PowerSoftmax" });
         };
         let scale = self.query_scale(l, length)?;
         let root = (self.shape().head_dim as f64).sqrt();
@@ -142,12 +142,12 @@ pub(crate) fn attend<M: Machine>(
     length: usize,
 ) -> Result<Value<M>> {
     let Attention::PowerSoftmax { p, .. } = folded.shape().attention else {
-        return Err(InferError::Unsupported { feature: "this attention", advice: "use PowerSoftmax" });
+        return Err(Error::Unsupported { feature: "this attention", advice: "use PowerSoftmax" });
     };
     let blocks = folded.geometry.blocks;
     let part = |index: usize, block: usize| {
         qkv.get(index * blocks + block)
-            .ok_or_else(|| InferError::Malformed { what: name.to_owned(), reason: "too few vectors".into() })
+            .ok_or_else(|| Error::Malformed { what: name.to_owned(), reason: "too few vectors".into() })
     };
     let attention = Packed { machine, folded, name, layer, level, length, p };
     let (mut numerators, mut denominators) = (vec![], vec![]);

@@ -9,7 +9,7 @@ use std::collections::BTreeMap;
 
 use cipherlm_circuits::slots::{OpKind, RefreshProfile};
 
-use crate::error::{InferError, Result};
+use crate::error::{Error, Result};
 use crate::graph::{Graph, NodeId};
 use crate::prices::Prices;
 use crate::target::RefreshChoice;
@@ -68,7 +68,7 @@ impl Search<'_> {
     /// The cheapest placement.
     ///
     /// # Errors
-    /// [`InferError::NoPlacement`] naming the layer that has none.
+    /// [`Error::NoPlacement`] naming the layer that has none.
     pub(crate) fn cheapest(&self) -> Result<Placement> {
         let consumers = self.graph.consumers();
         let segments = self.segments();
@@ -111,13 +111,13 @@ impl Search<'_> {
                     None => (deepest.0, deepest.1, top),
                 };
                 let node = self.graph.nodes[node].name.clone();
-                return Err(InferError::NoPlacement { node, top, need });
+                return Err(Error::NoPlacement { node, top, need });
             }
             best = next;
         }
         let cheapest = best.into_iter().min_by(|a, b| a.1.0.total_cmp(&b.1.0));
         let Some((entry, (seconds, chain))) = cheapest else {
-            return Err(InferError::NoPlacement { node: "input".into(), top, need: 0 });
+            return Err(Error::NoPlacement { node: "input".into(), top, need: 0 });
         };
         let mut placement =
             Placement { levels: vec![0; self.graph.nodes.len()], refreshes: BTreeMap::new(), seconds };

@@ -21,7 +21,7 @@ use cipherlm_model::{Kind, Mode, Model, Positions, Runner, Tokenizer};
 use cipherlm_protocol::Answers;
 
 use crate::answer;
-use crate::error::{InferError, Result};
+use crate::error::{Error, Result};
 use crate::feedback::Feedback;
 use crate::fold::{Folded, Purpose};
 use crate::geometry::Geometry;
@@ -223,7 +223,7 @@ impl Plan {
     fn check_length(&self, tokens: &[u32]) -> Result<()> {
         let capacity = self.tokens();
         if tokens.is_empty() || tokens.len() > capacity {
-            return Err(InferError::Prompt {
+            return Err(Error::Prompt {
                 length: tokens.len(),
                 capacity,
                 advice: "shorten the prompt or plan for a longer one",
@@ -237,7 +237,7 @@ impl Plan {
     /// spoil all others in a refresh. Runs the polynomial model in the clear.
     ///
     /// # Errors
-    /// [`InferError::LeavesRange`] for the first such token; what [`Plan::pack`] refuses.
+    /// [`Error::LeavesRange`] for the first such token; what [`Plan::pack`] refuses.
     pub fn ensure_in_range(&self, tokens: &[u32]) -> Result<()> {
         self.ensure_in_range_after(&[], tokens)
     }
@@ -279,7 +279,7 @@ impl Plan {
     /// whatever `position`, where the plan answers that alone ([`Plan::answers_last`]).
     ///
     /// # Errors
-    /// [`InferError::Position`] for a position outside the plan.
+    /// [`Error::Position`] for a position outside the plan.
     pub fn logits(&self, outputs: &[Vec<f64>], position: usize) -> Result<Vec<f64>> {
         answer::logits(&self.answers(), outputs, position)
     }
@@ -337,7 +337,7 @@ impl Plan {
     /// Refuses a position that an answer to `length` tokens does not have.
     ///
     /// # Errors
-    /// [`InferError::Position`].
+    /// [`Error::Position`].
     pub fn check_position(&self, position: usize, length: usize) -> Result<()> {
         answer::check_position(&self.answers(), position, length)
     }
@@ -346,7 +346,7 @@ impl Plan {
     pub(crate) fn sentence(&self, outputs: &[Vec<Complex64>], length: usize) -> Result<Vec<f64>> {
         let Kind::Embedder { pool } = self.folded.shape().kind else {
             let advice = "ask for its logits";
-            return Err(InferError::Unsupported { feature: "a sentence vector of this model", advice });
+            return Err(Error::Unsupported { feature: "a sentence vector of this model", advice });
         };
         let row = |position| self.answer(outputs, position);
         let rows = (0..length).map(row).collect::<Result<Vec<_>>>()?.concat();
@@ -357,7 +357,7 @@ impl Plan {
     pub(crate) fn found(&self, row: &[f64]) -> Result<Vec<f64>> {
         if !matches!(self.folded.shape().kind, Kind::Embedder { .. }) {
             let advice = "ask for its logits";
-            return Err(InferError::Unsupported { feature: "a sentence vector of this model", advice });
+            return Err(Error::Unsupported { feature: "a sentence vector of this model", advice });
         }
         Ok(Found::of(row, self.folded.shape().d_model)?.vector)
     }

@@ -7,7 +7,7 @@ use cipherlm_circuits::slots::{Chain, RefreshKind};
 use cipherlm_ckks::{EvaluationKeys, Evaluator, KeyForm, KeyRequest, Params, SecretKey, SwitchingKey};
 
 use crate::cost::kind_name;
-use crate::error::{At, InferError, Result};
+use crate::error::{At, Error, Result};
 use crate::plan::Plan;
 use crate::small::{self, SmallRings};
 use crate::target::Target;
@@ -168,6 +168,6 @@ impl Circuits {
     }
 }
 
-fn failed(error: cipherlm_ckks::Error) -> InferError {
-    InferError::Slots { node: "bootstrapping".into(), source: error.into() }
+fn failed(error: cipherlm_ckks::Error) -> Error {
+    Error::Slots { node: "bootstrapping".into(), source: error.into() }
 }

@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use cipherlm_circuits::slots::Machine;
 
-use crate::error::{InferError, Result, broken};
+use crate::error::{Error, Result, broken};
 use crate::exec;
 use crate::fold::Purpose;
 use crate::graph::{NodeId, Op, Operator, Slice};
@@ -130,7 +130,7 @@ impl Plan {
     ///
     /// # Errors
     /// Inputs of the wrong number or level, whatever the machine refuses, and
-    /// [`InferError::Stopped`] on request.
+    /// [`Error::Stopped`] on request.
     pub fn run<M: Machine>(
         &self,
         machine: &M,
@@ -155,7 +155,7 @@ impl Plan {
     ) -> Result<Value<M>> {
         if length == 0 || length > self.tokens() {
             let advice = "say how many tokens the text has";
-            return Err(InferError::Prompt { length, capacity: self.tokens(), advice });
+            return Err(Error::Prompt { length, capacity: self.tokens(), advice });
         }
         if self.folded.decoding() {
             return self.run_session(machine, input, &mut self.session(), observer);
@@ -190,17 +190,17 @@ impl Plan {
         let context = self.folded.shape().context - self.folded.first();
         if self.folded.purpose == Purpose::Prompt {
             let advice = "plan with `Purpose::PromptForSession`: this plan keeps no keys and values";
-            return Err(InferError::Unsupported { feature: "a session with this plan", advice });
+            return Err(Error::Unsupported { feature: "a session with this plan", advice });
         }
         if session.position > 0 && !self.folded.decoding() {
-            return Err(InferError::Prompt {
+            return Err(Error::Prompt {
                 length: session.position + self.tokens(),
                 capacity: self.tokens(),
                 advice: "a prompt starts a session: go on token by token, or start a new one",
             });
         }
         if session.position >= context {
-            return Err(InferError::Prompt {
+            return Err(Error::Prompt {
                 length: session.position + 1,
                 capacity: context,
                 advice: "start a new session",
@@ -210,7 +210,7 @@ impl Plan {
         if session.features != features {
             let show = |features: usize| format!("{features} slots a token");
             let (expected, found) = (show(features), show(session.features));
-            return Err(InferError::Mismatch { what: "layout of the session's cache", expected, found });
+            return Err(Error::Mismatch { what: "layout of the session's cache", expected, found });
         }
         // A failed step must not leave half a token in the cache.
         let mut after = session.clone();
@@ -260,8 +260,7 @@ impl Plan {
     }
 
     fn check_input<M: Machine>(&self, machine: &M, input: &[M::Vector]) -> Result<()> {
-        let mismatch =
-            |what, expected: String, found: String| Err(InferError::Mismatch { what, expected, found });
+        let mismatch = |what, expected: String, found: String| Err(Error::Mismatch { what, expected, found });
         if machine.slots() != self.folded.geometry.slots {
             let expected = self.folded.geometry.slots.to_string();
             return mismatch("slots of the machine", expected, machine.slots().to_string());
@@ -380,7 +379,7 @@ impl<M: Machine> Walk<'_, '_, M> {
         if self.observer.before(&progress) {
             return Ok(());
         }
-        Err(InferError::Stopped { step: id, steps: plan.graph.nodes.len() })
+        Err(Error::Stopped { step: id, steps: plan.graph.nodes.len() })
     }
 
     fn restored(&mut self, id: NodeId) -> Result<Option<Value<M>>> {

@@ -25,7 +25,7 @@ use cipherlm_protocol::Answers;
 use rayon::prelude::*;
 
 use crate::answer::{self, at_most};
-use crate::error::{At, InferError, Result};
+use crate::error::{At, Error, Result};
 use crate::vector::Value;
 
 /// Positions of a prompt whose results an answer holds.
@@ -255,6 +255,6 @@ fn mean(slots: &[Complex64], small: usize) -> Vec<f64> {
     sums.into_iter().map(|sum| sum / count).collect()
 }
 
-fn failed(error: cipherlm_ckks::Error) -> InferError {
-    InferError::Slots { node: "small answer".into(), source: error.into() }
+fn failed(error: cipherlm_ckks::Error) -> Error {
+    Error::Slots { node: "small answer".into(), source: error.into() }
 }

@@ -51,7 +51,7 @@ impl Target {
     /// The chain of a parameter set, without refreshes; see [`Target::with_refresh`].
     ///
     /// # Errors
-    /// [`crate::InferError::Slots`] when the parameters have no usable chain.
+    /// [`crate::Error::Slots`] when the parameters have no usable chain.
     pub fn of(params: &Params) -> Result<Self> {
         let chain = Chain::of(params).at("parameters")?;
         let origin = params.hash().as_bytes().iter().map(|b| format!("{b:02x}")).collect();
@@ -99,7 +99,7 @@ impl Target {
     /// tests and planning.
     ///
     /// # Errors
-    /// [`crate::InferError::Slots`] when `slots` is not a power of two.
+    /// [`crate::Error::Slots`] when `slots` is not a power of two.
     pub fn uniform(slots: usize, levels: usize, scale_bits: u32, bottom_bits: u32) -> Result<Self> {
         let chain = Chain::uniform(slots, levels, scale_bits, bottom_bits).at("chain")?;
         let profile =

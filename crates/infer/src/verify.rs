@@ -10,7 +10,7 @@ use rayon::prelude::*;
 
 use crate::answer;
 use crate::client::Client;
-use crate::error::{At, InferError, Result};
+use crate::error::{At, Error, Result};
 use crate::plan::Plan;
 use crate::run::{Done, Observer, Progress, Start, Wanted};
 use crate::small::{self, Asked};
@@ -98,7 +98,7 @@ impl Plan {
         let mut runs = (1..=DRAWS).into_par_iter().map(run).collect::<Result<Vec<_>>>()?.into_iter();
         let first = runs.next();
         let (mut forecast, mut steps) =
-            first.ok_or(InferError::Malformed { what: "forecast".into(), reason: "no runs".into() })?;
+            first.ok_or(Error::Malformed { what: "forecast".into(), reason: "no runs".into() })?;
         for (other, seen) in runs {
             forecast.noisy.extend(other.noisy);
             seen.into_iter()
@@ -341,7 +341,7 @@ impl<K: EvaluationKeys> Observer<Encrypted<K>> for Audit<'_, K> {
         if let Some(expected) = self.forecast.steps.iter().find(|expected| expected.step == done.step) {
             let decrypt = |vector: &EncryptedVector| {
                 let decrypted = self.client.secret().decrypt(vector.ciphertext());
-                let failed = |error: cipherlm_ckks::Error| InferError::Slots {
+                let failed = |error: cipherlm_ckks::Error| Error::Slots {
                     node: done.name.to_owned(),
                     source: error.into(),
                 };

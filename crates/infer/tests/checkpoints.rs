@@ -10,7 +10,7 @@ use std::time::Duration;
 use cipherlm_circuits::slots::Encrypted;
 use cipherlm_ckks::KeySet;
 use cipherlm_infer::{
-    Checkpoints, EncryptedLogits, EncryptedPrompt, InferError, Observer, Options, Progress, Purpose, Session,
+    Checkpoints, EncryptedLogits, EncryptedPrompt, Error, Observer, Options, Progress, Purpose, Session,
 };
 use cipherlm_model::{Model, Shape, random};
 use parties::Parties;
@@ -162,7 +162,7 @@ fn a_run_that_was_stopped_goes_on_and_ends_the_same() {
         let mut until = |p: &Progress<'_>| p.step < stop;
         let mut kept = Checkpoints::new(&folder.0, Duration::ZERO, &mut until).unwrap();
         let stopped = parties.server.run(&parties.plans[0], prompt.clone(), &mut kept).err().unwrap();
-        assert!(matches!(stopped, InferError::Stopped { .. }), "{stopped}");
+        assert!(matches!(stopped, Error::Stopped { .. }), "{stopped}");
     }
     assert_eq!(folder.files().len(), 13);
     let (answer, computed) = run(&parties, &prompt, &folder.0);
@@ -259,6 +259,6 @@ fn a_folder_that_takes_no_files_is_refused_before_work() {
     let file = Folder::new("file");
     std::fs::write(&file.0, b"a file").unwrap();
     let refused = Checkpoints::<KeySet>::new(&file.0, Duration::ZERO, &mut go).err().unwrap();
-    assert!(matches!(refused, InferError::Files(_)), "{refused}");
+    assert!(matches!(refused, Error::Files(_)), "{refused}");
     std::fs::remove_file(&file.0).unwrap();
 }

@@ -157,7 +157,7 @@ fn too_few_levels_are_refused_by_name() {
     let model = Arc::new(random::certified("small", &small(), 1).unwrap());
     let target = Target::uniform(256, 5, 40, 60).unwrap();
     let error = Plan::compile(model, target, &Options { tokens: 8, ..Options::default() }).err().unwrap();
-    assert!(matches!(error, cipherlm_infer::InferError::NoPlacement { .. }), "{error}");
+    assert!(matches!(error, cipherlm_infer::Error::NoPlacement { .. }), "{error}");
 }
 
 #[test]

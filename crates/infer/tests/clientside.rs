@@ -4,9 +4,7 @@ use std::sync::Arc;
 
 use cipherlm_circuits::bootstrap::Profile;
 use cipherlm_ckks::{Ciphertext, Complex64, Plaintext};
-use cipherlm_infer::{
-    Asked, Circuits, Client, ClientSide, EncryptedLogits, InferError, KeyOrder, Options, Plan,
-};
+use cipherlm_infer::{Asked, Circuits, Client, ClientSide, EncryptedLogits, Error, KeyOrder, Options, Plan};
 use cipherlm_model::{Norm, Shape, Tokenizer, random};
 use cipherlm_protocol::{ClientPlan, Digest};
 
@@ -97,9 +95,9 @@ fn answers_are_read_alike_and_garbage_is_seen() {
         assert_eq!(shown, w.client.decrypt_public(&w.plan, &good, position, 8.0, 2f64.powi(-12)).unwrap());
     }
     let found = side.decrypt(&w.client, &logits(6, answers.results, 1.5), 7);
-    assert!(matches!(found, Err(InferError::NotAnAnswer { .. })), "{found:?}");
+    assert!(matches!(found, Err(Error::NotAnAnswer { .. })), "{found:?}");
     let other = EncryptedLogits { plan: "another".into(), ..good };
-    assert!(matches!(side.decrypt(&w.client, &other, 0), Err(InferError::Mismatch { .. })));
+    assert!(matches!(side.decrypt(&w.client, &other, 0), Err(Error::Mismatch { .. })));
 }
 
 #[test]
@@ -135,7 +133,7 @@ fn a_plan_that_does_not_fit_the_clients_own_preset_is_refused() {
     narrow.layout.range = 1e-3;
     let narrow = ClientSide::new(narrow, &w.profile, &w.embedding).unwrap();
     let found = narrow.encrypt(&w.client, &[1, 2]).err();
-    assert!(matches!(found, Some(InferError::EmbeddingRange { .. })), "{found:?}");
+    assert!(matches!(found, Some(Error::EmbeddingRange { .. })), "{found:?}");
     let strangers = Client::generate(&Profile::insecure(8).params().unwrap()).unwrap();
     assert!(side.encrypt(&strangers, &[1, 2]).is_err());
 }

@@ -10,7 +10,7 @@ use cipherlm_circuits::bootstrap::Profile;
 use cipherlm_circuits::slots::{Clear, ClearVector, Noise, Primitives, RefreshKind, RefreshProfile};
 use cipherlm_ckks::Params;
 use cipherlm_ckks::noise::NoiseModel;
-use cipherlm_infer::{InferError, Options, Plan, Progress, Purpose, Target};
+use cipherlm_infer::{Error, Options, Plan, Progress, Purpose, Target};
 use cipherlm_model::{Mode, Model, Positions, Runner, TOKENIZER_FILE, Tokenizer};
 use common::Decoding;
 
@@ -36,7 +36,7 @@ fn padding_of_a_prompt_stays_out_of_the_cache() {
         let input = decoding.prompt_input(start);
         let again =
             decoding.prompt.run_session(&decoding.machine, input, &mut session, &mut |_: &Progress<'_>| true);
-        assert!(matches!(again, Err(InferError::Prompt { .. })), "a prompt in the middle of a session");
+        assert!(matches!(again, Err(Error::Prompt { .. })), "a prompt in the middle of a session");
         decoding.go_on(&mut session, start);
     }
 }
@@ -208,5 +208,5 @@ fn a_plan_without_a_cache_takes_no_session() {
     let input = decoding.prompt_input(3);
     let refused = plan.run_session(&decoding.machine, input, &mut session, &mut |_: &Progress<'_>| true);
     let refused = refused.err().unwrap();
-    assert!(matches!(refused, InferError::Unsupported { .. }) && session.position() == 0, "{refused}");
+    assert!(matches!(refused, Error::Unsupported { .. }) && session.position() == 0, "{refused}");
 }

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use cipherlm_circuits::slots::Encrypted;
 use cipherlm_ckks::Params;
-use cipherlm_infer::{Client, InferError, Options, Plan, Progress, Purpose, Server, Target};
+use cipherlm_infer::{Client, Error, Options, Plan, Progress, Purpose, Server, Target};
 use cipherlm_model::{Kind, Mode, Model, Runner, Shape, random};
 
 fn encoder() -> Arc<Model> {
@@ -65,5 +65,5 @@ fn an_encoder_has_no_sessions() {
     let target = Target::uniform(512, 14, 40, 60).unwrap();
     let options = Options { tokens: 8, purpose: Purpose::PromptForSession, ..Options::default() };
     let error = Plan::compile(encoder(), target, &options).err().unwrap();
-    assert!(matches!(error, InferError::Unsupported { .. }), "{error}");
+    assert!(matches!(error, Error::Unsupported { .. }), "{error}");
 }

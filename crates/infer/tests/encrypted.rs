@@ -6,7 +6,7 @@ use cipherlm_circuits::bootstrap::Profile;
 use cipherlm_circuits::slots::Encrypted;
 use cipherlm_ckks::{KeySet, Params};
 use cipherlm_infer::{
-    Asked, Audit, Circuits, Client, Closeness, EncryptedPrompt, Errors, InferError, Options, Plan, Progress,
+    Asked, Audit, Circuits, Client, Closeness, EncryptedPrompt, Error, Errors, Options, Plan, Progress,
     Server, StepError, Target,
 };
 use cipherlm_model::{
@@ -149,13 +149,13 @@ fn what_does_not_belong_together_is_refused() {
     let mut go = |_: &Progress<'_>| true;
     let run = |prompt, go: &mut dyn cipherlm_infer::Observer<_>| server.run(&plan, prompt, go).err().unwrap();
     let mismatch = run(client.encrypt(&other, &[1, 2]).unwrap(), &mut go);
-    assert!(matches!(mismatch, InferError::Mismatch { what: "plan of the ciphertexts", .. }), "{mismatch}");
+    assert!(matches!(mismatch, Error::Mismatch { what: "plan of the ciphertexts", .. }), "{mismatch}");
     let foreign = run(stranger.encrypt(&plan, &[1, 2]).unwrap(), &mut go);
-    assert!(matches!(foreign, InferError::Slots { .. }), "{foreign}");
+    assert!(matches!(foreign, Error::Slots { .. }), "{foreign}");
     let missing = run(client.encrypt(&plan, &[1, 2]).unwrap(), &mut go);
     assert!(missing.to_string().contains("key"), "{missing}");
     let stopped = run(client.encrypt(&plan, &[1, 2]).unwrap(), &mut |_: &Progress<'_>| false);
-    assert!(matches!(stopped, InferError::Stopped { step: 1, .. }), "{stopped}");
+    assert!(matches!(stopped, Error::Stopped { step: 1, .. }), "{stopped}");
 }
 
 /// A model certified for one word, over and over, takes no other text.
@@ -173,7 +173,7 @@ fn a_prompt_that_leaves_the_ranges_is_refused() {
     client.encrypt(&plan, &[1, 1, 1]).unwrap();
     let refused = client.encrypt(&plan, &[1, 2, 3]).err().unwrap();
     assert!(
-        matches!(&refused, InferError::LeavesRange { min, max, lo, hi, .. } if min < lo || max > hi),
+        matches!(&refused, Error::LeavesRange { min, max, lo, hi, .. } if min < lo || max > hi),
         "{refused}"
     );
     assert!(refused.to_string().contains("rephrase the prompt"), "{refused}");

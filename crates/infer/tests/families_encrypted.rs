@@ -6,7 +6,7 @@ use std::sync::Arc;
 use cipherlm_circuits::bootstrap::Profile;
 use cipherlm_circuits::slots::Encrypted;
 use cipherlm_infer::{
-    Circuits, Client, EncryptedLogits, EncryptedPrompt, InferError, Options, Plan, Progress, Server,
+    Circuits, Client, EncryptedLogits, EncryptedPrompt, Error, Options, Plan, Progress, Server,
 };
 use cipherlm_model::{
     Activation, Kind, Mode, Model, Norm, Placement, Pool, Positions, Runner, Shape, random,
@@ -70,7 +70,7 @@ fn a_sentence_of_five_tokens_under_encryption() {
     let cosine: f64 = sentence.iter().zip(&wanted).map(|(a, b)| a * b).sum();
     assert!(cosine > 0.9999, "{cosine}");
     // What fills the plan up is no part of the text.
-    assert!(matches!(client.decrypt(&plan, &answer, 5), Err(InferError::Position { .. })));
+    assert!(matches!(client.decrypt(&plan, &answer, 5), Err(Error::Position { .. })));
 }
 
 #[test]
@@ -111,6 +111,6 @@ fn a_wide_vocabulary_behind_public_tokens_under_encryption() {
     println!("logits: error {error:.1e}, forecast {expected:.1e}");
     assert!(error < ALLOWED * expected && expected < 2f64.powi(-7), "{error} {expected}");
     let other = client.decrypt(&plan, &answer, 4);
-    assert!(matches!(other, Err(InferError::Position { .. })), "only the last token is answered");
-    assert!(matches!(client.sentence(&plan, &answer), Err(InferError::Unsupported { .. })));
+    assert!(matches!(other, Err(Error::Position { .. })), "only the last token is answered");
+    assert!(matches!(client.sentence(&plan, &answer), Err(Error::Unsupported { .. })));
 }

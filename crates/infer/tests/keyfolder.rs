@@ -7,7 +7,7 @@ use std::sync::Arc;
 use cipherlm_circuits::bootstrap::Profile;
 use cipherlm_ckks::wire::Wire;
 use cipherlm_ckks::{SecretKey, SwitchingKey};
-use cipherlm_infer::{Circuits, InferError, KeyFolder, KeyOrder, Options, Plan};
+use cipherlm_infer::{Circuits, Error, KeyFolder, KeyOrder, Options, Plan};
 use cipherlm_model::{Shape, random};
 
 struct Keys {
@@ -133,7 +133,7 @@ fn a_folder_that_lacks_a_key_is_refused_whatever_its_description_says() {
     fs::remove_file(keys.path("0003.key")).unwrap();
     let refused = keys.open().err().unwrap();
     assert!(
-        matches!(refused, InferError::Malformed { .. }) && refused.to_string().contains("--resume"),
+        matches!(refused, Error::Malformed { .. }) && refused.to_string().contains("--resume"),
         "{refused}"
     );
     // A description that says it should be so is no better.
@@ -162,7 +162,7 @@ fn a_folder_of_another_secret_is_left_as_it_is() {
     let other = Keys::new("other-too");
     let description = other.description();
     let refused = description.write(&keys.dir, &other.secret, &keys.circuits, &keys.order(), |_| ());
-    assert!(matches!(refused, Err(InferError::Mismatch { .. })));
+    assert!(matches!(refused, Err(Error::Mismatch { .. })));
     assert!(keys.bytes() == whole);
     keys.open().unwrap();
 }

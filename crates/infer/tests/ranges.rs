@@ -7,10 +7,10 @@ mod parties;
 use std::sync::Arc;
 
 use cipherlm_ckks::{Complex64, Plaintext};
-use cipherlm_infer::{Asked, EncryptedLogits, InferError, Options, Plan, Progress, Purpose, Target};
+use cipherlm_infer::{Asked, EncryptedLogits, Error, Options, Plan, Progress, Purpose, Target};
 use cipherlm_model::{
     Activation, FitOptions, Kind, Margins, Mode, Model, Positions, Range, Residual, Runner, Scheme, Shape,
-    SpecError, certify, fit, freeze_eps, random,
+    certify, fit, freeze_eps, random,
 };
 use parties::Parties;
 
@@ -55,7 +55,7 @@ fn changed(
     site: &str,
     change: impl Fn(Range) -> Range,
     refit: bool,
-) -> Result<Model, SpecError> {
+) -> Result<Model, cipherlm_model::Error> {
     let mut spec = model.spec().clone();
     let found = spec.sites.iter_mut().find(|s| s.name == site).unwrap();
     found.range = change(found.range);
@@ -94,12 +94,15 @@ fn sites_that_contradict_themselves_are_refused_by_name() {
     let wider = |r: Range| Range { lo: r.lo, hi: 1.1 * r.hi };
     for site in ["layers.0.norm1", "layers.0.attn.reciprocal", "layers.0.ffn.activation", "final_norm"] {
         let refused = changed(&model, site, wider, false).err().unwrap();
-        assert!(matches!(&refused, SpecError::Site { site: named, .. } if named == site), "{refused}");
+        assert!(
+            matches!(&refused, cipherlm_model::Error::Site { site: named, .. } if named == site),
+            "{refused}"
+        );
     }
     let reversed = changed(&model, "layers.0.attn.v", |r| Range { lo: r.hi, hi: r.lo }, false);
-    assert!(matches!(reversed, Err(SpecError::Site { .. })));
+    assert!(matches!(reversed, Err(cipherlm_model::Error::Site { .. })));
     let zero = changed(&model, "layers.0.norm2", |r| Range { lo: 0.0, hi: r.hi }, false);
-    assert!(matches!(zero, Err(SpecError::Site { .. })));
+    assert!(matches!(zero, Err(cipherlm_model::Error::Site { .. })));
 }
 
 /// The model with a tensor of zeros, certified anew.
@@ -183,12 +186,12 @@ fn every_way_to_encrypt_looks_at_the_ranges_and_says_whose_tokens_leave_them() {
     for plan in [four, session] {
         let padded = parties.client.encrypt(plan, &text[..2]).err().unwrap();
         assert!(
-            matches!(padded, InferError::LeavesRange { position: Some(3), repeated: Some(4), .. }),
+            matches!(padded, Error::LeavesRange { position: Some(3), repeated: Some(4), .. }),
             "{padded}"
         );
         assert!(padded.to_string().contains("repeated to 4 tokens"), "{padded}");
         let own = parties.client.encrypt(plan, &text).err().unwrap();
-        assert!(matches!(own, InferError::LeavesRange { position: Some(3), repeated: None, .. }), "{own}");
+        assert!(matches!(own, Error::LeavesRange { position: Some(3), repeated: None, .. }), "{own}");
         assert!(own.to_string().contains("at token 4"), "{own}");
     }
     parties.client.encrypt(two, &text[..2]).unwrap();
@@ -197,7 +200,7 @@ fn every_way_to_encrypt_looks_at_the_ranges_and_says_whose_tokens_leave_them() {
         parties.client.encrypt_after(token, &text[..position], &text[position..=position]).unwrap();
     }
     let fourth = parties.client.encrypt_after(token, &text[..3], &text[3..]).err().unwrap();
-    assert!(matches!(fourth, InferError::LeavesRange { position: Some(3), repeated: None, .. }), "{fourth}");
+    assert!(matches!(fourth, Error::LeavesRange { position: Some(3), repeated: None, .. }), "{fourth}");
 }
 
 #[test]
@@ -224,7 +227,7 @@ fn what_is_no_answer_is_not_decrypted() {
         EncryptedLogits { plan: plan.id(), length: 8, asked: Asked::All, ciphertexts: ciphertexts.collect() }
     };
     let refusal = |answer: &EncryptedLogits| match parties.client.decrypt(plan, answer, 2) {
-        Err(InferError::NotAnAnswer { what, .. }) => what,
+        Err(Error::NotAnAnswer { what, .. }) => what,
         other => panic!("{other:?}"),
     };
     let unit = model.site("logits").unwrap().range.magnitude();
@@ -236,10 +239,10 @@ fn what_is_no_answer_is_not_decrypted() {
     assert_eq!(refusal(&answer(Some((0, 5 * features + 3, Complex64::new(0.5, -0.2))))), "an imaginary part");
     assert_eq!(refusal(&answer(Some((1, row + 3, real(-1.2))))), "a logit, in units of its certified range,");
     let shown = parties.client.decrypt_public(plan, &answer(Some((1, row, real(3.0)))), 2, 8.0, 1.0 / 4096.0);
-    assert!(matches!(shown, Err(InferError::NotAnAnswer { .. })));
+    assert!(matches!(shown, Err(Error::NotAnAnswer { .. })));
     let mut short = answer(None);
     short.ciphertexts.pop();
-    assert!(matches!(parties.client.decrypt(plan, &short, 2), Err(InferError::Malformed { .. })));
+    assert!(matches!(parties.client.decrypt(plan, &short, 2), Err(Error::Malformed { .. })));
 
     // A client that encrypts what no model takes gets no answer for it.
     let tokens = &random::windows(&shape, 8, 1, 5)[0];
@@ -254,5 +257,5 @@ fn what_is_no_answer_is_not_decrypted() {
     prompt.ciphertexts = plan.pack(tokens).unwrap().iter().map(wild).collect();
     let answer = parties.server.run(plan, prompt, &mut |_: &Progress<'_>| true).unwrap();
     let refused = parties.client.decrypt(plan, &answer, 7).err().unwrap();
-    assert!(matches!(refused, InferError::NotAnAnswer { .. }), "{refused}");
+    assert!(matches!(refused, Error::NotAnAnswer { .. }), "{refused}");
 }

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use cipherlm_circuits::bootstrap::Profile;
 use cipherlm_circuits::slots::Encrypted;
 use cipherlm_infer::{
-    Circuits, Client, ClientSide, EncryptedLogits, Found, Index, InferError, Options, Plan, Progress, Server,
+    Circuits, Client, ClientSide, EncryptedLogits, Error, Found, Index, Options, Plan, Progress, Server,
     Target,
 };
 use cipherlm_model::{Kind, Mode, Model, Placement, Pool, Runner, Shape, random};
@@ -44,7 +44,7 @@ fn cosines(model: &Model, tokens: &[u32], count: usize) -> Vec<f64> {
     texts.iter().map(dot).collect()
 }
 
-fn plan(model: &Arc<Model>, target: Target, index: Index) -> Result<Plan, InferError> {
+fn plan(model: &Arc<Model>, target: Target, index: Index) -> Result<Plan, Error> {
     let options = Options { tokens: 8, index: Some(Arc::new(index)), ..Options::default() };
     Plan::compile(Arc::clone(model), target, &options)
 }
@@ -110,7 +110,7 @@ fn a_question_text_vector_and_scores_under_encryption() {
         assert_eq!(best(&found.scores), best(&reference));
         assert_eq!(best(&noisy.scores), best(&reference));
         assert!(worst(&client.sentence(&plan, &answer).unwrap(), &sentence(&model, &text)) < 0.01);
-        assert!(matches!(client.decrypt(&plan, &answer, 3), Err(InferError::Position { .. })));
+        assert!(matches!(client.decrypt(&plan, &answer, 3), Err(Error::Position { .. })));
     }
 }
 
@@ -145,5 +145,5 @@ fn another_index_is_another_plan_and_what_does_not_fit_is_refused() {
     assert!(narrow.to_string().contains("vectors of 8 numbers"), "{narrow}");
     let decoder = Arc::new(random::certified("small", &Shape::preset("test").unwrap(), 1).unwrap());
     let refused = plan(&decoder, target(), same).err().unwrap();
-    assert!(matches!(refused, InferError::Unsupported { .. }), "{refused}");
+    assert!(matches!(refused, Error::Unsupported { .. }), "{refused}");
 }

@@ -7,8 +7,8 @@ use cipherlm_circuits::bootstrap::{BootstrapKeys, Profile};
 use cipherlm_circuits::slots::Encrypted;
 use cipherlm_ckks::{Ciphertext, Complex64, Evaluator, NoKeys, Plaintext, Scale};
 use cipherlm_infer::{
-    Asked, Circuits, Client, ClientSide, EncryptedLogits, EncryptedPrompt, InferError, Options, Plan,
-    Progress, Server, SmallRings,
+    Asked, Circuits, Client, ClientSide, EncryptedLogits, EncryptedPrompt, Error, Options, Plan, Progress,
+    Server, SmallRings,
 };
 use cipherlm_model::{Kind, Mode, Model, Positions, Runner, Shape, Tokenizer, random};
 use cipherlm_protocol::ClientPlan;
@@ -100,10 +100,10 @@ fn a_small_answer_has_the_logits_of_the_whole_one_in_a_fraction_of_the_bytes() {
         let shown = side.decrypt_public(&w.client, &small, position, 8.0, 2f64.powi(-12)).unwrap();
         assert!(worst(&shown, &found) <= unit / 256.0);
         let refused = w.client.decrypt(&w.plan, &small, 1);
-        assert!(matches!(refused, Err(InferError::Position { position: 1, .. })), "{refused:?}");
+        assert!(matches!(refused, Err(Error::Position { position: 1, .. })), "{refused:?}");
     }
     let refused = w.run(tokens, Asked::Position(6)).map(drop);
-    assert!(matches!(refused, Err(InferError::Position { position: 6, .. })), "{refused:?}");
+    assert!(matches!(refused, Err(Error::Position { position: 6, .. })), "{refused:?}");
     // Who has another secret reads nothing.
     let stranger = Client::generate(w.circuits.params()).unwrap();
     let small = w.run(tokens, Asked::Position(5)).unwrap();
@@ -159,7 +159,7 @@ fn a_small_answer_that_is_none_is_seen() {
     let unit = w.model.site("logits").unwrap().range.magnitude();
     assert!(read(&|_| ()).unwrap().iter().all(|x| (x / unit - 0.5).abs() < 1e-5));
     let what = |change: &dyn Fn(&mut [Complex64])| match read(change) {
-        Err(InferError::NotAnAnswer { what, .. }) => what,
+        Err(Error::NotAnAnswer { what, .. }) => what,
         other => panic!("{other:?}"),
     };
     let n = ring.slots();
@@ -176,7 +176,7 @@ fn a_small_answer_that_is_none_is_seen() {
     assert_eq!(garbage, "a slot that holds nothing");
     for count in [0, 2] {
         let found = w.client.decrypt(&w.plan, &answer(&|_| (), count), position);
-        assert!(matches!(found, Err(InferError::Malformed { .. })), "{found:?}");
+        assert!(matches!(found, Err(Error::Malformed { .. })), "{found:?}");
         let bytes = answer(&|_| (), count).to_bytes();
         assert!(EncryptedLogits::from_bytes(w.circuits.params(), &w.rings(), &bytes).is_err());
     }
@@ -185,7 +185,7 @@ fn a_small_answer_that_is_none_is_seen() {
     let mut other = good.clone();
     other[48..52].copy_from_slice(&64u32.to_le_bytes());
     let refused = EncryptedLogits::from_bytes(w.circuits.params(), &w.rings(), &other).map(drop);
-    assert!(matches!(refused, Err(InferError::Mismatch { .. })), "{refused:?}");
+    assert!(matches!(refused, Err(Error::Mismatch { .. })), "{refused:?}");
     for (at, value) in [(44, u32::MAX), (48, 0), (48, 3), (48, 1 << 30), (48, 64)] {
         let mut bytes = good.clone();
         bytes[at..at + 4].copy_from_slice(&value.to_le_bytes());
@@ -251,10 +251,7 @@ fn a_small_prompt_has_the_answer_of_a_whole_one() {
         let whole = EncryptedPrompt { ciphertexts: vec![whole; layout.vectors], ..prompt };
         let whole = EncryptedPrompt::from_bytes(w.circuits.params(), &w.rings(), &whole.to_bytes()).unwrap();
         let refused = go(whole).map(drop);
-        assert!(
-            matches!(refused, Err(InferError::Mismatch { what: "ring of the prompt", .. })),
-            "{refused:?}"
-        );
+        assert!(matches!(refused, Err(Error::Mismatch { what: "ring of the prompt", .. })), "{refused:?}");
     }
     assert!(3 * bytes[1] < bytes[0], "{bytes:?}");
 }

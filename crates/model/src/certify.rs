@@ -3,7 +3,7 @@
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 
-use crate::error::{Result, SpecError};
+use crate::error::{Error, Result};
 use crate::forward::{Mode, Positions, Prepared, Runner, SiteStats};
 use crate::function::Function;
 use crate::model::Model;
@@ -108,7 +108,7 @@ fn parts<T: Send>(
     end: impl Fn(&Runner<'_>) -> T + Sync,
 ) -> Result<Vec<T>> {
     if windows.is_empty() {
-        return Err(SpecError::Empty);
+        return Err(Error::Empty);
     }
     let prepared = Prepared::new(model)?;
     let each = windows.len().div_ceil(4 * rayon::current_num_threads());
@@ -165,13 +165,13 @@ impl OutOfRange {
 /// Counts what leaves the certified ranges of a model, window by window.
 ///
 /// # Errors
-/// Bad tokens or no window; [`SpecError::NoScheme`] without certified ranges.
+/// Bad tokens or no window; [`Error::NoScheme`] without certified ranges.
 pub fn out_of_range(model: &Model, windows: &[Vec<u32>]) -> Result<OutOfRange> {
     if windows.is_empty() {
-        return Err(SpecError::Empty);
+        return Err(Error::Empty);
     }
     if let (true, Some((site, _))) = (model.spec().sites.is_empty(), model.shape().sites().first()) {
-        return Err(SpecError::NoScheme { site: site.clone() });
+        return Err(Error::NoScheme { site: site.clone() });
     }
     let prepared = Prepared::new(model)?;
     let count = |window: &Vec<u32>| -> Result<Vec<(u64, u64)>> {
@@ -204,7 +204,7 @@ pub fn out_of_range(model: &Model, windows: &[Vec<u32>]) -> Result<OutOfRange> {
 /// Bad windows, or attention other than PowerSoftmax.
 pub fn freeze_eps(model: &Model, windows: &[Vec<u32>], ratio: f64) -> Result<Model> {
     let Attention::PowerSoftmax { p, c, .. } = model.shape().attention else {
-        return Err(SpecError::Unsupported {
+        return Err(Error::Unsupported {
             operation: "freezing eps",
             model: "attention without a denominator",
         });
@@ -277,15 +277,15 @@ pub fn certify(
 /// Refuses a model with uncertified or violated sites.
 ///
 /// # Errors
-/// [`SpecError::NoScheme`] or [`SpecError::Violated`] naming the first such site.
+/// [`Error::NoScheme`] or [`Error::Violated`] naming the first such site.
 pub fn ensure_certified(model: &Model) -> Result<()> {
     for (name, function) in model.shape().sites() {
-        let Some(site) = model.site(&name) else { return Err(SpecError::NoScheme { site: name }) };
+        let Some(site) = model.site(&name) else { return Err(Error::NoScheme { site: name }) };
         if site.violations > 0 {
             // What calibration saw lies inside the range; what left it was on held-out text.
             let Range { lo: min, hi: max } =
                 site.held_out.unwrap_or(Range { lo: site.observed.min, hi: site.observed.max });
-            return Err(SpecError::Violated {
+            return Err(Error::Violated {
                 site: name,
                 violations: site.violations,
                 lo: site.range.lo,
@@ -295,7 +295,7 @@ pub fn ensure_certified(model: &Model) -> Result<()> {
             });
         }
         if function.is_nonlinear() && site.scheme.is_none() {
-            return Err(SpecError::NoScheme { site: name });
+            return Err(Error::NoScheme { site: name });
         }
     }
     Ok(())
@@ -304,12 +304,12 @@ pub fn ensure_certified(model: &Model) -> Result<()> {
 /// Fits a polynomial to every non-linear certified site.
 ///
 /// # Errors
-/// [`SpecError::Fit`] when no degree up to the limit reaches the target; [`SpecError::NoScheme`]
+/// [`Error::Fit`] when no degree up to the limit reaches the target; [`Error::NoScheme`]
 /// when the model is not certified.
 pub fn fit(model: &mut Model, options: &FitOptions) -> Result<()> {
     let mut sites = model.spec().sites.clone();
     if let (true, Some((first, _))) = (sites.is_empty(), model.shape().sites().first()) {
-        return Err(SpecError::NoScheme { site: first.clone() });
+        return Err(Error::NoScheme { site: first.clone() });
     }
     for site in sites.iter_mut().filter(|s| s.function.is_nonlinear()) {
         let target = match site.function {
@@ -338,7 +338,7 @@ fn cheapest(site: &Site, target: f64, max_degree: usize) -> Result<Scheme> {
     let reason = format!(
         "degree {max_degree} reaches {best:.1e}, the target is {target:.1e}: control the range in training"
     );
-    Err(SpecError::Fit { site: site.name.clone(), lo: site.range.lo, hi: site.range.hi, reason })
+    Err(Error::Fit { site: site.name.clone(), lo: site.range.lo, hi: site.range.hi, reason })
 }
 
 fn run(runner: &mut Runner<'_>, shape: &Shape, window: &[u32]) -> Result<()> {
@@ -363,7 +363,7 @@ fn smoothed(maxima: &[f64], ratio: f64) -> Vec<f64> {
 fn widen(shape: &Shape, report: &SiteReport, margins: &Margins) -> Result<(Range, f64)> {
     let Observed { min, max, count, not_finite } = report.observed;
     if not_finite > 0 || count == 0 {
-        return Err(SpecError::Fit {
+        return Err(Error::Fit {
             site: report.site.clone(),
             lo: min,
             hi: max,

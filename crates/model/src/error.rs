@@ -3,7 +3,7 @@
 /// Anything that can be wrong with a model, its files or its input.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
-pub enum SpecError {
+pub enum Error {
     /// A file could not be read or written.
     #[error(transparent)]
     File(#[from] cipherlm_files::Error),
@@ -174,7 +174,7 @@ pub enum SpecError {
     },
 }
 
-impl SpecError {
+impl Error {
     pub(crate) fn malformed(what: impl Into<String>, reason: impl ToString) -> Self {
         Self::Malformed { what: what.into(), reason: reason.to_string() }
     }
@@ -186,4 +186,4 @@ pub(crate) fn without_mark(text: &str) -> &str {
 }
 
 /// Result of this crate.
-pub type Result<T> = std::result::Result<T, SpecError>;
+pub type Result<T> = std::result::Result<T, Error>;

@@ -4,7 +4,7 @@
 //! Both compute something else than the model they begin with. They are starts for training, which
 //! wins most of the difference back, not approximations that could be used as they are.
 
-use crate::error::{Result, SpecError};
+use crate::error::{Error, Result};
 use crate::forward::{Mode, Positions, Prepared};
 use crate::model::Model;
 use crate::program::{Op, Program};
@@ -22,7 +22,7 @@ const LEAST_SQUARE: f64 = 1.0 / 512.0;
 /// The result is a new model without certified sites.
 ///
 /// # Errors
-/// [`SpecError::Shape`] for a name that is none; bad windows; a model that is no decoder.
+/// [`Error::Shape`] for a name that is none; bad windows; a model that is no decoder.
 pub fn freeze_norms(model: &Model, windows: &[Vec<u32>], names: &[String]) -> Result<Model> {
     if names.is_empty() {
         return Ok(model.clone());
@@ -62,7 +62,7 @@ pub fn with_quadratics(model: &Model, windows: &[Vec<u32>]) -> Result<Model> {
     let old = model.shape();
     let Some(function) = old.activation.function() else { return Ok(model.clone()) };
     if old.gated {
-        return Err(SpecError::Unsupported { operation: "a quadratic activation", model: "a gated model" });
+        return Err(Error::Unsupported { operation: "a quadratic activation", model: "a gated model" });
     }
     let mut moments = vec![Moments::default(); old.layers * old.ffn];
     watch(model, windows, |tap| {
@@ -101,7 +101,7 @@ fn input<'p>(program: &'p Program, norm: &str) -> Result<&'p str> {
     let stage = program.stages.iter().find(|stage| stage.name == norm).map(|stage| stage.op);
     match stage {
         Some(Op::Norm { of } | Op::FrozenNorm { of }) => Ok(&program.stages[of].name),
-        _ => Err(SpecError::MissingTensor { name: format!("{norm}.gain"), expected: vec![] }),
+        _ => Err(Error::MissingTensor { name: format!("{norm}.gain"), expected: vec![] }),
     }
 }
 
@@ -112,17 +112,17 @@ fn watch(
     mut look: impl FnMut(&dyn Fn(&str) -> Result<Vec<f64>>) -> Result<()>,
 ) -> Result<()> {
     if model.shape().kind != Kind::Decoder {
-        return Err(SpecError::Unsupported { operation: "a lean conversion", model: "an encoder" });
+        return Err(Error::Unsupported { operation: "a lean conversion", model: "an encoder" });
     }
     if windows.is_empty() {
-        return Err(SpecError::Empty);
+        return Err(Error::Empty);
     }
     let prepared = Prepared::new(model)?;
     let mut runner = prepared.runner(Mode::Exact)?.with_taps();
     for window in windows {
         runner.forward(window, Positions::All)?;
         look(&|name| {
-            let missing = || SpecError::MissingTensor { name: name.to_owned(), expected: vec![] };
+            let missing = || Error::MissingTensor { name: name.to_owned(), expected: vec![] };
             runner.tap(name).map(<[f64]>::to_vec).ok_or_else(missing)
         })?;
     }

@@ -41,7 +41,7 @@ pub use certify::{
     FitOptions, Margins, OutOfRange, SiteReport, certify, ensure_certified, fit, freeze_eps, out_of_range,
     survey,
 };
-pub use error::{Result, SpecError};
+pub use error::{Error, Result};
 pub use folder::{MODEL_FILE, TOKENIZER_FILE, WEIGHTS_FILE};
 pub use forward::{Embedding, EmbeddingShape, Mode, Positions, Prepared, Runner, SiteStats};
 pub use function::Function;

@@ -6,7 +6,7 @@ use std::path::Path;
 use cipherlm_files::{Access, Existing};
 use serde::{Deserialize, Serialize};
 
-use crate::error::{Result, SpecError, without_mark};
+use crate::error::{Error, Result, without_mark};
 use crate::folder::{MODEL_FILE, TOKENIZER_FILE, WEIGHTS_FILE};
 use crate::scheme::Scheme;
 use crate::shape::{Kind, Shape};
@@ -93,19 +93,19 @@ impl Model {
     /// # Errors
     /// As [`Model::load`].
     pub fn from_parts(description: &str, weights: &[u8]) -> Result<Self> {
-        let spec: ModelSpec = serde_json::from_str(without_mark(description))
-            .map_err(|e| SpecError::malformed(MODEL_FILE, e))?;
+        let spec: ModelSpec =
+            serde_json::from_str(without_mark(description)).map_err(|e| Error::malformed(MODEL_FILE, e))?;
         if spec.format != FORMAT || spec.version != VERSION {
             let reason = format!(
                 "format {} version {}, expected {FORMAT} version {VERSION}",
                 spec.format, spec.version
             );
-            return Err(SpecError::malformed(MODEL_FILE, reason));
+            return Err(Error::malformed(MODEL_FILE, reason));
         }
         spec.shape.validate()?;
         let found = blake3::hash(weights).to_hex().to_string();
         if found != spec.weights_blake3 {
-            return Err(SpecError::WeightsHash { expected: spec.weights_blake3, found });
+            return Err(Error::WeightsHash { expected: spec.weights_blake3, found });
         }
         // Values of an F64 file become those that a save would keep.
         let mut weights = Weights::from_bytes(weights)?;
@@ -120,7 +120,7 @@ impl Model {
     /// Writes `model.json` and `weights.safetensors` into a folder, creating it.
     ///
     /// # Errors
-    /// [`SpecError::File`].
+    /// [`Error::File`].
     pub fn save(&self, dir: &Path) -> Result<()> {
         let write = |name, bytes: &[u8]| {
             cipherlm_files::write(&dir.join(name), bytes, Existing::Replace, Access::Everyone)
@@ -134,14 +134,13 @@ impl Model {
     /// [difference](crate::difference) in the place of weights.
     ///
     /// # Errors
-    /// [`SpecError::File`].
+    /// [`Error::File`].
     pub fn save_description(&self, dir: &Path) -> Result<()> {
         // Files written elsewhere may hold the same tensors in another order or type: the hash is
         // that of these.
         let hash = blake3::hash(&self.weights.to_bytes()).to_hex().to_string();
         let spec = ModelSpec { weights_blake3: hash, ..self.spec.clone() };
-        let mut text =
-            serde_json::to_string_pretty(&spec).map_err(|e| SpecError::malformed(MODEL_FILE, e))?;
+        let mut text = serde_json::to_string_pretty(&spec).map_err(|e| Error::malformed(MODEL_FILE, e))?;
         text.push('\n');
         let path = dir.join(MODEL_FILE);
         Ok(cipherlm_files::write(&path, text.as_bytes(), Existing::Replace, Access::Everyone)?)
@@ -197,8 +196,8 @@ impl Model {
     /// ranges behind them is refused when it is encrypted.
     ///
     /// # Errors
-    /// [`SpecError::UnknownToken`], [`SpecError::ContextTooLong`] when no token could follow, and
-    /// [`SpecError::Unsupported`] for a model that is no decoder.
+    /// [`Error::UnknownToken`], [`Error::ContextTooLong`] when no token could follow, and
+    /// [`Error::Unsupported`] for a model that is no decoder.
     pub fn with_prefix(mut self, tokens: Vec<u32>) -> Result<Self> {
         self.check_prefix(&tokens)?;
         self.spec.prefix = tokens;
@@ -216,7 +215,7 @@ impl Model {
             return Ok(());
         }
         if self.spec.shape.kind != Kind::Decoder {
-            return Err(SpecError::Unsupported { operation: "a public prefix", model: "an encoder" });
+            return Err(Error::Unsupported { operation: "a public prefix", model: "an encoder" });
         }
         self.check_tokens(tokens, 1)
     }
@@ -256,19 +255,17 @@ impl Model {
     /// Checks a token sequence against the shape.
     ///
     /// # Errors
-    /// [`SpecError::Empty`], [`SpecError::ContextTooLong`], [`SpecError::UnknownToken`].
+    /// [`Error::Empty`], [`Error::ContextTooLong`], [`Error::UnknownToken`].
     pub fn check_tokens(&self, tokens: &[u32], start: usize) -> Result<()> {
         let shape = &self.spec.shape;
         if tokens.is_empty() {
-            return Err(SpecError::Empty);
+            return Err(Error::Empty);
         }
         if start + tokens.len() > shape.context {
-            return Err(SpecError::ContextTooLong { length: start + tokens.len(), context: shape.context });
+            return Err(Error::ContextTooLong { length: start + tokens.len(), context: shape.context });
         }
         match tokens.iter().position(|&t| t as usize >= shape.vocab) {
-            Some(i) => {
-                Err(SpecError::UnknownToken { token: tokens[i], position: start + i, vocab: shape.vocab })
-            }
+            Some(i) => Err(Error::UnknownToken { token: tokens[i], position: start + i, vocab: shape.vocab }),
             None => Ok(()),
         }
     }
@@ -321,7 +318,7 @@ impl Source<'_> {
                     Ok(values) if values.len() == dims.iter().product::<usize>() => values,
                     Ok(values) => {
                         let (expected, found) = (dims.clone(), vec![values.len()]);
-                        failed = Some(SpecError::TensorShape { name: name.clone(), expected, found });
+                        failed = Some(Error::TensorShape { name: name.clone(), expected, found });
                         return Err(std::io::Error::other("tensor"));
                     }
                     Err(error) => {
@@ -356,8 +353,7 @@ impl Source<'_> {
             sites: vec![],
             provenance: self.provenance,
         };
-        let mut text =
-            serde_json::to_string_pretty(&spec).map_err(|e| SpecError::malformed(MODEL_FILE, e))?;
+        let mut text = serde_json::to_string_pretty(&spec).map_err(|e| Error::malformed(MODEL_FILE, e))?;
         text.push('\n');
         Ok(cipherlm_files::write(&dir.join(MODEL_FILE), text.as_bytes(), Existing::Refuse, Access::Everyone)?)
     }

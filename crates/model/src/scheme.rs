@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::error::{Result, SpecError};
+use crate::error::{Error, Result};
 use crate::function::Function;
 use crate::range::Range;
 
@@ -25,10 +25,10 @@ impl Scheme {
     /// Interpolates at Chebyshev nodes.
     ///
     /// # Errors
-    /// [`SpecError::Fit`] for an empty or non-positive range.
+    /// [`Error::Fit`] for an empty or non-positive range.
     pub fn interpolate(site: &str, function: Function, range: Range, degree: usize) -> Result<Self> {
         let refuse = |reason: &str| {
-            Err(SpecError::Fit { site: site.into(), lo: range.lo, hi: range.hi, reason: reason.into() })
+            Err(Error::Fit { site: site.into(), lo: range.lo, hi: range.hi, reason: reason.into() })
         };
         if !(range.lo < range.hi && range.lo.is_finite() && range.hi.is_finite()) {
             return refuse("the range is empty or not finite");

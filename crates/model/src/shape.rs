@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::error::{Result, SpecError};
+use crate::error::{Error, Result};
 
 /// Most blocks of a model.
 const MAX_LAYERS: usize = 1024;
@@ -256,9 +256,9 @@ impl Shape {
     /// Checks that the fields agree with each other.
     ///
     /// # Errors
-    /// [`SpecError::Shape`] naming the field.
+    /// [`Error::Shape`] naming the field.
     pub fn validate(&self) -> Result<()> {
-        let refuse = |field, value: String, reason| Err(SpecError::Shape { field, value, reason });
+        let refuse = |field, value: String, reason| Err(Error::Shape { field, value, reason });
         for (field, value) in [
             ("layers", self.layers),
             ("d_model", self.d_model),
@@ -331,7 +331,7 @@ impl Shape {
         for (at, name) in self.frozen_norms.iter().enumerate() {
             if !norms.contains(name) || self.frozen_norms[..at].contains(name) {
                 let reason = "must name normalisations of the blocks, or `final_norm`, each once";
-                return Err(SpecError::Shape { field: "frozen_norms", value: name.clone(), reason });
+                return Err(Error::Shape { field: "frozen_norms", value: name.clone(), reason });
             }
         }
         Ok(())
@@ -352,18 +352,18 @@ mod tests {
         let mut shape = Shape::preset("test").unwrap();
         shape.attention = Attention::PowerSoftmax { p: 3, c: 0.0, eps: Eps::Frozen };
         let error = shape.validate().unwrap_err();
-        assert!(matches!(error, SpecError::Shape { field: "attention.p", .. }), "{error}");
+        assert!(matches!(error, Error::Shape { field: "attention.p", .. }), "{error}");
         let mut shape = Shape::preset("test").unwrap();
         shape.rotary = Some(Rotary { dims: 9, base: 1e4 });
-        assert!(matches!(shape.validate(), Err(SpecError::Shape { field: "rotary.dims", .. })));
+        assert!(matches!(shape.validate(), Err(Error::Shape { field: "rotary.dims", .. })));
         for classes in [0, (1 << 20) + 1, usize::MAX] {
             let shape = Shape { kind: Kind::Encoder { classes }, ..Shape::preset("test").unwrap() };
-            assert!(matches!(shape.validate(), Err(SpecError::Shape { field: "kind.classes", .. })));
+            assert!(matches!(shape.validate(), Err(Error::Shape { field: "kind.classes", .. })));
         }
         for bad in [vec!["embed.norm"], vec!["layers.9.norm1"], vec!["final_norm", "final_norm"]] {
             let frozen_norms = bad.into_iter().map(str::to_owned).collect();
             let shape = Shape { frozen_norms, ..Shape::preset("test").unwrap() };
-            assert!(matches!(shape.validate(), Err(SpecError::Shape { field: "frozen_norms", .. })));
+            assert!(matches!(shape.validate(), Err(Error::Shape { field: "frozen_norms", .. })));
         }
     }
 }

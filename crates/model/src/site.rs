@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::error::{Result, SpecError};
+use crate::error::{Error, Result};
 use crate::folder::MODEL_FILE;
 use crate::function::Function;
 use crate::range::Range;
@@ -140,7 +140,7 @@ impl Shape {
     /// value.
     ///
     /// # Errors
-    /// [`SpecError::Malformed`] for other sites than [`Shape::sites`]; [`SpecError::Site`] naming
+    /// [`Error::Malformed`] for other sites than [`Shape::sites`]; [`Error::Site`] naming
     /// the first bad one.
     pub(crate) fn check_sites(&self, sites: &[Site]) -> Result<()> {
         if sites.is_empty() {
@@ -148,10 +148,10 @@ impl Shape {
         }
         if !sites.iter().map(|s| (s.name.clone(), s.function)).eq(self.sites()) {
             let reason = "the certified sites are not those of this shape, in order";
-            return Err(SpecError::malformed(MODEL_FILE, reason));
+            return Err(Error::malformed(MODEL_FILE, reason));
         }
         for site in sites {
-            site.check().map_err(|reason| SpecError::Site { site: site.name.clone(), reason })?;
+            site.check().map_err(|reason| Error::Site { site: site.name.clone(), reason })?;
         }
         if self.residual == Residual::Parallel {
             // Both branches normalise the same rows, so the circuit computes one inverse square
@@ -163,7 +163,7 @@ impl Shape {
                 {
                     let reason =
                         format!("it normalises the rows of `{}`, with another range or polynomial", a.name);
-                    return Err(SpecError::Site { site: b.name.clone(), reason });
+                    return Err(Error::Site { site: b.name.clone(), reason });
                 }
             }
         }

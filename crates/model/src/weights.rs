@@ -5,7 +5,7 @@ use std::path::Path;
 
 use safetensors::tensor::{Dtype, SafeTensors};
 
-use crate::error::{Result, SpecError};
+use crate::error::{Error, Result};
 use crate::shape::Shape;
 
 /// A dense tensor, row-major.
@@ -41,9 +41,9 @@ pub(crate) fn header<'t>(tensors: impl Iterator<Item = (&'t str, &'t [usize])>) 
 /// equal contents are equal bytes. Tensors stay where they are.
 ///
 /// # Errors
-/// [`SpecError::Malformed`] for what is no safetensors file.
+/// [`Error::Malformed`] for what is no safetensors file.
 pub fn in_name_order(file: &[u8]) -> Result<Vec<u8>> {
-    let malformed = |reason: String| SpecError::malformed("safetensors", reason);
+    let malformed = |reason: String| Error::malformed("safetensors", reason);
     let (length, rest) = file.split_first_chunk::<8>().ok_or_else(|| malformed("no header".into()))?;
     let length = usize::try_from(u64::from_le_bytes(*length)).unwrap_or(usize::MAX);
     let (old, data) = rest.split_at_checked(length).ok_or_else(|| malformed("cut short".into()))?;
@@ -70,11 +70,11 @@ impl Weights {
     /// Adds or replaces a tensor.
     ///
     /// # Errors
-    /// [`SpecError::TensorShape`] when the number of values is not the product of `dims`.
+    /// [`Error::TensorShape`] when the number of values is not the product of `dims`.
     pub fn insert(&mut self, name: impl Into<String>, dims: &[usize], data: Vec<f64>) -> Result<()> {
         let name = name.into();
         if dims.iter().product::<usize>() != data.len() {
-            return Err(SpecError::TensorShape { name, expected: dims.to_vec(), found: vec![data.len()] });
+            return Err(Error::TensorShape { name, expected: dims.to_vec(), found: vec![data.len()] });
         }
         self.tensors.insert(name, Tensor { dims: dims.to_vec(), data });
         Ok(())
@@ -98,23 +98,23 @@ impl Weights {
     /// Checks names, dimensions and finiteness against a shape.
     ///
     /// # Errors
-    /// The first of [`SpecError::MissingTensor`], [`SpecError::TensorShape`],
-    /// [`SpecError::NotFinite`], [`SpecError::UnknownTensor`].
+    /// The first of [`Error::MissingTensor`], [`Error::TensorShape`],
+    /// [`Error::NotFinite`], [`Error::UnknownTensor`].
     pub fn check(&self, shape: &Shape) -> Result<()> {
         let expected = shape.tensors();
         for (name, dims) in &expected {
             let Some(tensor) = self.tensors.get(name) else {
-                return Err(SpecError::MissingTensor { name: name.clone(), expected: dims.clone() });
+                return Err(Error::MissingTensor { name: name.clone(), expected: dims.clone() });
             };
             if &tensor.dims != dims {
-                return Err(SpecError::TensorShape {
+                return Err(Error::TensorShape {
                     name: name.clone(),
                     expected: dims.clone(),
                     found: tensor.dims.clone(),
                 });
             }
             if let Some(index) = tensor.data.iter().position(|x| !x.is_finite()) {
-                return Err(SpecError::NotFinite { name: name.clone(), index });
+                return Err(Error::NotFinite { name: name.clone(), index });
             }
             if crate::shape::is_calibrated(name)
                 && let Some(index) = tensor.data.iter().position(|&x| (x as f32) <= 0.0)
@@ -123,11 +123,11 @@ impl Weights {
                     "value {} at index {index}, expected denominators and inverse roots above zero",
                     tensor.data[index]
                 );
-                return Err(SpecError::malformed(name, reason));
+                return Err(Error::malformed(name, reason));
             }
         }
         match self.tensors.keys().find(|name| !expected.iter().any(|(e, _)| e == *name)) {
-            Some(name) => Err(SpecError::UnknownTensor { name: name.clone() }),
+            Some(name) => Err(Error::UnknownTensor { name: name.clone() }),
             None => Ok(()),
         }
     }
@@ -142,9 +142,9 @@ impl Weights {
     /// Reads safetensors (F32 or F64).
     ///
     /// # Errors
-    /// [`SpecError::Malformed`] for anything else.
+    /// [`Error::Malformed`] for anything else.
     pub fn from_bytes(bytes: &[u8]) -> Result<Self> {
-        let file = SafeTensors::deserialize(bytes).map_err(|e| SpecError::malformed("weights", e))?;
+        let file = SafeTensors::deserialize(bytes).map_err(|e| Error::malformed("weights", e))?;
         let mut out = Self::new();
         for (name, view) in file.tensors() {
             let raw = view.data();
@@ -154,7 +154,7 @@ impl Weights {
                 }
                 Dtype::F64 => raw.as_chunks::<8>().0.iter().map(|&b| f64::from_le_bytes(b)).collect(),
                 other => {
-                    return Err(SpecError::malformed(name, format!("type {other:?}, expected F32 or F64")));
+                    return Err(Error::malformed(name, format!("type {other:?}, expected F32 or F64")));
                 }
             };
             out.insert(name, view.shape(), data)?;
@@ -165,7 +165,7 @@ impl Weights {
     /// Reads a safetensors file.
     ///
     /// # Errors
-    /// [`SpecError::File`] or [`SpecError::Malformed`].
+    /// [`Error::File`] or [`Error::Malformed`].
     pub fn load(path: &Path) -> Result<Self> {
         Self::from_bytes(&cipherlm_files::read(path, u64::MAX)?)
     }
@@ -210,11 +210,11 @@ mod tests {
     fn what_is_no_safetensors_file_has_no_name_order() {
         let length = |n: u64| n.to_le_bytes().to_vec();
         for bad in [vec![], vec![1; 7], length(9), [length(u64::MAX), b"{}".to_vec()].concat()] {
-            assert!(matches!(in_name_order(&bad), Err(SpecError::Malformed { .. })));
+            assert!(matches!(in_name_order(&bad), Err(Error::Malformed { .. })));
         }
         for text in ["[]", "{", r#"{"a":1}"#] {
             let bad = [length(text.len() as u64), text.into()].concat();
-            assert!(matches!(in_name_order(&bad), Err(SpecError::Malformed { .. })), "{text}");
+            assert!(matches!(in_name_order(&bad), Err(Error::Malformed { .. })), "{text}");
         }
     }
 }

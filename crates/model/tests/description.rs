@@ -2,7 +2,7 @@
 //! ranges.
 
 use cipherlm_model::{
-    Attention, Eps, Margins, Mode, Model, Positions, Residual, Runner, Shape, SpecError, certify,
+    Attention, Eps, Error, Margins, Mode, Model, Positions, Residual, Runner, Shape, certify,
     ensure_certified, fit, freeze_eps, random,
 };
 use serde_json::{Value, json};
@@ -71,12 +71,12 @@ fn sites_that_contradict_themselves_are_refused_by_name() {
         edit(site(&mut bad, name));
         let error = Model::from_parts(&bad.to_string(), &weights).unwrap_err();
         let text = error.to_string();
-        assert!(matches!(&error, SpecError::Site { site, .. } if site == name), "{name}: {text}");
+        assert!(matches!(&error, Error::Site { site, .. } if site == name), "{name}: {text}");
         assert!(text.contains(word), "{name}: {text}");
     }
     let mut missing = good.clone();
     missing["sites"].as_array_mut().unwrap().remove(3);
-    assert!(matches!(Model::from_parts(&missing.to_string(), &weights), Err(SpecError::Malformed { .. })));
+    assert!(matches!(Model::from_parts(&missing.to_string(), &weights), Err(Error::Malformed { .. })));
 }
 
 #[test]
@@ -90,7 +90,7 @@ fn parallel_branches_share_one_norm() {
     assert_eq!(first["range"], second["range"]);
     second["scheme"]["coefficients"][0] = json!(0.125);
     let error = Model::from_parts(&bad.to_string(), &weights).unwrap_err();
-    assert!(matches!(&error, SpecError::Site { site, .. } if site == "layers.1.norm2"), "{error}");
+    assert!(matches!(&error, Error::Site { site, .. } if site == "layers.1.norm2"), "{error}");
     // In a sequential block they are two.
     let (mut sequential, weights) = files(&test_shape());
     site(&mut sequential, "layers.1.norm2")["scheme"]["coefficients"][0] = json!(0.125);
@@ -112,7 +112,7 @@ fn shapes_that_no_model_has_are_refused() {
         let mut bad = good.clone();
         bad["shape"][field] = value;
         let error = Model::from_parts(&bad.to_string(), &weights).unwrap_err();
-        assert!(matches!(&error, SpecError::Shape { field: f, .. } if *f == field), "{field}: {error}");
+        assert!(matches!(&error, Error::Shape { field: f, .. } if *f == field), "{field}: {error}");
     }
     let mut surplus = good.clone();
     surplus["shape"]["depth"] = json!(1);

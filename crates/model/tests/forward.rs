@@ -1,8 +1,8 @@
 //! The reference forward pass: forms of attention, incremental decoding, files, certification.
 
 use cipherlm_model::{
-    Attention, Eps, FitOptions, Kind, Margins, Mode, Model, Norm, Placement, Positions, Residual, Runner,
-    Shape, SpecError, certify, ensure_certified, fit, random, survey,
+    Attention, Eps, Error, FitOptions, Kind, Margins, Mode, Model, Norm, Placement, Positions, Residual,
+    Runner, Shape, certify, ensure_certified, fit, random, survey,
 };
 
 fn test_shape() -> Shape {
@@ -129,7 +129,7 @@ fn encoder_ignores_padding() {
     let padded = runner.classify(&[1, 2, 3, 9, 9], Some(&[true, true, true, false, false])).unwrap();
     assert_eq!(plain, padded);
     assert_ne!(plain, runner.classify(&[1, 2, 3, 9, 9], None).unwrap());
-    assert!(matches!(runner.append(&[1], Positions::Last), Err(SpecError::Unsupported { .. })));
+    assert!(matches!(runner.append(&[1], Positions::Last), Err(Error::Unsupported { .. })));
     assert!(runner.classify(&[1, 2], Some(&[false, false])).is_err());
 }
 
@@ -143,11 +143,11 @@ fn a_saved_model_computes_the_same_values() {
     // A weights file from another export is refused by hash.
     random::weights_only("other", &test_shape(), 2).unwrap().save(&dir.join("other")).unwrap();
     std::fs::copy(dir.join("other/weights.safetensors"), dir.join("weights.safetensors")).unwrap();
-    assert!(matches!(Model::load(&dir), Err(SpecError::WeightsHash { .. })));
+    assert!(matches!(Model::load(&dir), Err(Error::WeightsHash { .. })));
     std::fs::write(dir.join("model.json"), "{").unwrap();
-    assert!(matches!(Model::load(&dir), Err(SpecError::Malformed { .. })));
+    assert!(matches!(Model::load(&dir), Err(Error::Malformed { .. })));
     std::fs::remove_dir_all(&dir).unwrap();
-    assert!(matches!(Model::load(&dir), Err(SpecError::File(_))));
+    assert!(matches!(Model::load(&dir), Err(Error::File(_))));
 }
 
 #[test]
@@ -158,23 +158,23 @@ fn bad_weights_and_tokens_are_named() {
         weights.insert(name, dims, data).unwrap();
         Model::new("bad", test_shape(), weights).unwrap_err()
     };
-    assert!(matches!(with("final_norm.gain", &[3], vec![1.0; 3]), SpecError::TensorShape { .. }));
-    assert!(matches!(with("surplus", &[1], vec![1.0]), SpecError::UnknownTensor { .. }));
+    assert!(matches!(with("final_norm.gain", &[3], vec![1.0; 3]), Error::TensorShape { .. }));
+    assert!(matches!(with("surplus", &[1], vec![1.0]), Error::UnknownTensor { .. }));
     let mut values = vec![1.0; 16];
     values[5] = f64::NAN;
-    assert!(matches!(with("final_norm.gain", &[16], values), SpecError::NotFinite { index: 5, .. }));
+    assert!(matches!(with("final_norm.gain", &[16], values), Error::NotFinite { index: 5, .. }));
     assert!(matches!(
         Model::new("bad", test_shape(), cipherlm_model::Weights::new()),
-        Err(SpecError::MissingTensor { .. })
+        Err(Error::MissingTensor { .. })
     ));
     let mut runner = Runner::new(&model, Mode::Exact).unwrap();
-    assert!(matches!(runner.forward(&[], Positions::Last), Err(SpecError::Empty)));
-    assert!(matches!(runner.forward(&[32], Positions::Last), Err(SpecError::UnknownToken { token: 32, .. })));
+    assert!(matches!(runner.forward(&[], Positions::Last), Err(Error::Empty)));
+    assert!(matches!(runner.forward(&[32], Positions::Last), Err(Error::UnknownToken { token: 32, .. })));
     assert!(matches!(
         runner.forward(&[0; 17], Positions::Last),
-        Err(SpecError::ContextTooLong { length: 17, context: 16 })
+        Err(Error::ContextTooLong { length: 17, context: 16 })
     ));
-    assert!(matches!(Runner::new(&model, Mode::Polynomial), Err(SpecError::NoScheme { .. })));
+    assert!(matches!(Runner::new(&model, Mode::Polynomial), Err(Error::NoScheme { .. })));
 }
 
 #[test]
@@ -186,10 +186,7 @@ fn violations_are_counted_and_refused() {
     certify(&mut model, &windows[..4], &windows[4..], &tight).unwrap();
     fit(&mut model, &FitOptions::default()).unwrap();
     let error = ensure_certified(&model).unwrap_err();
-    assert!(
-        matches!(&error, SpecError::Violated { site, .. } if site == "layers.0.ffn.activation"),
-        "{error}"
-    );
+    assert!(matches!(&error, Error::Violated { site, .. } if site == "layers.0.ffn.activation"), "{error}");
     let reports = survey(&model, &windows, Mode::Exact).unwrap();
     assert!(reports.iter().any(|r| r.violations > 0 && r.site == "layers.0.ffn.activation"));
     certify(&mut model, &windows[..4], &windows[4..], &Margins::default()).unwrap();
@@ -208,7 +205,7 @@ fn a_violation_names_what_left_the_range() {
     for site in &model.spec().sites {
         assert_eq!(site.held_out.is_some(), site.violations > 0, "{}", site.name);
     }
-    let Err(SpecError::Violated { lo, hi, min, max, .. }) = ensure_certified(&model) else {
+    let Err(Error::Violated { lo, hi, min, max, .. }) = ensure_certified(&model) else {
         panic!("one window without margins cannot hold eight others");
     };
     assert!(min < lo || max > hi, "[{min}, {max}] lies in [{lo}, {hi}]");

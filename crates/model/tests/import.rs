@@ -6,7 +6,7 @@ mod common;
 use std::path::{Path, PathBuf};
 
 use cipherlm_model::import::Checkpoint;
-use cipherlm_model::{Kind, Mode, Model, Pool, Positions, Prepared, Runner, SpecError};
+use cipherlm_model::{Error, Kind, Mode, Model, Pool, Positions, Prepared, Runner};
 use common::{Folder, Stored, fill, gguf, safetensors};
 use serde_json::{Value, json};
 
@@ -233,12 +233,12 @@ fn buffers_go_and_any_other_tensor_is_named() {
     assert!(masked.left_out().contains(&"cls.predictions.bias".to_owned()));
     let stray = with(&[("encoder.layer.0.adapter.weight", "F32", &[2])], None).unwrap_err();
     assert!(
-        matches!(&stray, SpecError::StrayTensor { name } if name == "encoder.layer.0.adapter.weight"),
+        matches!(&stray, Error::StrayTensor { name } if name == "encoder.layer.0.adapter.weight"),
         "{stray}"
     );
     for name in ["encoder.layer.1.output.dense.bias", "encoder.layer.1.output.dense.weight"] {
         let missing = with(&[], Some(name)).unwrap_err();
-        assert!(matches!(&missing, SpecError::MissingTensor { name: n, .. } if n == name), "{missing}");
+        assert!(matches!(&missing, Error::MissingTensor { name: n, .. } if n == name), "{missing}");
     }
     let folder = Folder::new("whole");
     let mut stored = tensors(&case);
@@ -384,11 +384,11 @@ fn descriptions_that_this_program_cannot_follow_are_refused_by_field() {
     let folder = Folder::new("config");
     assert!(Checkpoint::open(folder.path()).unwrap_err().to_string().contains("no `config.json`"));
     folder.write("config.json", b"\xef\xbb\xbf{");
-    assert!(matches!(Checkpoint::open(folder.path()), Err(SpecError::Malformed { .. })));
+    assert!(matches!(Checkpoint::open(folder.path()), Err(Error::Malformed { .. })));
     folder.write("config.json", case["config"].to_string().as_bytes());
     folder.write("pytorch_model.bin", b"PK");
     assert!(Checkpoint::open(folder.path()).unwrap_err().to_string().contains("pickle"));
-    assert!(matches!(Checkpoint::open(Path::new("/no/such/folder")), Err(SpecError::File(_))));
+    assert!(matches!(Checkpoint::open(Path::new("/no/such/folder")), Err(Error::File(_))));
 }
 
 #[test]
@@ -435,7 +435,7 @@ fn a_model_that_is_there_is_not_replaced() {
     let out = folder.path().join("out");
     checkpoint.save(&out).unwrap();
     let before = std::fs::read(out.join("model.json")).unwrap();
-    assert!(matches!(checkpoint.save(&out), Err(SpecError::File(_))));
+    assert!(matches!(checkpoint.save(&out), Err(Error::File(_))));
     assert_eq!(std::fs::read(out.join("model.json")).unwrap(), before);
 }
 

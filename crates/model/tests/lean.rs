@@ -1,7 +1,7 @@
 //! Frozen norms and quadratic activations: as data, and in the reference pass.
 
 use cipherlm_model::{
-    Activation, Mode, Model, ModelSpec, Norm, Positions, Residual, Runner, Shape, SpecError, random,
+    Activation, Error, Mode, Model, ModelSpec, Norm, Positions, Residual, Runner, Shape, random,
 };
 
 fn lean(shape: Shape) -> Shape {
@@ -72,5 +72,5 @@ fn a_root_that_is_no_root_is_named() {
     let mut weights = model.weights().clone();
     weights.insert("final_norm.root", &[1], vec![-1.0]).unwrap();
     let error = Model::new("lean", shape, weights).unwrap_err();
-    assert!(matches!(&error, SpecError::Malformed { what, .. } if what == "final_norm.root"), "{error}");
+    assert!(matches!(&error, Error::Malformed { what, .. } if what == "final_norm.root"), "{error}");
 }

@@ -47,7 +47,7 @@ pub enum Error {
     Files(#[from] cipherlm_files::Error),
     /// Keys or plan.
     #[error(transparent)]
-    Infer(#[from] cipherlm_infer::InferError),
+    Infer(#[from] cipherlm_infer::Error),
     /// The client plan.
     #[error(transparent)]
     Plan(#[from] cipherlm_protocol::PlanError),

@@ -11,7 +11,7 @@ pub enum Error {
     Files(#[from] cipherlm_files::Error),
     /// The plan.
     #[error(transparent)]
-    Infer(#[from] cipherlm_infer::InferError),
+    Infer(#[from] cipherlm_infer::Error),
     /// The client's view of the plan.
     #[error(transparent)]
     Plan(#[from] cipherlm_protocol::PlanError),

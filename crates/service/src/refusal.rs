@@ -1,7 +1,7 @@
 //! Errors of the library as problems of the protocol. None repeats what was sent.
 
 use cipherlm_ckks::{Error as Ckks, WireError};
-use cipherlm_infer::{InferError, PROMPT_SECRET};
+use cipherlm_infer::PROMPT_SECRET;
 use cipherlm_protocol::{Code, Problem};
 
 /// What a prompt on disk is called in errors.
@@ -31,25 +31,28 @@ pub(crate) fn of_ckks(error: &Ckks) -> Problem {
 }
 
 /// A refused prompt.
-pub(crate) fn of_prompt(error: &InferError) -> Problem {
+pub(crate) fn of_prompt(error: &cipherlm_infer::Error) -> Problem {
     match error {
-        InferError::Wire { source, .. } => of_ckks(source),
-        InferError::Malformed { reason, .. } if reason.contains("other bytes") => {
+        cipherlm_infer::Error::Wire { source, .. } => of_ckks(source),
+        cipherlm_infer::Error::Malformed { reason, .. } if reason.contains("other bytes") => {
             Problem::new(Code::ObjectMagic, "it is no encrypted prompt")
         }
-        InferError::Malformed { .. } => {
+        cipherlm_infer::Error::Malformed { .. } => {
             Problem::new(Code::ObjectTruncated, "the head of a prompt is not whole")
         }
-        InferError::Mismatch { .. } => Problem::new(Code::PlanMismatch, error.to_string()),
+        cipherlm_infer::Error::Mismatch { .. } => Problem::new(Code::PlanMismatch, error.to_string()),
         other => Problem::new(Code::ObjectField, other.to_string()),
     }
 }
 
 /// A run that ended without an answer.
-pub(crate) fn of_run(error: &InferError) -> Problem {
+pub(crate) fn of_run(error: &cipherlm_infer::Error) -> Problem {
     let detail = error.to_string();
     let damaged = match error {
-        InferError::Slots { source: cipherlm_circuits::slots::SlotError::Ciphertext(source), .. } => {
+        cipherlm_infer::Error::Slots {
+            source: cipherlm_circuits::slots::SlotError::Ciphertext(source),
+            ..
+        } => {
             matches!(
                 source,
                 Ckks::MissingKey { .. }
@@ -60,14 +63,14 @@ pub(crate) fn of_run(error: &InferError) -> Problem {
                     | Ckks::BadKeyShape { .. }
             )
         }
-        InferError::Malformed { .. } => true,
+        cipherlm_infer::Error::Malformed { .. } => true,
         _ => false,
     };
-    if matches!(error, InferError::Malformed { what, .. } if what == STORED_PROMPT) {
+    if matches!(error, cipherlm_infer::Error::Malformed { what, .. } if what == STORED_PROMPT) {
         return Problem::new(Code::ObjectHash, detail);
     }
-    let full = matches!(error, InferError::Files(error) if error.kind() == std::io::ErrorKind::StorageFull);
-    if matches!(error, InferError::Mismatch { what: PROMPT_SECRET, .. }) {
+    let full = matches!(error, cipherlm_infer::Error::Files(error) if error.kind() == std::io::ErrorKind::StorageFull);
+    if matches!(error, cipherlm_infer::Error::Mismatch { what: PROMPT_SECRET, .. }) {
         return Problem::new(Code::KeyMismatch, detail);
     }
     let code = match (damaged, full) {

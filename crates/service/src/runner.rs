@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use cipherlm_circuits::slots::Encrypted;
 use cipherlm_ckks::KeyStore;
-use cipherlm_infer::{Checkpoints, EncryptedPrompt, InferError, Progress, Server};
+use cipherlm_infer::{Checkpoints, EncryptedPrompt, Progress, Server};
 use cipherlm_protocol::{Code, Digest, Event, Problem};
 use serde_json::json;
 
@@ -114,7 +114,7 @@ impl Runner {
         if answer.is_none() {
             match self.run(lease, spent) {
                 Ok(bytes) => *answer = Some(bytes),
-                Err(InferError::Stopped { .. }) => {
+                Err(cipherlm_infer::Error::Stopped { .. }) => {
                     let given_up = lease.wish() == Wish::GiveUp;
                     return Ok(if given_up { End::Final(Event::Cancelled) } else { End::Left });
                 }
@@ -135,7 +135,7 @@ impl Runner {
         }
     }
 
-    fn run<L: Lease>(&mut self, lease: &L, spent: &mut Spent) -> Result<Vec<u8>, InferError> {
+    fn run<L: Lease>(&mut self, lease: &L, spent: &mut Spent) -> Result<Vec<u8>, cipherlm_infer::Error> {
         let (served, task) = (Arc::clone(&self.served), lease.task());
         let bytes = cipherlm_files::read(&self.depot.prompt(task), served.client.costs.prompt_bytes)?;
         let prompt = prompt(&served, task, &bytes)?;
@@ -149,7 +149,9 @@ impl Runner {
             self.since = Instant::now();
             spent.load_seconds = clock.elapsed().as_secs_f64();
         }
-        let Some(loaded) = &self.loaded else { return Err(InferError::Stopped { step: 0, steps: 0 }) };
+        let Some(loaded) = &self.loaded else {
+            return Err(cipherlm_infer::Error::Stopped { step: 0, steps: 0 });
+        };
         let mut observer = |progress: &Progress<'_>| {
             lease.tell(Event::Step {
                 step: progress.step,
@@ -169,12 +171,12 @@ impl Runner {
     }
 
     /// Reads and checks a client's keys.
-    fn load<L: Lease>(&self, lease: &L) -> Result<Loaded, InferError> {
+    fn load<L: Lease>(&self, lease: &L) -> Result<Loaded, cipherlm_infer::Error> {
         let (served, task) = (&self.served, lease.task());
         let folder = self.depot.keys(&task.tenant, task.key);
         let (store, key_id) = served.order.open(&folder, served.params(), self.effort.key_memory)?;
         let of = store.len();
-        let slots = |source| InferError::Slots { node: "evaluation keys".into(), source };
+        let slots = |source| cipherlm_infer::Error::Slots { node: "evaluation keys".into(), source };
         store
             .preload(|keys| {
                 if keys.is_multiple_of(8) {
@@ -191,10 +193,10 @@ impl Runner {
 }
 
 /// The prompt of a task, which must be what its name says.
-fn prompt(served: &Served, task: &Task, bytes: &[u8]) -> Result<EncryptedPrompt, InferError> {
+fn prompt(served: &Served, task: &Task, bytes: &[u8]) -> Result<EncryptedPrompt, cipherlm_infer::Error> {
     if Digest::of(bytes) != task.job {
         let reason = "its hash is not its name: send it again".into();
-        return Err(InferError::Malformed { what: STORED_PROMPT.into(), reason });
+        return Err(cipherlm_infer::Error::Malformed { what: STORED_PROMPT.into(), reason });
     }
     EncryptedPrompt::from_bytes(served.params(), &served.order.small, bytes)
 }

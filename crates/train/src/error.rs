@@ -103,7 +103,7 @@ pub enum Error {
     Json(#[from] serde_json::Error),
     /// The data model refused something.
     #[error(transparent)]
-    Model(#[from] cipherlm_model::SpecError),
+    Model(#[from] cipherlm_model::Error),
 }
 
 impl Error {

@@ -6,7 +6,7 @@ use num_complex::Complex64;
 use rayon::prelude::*;
 
 use super::Context;
-use crate::error::{At, InferError, Result, broken};
+use crate::error::{At, Error, Result, broken};
 use crate::prefix::{self, Place};
 use crate::session::{Session, Turn};
 use crate::vector::{POWER_LABEL, Value, lower, power, power_depth};
@@ -50,7 +50,7 @@ impl<M: Machine> Context<'_, M> {
     fn power(&self) -> Result<u32> {
         match self.folded.shape().attention {
             Attention::PowerSoftmax { p, .. } => Ok(p),
-            _ => Err(InferError::Unsupported { feature: "this attention", advice: "use PowerSoftmax" }),
+            _ => Err(Error::Unsupported { feature: "this attention", advice: "use PowerSoftmax" }),
         }
     }
 

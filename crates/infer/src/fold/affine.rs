@@ -6,7 +6,7 @@ use cipherlm_model::Placement;
 
 use super::Folded;
 use super::units::{Argument, NormId};
-use crate::error::{At, InferError, Result};
+use crate::error::{At, Error, Result};
 
 /// A plain matrix with the bias that follows it.
 pub(crate) struct Affine {
@@ -305,8 +305,8 @@ impl Folded {
     }
 }
 
-fn missing(name: &str) -> InferError {
-    cipherlm_model::SpecError::MissingTensor { name: name.to_owned(), expected: vec![] }.into()
+fn missing(name: &str) -> Error {
+    cipherlm_model::Error::MissingTensor { name: name.to_owned(), expected: vec![] }.into()
 }
 
 /// Takes the mean over the inputs off every column: what a map makes of rows without their mean.

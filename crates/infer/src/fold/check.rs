@@ -3,12 +3,12 @@
 use cipherlm_model::{Attention, Eps, Function, Kind, Model, Placement, Range, Shape};
 
 use super::Purpose;
-use crate::error::{InferError, Result};
+use crate::error::{Error, Result};
 use crate::index::Index;
 
 /// Checks that there is a circuit for a shape.
 pub(super) fn check_shape(shape: &Shape, purpose: Purpose) -> Result<()> {
-    let refuse = |feature, advice| Err(InferError::Unsupported { feature, advice });
+    let refuse = |feature, advice| Err(Error::Unsupported { feature, advice });
     match shape.attention {
         Attention::PowerSoftmax { p, .. } if !p.is_power_of_two() && p != 6 => {
             return refuse("this power", "train with p = 2, 4, 6, 8 or 16");
@@ -33,15 +33,12 @@ pub(super) fn check_index(shape: &Shape, index: Option<&Index>) -> Result<()> {
     let Some(index) = index else { return Ok(()) };
     if !matches!(shape.kind, Kind::Embedder { .. }) {
         let advice = "search with a model of sentence vectors";
-        return Err(InferError::Unsupported {
-            feature: "an index beside a model of tokens or classes",
-            advice,
-        });
+        return Err(Error::Unsupported { feature: "an index beside a model of tokens or classes", advice });
     }
     if index.width() != shape.d_model {
         let vectors = |width: usize| format!("vectors of {width} numbers");
         let (expected, found) = (vectors(shape.d_model), vectors(index.width()));
-        return Err(InferError::Mismatch { what: "index", expected, found });
+        return Err(Error::Mismatch { what: "index", expected, found });
     }
     Ok(())
 }
@@ -51,7 +48,7 @@ pub(super) fn check_index(shape: &Shape, index: Option<&Index>) -> Result<()> {
 /// them. The reference evaluates the one and the circuit the other.
 pub(super) fn check_sites(model: &Model) -> Result<()> {
     for (name, function) in model.shape().sites() {
-        let refuse = |reason: String| Err(InferError::Polynomial { site: name.clone(), reason });
+        let refuse = |reason: String| Err(Error::Polynomial { site: name.clone(), reason });
         let Some(site) = model.site(&name) else { return refuse("the site is not certified".into()) };
         let Range { lo, hi } = site.range;
         if site.function != function {

@@ -7,10 +7,10 @@
 //! on their way back.
 
 use cipherlm_circuits::slots::Plain;
-use cipherlm_model::{Norm, Placement, Range, SpecError};
+use cipherlm_model::{Norm, Placement, Range};
 
 use super::{Folded, NormId};
-use crate::error::{InferError, Result};
+use crate::error::{Error, Result};
 
 /// Factors of a variance: `squares * sum of squares - mean^2 + constant` is the argument of the
 /// inverse root on [-1, 1], with `mean` the sum of the row times `mean`.
@@ -47,7 +47,7 @@ impl Folded {
             NormId::Second(l) => self.units.layers[l].norm2,
             NormId::Final => self.units.final_norm,
         };
-        range.ok_or(InferError::Unsupported {
+        range.ok_or(Error::Unsupported {
             feature: "statistics of a norm that is frozen, or not there",
             advice: "read the norms of the shape",
         })
@@ -66,7 +66,7 @@ impl Folded {
         }
         let name = format!("{}.root", norm.name());
         let root = self.values(&name)?.first().map(|inverse| 1.0 / inverse);
-        root.ok_or_else(|| SpecError::MissingTensor { name, expected: vec![1] }.into())
+        root.ok_or_else(|| cipherlm_model::Error::MissingTensor { name, expected: vec![1] }.into())
     }
 
     /// Whether a norm has to take a mean off the rows.

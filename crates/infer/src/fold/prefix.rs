@@ -6,7 +6,7 @@ use cipherlm_circuits::slots::Plain;
 use cipherlm_model::Attention;
 
 use super::{Folded, public::Prefix};
-use crate::error::{At, InferError, Result};
+use crate::error::{At, Error, Result};
 
 impl Folded {
     /// Public tokens before the text.
@@ -44,7 +44,7 @@ impl Folded {
     ) -> Result<Vec<Plain>> {
         let (g, scale) = (self.geometry, self.query_scale(l, 1)?);
         let Attention::PowerSoftmax { c, .. } = self.shape().attention else {
-            return Err(InferError::Unsupported { feature: "this attention", advice: "use PowerSoftmax" });
+            return Err(Error::Unsupported { feature: "this attention", advice: "use PowerSoftmax" });
         };
         let factor = c * (self.shape().head_dim as f64).sqrt();
         let mut shifts = vec![vec![0.0; g.period()]; self.prefix_vectors()];

@@ -12,7 +12,7 @@ use cipherlm_circuits::slots::Plain;
 use cipherlm_model::Activation;
 
 use super::Folded;
-use crate::error::{InferError, Result};
+use crate::error::{Error, Result};
 
 /// Largest `|t| / X` that keeps the whole of `X`.
 const STRAIGHT: f64 = 1024.0;
@@ -60,7 +60,7 @@ impl Folded {
         let bound = self.units.layers[l].activation.half;
         let (square, linear) = (square?, linear?);
         let channels = square.iter().zip(&linear).enumerate().map(|(at, (&a, &b))| {
-            Channel::new(a, b, bound).ok_or_else(|| InferError::Polynomial {
+            Channel::new(a, b, bound).ok_or_else(|| Error::Polynomial {
                 site: site.clone(),
                 reason: format!(
                     "channel {at} is {a:e} x^2 + {b} x on [-{bound}, {bound}], a line as far as its \

@@ -4,7 +4,7 @@ use cipherlm_circuits::slots::Plain;
 use cipherlm_model::{Attention, Eps, Kind, Pool};
 
 use super::Folded;
-use crate::error::{InferError, Result};
+use crate::error::{Error, Result};
 
 impl Folded {
     /// Whether a token attends to another: a decoder's to those before it and itself, an encoder's
@@ -39,7 +39,7 @@ impl Folded {
     ) -> Result<(Plain, Plain)> {
         let g = self.geometry;
         let Attention::PowerSoftmax { c, .. } = self.shape().attention else {
-            return Err(InferError::Unsupported { feature: "this attention", advice: "use PowerSoftmax" });
+            return Err(Error::Unsupported { feature: "this attention", advice: "use PowerSoftmax" });
         };
         let scale = self.query_scale(l, 1)?;
         let root = (self.shape().head_dim as f64).sqrt();
@@ -67,7 +67,7 @@ impl Folded {
     ) -> Result<(Plain, Plain)> {
         let g = self.geometry;
         let Attention::PowerSoftmax { c, .. } = self.shape().attention else {
-            return Err(InferError::Unsupported { feature: "this attention", advice: "use PowerSoftmax" });
+            return Err(Error::Unsupported { feature: "this attention", advice: "use PowerSoftmax" });
         };
         let scale = self.query_scale(l, length)?;
         let root = (self.shape().head_dim as f64).sqrt();
@@ -108,7 +108,7 @@ impl Folded {
     pub(crate) fn query_scale(&self, l: usize, length: usize) -> Result<Vec<Vec<f64>>> {
         let shape = self.shape();
         let Attention::PowerSoftmax { p, eps, .. } = shape.attention else {
-            return Err(InferError::Unsupported { feature: "this attention", advice: "use PowerSoftmax" });
+            return Err(Error::Unsupported { feature: "this attention", advice: "use PowerSoftmax" });
         };
         let frozen = match eps {
             Eps::Frozen => Some(self.values(&format!("layers.{l}.attn.eps"))?),

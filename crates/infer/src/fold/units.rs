@@ -1,9 +1,9 @@
 //! What one unit of a slot stands for, chosen from the certified ranges so that every intermediate
 //! value stays within about one.
 
-use cipherlm_model::{Activation, Kind, Model, Placement, Range, SpecError};
+use cipherlm_model::{Activation, Kind, Model, Placement, Range};
 
-use crate::error::{InferError, Result};
+use crate::error::{Error, Result};
 
 /// Units of the whole model.
 #[derive(Debug, Clone, PartialEq)]
@@ -107,8 +107,9 @@ impl Argument {
 impl Units {
     pub(super) fn new(model: &Model) -> Result<Self> {
         let range = |name: &str| {
-            let site = model.site(name).ok_or_else(|| SpecError::NoScheme { site: name.to_owned() })?;
-            Ok::<Range, InferError>(site.range)
+            let site =
+                model.site(name).ok_or_else(|| cipherlm_model::Error::NoScheme { site: name.to_owned() })?;
+            Ok::<Range, Error>(site.range)
         };
         let shape = model.shape();
         let mut layers = vec![];

@@ -6,7 +6,7 @@ use cipherlm_protocol::{Blob, ClientPlan, Costs, Digest, KeyAsked, Layout, Model
 
 use super::Plan;
 use crate::client::bottom;
-use crate::error::{InferError, Result, broken};
+use crate::error::{Error, Result, broken};
 use crate::files::{LOGITS_HEAD, PROMPT_HEAD};
 use crate::fold::Purpose;
 use crate::refresh::Circuits;
@@ -16,7 +16,7 @@ impl Plan {
     /// and the embedding. No other weight leaves the server.
     ///
     /// # Errors
-    /// [`InferError::Unsupported`] for a plan of a session; keys that the parameters cannot hold.
+    /// [`Error::Unsupported`] for a plan of a session; keys that the parameters cannot hold.
     pub fn client_plan(
         &self,
         circuits: &Circuits,
@@ -25,7 +25,7 @@ impl Plan {
     ) -> Result<(ClientPlan, [Vec<u8>; 2])> {
         if self.folded.purpose != Purpose::Prompt {
             let advice = "plan with `Purpose::Prompt`";
-            return Err(InferError::Unsupported { feature: "a session over a client plan", advice });
+            return Err(Error::Unsupported { feature: "a session over a client plan", advice });
         }
         let (params, shape) = (circuits.params(), self.folded.shape());
         let tokenizer = tokenizer.to_json()?.into_bytes();

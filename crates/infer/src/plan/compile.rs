@@ -9,7 +9,7 @@ use cipherlm_model::{Model, Positions};
 use super::probe::Probe;
 use super::{Options, Plan};
 use crate::cost::CostModel;
-use crate::error::{At, InferError, Result};
+use crate::error::{At, Error, Result};
 use crate::fold::{Folded, Purpose};
 use crate::geometry::Geometry;
 use crate::graph::Graph;
@@ -30,7 +30,7 @@ impl Plan {
         let geometry = Geometry::new(model.shape(), tokens, target.chain.slots())?;
         let cache = geometry.features * model.shape().context;
         if options.purpose != Purpose::Prompt && cache > geometry.slots {
-            return Err(InferError::DoesNotFit {
+            return Err(Error::DoesNotFit {
                 what: "slots for the cache of one block",
                 need: cache as u64,
                 have: geometry.slots as u64,
@@ -40,7 +40,7 @@ impl Plan {
         let (before, context) = (model.spec().prefix.len(), model.shape().context);
         if before > 0 && before + geometry.tokens > context {
             let advice = "choose a length that leaves room for the public tokens before the text";
-            return Err(InferError::Prompt { length: geometry.tokens, capacity: context - before, advice });
+            return Err(Error::Prompt { length: geometry.tokens, capacity: context - before, advice });
         }
         // What goes on without the client reads its logits block by block.
         let positions = if options.levels_left > 0 { Positions::All } else { options.positions };

@@ -2,12 +2,12 @@
 
 use cipherlm_model::{Model, Runner};
 
-use crate::error::{InferError, Result};
+use crate::error::{Error, Result};
 
 /// Refuses what a clear run in polynomial mode has shown to leave a certified range.
 ///
 /// # Errors
-/// [`InferError::LeavesRange`] for the first such site.
+/// [`Error::LeavesRange`] for the first such site.
 pub fn ensure_in_range(model: &Model, runner: &Runner<'_>) -> Result<()> {
     leaves_range(model, runner, None, None)
 }
@@ -23,5 +23,5 @@ pub(super) fn leaves_range(
     };
     let (lo, hi) = model.site(site).map_or((f64::NAN, f64::NAN), |site| (site.range.lo, site.range.hi));
     let (min, max) = (stats.observed.min, stats.observed.max);
-    Err(InferError::LeavesRange { position, repeated, site: site.into(), lo, hi, min, max })
+    Err(Error::LeavesRange { position, repeated, site: site.into(), lo, hi, min, max })
 }

@@ -5,7 +5,7 @@ use cipherlm_model::ModelSpec;
 use super::Plan;
 use crate::cost::kind_name;
 use crate::cost::primitive_name;
-use crate::error::{InferError, Result};
+use crate::error::{Error, Result};
 use crate::fingerprint::{Fingerprint, LENGTH};
 
 /// Raised when a description compiles to other constants or another order of steps than before.
@@ -17,7 +17,7 @@ fn description(spec: &ModelSpec) -> Result<String> {
     let bare =
         ModelSpec { name: String::new(), provenance: std::collections::BTreeMap::new(), ..spec.clone() };
     serde_json::to_string(&bare)
-        .map_err(|e| InferError::Internal { what: format!("the description as JSON: {e}") })
+        .map_err(|e| Error::Internal { what: format!("the description as JSON: {e}") })
 }
 
 impl Plan {

@@ -18,7 +18,7 @@ use cipherlm_files::{Access, Existing, shown};
 use safetensors::tensor::{Dtype, SafeTensors, TensorView, serialize};
 use serde::{Deserialize, Serialize};
 
-use crate::error::{Result, SpecError};
+use crate::error::{Error, Result};
 use crate::folder::{MODEL_FILE, WEIGHTS_FILE};
 use crate::import::Checkpoint;
 use crate::model::{MAX_DESCRIPTION, Model};
@@ -110,9 +110,9 @@ pub fn write(base: &Model, model: &Model, how: &Difference, folder: &Path) -> Re
     let mut views = Vec::with_capacity(raw.len());
     for (name, dtype, dims, bytes) in &raw {
         let view = TensorView::new(*dtype, dims.clone(), bytes);
-        views.push((name.as_str(), view.map_err(|e| SpecError::malformed(DIFFERENCE_FILE, e))?));
+        views.push((name.as_str(), view.map_err(|e| Error::malformed(DIFFERENCE_FILE, e))?));
     }
-    let json = |e| SpecError::malformed(DIFFERENCE_FILE, e);
+    let json = |e| Error::malformed(DIFFERENCE_FILE, e);
     let shape = serde_json::to_string(model.shape()).map_err(json)?;
     let fields = [
         ("base_weights_blake3", base.spec().weights_blake3.clone()),
@@ -124,14 +124,14 @@ pub fn write(base: &Model, model: &Model, how: &Difference, folder: &Path) -> Re
         ("blake3", digest(&raw)),
     ];
     let fields = fields.map(|(k, v)| (k.to_owned(), v)).into();
-    let bytes = serialize(views, Some(fields)).map_err(|e| SpecError::malformed(DIFFERENCE_FILE, e))?;
+    let bytes = serialize(views, Some(fields)).map_err(|e| Error::malformed(DIFFERENCE_FILE, e))?;
     let bytes = in_name_order(&bytes)?;
     if bytes.len() > how.at_most {
         let (found, most) = (bytes.len(), how.at_most);
         let reason = format!(
             "it has {found} bytes, at most {most} were asked for: lower the rank, or let fewer tensors learn"
         );
-        return Err(SpecError::malformed(DIFFERENCE_FILE, reason));
+        return Err(Error::malformed(DIFFERENCE_FILE, reason));
     }
     cipherlm_files::create_folder(folder)?;
     cipherlm_files::write(&path, &bytes, Existing::Replace, Access::Everyone)?;
@@ -141,7 +141,7 @@ pub fn write(base: &Model, model: &Model, how: &Difference, folder: &Path) -> Re
 /// The model that a difference makes of its base. Refuses another base.
 pub fn apply(base: &Model, path: &Path) -> Result<Model> {
     let bytes = cipherlm_files::read(path, MAX_BYTES)?;
-    let corrupt = |reason: String| SpecError::malformed(shown(path), reason);
+    let corrupt = |reason: String| Error::malformed(shown(path), reason);
     let (_, metadata) = SafeTensors::read_metadata(&bytes).map_err(|e| corrupt(e.to_string()))?;
     let file = SafeTensors::deserialize(&bytes).map_err(|e| corrupt(e.to_string()))?;
     let fields = metadata.metadata().clone().unwrap_or_default();
@@ -220,14 +220,14 @@ pub struct About {
 /// holds weights, or neither.
 ///
 /// # Errors
-/// [`SpecError::Malformed`] for a file that is cut, damaged or none of ours.
+/// [`Error::Malformed`] for a file that is cut, damaged or none of ours.
 pub fn about(dir: &Path) -> Result<Option<About>> {
     let path = dir.join(DIFFERENCE_FILE);
     if dir.join(WEIGHTS_FILE).exists() || !path.exists() {
         return Ok(None);
     }
     let bytes = cipherlm_files::read(&path, MAX_BYTES)?;
-    let corrupt = |reason: String| SpecError::malformed(shown(&path), reason);
+    let corrupt = |reason: String| Error::malformed(shown(&path), reason);
     let (_, metadata) = SafeTensors::read_metadata(&bytes).map_err(|e| corrupt(e.to_string()))?;
     let file = SafeTensors::deserialize(&bytes).map_err(|e| corrupt(e.to_string()))?;
     let fields = metadata.metadata().clone().unwrap_or_default();
@@ -249,7 +249,7 @@ fn raw_of(file: &SafeTensors<'_>) -> Raw {
 /// base weights at hand.
 ///
 /// # Errors
-/// [`SpecError::NoBase`], and all that [`Model::load`] and [`apply`] refuse.
+/// [`Error::NoBase`], and all that [`Model::load`] and [`apply`] refuse.
 pub fn load(dir: &Path) -> Result<Model> {
     if dir.join(WEIGHTS_FILE).exists() || !dir.join(DIFFERENCE_FILE).exists() {
         return Model::load(dir);
@@ -262,14 +262,13 @@ pub fn load(dir: &Path) -> Result<Model> {
 fn applied(dir: &Path) -> Result<Model> {
     let path = dir.join(DIFFERENCE_FILE);
     let bytes = cipherlm_files::read(&path, MAX_BYTES)?;
-    let (_, header) =
-        SafeTensors::read_metadata(&bytes).map_err(|e| SpecError::malformed(shown(&path), e))?;
+    let (_, header) = SafeTensors::read_metadata(&bytes).map_err(|e| Error::malformed(shown(&path), e))?;
     let fields = header.metadata().clone().unwrap_or_default();
     let field = |name: &str| fields.get(name).cloned().unwrap_or_default();
     let places = places(dir, &field("folder"));
     let Some(base) = places.iter().find(|place| place.is_dir()) else {
         let places = places.iter().map(|place| shown(place)).collect::<Vec<_>>().join(", ");
-        return Err(SpecError::NoBase { places, name: field("base_name"), fetch: field("fetch") });
+        return Err(Error::NoBase { places, name: field("base_name"), fetch: field("fetch") });
     };
     let base = match base.join(MODEL_FILE).exists() {
         true => Model::load(base)?,

@@ -74,7 +74,7 @@ fn another_base_a_damaged_file_and_too_large_a_difference_are_refused() {
     *flipped.last_mut().unwrap() ^= 1;
     for damaged in [&flipped[..], &bytes[..bytes.len() - 3]] {
         std::fs::write(&path, damaged).unwrap();
-        assert!(matches!(apply(&base, &path), Err(SpecError::Malformed { .. })));
+        assert!(matches!(apply(&base, &path), Err(Error::Malformed { .. })));
     }
     let error = write(&base, &model, &Difference { at_most: 500, ..how }, &folder).unwrap_err().to_string();
     assert!(error.contains("at most 500 "), "{error}");
@@ -99,7 +99,7 @@ fn a_folder_with_a_difference_loads_beside_its_base_and_says_how_to_get_it() {
     // A description of other weights than the difference makes.
     base.save(&folder.join("base")).unwrap();
     model.save_description(&folder).unwrap();
-    assert!(matches!(load(&folder), Err(SpecError::WeightsHash { .. })));
+    assert!(matches!(load(&folder), Err(Error::WeightsHash { .. })));
     for name in ["..", "a/b", "/", ""] {
         assert_eq!(places(&folder, name).len(), 1, "{name}");
     }

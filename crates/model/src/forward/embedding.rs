@@ -4,7 +4,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::rows::{NormWeights, embed};
-use crate::error::{Result, SpecError};
+use crate::error::{Error, Result};
 use crate::function::Function;
 use crate::model::Model;
 use crate::shape::{Norm, Shape};
@@ -84,27 +84,27 @@ impl Embedding {
     /// Reads the tables that [`Embedding::bytes_of`] wrote.
     ///
     /// # Errors
-    /// [`SpecError::Malformed`], [`SpecError::MissingTensor`], [`SpecError::TensorShape`],
-    /// [`SpecError::NotFinite`] or [`SpecError::UnknownTensor`] for other tables than these.
+    /// [`Error::Malformed`], [`Error::MissingTensor`], [`Error::TensorShape`],
+    /// [`Error::NotFinite`] or [`Error::UnknownTensor`] for other tables than these.
     pub fn from_bytes(shape: EmbeddingShape, bytes: &[u8]) -> Result<Self> {
         let tables = Weights::from_bytes(bytes)?;
         let expected = shape.tensors();
         for (name, dims) in &expected {
             let name = (*name).to_owned();
             let Some(tensor) = tables.tensor(&name) else {
-                return Err(SpecError::MissingTensor { name, expected: dims.clone() });
+                return Err(Error::MissingTensor { name, expected: dims.clone() });
             };
             if tensor.dims != *dims {
                 let found = tensor.dims.clone();
-                return Err(SpecError::TensorShape { name, expected: dims.clone(), found });
+                return Err(Error::TensorShape { name, expected: dims.clone(), found });
             }
             if let Some(index) = tensor.data.iter().position(|x| !x.is_finite()) {
-                return Err(SpecError::NotFinite { name, index });
+                return Err(Error::NotFinite { name, index });
             }
         }
         let unknown = tables.iter().find(|(name, _)| !expected.iter().any(|(e, _)| e == name));
         if let Some((name, _)) = unknown {
-            return Err(SpecError::UnknownTensor { name: name.to_owned() });
+            return Err(Error::UnknownTensor { name: name.to_owned() });
         }
         Ok(Self { shape, tables })
     }
@@ -113,21 +113,17 @@ impl Embedding {
     /// of [`crate::Runner::embed`].
     ///
     /// # Errors
-    /// [`SpecError::Empty`], [`SpecError::ContextTooLong`], [`SpecError::UnknownToken`].
+    /// [`Error::Empty`], [`Error::ContextTooLong`], [`Error::UnknownToken`].
     pub fn rows(&self, tokens: &[u32], start: usize) -> Result<Vec<f64>> {
         if tokens.is_empty() {
-            return Err(SpecError::Empty);
+            return Err(Error::Empty);
         }
         let length = start + tokens.len();
         if length > self.shape.context {
-            return Err(SpecError::ContextTooLong { length, context: self.shape.context });
+            return Err(Error::ContextTooLong { length, context: self.shape.context });
         }
         if let Some(position) = tokens.iter().position(|&t| t as usize >= self.shape.vocab) {
-            return Err(SpecError::UnknownToken {
-                token: tokens[position],
-                position,
-                vocab: self.shape.vocab,
-            });
+            return Err(Error::UnknownToken { token: tokens[position], position, vocab: self.shape.vocab });
         }
         let rows = embed(&self.tables, self.shape.d_model, self.shape.positions, tokens, start)?;
         if !self.shape.normalised {

@@ -14,7 +14,7 @@ pub use embedding::{Embedding, EmbeddingShape};
 use std::collections::BTreeMap;
 use std::ops::Range;
 
-use crate::error::{Result, SpecError};
+use crate::error::{Error, Result};
 use crate::function::Function;
 use crate::model::Model;
 use crate::program::{Op, Program, Value};
@@ -113,8 +113,8 @@ impl<'m> Runner<'m> {
     /// Starts a pass over an empty sequence, behind the model's public prefix if it has one.
     ///
     /// # Errors
-    /// [`SpecError::NoScheme`] in polynomial mode while a site has no polynomial;
-    /// [`SpecError::Unsupported`] for softmax attention there.
+    /// [`Error::NoScheme`] in polynomial mode while a site has no polynomial;
+    /// [`Error::Unsupported`] for softmax attention there.
     pub fn new(model: &'m Model, mode: Mode) -> Result<Self> {
         Self::with_maps(model, mode, None)
     }
@@ -261,7 +261,7 @@ impl<'m> Runner<'m> {
     /// Bad tokens, too long a context, or an encoder model (use [`Runner::classify`]).
     pub fn append(&mut self, tokens: &[u32], positions: Positions) -> Result<Vec<Vec<f64>>> {
         if self.model.shape().kind != Kind::Decoder {
-            return Err(SpecError::Unsupported { operation: "next-token prediction", model: "an encoder" });
+            return Err(Error::Unsupported { operation: "next-token prediction", model: "an encoder" });
         }
         let from = if positions == Positions::Last { tokens.len().saturating_sub(1) } else { 0 };
         let logits = self.pass(Input { tokens, start: self.position, valid: None }, from)?;
@@ -283,10 +283,7 @@ impl<'m> Runner<'m> {
     /// Bad tokens, a mask of another length or without any valid token, or a decoder model.
     pub fn classify(&mut self, tokens: &[u32], valid: Option<&[bool]>) -> Result<Vec<f64>> {
         let Kind::Encoder { .. } = self.model.shape().kind else {
-            return Err(SpecError::Unsupported {
-                operation: "classification",
-                model: "a model without classes",
-            });
+            return Err(Error::Unsupported { operation: "classification", model: "a model without classes" });
         };
         self.whole(tokens, valid)
     }
@@ -299,7 +296,7 @@ impl<'m> Runner<'m> {
     pub fn hidden(&mut self, tokens: &[u32], valid: Option<&[bool]>) -> Result<Vec<f64>> {
         let Kind::Embedder { .. } = self.model.shape().kind else {
             let model = "a model that answers in tokens or classes";
-            return Err(SpecError::Unsupported { operation: "a hidden state", model });
+            return Err(Error::Unsupported { operation: "a hidden state", model });
         };
         self.whole(tokens, valid)
     }
@@ -320,7 +317,7 @@ impl<'m> Runner<'m> {
             && (mask.len() != tokens.len() || !mask.contains(&true))
         {
             let reason = format!("{} entries for {} tokens, at least one true", mask.len(), tokens.len());
-            return Err(SpecError::malformed("padding mask", reason));
+            return Err(Error::malformed("padding mask", reason));
         }
         self.reset();
         self.pass(Input { tokens, start: 0, valid }, 0)
@@ -399,7 +396,7 @@ impl<'m> Runner<'m> {
                 _,
             ) => {
                 let name = self.program.stages[at].name.clone();
-                return Err(SpecError::MissingTensor { name, expected: vec![] });
+                return Err(Error::MissingTensor { name, expected: vec![] });
             }
         };
         if !matches!(op, Op::Attend { .. }) {
@@ -427,7 +424,7 @@ impl<'m> Runner<'m> {
             Mode::Polynomial if function.is_nonlinear() && !self.in_the_clear(site) => {
                 match self.schemes[site] {
                     Some(scheme) => scheme.eval_each(values),
-                    None => return Err(SpecError::NoScheme { site: self.names[site].clone() }),
+                    None => return Err(Error::NoScheme { site: self.names[site].clone() }),
                 }
             }
             _ => values.iter_mut().for_each(|x| *x = function.eval(*x)),
@@ -462,14 +459,14 @@ impl<'m> Runner<'m> {
 }
 
 fn ensure_polynomial(model: &Model, sites: &[(String, Function)]) -> Result<()> {
-    let refuse = |what| Err(SpecError::Unsupported { operation: "polynomial mode", model: what });
+    let refuse = |what| Err(Error::Unsupported { operation: "polynomial mode", model: what });
     match model.shape().attention {
         Attention::Softmax => return refuse("softmax attention"),
         Attention::PowerSoftmax { eps: Eps::Relative { .. }, .. } => return refuse("a relative eps"),
         _ => {}
     }
     match sites.iter().find(|(name, function)| function.is_nonlinear() && model.scheme(name).is_none()) {
-        Some((name, _)) => Err(SpecError::NoScheme { site: name.clone() }),
+        Some((name, _)) => Err(Error::NoScheme { site: name.clone() }),
         None => Ok(()),
     }
 }

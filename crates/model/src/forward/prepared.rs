@@ -20,7 +20,7 @@ impl<'m> Prepared<'m> {
     /// Lays out the maps: half as much memory again as the model takes.
     ///
     /// # Errors
-    /// [`crate::SpecError::MissingTensor`]; none for a model that was accepted.
+    /// [`crate::Error::MissingTensor`]; none for a model that was accepted.
     pub fn new(model: &'m Model) -> Result<Self> {
         let stages = model.shape().program().stages;
         let map = |at: usize| -> Result<Option<Matrix>> {

@@ -1,6 +1,6 @@
 //! Maps of rows: weights borrowed from a model, and the arithmetic of one row.
 
-use crate::error::{Result, SpecError};
+use crate::error::{Error, Result};
 use crate::model::Model;
 use crate::shape::{Norm, Pool, Rotary, Shape};
 use crate::weights::Weights;
@@ -101,7 +101,7 @@ impl<'m> Linear<'m> {
     pub(super) fn new(model: &'m Model, name: &str) -> Result<Self> {
         let weight_name = format!("{name}.weight");
         let Some(weight) = model.weights().tensor(&weight_name) else {
-            return Err(SpecError::MissingTensor { name: weight_name, expected: vec![] });
+            return Err(Error::MissingTensor { name: weight_name, expected: vec![] });
         };
         let (rows, cols) = (weight.dims[0], weight.dims[1]);
         Ok(Self { weight: &weight.data, bias: model.weights().values(&format!("{name}.bias")), rows, cols })
@@ -133,7 +133,7 @@ pub(super) fn tensor<'m>(model: &'m Model, name: &str) -> Result<&'m [f64]> {
 }
 
 fn values<'m>(weights: &'m Weights, name: &str) -> Result<&'m [f64]> {
-    let missing = || SpecError::MissingTensor { name: name.to_owned(), expected: vec![] };
+    let missing = || Error::MissingTensor { name: name.to_owned(), expected: vec![] };
     weights.values(name).ok_or_else(missing)
 }
 

@@ -5,7 +5,7 @@ use std::fs::File;
 use std::io::{Read, Seek, SeekFrom};
 use std::path::{Path, PathBuf};
 
-use crate::error::{Result, SpecError};
+use crate::error::{Error, Result};
 use crate::import::dtype::Dtype;
 
 /// Beginning of the text that Git LFS leaves in place of a large file.
@@ -53,8 +53,8 @@ pub(super) fn open_file(path: &Path) -> Result<(File, u64)> {
     Ok((file, head.length))
 }
 
-pub(super) fn unusable(path: &Path, reason: impl ToString) -> SpecError {
-    SpecError::malformed(path.file_name().unwrap_or(path.as_os_str()).to_string_lossy(), reason)
+pub(super) fn unusable(path: &Path, reason: impl ToString) -> Error {
+    Error::malformed(path.file_name().unwrap_or(path.as_os_str()).to_string_lossy(), reason)
 }
 
 /// Bytes of a tensor, or why there can be no such tensor.
@@ -76,10 +76,10 @@ impl Archive {
     /// The values of a tensor.
     pub(super) fn read(&self, name: &str) -> Result<Vec<f32>> {
         let Some(entry) = self.tensors.get(name) else {
-            return Err(SpecError::MissingTensor { name: name.to_owned(), expected: vec![] });
+            return Err(Error::MissingTensor { name: name.to_owned(), expected: vec![] });
         };
         let (path, file) = &self.files[entry.file];
-        let bytes = size(entry.dtype, &entry.dims).map_err(|reason| SpecError::malformed(name, reason))?;
+        let bytes = size(entry.dtype, &entry.dims).map_err(|reason| Error::malformed(name, reason))?;
         let mut raw = Vec::new();
         let mut file: &File = file;
         file.seek(SeekFrom::Start(entry.offset)).map_err(|e| unusable(path, e))?;
@@ -89,7 +89,7 @@ impl Archive {
             return Err(unusable(path, reason));
         }
         entry.dtype.floats(&raw).ok_or_else(|| {
-            SpecError::malformed(name, format!("type {:?}, expected numbers with a fraction", entry.dtype))
+            Error::malformed(name, format!("type {:?}, expected numbers with a fraction", entry.dtype))
         })
     }
 }

@@ -2,7 +2,7 @@
 
 use serde_json::Value;
 
-use crate::error::{Result, SpecError};
+use crate::error::{Error, Result};
 
 /// Named fields of a checkpoint's description.
 pub(super) struct Config {
@@ -12,11 +12,7 @@ pub(super) struct Config {
 
 impl Config {
     pub(super) fn new(what: &'static str, root: Value) -> Result<Self> {
-        if root.is_object() {
-            Ok(Self { what, root })
-        } else {
-            Err(SpecError::malformed(what, "not an object"))
-        }
+        if root.is_object() { Ok(Self { what, root }) } else { Err(Error::malformed(what, "not an object")) }
     }
 
     /// The field, if it is there and not null.
@@ -24,8 +20,8 @@ impl Config {
         self.root.get(field).filter(|v| !v.is_null())
     }
 
-    pub(super) fn refuse(&self, field: &str, reason: impl std::fmt::Display) -> SpecError {
-        SpecError::malformed(self.what, format!("field `{field}` {reason}"))
+    pub(super) fn refuse(&self, field: &str, reason: impl std::fmt::Display) -> Error {
+        Error::malformed(self.what, format!("field `{field}` {reason}"))
     }
 
     pub(super) fn text(&self, field: &str) -> Option<&str> {

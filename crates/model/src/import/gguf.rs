@@ -11,7 +11,7 @@ use super::config::Config;
 use super::dtype::Dtype;
 use super::llama::{self, Sizes};
 use super::recipe::Book;
-use crate::error::{Result, SpecError};
+use crate::error::{Error, Result};
 use crate::shape::Shape;
 use crate::tokenizer::Tokenizer;
 
@@ -35,14 +35,14 @@ pub(super) fn open(path: &Path) -> Result<(Config, Archive)> {
     for (name, dims, code, offset) in stored {
         let Some(dtype) = Dtype::of_gguf(code) else {
             let reason = format!("type {code}; this program reads F32, F16, BF16, Q8_0, Q4_0 and Q4_1");
-            return Err(SpecError::malformed(name, reason));
+            return Err(Error::malformed(name, reason));
         };
-        let bytes = size(dtype, &dims).map_err(|reason| SpecError::malformed(&name, reason))?;
+        let bytes = size(dtype, &dims).map_err(|reason| Error::malformed(&name, reason))?;
         let end = data.checked_add(offset).and_then(|from| from.checked_add(bytes));
         if end.is_none_or(|end| end > length) {
             let reason =
                 format!("needs {bytes} bytes at {offset} of the data, the file ends before: it is cut short");
-            return Err(SpecError::malformed(name, reason));
+            return Err(Error::malformed(name, reason));
         }
         archive.tensors.insert(name, Entry { file, offset: data + offset, dtype, dims });
     }

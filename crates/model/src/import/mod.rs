@@ -26,7 +26,7 @@ use std::path::{Path, PathBuf};
 
 use serde_json::Value;
 
-use crate::error::{Result, SpecError};
+use crate::error::{Error, Result};
 use crate::model::{Model, Source};
 use crate::shape::{Pool, Shape};
 use crate::tokenizer::Tokenizer;
@@ -54,9 +54,9 @@ impl Checkpoint {
     /// Opens a Hugging Face folder, a GGUF file or a llama2.c file.
     ///
     /// # Errors
-    /// [`SpecError::Malformed`] naming the field or tensor: truncated files, missing shards, other
-    /// architectures, types that are no weights. [`SpecError::MissingTensor`],
-    /// [`SpecError::TensorShape`], [`SpecError::StrayTensor`] where file and description disagree.
+    /// [`Error::Malformed`] naming the field or tensor: truncated files, missing shards, other
+    /// architectures, types that are no weights. [`Error::MissingTensor`],
+    /// [`Error::TensorShape`], [`Error::StrayTensor`] where file and description disagree.
     pub fn open(path: &Path) -> Result<Self> {
         let name = path.file_stem().unwrap_or(path.as_os_str()).to_string_lossy().into_owned();
         let (family, shape, tokenizer, archive, (recipes, left_out)) = if path.is_dir() {
@@ -95,7 +95,7 @@ impl Checkpoint {
     /// Takes a tokenizer from elsewhere.
     ///
     /// # Errors
-    /// [`SpecError::Vocabulary`] when it has more tokens than the model.
+    /// [`Error::Vocabulary`] when it has more tokens than the model.
     pub fn with_tokenizer(mut self, tokenizer: Tokenizer) -> Result<Self> {
         tokenizer.check_shape(&self.shape)?;
         self.tokenizer = Some(tokenizer);
@@ -110,7 +110,7 @@ impl Checkpoint {
     /// The model in memory, as f64.
     ///
     /// # Errors
-    /// A file that changed or ends early; [`SpecError::NotFinite`].
+    /// A file that changed or ends early; [`Error::NotFinite`].
     pub fn model(&self) -> Result<Model> {
         let mut weights = Weights::new();
         for (name, dims) in self.shape.tensors() {
@@ -125,7 +125,7 @@ impl Checkpoint {
     /// error nothing is left behind.
     ///
     /// # Errors
-    /// As [`Checkpoint::model`]; [`SpecError::File`], also when a model is there already.
+    /// As [`Checkpoint::model`]; [`Error::File`], also when a model is there already.
     pub fn save(&self, dir: &Path) -> Result<()> {
         let provenance = BTreeMap::from([("source".to_owned(), self.provenance())]);
         let source =
@@ -140,7 +140,7 @@ impl Checkpoint {
     fn tensor(&self, name: &str) -> Result<Vec<f32>> {
         match self.recipes.get(name) {
             Some(recipe) => recipe.cook(&self.archive),
-            None => Err(SpecError::MissingTensor { name: name.to_owned(), expected: vec![] }),
+            None => Err(Error::MissingTensor { name: name.to_owned(), expected: vec![] }),
         }
     }
 }
@@ -151,10 +151,10 @@ fn open_folder(dir: &Path) -> Result<Opened> {
     let config = dir.join("config.json");
     if !config.is_file() {
         let reason = "no `config.json`: a Hugging Face folder has one beside its weights";
-        return Err(SpecError::malformed(dir.display().to_string(), reason));
+        return Err(Error::malformed(dir.display().to_string(), reason));
     }
     let text = cipherlm_files::read_text(&config, MAX_CONFIG)?;
-    let root: Value = serde_json::from_str(&text).map_err(|e| SpecError::malformed("config.json", e))?;
+    let root: Value = serde_json::from_str(&text).map_err(|e| Error::malformed("config.json", e))?;
     let config = Config::new("config.json", root)?;
     let family = config.text("model_type").unwrap_or("none").to_owned();
     if !["bert", "gpt_neox", "llama"].contains(&family.as_str()) {
@@ -200,7 +200,7 @@ fn pooling(dir: &Path) -> Result<Pool> {
     }
     let what = "1_Pooling/config.json";
     let text = cipherlm_files::read_text(&path, MAX_CONFIG)?;
-    let root: Value = serde_json::from_str(&text).map_err(|e| SpecError::malformed(what, e))?;
+    let root: Value = serde_json::from_str(&text).map_err(|e| Error::malformed(what, e))?;
     let config = Config::new(what, root)?;
     let known = [("pooling_mode_mean_tokens", Pool::Mean), ("pooling_mode_cls_token", Pool::First)];
     let chosen = known.into_iter().find(|(field, _)| config.flag(field, false));

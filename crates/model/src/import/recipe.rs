@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::archive::Archive;
 use super::dtype::Dtype;
-use crate::error::{Result, SpecError};
+use crate::error::{Error, Result};
 use crate::shape::Shape;
 
 /// Heads, which carry no prefix of the body.
@@ -72,16 +72,16 @@ impl<'a> Book<'a> {
         let Some(name) = self.find(theirs) else {
             let bare = OUTSIDE.iter().any(|head| theirs.starts_with(head));
             let name = if bare { theirs.to_owned() } else { format!("{}{theirs}", self.prefix) };
-            return Err(SpecError::MissingTensor { name, expected: dims.to_vec() });
+            return Err(Error::MissingTensor { name, expected: dims.to_vec() });
         };
         let entry = &self.archive.tensors[&name];
         if entry.dims != dims {
-            return Err(SpecError::TensorShape { name, expected: dims.to_vec(), found: entry.dims.clone() });
+            return Err(Error::TensorShape { name, expected: dims.to_vec(), found: entry.dims.clone() });
         }
         if let Dtype::Whole(_) = entry.dtype {
             let reason =
                 format!("type {:?}, expected F32, F16 or BF16: whole numbers are no weights", entry.dtype);
-            return Err(SpecError::malformed(name, reason));
+            return Err(Error::malformed(name, reason));
         }
         self.used.insert(name.clone());
         Ok(name)
@@ -177,7 +177,7 @@ impl<'a> Book<'a> {
             if unused.iter().any(|part| bare.starts_with(part)) {
                 self.left_out.push(name.clone());
             } else if !buffers.iter().any(|end| name.ends_with(end)) {
-                return Err(SpecError::StrayTensor { name: name.clone() });
+                return Err(Error::StrayTensor { name: name.clone() });
             }
         }
         Ok(())
@@ -188,11 +188,11 @@ impl<'a> Book<'a> {
         shape.validate()?;
         for (name, expected) in shape.tensors() {
             let Some(recipe) = self.recipes.get(&name) else {
-                return Err(SpecError::MissingTensor { name, expected });
+                return Err(Error::MissingTensor { name, expected });
             };
             let found = recipe.result_dims();
             if found != expected {
-                return Err(SpecError::TensorShape { name, expected, found });
+                return Err(Error::TensorShape { name, expected, found });
             }
         }
         Ok((self.recipes, self.left_out))
@@ -230,7 +230,7 @@ impl Recipe {
             data = (0..data.len()).map(|at| data[at % rows * width + at / rows]).collect();
         }
         if let Some(index) = data.iter().position(|x| !x.is_finite()) {
-            return Err(SpecError::NotFinite { name: source.clone(), index });
+            return Err(Error::NotFinite { name: source.clone(), index });
         }
         Ok(data)
     }

@@ -11,7 +11,7 @@ use serde::Deserialize;
 
 use super::archive::{Archive, Entry, open_file, size, unusable};
 use super::dtype::Dtype;
-use crate::error::{Result, SpecError};
+use crate::error::{Error, Result};
 
 /// Largest header accepted, bytes. Real ones take about 100 bytes a tensor.
 const MAX_HEADER: u64 = 1 << 24;
@@ -54,7 +54,7 @@ pub(super) fn of_folder(dir: &Path) -> Result<Archive> {
             } else {
                 "no weights"
             };
-            Err(SpecError::malformed(
+            Err(Error::malformed(
                 dir.display().to_string(),
                 format!("{reason}, expected `model.safetensors`"),
             ))
@@ -62,20 +62,20 @@ pub(super) fn of_folder(dir: &Path) -> Result<Archive> {
         many => {
             let reason =
                 format!("{} safetensors files without `{INDEX}`: a sharded model is incomplete", many.len());
-            Err(SpecError::malformed(dir.display().to_string(), reason))
+            Err(Error::malformed(dir.display().to_string(), reason))
         }
     }
 }
 
 fn sharded(dir: &Path, index: &Path) -> Result<Archive> {
     let text = cipherlm_files::read_text(index, MAX_HEADER)?;
-    let index: Index = serde_json::from_str(&text).map_err(|e| SpecError::malformed(INDEX, e))?;
+    let index: Index = serde_json::from_str(&text).map_err(|e| Error::malformed(INDEX, e))?;
     let shards: BTreeSet<&String> = index.weight_map.values().collect();
     for shard in &shards {
         let plain = !shard.contains(['/', '\\']) && !shard.starts_with('.');
         if !plain || !dir.join(shard).is_file() {
             let reason = format!("names the shard {shard:?}, which is not there: the model is incomplete");
-            return Err(SpecError::malformed(INDEX, reason));
+            return Err(Error::malformed(INDEX, reason));
         }
     }
     let mut archive = Archive::default();
@@ -84,7 +84,7 @@ fn sharded(dir: &Path, index: &Path) -> Result<Archive> {
     }
     match index.weight_map.iter().find(|(name, _)| !archive.tensors.contains_key(*name)) {
         Some((name, shard)) => {
-            Err(SpecError::malformed(shard, format!("lacks tensor `{name}`, which the index says it has")))
+            Err(Error::malformed(shard, format!("lacks tensor `{name}`, which the index says it has")))
         }
         None => Ok(archive),
     }
@@ -116,18 +116,15 @@ fn add(
     let file = archive.add_file(path, file);
     for (name, tensor) in stored {
         let Some(dtype) = Dtype::of_safetensors(&tensor.dtype) else {
-            return Err(SpecError::malformed(
-                name,
-                format!("type {}, expected F32, F16 or BF16", tensor.dtype),
-            ));
+            return Err(Error::malformed(name, format!("type {}, expected F32, F16 or BF16", tensor.dtype)));
         };
-        let want = size(dtype, &tensor.shape).map_err(|reason| SpecError::malformed(&name, reason))?;
+        let want = size(dtype, &tensor.shape).map_err(|reason| Error::malformed(&name, reason))?;
         let (from, to) = tensor.data_offsets;
         if to.checked_sub(from) != Some(want) || to > data {
             let reason = format!(
                 "lies at bytes {from} to {to} of {data}, needs {want}: the file is cut short or damaged"
             );
-            return Err(SpecError::malformed(name, reason));
+            return Err(Error::malformed(name, reason));
         }
         spans.push((from, to));
         if shard.is_some_and(|(shard, map)| map.get(&name) != Some(shard)) {

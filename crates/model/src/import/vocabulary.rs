@@ -5,7 +5,7 @@ use std::path::Path;
 use serde_json::{Value, json};
 
 use super::config::Config;
-use crate::error::{Result, SpecError};
+use crate::error::{Error, Result};
 use crate::tokenizer::{GgufVocabulary, Tokenizer};
 
 /// Largest text file beside a checkpoint, bytes: the largest public tokenizers have about 30 MB.
@@ -19,7 +19,7 @@ pub(super) fn of_folder(dir: &Path, config: &Config) -> Result<Option<Tokenizer>
     };
     let parsed = |name: &'static str| -> Result<Value> {
         let Some(text) = read(name)? else { return Ok(json!({})) };
-        serde_json::from_str(&text).map_err(|e| SpecError::malformed(name, e))
+        serde_json::from_str(&text).map_err(|e| Error::malformed(name, e))
     };
     let settings = parsed("tokenizer_config.json")?;
     let tokenizer =
@@ -32,7 +32,7 @@ pub(super) fn of_folder(dir: &Path, config: &Config) -> Result<Option<Tokenizer>
             }
             _ if dir.join("tokenizer.model").exists() => {
                 let reason = "SentencePiece files are not read: save the tokenizer as `tokenizer.json`";
-                return Err(SpecError::malformed("tokenizer.model", reason));
+                return Err(Error::malformed("tokenizer.model", reason));
             }
             _ => return Ok(None),
         };

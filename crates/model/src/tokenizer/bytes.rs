@@ -1,6 +1,6 @@
 //! GPT-2's table between bytes and printable characters.
 
-use crate::error::{Result, SpecError};
+use crate::error::{Error, Result};
 
 /// Printable character for a byte: the byte itself where it prints, else one from U+0100 on.
 pub(super) fn printable(byte: u8) -> char {
@@ -17,7 +17,7 @@ pub(super) fn to_printable(bytes: &[u8]) -> String {
 }
 
 pub(super) fn from_printable(text: &str) -> Result<Vec<u8>> {
-    let unknown = |c: char| SpecError::malformed("tokenizer", format!("character {c:?} stands for no byte"));
+    let unknown = |c: char| Error::malformed("tokenizer", format!("character {c:?} stands for no byte"));
     text.chars()
         .map(|c| match c as u32 {
             0x100..=0x143 => (0..=255u8).find(|&b| printable(b) == c).ok_or_else(|| unknown(c)),

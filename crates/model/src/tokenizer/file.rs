@@ -7,7 +7,7 @@ use super::bytes::{from_printable, to_printable};
 use super::library::{self, Library};
 use super::scored::{Scored, byte_of};
 use super::{END_OF_TEXT, Rule, Tokenizer};
-use crate::error::{Result, SpecError};
+use crate::error::{Error, Result};
 
 const FORMAT: &str = "cipherlm-tokenizer";
 const VERSION: u32 = 2;
@@ -56,8 +56,8 @@ struct ScoredFile {
     space: bool,
 }
 
-fn refuse(reason: impl ToString) -> SpecError {
-    SpecError::malformed("tokenizer", reason)
+fn refuse(reason: impl ToString) -> Error {
+    Error::malformed("tokenizer", reason)
 }
 
 pub(super) fn parse(text: &str) -> Result<Tokenizer> {
@@ -134,7 +134,7 @@ pub(super) fn write(tokenizer: &Tokenizer) -> Result<String> {
 }
 
 pub(super) fn llama2c(bytes: &[u8]) -> Result<Tokenizer> {
-    let short = || SpecError::malformed("llama2.c tokenizer", "the file ends inside a token");
+    let short = || Error::malformed("llama2.c tokenizer", "the file ends inside a token");
     let mut rest = bytes.get(4..).ok_or_else(short)?;
     let (mut tokens, mut scores) = (vec![], vec![]);
     while !rest.is_empty() {

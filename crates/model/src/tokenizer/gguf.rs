@@ -5,7 +5,7 @@ use serde_json::{Map, Value, json};
 use super::library::{self, Library};
 use super::scored::{Scored, byte_of};
 use super::{Rule, Tokenizer};
-use crate::error::{Result, SpecError};
+use crate::error::{Error, Result};
 
 /// Token types of the format that are marks, not text.
 const CONTROL: u64 = 3;
@@ -38,7 +38,7 @@ impl Tokenizer {
                 added.push(library::added_token(id as u32, text, kind == CONTROL));
             }
             if vocab.insert(text.clone(), json!(id)).is_some() {
-                return Err(SpecError::malformed("GGUF tokenizer", format!("two tokens read {text:?}")));
+                return Err(Error::malformed("GGUF tokenizer", format!("two tokens read {text:?}")));
             }
         }
         let mut root = json!({
@@ -104,7 +104,7 @@ fn cutting_rule(pre: &str) -> Result<Value> {
             let reason = format!(
                 "field `tokenizer.ggml.pre` is {other:?}; this program reads default, gpt-2, smollm and llama-bpe"
             );
-            return Err(SpecError::malformed("GGUF tokenizer", reason));
+            return Err(Error::malformed("GGUF tokenizer", reason));
         }
     })
 }

@@ -8,7 +8,7 @@ use tokenizers::tokenizer::Model as _;
 use tokenizers::{DecoderWrapper, Tokenizer as Inner};
 
 use super::bytes::{from_printable, to_printable};
-use crate::error::{Result, SpecError};
+use crate::error::{Error, Result};
 
 /// Largest vocabulary accepted.
 const MAX_TOKENS: usize = 1 << 22;
@@ -33,10 +33,10 @@ impl Library {
         let parsed = catch_unwind(AssertUnwindSafe(|| Inner::from_bytes(text.as_bytes())));
         let mut inner = match parsed {
             Ok(Ok(inner)) => inner,
-            Ok(Err(error)) => return Err(SpecError::malformed(what, error)),
-            Err(_) => return Err(SpecError::malformed(what, "the tokenizer library failed on it")),
+            Ok(Err(error)) => return Err(Error::malformed(what, error)),
+            Err(_) => return Err(Error::malformed(what, "the tokenizer library failed on it")),
         };
-        inner.with_truncation(None).map_err(|e| SpecError::malformed(what, e))?;
+        inner.with_truncation(None).map_err(|e| Error::malformed(what, e))?;
         inner.with_padding(None);
         for (id, content) in &added {
             // The crate numbers added tokens by itself and only warns.
@@ -45,20 +45,20 @@ impl Library {
                 let reason = format!(
                     "added token {content:?} has id {id}, but the vocabulary before it gives {given:?}"
                 );
-                return Err(SpecError::malformed(what, reason));
+                return Err(Error::malformed(what, reason));
             }
         }
-        check_vocabulary(inner.get_model()).map_err(|reason| SpecError::malformed(what, reason))?;
+        check_vocabulary(inner.get_model()).map_err(|reason| Error::malformed(what, reason))?;
         let size = inner.get_vocab(true).into_values().max().map_or(0, |id| id as usize + 1);
         if size == 0 || size > MAX_TOKENS {
-            return Err(SpecError::malformed(what, format!("{size} tokens, expected 1 to {MAX_TOKENS}")));
+            return Err(Error::malformed(what, format!("{size} tokens, expected 1 to {MAX_TOKENS}")));
         }
         let byte_level = matches!(inner.get_decoder(), Some(DecoderWrapper::ByteLevel(_)));
         Ok(Self { inner, byte_level, size })
     }
 
     pub(super) fn to_value(&self) -> Result<Value> {
-        let refuse = |e: &dyn std::fmt::Display| SpecError::malformed("tokenizer", e);
+        let refuse = |e: &dyn std::fmt::Display| Error::malformed("tokenizer", e);
         let text = self.inner.to_string(false).map_err(|e| refuse(&e))?;
         serde_json::from_str(&text).map_err(|e| refuse(&e))
     }
@@ -78,7 +78,7 @@ impl Library {
     }
 
     pub(super) fn encode(&self, text: &str, marks: bool) -> Result<Vec<u32>> {
-        let encoding = self.inner.encode_fast(text, marks).map_err(|e| SpecError::malformed("text", e))?;
+        let encoding = self.inner.encode_fast(text, marks).map_err(|e| Error::malformed("text", e))?;
         Ok(encoding.get_ids().to_vec())
     }
 
@@ -94,7 +94,7 @@ impl Library {
     }
 
     pub(super) fn decode(&self, tokens: &[u32]) -> Result<String> {
-        self.inner.decode(tokens, false).map_err(|e| SpecError::malformed("token sequence", e))
+        self.inner.decode(tokens, false).map_err(|e| Error::malformed("token sequence", e))
     }
 }
 
@@ -124,22 +124,22 @@ fn added_tokens(root: &Value) -> Result<Vec<(u32, String)>> {
         Some((id?, token["content"].as_str()?.to_owned()))
     };
     let list = root["added_tokens"].as_array().map(Vec::as_slice).unwrap_or_default();
-    let refuse = || SpecError::malformed("tokenizer.json", "an added token lacks its id or content");
+    let refuse = || Error::malformed("tokenizer.json", "an added token lacks its id or content");
     list.iter().map(|token| field(token).ok_or_else(refuse)).collect()
 }
 
 /// GPT-2's `vocab.json` and `merges.txt`.
 pub(super) fn gpt2(vocab_json: &str, merges: &str) -> Result<Library> {
     let vocab: Map<String, Value> =
-        serde_json::from_str(vocab_json).map_err(|e| SpecError::malformed("vocab.json", e))?;
+        serde_json::from_str(vocab_json).map_err(|e| Error::malformed("vocab.json", e))?;
     let lines = merges.lines().filter(|line| !line.starts_with("#version") && !line.is_empty());
     // Characters without a token would be left out of the text, silently.
     if let Some(byte) = (0..=255u8).find(|&b| !vocab.contains_key(&to_printable(&[b]))) {
-        return Err(SpecError::malformed("vocab.json", format!("byte {byte} has no token")));
+        return Err(Error::malformed("vocab.json", format!("byte {byte} has no token")));
     }
     let mut ids = std::collections::HashSet::new();
     if let Some((text, id)) = vocab.iter().find(|(_, id)| id.as_u64().is_none_or(|id| !ids.insert(id))) {
-        return Err(SpecError::malformed(
+        return Err(Error::malformed(
             "vocab.json",
             format!("the id {id} of {text:?} is no number, or stands twice"),
         ));
@@ -147,10 +147,9 @@ pub(super) fn gpt2(vocab_json: &str, merges: &str) -> Result<Library> {
     let known = |text: &str| vocab.contains_key(text);
     let pair = |line: &str| match line.split_once(' ') {
         Some((a, b)) if known(a) && known(b) && known(&format!("{a}{b}")) => Ok(json!([a, b])),
-        _ => Err(SpecError::malformed(
-            "merges",
-            format!("`{line}` is not a pair of known tokens that makes one"),
-        )),
+        _ => {
+            Err(Error::malformed("merges", format!("`{line}` is not a pair of known tokens that makes one")))
+        }
     };
     let merges = lines.map(pair).collect::<Result<Vec<_>>>()?;
     let marked = vocab.iter().filter(|(text, _)| text.starts_with("<|") && text.ends_with("|>"));
@@ -174,21 +173,21 @@ pub(super) fn byte_bpe(tokens: &[Vec<u8>], merges: &[(u32, u32)], special: &[u32
             to_printable(bytes)
         };
         if vocab.insert(text.clone(), json!(id)).is_some() {
-            return Err(SpecError::malformed(what, format!("two tokens read {text:?}")));
+            return Err(Error::malformed(what, format!("two tokens read {text:?}")));
         }
     }
     if let Some(byte) = (0..=255u8).find(|&b| !vocab.contains_key(&to_printable(&[b]))) {
-        return Err(SpecError::malformed(what, format!("byte {byte} has no token")));
+        return Err(Error::malformed(what, format!("byte {byte} has no token")));
     }
     let mut seen = std::collections::HashSet::new();
     let mut pairs = vec![];
     for (rank, pair) in merges.iter().enumerate().filter(|(_, pair)| seen.insert(**pair)) {
         let part = |id: u32| tokens.get(id as usize).map(|t| to_printable(t));
         let (Some(a), Some(b)) = (part(pair.0), part(pair.1)) else {
-            return Err(SpecError::malformed(what, format!("merge {rank} names an unknown id")));
+            return Err(Error::malformed(what, format!("merge {rank} names an unknown id")));
         };
         if !vocab.contains_key(&format!("{a}{b}")) {
-            return Err(SpecError::malformed(what, format!("merge {rank} makes no known token")));
+            return Err(Error::malformed(what, format!("merge {rank} makes no known token")));
         }
         pairs.push(json!([a, b]));
     }
@@ -230,7 +229,7 @@ pub(super) fn word_pieces(vocab: &str, lower: bool) -> Result<Library> {
     }
     let mark = |text: &str| {
         let id = ids.get(text).and_then(Value::as_u64).and_then(|id| u32::try_from(id).ok());
-        id.ok_or_else(|| SpecError::malformed(what, format!("there is no {text}")))
+        id.ok_or_else(|| Error::malformed(what, format!("there is no {text}")))
     };
     let (unknown, start, end) = (mark("[UNK]")?, mark("[CLS]")?, mark("[SEP]")?);
     let mut special = vec![(unknown, "[UNK]"), (start, "[CLS]"), (end, "[SEP]")];

@@ -18,7 +18,7 @@ use cipherlm_files::{Access, Existing};
 pub(crate) use gguf::GgufVocabulary;
 pub use stream::TextStream;
 
-use crate::error::{Result, SpecError};
+use crate::error::{Error, Result};
 use crate::shape::Shape;
 use library::Library;
 use scored::Scored;
@@ -46,7 +46,7 @@ const KNOWN_ENDS: [&str; 7] =
 /// let tokenizer = Tokenizer::train(&"the cat sat on the mat; ".repeat(20), 265)?;
 /// let ids = tokenizer.encode("the cat")?;
 /// assert_eq!(tokenizer.decode(&ids)?, "the cat");
-/// # Ok::<(), cipherlm_model::SpecError>(())
+/// # Ok::<(), cipherlm_model::Error>(())
 /// ```
 #[derive(Clone)]
 pub struct Tokenizer {
@@ -82,7 +82,7 @@ impl Tokenizer {
     /// ids. Occurrences of the mark in `text` separate documents.
     ///
     /// # Errors
-    /// [`SpecError::Empty`] without text; [`SpecError::Malformed`] when `vocab` is below 258 or the
+    /// [`Error::Empty`] without text; [`Error::Malformed`] when `vocab` is below 258 or the
     /// text is too short for it.
     pub fn train(text: &str, vocab: usize) -> Result<Self> {
         train::train(text, vocab)
@@ -91,7 +91,7 @@ impl Tokenizer {
     /// Loads GPT-2's `vocab.json` and `merges.txt`.
     ///
     /// # Errors
-    /// [`SpecError::Malformed`] naming the file.
+    /// [`Error::Malformed`] naming the file.
     pub fn from_gpt2(vocab_json: &str, merges: &str) -> Result<Self> {
         Self::from_library(library::gpt2(vocab_json, merges)?, None, None)
     }
@@ -100,7 +100,7 @@ impl Tokenizer {
     /// strips accents.
     ///
     /// # Errors
-    /// [`SpecError::Malformed`] when `[UNK]`, `[CLS]` or `[SEP]` is not in the file.
+    /// [`Error::Malformed`] when `[UNK]`, `[CLS]` or `[SEP]` is not in the file.
     pub fn from_word_pieces(vocab: &str, lower: bool) -> Result<Self> {
         Self::from_library(library::word_pieces(vocab, lower)?, None, Some(vec![]))
     }
@@ -109,7 +109,7 @@ impl Tokenizer {
     /// with token 1; tokens 1 and 2 end it.
     ///
     /// # Errors
-    /// [`SpecError::Malformed`] for a truncated file.
+    /// [`Error::Malformed`] for a truncated file.
     pub fn from_llama2c(bytes: &[u8]) -> Result<Self> {
         file::llama2c(bytes)
     }
@@ -117,7 +117,7 @@ impl Tokenizer {
     /// Reads the format written by [`Tokenizer::save`], or a Hugging Face `tokenizer.json`.
     ///
     /// # Errors
-    /// [`SpecError::File`], [`SpecError::Malformed`].
+    /// [`Error::File`], [`Error::Malformed`].
     pub fn load(path: &Path) -> Result<Self> {
         Self::from_json(&cipherlm_files::read_text(path, MAX_FILE)?)
     }
@@ -128,7 +128,7 @@ impl Tokenizer {
     /// models use for it are taken (`</s>`, `<|endoftext|>`, `<|im_end|>` and their like).
     ///
     /// # Errors
-    /// [`SpecError::Malformed`], also for a token that the file numbers otherwise than its
+    /// [`Error::Malformed`], also for a token that the file numbers otherwise than its
     /// vocabulary does.
     pub fn from_json(text: &str) -> Result<Self> {
         file::parse(text)
@@ -137,7 +137,7 @@ impl Tokenizer {
     /// The own format: the rule with its marks.
     ///
     /// # Errors
-    /// None in practice; serialisation failures are reported as [`SpecError::Malformed`].
+    /// None in practice; serialisation failures are reported as [`Error::Malformed`].
     pub fn to_json(&self) -> Result<String> {
         file::write(self)
     }
@@ -145,7 +145,7 @@ impl Tokenizer {
     /// Writes the own format.
     ///
     /// # Errors
-    /// [`SpecError::File`].
+    /// [`Error::File`].
     pub fn save(&self, path: &Path) -> Result<()> {
         let text = self.to_json()?;
         Ok(cipherlm_files::write(path, text.as_bytes(), Existing::Replace, Access::Everyone)?)
@@ -154,11 +154,11 @@ impl Tokenizer {
     /// The same rule with other marks.
     ///
     /// # Errors
-    /// [`SpecError::UnknownToken`] for a mark outside the vocabulary.
+    /// [`Error::UnknownToken`] for a mark outside the vocabulary.
     pub fn with_marks(mut self, begin: Option<u32>, ends: Vec<u32>) -> Result<Self> {
         let vocab = self.vocab();
         if let Some(&token) = begin.iter().chain(&ends).find(|&&id| id as usize >= vocab) {
-            return Err(SpecError::UnknownToken { token, position: 0, vocab });
+            return Err(Error::UnknownToken { token, position: 0, vocab });
         }
         (self.begin, self.ends) = (begin, ends);
         Ok(self)
@@ -189,10 +189,10 @@ impl Tokenizer {
     /// [`Tokenizer::vocab`] logits only.
     ///
     /// # Errors
-    /// [`SpecError::Vocabulary`].
+    /// [`Error::Vocabulary`].
     pub fn check_shape(&self, shape: &Shape) -> Result<()> {
         let (tokenizer, model) = (self.vocab(), shape.vocab);
-        if tokenizer > model { Err(SpecError::Vocabulary { tokenizer, model }) } else { Ok(()) }
+        if tokenizer > model { Err(Error::Vocabulary { tokenizer, model }) } else { Ok(()) }
     }
 
     /// Bytes that a token adds to a text, or `None` outside the vocabulary. Where tokens have no
@@ -243,7 +243,7 @@ impl Tokenizer {
     /// Special tokens spelled out in the text are recognised, except by scored tokenizers.
     ///
     /// # Errors
-    /// [`SpecError::Malformed`] when the rule has no token for a character.
+    /// [`Error::Malformed`] when the rule has no token for a character.
     pub fn encode(&self, text: &str) -> Result<Vec<u32>> {
         match &self.rule {
             Rule::Library(library) => library.encode(text, true),
@@ -269,11 +269,11 @@ impl Tokenizer {
     /// replacement character.
     ///
     /// # Errors
-    /// [`SpecError::UnknownToken`].
+    /// [`Error::UnknownToken`].
     pub fn decode(&self, tokens: &[u32]) -> Result<String> {
         let vocab = self.vocab();
         if let Some(position) = tokens.iter().position(|&t| t as usize >= vocab) {
-            return Err(SpecError::UnknownToken { token: tokens[position], position, vocab });
+            return Err(Error::UnknownToken { token: tokens[position], position, vocab });
         }
         let marked = tokens.first().is_some_and(|t| self.begin == Some(*t));
         let tokens = &tokens[usize::from(marked)..];
@@ -293,7 +293,7 @@ impl Tokenizer {
     /// Decodes tokens that continue the text `before`.
     ///
     /// # Errors
-    /// [`SpecError::UnknownToken`].
+    /// [`Error::UnknownToken`].
     pub fn decode_continuation(&self, before: &[u32], tokens: &[u32]) -> Result<String> {
         let mut stream = self.stream(before)?;
         let mut out = tokens.iter().map(|&t| stream.push(t)).collect::<Result<String>>()?;
@@ -304,7 +304,7 @@ impl Tokenizer {
     /// Decodes tokens that continue the text `before`, as they come.
     ///
     /// # Errors
-    /// [`SpecError::UnknownToken`].
+    /// [`Error::UnknownToken`].
     pub fn stream(&self, before: &[u32]) -> Result<TextStream<'_>> {
         TextStream::new(self, before)
     }

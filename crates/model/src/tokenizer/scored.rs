@@ -7,7 +7,7 @@
 use std::cmp::Ordering;
 use std::collections::{BinaryHeap, HashMap};
 
-use crate::error::{Result, SpecError};
+use crate::error::{Error, Result};
 
 #[derive(Debug, Clone, PartialEq)]
 pub(super) struct Scored {
@@ -62,13 +62,13 @@ impl Scored {
         let what = "scored tokenizer";
         if scores.len() != tokens.len() || tokens.is_empty() {
             let reason = format!("{} scores for {} tokens", scores.len(), tokens.len());
-            return Err(SpecError::malformed(what, reason));
+            return Err(Error::malformed(what, reason));
         }
         if let Some(id) = scores.iter().position(|s| !s.is_finite()) {
-            return Err(SpecError::malformed(what, format!("the score of token {id} is not finite")));
+            return Err(Error::malformed(what, format!("the score of token {id} is not finite")));
         }
         if let Some(byte) = (0..256).find(|&b| bytes[b] as usize >= tokens.len()) {
-            return Err(SpecError::malformed(what, format!("byte {byte} has no token")));
+            return Err(Error::malformed(what, format!("byte {byte} has no token")));
         }
         // Byte tokens first: a token that spells the same character replaces them.
         let mut ids: HashMap<Vec<u8>, u32> =

@@ -1,7 +1,7 @@
 //! Decoding token by token.
 
 use super::{Rule, Tokenizer};
-use crate::error::{Result, SpecError};
+use crate::error::{Error, Result};
 
 /// Tokens kept so that a decoder which looks at neighbours (spaces, word pieces) sees some.
 const OVERLAP: usize = 8;
@@ -26,7 +26,7 @@ impl<'t> TextStream<'t> {
     /// The text that this token completes, which may be none.
     ///
     /// # Errors
-    /// [`SpecError::UnknownToken`].
+    /// [`Error::UnknownToken`].
     pub fn push(&mut self, token: u32) -> Result<String> {
         let vocab = self.tokenizer.vocab();
         let own = match &self.tokenizer.rule {
@@ -34,7 +34,7 @@ impl<'t> TextStream<'t> {
             Rule::Scored { rule, .. } => rule.tokens.get(token as usize).cloned(),
         };
         if token as usize >= vocab {
-            return Err(SpecError::UnknownToken { token, position: self.tokens.len(), vocab });
+            return Err(Error::UnknownToken { token, position: self.tokens.len(), vocab });
         }
         match own {
             Some(bytes) => Ok(self.push_bytes(&bytes)),

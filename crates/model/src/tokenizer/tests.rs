@@ -72,14 +72,14 @@ fn any_text_round_trips_and_files_do_too() {
     assert_eq!((tokenizer.vocab(), tokenizer.ends(), tokenizer.begin()), (290, &[289][..], None));
     assert_eq!(tokenizer.encode("<|endoftext|>").unwrap(), [289]);
     assert!(tokenizer.encode("the cat").unwrap().len() <= 3);
-    assert!(matches!(tokenizer.decode(&[300]), Err(SpecError::UnknownToken { token: 300, .. })));
+    assert!(matches!(tokenizer.decode(&[300]), Err(Error::UnknownToken { token: 300, .. })));
     assert_eq!(tokenizer.bytes(u32::from(b' ')), Some(b" ".to_vec()));
     assert_eq!(tokenizer.bytes(290), None);
 }
 
 #[test]
 fn training_refuses_what_it_cannot_do() {
-    assert!(matches!(Tokenizer::train("", 300), Err(SpecError::Empty)));
+    assert!(matches!(Tokenizer::train("", 300), Err(Error::Empty)));
     assert!(Tokenizer::train("abc", 100).is_err());
     assert!(Tokenizer::train("abc", 400).is_err());
 }
@@ -159,7 +159,7 @@ fn marks_of_a_post_processor_and_ends_by_name() {
     let again = Tokenizer::from_json(&marked.to_json().unwrap()).unwrap();
     assert_eq!((again.begin(), again.ends()), (Some(260), &[261][..]));
     assert_eq!(again.decode(&again.encode("he </s>").unwrap()).unwrap(), "he </s>");
-    assert!(matches!(again.with_marks(None, vec![262]), Err(SpecError::UnknownToken { token: 262, .. })));
+    assert!(matches!(again.with_marks(None, vec![262]), Err(Error::UnknownToken { token: 262, .. })));
     // A number that the vocabulary does not give would be another token without a word.
     let wrong = file.replacen("\"id\":261", "\"id\":300", 1);
     assert!(Tokenizer::from_json(&wrong).unwrap_err().to_string().contains("</s>"));
@@ -181,12 +181,12 @@ fn malformed_files_are_refused_not_panicked_on() {
         [("\"BPE\"", "\"Quantum\""), ("\"1 2\"", "\"1 3x\""), ("\"version\": \"1.0\"", "\"version\": \"9\"")]
     {
         assert!(
-            matches!(Tokenizer::from_json(&good.replacen(from, to, 1)), Err(SpecError::Malformed { .. })),
+            matches!(Tokenizer::from_json(&good.replacen(from, to, 1)), Err(Error::Malformed { .. })),
             "{to}"
         );
     }
     for text in ["", "{", "[]", "{\"model\": {}}", "{\"format\": 3}", "\u{feff}{}"] {
-        assert!(matches!(Tokenizer::from_json(text), Err(SpecError::Malformed { .. })), "{text:?}");
+        assert!(matches!(Tokenizer::from_json(text), Err(Error::Malformed { .. })), "{text:?}");
     }
     let pairs =
         good.replacen(r#"["1 2", "h e", "Ġ he", "Ġ h"]"#, r#"[["1","2"],["h","e"],["Ġ","he"],["Ġ","h"]]"#, 1);
@@ -267,7 +267,7 @@ fn a_stream_gives_whole_characters() {
             "{parts:?}"
         );
         assert_eq!(parts.concat(), text);
-        assert!(matches!(stream.push(9999), Err(SpecError::UnknownToken { .. })));
+        assert!(matches!(stream.push(9999), Err(Error::UnknownToken { .. })));
         let mut cut = tokenizer.stream(&[]).unwrap();
         let half = (0..290).find(|&id| tokenizer.bytes(id) == Some(vec![0xc3])).unwrap();
         assert_eq!(cut.push(half).unwrap(), "");
@@ -289,7 +289,7 @@ fn a_padded_vocabulary_is_accepted_and_a_short_one_is_not() {
     tokenizer.check_shape(&shape(290)).unwrap();
     tokenizer.check_shape(&shape(320)).unwrap();
     let error = tokenizer.check_shape(&shape(289)).unwrap_err();
-    assert!(matches!(error, SpecError::Vocabulary { tokenizer: 290, model: 289 }), "{error}");
+    assert!(matches!(error, Error::Vocabulary { tokenizer: 290, model: 289 }), "{error}");
 }
 
 #[test]

@@ -9,29 +9,29 @@ use tokenizers::utils::SysRegex;
 
 use super::file::from_merges;
 use super::{END_OF_TEXT, Tokenizer};
-use crate::error::{Result, SpecError};
+use crate::error::{Error, Result};
 
 /// GPT-2's cutting rule, the same that encodes with these merges.
 const WORDS: &str = r"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+";
 
 pub(super) fn train(text: &str, vocab: usize) -> Result<Tokenizer> {
     if text.is_empty() {
-        return Err(SpecError::Empty);
+        return Err(Error::Empty);
     }
     if vocab < 258 {
-        return Err(SpecError::malformed(
+        return Err(Error::malformed(
             "vocabulary size",
             format!("{vocab}, at least 258: bytes, a merge, the mark"),
         ));
     }
     let mut tokens: Vec<Vec<u8>> = (0u8..=255).map(|b| vec![b]).collect();
     let mut merges = vec![];
-    let rule = SysRegex::new(WORDS).map_err(|e| SpecError::malformed("cutting rule", e))?;
+    let rule = SysRegex::new(WORDS).map_err(|e| Error::malformed("cutting rule", e))?;
     let mut state = State::new(text, &rule);
     while tokens.len() < vocab - 1 {
         let Some(pair) = state.most_frequent() else {
             let reason = format!("the text has pairs for {} tokens, not for {vocab}", tokens.len() + 1);
-            return Err(SpecError::malformed("vocabulary size", reason));
+            return Err(Error::malformed("vocabulary size", reason));
         };
         let id = tokens.len() as u32;
         tokens.push([&tokens[pair.0 as usize][..], &tokens[pair.1 as usize]].concat());

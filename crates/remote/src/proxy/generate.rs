@@ -153,8 +153,7 @@ fn take(
         return Ok(());
     }
     choice.tokens.push(token as u32);
-    let text =
-        tokenizer.decode_continuation(prompt, &choice.tokens).map_err(cipherlm_infer::InferError::from)?;
+    let text = tokenizer.decode_continuation(prompt, &choice.tokens).map_err(cipherlm_infer::Error::from)?;
     if asked.logprobs > 0 {
         let name = |token: usize| tokenizer.decode(&[token as u32]).unwrap_or_default();
         let (own, best) = log_probabilities(logits, token, asked.logprobs);

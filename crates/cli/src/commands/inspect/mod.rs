@@ -11,7 +11,7 @@ use anyhow::bail;
 use cipherlm_ckks::wire::MAGIC;
 use cipherlm_files::{printable, shown};
 use cipherlm_infer::KeyFolder;
-use cipherlm_model::{SpecError, TOKENIZER_FILE, Tokenizer, difference};
+use cipherlm_model::{TOKENIZER_FILE, Tokenizer, difference};
 use clap::Args;
 use serde_json::{Value, json};
 use std::path::{Path, PathBuf};
@@ -93,7 +93,9 @@ fn key_folder(path: &Path, keys: &KeyFolder, complete: bool) -> anyhow::Result<V
 fn model_folder(path: &Path) -> anyhow::Result<Value> {
     let difference = difference::about(path)?;
     let model = match (difference::load(path), &difference) {
-        (Err(error @ SpecError::NoBase { .. }), Some(about)) => return Ok(without_base(about, &error)),
+        (Err(error @ cipherlm_model::Error::NoBase { .. }), Some(about)) => {
+            return Ok(without_base(about, &error));
+        }
         (model, _) => model?,
     };
     let tokenizer = Tokenizer::load(&path.join(TOKENIZER_FILE))?;
@@ -132,7 +134,7 @@ fn model_folder(path: &Path) -> anyhow::Result<Value> {
 const DIFFERENCE: &str = "model folder: a difference from base weights";
 
 /// A difference whose base is elsewhere: it is whole, and nothing runs without the other.
-fn without_base(about: &difference::About, error: &SpecError) -> Value {
+fn without_base(about: &difference::About, error: &cipherlm_model::Error) -> Value {
     json!({
         "what": DIFFERENCE,
         "whole": true,
