@@ -129,7 +129,8 @@ fn level_sweep(group: &mut BenchmarkGroup<'_, WallTime>, s: &Setup) -> Result<()
         );
         for operation in ["mul_relin_rescale", "rotate"] {
             println!(
-                "METRICS {{\"id\":\"evaluator/{operation}/{degree}/level{level}\",\"params\":\"{params}\",\"key_bytes\":{}}}",
+                "METRICS \
+                 {{\"id\":\"evaluator/{operation}/{degree}/level{level}\",\"params\":\"{params}\",\"key_bytes\":{}}}",
                 shape.stored_bytes(&s.params)
             );
         }

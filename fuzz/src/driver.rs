@@ -87,7 +87,8 @@ pub(crate) fn run(
         "targets": list.iter().map(|(name, t)| t.to_json(name)).collect::<Vec<_>>(),
     });
     println!(
-        "{} inputs in {:.0} s: {} refused, {} accepted, {} wrong answers, {} panics, {} hangs, {} beyond their memory",
+        "{} inputs in {:.0} s: {} refused, {} accepted, {} wrong answers, {} panics, {} hangs, {} beyond \
+         their memory",
         total["tried"],
         start.elapsed().as_secs_f64(),
         sum(|t| t.refused),

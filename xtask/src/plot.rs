@@ -69,10 +69,12 @@ pub(crate) fn svg(title: &str, panels: &[Panel]) -> String {
     let mut out = format!(
         "<svg xmlns=\"http://www.w3.org/2000/svg\" viewBox=\"0 0 {width} {height}\" width=\"{width}\" height=\"{height}\" \
          role=\"img\" aria-label=\"{}\">\n<style>\n\
-         text{{font:12px system-ui,sans-serif;fill:#24292f}}.title{{font-size:15px;font-weight:600}}.panel{{font-weight:600}}\
+         text{{font:12px \
+         system-ui,sans-serif;fill:#24292f}}.title{{font-size:15px;font-weight:600}}.panel{{font-weight:600}}\
          .page{{fill:#fff}}.frame{{fill:none;stroke:#8c959f}}.grid{{stroke:#d0d7de;stroke-width:.7}}\
          .line{{fill:none;stroke-width:2;stroke-linejoin:round}}\n\
-         @media (prefers-color-scheme:dark){{text{{fill:#e6edf3}}.page{{fill:#0d1117}}.frame{{stroke:#6e7681}}\
+         @media \
+         (prefers-color-scheme:dark){{text{{fill:#e6edf3}}.page{{fill:#0d1117}}.frame{{stroke:#6e7681}}\
          .grid{{stroke:#30363d}}}}\n</style>\n<rect class=\"page\" width=\"{width}\" height=\"{height}\"/>\n\
          <text class=\"title\" x=\"{LEFT}\" y=\"24\">{}</text>\n",
         escape(title),
@@ -137,7 +139,8 @@ fn draw(out: &mut String, panel: &Panel, left: f64) {
     let (side, centre) = (left - 54.0, TOP + HEIGHT / 2.0);
     let _ = writeln!(
         out,
-        "<text text-anchor=\"middle\" transform=\"rotate(-90 {side} {centre})\" x=\"{side}\" y=\"{centre}\">{}</text>",
+        "<text text-anchor=\"middle\" transform=\"rotate(-90 {side} {centre})\" x=\"{side}\" \
+         y=\"{centre}\">{}</text>",
         escape(&panel.y.label)
     );
     for series in &panel.series {

@@ -225,7 +225,8 @@ mod tests {
 
     #[test]
     fn closing_lines_are_counted() {
-        let line = "test result: FAILED. 22 passed; 3 failed; 1 ignored; 0 measured; 4 filtered out; finished in 0.02s";
+        let line = "test result: FAILED. 22 passed; 3 failed; 1 ignored; 0 measured; 4 filtered out; \
+                    finished in 0.02s";
         let counts = Counts::parse(line).map(|c| (c.passed, c.failed, c.skipped));
         assert_eq!(counts, Some((22, 3, 1)));
         assert!(Counts::parse("test closing_lines_are_counted ... ok").is_none());

@@ -16,7 +16,8 @@ pub enum Error {
     },
     /// An interval that doubles cannot map onto [-1, 1].
     #[error(
-        "[{lo}, {hi}] is too narrow: the slope of its map onto [-1, 1] overflows a double; widen it or rescale"
+        "[{lo}, {hi}] is too narrow: the slope of its map onto [-1, 1] overflows a double; widen it or \
+         rescale"
     )]
     TooNarrow {
         /// Lower end as given.
@@ -29,7 +30,8 @@ pub enum Error {
     EmptyDomain,
     /// A domain with fewer doubles than a fit needs points.
     #[error(
-        "a fit of degree {degree} needs {needed} different points, and [{lo}, {hi}] has not so many doubles there: widen the domain or lower the degree"
+        "a fit of degree {degree} needs {needed} different points, and [{lo}, {hi}] has not so many doubles \
+         there: widen the domain or lower the degree"
     )]
     TooFewPoints {
         /// Lower end of the domain.
@@ -57,7 +59,8 @@ pub enum Error {
     },
     /// A relative error asked for where the function vanishes.
     #[error(
-        "the function is 0 at x = {x}, where a relative error is undefined: fit the absolute error, or leave that point out of the domain"
+        "the function is 0 at x = {x}, where a relative error is undefined: fit the absolute error, or \
+         leave that point out of the domain"
     )]
     ZeroOfFunction {
         /// Where the function vanishes, or changes its sign next to it.
@@ -127,7 +130,8 @@ pub enum Error {
     },
     /// The exchange algorithm stopped short of a levelled error.
     #[error(
-        "Remez stopped after {iterations} exchanges at degree {degree}: levelled error {levelled:e}, largest error {largest:e}"
+        "Remez stopped after {iterations} exchanges at degree {degree}: levelled error {levelled:e}, \
+         largest error {largest:e}"
     )]
     NotConverged {
         /// Degree asked for.

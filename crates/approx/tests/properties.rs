@@ -73,7 +73,8 @@ proptest! {
             let error = (circuit.eval_f64(x) - exact).abs() / if measure == Measure::Relative { exact.abs() } else { 1.0 };
             // The reference value itself is rounded.
             let rounding = 8e-15 * if measure == Measure::Relative { 1.0 } else { exact.abs().max(0.1) };
-            prop_assert!(error <= certificate.bound + rounding, "{function} at {x}: {error:e} > {:e}", certificate.bound);
+            prop_assert!(error <= certificate.bound + rounding, "{function} at {x}: {error:e} > \
+                {:e}", certificate.bound);
         }
         prop_assert!(certificate.attained <= certificate.bound);
     }

@@ -22,7 +22,8 @@ fn main() -> Result<(), Error> {
     let bootstrapper = Bootstrapper::new(&params, &profile, slots, content)?;
     let declared = bootstrapper.declare()?;
     println!(
-        "{}: N = 2^{}, log QP {:.1}, {:.0}-bit security, {slots} {content:?} slots; level {} -> {}, {} levels of 2^{} for the user",
+        "{}: N = 2^{}, log QP {:.1}, {:.0}-bit security, {slots} {content:?} slots; level {} -> {}, {} \
+         levels of 2^{} for the user",
         profile.name,
         params.log_degree(),
         params.log_qp(),

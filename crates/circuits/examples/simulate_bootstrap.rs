@@ -9,7 +9,8 @@ fn main() -> Result<(), cipherlm_ckks::Error> {
     for profile in Profile::family().into_iter().chain([Profile::n15()]) {
         let circuit = profile.circuit()?;
         println!(
-            "{}: log QP {:.1}, {} levels of 2^{}, |I| <= {}, modular reduction of depth {} with {} relinearisations",
+            "{}: log QP {:.1}, {} levels of 2^{}, |I| <= {}, modular reduction of depth {} with {} \
+             relinearisations",
             profile.name,
             profile.log_qp(),
             profile.user_levels,
@@ -19,7 +20,8 @@ fn main() -> Result<(), cipherlm_ckks::Error> {
             circuit.relinearisations(),
         );
         println!(
-            "  errors relative to the message: polynomial 2^{:.1}, slots to coefficients 2^{:.1}, coefficients to slots 2^{:.1}",
+            "  errors relative to the message: polynomial 2^{:.1}, slots to coefficients 2^{:.1}, \
+             coefficients to slots 2^{:.1}",
             profile.reduction_errors()?[1].log2(),
             profile.slots_to_coeffs_error().log2(),
             profile.coeffs_to_slots_error().log2() + profile.ratio,

@@ -42,7 +42,8 @@ pub enum Error {
 
     /// The security table has no row for this degree and secret.
     #[error(
-        "no security estimate for degree {degree} with a {secret} secret; supported: 2^12..2^17, dense or weight >= 30 from 2^13"
+        "no security estimate for degree {degree} with a {secret} secret; supported: 2^12..2^17, dense or \
+         weight >= 30 from 2^13"
     )]
     NoSecurityEstimate {
         /// Ring degree N.
@@ -169,7 +170,8 @@ pub enum Error {
 
     /// A message does not fit below the modulus.
     #[error(
-        "{operation}: coefficients of 2^{coefficient:.1} do not fit a modulus of 2^{modulus:.1}; lower the scale or the values"
+        "{operation}: coefficients of 2^{coefficient:.1} do not fit a modulus of 2^{modulus:.1}; lower the \
+         scale or the values"
     )]
     MessageOverflow {
         /// The operation refused.
@@ -221,7 +223,8 @@ pub enum Error {
     },
 
     /// A Galois element that is even or not below 2N.
-    #[error("{element} is not a Galois element of a ring of degree {degree}: it must be odd and below {}", 2 * degree)]
+    #[error("{element} is not a Galois element of a ring of degree {degree}: it must be odd and below \
+             {}", 2 * degree)]
     BadGaloisElement {
         /// The element given.
         element: usize,

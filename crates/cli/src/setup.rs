@@ -114,7 +114,8 @@ impl Setup {
         format!(
             "model       {}: {} layers x {}, {} parameters\n\
              parameters  N = 2^{}, log QP {:.0}, {:.0}-bit security, profile {}; kernel {}, {} threads\n\
-             plan        {tokens} tokens{rounded}, {} steps, {bootstraps} bootstraps {:?} a layer, about {:.1} s predicted\n\
+             plan        {tokens} tokens{rounded}, {} steps, {bootstraps} bootstraps {:?} a layer, about \
+             {:.1} s predicted\n\
              keys        {:.2} GiB stored, {:.2} GiB in memory\n\
              messages    {prompt:.0} KiB there, {answer:.0} KiB back\n\
              memory      about {:.1} GiB for a run, keys included",
@@ -148,7 +149,8 @@ impl Setup {
         let need = keys + self.plan.working_bytes();
         if let Some(have) = available_memory().filter(|have| *have < need) {
             bail!(
-                "{:.1} GiB of memory are needed and {:.1} GiB are free: close other programs or use a shorter --length",
+                "{:.1} GiB of memory are needed and {:.1} GiB are free: close other programs or use a \
+                 shorter --length",
                 gib(need),
                 gib(have)
             );
@@ -171,7 +173,8 @@ pub(crate) fn length_for(need: usize) -> anyhow::Result<usize> {
 /// A prompt of exactly `length` tokens: the shipped sample text, repeated.
 pub(crate) fn sample(loaded: &Loaded, length: usize) -> anyhow::Result<Vec<u32>> {
     const TEXT: &str = "Once upon a time there was a little girl named Lily. She had a red ball and she liked to play with \
-        it in the park. One day, her friend Tom came to the park. He said, \"Can I play with you?\" Lily smiled and said, \"Yes!\" ";
+        it in the park. One day, her friend Tom came to the park. He said, \
+        \"Can I play with you?\" Lily smiled and said, \"Yes!\" ";
     let most = loaded.model.shape().context;
     if length == 0 || length > most {
         return Err(usage(format!("--length {length}: the model takes 1 to {most} tokens")));

@@ -99,7 +99,8 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         (mse, max, kl) = (mse + close.mse / reference.len() as f64, max.max(close.max), kl.max(close.kl));
     }
     println!(
-        "same top token at {same} of {} positions, mse {mse:.2e}, largest error {max:.2e}, divergence {kl:.2e} nats",
+        "same top token at {same} of {} positions, mse {mse:.2e}, largest error {max:.2e}, divergence \
+         {kl:.2e} nats",
         reference.len()
     );
     Ok(())

@@ -53,7 +53,8 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let worst = |value: fn(&Closeness) -> f64| all.iter().map(|(c, _)| value(c)).fold(0.0, f64::max);
     println!(
         "noise machine, {}, profile {}, {} prompts of {length} tokens: same token as the polynomial model {same}, as the exact model {exact}; \
-         mean square error of the logits {:.2e} on average, {:.2e} at most; largest error {:.2e}; divergence at most {:.2e} nats",
+         mean square error of the logits {:.2e} on average, {:.2e} at most; largest error {:.2e}; \
+         divergence at most {:.2e} nats",
         model.spec().name,
         profile.name,
         all.len(),

@@ -161,7 +161,8 @@ impl<K: EvaluationKeys> Observer<Encrypted<K>> for Checkpoints<'_, K> {
         match found.and_then(|bytes| read(machine, &bytes, &name, wanted)) {
             Ok(value) => Ok(Some(value)),
             Err(reason) => {
-                tracing::warn!(file = %path.display(), reason, "checkpoint refused: the step is computed again");
+                tracing::warn!(file = %path.display(), reason, "checkpoint refused: the step is computed \
+                    again");
                 self.damaged.insert(path);
                 Ok(None)
             }

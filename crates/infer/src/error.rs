@@ -39,7 +39,8 @@ pub enum Error {
     },
     /// No placement of refreshes keeps every step above level zero.
     #[error(
-        "no placement of refreshes serves {node}: the chain has {top} levels after a refresh, the longest stretch needs {need}"
+        "no placement of refreshes serves {node}: the chain has {top} levels after a refresh, the longest \
+         stretch needs {need}"
     )]
     NoPlacement {
         /// The step where it fails.
@@ -165,7 +166,8 @@ pub enum Error {
     },
     /// A decryption that cannot be what the plan computes.
     #[error(
-        "this is no answer of the plan: {what} is {found:.3e}, and at most {bound:.3e} is possible; a value left its range on the way, or the answer is damaged: encrypt the prompt again"
+        "this is no answer of the plan: {what} is {found:.3e}, and at most {bound:.3e} is possible; a value \
+         left its range on the way, or the answer is damaged: encrypt the prompt again"
     )]
     NotAnAnswer {
         /// What gives it away.

@@ -17,7 +17,8 @@ pub enum Error {
     },
     /// The weights file lacks a tensor that the shape asks for.
     #[error(
-        "tensor `{name}` is missing; the shape asks for it with dimensions {expected:?}: export the model again"
+        "tensor `{name}` is missing; the shape asks for it with dimensions {expected:?}: export the model \
+         again"
     )]
     MissingTensor {
         /// Tensor name.
@@ -33,7 +34,8 @@ pub enum Error {
     },
     /// A public checkpoint holds a tensor that its architecture has no place for.
     #[error(
-        "tensor `{name}` of the checkpoint has no place in its architecture: it is another kind of model than it says"
+        "tensor `{name}` of the checkpoint has no place in its architecture: it is another kind of model \
+         than it says"
     )]
     StrayTensor {
         /// Tensor name.
@@ -69,7 +71,8 @@ pub enum Error {
     },
     /// The weights do not belong to the model description beside them.
     #[error(
-        "weights have hash {found}, the model description names {expected}: the two files are from different exports"
+        "weights have hash {found}, the model description names {expected}: the two files are from \
+         different exports"
     )]
     WeightsHash {
         /// Hash in the description.
@@ -100,7 +103,8 @@ pub enum Error {
     Empty,
     /// A token id outside the vocabulary.
     #[error(
-        "token {token} at position {position} is outside the vocabulary of {vocab}: the text was encoded with another tokenizer"
+        "token {token} at position {position} is outside the vocabulary of {vocab}: the text was encoded \
+         with another tokenizer"
     )]
     UnknownToken {
         /// The id.
@@ -136,7 +140,8 @@ pub enum Error {
     },
     /// Values on held-out text left a certified range.
     #[error(
-        "{violations} values of site `{site}` on held-out text are outside [{lo}, {hi}] (seen there: [{min}, {max}]): certify with more text, widen the margin or train with range loss"
+        "{violations} values of site `{site}` on held-out text are outside [{lo}, {hi}] (seen there: \
+         [{min}, {max}]): certify with more text, widen the margin or train with range loss"
     )]
     Violated {
         /// The site.

@@ -32,7 +32,8 @@ pub enum Error {
         degree: usize,
     },
     /// The CPU cannot run the kernel that was asked for.
-    #[error("kernel `{name}` is not one of {} that this CPU can run; `CIPHERLM_KERNEL` names it", available.join(", "))]
+    #[error("kernel `{name}` is not one of {} that this CPU can run; `CIPHERLM_KERNEL` names \
+             it", available.join(", "))]
     UnknownKernel {
         /// The name given.
         name: String,
@@ -119,7 +120,8 @@ pub enum Error {
     },
     /// Operands of different rings.
     #[error(
-        "operands belong to different rings: degree {left_degree} with {left_primes} primes, degree {right_degree} with {right_primes} primes"
+        "operands belong to different rings: degree {left_degree} with {left_primes} primes, degree \
+         {right_degree} with {right_primes} primes"
     )]
     RingMismatch {
         /// Degree of the first.

@@ -72,7 +72,8 @@ fn card(prepared: &Prepared, shipped: &Shipped, trained: &Weighed, log: &[Progre
 fn training(out: &mut String, prepared: &Prepared, log: &[Progress]) {
     out.push_str("## Training\n\nMade from `run.json` beside this file.\n\n");
     out.push_str(
-        "| stage | seed | steps | tokens or sentences | peak rate | held-out loss at its end |\n|---|---|---|---|---|---|\n",
+        "| stage | seed | steps | tokens or sentences | peak rate | held-out loss at its end \
+         |\n|---|---|---|---|---|---|\n",
     );
     let shape = &prepared.arch.shape;
     let seen = |t: &TrainConfig| match shape.kind {
@@ -132,7 +133,8 @@ fn perplexities(out: &mut String, prepared: &Prepared, nats: f64, c: &Perplexiti
 
 fn ranges(out: &mut String, shipped: &Shipped) {
     out.push_str(
-        "## Certified ranges\n\nFrom training text, widened by the margin, then checked on held-out text.\n\n",
+        "## Certified ranges\n\nFrom training text, widened by the margin, then checked on held-out \
+         text.\n\n",
     );
     out.push_str(
         "| site | range | margin | degree | values checked | outside |\n|---|---|---|---|---|---|\n",

@@ -65,7 +65,8 @@ pub enum Error {
     },
     /// A token id outside the model's vocabulary: the tokenizer belongs to another model.
     #[error(
-        "token id {token} is outside the model's vocabulary of {vocab}: the tokenizer belongs to another model"
+        "token id {token} is outside the model's vocabulary of {vocab}: the tokenizer belongs to another \
+         model"
     )]
     Vocabulary {
         /// The id.
@@ -83,7 +84,8 @@ pub enum Error {
     },
     /// A checkpoint of another run.
     #[error(
-        "{} was written by another configuration: {differences}; restore it, or start afresh in another folder",
+        "{} was written by another configuration: {differences}; restore it, or start afresh in another \
+         folder",
         cipherlm_files::shown(path)
     )]
     Checkpoint {

@@ -66,7 +66,8 @@ fn series(
 
 fn table(rows: &[Row]) -> anyhow::Result<String> {
     let mut out = String::from(
-        "| keys a row | machine | PowerSoftmax | exp + Goldschmidt | normalise and square | ratios | the paper's ratios |\n|---|---|---|---|---|---|---|\n",
+        "| keys a row | machine | PowerSoftmax | exp + Goldschmidt | normalise and square | ratios | the \
+         paper's ratios |\n|---|---|---|---|---|---|---|\n",
     );
     let mut lengths: Vec<u64> = rows.iter().map(|r| r.number("length") as u64).collect();
     lengths.sort_unstable();

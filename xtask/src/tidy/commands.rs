@@ -65,7 +65,8 @@ mod tests {
 
     #[test]
     fn commands_are_found_where_a_reader_would_type_them() {
-        let text = "Use `tool go --text \"a b\" --n N`, not tool stay.\n```sh\ntool run file.txt   # a comment\nother run\n```\n`tool [x]` `toolbox y`";
+        let text = "Use `tool go --text \"a b\" --n N`, not tool stay.\n```sh\ntool run file.txt   # a \
+                    comment\nother run\n```\n`tool [x]` `toolbox y`";
         let found = find(text, "tool");
         let args: Vec<Vec<&str>> =
             found.iter().map(|c| c.args.iter().map(String::as_str).collect()).collect();

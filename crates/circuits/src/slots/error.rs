@@ -9,7 +9,8 @@ use thiserror::Error;
 pub enum SlotError {
     /// The operation needs more levels than the operand has left.
     #[error(
-        "{operation} needs level {need}, the operand is at level {have}: refresh it earlier or place it higher"
+        "{operation} needs level {need}, the operand is at level {have}: refresh it earlier or place it \
+         higher"
     )]
     LevelExhausted {
         /// The operation that was asked for.
@@ -85,7 +86,8 @@ pub enum SlotError {
     },
     /// A plaintext's period does not divide the number of slots.
     #[error(
-        "a plaintext of {have} values does not repeat evenly over {slots} slots: pad it to a power of two of at most that"
+        "a plaintext of {have} values does not repeat evenly over {slots} slots: pad it to a power of two \
+         of at most that"
     )]
     Period {
         /// Values given.

@@ -257,7 +257,8 @@ proptest! {
             }
         }
         for (index, over) in over.iter().enumerate() {
-            prop_assert!(over.iter().all(|&bits| bits <= 2.0), "vector {} of {:?}: above by {:?} bits", index, ops, over);
+            prop_assert!(over.iter().all(|&bits| bits <= 2.0), "vector {} of {:?}: above by {:?} \
+                bits", index, ops, over);
         }
     }
 }

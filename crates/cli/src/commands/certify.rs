@@ -160,7 +160,8 @@ fn ensure_two_texts(calibration: &Path, held_out: &Path) -> anyhow::Result<()> {
     };
     if real("--calibration", calibration)? == real("--held-out", held_out)? {
         bail!(
-            "--calibration and --held-out are one file, {}: what is checked on the text that it was made from proves nothing",
+            "--calibration and --held-out are one file, {}: what is checked on the text that it was made \
+             from proves nothing",
             shown(calibration)
         );
     }
@@ -245,7 +246,8 @@ fn print(model: &Model, length: usize, texts: [(&str, &Windows); 2]) {
         let (windows, tokens) = (text.windows.len(), text.tokens);
         let share = 100.0 * (windows * length) as f64 / tokens as f64;
         say!(
-            "{name:<12} {windows} windows of {length} tokens, spread over {tokens} tokens ({share:.1} % of the text)"
+            "{name:<12} {windows} windows of {length} tokens, spread over {tokens} tokens ({share:.1} % of \
+             the text)"
         );
         if windows < FEW {
             say!("{:<12} few: rare values are not seen; use at least {FEW} windows", "");

@@ -394,7 +394,8 @@ impl Outcome {
         }
         for c in &self.choices {
             say!(
-                "alone    token {}, weight {:.4}, gap {:.3}, {:.1} s of which argmax and embedding {:.1} s, as in the clear: {}",
+                "alone    token {}, weight {:.4}, gap {:.3}, {:.1} s of which argmax and embedding {:.1} s, \
+                 as in the clear: {}",
                 c.token,
                 c.weight,
                 c.gap,

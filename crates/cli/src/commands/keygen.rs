@@ -55,7 +55,8 @@ pub(crate) fn run(options: &Options, as_json: bool) -> anyhow::Result<bool> {
         Outputs::default().folder("--out", &options.out, Existing::Replace)?;
         if secret_file.exists() && !options.resume {
             bail!(
-                "{} is already there and will not be replaced: pass --resume to complete its evaluation keys, or choose another --out",
+                "{} is already there and will not be replaced: pass --resume to complete its evaluation \
+                 keys, or choose another --out",
                 shown(&secret_file)
             );
         }
@@ -241,7 +242,8 @@ fn making(bill: &MemoryBill) -> u64 {
 fn check_room(need: u64, out: &Path, bytes: u64) -> anyhow::Result<()> {
     if let Some(free) = free_disk(out).filter(|free| *free < bytes) {
         bail!(
-            "the keys take {:.2} GiB on disk and {:.2} GiB are free at {}: free some, or choose another --out or a shorter --length",
+            "the keys take {:.2} GiB on disk and {:.2} GiB are free at {}: free some, or choose another \
+             --out or a shorter --length",
             gib(bytes),
             gib(free),
             shown(out)

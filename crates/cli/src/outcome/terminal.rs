@@ -23,7 +23,8 @@ impl Outcome<'_> {
     pub(crate) fn print(&self) {
         say!("\nprompt   {}\nanswer   {}", self.prompt, self.answer());
         say!(
-            "time     {:.1} s for {} encrypted forward pass(es), {:.1} s predicted; keys {:.1} s, encrypt {:.2} s, decrypt {:.2} s",
+            "time     {:.1} s for {} encrypted forward pass(es), {:.1} s predicted; keys {:.1} s, encrypt \
+             {:.2} s, decrypt {:.2} s",
             self.seconds_total(),
             self.reports.len(),
             self.seconds_predicted(),

@@ -186,7 +186,8 @@ fn operators(page: &Page) -> String {
     body.push_str(&rules(page));
     body.push_str(
         "<p class=\"note\">The paper's first version reports 67 % matrix products and 24 % polynomial approximations, with \
-         each operator's bootstraps inside it; its second version counts stand-alone bootstraps apart. Both rules are shown.</p>",
+         each operator's bootstraps inside it; its second version counts stand-alone bootstraps apart. Both \
+         rules are shown.</p>",
     );
     body
 }
@@ -201,7 +202,8 @@ fn rules(page: &Page) -> String {
     let matmul = ["plaintext matmul", "ciphertext matmul"];
     let functions = ["PowerSoftmax", "activation + norm"];
     let mut html = String::from(
-        "<div class=\"wide\"><table><tr><th>share of the time</th><th>bootstraps apart</th><th>bootstraps charged</th><th>the paper</th></tr>",
+        "<div class=\"wide\"><table><tr><th>share of the time</th><th>bootstraps apart</th><th>bootstraps \
+         charged</th><th>the paper</th></tr>",
     );
     for (what, names, paper) in
         [("matrix products", matmul, 67), ("polynomial approximations", functions, 24)]
@@ -230,13 +232,15 @@ fn primitives(page: &Page) -> String {
 fn operations(ops: &[OpRow]) -> String {
     let mut html = String::from(
         "<details><summary>show the table</summary><div class=\"wide\"><table><tr><th>layer</th><th>operation</th><th>class</th>\
-         <th>start, s</th><th>time, s</th><th>level</th><th>log2 scale</th><th>bits predicted</th><th>bits measured</th></tr>",
+         <th>start, s</th><th>time, s</th><th>level</th><th>log2 scale</th><th>bits predicted</th><th>bits \
+         measured</th></tr>",
     );
     let bits = |b: Option<f64>| b.map_or_else(|| "–".to_string(), |b| format!("{b:.1}"));
     for op in ops {
         let _ = write!(
             html,
-            "<tr><td>{}</td><td>{}</td><td>{}</td><td>{:.2}</td><td>{:.3}</td><td>{} → {}</td><td>{:.2}</td><td>{}</td><td>{}</td></tr>",
+            "<tr><td>{}</td><td>{}</td><td>{}</td><td>{:.2}</td><td>{:.3}</td><td>{} → \
+             {}</td><td>{:.2}</td><td>{}</td><td>{}</td></tr>",
             escape(&op.layer),
             escape(&op.name),
             escape(&op.class),

@@ -53,7 +53,8 @@ impl Svg {
     pub(super) fn bar(&mut self, (x, y, w, h): (f64, f64, f64, f64), colour: &str, tip: &str) {
         let _ = write!(
             self.body,
-            "<rect x=\"{x:.2}\" y=\"{y:.2}\" width=\"{:.2}\" height=\"{h:.2}\" fill=\"{colour}\" rx=\"1\"><title>{}</title></rect>",
+            "<rect x=\"{x:.2}\" y=\"{y:.2}\" width=\"{:.2}\" height=\"{h:.2}\" fill=\"{colour}\" \
+             rx=\"1\"><title>{}</title></rect>",
             w.max(0.6),
             super::escape(tip)
         );
@@ -95,7 +96,8 @@ impl Svg {
     /// The drawing, in a box that scrolls sideways on narrow screens.
     pub(super) fn finish(self, label: &str) -> String {
         format!(
-            "<div class=\"wide\"><svg viewBox=\"0 0 {:.0} {:.0}\" role=\"img\" aria-label=\"{}\">{}</svg></div>",
+            "<div class=\"wide\"><svg viewBox=\"0 0 {:.0} {:.0}\" role=\"img\" \
+             aria-label=\"{}\">{}</svg></div>",
             self.width,
             self.height,
             super::escape(label),

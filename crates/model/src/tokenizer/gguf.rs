@@ -102,7 +102,8 @@ fn cutting_rule(pre: &str) -> Result<Value> {
         }
         other => {
             let reason = format!(
-                "field `tokenizer.ggml.pre` is {other:?}; this program reads default, gpt-2, smollm and llama-bpe"
+                "field `tokenizer.ggml.pre` is {other:?}; this program reads default, gpt-2, smollm and \
+                 llama-bpe"
             );
             return Err(Error::malformed("GGUF tokenizer", reason));
         }

@@ -54,7 +54,9 @@ fn main() -> ExitCode {
         }
         _ => {
             eprintln!(
-                "usage: train run CONFIG [--resume] | export CONFIG DIR | generate CONFIG PROMPT | evaluate MODEL DATA | judge MODEL DATA | classify DATA OUT | import-llama2c FILE OUT | stability|twins|shifts DIR [--quick|--report|--only START]"
+                "usage: train run CONFIG [--resume] | export CONFIG DIR | generate CONFIG PROMPT | evaluate \
+                 MODEL DATA | judge MODEL DATA | classify DATA OUT | import-llama2c FILE OUT | \
+                 stability|twins|shifts DIR [--quick|--report|--only START]"
             );
             return ExitCode::from(2);
         }

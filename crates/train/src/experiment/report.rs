@@ -27,8 +27,10 @@ pub(super) fn stability(
     let _ = writeln!(
         words,
         "`cargo xtask experiment stability [--quick]`. Decoders of width {}, {} heads, context {}, {} steps of {} tokens \
-         ({} tokens in all), learning rate 2e-3 with cosine, text: {}. {} cells of the whole grid (2 and 4 layers, 3 seeds, p 2 \
-         to 16, c 0, 1, 3, three epsilons) were run, {} were not{}. Perplexities are per word on held-out text; the ratio is \
+         ({} tokens in all), learning rate 2e-3 with cosine, text: {}. {} cells of the whole grid (2 and 4 \
+         layers, 3 seeds, p 2 \
+         to 16, c 0, 1, 3, three epsilons) were run, {} were not{}. Perplexities are per word on held-out \
+         text; the ratio is \
          to the softmax twin with the same seed, tokens and steps.\n",
         budget.width,
         budget.heads,
@@ -233,7 +235,8 @@ pub(super) fn shifts(cells: &[Cell], results: &Results, budget: Budget, out: &Pa
     let _ = writeln!(
         words,
         "`cargo xtask experiment shifts [--quick]`. Same seed, tokens, batches and steps: width {}, {} steps of {} tokens, \
-         text: {}. Held-out perplexity per word. Near zero `(x + c)^p` is `exp(x p / c)`: p / c is the slope that \
+         text: {}. Held-out perplexity per word. Near zero `(x + c)^p` is `exp(x p / c)`: p / c is the \
+         slope that \
          training starts from, p / c = 1 that of softmax.\n",
         budget.width,
         budget.steps,
@@ -246,7 +249,10 @@ pub(super) fn shifts(cells: &[Cell], results: &Results, budget: Budget, out: &Pa
 
 /// One line per cell.
 fn table(words: &mut String, cells: &[Cell], results: &Results) {
-    words.push_str("| layers | seed | p | c | epsilon, form | perplexity | ratio | mean distance | max score | row-mean spread | outcome |\n");
+    words.push_str(
+        "| layers | seed | p | c | epsilon, form | perplexity | ratio | mean distance | max \
+                    score | row-mean spread | outcome |\n",
+    );
     words.push_str("|---|---|---|---|---|---|---|---|---|---|---|\n");
     for cell in cells {
         let Some(o) = results.get(&key(cell)) else { continue };
