@@ -2,13 +2,13 @@
 //! resolves the same features and compiles each package once for demo, tests, benches and CI.
 
 use std::path::PathBuf;
+use std::sync::atomic::{AtomicBool, Ordering};
 use xshell::{Shell, cmd};
 
 /// All but the crate that builds burn, in the one optimised profile.
-pub(crate) const EVERYDAY: [&str; 5] =
-    ["--locked", "--release", "--workspace", "--exclude", "cipherlm-train"];
+const EVERYDAY: [&str; 5] = ["--locked", "--release", "--workspace", "--exclude", "cipherlm-train"];
 
-/// All of it, burn included: lints and documentation.
+/// All of it, burn included: lints, documentation, CI.
 pub(crate) const WHOLE: [&str; 5] = [
     "--locked",
     "--release",
@@ -17,9 +17,29 @@ pub(crate) const WHOLE: [&str; 5] = [
     "cipherlm/nats,cipherlm/train,cipherlm-benches/train",
 ];
 
+/// Whether this process builds all of it for whatever it does.
+static ALL: AtomicBool = AtomicBool::new(false);
+
+/// From here on, tests and programs are built with [`WHOLE`]: who needs burn anyway would build
+/// the other packages twice.
+pub(crate) fn select_whole() {
+    ALL.store(true, Ordering::Relaxed);
+}
+
+/// Whether [`select_whole`] was called.
+pub(crate) fn is_whole() -> bool {
+    ALL.load(Ordering::Relaxed)
+}
+
+/// The packages and features of every build but those of lints and documentation.
+pub(crate) fn selection() -> &'static [&'static str] {
+    if is_whole() { &WHOLE } else { &EVERYDAY }
+}
+
 /// Builds the `cipherlm` command and says where it is.
 pub(crate) fn cipherlm(sh: &Shell) -> anyhow::Result<PathBuf> {
-    cmd!(sh, "cargo build --quiet {EVERYDAY...} --bin cipherlm").run()?;
+    let selection = selection();
+    cmd!(sh, "cargo build --quiet {selection...} --bin cipherlm").run()?;
     Ok(target_dir(sh).join("release/cipherlm"))
 }
 

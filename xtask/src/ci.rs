@@ -1,12 +1,13 @@
 //! `cargo xtask ci`: everything a change must pass, in the order that fails fastest.
 
-use crate::build::{EVERYDAY, WHOLE};
+use crate::build::{WHOLE, select_whole, selection};
 use crate::flags::{Fuzz, Soak};
 use std::time::Instant;
 use xshell::{Shell, cmd};
 
 /// Formatting, house rules, lints, tests, documentation and a smoke run of every benchmark body.
 pub(crate) fn run(sh: &Shell) -> anyhow::Result<()> {
+    select_whole();
     let start = Instant::now();
     let mut timings: Vec<(&str, f64)> = Vec::new();
     let mut step = |name: &'static str, body: &dyn Fn() -> anyhow::Result<()>| -> anyhow::Result<()> {
@@ -30,7 +31,14 @@ pub(crate) fn run(sh: &Shell) -> anyhow::Result<()> {
         let groups = crate::bench::GROUPS.iter().filter(|group| !FULL_SIZE.contains(group));
         let args = groups.flat_map(|group| ["--bench", group]);
         // Under `cargo test` criterion runs each body once.
-        Ok(cmd!(sh, "cargo test {EVERYDAY...} {args...}").ignore_stdout().run()?)
+        let selection = selection();
+        Ok(cmd!(sh, "cargo test {selection...} {args...}").ignore_stdout().run()?)
+    })?;
+    step("NATS server", &|| {
+        if let Err(error) = crate::nats::run(sh) {
+            println!("not at hand, the tests that start it say so and end: {error:#}");
+        }
+        Ok(())
     })?;
     step("tests", &|| crate::test::run(sh, &crate::flags::Test { slow: false, full: false, train: true }))?;
     let second =

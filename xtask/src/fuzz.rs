@@ -1,6 +1,6 @@
 //! `cargo xtask fuzz`: builds the fuzzer and runs it; the work is in the crate `fuzz`.
 
-use crate::build::{EVERYDAY, target_dir};
+use crate::build::{selection, target_dir};
 use crate::flags::Fuzz;
 use std::ffi::OsString;
 use xshell::{Shell, cmd};
@@ -8,7 +8,8 @@ use xshell::{Shell, cmd};
 /// Fuzzes until each target reaches its limit; an error if a fault was found.
 pub(crate) fn run(sh: &Shell, flags: &Fuzz) -> anyhow::Result<()> {
     println!("machine: {}", crate::machine::describe());
-    cmd!(sh, "cargo build --quiet {EVERYDAY...} --bin cipherlm-fuzz").run()?;
+    let selection = selection();
+    cmd!(sh, "cargo build --quiet {selection...} --bin cipherlm-fuzz").run()?;
     let program = target_dir(sh).join("release/cipherlm-fuzz");
     let mut args: Vec<OsString> = Vec::new();
     let mut option = |name: &str, value: Option<OsString>| {

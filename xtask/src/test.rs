@@ -1,6 +1,6 @@
 //! `cargo xtask test` and `cargo xtask prop`: cargo's own runner, with one closing line of counts.
 
-use crate::build::EVERYDAY;
+use crate::build::{is_whole, selection};
 use crate::flags::{Prop, Test};
 use anyhow::{Context, bail};
 use std::io::{BufRead, BufReader, Write};
@@ -85,7 +85,8 @@ impl Tally {
 
     fn examples(&mut self, sh: &Shell) {
         println!("== examples at toy size");
-        let built = cmd!(sh, "cargo build {EVERYDAY...} --examples").run();
+        let selection = selection();
+        let built = cmd!(sh, "cargo build {selection...} --examples").run();
         for (package, name, args) in EXAMPLES.iter().filter_map(|(p, e, args)| Some((p, e, (*args)?))) {
             match run_example(sh, name, args) {
                 Ok(()) if built.is_ok() => self.total.passed += 1,
@@ -104,15 +105,17 @@ pub(crate) fn run(sh: &Shell, flags: &Test) -> anyhow::Result<()> {
     let start = Instant::now();
     let mut tally = Tally::default();
     let base = ["test", "--no-fail-fast"];
-    tally.step(sh, "libraries, binaries, suites, doc examples", &[&base[..], &EVERYDAY].concat())?;
+    tally.step(sh, "libraries, binaries, suites, doc examples", &[&base[..], selection()].concat())?;
     tally.examples(sh);
-    if crate::nats::program(sh).is_file() {
+    if is_whole() {
+        println!("workers over NATS and training are among those");
+    } else if crate::nats::program(sh).is_file() {
         let workers = ["--features", "cipherlm/nats", "--lib", "--test", "cli", "--", "workers::", "nats::"];
-        tally.step(sh, "workers over NATS", &[&base[..], &EVERYDAY, &workers].concat())?;
+        tally.step(sh, "workers over NATS", &[&base[..], selection(), &workers].concat())?;
     } else {
         println!("workers over NATS: left out without the NATS server, which `cargo xtask nats` gets");
     }
-    if flags.train || flags.slow || flags.full {
+    if !is_whole() && (flags.train || flags.slow || flags.full) {
         println!(
             "training tier: builds burn (about 160 packages, 6 minutes on two cores), then tests for a minute"
         );
@@ -122,7 +125,7 @@ pub(crate) fn run(sh: &Shell, flags: &Test) -> anyhow::Result<()> {
             &[&base[..], &["--locked", "--release", "-p", "cipherlm-train"]].concat(),
         )?;
     }
-    let ignored = [&base[..], &EVERYDAY, &["--lib", "--tests", "--", "--ignored"]].concat();
+    let ignored = [&base[..], selection(), &["--lib", "--tests", "--", "--ignored"]].concat();
     if flags.slow || flags.full {
         tally.step(sh, "slow tier", &[&ignored[..], &["slow_"]].concat())?;
     }
@@ -145,7 +148,7 @@ pub(crate) fn prop(sh: &Shell, flags: &Prop) -> anyhow::Result<()> {
     let mut failures = Vec::new();
     for (package, test) in property_suites(sh)? {
         println!("== {package}: {test}");
-        if !cargo_counted(sh, &[&["test"], &EVERYDAY[..], &["--test", &test]].concat(), &env, &mut total)? {
+        if !cargo_counted(sh, &[&["test"], selection(), &["--test", &test]].concat(), &env, &mut total)? {
             failures.push(format!("{package}: {test}"));
         }
     }

@@ -119,11 +119,13 @@ impl Head {
 
     /// The small ring, if it is the one that stands before the ciphertexts.
     fn small<'p>(self, what: &'static str, ring: Option<&'p Params>) -> Result<&'p Params> {
-        let degree = ring.map_or(0, Params::degree);
-        ring.filter(|_| degree == self.degree).ok_or_else(|| Error::Mismatch {
+        ring.filter(|ring| ring.degree() == self.degree).ok_or_else(|| Error::Mismatch {
             what,
-            expected: format!("a ring of degree {degree}"),
-            found: format!("one of {}", self.degree),
+            expected: ring.map_or_else(
+                || "this plan, which has none for it".into(),
+                |ring| format!("this plan, which has one of degree {}", ring.degree()),
+            ),
+            found: format!("a ring of degree {}", self.degree),
         })
     }
 

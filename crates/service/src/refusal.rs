@@ -40,7 +40,6 @@ pub(crate) fn of_prompt(error: &cipherlm_infer::Error) -> Problem {
         cipherlm_infer::Error::Malformed { .. } => {
             Problem::new(Code::ObjectTruncated, "the head of a prompt is not whole")
         }
-        cipherlm_infer::Error::Mismatch { .. } => Problem::new(Code::PlanMismatch, error.to_string()),
         other => Problem::new(Code::ObjectField, other.to_string()),
     }
 }

@@ -4,7 +4,7 @@
 mod criterion;
 mod peers;
 
-use crate::build::EVERYDAY;
+use crate::build::selection;
 use crate::flags::Bench;
 use anyhow::{Context, bail};
 use serde::{Deserialize, Serialize};
@@ -108,7 +108,7 @@ fn executable(sh: &Shell, group: &str) -> anyhow::Result<PathBuf> {
     let selection: &[&str] = if group == "train" {
         &["--locked", "--release", "-p", "cipherlm-benches", "--features", "train"]
     } else {
-        &EVERYDAY
+        selection()
     };
     let built = cmd!(sh, "cargo build {selection...} --bench {group} --message-format=json").read()?;
     let artifacts = built.lines().filter_map(|line| serde_json::from_str::<serde_json::Value>(line).ok());
