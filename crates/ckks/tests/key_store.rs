@@ -161,3 +161,60 @@ fn the_budget_holds_the_keys_that_were_used_last() {
         assert_eq!(store.resident_bytes(), one);
     }
 }
+
+#[test]
+fn a_store_knows_what_it_has_before_it_loads() {
+    let (s, folder) = (setup(64, 40.0, 2, &[1, 2]), Folder::new("counts"));
+    KeyStore::write(&folder.0, s.evaluator.keys()).unwrap();
+    let store = KeyStore::open(&s.params, &folder.0, u64::MAX).unwrap();
+    assert!(!store.is_empty() && store.len() == 4 && store.key_id() == Some(s.secret.id()));
+    let all: u64 = s.evaluator.keys().iter().map(|key| key.shape().resident_bytes(&s.params)).sum();
+    assert_eq!((store.total_bytes(), store.resident_bytes()), (all, 0));
+    assert!(store.check(rotation(&s, 1), 2).is_ok() && store.check(KeyPurpose::Relinearise, 0).is_ok());
+    for (purpose, level) in [(rotation(&s, 1), 3), (rotation(&s, 3), 0)] {
+        let missing = store.check(purpose, level).unwrap_err();
+        assert!(matches!(missing, Error::MissingKey { purpose: p, level: l } if (p, l) == (purpose, level)));
+    }
+    assert_eq!(store.resident_bytes(), 0, "a check loads nothing");
+    // All of them are loaded where they just fit, and none where they do not.
+    let told = std::sync::Mutex::new(vec![]);
+    let exact = KeyStore::open(&s.params, &folder.0, all).unwrap();
+    exact.preload(|count| told.lock().unwrap().push(count)).unwrap();
+    let mut told = told.into_inner().unwrap();
+    told.sort_unstable();
+    assert_eq!((told, exact.resident_bytes()), (vec![1, 2, 3, 4], all));
+    let tight = KeyStore::open(&s.params, &folder.0, all - 1).unwrap();
+    tight.preload(|_| panic!("nothing is loaded")).unwrap();
+    assert_eq!(tight.resident_bytes(), 0);
+    let none = Folder::new("none");
+    fs::create_dir(&none.0).unwrap();
+    let store = KeyStore::open(&s.params, &none.0, 0).unwrap();
+    assert!(store.is_empty() && store.key_id().is_none());
+}
+
+#[test]
+fn a_set_finds_the_lowest_key_that_serves() {
+    let s = setup(64, 40.0, 3, &[]);
+    let mut set = KeySet::new();
+    assert_eq!((set.is_empty(), set.len(), set.key_id()), (true, 0, None));
+    for level in [2, 3, 1] {
+        let mut request = cipherlm_ckks::KeyRequest::new();
+        request.relin(level);
+        let key = s.secret.key_set(&request).unwrap().key(KeyPurpose::Relinearise, level).unwrap();
+        set.insert(key.clone()).unwrap();
+        set.insert(key).unwrap();
+    }
+    assert!(!set.is_empty() && set.len() == 3);
+    for level in 1..=3 {
+        assert_eq!(set.key(KeyPurpose::Relinearise, level).unwrap().shape().level, level);
+    }
+    assert_eq!(set.key(KeyPurpose::Relinearise, 0).unwrap().shape().level, 1);
+    assert!(matches!(set.key(KeyPurpose::Relinearise, 4), Err(Error::MissingKey { level: 4, .. })));
+    // Through a reference and through shared ownership too.
+    fn check(keys: impl EvaluationKeys, level: usize) -> bool {
+        keys.check(KeyPurpose::Relinearise, level).is_ok()
+    }
+    assert_eq!((check(&set, 3), check(&set, 4)), (true, false));
+    let shared = std::sync::Arc::new(set);
+    assert_eq!((check(shared.clone(), 3), check(shared, 4)), (true, false));
+}

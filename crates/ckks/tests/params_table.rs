@@ -148,3 +148,25 @@ fn any_number_of_levels_is_refused_without_memory_for_them() {
         assert!(matches!(refused, Err(Error::InvalidParams { field: "levels", .. })), "{count}: {refused:?}");
     }
 }
+
+#[test]
+fn parameters_are_equal_if_made_alike() {
+    let [a, b] = [(); 2].map(|()| presets::insecure::small(64, 40.0, 2).unwrap());
+    let other = presets::insecure::small(64, 40.0, 3).unwrap();
+    assert!(a == b && a != other);
+}
+
+#[test]
+fn the_profile_of_a_secret_is_that_of_its_slots() {
+    let params = presets::insecure::small(64, 40.0, 2).unwrap();
+    let profile = |seed| {
+        let secret =
+            SecretKey::from_seed(&params, cipherlm_ckks::ring::Seed::from_bytes([seed; 32])).unwrap();
+        cipherlm_ckks::hazmat::slot_profile(&secret).unwrap()
+    };
+    let (first, second) = (profile(1), profile(2));
+    let sum: f64 = first.iter().sum();
+    assert!(first.len() == params.slots() && (sum - params.slots() as f64).abs() < 1e-9, "{sum}");
+    assert!(first.iter().all(|square| *square >= 0.0) && first.iter().any(|square| *square > 1.5));
+    assert!(first.iter().zip(second.iter()).any(|(a, b)| (a - b).abs() > 0.1), "secrets differ");
+}

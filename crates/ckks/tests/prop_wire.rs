@@ -210,6 +210,67 @@ fn every_truncation_flip_and_extension_is_refused() {
 }
 
 #[test]
+fn a_header_knows_its_body() {
+    for bytes in objects(&small()) {
+        let (head, body) = bytes.split_at(HEADER_BYTES as usize);
+        let header = Header::read(head).unwrap();
+        assert!(header.matches(body) && header == Header::read(&bytes).unwrap());
+        let mut other = body.to_vec();
+        other[0] ^= 1;
+        assert!(!header.matches(&other));
+        assert!(!header.matches(&body[1..]) && !header.matches(&[body, &[0]].concat()));
+        let short = Header::read(&head[1..]).unwrap_err();
+        assert!(matches!(short, Error::Wire(WireError::Truncated { have: 111, need: 112 })), "{short}");
+    }
+}
+
+#[test]
+fn a_truncation_says_how_much_is_missing() {
+    let s = small();
+    let bytes = s.encrypt(&values(N / 2, 1), 2).to_bytes();
+    let whole = bytes.len() as u64;
+    let short = |length: u64| match Ciphertext::from_bytes(&s.params, &bytes[..length as usize]) {
+        Err(Error::Wire(WireError::Truncated { have, need })) => (have, need),
+        other => panic!("{:?}", other.map(drop)),
+    };
+    assert_eq!(short(whole - 1), (whole - 1, whole));
+    assert_eq!(short(HEADER_BYTES + 1).0, 1);
+    let key = s.evaluator.keys().iter().next().unwrap().to_bytes();
+    let cut = SwitchingKey::from_bytes(&s.params, &key[..key.len() - 3]).map(drop).unwrap_err();
+    let (have, need) = (key.len() as u64 - 3, key.len() as u64);
+    assert!(matches!(cut, Error::Wire(WireError::Truncated { have: h, need: n }) if (h, n) == (have, need)));
+}
+
+/// The last residue of an object, above its prime: of the last limb of its last polynomial.
+#[test]
+fn a_residue_out_of_range_is_numbered_through_all_polynomials() {
+    let s = small();
+    let spoiled = |mut bytes: Vec<u8>| {
+        let end = bytes.len();
+        bytes[end - 7..].fill(0xff);
+        reseal(&mut bytes);
+        bytes
+    };
+    let limb = |refused: Error| match refused {
+        Error::Wire(WireError::Residue { limb, .. }) => limb,
+        other => panic!("{other}"),
+    };
+    let fresh = s.encrypt(&values(N / 2, 1), 2);
+    let product = s.evaluator.mul(&fresh, &fresh).unwrap();
+    let limbs = s.params.limb_count(2);
+    let read = |bytes: &[u8]| Ciphertext::from_bytes(&s.params, bytes).map(drop).unwrap_err();
+    assert_eq!(limb(read(&spoiled(fresh.to_bytes()))), limbs - 1);
+    assert_eq!(limb(read(&spoiled(product.to_bytes()))), 3 * limbs - 1);
+    let key = s.evaluator.keys().iter().next().unwrap().clone();
+    let (shape, bytes) = (key.shape(), spoiled(key.to_bytes()));
+    let all = shape.digits(&s.params).len() * s.params.extended_limbs(shape.level, shape.special).len();
+    for form in [KeyForm::Expanded, KeyForm::Packed, KeyForm::Seeded] {
+        let refused = SwitchingKey::from_bytes_in(&s.params, &bytes, form).map(drop).unwrap_err();
+        assert_eq!(limb(refused), all - 1, "{form:?}");
+    }
+}
+
+#[test]
 fn hostile_fields_are_named() {
     let s = small();
     let good = s.encrypt(&values(N / 2, 1), 2).to_bytes();
@@ -246,6 +307,10 @@ fn hostile_fields_are_named() {
         let e = wire(with(&|b| b[h + 12..h + 20].copy_from_slice(&scale.to_bits().to_le_bytes())));
         assert!(matches!(e, WireError::Field { field: "scale", .. }), "{scale}");
     }
+    for (parts, seeded) in [(2u8, 2u8), (2, 255), (3, 1)] {
+        let e = wire(with(&|b| b[h + 4..h + 6].copy_from_slice(&[parts, seeded])));
+        assert!(matches!(e, WireError::Field { field: "seeded", .. }), "{parts} {seeded}: {e}");
+    }
     for slots in [0u32, 3, N as u32, u32::MAX] {
         let e = wire(with(&|b| b[h + 8..h + 12].copy_from_slice(&slots.to_le_bytes())));
         assert!(matches!(e, WireError::Field { field: "slots", .. }));
@@ -271,6 +336,24 @@ fn hostile_fields_are_named() {
     first(&mut largest, prime - 1);
     reseal(&mut largest);
     assert!(Ciphertext::from_bytes(&s.params, &largest).unwrap().to_bytes() == largest);
+}
+
+#[test]
+fn an_argument_that_a_purpose_does_not_have_is_refused() {
+    let s = small();
+    let keys = s.evaluator.keys();
+    let purposes = [KeyPurpose::Relinearise, KeyPurpose::Galois(GaloisElement::rotation(&s.params, 1))];
+    for (purpose, at) in purposes.into_iter().zip([0, 8]) {
+        let key = keys.iter().find(|key| key.purpose() == purpose).unwrap();
+        for byte in [at, 31] {
+            let mut bytes = key.to_bytes();
+            // Behind purpose, digits, reserved, level, special primes and weight.
+            bytes[HEADER_BYTES as usize + 16 + byte] = 1;
+            reseal(&mut bytes);
+            let refused = SwitchingKey::from_bytes(&s.params, &bytes).map(drop).unwrap_err();
+            assert!(matches!(refused, Error::Wire(WireError::Field { field: "purpose", .. })), "{refused}");
+        }
+    }
 }
 
 #[test]

@@ -135,3 +135,11 @@ fn flooding_from_a_prediction_takes_its_worst_slot() {
     let Error::Sharing { allowed, .. } = over else { panic!("{over}") };
     assert!((allowed - (48.0 - 15.0 - 48f64.sqrt().log2())).abs() < 1e-9, "{allowed}");
 }
+
+#[test]
+fn bits_that_may_be_shown_follow_the_error() {
+    let secret = SecretKey::generate(&params()).unwrap();
+    let shown = |log: i32| decrypted(&secret).public_bits(2f64.powi(log)).unwrap();
+    // Sixteen bits of margin above the error.
+    assert_eq!([shown(-30), shown(-32), shown(-40)], [14.0, 16.0, 24.0]);
+}

@@ -194,6 +194,13 @@ fn every_way_to_encrypt_looks_at_the_ranges_and_says_whose_tokens_leave_them() {
         assert!(matches!(own, Error::LeavesRange { position: Some(3), repeated: None, .. }), "{own}");
         assert!(own.to_string().contains("at token 4"), "{own}");
     }
+    // What a clear run has seen says the same.
+    let mut runner = Runner::new(&model, Mode::Polynomial).unwrap();
+    runner.forward(&text[..2], Positions::Last).unwrap();
+    cipherlm_infer::ensure_in_range(&model, &runner).unwrap();
+    runner.forward(&text, Positions::Last).unwrap();
+    let seen = cipherlm_infer::ensure_in_range(&model, &runner).unwrap_err();
+    assert!(matches!(seen, Error::LeavesRange { position: None, repeated: None, .. }), "{seen}");
     parties.client.encrypt(two, &text[..2]).unwrap();
     // Token by token: what came before counts.
     for position in 0..3 {

@@ -1,8 +1,8 @@
 //! The reference forward pass: forms of attention, incremental decoding, files, certification.
 
 use cipherlm_model::{
-    Attention, Eps, Error, FitOptions, Kind, Margins, Mode, Model, Norm, Placement, Positions, Residual,
-    Runner, Shape, certify, ensure_certified, fit, random, survey,
+    Attention, Eps, Error, FitOptions, Kind, Margins, Mode, Model, Norm, Placement, Pool, Positions,
+    Residual, Runner, Shape, certify, ensure_certified, fit, random, survey,
 };
 
 fn test_shape() -> Shape {
@@ -282,4 +282,109 @@ fn what_a_client_computes_is_exact_in_both_modes() {
     let model = random::certified("normed", &shape, 1).unwrap();
     let embedded = |mode| Runner::new(&model, mode).unwrap().embed(&[1, 2, 3], 0).unwrap();
     assert_eq!(embedded(Mode::Polynomial), embedded(Mode::Exact));
+}
+
+#[test]
+fn a_range_is_left_below_or_above() {
+    let model = random::certified("sided", &test_shape(), 1).unwrap();
+    let folder = std::env::temp_dir().join(format!("cipherlm-sided-{}", std::process::id()));
+    let window = &random::windows(model.shape(), 16, 1, 4)[0];
+    let seen = |model: &Model| {
+        let mut runner = Runner::new(model, Mode::Exact).unwrap();
+        runner.forward(window, Positions::All).unwrap();
+        let stats = runner.stats().find(|(name, ..)| *name == "layers.0.hidden").unwrap().2;
+        (stats.observed.min, stats.observed.max, stats.violations)
+    };
+    let (min, max, none) = seen(&model);
+    assert!(min < 0.0 && max > 0.0 && none == 0, "{min} {max}");
+    model.save(&folder).unwrap();
+    let file = folder.join("model.json");
+    let text = std::fs::read_to_string(&file).unwrap();
+    // The largest value alone is out, the smallest alone, and neither.
+    for (lo, hi, expected) in [(min, 0.999 * max, 1), (0.999 * min, max, 1), (min, max, 0)] {
+        let mut spec: serde_json::Value = serde_json::from_str(&text).unwrap();
+        let sites = spec["sites"].as_array_mut().unwrap();
+        let site = sites.iter_mut().find(|site| site["name"] == "layers.0.hidden").unwrap();
+        site["range"] = serde_json::json!({"lo": lo, "hi": hi});
+        std::fs::write(&file, spec.to_string()).unwrap();
+        assert_eq!(seen(&Model::load(&folder).unwrap()).2, expected, "[{lo}, {hi}]");
+    }
+    std::fs::remove_dir_all(&folder).unwrap();
+}
+
+#[test]
+fn vectors_of_rows_by_hand() {
+    let rows = [3.0, 0.0, 0.0, 4.0, 100.0, 100.0];
+    let close = |found: Vec<f64>, wanted: [f64; 2]| {
+        assert!(
+            found.iter().zip(wanted).all(|(a, b)| (a - b).abs() < 1e-15) && found.len() == 2,
+            "{found:?}"
+        );
+    };
+    close(Pool::Mean.vector(&rows, 2, Some(&[true, true, false])), [0.6, 0.8]);
+    close(Pool::Mean.vector(&rows[..4], 2, None), [0.6, 0.8]);
+    close(Pool::First.vector(&rows, 2, None), [1.0, 0.0]);
+    close(Pool::Mean.vector(&[0.0; 4], 2, None), [0.0, 0.0]);
+}
+
+#[test]
+fn a_sentence_is_its_pooled_hidden_states() {
+    let shape = |pool| Shape {
+        kind: Kind::Embedder { pool },
+        placement: Placement::Post,
+        rotary: None,
+        positions: true,
+        embed_norm: true,
+        tied_head: false,
+        ..test_shape()
+    };
+    for pool in [Pool::Mean, Pool::First] {
+        let model = random::weights_only("s", &shape(pool), 7).unwrap();
+        let mut runner = Runner::new(&model, Mode::Exact).unwrap();
+        let mask = [true, true, true, false, false];
+        let hidden = runner.hidden(&[1, 2, 3, 9, 9], Some(&mask)).unwrap();
+        assert_eq!(hidden.len(), 5 * model.shape().d_model);
+        let vector = runner.sentence(&[1, 2, 3, 9, 9], Some(&mask)).unwrap();
+        assert_eq!(vector, pool.vector(&hidden, model.shape().d_model, Some(&mask)));
+        assert!((vector.iter().map(|x| x * x).sum::<f64>() - 1.0).abs() < 1e-12);
+        assert_eq!(runner.hidden(&[1, 2, 3], None).unwrap(), hidden[..3 * model.shape().d_model]);
+    }
+}
+
+#[test]
+fn a_mean_of_pointwise_weights_divides_by_the_keys() {
+    let mix = |mean| {
+        let model = tiny(Attention::Pointwise { mean });
+        let mut runner = Runner::new(&model, Mode::Exact).unwrap().with_taps();
+        runner.forward(&[0, 1], Positions::All).unwrap();
+        runner.tap("layers.0.attn.mix").unwrap().to_vec()
+    };
+    let (sum, mean) = (mix(false), mix(true));
+    assert!(sum[1].abs() > 0.1 && (sum[0], sum[1]) == (mean[0], 2.0 * mean[1]), "{sum:?} {mean:?}");
+}
+
+#[test]
+fn functions_without_a_polynomial_are_refused_as_polynomials() {
+    let relative = Attention::PowerSoftmax { p: 4, c: 1.0, eps: Eps::Relative { value: 0.5 } };
+    for attention in [Attention::Softmax, relative] {
+        let refused = Runner::new(&tiny(attention), Mode::Polynomial).map(drop).unwrap_err();
+        assert!(matches!(refused, Error::Unsupported { operation: "polynomial mode", .. }), "{refused}");
+    }
+}
+
+#[test]
+fn learned_positions_go_on_where_a_text_stopped() {
+    let shape = Shape { positions: true, rotary: None, ..test_shape() };
+    let model = random::weights_only("p", &shape, 3).unwrap();
+    let tokens = &random::windows(&shape, 12, 1, 9)[0];
+    let mut runner = Runner::new(&model, Mode::Exact).unwrap();
+    let whole = runner.forward(tokens, Positions::All).unwrap();
+    assert_eq!(runner.forward(tokens, Positions::Last).unwrap(), whole[11..]);
+    runner.reset();
+    let mut steps = runner.append(&tokens[..5], Positions::Last).unwrap();
+    assert_eq!(steps, whole[4..5]);
+    for token in &tokens[5..] {
+        steps.extend(runner.append(&[*token], Positions::Last).unwrap());
+    }
+    assert_eq!(steps, whole[4..]);
 }

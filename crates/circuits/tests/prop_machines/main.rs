@@ -2,6 +2,7 @@
 //! a stated precision.
 
 mod noise;
+mod pinned;
 mod support;
 
 use cipherlm_approx::{EvalPlan, Interval, Polynomial};

@@ -79,7 +79,7 @@ impl Bench {
     }
 }
 
-fn single_ops() -> Vec<Op> {
+pub(crate) fn single_ops() -> Vec<Op> {
     vec![
         Op::Add(0, 0),
         Op::Add(0, 1),

@@ -122,3 +122,47 @@ impl KeyRequest {
         self
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::presets;
+
+    #[test]
+    fn a_higher_level_replaces_a_lower_one_and_more_keys_stay_apart() {
+        let mut request = KeyRequest::new();
+        assert_eq!((request.is_empty(), request.len()), (true, 0));
+        let levels = |request: &KeyRequest| request.iter().map(|(_, level)| level).collect::<Vec<_>>();
+        request.relin(2).relin(1);
+        assert_eq!((levels(&request), request.is_empty()), (vec![2], false));
+        request.relin(3).relin(3);
+        assert_eq!(levels(&request), [3]);
+        // Two that were asked for are both kept when a higher one joins them.
+        request.also(KeyPurpose::Relinearise, 1).relin(4);
+        assert_eq!((levels(&request), request.len()), (vec![1, 3, 4], 3));
+    }
+
+    #[test]
+    fn a_bill_is_the_sum_of_its_keys() {
+        let params = presets::insecure::small(1 << 6, 40.0, 3).unwrap();
+        let mut request = KeyRequest::new();
+        request.relin(3).conjugation(&params, 1);
+        let shapes = [3, 1].map(|level| KeyShape::cheapest(&params, level).unwrap());
+        let sum = |bytes: &dyn Fn(KeyShape) -> u64| shapes.into_iter().map(bytes).sum::<u64>();
+        let bill = request.bill(&params).unwrap();
+        assert_eq!(bill.keys, 2);
+        assert_eq!(bill.stored_bytes, sum(&|shape| shape.stored_bytes(&params)));
+        assert_eq!(bill.resident_bytes, sum(&|shape| shape.resident_bytes(&params)));
+        // Two expanded polynomials of 64 values of 8 bytes for each limb of each digit.
+        let expanded = |shape: KeyShape| {
+            let limbs = params.extended_limbs(shape.level, shape.special).len();
+            (shape.digits(&params).len() * limbs * 2 * params.ring().stride() * 8) as u64
+        };
+        let in_form = request.bill_in(&params, KeyForm::Expanded).unwrap();
+        assert_eq!(in_form.resident_bytes, sum(&expanded));
+        let fastest = KeyForm::fastest(&params);
+        assert!(shapes[0].resident_bytes(&params) == shapes[0].resident_bytes_in(&params, fastest));
+        let shown = MemoryBill { keys: 2, stored_bytes: 3 << 20, resident_bytes: 1 << 19 }.to_string();
+        assert_eq!(shown, "2 keys: 3.0 MiB stored, 0.5 MiB resident");
+    }
+}

@@ -216,4 +216,17 @@ mod tests {
         assert_eq!(digits.len(), 3);
         assert!(digits.iter().all(|digit| bits(&chain[digit.clone()]) <= 410.0), "{digits:?}");
     }
+    /// By hand: 6 limbs in 6 digits of one prime, or in 3 of two.
+    #[test]
+    fn a_key_switch_costs_its_transforms_conversions_and_products() {
+        let params = Params::insecure_for_tests(
+            Params::builder().degree(1 << 6).base(45.0).levels(45.0, 5).special(50, 2),
+        )
+        .unwrap();
+        let cost = |special| KeyShape { level: 5, special }.cost(&params);
+        assert!((cost(1) - 15.88).abs() < 1e-9 && (cost(2) - 11.57).abs() < 1e-9, "{} {}", cost(1), cost(2));
+        assert_eq!(KeyShape::cheapest(&params, 5).unwrap(), KeyShape { level: 5, special: 2 });
+        assert_eq!(KeyShape::cheapest(&params, 0).unwrap(), KeyShape { level: 0, special: 1 });
+        assert_eq!((params.group_bits(0), params.group_bits(3), params.group_bits(9)), (45.0, 45.0, 45.0));
+    }
 }
