@@ -5,10 +5,11 @@ use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
 use xshell::{Shell, cmd};
 
-/// All but the crate that builds burn, in the one optimised profile.
-const EVERYDAY: [&str; 5] = ["--locked", "--release", "--workspace", "--exclude", "cipherlm-train"];
+/// All but the crate that builds burn and the one that Python loads, in the one optimised profile.
+const EVERYDAY: [&str; 7] =
+    ["--locked", "--release", "--workspace", "--exclude", "cipherlm-train", "--exclude", "cipherlm-py"];
 
-/// All of it, burn included: lints, documentation, CI.
+/// All of it, burn and Python's module included: lints, documentation, CI.
 pub(crate) const WHOLE: [&str; 5] = [
     "--locked",
     "--release",

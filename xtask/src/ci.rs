@@ -22,6 +22,7 @@ pub(crate) fn run(sh: &Shell) -> anyhow::Result<()> {
     step("deny", &|| deny(sh))?;
     step("packages", &|| packages(sh))?;
     step("clippy", &|| clippy(sh))?;
+    step("page", &|| page(sh))?;
     step("documentation", &|| {
         let _env = sh.push_env("RUSTDOCFLAGS", "-D warnings");
         Ok(cmd!(sh, "cargo doc {WHOLE...} --no-deps").run()?)
@@ -41,6 +42,7 @@ pub(crate) fn run(sh: &Shell) -> anyhow::Result<()> {
         Ok(())
     })?;
     step("tests", &|| crate::test::run(sh, &crate::flags::Test { slow: false, full: false, train: true }))?;
+    step("python", &|| crate::python::run_if_possible(sh))?;
     let second =
         Fuzz { target: None, seconds: Some(1.0), inputs: None, seed: None, json: None, renew: false };
     step("fuzz", &|| crate::fuzz::run(sh, &second))?;
@@ -62,6 +64,15 @@ fn clippy(sh: &Shell) -> anyhow::Result<()> {
     Ok(cmd!(sh, "cargo clippy {WHOLE...} --all-targets -- -D warnings").run()?)
 }
 
+/// The browser client compiles, where this machine can tell; linking it takes minutes more.
+fn page(sh: &Shell) -> anyhow::Result<()> {
+    if !crate::page::has_target(sh) {
+        println!("no target wasm32-unknown-unknown here: the page is not checked (rustup target add it)");
+        return Ok(());
+    }
+    crate::page::run(sh, &crate::flags::Page { check: true })
+}
+
 /// Licences, sources and bans; advisories need a database copy, which is not fetched here.
 fn deny(sh: &Shell) -> anyhow::Result<()> {
     if cmd!(sh, "cargo deny --version").quiet().ignore_stdout().ignore_stderr().run().is_err() {
@@ -74,7 +85,9 @@ fn deny(sh: &Shell) -> anyhow::Result<()> {
 
 /// What is published can be packaged, and the unit of systemd holds what it promises.
 fn packages(sh: &Shell) -> anyhow::Result<()> {
-    let ours = ["cipherlm-benches", "cipherlm-fuzz", "xtask"].into_iter().flat_map(|n| ["--exclude", n]);
+    let ours = ["cipherlm-benches", "cipherlm-fuzz", "cipherlm-py", "xtask"]
+        .into_iter()
+        .flat_map(|n| ["--exclude", n]);
     // A build of each package would take as long as all other steps.
     cmd!(sh, "cargo publish --workspace {ours...} --dry-run --no-verify --locked --allow-dirty")
         .ignore_stderr()

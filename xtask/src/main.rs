@@ -12,7 +12,9 @@ mod hebench;
 mod machine;
 mod mutants;
 mod nats;
+mod page;
 mod plot;
+mod python;
 // The fuzzer's generator; not all of it is needed here.
 #[allow(dead_code)]
 #[path = "../../fuzz/src/rng.rs"]
@@ -49,6 +51,8 @@ fn run(flags: Xtask) -> anyhow::Result<()> {
         XtaskCmd::Fetch(f) => fetch::run(&sh, &f),
         XtaskCmd::Hebench(f) => hebench::run(&sh, &f),
         XtaskCmd::Nats(_) => nats::run(&sh),
+        XtaskCmd::Python(_) => python::run(&sh),
+        XtaskCmd::Page(f) => page::run(&sh, &f),
         XtaskCmd::Tables(_) => tables::run(&sh),
         XtaskCmd::Train(f) => cli::train(&sh, &f),
         XtaskCmd::Fuzz(f) => fuzz::run(&sh, &f),

@@ -211,7 +211,10 @@ fn every_truncation_flip_and_extension_is_refused() {
 
 #[test]
 fn a_header_knows_its_body() {
-    for bytes in objects(&small()) {
+    let mut all = objects(&small());
+    // A key set is a list of objects.
+    all.pop();
+    for bytes in all {
         let (head, body) = bytes.split_at(HEADER_BYTES as usize);
         let header = Header::read(head).unwrap();
         assert!(header.matches(body) && header == Header::read(&bytes).unwrap());

@@ -11,7 +11,6 @@
     reason = "a closed or full stream must not end a run: see `console`"
 )]
 
-mod clientfolder;
 mod commands;
 mod console;
 mod exit;

@@ -3,7 +3,7 @@
 use crate::exit::usage;
 use anyhow::{Context, bail};
 use cipherlm_files::{printable, shown};
-use cipherlm_infer::Index;
+use cipherlm_infer::{Index, meaning, prompt_tokens};
 use cipherlm_model::{Kind, Mode, Model, Positions, Runner, TOKENIZER_FILE, Tokenizer};
 use std::borrow::Cow;
 use std::path::{Path, PathBuf};
@@ -224,44 +224,5 @@ impl Loaded {
             return Err(usage(format!("a window has 2 to {context} tokens, not {length}")));
         }
         Ok(())
-    }
-}
-
-/// The tokens of a prompt that is not empty and fits the model behind its public tokens.
-pub(crate) fn prompt_tokens(
-    tokenizer: &Tokenizer,
-    prefix: &[u32],
-    context: usize,
-    prompt: &str,
-) -> anyhow::Result<Vec<u32>> {
-    let tokens = tokenizer.encode(prompt)?;
-    // Public tokens that the text repeats are there already, all of them or the mark that opens a
-    // text.
-    let opening = tokenizer.encode("")?;
-    let repeats = |mark: &&[u32]| !mark.is_empty() && prefix.starts_with(mark);
-    let known =
-        [prefix, opening.as_slice()].into_iter().filter(repeats).find_map(|mark| tokens.strip_prefix(mark));
-    let tokens = known.unwrap_or(&tokens).to_vec();
-    // Marks around a text make tokens of an empty one.
-    if prompt.is_empty() || tokens.is_empty() {
-        bail!("the prompt is empty: pass some text");
-    }
-    let context = context.saturating_sub(prefix.len());
-    if tokens.len() > context {
-        bail!("the prompt has {} tokens and the model takes {context}: shorten it", tokens.len());
-    }
-    Ok(tokens)
-}
-
-/// What results of a kind of model stand for.
-pub(crate) fn meaning(kind: Kind, tokenizer: &Tokenizer, choices: &[u32]) -> String {
-    let numbered = |what: &str| {
-        let names: Vec<String> = choices.iter().map(|number| format!("{what} {number}")).collect();
-        names.join(", ")
-    };
-    match kind {
-        Kind::Decoder => tokenizer.decode(choices).unwrap_or_default(),
-        Kind::Embedder { .. } => numbered("feature"),
-        Kind::Encoder { .. } => numbered("class"),
     }
 }

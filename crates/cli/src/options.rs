@@ -5,9 +5,9 @@
 
 use crate::library::Library;
 use crate::model::{Loaded, load};
-use anyhow::{Context, bail};
+use anyhow::Context;
 use cipherlm_circuits::bootstrap::Profile as Chain;
-use cipherlm_infer::Tolerance;
+use cipherlm_infer::{Tolerance, insecure_profile};
 use clap::Args;
 use clap::builder::{PossibleValuesParser, RangedU64ValueParser};
 use std::fs::File;
@@ -193,15 +193,6 @@ impl ProfileOption {
 /// The parameter set of a name, for circuits that `auto` does not compare.
 pub(crate) fn one_profile(name: &str) -> Chain {
     Chain::named(name).unwrap_or_else(Chain::n16)
-}
-
-/// The default profile's circuit in a small ring without security.
-pub(crate) fn insecure_profile(log_degree: u32) -> anyhow::Result<Chain> {
-    if !(8..=15).contains(&log_degree) {
-        bail!("a small ring has degree 2^8 to 2^15, not 2^{log_degree}");
-    }
-    let full = Chain::n16();
-    Ok(Chain { user_levels: full.user_levels, ..Chain::insecure(log_degree) })
 }
 
 /// Where the prompt comes from.

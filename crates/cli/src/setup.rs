@@ -1,19 +1,16 @@
 //! A model, its parameters and its plan: everything that exists before any key.
 
-use crate::clientfolder::ClientFolder;
 use crate::exit::usage;
 use crate::model::Loaded;
 use crate::options::Wanted;
 use crate::system::{available_memory, gib, threads};
 use anyhow::{Context, bail};
 use cipherlm_circuits::bootstrap::Profile;
-use cipherlm_infer::{Candidate, Chosen, Circuits, CostModel, Options, Plan, choose_profile};
+use cipherlm_infer::{Candidate, Chosen, Circuits, ClientFolder, CostModel, Options, Plan, sample_tokens};
 use std::sync::Arc;
 
 /// Prompt lengths that plans are made for.
 const LENGTHS: [usize; 4] = [16, 32, 64, 128];
-/// The lightest ephemeral secret that is taken unasked.
-const WEIGHT: usize = 48;
 
 pub(crate) struct Setup {
     pub(crate) loaded: Loaded,
@@ -61,22 +58,14 @@ impl Setup {
         let options = Options { tokens: length, index, refresh_input, ..Options::default() };
         let options = options.with_tokenizer(&loaded.tokenizer)?;
         let model = Arc::new(loaded.model.clone());
-        match wanted {
-            Wanted::This(profile) => {
-                let circuits = Circuits::new(profile)?;
-                let plan = Plan::compile(model, circuits.target()?.with_cost(cost.clone()), &options)?;
-                let (profile, candidates) = (profile.clone(), vec![]);
-                Ok(Self { loaded, profile, circuits, plan, candidates, asked: length })
-            }
+        let chosen = match wanted {
+            Wanted::This(profile) => Chosen::this(&model, profile, &options, cost)?,
             Wanted::Cheapest(tolerance) => {
-                let family: Vec<Profile> =
-                    Profile::family().into_iter().filter(|p| p.ephemeral_weight >= WEIGHT).collect();
-                let tokens = sample(&loaded, plan_tokens(length).min(context))?;
-                let chosen = choose_profile(&model, &family, &options, cost, &tokens, *tolerance)?;
-                let Chosen { profile, circuits, plan, candidates } = chosen;
-                Ok(Self { loaded, profile, circuits, plan, candidates, asked: length })
+                Chosen::cheapest(&model, &loaded.tokenizer, &options, cost, *tolerance)?
             }
-        }
+        };
+        let Chosen { profile, circuits, plan, candidates } = chosen;
+        Ok(Self { loaded, profile, circuits, plan, candidates, asked: length })
     }
 
     /// Mean square error of a logit and share of answers that stay the same, as simulated noise
@@ -159,11 +148,6 @@ impl Setup {
     }
 }
 
-/// The length that a plan for `length` tokens has.
-fn plan_tokens(length: usize) -> usize {
-    length.checked_next_power_of_two().unwrap_or(length)
-}
-
 /// The smallest planned length that holds `need` tokens.
 pub(crate) fn length_for(need: usize) -> anyhow::Result<usize> {
     let found = LENGTHS.into_iter().find(|l| *l >= need);
@@ -172,16 +156,13 @@ pub(crate) fn length_for(need: usize) -> anyhow::Result<usize> {
 
 /// A prompt of exactly `length` tokens: the shipped sample text, repeated.
 pub(crate) fn sample(loaded: &Loaded, length: usize) -> anyhow::Result<Vec<u32>> {
-    const TEXT: &str = "Once upon a time there was a little girl named Lily. She had a red ball and she liked to play with \
-        it in the park. One day, her friend Tom came to the park. He said, \
-        \"Can I play with you?\" Lily smiled and said, \"Yes!\" ";
     let most = loaded.model.shape().context;
     if length == 0 || length > most {
         return Err(usage(format!("--length {length}: the model takes 1 to {most} tokens")));
     }
-    let tokens = loaded.tokenizer.encode(&TEXT.repeat(1 + length / 16))?;
+    let tokens = sample_tokens(&loaded.tokenizer, length)?;
     if tokens.is_empty() {
         bail!("the model's tokenizer makes no tokens of the sample text: give a prompt");
     }
-    Ok(tokens.into_iter().cycle().take(length).collect())
+    Ok(tokens)
 }

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use cipherlm_circuits::bootstrap::Profile;
-use cipherlm_model::{Kind, Model};
+use cipherlm_model::{Kind, Model, Tokenizer};
 use serde::Serialize;
 
 use crate::cost::CostModel;
@@ -66,6 +66,51 @@ pub struct Chosen {
 
 /// Seed of the simulated runs.
 const SEED: u64 = 1;
+/// The lightest ephemeral secret that is taken unasked.
+const WEIGHT: usize = 48;
+/// What is simulated where no prompt is at hand.
+const SAMPLE: &str = "Once upon a time there was a little girl named Lily. She had a red ball and she \
+    liked to play with it in the park. One day, her friend Tom came to the park. He said, \"Can I play \
+    with you?\" Lily smiled and said, \"Yes!\" ";
+
+impl Chosen {
+    /// The plan of a model for this profile.
+    ///
+    /// # Errors
+    /// As [`Plan::compile`].
+    pub fn this(model: &Arc<Model>, profile: &Profile, options: &Options, cost: &CostModel) -> Result<Self> {
+        let (circuits, plan) = compile(model, profile, options, cost)?;
+        Ok(Self { profile: profile.clone(), circuits, plan, candidates: vec![] })
+    }
+
+    /// The plan of a model for the cheapest secure profile whose simulated answers to a sample text
+    /// are within `tolerance`. Profiles with a lighter ephemeral secret have to be named.
+    ///
+    /// # Errors
+    /// As [`choose_profile`].
+    pub fn cheapest(
+        model: &Arc<Model>,
+        tokenizer: &Tokenizer,
+        options: &Options,
+        cost: &CostModel,
+        tolerance: Tolerance,
+    ) -> Result<Self> {
+        let family: Vec<Profile> =
+            Profile::family().into_iter().filter(|profile| profile.ephemeral_weight >= WEIGHT).collect();
+        let length = options.tokens.checked_next_power_of_two().unwrap_or(options.tokens);
+        let tokens = sample_tokens(tokenizer, length.min(model.shape().context))?;
+        choose_profile(model, &family, options, cost, &tokens, tolerance)
+    }
+}
+
+/// A prompt of `length` tokens, the sample text repeated; none where it makes none.
+///
+/// # Errors
+/// As [`Tokenizer::encode`].
+pub fn sample_tokens(tokenizer: &Tokenizer, length: usize) -> Result<Vec<u32>> {
+    let tokens = tokenizer.encode(&SAMPLE.repeat(1 + length / 16))?;
+    Ok(tokens.into_iter().cycle().take(length).collect())
+}
 
 /// Compiles `model` for every profile of `family` and takes the cheapest by the prices of `cost`
 /// whose simulated answers to `tokens` are within `tolerance`.

@@ -1,6 +1,8 @@
 //! Typed errors of planning and running.
 
 use cipherlm_circuits::slots::SlotError;
+use cipherlm_ckks::{Error as Ckks, WireError};
+use cipherlm_protocol::Code;
 
 /// Anything that can be wrong with a plan, its inputs or its files.
 #[derive(Debug, thiserror::Error)]
@@ -183,6 +185,99 @@ pub enum Error {
         /// The invariant.
         what: String,
     },
+    /// A folder is none of a client's plan.
+    #[error("{folder} is no folder of `cipherlm plan --client`: make one first: {source}")]
+    NoClientFolder {
+        /// The folder.
+        folder: String,
+        /// The file that is missing.
+        source: Box<cipherlm_files::Error>,
+    },
+    /// A file beside a client plan is not the one that it names.
+    #[error(
+        "the {what} has {found}, the plan says {expected}: make the folder again with \
+         `cipherlm plan --client`"
+    )]
+    NotOfThePlan {
+        /// The file.
+        what: &'static str,
+        /// What the plan says.
+        expected: String,
+        /// What is there.
+        found: String,
+    },
+    /// A client plan for other keys.
+    #[error(
+        "the client plan is {found}, the keys were made for plan {expected}: pass the plan that they were \
+         made with, or make new keys"
+    )]
+    OtherPlan {
+        /// The plan of the keys.
+        expected: String,
+        /// The plan that was given.
+        found: String,
+    },
+    /// A profile that this version does not have.
+    #[error("the profile `{name}` is not one of this version: make new keys")]
+    UnknownProfile {
+        /// Its name.
+        name: String,
+    },
+    /// A degree that no small ring has.
+    #[error("a small ring has degree 2^8 to 2^15, not 2^{log_degree}")]
+    SmallRing {
+        /// log2 of the degree.
+        log_degree: u32,
+    },
+    /// The secret key cannot be read.
+    #[error("the secret key {file}: pass the folder that `cipherlm keygen` made: {source}")]
+    NoSecret {
+        /// The file.
+        file: String,
+        /// Why.
+        source: Box<cipherlm_files::Error>,
+    },
+    /// The secret key is no secret.
+    #[error("{file} can be read by others (mode {mode:03o}): chmod 600 {file}")]
+    SecretOpen {
+        /// The file.
+        file: String,
+        /// Its permissions.
+        mode: u32,
+    },
+    /// A file is not the secret key of the parameters.
+    #[error("{file} is not the secret key of these parameters: restore it, or make new keys: {source}")]
+    NotTheSecret {
+        /// The file.
+        file: String,
+        /// What its parser said.
+        source: Box<Ckks>,
+    },
+    /// A file is no client's note.
+    #[error("{file} is no note of `encrypt`: {reason}")]
+    NotANote {
+        /// The file.
+        file: String,
+        /// Why.
+        reason: String,
+    },
+    /// A prompt without text.
+    #[error("the prompt is empty: pass some text")]
+    EmptyPrompt,
+    /// A prompt that is longer than the model's context.
+    #[error("the prompt has {length} tokens and the model takes {context}: shorten it")]
+    LongPrompt {
+        /// Its tokens.
+        length: usize,
+        /// Positions that the model has for it.
+        context: usize,
+    },
+    /// The making of keys was asked to stop between two keys.
+    #[error("stopped with {bytes} bytes of keys made; the same command goes on from them")]
+    KeysStopped {
+        /// Bytes of the keys that are there.
+        bytes: u64,
+    },
     /// The run was asked to stop between two steps; checkpoints hold what was done.
     #[error("stopped before step {step} of {steps}; run again with the same checkpoint folder to go on")]
     Stopped {
@@ -205,6 +300,28 @@ fn range_advice(repeated: Option<usize>) -> &'static str {
     match repeated {
         Some(_) => "write a longer prompt, or plan for a shorter length",
         None => "rephrase the prompt, or certify the model with wider margins",
+    }
+}
+
+/// The protocol's code of an encrypted object or key that is refused.
+pub fn object_code(error: &Ckks) -> Code {
+    match error {
+        Ckks::Wire(wire) => match wire {
+            WireError::Truncated { .. } => Code::ObjectTruncated,
+            WireError::TrailingBytes { .. } => Code::ObjectTrailing,
+            WireError::Magic => Code::ObjectMagic,
+            WireError::Version { .. } => Code::ObjectVersion,
+            WireError::Type { .. } => Code::ObjectType,
+            WireError::BodyLength { .. } => Code::ObjectLength,
+            WireError::Checksum => Code::ObjectHash,
+            WireError::Residue { .. } => Code::ObjectResidue,
+            _ => Code::ObjectField,
+        },
+        Ckks::ParamsMismatch { .. } => Code::ParamsMismatch,
+        Ckks::KeyMismatch { .. } => Code::KeyMismatch,
+        Ckks::Insecure { .. } | Ckks::NoSecurityEstimate { .. } => Code::KeyInsecure,
+        Ckks::BadKeyShape { .. } | Ckks::LevelOutOfRange { .. } => Code::KeyShape,
+        _ => Code::ObjectField,
     }
 }
 

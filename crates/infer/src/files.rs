@@ -51,8 +51,8 @@ impl EncryptedLogits {
         out
     }
 
-    /// Reads what [`EncryptedLogits::to_bytes`] wrote, in the ring of the circuits or in that of the
-    /// plan's small answers.
+    /// Reads what [`EncryptedLogits::to_bytes`] wrote, in the ring of the circuits or in that of
+    /// the plan's small answers.
     ///
     /// # Errors
     /// [`Error::Malformed`] for anything else, [`Error::Mismatch`] for another ring,

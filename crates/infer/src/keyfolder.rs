@@ -204,18 +204,18 @@ impl KeyFolder {
 
     /// Makes the keys of `secret` that are not in the folder, or not whole: every file is read and
     /// checked, whatever the description says. A key that is made again has the bytes that it had.
-    /// `progress` is told the bytes there so far.
+    /// `progress` is told the bytes there so far; where it returns `false`, no other is begun.
     ///
     /// # Errors
     /// [`Error::Mismatch`] for a folder with keys of another secret, plan or parameter set,
-    /// which is left as it is; [`Error::Files`].
+    /// which is left as it is; [`Error::Files`]; [`Error::KeysStopped`] on request.
     pub fn write(
         &self,
         directory: &Path,
         secret: &SecretKey,
         circuits: &Circuits,
         order: &KeyOrder,
-        progress: impl Fn(u64) + Sync,
+        progress: impl Fn(u64) -> bool + Sync,
     ) -> Result<()> {
         cipherlm_files::create_folder(directory)?;
         let lock = Lock::exclusive(directory)?;
@@ -230,7 +230,10 @@ impl KeyFolder {
         remove(&directory.join(MANIFEST))?;
         let params = circuits.params();
         let done = AtomicU64::new(0);
-        let add = |bytes: u64| progress(done.fetch_add(bytes, Ordering::Relaxed) + bytes);
+        let add = |bytes: u64| {
+            let bytes = done.fetch_add(bytes, Ordering::Relaxed) + bytes;
+            if progress(bytes) { Ok(()) } else { Err(Error::KeysStopped { bytes }) }
+        };
         let wanted: Vec<(KeyPurpose, usize)> = order.request.iter().collect();
         let count = wanted.len();
         wanted.into_par_iter().enumerate().try_for_each(|(number, (purpose, level))| {
@@ -243,8 +246,7 @@ impl KeyFolder {
                 let key = secret.switching_key(purpose, shape).map_err(at("keys"))?;
                 write(&path, &key.to_bytes())?;
             }
-            add(shape.stored_bytes(params));
-            Ok::<_, Error>(())
+            add(shape.stored_bytes(params))
         })?;
         remove_others(directory, count)?;
         for (name, key) in [PROMPT, ANSWER].into_iter().zip(order.small.keys(secret)?) {

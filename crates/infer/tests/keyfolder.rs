@@ -41,7 +41,7 @@ impl Keys {
     }
 
     fn write(&self) -> cipherlm_infer::Result<()> {
-        self.description().write(&self.dir, &self.secret, &self.circuits, &self.order(), |_| ())
+        self.description().write(&self.dir, &self.secret, &self.circuits, &self.order(), |_| true)
     }
 
     fn open(&self) -> cipherlm_infer::Result<()> {
@@ -156,12 +156,29 @@ fn a_folder_that_lacks_a_key_is_refused_whatever_its_description_says() {
 }
 
 #[test]
+fn keys_that_were_stopped_are_completed_later() {
+    let keys = Keys::new("stopped");
+    let (whole, dir) = (keys.bytes(), keys.dir.with_extension("again"));
+    let write =
+        |go: bool| keys.description().write(&dir, &keys.secret, &keys.circuits, &keys.order(), move |_| go);
+    assert!(matches!(write(false), Err(Error::KeysStopped { bytes: 1.. })));
+    let there =
+        |dir: &PathBuf| fs::read_dir(dir).unwrap().flatten().filter(|e| is_numbered(&e.path())).count();
+    assert!(there(&dir) < whole.len(), "it stopped before the last");
+    assert!(KeyFolder::open(&dir, &keys.circuits, &keys.order(), u64::MAX).is_err());
+    write(true).unwrap();
+    assert_eq!(there(&dir), whole.len());
+    KeyFolder::open(&dir, &keys.circuits, &keys.order(), u64::MAX).map(drop).unwrap();
+    fs::remove_dir_all(&dir).unwrap();
+}
+
+#[test]
 fn a_folder_of_another_secret_is_left_as_it_is() {
     let keys = Keys::new("other");
     let whole = keys.bytes();
     let other = Keys::new("other-too");
     let description = other.description();
-    let refused = description.write(&keys.dir, &other.secret, &keys.circuits, &keys.order(), |_| ());
+    let refused = description.write(&keys.dir, &other.secret, &keys.circuits, &keys.order(), |_| true);
     assert!(matches!(refused, Err(Error::Mismatch { .. })));
     assert!(keys.bytes() == whole);
     keys.open().unwrap();

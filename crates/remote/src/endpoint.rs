@@ -14,30 +14,29 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 use tokio_rustls::rustls::pki_types::pem::PemObject;
-use tokio_rustls::rustls::pki_types::{CertificateDer, ServerName};
-use tokio_rustls::rustls::{ClientConfig, RootCertStore, crypto::ring, version::TLS13};
+use tokio_rustls::rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
+use tokio_rustls::rustls::{self, ClientConfig, RootCertStore, crypto::ring, version::TLS13};
 
 use crate::error::{Error, Result};
 
 /// Time for a connection and its handshake.
 const CONNECT: Duration = Duration::from_secs(20);
 
-/// A server's address with everything that a request to it needs.
-#[derive(Clone)]
-pub struct Endpoint {
+/// Where a server is.
+pub(crate) struct Address {
+    /// Whether TLS is spoken there.
+    secure: bool,
+    /// Its name or number, without brackets.
     host: String,
     port: u16,
-    tls: Option<TlsConnector>,
-    token: String,
 }
 
-impl Endpoint {
-    /// Reads `https://HOST[:PORT]`. `http://` is taken for this machine alone. `authority` is PEM:
-    /// certificates to trust beside those of the system.
+impl Address {
+    /// Reads `https://HOST[:PORT]`. `http://` is taken for this machine alone.
     ///
     /// # Errors
-    /// [`Error::Address`], [`Error::Tls`].
-    pub fn new(address: &str, token: &str, authority: Option<&[u8]>) -> Result<Self> {
+    /// [`Error::Address`].
+    pub(crate) fn read(address: &str) -> Result<Self> {
         let bad = || Error::Address { address: address.to_owned() };
         let (secure, rest) = match (address.strip_prefix("https://"), address.strip_prefix("http://")) {
             (Some(rest), _) => (true, rest),
@@ -60,8 +59,48 @@ impl Endpoint {
         if !secure && !here {
             return Err(bad());
         }
+        Ok(Self { secure, host, port })
+    }
+
+    /// As browsers write it.
+    pub(crate) fn origin(&self) -> String {
+        let scheme = if self.secure { "https" } else { "http" };
+        let host = self.host.to_ascii_lowercase();
+        let host = if host.contains(':') { format!("[{host}]") } else { host };
+        match (self.secure, self.port) {
+            (true, 443) | (false, 80) => format!("{scheme}://{host}"),
+            (_, port) => format!("{scheme}://{host}:{port}"),
+        }
+    }
+}
+
+/// What is trusted, and shown, besides what the system has; all of it PEM.
+#[derive(Clone, Copy, Default)]
+pub struct Certificates<'a> {
+    /// Certificates to trust beside those of the system.
+    pub authority: Option<&'a [u8]>,
+    /// The client's own chain and its private key, for a server that asks for them.
+    pub own: Option<(&'a [u8], &'a [u8])>,
+}
+
+/// A server's address with everything that a request to it needs.
+#[derive(Clone)]
+pub struct Endpoint {
+    host: String,
+    port: u16,
+    tls: Option<TlsConnector>,
+    token: String,
+}
+
+impl Endpoint {
+    /// Reads `https://HOST[:PORT]`. `http://` is taken for this machine alone.
+    ///
+    /// # Errors
+    /// [`Error::Address`], [`Error::Tls`].
+    pub fn new(address: &str, token: &str, certificates: Certificates<'_>) -> Result<Self> {
+        let Address { secure, host, port } = Address::read(address)?;
         let token = token.trim().to_owned();
-        let tls = if secure { Some(connector(authority)?) } else { None };
+        let tls = if secure { Some(connector(certificates)?) } else { None };
         Ok(Self { host, port, tls, token })
     }
 
@@ -92,7 +131,9 @@ impl Endpoint {
         let stream = tokio::time::timeout(CONNECT, connect).await.map_err(|_| line("no answer".into()))?;
         let stream = stream.map_err(|e| line(e.to_string()))?;
         let _ = stream.set_nodelay(true);
-        let Some(tls) = &self.tls else { return speak(stream, request).await.map_err(line) };
+        let Some(tls) = &self.tls else {
+            return speak(stream, request).await.map_err(|e| line(e.to_string()));
+        };
         let name = ServerName::try_from(self.host.clone()).map_err(|e| line(e.to_string()))?;
         let shaken = tokio::time::timeout(CONNECT, tls.connect(name, stream)).await;
         let stream = shaken.map_err(|_| line("no handshake".into()))?;
@@ -103,21 +144,55 @@ impl Endpoint {
             },
             _ => line(e.to_string()),
         })?;
-        speak(stream, request).await.map_err(line)
+        speak(stream, request).await.map_err(|e| match unknown_client(&e) {
+            true => Error::Tls {
+                what: self.host.clone(),
+                reason: "it lets nobody in without a certificate that it knows: pass --client-cert and \
+                         --client-key"
+                    .into(),
+            },
+            false => line(e.to_string()),
+        })
     }
 }
 
 async fn speak(
     stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
     request: Request<Full<Bytes>>,
-) -> std::result::Result<Response<Incoming>, String> {
-    let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await.map_err(|e| e.to_string())?;
+) -> std::result::Result<Response<Incoming>, hyper::Error> {
+    let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await?;
     // It ends with the answer's body.
     tokio::spawn(connection);
-    sender.send_request(request).await.map_err(|e| e.to_string())
+    sender.send_request(request).await
 }
 
-fn connector(authority: Option<&[u8]>) -> Result<TlsConnector> {
+/// Whether the server closed the line for want of the client's certificate: in TLS 1.3 it says so
+/// after the handshake.
+fn unknown_client(error: &hyper::Error) -> bool {
+    let mut cause: Option<&dyn std::error::Error> = Some(error);
+    while let Some(error) = cause {
+        let inner = error.downcast_ref::<std::io::Error>().and_then(std::io::Error::get_ref);
+        if let Some(rustls::Error::AlertReceived(alert)) = inner.and_then(|e| e.downcast_ref()) {
+            use rustls::AlertDescription::{
+                BadCertificate, CertificateExpired, CertificateRequired, CertificateUnknown, DecryptError,
+                UnknownCA,
+            };
+            return matches!(
+                alert,
+                BadCertificate
+                    | CertificateExpired
+                    | CertificateRequired
+                    | CertificateUnknown
+                    | DecryptError
+                    | UnknownCA
+            );
+        }
+        cause = error.source();
+    }
+    false
+}
+
+fn connector(Certificates { authority, own }: Certificates<'_>) -> Result<TlsConnector> {
     let failed = |what: &str, reason: String| Error::Tls { what: what.into(), reason };
     let mut roots = RootCertStore::empty();
     // A system without certificates can still trust the one that is given.
@@ -135,7 +210,18 @@ fn connector(authority: Option<&[u8]>) -> Result<TlsConnector> {
     let builder = ClientConfig::builder_with_provider(Arc::new(ring::default_provider()))
         .with_protocol_versions(&[&TLS13])
         .map_err(|e| failed("TLS", e.to_string()))?;
-    let config = builder.with_root_certificates(roots).with_no_client_auth();
+    let builder = builder.with_root_certificates(roots);
+    let config = match own {
+        None => builder.with_no_client_auth(),
+        Some((chain, key)) => {
+            let chain = CertificateDer::pem_slice_iter(chain).collect::<std::result::Result<Vec<_>, _>>();
+            let chain = chain.map_err(|e| failed("--client-cert", e.to_string()))?;
+            let key =
+                PrivateKeyDer::from_pem_slice(key).map_err(|e| failed("--client-key", e.to_string()))?;
+            let config = builder.with_client_auth_cert(chain, key);
+            config.map_err(|e| failed("--client-cert", e.to_string()))?
+        }
+    };
     Ok(TlsConnector::from(Arc::new(config)))
 }
 
@@ -145,8 +231,10 @@ mod tests {
 
     #[test]
     fn secrets_travel_under_tls_or_not_at_all() {
-        let of =
-            |address: &str| Endpoint::new(address, "t\n", None).map(|e| (e.host, e.port, e.tls.is_some()));
+        let of = |address: &str| {
+            let made = Endpoint::new(address, "t\n", Certificates::default());
+            made.map(|e| (e.host, e.port, e.tls.is_some()))
+        };
         assert_eq!(of("https://a.example").unwrap(), ("a.example".into(), 443, true));
         assert_eq!(of("https://a.example:8443/").unwrap(), ("a.example".into(), 8443, true));
         assert_eq!(of("https://[::1]:8443").unwrap(), ("::1".into(), 8443, true));

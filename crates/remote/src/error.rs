@@ -39,6 +39,12 @@ pub enum Error {
         /// What is strange.
         what: String,
     },
+    /// A file that no page has.
+    #[error("`{name}` is no file of a page: pass the folder that `cargo xtask page` made")]
+    PageFile {
+        /// Its name.
+        name: String,
+    },
     /// A job that ended without an answer.
     #[error("the job was cancelled: submit it again")]
     Cancelled,

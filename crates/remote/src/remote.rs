@@ -89,8 +89,11 @@ impl Remote {
         if Digest::of(&answer) == hash { Ok(answer) } else { Err(strange("the answer has another hash")) }
     }
 
-    /// Gives a job up, or forgets one that has ended.
-    pub(crate) async fn cancel(&self, job: Digest) -> Result<()> {
+    /// Gives the job of a prompt with this hash up, or forgets one that has ended.
+    ///
+    /// # Errors
+    /// [`Error`], also for a job that the server does not know.
+    pub async fn cancel(&self, job: Digest) -> Result<()> {
         self.request("DELETE", &format!("/v1/jobs/{job}"), &[], vec![]).await.map(drop)
     }
 

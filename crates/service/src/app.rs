@@ -36,6 +36,8 @@ pub struct Config {
     pub checkpoint_after: Duration,
     /// Bytes of one client's keys in memory; others are loaded when they are needed.
     pub key_memory: u64,
+    /// Pages that may read answers, as browsers name them: `https://HOST[:PORT]`.
+    pub origins: Vec<String>,
 }
 
 pub(crate) struct App {

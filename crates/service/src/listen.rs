@@ -20,7 +20,8 @@ use tokio::sync::{Semaphore, watch};
 use tokio_rustls::TlsAcceptor;
 use tokio_rustls::rustls::pki_types::pem::PemObject;
 use tokio_rustls::rustls::pki_types::{CertificateDer, PrivateKeyDer};
-use tokio_rustls::rustls::{ServerConfig, crypto::ring, version::TLS13};
+use tokio_rustls::rustls::server::WebPkiClientVerifier;
+use tokio_rustls::rustls::{RootCertStore, ServerConfig, crypto::ring, version::TLS13};
 
 use crate::app::{App, Config, stopped};
 use crate::auth::{Caller, Scope};
@@ -42,23 +43,43 @@ const HEAD_BYTES: usize = 16 << 10;
 pub struct Tls(Arc<ServerConfig>);
 
 impl Tls {
-    /// TLS 1.3 with a certificate chain and its private key, both PEM.
+    /// TLS 1.3 with a certificate chain and its private key, both PEM. With `clients`, PEM too, a
+    /// connection needs a certificate that one of these authorities made.
     ///
     /// # Errors
     /// [`Error::Tls`] for anything else.
-    pub fn from_pem(chain: &[u8], key: &[u8]) -> Result<Self> {
-        let bad = |what| move |error: &dyn std::fmt::Display| Error::Tls { what, reason: error.to_string() };
-        let chain: Vec<_> = CertificateDer::pem_slice_iter(chain)
-            .collect::<std::result::Result<_, _>>()
-            .map_err(|e| bad("--tls-cert")(&e))?;
-        if chain.is_empty() {
-            return Err(bad("--tls-cert")(&"it holds no certificate"));
-        }
-        let key = PrivateKeyDer::from_pem_slice(key).map_err(|e| bad("--tls-key")(&e))?;
-        let builder = ServerConfig::builder_with_provider(Arc::new(ring::default_provider()));
-        let builder = builder.with_protocol_versions(&[&TLS13]).map_err(|e| bad("TLS")(&e))?;
-        let config = builder.with_no_client_auth().with_single_cert(chain, key);
-        Ok(Self(Arc::new(config.map_err(|e| bad("--tls-key")(&e))?)))
+    pub fn from_pem(chain: &[u8], key: &[u8], clients: Option<&[u8]>) -> Result<Self> {
+        let chain = certificates("--tls-cert", chain)?;
+        let key = PrivateKeyDer::from_pem_slice(key).map_err(|e| bad("--tls-key", &e))?;
+        let provider = Arc::new(ring::default_provider());
+        let builder = ServerConfig::builder_with_provider(Arc::clone(&provider));
+        let builder = builder.with_protocol_versions(&[&TLS13]).map_err(|e| bad("TLS", &e))?;
+        let builder = match clients {
+            None => builder.with_no_client_auth(),
+            Some(pem) => {
+                let mut roots = RootCertStore::empty();
+                for authority in certificates("--client-ca", pem)? {
+                    roots.add(authority).map_err(|e| bad("--client-ca", &e))?;
+                }
+                let verifier = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider);
+                builder.with_client_cert_verifier(verifier.build().map_err(|e| bad("--client-ca", &e))?)
+            }
+        };
+        let config = builder.with_single_cert(chain, key).map_err(|e| bad("--tls-key", &e))?;
+        Ok(Self(Arc::new(config)))
+    }
+}
+
+fn bad(what: &'static str, error: &dyn std::fmt::Display) -> Error {
+    Error::Tls { what, reason: error.to_string() }
+}
+
+/// One or more certificates of a PEM file.
+fn certificates(what: &'static str, pem: &[u8]) -> Result<Vec<CertificateDer<'static>>> {
+    let read = CertificateDer::pem_slice_iter(pem).collect::<std::result::Result<Vec<_>, _>>();
+    match read.map_err(|e| bad(what, &e))? {
+        none if none.is_empty() => Err(bad(what, &"it holds no certificate")),
+        some => Ok(some),
     }
 }
 

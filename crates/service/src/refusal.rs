@@ -1,7 +1,7 @@
 //! Errors of the library as problems of the protocol. None repeats what was sent.
 
-use cipherlm_ckks::{Error as Ckks, WireError};
-use cipherlm_infer::PROMPT_SECRET;
+use cipherlm_ckks::Error as Ckks;
+use cipherlm_infer::{PROMPT_SECRET, object_code};
 use cipherlm_protocol::{Code, Problem};
 
 /// What a prompt on disk is called in errors.
@@ -9,25 +9,7 @@ pub(crate) const STORED_PROMPT: &str = "the stored prompt";
 
 /// A refused object.
 pub(crate) fn of_ckks(error: &Ckks) -> Problem {
-    let code = match error {
-        Ckks::Wire(wire) => match wire {
-            WireError::Truncated { .. } => Code::ObjectTruncated,
-            WireError::TrailingBytes { .. } => Code::ObjectTrailing,
-            WireError::Magic => Code::ObjectMagic,
-            WireError::Version { .. } => Code::ObjectVersion,
-            WireError::Type { .. } => Code::ObjectType,
-            WireError::BodyLength { .. } => Code::ObjectLength,
-            WireError::Checksum => Code::ObjectHash,
-            WireError::Residue { .. } => Code::ObjectResidue,
-            _ => Code::ObjectField,
-        },
-        Ckks::ParamsMismatch { .. } => Code::ParamsMismatch,
-        Ckks::KeyMismatch { .. } => Code::KeyMismatch,
-        Ckks::Insecure { .. } | Ckks::NoSecurityEstimate { .. } => Code::KeyInsecure,
-        Ckks::BadKeyShape { .. } | Ckks::LevelOutOfRange { .. } => Code::KeyShape,
-        _ => Code::ObjectField,
-    };
-    Problem::new(code, error.to_string())
+    Problem::new(object_code(error), error.to_string())
 }
 
 /// A refused prompt.
@@ -68,7 +50,10 @@ pub(crate) fn of_run(error: &cipherlm_infer::Error) -> Problem {
     if matches!(error, cipherlm_infer::Error::Malformed { what, .. } if what == STORED_PROMPT) {
         return Problem::new(Code::ObjectHash, detail);
     }
-    let full = matches!(error, cipherlm_infer::Error::Files(error) if error.kind() == std::io::ErrorKind::StorageFull);
+    let full = match error {
+        cipherlm_infer::Error::Files(error) => error.kind() == std::io::ErrorKind::StorageFull,
+        _ => false,
+    };
     if matches!(error, cipherlm_infer::Error::Mismatch { what: PROMPT_SECRET, .. }) {
         return Problem::new(Code::KeyMismatch, detail);
     }

@@ -16,9 +16,44 @@ use crate::loss::{cross_entropy, padded, scalar};
 use crate::params::{HostParam, gradients, pull, push};
 use crate::probe::Probe;
 use crate::settings::TrainConfig;
-use crate::tasks::Score;
 use crate::text::read_text;
 use crate::transformer::Transformer;
+
+/// Accuracy with its uncertainty.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Score {
+    /// Questions.
+    pub count: usize,
+    /// Share answered rightly, by total likelihood.
+    pub accuracy: f64,
+    /// Share answered rightly, by likelihood per byte of the continuation.
+    pub normalised: f64,
+    /// Accuracy of guessing.
+    pub chance: f64,
+    /// Half width of the 95 % interval of `accuracy` (normal approximation).
+    pub interval: f64,
+}
+
+impl Score {
+    /// From counts: right by likelihood, right per byte, all, and the expected number right by
+    /// guessing.
+    pub fn new(right: usize, normalised: usize, count: usize, chance: f64) -> Self {
+        let n = count.max(1) as f64;
+        let accuracy = right as f64 / n;
+        Self {
+            count,
+            accuracy,
+            normalised: normalised as f64 / n,
+            chance: chance / n,
+            interval: 1.96 * (accuracy * (1.0 - accuracy) / n).sqrt(),
+        }
+    }
+
+    /// True if the accuracy is above chance at the 95 % level.
+    pub fn significant(&self) -> bool {
+        self.accuracy - self.interval > self.chance
+    }
+}
 
 /// A text and its class.
 #[derive(Debug, Clone, PartialEq)]
@@ -167,4 +202,18 @@ fn forward(model: &Transformer, batch: &[&Example], device: &Device) -> Result<T
     let (ids, keep) = padded(model.arch(), &sentences, device)?;
     let logits = model.classify(ids, keep, &mut Probe::off());
     logits.ok_or_else(|| Error::config("kind", "decoder", "encoder"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn significance_needs_the_interval_above_chance() {
+        let near = Score::new(52, 50, 100, 50.0);
+        assert!(
+            (near.accuracy - 0.52).abs() < 1e-12 && (near.chance - 0.5).abs() < 1e-12 && !near.significant()
+        );
+        assert!(Score::new(700, 700, 1000, 500.0).significant());
+    }
 }

@@ -1,7 +1,6 @@
-//! Perplexity, likelihood scoring and ranges of a trained model.
+//! Perplexity and ranges of a trained model.
 
 use burn::tensor::Tensor;
-use burn::tensor::activation::log_softmax;
 
 use crate::corpus::Corpus;
 use crate::error::Result;
@@ -51,29 +50,6 @@ pub fn observe(model: &Transformer, corpus: &Corpus, count: usize, probe: &mut P
 /// Perplexity per word, from nats per token over a whole text: comparable between tokenizers.
 pub fn word_perplexity(nats_per_token: f64, corpus: &Corpus) -> f64 {
     (nats_per_token * corpus.tokens().len() as f64 / corpus.words().max(1) as f64).exp()
-}
-
-/// Natural logarithm of the probability of `continuation` after `context`, and whether it is the
-/// greedy choice at every token. The oldest tokens are dropped if both do not fit.
-pub fn log_likelihood(model: &Transformer, context: &[u32], continuation: &[u32]) -> Result<(f64, bool)> {
-    let arch = model.arch();
-    let all: Vec<u32> = context.iter().chain(continuation).copied().collect();
-    let inputs = &all[..all.len().saturating_sub(1)];
-    let cut = inputs.len().saturating_sub(arch.shape.context);
-    let inputs = &inputs[cut..];
-    let device = model.device();
-    let tokens = token_tensor(arch, inputs, 1, &device)?;
-    let logits = model.forward(tokens, None, &mut Probe::off());
-    let [_, rows, vocab] = logits.dims();
-    let logs: Vec<f64> = log_softmax(logits.reshape([rows, vocab]), 1).into_data().iter::<f64>().collect();
-    let scored = continuation.len().min(rows);
-    let (mut sum, mut greedy) = (0.0, scored == continuation.len());
-    for (i, &token) in continuation[continuation.len() - scored..].iter().enumerate() {
-        let row = &logs[(rows - scored + i) * vocab..][..vocab];
-        sum += row[token as usize];
-        greedy &= row.iter().all(|&other| other <= row[token as usize]);
-    }
-    Ok((sum, greedy))
 }
 
 /// Mean distance between a query and the keys it attends to, per layer: how local attention is.

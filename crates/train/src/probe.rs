@@ -145,30 +145,6 @@ fn places(shape: &Shape) -> Vec<(String, (Site, usize))> {
     names
 }
 
-/// Functions of a certified model whose arguments were seen outside their range, one line each.
-pub(crate) fn outside(model: &Model, seen: &BTreeMap<(Site, usize), Range>) -> Vec<String> {
-    let left = |(name, at): (String, (Site, usize))| {
-        let (certified, seen) = (model.site(&name)?.range, seen.get(&at)?);
-        // The constant under the root is not part of what the probe sees.
-        let eps = if at.0.is_norm() { model.shape().norm_eps } else { 0.0 };
-        let unit = if at.0 == Site::RowRatio { 1.0 } else { 0.0 };
-        let (lo, hi) = (seen.lo + eps + unit, seen.hi + eps + unit);
-        // f32 against f64, at an end that is met exactly.
-        let inside = lo >= certified.lo * (1.0 - 1e-6) - 1e-9 && hi <= certified.hi * (1.0 + 1e-6);
-        let inside = inside || (certified.lo < 0.0 && lo >= certified.lo && hi <= certified.hi);
-        (!inside).then(|| {
-            format!("{name}: {lo:.4} to {hi:.4}, certified {:.4} to {:.4}", certified.lo, certified.hi)
-        })
-    };
-    places(model.shape()).into_iter().filter_map(left).collect()
-}
-
-impl Site {
-    fn is_norm(self) -> bool {
-        matches!(self, Self::EmbedNorm | Self::AttentionNorm | Self::FeedForwardNorm | Self::FinalNorm)
-    }
-}
-
 impl Probe {
     /// Reports nothing and costs nothing.
     pub fn off() -> Self {

@@ -252,7 +252,18 @@ fn files_of_another_system_make_the_same_run() {
     assert!(error.contains("UTF-16") && error.contains("sixteen.json"), "{error}");
 }
 
-/// Kills the program at random moments, with checkpoints at every step, and lets it go on.
+/// Where the next test says which run file it is about.
+const KILLED: &str = "CIPHERLM_TEST_RUN";
+
+#[test]
+#[ignore = "the process that the next test kills"]
+fn a_run_in_a_process_of_its_own() {
+    let config = std::env::var_os(KILLED).unwrap();
+    let prepared = Prepared::new(Run::load(Path::new(&config)).unwrap(), true).unwrap();
+    prepared.train(true, |_| {}).unwrap();
+}
+
+/// Kills a process at random moments, with checkpoints at every step, and lets it go on.
 #[test]
 fn a_run_that_is_killed_again_and_again_ends_like_one_that_is_not() {
     let folder = Folder::new("kill");
@@ -267,8 +278,8 @@ fn a_run_that_is_killed_again_and_again_ends_like_one_that_is_not() {
         folder.file(&format!("{name}.json"), d.to_string())
     };
     let program = |config: &Path| {
-        let mut command = std::process::Command::new(env!("CARGO_BIN_EXE_train"));
-        command.args(["run".as_ref(), config.as_os_str(), "--resume".as_ref()]);
+        let mut command = std::process::Command::new(std::env::current_exe().unwrap());
+        command.args(["--ignored", "--exact", "a_run_in_a_process_of_its_own"]).env(KILLED, config);
         command.stdout(std::process::Stdio::null()).stderr(std::process::Stdio::piped());
         command
     };

@@ -16,9 +16,13 @@ pub(crate) fn run(sh: &Shell, flags: &Experiment) -> anyhow::Result<()> {
     sh.create_dir(&out)?;
     let quick = flags.quick.then_some("--quick");
     match flags.name.as_str() {
-        name @ ("stability" | "twins" | "shifts") => {
-            cmd!(sh, "cargo run --quiet --locked --release -p cipherlm-train --bin train -- {name} {out} {quick...}")
-                .run()?;
+        name @ ("stability" | "twins" | "shifts" | "ready" | "polarity") => {
+            let whole = crate::build::WHOLE;
+            cmd!(
+                sh,
+                "cargo run --quiet {whole...} --bin cipherlm -- experiment {name} --out {out} {quick...}"
+            )
+            .run()?;
         }
         "division" => division::run(flags.quick, &out, flags.rows.as_deref())?,
         "latency" | "length" => {
@@ -29,7 +33,8 @@ pub(crate) fn run(sh: &Shell, flags: &Experiment) -> anyhow::Result<()> {
         }
         other => {
             bail!(
-                "no experiment is called `{other}`: choose stability, twins, shifts, division, latency or length"
+                "no experiment is called `{other}`: choose stability, twins, shifts, ready, polarity, division, latency or \
+                 length"
             )
         }
     }

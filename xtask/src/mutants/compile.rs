@@ -136,7 +136,8 @@ fn build(
     }
     command.args(["--locked", "--release", "--message-format=json"]);
     command.args(packages.iter().flat_map(|name| ["--package", name]));
-    // A function with a hundred switches takes minutes at the third level; the hot loops are in `ring`.
+    // A function with a hundred switches takes minutes at the third level; the hot loops are in
+    // `ring`.
     let level = |name: &&str| ["--config".into(), format!("profile.release.package.{name}.opt-level=1")];
     command.args(packages.iter().flat_map(level));
     command.current_dir(tree).env("CARGO_TARGET_DIR", target).env("CARGO_INCREMENTAL", "1");

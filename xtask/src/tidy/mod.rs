@@ -17,7 +17,7 @@ use xshell::{Shell, cmd};
 const CKKS_PACKAGE_CEILING: usize = 60;
 
 /// What each crate of ours may name as a dependency.
-const LAYERS: [(&str, &[&str]); 13] = [
+const LAYERS: [(&str, &[&str]); 15] = [
     ("cipherlm-files", &[]),
     ("cipherlm-ring", &[]),
     ("cipherlm-stories", &[]),
@@ -49,7 +49,24 @@ const LAYERS: [(&str, &[&str]); 13] = [
             "cipherlm-protocol",
         ],
     ),
+    (
+        "cipherlm-web",
+        &["cipherlm-infer", "cipherlm-model", "cipherlm-circuits", "cipherlm-ckks", "cipherlm-protocol"],
+    ),
     ("cipherlm-remote", &["cipherlm-files", "cipherlm-infer", "cipherlm-model", "cipherlm-protocol"]),
+    (
+        "cipherlm-py",
+        &[
+            "cipherlm-files",
+            "cipherlm-infer",
+            "cipherlm-model",
+            "cipherlm-circuits",
+            "cipherlm-ckks",
+            "cipherlm-protocol",
+            "cipherlm-remote",
+            "cipherlm-stories",
+        ],
+    ),
     (
         "cipherlm",
         &[
@@ -192,16 +209,24 @@ fn package_ceiling(sh: &Shell, found: &mut Vec<String>) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// `unsafe` lives in `ring::kernel`; every other crate forbids it.
+/// `unsafe` lives in `ring::kernel`, and names what the browser calls in `web`; every other crate
+/// forbids it.
 fn unsafe_code(files: &[PathBuf], found: &mut Vec<String>) -> anyhow::Result<()> {
     for file in files {
-        let in_kernel = file.starts_with("crates/ring/src/kernel");
+        let allowed =
+            ["crates/ring/src/kernel", "crates/web/src/bindings.rs"].iter().any(|at| file.starts_with(at));
         let text = std::fs::read_to_string(file)?;
         for (number, line) in text.lines().enumerate() {
+            // A content policy's word for WebAssembly is no code.
+            let line = line.replace("wasm-unsafe-eval", "");
             let code = line.split("//").next().unwrap_or_default();
             let word = |w: &str| code.split(|c: char| !c.is_alphanumeric() && c != '_').any(|t| t == w);
-            if word("unsafe") && !in_kernel && !file.starts_with("xtask") {
-                found.push(format!("{}:{}: unsafe outside ring::kernel", file.display(), number + 1));
+            if word("unsafe") && !allowed && !file.starts_with("xtask") {
+                found.push(format!(
+                    "{}:{}: unsafe outside ring::kernel and the bindings of web",
+                    file.display(),
+                    number + 1
+                ));
             }
         }
     }

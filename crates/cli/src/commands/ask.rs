@@ -3,11 +3,10 @@
 use crate::console::{out_json, say};
 use crate::network::{ServerOption, party_of, wait};
 use crate::options::{PlanSource, PromptOption, count};
-use crate::party::{SECRET, description, load_secret};
+use crate::party::description;
 use crate::progress::Console;
-use crate::sampler::argmax;
 use anyhow::Context;
-use cipherlm_infer::{Client, EncryptedLogits};
+use cipherlm_infer::{Client, EncryptedLogits, SECRET_FILE, load_secret};
 use cipherlm_model::Kind;
 use cipherlm_protocol::Event;
 use clap::Args;
@@ -41,8 +40,9 @@ pub(crate) fn run(options: &Options, as_json: bool) -> anyhow::Result<bool> {
     let keys = description(&options.keys)?;
     let remote = options.server.remote()?;
     let party = party_of(&keys, &options.source, &remote)?;
-    let tokens = party.tokens(&text)?;
-    let client = Client::with_secret(load_secret(&options.keys.join(SECRET), party.side.params())?);
+    let side = &party.text.side;
+    let tokens = party.text.tokens(&text)?;
+    let client = Client::with_secret(load_secret(&options.keys.join(SECRET_FILE), side.params())?);
     let prompt = party.encrypt(&client, &tokens).context("encrypting the prompt")?.to_bytes();
     let (console, clock) = (RefCell::new(Console::new(!as_json)), Instant::now());
     let answer = wait(cipherlm_remote::ask(&remote, &keys.key_id, &keys.plan, &prompt, |event| {
@@ -54,17 +54,16 @@ pub(crate) fn run(options: &Options, as_json: bool) -> anyhow::Result<bool> {
         use cipherlm_files::{Access, Existing, write};
         write(file, bytes, Existing::Refuse, Access::Everyone).context("--keep")?;
     }
-    let answered = EncryptedLogits::from_bytes(party.side.params(), party.side.small_rings(), &answer)?;
-    let (own, rounded) = party.open(&client, &answered, party.side.answer_position(tokens.len()))?;
-    let token = argmax(&own) as u32;
-    let mut order: Vec<u32> = (0..own.len() as u32).collect();
-    order.sort_by(|a, b| own[*b as usize].total_cmp(&own[*a as usize]));
-    order.truncate(options.top);
+    let answered = EncryptedLogits::from_bytes(side.params(), side.small_rings(), &answer)?;
+    let opened = party.text.open(&client, &answered, side.answer_position(tokens.len()))?;
+    let (order, rounded) = (opened.top(options.top), opened.rounded);
+    let best = party.text.meaning(order.get(..1).unwrap_or_default());
     if as_json {
-        let row = |t: &u32| json!({"token": t, "text": party.answer(&[*t]), "logit": rounded[*t as usize]});
+        let row =
+            |t: &u32| json!({"token": t, "text": party.text.meaning(&[*t]), "logit": rounded[*t as usize]});
         out_json(&json!({
-            "token": token,
-            "text": party.answer(&[token]),
+            "token": order.first(),
+            "text": best,
             "top": order.iter().map(row).collect::<Vec<_>>(),
             "seconds": seconds,
             "prompt_bytes": prompt.len(),
@@ -72,12 +71,12 @@ pub(crate) fn run(options: &Options, as_json: bool) -> anyhow::Result<bool> {
         }));
         return Ok(true);
     }
-    match party.side.plan().model.kind {
-        Kind::Decoder => say!("next token        {:?}", party.answer(&[token])),
-        Kind::Encoder { .. } | Kind::Embedder { .. } => say!("answer            {}", party.answer(&[token])),
+    match side.plan().model.kind {
+        Kind::Decoder => say!("next token        {best:?}"),
+        Kind::Encoder { .. } | Kind::Embedder { .. } => say!("answer            {best}"),
     }
     if options.top > 1 {
-        order.iter().for_each(|t| say!("  {:>9.3}  {:?}", rounded[*t as usize], party.answer(&[*t])));
+        order.iter().for_each(|t| say!("  {:>9.3}  {:?}", rounded[*t as usize], party.text.meaning(&[*t])));
     }
     let mib = |bytes: &[u8]| bytes.len() as f64 / 1048576.0;
     say!("took              {seconds:.1} s; {:.1} MiB sent, {:.1} MiB received", mib(&prompt), mib(&answer));

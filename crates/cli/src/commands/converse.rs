@@ -4,7 +4,7 @@ use super::generate::Options;
 use crate::console::{out_json, say};
 use crate::exit::usage;
 use crate::model::Loaded;
-use crate::options::{insecure_profile, one_profile};
+use crate::options::one_profile;
 use crate::outcome::{MSE_BOUND, TokenCheck};
 use crate::progress::Console;
 use crate::sampler::{Sampler, argmax};
@@ -15,7 +15,7 @@ use cipherlm_circuits::bootstrap::{BootstrapKeys, Profile};
 use cipherlm_circuits::slots::{Encrypted, Primitives};
 use cipherlm_infer::{
     Circuits, Client, Geometry, Options as PlanOptions, Plan, Profiler, Progress, Purpose, Report, Server,
-    Session,
+    Session, insecure_profile,
 };
 use cipherlm_model::{Mode, Model, Positions, Runner};
 use serde_json::json;

@@ -3,13 +3,15 @@
 use crate::console::{out_json, say};
 use crate::library::{Hit, Library, best};
 use crate::options::{IndexOption, PlanSource, count};
-use crate::party::{Note, Party, SECRET, description, load_note, load_secret, read_message};
+use crate::party::{Party, description, load_note, read_message};
 use crate::sampler::argmax;
 use crate::sentence::dot;
 use crate::setup::Setup;
 use anyhow::{Context, bail};
 use cipherlm_files::shown;
-use cipherlm_infer::{Asked, Client, EncryptedLogits, Found};
+use cipherlm_infer::{
+    Asked, Client, EncryptedLogits, Found, Note, Opened, SECRET_FILE, TextSide, load_secret,
+};
 use cipherlm_model::{Kind, Mode};
 use clap::Args;
 use serde_json::json;
@@ -55,37 +57,41 @@ pub(crate) fn run(options: &Options, as_json: bool) -> anyhow::Result<bool> {
     }
     let library = options.index.library()?;
     let party = Party::of(&keys, &options.source, library.as_ref())?;
-    let (position, own, rounded) = open(options, &party)?;
-    if party.side.documents() > 0 {
+    let (position, opened) = open(options, &party.text)?;
+    let own = &opened.own;
+    if party.text.side.documents() > 0 {
         let note = note.as_ref().filter(|_| options.check);
-        return documents(&own, &party, library.as_ref(), note, options.top, as_json);
+        return documents(own, &party, library.as_ref(), note, options.top, as_json);
     }
     let check = match (note.as_ref().filter(|_| options.check), &party.setup) {
-        (Some(note), Some(setup)) => Some(check(setup, seen(note, setup, position), &own)?),
+        (Some(note), Some(setup)) => Some(check(setup, seen(note, setup, position), own)?),
         _ => None,
     };
     let pass = check.as_ref().is_none_or(|c| c.same_token);
-    let mut order: Vec<u32> = (0..own.len() as u32).collect();
-    order.sort_by(|a, b| own[*b as usize].total_cmp(&own[*a as usize]));
-    order.truncate(options.top);
-    let token = argmax(&own) as u32;
+    let (order, rounded) = (opened.top(options.top), &opened.rounded);
+    let best = party.text.meaning(order.get(..1).unwrap_or_default());
     if as_json {
-        let row = |t: &u32| json!({"token": t, "text": party.answer(&[*t]), "logit": rounded[*t as usize]});
+        let row =
+            |t: &u32| json!({"token": t, "text": party.text.meaning(&[*t]), "logit": rounded[*t as usize]});
         let check = check
             .map(|c| json!({"same_token": c.same_token, "max_abs_error": c.max_abs_error, "mse": c.mse}));
         let top: Vec<_> = order.iter().map(row).collect();
-        let text = party.answer(&[token]);
         out_json(&json!({
-            "position": position, "token": token, "text": text, "top": top, "check": check, "pass": pass
+            "position": position,
+            "token": order.first(),
+            "text": best,
+            "top": top,
+            "check": check,
+            "pass": pass
         }));
         return Ok(pass);
     }
-    match party.side.plan().model.kind {
-        Kind::Decoder => say!("next token        {:?}", party.answer(&[token])),
-        Kind::Encoder { .. } | Kind::Embedder { .. } => say!("answer            {}", party.answer(&[token])),
+    match party.text.side.plan().model.kind {
+        Kind::Decoder => say!("next token        {best:?}"),
+        Kind::Encoder { .. } | Kind::Embedder { .. } => say!("answer            {best}"),
     }
     if options.top > 1 {
-        order.iter().for_each(|t| say!("  {:>9.3}  {:?}", rounded[*t as usize], party.answer(&[*t])));
+        order.iter().for_each(|t| say!("  {:>9.3}  {:?}", rounded[*t as usize], party.text.meaning(&[*t])));
     }
     if let Some(c) = check {
         let word = if c.same_token { "the same answer" } else { "ANOTHER ANSWER" };
@@ -95,22 +101,20 @@ pub(crate) fn run(options: &Options, as_json: bool) -> anyhow::Result<bool> {
     Ok(pass)
 }
 
-/// The position that is read, and the results there: as they are, for the owner of the key, and
-/// rounded, for others to see.
-fn open(options: &Options, party: &Party) -> anyhow::Result<(usize, Vec<f64>, Vec<f64>)> {
-    let params = party.side.params();
+/// The position that is read, and the results there.
+fn open(options: &Options, text: &TextSide) -> anyhow::Result<(usize, Opened)> {
+    let params = text.side.params();
     let bytes = read_message(&options.input, "answer", "it is what `cipherlm run` wrote")?;
-    let answer = EncryptedLogits::from_bytes(params, party.side.small_rings(), &bytes)
+    let answer = EncryptedLogits::from_bytes(params, text.side.small_rings(), &bytes)
         .with_context(|| format!("{}: ask the server for the answer again", shown(&options.input)))?;
-    let client = Client::with_secret(load_secret(&options.keys.join(SECRET), params)?);
+    let client = Client::with_secret(load_secret(&options.keys.join(SECRET_FILE), params)?);
     let held = match answer.asked {
         Asked::Position(position) => position,
-        Asked::All => party.side.answer_position(answer.length),
+        Asked::All => text.side.answer_position(answer.length),
     };
     let position = options.position.unwrap_or(held);
     let again = || format!("{} is no answer to a prompt under these keys", shown(&options.input));
-    let (own, rounded) = party.open(&client, &answer, position).with_context(again)?;
-    Ok((position, own, rounded))
+    Ok((position, text.open(&client, &answer, position).with_context(again)?))
 }
 
 /// The tokens that the result at a position depends on.
@@ -130,7 +134,7 @@ fn documents(
     top: usize,
     as_json: bool,
 ) -> anyhow::Result<bool> {
-    let found = Found::of(answer, party.side.plan().model.embedding.d_model)?;
+    let found = Found::of(answer, party.text.side.plan().model.embedding.d_model)?;
     let hits = best(&found.scores, top);
     let rows = match library {
         Some(library) => library.rows(&hits),

@@ -2,7 +2,7 @@
 
 use crate::console::{out_json, say};
 use crate::model::Loaded;
-use crate::options::{ModelOption, Wanted, count, insecure_profile, one_profile, profiles, small_ring};
+use crate::options::{ModelOption, Wanted, count, one_profile, profiles, small_ring};
 use crate::outputs::Outputs;
 use crate::prices::PricesOption;
 use crate::progress::Console;
@@ -12,6 +12,7 @@ use crate::setup::Setup;
 use crate::system::machine;
 use anyhow::{Context, bail};
 use cipherlm_files::{Access, shown};
+use cipherlm_infer::insecure_profile;
 use cipherlm_model::Mode;
 use clap::Args;
 use serde_json::json;

@@ -3,10 +3,10 @@
 use crate::console::{out_json, say};
 use crate::options::{IndexOption, PlanSource, PromptOption};
 use crate::outputs::Outputs;
-use crate::party::{NOTE, Note, Party, SECRET, SERVER, description, load_secret, note_beside};
+use crate::party::{Party, description};
 use anyhow::Context;
 use cipherlm_files::{Access, shown};
-use cipherlm_infer::{Asked, Client};
+use cipherlm_infer::{Asked, Client, Note, SECRET_FILE, SERVER_FOLDER, load_secret};
 use clap::Args;
 use serde_json::json;
 use std::path::PathBuf;
@@ -39,19 +39,20 @@ pub(crate) struct Options {
 pub(crate) fn run(options: &Options, as_json: bool) -> anyhow::Result<bool> {
     let mut outputs = Outputs::default();
     let out = outputs.file("--out", &options.out, options.force)?;
-    let note_out = outputs.file("the note beside --out", &note_beside(&options.out), options.force)?;
+    let note_out = outputs.file("the note beside --out", &Note::beside(&options.out), options.force)?;
     let text = options.prompt.read(None)?;
     let keys = description(&options.keys)?;
     let party = Party::of(&keys, &options.source, options.index.library()?.as_ref())?;
-    let tokens = party.tokens(&text)?;
-    let client = Client::with_secret(load_secret(&options.keys.join(SECRET), party.side.params())?);
+    let side = &party.text.side;
+    let tokens = party.text.tokens(&text)?;
+    let client = Client::with_secret(load_secret(&options.keys.join(SECRET_FILE), side.params())?);
     if let Some(Asked::Position(position)) = options.position {
-        party.side.check_position(position, tokens.len()).context("--position")?;
+        side.check_position(position, tokens.len()).context("--position")?;
     }
     let mut prompt = party.encrypt(&client, &tokens).context("encrypting the prompt")?;
     prompt.asked = options.position.unwrap_or(prompt.asked);
     let prompt = prompt.to_bytes();
-    let note = Note { format: NOTE.into(), plan: keys.plan, key_id: keys.key_id, tokens };
+    let note = Note { format: Note::FORMAT.into(), plan: keys.plan, key_id: keys.key_id, tokens };
     // The note first: an encrypted prompt without one could not be read back.
     note_out.write(&serde_json::to_vec(&note)?, Access::Owner)?;
     out.write(&prompt, Access::Everyone)?;
@@ -61,22 +62,22 @@ pub(crate) fn run(options: &Options, as_json: bool) -> anyhow::Result<bool> {
             "note": shown(note_out.path()),
             "bytes": prompt.len(),
             "tokens": note.tokens.len(),
-            "public_prefix_tokens": party.side.plan().model.prefix.len(),
+            "public_prefix_tokens": side.plan().model.prefix.len(),
             "plan": note.plan,
         }));
     } else {
         let mib = prompt.len() as f64 / 1048576.0;
         say!("encrypted prompt  {}  ({mib:.1} MiB; for the server)", shown(out.path()));
-        if !party.side.plan().model.prefix.is_empty() {
+        if !side.plan().model.prefix.is_empty() {
             say!(
                 "in the clear      {} tokens before it, which the server knows",
-                party.side.plan().model.prefix.len()
+                side.plan().model.prefix.len()
             );
         }
         say!("note              {}  (keep it: it holds the prompt)", shown(note_out.path()));
         say!(
             "next              on the server: cipherlm run --keys {} --input {} --out answer.bin",
-            shown(&options.keys.join(SERVER)),
+            shown(&options.keys.join(SERVER_FOLDER)),
             shown(out.path())
         );
     }

@@ -1,20 +1,22 @@
 //! `cipherlm keygen`: a secret key, and the evaluation keys that a server needs for one plan.
 
-use crate::clientfolder::ClientFolder;
 use crate::console::{out_json, say};
 use crate::library::Library;
 use crate::options::{IndexOption, InputOption, PlanSource, ProfileOption, Wanted, tokens};
 use crate::outputs::{Outputs, hold};
-use crate::party::{SECRET, SERVER, description, load_secret, profile};
+use crate::party::{client_folder, description};
 use crate::prices::PricesOption;
 use crate::progress::Console;
 use crate::setup::Setup;
 use crate::system::{available_memory, free_disk, gib, threads};
 use anyhow::{Context, bail};
 use cipherlm_circuits::bootstrap::Profile;
-use cipherlm_ckks::{MemoryBill, SecretKey};
-use cipherlm_files::{Access, Existing, printable, shown};
-use cipherlm_infer::{Circuits, ClientSide, CostModel, KeyFolder, KeyOrder};
+use cipherlm_ckks::MemoryBill;
+use cipherlm_files::{Existing, printable, shown};
+use cipherlm_infer::{
+    Circuits, ClientFolder, ClientSide, CostModel, KeyFolder, KeyOrder, SECRET_FILE, SERVER_FOLDER,
+    own_profile,
+};
 use clap::Args;
 use serde_json::json;
 use std::os::unix::fs::DirBuilderExt;
@@ -50,7 +52,7 @@ pub(crate) struct Options {
 
 /// Makes the keys, after saying what they will take.
 pub(crate) fn run(options: &Options, as_json: bool) -> anyhow::Result<bool> {
-    let secret_file = options.out.join(SECRET);
+    let secret_file = options.out.join(SECRET_FILE);
     if !options.dry_run {
         Outputs::default().folder("--out", &options.out, Existing::Replace)?;
         if secret_file.exists() && !options.resume {
@@ -78,7 +80,7 @@ pub(crate) fn run(options: &Options, as_json: bool) -> anyhow::Result<bool> {
     let clock = Instant::now();
     let keys = make(options, &work, stored, &console)?;
     let seconds = clock.elapsed().as_secs_f64();
-    let server = options.out.join(SERVER);
+    let server = options.out.join(SERVER_FOLDER);
     if as_json {
         out_json(&json!({
             "secret_key": shown(&secret_file),
@@ -124,7 +126,7 @@ impl Work {
             if options.input.given() {
                 bail!("--plan says how prompts come in: leave out --refresh-input");
             }
-            return Self::of_plan(&ClientFolder::load(folder)?, ring, options.index.library()?);
+            return Self::of_plan(&client_folder(folder)?, ring, options.index.library()?);
         }
         let model = options.input.put_on(options.index.put_on(options.source.load()?)?);
         let wanted = options.profile.wanted()?;
@@ -148,7 +150,7 @@ impl Work {
         library: Option<Library>,
     ) -> anyhow::Result<Self> {
         let plan = &folder.plan;
-        let profile = profile(&plan.profile, plan.log_degree)?;
+        let profile = own_profile(&plan.profile, plan.log_degree)?;
         let asked = insecure_ring.is_some();
         if profile.insecure != asked || insecure_ring.is_some_and(|ring| ring != profile.log_degree) {
             bail!(
@@ -179,18 +181,13 @@ impl Work {
         );
         Ok(Self { memory: making(&bill), summary, order, circuits, profile })
     }
-
-    fn describe(&self, secret: &SecretKey) -> anyhow::Result<KeyFolder> {
-        Ok(KeyFolder::describe(secret.id(), self.circuits.params(), &self.order, self.profile.name)?)
-    }
 }
 
 /// The secret key, new or the one that is there, and the evaluation keys that are missing.
 fn make(options: &Options, work: &Work, stored: u64, console: &Console) -> anyhow::Result<KeyFolder> {
-    let (secret_file, server) = (options.out.join(SECRET), options.out.join(SERVER));
+    let (secret_file, server) = (options.out.join(SECRET_FILE), options.out.join(SERVER_FOLDER));
     check_room(work.memory, &options.out, stored.saturating_sub(folder_bytes(&server)))?;
-    let new = !secret_file.exists();
-    if new {
+    if !secret_file.exists() {
         std::fs::DirBuilder::new()
             .recursive(true)
             .mode(0o700)
@@ -199,21 +196,13 @@ fn make(options: &Options, work: &Work, stored: u64, console: &Console) -> anyho
     }
     // One process at a time makes keys here.
     let _lock = hold("--out", &options.out)?;
-    let params = work.circuits.params();
-    let secret = if new { new_secret(work, &options.out)? } else { load_secret(&secret_file, params)? };
-    let keys = work.describe(&secret)?;
-    keys.write(&server, &secret, &work.circuits, &work.order, |done| {
+    let told = |done| {
         console.stage(&format!("evaluation keys, {:.2} of {:.2} GiB", gib(done), gib(stored)), done, stored);
-    })?;
+        true
+    };
+    let keys = KeyFolder::make(&options.out, &work.circuits, &work.order, work.profile.name, told)?;
     console.done();
     Ok(keys)
-}
-
-fn new_secret(work: &Work, out: &Path) -> anyhow::Result<SecretKey> {
-    let secret = SecretKey::generate(work.circuits.params())?;
-    work.describe(&secret)?.save(out)?;
-    cipherlm_files::write(&out.join(SECRET), &secret.to_secret_bytes(), Existing::Refuse, Access::Owner)?;
-    Ok(secret)
 }
 
 /// Keys that are there are completed for the plan that they were made for, and for no other.

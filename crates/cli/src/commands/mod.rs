@@ -20,6 +20,8 @@ mod index;
 mod inspect;
 mod keygen;
 mod man;
+#[cfg(feature = "net")]
+mod page;
 mod plan;
 mod profile;
 #[cfg(feature = "net")]
@@ -101,6 +103,9 @@ enum Command {
     /// Client: an OpenAI-speaking address on this machine; prompts leave it encrypted.
     #[cfg(feature = "net")]
     Proxy(proxy::Options),
+    /// Client: the page of `cargo xtask page` on this machine, for a browser.
+    #[cfg(feature = "net")]
+    Page(page::Options),
     /// Continue a prompt: in the clear with the exact functions or the certified polynomials, or
     /// under encryption.
     Generate(generate::Options),
@@ -200,6 +205,8 @@ pub(crate) fn dispatch(cli: &Cli) -> anyhow::Result<bool> {
         Command::Ask(options) => ask::run(options, cli.json),
         #[cfg(feature = "net")]
         Command::Proxy(options) => proxy::run(options, cli.json),
+        #[cfg(feature = "net")]
+        Command::Page(options) => page::run(options, cli.json),
         Command::Generate(options) if options.encrypted => converse::run(options, cli.json),
         Command::Generate(options) => generate::run(options, cli.json),
         Command::Eval(options) => eval::run(options, cli.json),

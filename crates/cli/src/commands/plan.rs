@@ -1,14 +1,13 @@
 //! `cipherlm plan`: what an encrypted run will take, before any key exists.
 
-use crate::clientfolder::ClientFolder;
 use crate::console::{out, out_json, say};
-use crate::options::{IndexOption, InputOption, ModelOption, ProfileOption, insecure_profile, tokens};
+use crate::options::{IndexOption, InputOption, ModelOption, ProfileOption, tokens};
 use crate::prices::PricesOption;
 use crate::setup::Setup;
 use crate::system::gib;
 use anyhow::Context;
 use cipherlm_files::shown;
-use cipherlm_infer::{Candidate, Step};
+use cipherlm_infer::{Candidate, ClientFolder, Step, insecure_profile};
 use clap::Args;
 use serde_json::{Value, json};
 use std::path::{Path, PathBuf};
@@ -49,23 +48,19 @@ pub(crate) struct Options {
         ]
     )]
     server: Option<String>,
-    /// With --server: file of its token (default: the variable CIPHERLM_TOKEN).
     #[cfg(feature = "net")]
-    #[arg(long, value_name = "FILE", requires = "server")]
-    token_file: Option<PathBuf>,
-    /// With --server: certificates to trust beside those of the system, PEM.
-    #[cfg(feature = "net")]
-    #[arg(long, value_name = "FILE", requires = "server")]
-    ca: Option<PathBuf>,
+    #[command(flatten)]
+    entry: crate::network::EntryOption,
 }
 
 /// Compiles a plan and prints it.
 pub(crate) fn run(options: &Options, as_json: bool) -> anyhow::Result<bool> {
     #[cfg(feature = "net")]
     if let (Some(server), Some(folder)) = (&options.server, &options.client) {
-        let remote = crate::network::remote(server, options.token_file.as_ref(), options.ca.as_ref())?;
-        return save(&crate::network::fetch(&remote)?, folder, as_json);
+        return save(&crate::network::fetch(&options.entry.remote(server)?)?, folder, as_json);
     }
+    #[cfg(feature = "net")]
+    options.entry.ensure_absent()?;
     let loaded = options.input.put_on(options.index.put_on(options.model.load()?)?);
     let cost = options.prices.table(options.profile.small())?;
     let setup = Setup::on(loaded, options.length, &options.profile.wanted()?, &cost)?;

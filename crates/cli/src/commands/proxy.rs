@@ -3,10 +3,10 @@
 use crate::console::{out_json, say};
 use crate::network::{ServerOption, party_of};
 use crate::options::PlanSource;
-use crate::party::{SECRET, description, load_secret};
+use crate::party::description;
 use anyhow::{Context, bail};
 use cipherlm_files::{Access, Existing, read_text, shown, write};
-use cipherlm_infer::Client;
+use cipherlm_infer::{Client, SECRET_FILE, load_secret};
 use cipherlm_model::Kind;
 use cipherlm_remote::{Oracle, Proxy};
 use clap::Args;
@@ -39,11 +39,11 @@ pub(crate) fn run(options: &Options, as_json: bool) -> anyhow::Result<bool> {
     }
     let keys = description(&options.keys)?;
     let remote = options.server.remote()?;
-    let party = party_of(&keys, &options.source, &remote)?;
+    let party = party_of(&keys, &options.source, &remote)?.text;
     if party.side.plan().model.kind != Kind::Decoder {
         bail!("the model does not continue text: use `cipherlm ask`");
     }
-    let client = Client::with_secret(load_secret(&options.keys.join(SECRET), party.side.params())?);
+    let client = Client::with_secret(load_secret(&options.keys.join(SECRET_FILE), party.side.params())?);
     let file = options.proxy_token.clone().unwrap_or_else(|| options.keys.join("proxy-token"));
     if !file.exists() {
         let token = Proxy::fresh_token()?;

@@ -2,10 +2,10 @@
 
 use crate::console::{out_json, say};
 use crate::network::ServerOption;
-use crate::party::SERVER;
 use crate::progress::Console;
 use crate::system::gib;
 use cipherlm_files::shown;
+use cipherlm_infer::SERVER_FOLDER;
 use clap::Args;
 use serde_json::json;
 use std::path::PathBuf;
@@ -23,7 +23,7 @@ pub(crate) struct Options {
 /// Sends the keys that the server does not have.
 pub(crate) fn run(options: &Options, as_json: bool) -> anyhow::Result<bool> {
     let remote = options.server.remote()?;
-    let folder = options.keys.join(SERVER);
+    let folder = options.keys.join(SERVER_FOLDER);
     let (console, clock) = (Console::new(!as_json), Instant::now());
     let told = |done: u64, all: u64| {
         console.stage(&format!("sending keys, {:.2} of {:.2} GiB", gib(done), gib(all)), done, all);

@@ -12,6 +12,7 @@ use clap::Args;
 use serde_json::json;
 use std::net::SocketAddr;
 use std::path::PathBuf;
+use zeroize::Zeroizing;
 
 /// Largest certificate chain or key.
 const PEM_BYTES: u64 = 1 << 20;
@@ -33,6 +34,9 @@ pub(crate) struct Options {
     /// Its private key, PEM.
     #[arg(long, value_name = "FILE", requires = "tls_cert")]
     tls_key: Option<PathBuf>,
+    /// Only clients with a certificate that one of these authorities made, PEM.
+    #[arg(long, value_name = "FILE", requires = "tls_cert")]
+    client_ca: Option<PathBuf>,
     /// Without TLS: for a loopback address alone, to try things or behind a gateway on this
     /// machine.
     #[arg(long, conflicts_with = "tls_cert")]
@@ -40,6 +44,10 @@ pub(crate) struct Options {
     /// Bounds as JSON, as GET /v1/limits shows them; those that are left out keep their values.
     #[arg(long, value_name = "FILE")]
     limits: Option<PathBuf>,
+    /// A page that may use this server from a browser: scheme, host and port as the address bar
+    /// shows them, once for each. Nobody else's pages may.
+    #[arg(long, value_name = "ORIGIN", value_parser = origin)]
+    allow_origin: Vec<String>,
     #[command(flatten)]
     nats: NatsOption,
     /// With NATS: a worker that has been silent for so many seconds has lost its job.
@@ -54,6 +62,16 @@ fn lease(text: &str) -> Result<f64, String> {
     match text.parse() {
         Ok(seconds) if (0.5..=3600.0).contains(&seconds) => Ok(seconds),
         _ => Err("it takes seconds, 0.5 to 3600".into()),
+    }
+}
+
+/// An origin as browsers write it.
+fn origin(text: &str) -> Result<String, String> {
+    let rest = text.strip_prefix("https://").or_else(|| text.strip_prefix("http://"));
+    let plain = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || "-.:[]".contains(c);
+    match rest {
+        Some(rest) if !rest.is_empty() && rest.chars().all(plain) => Ok(text.to_owned()),
+        _ => Err("it takes http(s)://HOST[:PORT], in small letters and without a path".into()),
     }
 }
 
@@ -91,6 +109,7 @@ pub(crate) fn run(options: &Options, as_json: bool) -> anyhow::Result<bool> {
         limits,
         checkpoint_after: options.served.checkpoint_after(),
         key_memory: options.served.key_memory(),
+        origins: options.allow_origin.clone(),
     };
     let service = Service::open(served, config, Journal::new(err)).context("--data")?;
     let service = if elsewhere { options.with_workers(service)? } else { service };
@@ -121,7 +140,10 @@ fn tls(options: &Options) -> anyhow::Result<Option<Tls>> {
     match (&options.tls_cert, &options.tls_key) {
         (Some(chain), Some(key)) => {
             let chain = read(chain, PEM_BYTES).context("--tls-cert")?;
-            Ok(Some(Tls::from_pem(&chain, &read(key, PEM_BYTES).context("--tls-key")?)?))
+            let clients = options.client_ca.as_ref();
+            let clients = clients.map(|file| read(file, PEM_BYTES).context("--client-ca")).transpose()?;
+            let key = Zeroizing::new(read(key, PEM_BYTES).context("--tls-key")?);
+            Ok(Some(Tls::from_pem(&chain, &key, clients.as_deref())?))
         }
         _ if !options.plain_http => {
             Err(usage("no TLS: give --tls-cert and --tls-key, or --plain-http on a loopback address"))

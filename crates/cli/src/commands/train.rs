@@ -35,7 +35,6 @@ pub(crate) fn run(_options: &Options, _as_json: bool) -> anyhow::Result<bool> {
 #[cfg(feature = "train")]
 pub(crate) fn run(options: &Options, as_json: bool) -> anyhow::Result<bool> {
     use crate::console::err;
-    use anyhow::Context;
 
     let prepared = begin(options)?;
     err(&format!(
@@ -45,15 +44,34 @@ pub(crate) fn run(options: &Options, as_json: bool) -> anyhow::Result<bool> {
         prepared.train.tokens().len(),
         prepared.held_out.tokens().len()
     ));
+    finish(options, &prepared, as_json)
+}
+
+/// All stages, the difference from where they start if the run asks for one, certification, and
+/// the folder of --out.
+#[cfg(feature = "train")]
+pub(super) fn finish(
+    options: &Options,
+    prepared: &cipherlm_train::prepared::Prepared,
+    as_json: bool,
+) -> anyhow::Result<bool> {
+    use crate::console::err;
     let bar = crate::progress::bar(!as_json);
     let trained = prepared.train(options.resume, |event| show(&bar, event, as_json))?;
     bar.finish_and_clear();
+    let folder = options.out.as_deref().unwrap_or(&prepared.run.folder);
+    let (trained, written) = prepared.write_difference(trained, folder)?;
+    if let Some(written) = written {
+        let (tensors, bytes, lost) = (written.tensors, written.bytes, written.lost);
+        err(&format!("difference: {tensors} tensors, {bytes} bytes, {lost:.4} of the change lost"));
+    }
+    let (before, after) = prepared.compared(&trained)?;
+    let what = if prepared.arch.causal() { "held-out nats a token" } else { "distance from the start" };
+    err(&format!("{what}: {before:.4} before, {after:.4} after"));
     let shipped = prepared.export(&trained)?;
     report(&prepared.run.name, &shipped, as_json);
     if let Some(out) = &options.out {
-        cipherlm_files::create_folder(out).context("--out")?;
-        shipped.model.save(out)?;
-        prepared.tokenizer.save(&out.join(cipherlm_model::TOKENIZER_FILE))?;
+        cipherlm_train::card::write_folder(prepared, &shipped, &trained, out)?;
     }
     Ok(true)
 }
@@ -76,7 +94,7 @@ pub(super) fn begin(options: &Options) -> anyhow::Result<cipherlm_train::prepare
 
 /// A step or a note of a run, on the bar or on standard error.
 #[cfg(feature = "train")]
-pub(super) fn show(bar: &indicatif::ProgressBar, event: &cipherlm_train::journal::Event, as_json: bool) {
+fn show(bar: &indicatif::ProgressBar, event: &cipherlm_train::journal::Event, as_json: bool) {
     use crate::console::err;
     use cipherlm_train::journal::Event;
     match event {
@@ -96,7 +114,7 @@ pub(super) fn show(bar: &indicatif::ProgressBar, event: &cipherlm_train::journal
 
 /// Figures of an exported model.
 #[cfg(feature = "train")]
-pub(super) fn report(name: &str, shipped: &cipherlm_train::prepared::Shipped, as_json: bool) {
+fn report(name: &str, shipped: &cipherlm_train::prepared::Shipped, as_json: bool) {
     use crate::console::{out_json, say};
     use cipherlm_train::export::Comparison;
     let held_out = shipped.held_out;

@@ -9,6 +9,7 @@ mod inspect;
 mod misuse;
 mod models;
 mod network;
+mod page;
 mod parties;
 mod plans;
 mod prefix;

@@ -194,6 +194,14 @@ fn tasks_have_scores_that_can_be_checked_by_hand() {
     assert_eq!((code, found), (Some(0), Value::Null), "{said}");
     let found: Value = serde_json::from_str(&fs::read_to_string(dir.path("out.json")).unwrap()).unwrap();
     assert_eq!((&found["score"], &found["task"]), (&json!(0.5), &"arc".into()));
+    let (_, found, said) = run(&dir.0, "eval --model lm --task arc --data arc --shots 1 --json");
+    assert_eq!(found["items"], json!(1), "the last one is an example: {said}");
+    for (more, reason) in
+        [("arc --data arc --shots 2", "2 questions in all"), ("sts --data sts --shots 1", "--shots")]
+    {
+        let (code, _, said) = run(&dir.0, &format!("eval --model lm --task {more}"));
+        assert!(code == Some(2) && said.contains(reason), "{said}");
+    }
     write("piqa.jsonl", &"{\"goal\":\"g\",\"sol1\":\"a cat\",\"sol2\":\"the dog\"}\n".repeat(2));
     write("piqa-labels.lst", "0\n1\n");
     let (_, found, said) = run(&dir.0, "eval --model lm --task piqa --data piqa.jsonl --json");

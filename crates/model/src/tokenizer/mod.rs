@@ -1,15 +1,23 @@
 //! Text to token ids and back: every Hugging Face `tokenizer.json`, byte-level BPE trained here,
 //! scored BPE.
 
+mod added;
 mod bytes;
+#[cfg(any(test, target_arch = "wasm32"))]
+mod classes;
 mod file;
 mod gguf;
+#[cfg(any(test, target_arch = "wasm32"))]
+mod lean;
 mod library;
 mod scored;
 mod stream;
 #[cfg(test)]
 mod tests;
+#[cfg(not(target_arch = "wasm32"))]
 mod train;
+#[cfg(not(target_arch = "wasm32"))]
+mod whole;
 
 use std::path::Path;
 
@@ -38,7 +46,8 @@ const KNOWN_ENDS: [&str; 7] =
 /// The `tokenizers` crate runs all rules of the Hugging Face format (normalisers, pre-tokenizers,
 /// models, post-processors, decoders, added tokens), so ids are those of the Python package of the
 /// same project. Scored BPE (llama2.c, SentencePiece models inside GGUF) is the one rule of its own
-/// here.
+/// here. On `wasm32` byte-level BPE runs by a rule of its own, with the same ids, and other rules
+/// of the format are refused.
 ///
 /// ```
 /// use cipherlm_model::Tokenizer;
@@ -84,6 +93,7 @@ impl Tokenizer {
     /// # Errors
     /// [`Error::Empty`] without text; [`Error::Malformed`] when `vocab` is below 258 or the
     /// text is too short for it.
+    #[cfg(not(target_arch = "wasm32"))]
     pub fn train(text: &str, vocab: usize) -> Result<Self> {
         train::train(text, vocab)
     }

@@ -12,17 +12,17 @@ use std::sync::Arc;
 use axum::Router;
 use axum::body::{Body, Bytes};
 use axum::extract::{DefaultBodyLimit, Request, State};
-use axum::http::header::{AUTHORIZATION, CACHE_CONTROL, CONTENT_TYPE, HOST};
+use axum::http::header::{AUTHORIZATION, CACHE_CONTROL, CONTENT_TYPE};
 use axum::http::{HeaderMap, StatusCode};
 use axum::middleware::{Next, from_fn_with_state};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use http_body_util::channel::Channel;
 use serde_json::{Value, json};
-use tokio::net::TcpListener;
 use tokio::sync::Semaphore;
 
 use crate::error::{Error, Result};
+use crate::loopback;
 pub use oracle::Oracle;
 use request::Asked;
 
@@ -64,15 +64,6 @@ impl Proxy {
         told: impl FnOnce(SocketAddr),
         stop: impl Future<Output = ()> + Send + 'static,
     ) -> Result<()> {
-        if !address.ip().is_loopback() {
-            return Err(Error::Address { address: address.to_string() });
-        }
-        let line = |e: std::io::Error| Error::Line {
-            what: format!("listening on {address}"),
-            reason: e.to_string(),
-        };
-        let listener = TcpListener::bind(address).await.map_err(line)?;
-        told(listener.local_addr().map_err(line)?);
         let shared = Arc::new(self);
         let router = Router::new()
             .route("/v1/models", get(models))
@@ -82,7 +73,7 @@ impl Proxy {
             .layer(DefaultBodyLimit::max(BYTES))
             .layer(from_fn_with_state(Arc::clone(&shared), admit))
             .with_state(shared);
-        axum::serve(listener, router).with_graceful_shutdown(stop).await.map_err(line)
+        loopback::serve(address, router, told, stop).await
     }
 }
 
@@ -90,10 +81,7 @@ impl Proxy {
 /// makes its own name lead here is refused.
 async fn admit(State(proxy): State<Arc<Proxy>>, request: Request, next: Next) -> Response {
     let headers = request.headers();
-    let host = headers.get(HOST).and_then(|host| host.to_str().ok()).unwrap_or_default();
-    let name =
-        host.rsplit_once(':').map_or(host, |(name, port)| if port.ends_with(']') { host } else { name });
-    if !["localhost", "127.0.0.1", "[::1]"].contains(&name) {
+    if !loopback::names_this_machine(headers) {
         return refusal(StatusCode::MISDIRECTED_REQUEST, "this door answers to localhost alone");
     }
     let token = headers.get(AUTHORIZATION).and_then(|value| value.as_bytes().strip_prefix(b"Bearer "));

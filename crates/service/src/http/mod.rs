@@ -3,6 +3,7 @@
 mod answer;
 mod jobs;
 mod keys;
+mod origins;
 
 use std::sync::Arc;
 use std::time::Instant;
@@ -48,6 +49,7 @@ pub(crate) fn router(app: &Arc<App>) -> Router {
         .route("/v1/jobs/{job}/result", get(jobs::result))
         .fallback(async || Refusal(Problem::new(Code::NotFound, "no such address")))
         .method_not_allowed_fallback(async || Refusal(Problem::new(Code::Method, "another method")))
+        .layer(from_fn_with_state(Arc::clone(app), origins::admit))
         .layer(from_fn_with_state(Arc::clone(app), watch))
         .with_state(Arc::clone(app))
 }

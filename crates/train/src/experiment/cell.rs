@@ -113,7 +113,7 @@ fn plain(p: u32) -> (Attention, Form) {
 
 /// A pre-norm decoder with rotary positions on the whole head, GELU of four times the width and a
 /// tied head.
-fn decoder(cell: &Cell, budget: Budget) -> Shape {
+pub(super) fn decoder(cell: &Cell, budget: Budget) -> Shape {
     let head_dim = budget.width / budget.heads;
     Shape {
         kind: Kind::Decoder,
@@ -188,14 +188,19 @@ pub(super) fn twins_budget(quick: bool) -> Budget {
     Budget { width: 128, heads: 4, context: 128, vocab: 512, batch: 16, steps: if quick { 250 } else { 800 } }
 }
 
-/// Name of a cell, the key of its CSV line.
-pub(super) fn key(cell: &Cell) -> String {
-    let text = match cell.text {
+/// Name of a text in the keys of CSV lines.
+pub(super) fn text_key(text: Text) -> &'static str {
+    match text {
         Text::Stories => "stories",
         Text::Plays => "plays",
         Text::Articles => "articles",
         Text::Generated => "generated",
-    };
+    }
+}
+
+/// Name of a cell, the key of its CSV line.
+pub(super) fn key(cell: &Cell) -> String {
+    let text = text_key(cell.text);
     let operator = match cell.attention {
         Attention::Softmax => "softmax;;;".to_owned(),
         Attention::Pointwise { .. } => "pointwise;;;".to_owned(),

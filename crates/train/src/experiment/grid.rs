@@ -78,18 +78,21 @@ fn corpus(text: Text, vocab: usize) -> Result<(Corpus, Corpus)> {
         }
         .read()?,
         Text::Generated => Data::Generated { seed: 1, stories: 20_000 }.read()?,
-        Text::Plays => {
-            let all = read_text(&file("shakespeare/tinyshakespeare.txt.xz"))?;
-            let cut = all.len() * 9 / 10;
-            let cut = all[cut..].find("\n\n").map_or(cut, |at| cut + at);
-            (all[..cut].to_owned(), all[cut..].to_owned())
-        }
+        Text::Plays => plays()?,
     };
     let tokenizer = Tokenizer::train(&train, vocab)?;
     let wrap = |text: &str| -> Result<Corpus> {
         Ok(Corpus::new(tokenizer.encode(text)?, text.split_whitespace().count()))
     };
     Ok((wrap(&train)?, wrap(&held_out)?))
+}
+
+/// The plays for training, and their last tenth.
+pub(super) fn plays() -> Result<(String, String)> {
+    let all = read_text(&data_folder().join("shakespeare/tinyshakespeare.txt.xz"))?;
+    let cut = all.len() * 9 / 10;
+    let cut = all[cut..].find("\n\n").map_or(cut, |at| cut + at);
+    Ok((all[..cut].to_owned(), all[cut..].to_owned()))
 }
 
 pub(super) fn data_folder() -> PathBuf {

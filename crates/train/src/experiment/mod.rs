@@ -7,6 +7,8 @@
 
 mod cell;
 mod grid;
+mod polarity;
+mod ready;
 mod report;
 
 use std::path::Path;
@@ -124,6 +126,18 @@ pub fn shifts(extent: Extent, out: &Path, mut progress: impl FnMut(&str)) -> Res
     let budget = twins_budget(quick);
     let results = run(&cells, budget, &out.join("shifts.csv"), extent, &mut progress)?;
     report::shifts(&cells, &results, budget, out)
+}
+
+/// Softmax, PowerSoftmax, the same after range control, frozen epsilons and polynomials, and the
+/// lean layer, with equal seeds, text and steps. Writes `ready.csv` and `ready.md`, and checkpoints
+/// to the folder `ready`. The quick part is one seed of one text.
+pub fn ready(extent: Extent, out: &Path, mut progress: impl FnMut(&str)) -> Result<()> {
+    ready::run(&extent, out, &mut progress)
+}
+
+/// A classifier of sentences and its softmax twin. Writes the model and `polarity.md`.
+pub fn polarity(extent: Extent, out: &Path, mut progress: impl FnMut(&str)) -> Result<()> {
+    polarity::run(&extent, out, &mut progress)
 }
 
 /// Epsilons tried for a power and shift: 1 % and 0.01 % of the starting row mean in the mean form,

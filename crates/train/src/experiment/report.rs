@@ -307,7 +307,8 @@ fn operator(cell: &Cell) -> (String, String, String) {
     )
 }
 
-fn name(text: Text) -> &'static str {
+/// Name of a text in tables.
+pub(super) fn name(text: Text) -> &'static str {
     match text {
         Text::Stories => "TinyStories",
         Text::Plays => "tiny-shakespeare",

@@ -70,12 +70,21 @@ struct Question {
     right: usize,
 }
 
-/// How often the likeliest answer is the right one; also by likelihood a byte.
+/// How often the likeliest answer is the right one; also by likelihood a byte. The examples of
+/// --shots stand before every question and are not scored.
 fn choose(judge: &Judge<'_>, questions: &[Question]) -> anyhow::Result<Score> {
+    let scored = questions.len().checked_sub(judge.shots).filter(|scored| *scored > 0);
+    let scored = scored.with_context(|| {
+        format!("--shots {}: the data hold {} questions in all", judge.shots, questions.len())
+    })?;
+    let (questions, examples) = questions.split_at(scored);
+    let solved =
+        |q: &Question| q.answers.get(q.right).map(|(before, answer)| format!("{before}{answer}\n\n"));
+    let front: String = examples.iter().filter_map(solved).collect();
     let found = judge.each(questions, |runner, question| {
         let mut best = [(f64::INFINITY, 0); 2];
         for (i, (before, answer)) in question.answers.iter().enumerate() {
-            let nats = judge.likelihood(runner, before, answer)?.nats;
+            let nats = judge.likelihood(runner, &format!("{front}{before}"), answer)?.nats;
             for (best, nats) in best.iter_mut().zip([nats, nats / answer.trim().len().max(1) as f64]) {
                 *best = if nats < best.0 { (nats, i) } else { *best };
             }

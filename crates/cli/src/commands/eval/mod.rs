@@ -21,6 +21,7 @@ use rayon::prelude::*;
 use score::Score;
 use serde_json::{Value, json};
 use std::path::PathBuf;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Instant;
 
 #[derive(Args)]
@@ -50,6 +51,10 @@ pub(crate) struct Options {
     /// Text before every item of a decoder's task, special tokens included; it is not scored.
     #[arg(long, value_name = "TEXT", requires = "task")]
     prefix: Option<String>,
+    /// Of piqa, winogrande and arc: the last N items stand solved before every other, and are not
+    /// scored.
+    #[arg(long, value_name = "N", default_value = "0", requires = "task", value_parser = count(0..=64))]
+    shots: usize,
     /// Text to compare exact functions with polynomials on.
     #[arg(long, value_name = "FILE", conflicts_with = "task")]
     text: Option<PathBuf>,
@@ -101,6 +106,10 @@ struct Judge<'m> {
     mode: Mode,
     /// Tokens before every item of a decoder's task.
     prefix: Vec<u32>,
+    /// Solved items before every question.
+    shots: usize,
+    /// Texts, or questions, with a value outside a certified range.
+    outside: AtomicUsize,
     quiet: bool,
 }
 
@@ -115,7 +124,9 @@ impl Judge<'_> {
         bar.set_length(items.len() as u64);
         let one = |runner: &mut cipherlm_model::Result<Runner<'_>>, item: &I| {
             let runner = runner.as_mut().map_err(|error| anyhow::anyhow!("{error}"))?;
+            let before = violations(runner);
             let done = answer(runner, item);
+            self.outside.fetch_add(usize::from(violations(runner) > before), Ordering::Relaxed);
             bar.inc(1);
             done
         };
@@ -123,6 +134,11 @@ impl Judge<'_> {
         bar.finish_and_clear();
         answers
     }
+}
+
+/// Values that left a certified range so far.
+fn violations(runner: &Runner<'_>) -> u64 {
+    runner.stats().map(|(_, _, stats)| stats.violations).sum()
 }
 
 /// One task, or the comparison of both machines on a text.
@@ -157,7 +173,12 @@ fn measure(task: Task, options: &Options, quiet: bool) -> anyhow::Result<(Value,
         None if loaded.model.spec().prefix.is_empty() => loaded.tokenizer.begin().into_iter().collect(),
         None => vec![],
     };
-    let judge = Judge { loaded: &loaded, prepared: Prepared::new(&loaded.model)?, mode, prefix, quiet };
+    if options.shots > 0 && !matches!(task, Task::Piqa | Task::Winogrande | Task::Arc) {
+        return Err(usage("--shots goes with the tasks piqa, winogrande and arc"));
+    }
+    let (prepared, shots) = (Prepared::new(&loaded.model)?, options.shots);
+    let outside = AtomicUsize::new(0);
+    let judge = Judge { loaded: &loaded, prepared, mode, prefix, shots, outside, quiet };
     let data = options.data.as_deref().unwrap_or_else(|| std::path::Path::new(""));
     let clock = Instant::now();
     let Score { items, metric, score, stderr, more } = match task {
@@ -192,6 +213,11 @@ fn measure(task: Task, options: &Options, quiet: bool) -> anyhow::Result<(Value,
         machine()
     )];
     lines.push(format!("{metric:<24} {score:>10.4}  standard error {stderr:.4}"));
+    if !loaded.model.spec().sites.is_empty() {
+        let outside = judge.outside.load(Ordering::Relaxed);
+        lines.push(format!("{:<24} {outside:>10}", "texts outside ranges"));
+        value["texts_outside_ranges"] = json!(outside);
+    }
     for (name, score) in more {
         lines.push(format!("{name:<24} {score:>10.4}"));
         value[name] = json!(score);

@@ -1,9 +1,9 @@
 //! Our texts, by what they say of themselves or by their fields.
 
 use crate::commands::plan::PLAN;
-use crate::party::NOTE;
 use anyhow::{Context, bail};
 use cipherlm_files::shown;
+use cipherlm_infer::Note;
 use serde_json::{Map, Value, json};
 use std::path::Path;
 
@@ -32,7 +32,7 @@ fn known(value: &Value) -> Option<(&'static str, Map<String, Value>)> {
     let format = value.get("format").and_then(Value::as_str).unwrap_or_default();
     let bench =
         |rows: &Vec<Value>| rows.iter().all(|r| r.get("median_ns").is_some() && r.get("id").is_some());
-    if format == NOTE {
+    if format == Note::FORMAT {
         // Its tokens are the prompt: not shown.
         return Some(("client's note of a prompt: keep it", pick(&["plan", "key_id"])));
     }

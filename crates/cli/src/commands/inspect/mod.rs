@@ -6,11 +6,10 @@ mod tensors;
 
 use crate::console::{out_json, say};
 use crate::library::Library;
-use crate::party::{SECRET, SERVER};
 use anyhow::bail;
 use cipherlm_ckks::wire::MAGIC;
 use cipherlm_files::{printable, shown};
-use cipherlm_infer::KeyFolder;
+use cipherlm_infer::{KeyFolder, SECRET_FILE, SERVER_FOLDER};
 use cipherlm_model::{TOKENIZER_FILE, Tokenizer, difference};
 use clap::Args;
 use serde_json::{Value, json};
@@ -76,8 +75,8 @@ fn folder(path: &Path) -> anyhow::Result<Value> {
 /// A client's folder, or a server's. Content of keys is checked when a run loads them; here, that
 /// each is there and has its length.
 fn key_folder(path: &Path, keys: &KeyFolder, complete: bool) -> anyhow::Result<Value> {
-    let client = path.join(SECRET).exists();
-    let files = with_extension(&if client { path.join(SERVER) } else { path.to_owned() }, "key");
+    let client = path.join(SECRET_FILE).exists();
+    let files = with_extension(&if client { path.join(SERVER_FOLDER) } else { path.to_owned() }, "key");
     let short = files.iter().filter(|file| !objects::has_its_length(file)).count();
     let mut facts = serde_json::to_value(keys)?;
     let what = if client { "client's key folder: keep it" } else { "evaluation keys: for the server" };
