@@ -53,8 +53,13 @@ fn check(shape: Shape) {
         Runner::new(&model, Mode::Exact).unwrap().forward(&TOKENS, Positions::All).unwrap().concat();
     let largest = reference.iter().fold(0.0f64, |m, x| m.max(x.abs()));
     assert!(largest > 0.01, "trivial logits: {largest}");
+    // Small logits are held to as much of themselves.
+    let unit = (largest / 0.1).min(1.0);
     let errors = [worst(&double, &reference), worst(&single, &reference)];
-    assert!(errors[0] < 1e-9 && errors[1] < 1e-4, "f64 and f32 differ by {errors:?} for {arch:?}");
+    assert!(
+        errors[0] < 1e-9 * unit && errors[1] < 1e-4 * unit,
+        "f64 and f32 differ by {errors:?} for {arch:?}"
+    );
 }
 
 /// Class logits of both sides, with padding.

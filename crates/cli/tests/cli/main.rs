@@ -8,6 +8,7 @@ mod import;
 mod inspect;
 mod misuse;
 mod models;
+mod mutual;
 mod network;
 mod page;
 mod parties;

@@ -99,26 +99,31 @@ pub(super) fn data_folder() -> PathBuf {
     PathBuf::from("../shared/data")
 }
 
-pub(super) fn read(csv: &Path, stamp: &str) -> Result<BTreeMap<String, Outcome>> {
-    let mut done = BTreeMap::new();
+/// The lines of a CSV behind its stamp and header; none without a file.
+pub(super) fn lines(csv: &Path, stamp: &str) -> Result<Vec<String>> {
     if !csv.exists() {
-        return Ok(done);
+        return Ok(vec![]);
     }
     let text = cipherlm_files::read_text(csv, 1 << 30)?;
-    let corrupt = |reason: String| Error::Corrupt {
-        path: csv.into(),
-        reason,
-        hint: "move it away to start the experiment afresh",
-    };
     if text.lines().next() != Some(stamp) {
-        return Err(corrupt(format!("its first line is not `{stamp}`")));
+        return Err(corrupt(csv, format!("its first line is not `{stamp}`")));
     }
-    for line in text.lines().skip(2) {
+    Ok(text.lines().skip(2).map(str::to_owned).collect())
+}
+
+/// Something is wrong with a CSV.
+pub(super) fn corrupt(csv: &Path, reason: String) -> Error {
+    Error::Corrupt { path: csv.into(), reason, hint: "move it away to start the experiment afresh" }
+}
+
+pub(super) fn read(csv: &Path, stamp: &str) -> Result<BTreeMap<String, Outcome>> {
+    let mut done = BTreeMap::new();
+    for line in lines(csv, stamp)? {
         let fields: Vec<&str> = line.split(',').collect();
         let [.., perplexity, distance, score, spread, mode] = fields[..] else {
-            return Err(corrupt(format!("short line `{line}`")));
+            return Err(corrupt(csv, format!("short line `{line}`")));
         };
-        let number = |s: &str| s.parse::<f64>().map_err(|e| corrupt(format!("`{line}`: {e}")));
+        let number = |s: &str| s.parse::<f64>().map_err(|e| corrupt(csv, format!("`{line}`: {e}")));
         let outcome = Outcome {
             perplexity: number(perplexity)?,
             distance: number(distance)?,

@@ -10,7 +10,7 @@ use cipherlm_model::{Attention, Mode, Model, Positions, Runner, TOKENIZER_FILE, 
 use serde_json::{Value, json};
 
 use super::cell::{Budget, Cell, Text, decoder};
-use super::grid::{Extent, data_folder};
+use super::grid::{Extent, corrupt, data_folder, lines};
 use super::report::name;
 use crate::arch::{Arch, Form, shifted};
 use crate::error::{Error, Result};
@@ -320,24 +320,12 @@ fn leaves(model: &Model, tokenizer: &Tokenizer, own: Text) -> Result<(usize, usi
 
 fn read(csv: &Path, stamp: &str) -> Result<BTreeMap<String, Outcome>> {
     let mut done = BTreeMap::new();
-    if !csv.exists() {
-        return Ok(done);
-    }
-    let text = cipherlm_files::read_text(csv, 1 << 30)?;
-    let corrupt = |reason: String| Error::Corrupt {
-        path: csv.into(),
-        reason,
-        hint: "move it away to start the experiment afresh",
-    };
-    if text.lines().next() != Some(stamp) {
-        return Err(corrupt(format!("its first line is not `{stamp}`")));
-    }
-    for line in text.lines().skip(2) {
+    for line in lines(csv, stamp)? {
         let fields: Vec<&str> = line.split(',').collect();
         let [text, layers, seed, twin, exact, polynomial, windows, outside, mode] = fields[..] else {
-            return Err(corrupt(format!("not nine fields: `{line}`")));
+            return Err(corrupt(csv, format!("not nine fields: `{line}`")));
         };
-        let number = |s: &str| s.parse::<f64>().map_err(|e| corrupt(format!("`{line}`: {e}")));
+        let number = |s: &str| s.parse::<f64>().map_err(|e| corrupt(csv, format!("`{line}`: {e}")));
         let others = (number(windows)? as usize, number(outside)? as usize);
         let outcome =
             Outcome { exact: number(exact)?, polynomial: number(polynomial)?, others, mode: mode.to_owned() };
