@@ -88,10 +88,12 @@ impl Bench {
             input = Some(fresh);
         }
         println!(
-            "METRICS {{\"id\":\"bootstrap/{id}\",\"levels_left\":{},\"scale_bits\":{},\"bits_worst_uniform\":{:.2},\
-             \"bits_worst_structured\":{:.2},\"key_bytes\":{},\"key_bytes_resident\":{},\"keygen_seconds\":{keygen:.2},\
-             \"prepare_seconds\":{prepare:.2},\"first_call_seconds\":{:.2},\"params\":\"{} (N = 2^{}, log QP {:.0}, {:.0}-bit), {slots} {content:?} slots\",\
-             \"peak_rss_bytes\":{}}}",
+            "METRICS {{\"id\":\"bootstrap/{id}\",\"levels_left\":{},\"scale_bits\":{},\
+             \"bits_worst_uniform\":{:.2},\
+             \"bits_worst_structured\":{:.2},\"key_bytes\":{},\"key_bytes_resident\":{},\
+             \"keygen_seconds\":{keygen:.2},\
+             \"prepare_seconds\":{prepare:.2},\"first_call_seconds\":{:.2},\"params\":\"{} (N = 2^{}, log \
+             QP {:.0}, {:.0}-bit), {slots} {content:?} slots\",\"peak_rss_bytes\":{}}}",
             profile.user_levels,
             profile.scale,
             worst[0],

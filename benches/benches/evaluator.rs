@@ -76,7 +76,8 @@ impl Setup {
         );
         let degree = self.params.degree();
         println!(
-            "METRICS {{\"id\":\"evaluator/mul_relin_rescale/{degree}\",\"params\":\"{params}\",\"bits_worst_uniform\":{:.1},\
+            "METRICS {{\"id\":\"evaluator/mul_relin_rescale/{degree}\",\"params\":\"{params}\",\
+             \"bits_worst_uniform\":{:.1},\
              \"bits_mean\":{:.1},\"key_bytes\":{},\"levels_left\":{},\"peak_rss_bytes\":{}}}",
             -worst.log2(),
             -mean.log2(),
@@ -130,7 +131,8 @@ fn level_sweep(group: &mut BenchmarkGroup<'_, WallTime>, s: &Setup) -> Result<()
         for operation in ["mul_relin_rescale", "rotate"] {
             println!(
                 "METRICS \
-                 {{\"id\":\"evaluator/{operation}/{degree}/level{level}\",\"params\":\"{params}\",\"key_bytes\":{}}}",
+                 {{\"id\":\"evaluator/{operation}/{degree}/level{level}\",\"params\":\"{params}\",\
+                 \"key_bytes\":{}}}",
                 shape.stored_bytes(&s.params)
             );
         }

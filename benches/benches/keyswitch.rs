@@ -30,8 +30,8 @@ fn keyswitch(c: &mut Criterion) {
         let a = secret.encrypt(&plaintext, level).expect("encrypt");
         let id = BenchmarkId::new("rotate", format!("{degree}/level{level}"));
         println!(
-            "METRICS {{\"id\":\"keyswitch/rotate/{degree}/level{level}\",\"params\":\"{} limbs, {} special, {} digits\",\
-             \"key_bytes\":{}}}",
+            "METRICS {{\"id\":\"keyswitch/rotate/{degree}/level{level}\",\"params\":\"{} limbs, {} \
+             special, {} digits\",\"key_bytes\":{}}}",
             params.limb_count(level),
             shape.special,
             shape.digits(&params).len(),

@@ -39,7 +39,8 @@ impl Tally {
         let faults: Vec<Value> =
             self.faults.iter().map(|[k, d, f]| json!({"kind": k, "detail": d, "file": f})).collect();
         json!({
-            "target": name, "tried": self.tried, "caught": self.refused + self.accepted, "refused": self.refused,
+            "target": name, "tried": self.tried, "caught": self.refused + self.accepted,
+            "refused": self.refused,
             "accepted": self.accepted, "survivors": self.faults.len(), "wrong_answers": self.count("wrong"),
             "panics": self.count("panic"), "hangs": self.count("hang"), "memory": self.count("memory"),
             "outcomes": self.classes, "seconds": self.seconds, "faults": faults,
@@ -82,7 +83,8 @@ pub(crate) fn run(
     let faults = sum(|t| t.faults.len() as u64);
     let total = json!({
         "tried": sum(|t| t.tried), "caught": sum(|t| t.refused + t.accepted), "survivors": faults,
-        "wrong_answers": kind("wrong"), "panics": kind("panic"), "hangs": kind("hang"), "memory": kind("memory"),
+        "wrong_answers": kind("wrong"), "panics": kind("panic"), "hangs": kind("hang"),
+        "memory": kind("memory"),
         "seconds": start.elapsed().as_secs_f64(), "seed": limits.seed,
         "targets": list.iter().map(|(name, t)| t.to_json(name)).collect::<Vec<_>>(),
     });

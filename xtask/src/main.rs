@@ -28,7 +28,17 @@ use flags::{Xtask, XtaskCmd};
 use std::process::ExitCode;
 use xshell::Shell;
 
+/// Set by the `cargo run` that starts this program. Build scripts of dependencies watch it: where
+/// builds of ours inherit it, those that are called by hand make TLS and all above it again.
+const INHERITED: &str = "CARGO_MANIFEST_DIR";
+
 fn main() -> ExitCode {
+    if std::env::var_os(INHERITED).is_some() {
+        return without_inherited().unwrap_or_else(|error| {
+            eprintln!("xtask: starting itself anew: {error}");
+            ExitCode::FAILURE
+        });
+    }
     match run(Xtask::from_env_or_exit()) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
@@ -36,6 +46,13 @@ fn main() -> ExitCode {
             ExitCode::FAILURE
         }
     }
+}
+
+/// The same command in a process without that variable.
+fn without_inherited() -> std::io::Result<ExitCode> {
+    let mut command = std::process::Command::new(std::env::current_exe()?);
+    let status = command.args(std::env::args_os().skip(1)).env_remove(INHERITED).status()?;
+    Ok(status.code().and_then(|code| u8::try_from(code).ok()).map_or(ExitCode::FAILURE, ExitCode::from))
 }
 
 fn run(flags: Xtask) -> anyhow::Result<()> {

@@ -67,8 +67,8 @@ pub(crate) fn svg(title: &str, panels: &[Panel]) -> String {
     let rows = entries.len().div_ceil(per_row) as f64;
     let height = TOP + HEIGHT + 66.0 + rows * LEGEND_ROW;
     let mut out = format!(
-        "<svg xmlns=\"http://www.w3.org/2000/svg\" viewBox=\"0 0 {width} {height}\" width=\"{width}\" height=\"{height}\" \
-         role=\"img\" aria-label=\"{}\">\n<style>\n\
+        "<svg xmlns=\"http://www.w3.org/2000/svg\" viewBox=\"0 0 {width} {height}\" width=\"{width}\" \
+         height=\"{height}\" role=\"img\" aria-label=\"{}\">\n<style>\n\
          text{{font:12px \
          system-ui,sans-serif;fill:#24292f}}.title{{font-size:15px;font-weight:600}}.panel{{font-weight:600}}\
          .page{{fill:#fff}}.frame{{fill:none;stroke:#8c959f}}.grid{{stroke:#d0d7de;stroke-width:.7}}\

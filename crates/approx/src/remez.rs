@@ -231,7 +231,8 @@ mod tests {
             let fit = Remez::new(&[four_ulps], degree).unwrap().fit(&function);
             let (lo, hi, needed) = (four_ulps.lo(), four_ulps.hi(), degree + 2);
             assert!(
-                matches!(fit, Err(Error::TooFewPoints { lo: a, hi: b, needed: n, .. }) if (a, b, n) == (lo, hi, needed)),
+                matches!(fit, Err(Error::TooFewPoints { lo: a, hi: b, needed: n, .. })
+                    if (a, b, n) == (lo, hi, needed)),
                 "{function} {degree}: {fit:?}"
             );
         }

@@ -24,8 +24,8 @@ pub enum Error {
 
     /// The modulus is too large for 128-bit security at this degree and secret.
     #[error(
-        "{what}: {log_qp:.1} bits of modulus at degree {degree} with a {secret} secret is below 128-bit security \
-         (limit {limit} bits); use a larger degree, fewer levels or smaller primes"
+        "{what}: {log_qp:.1} bits of modulus at degree {degree} with a {secret} secret is below 128-bit \
+         security (limit {limit} bits); use a larger degree, fewer levels or smaller primes"
     )]
     Insecure {
         /// The object whose modulus was checked ("parameters", "switching key", ...).
@@ -115,8 +115,8 @@ pub enum Error {
 
     /// Two scales that must be equal are not.
     #[error(
-        "{operation}: scales 2^{left:.6} and 2^{right:.6} differ; encode at the scale of the other operand or use \
-         `match_scale`"
+        "{operation}: scales 2^{left:.6} and 2^{right:.6} differ; encode at the scale of the other \
+         operand or use `match_scale`"
     )]
     ScaleMismatch {
         /// The operation refused.
@@ -256,8 +256,8 @@ pub enum Error {
 
     /// A bound on the error of a decrypted result that cannot be true.
     #[error(
-        "sharing a decrypted result: an error bound of {bound:e} is below {least:e}, the error of one fresh encryption at \
-         this scale; take the bound from the prediction of the noise machine"
+        "sharing a decrypted result: an error bound of {bound:e} is below {least:e}, the error of one \
+         fresh encryption at this scale; take the bound from the prediction of the noise machine"
     )]
     ErrorBound {
         /// The bound given.
@@ -268,7 +268,8 @@ pub enum Error {
 
     /// Flooded releases of one key under two contracts, or counted in two places.
     #[error(
-        "sharing: this key shares {} results with {} bits, counted {have_place}; asked for {} with {}, counted \
+        "sharing: this key shares {} results with {} bits, counted {have_place}; asked for {} with {}, \
+         counted \
          {asked_place}: go on with what was agreed first, or make a new key", have.1, have.0, asked.1, asked.0
     )]
     SharingContract {
@@ -340,8 +341,8 @@ pub enum WireError {
     Magic,
     /// Another version of the format.
     #[error(
-        "format version {found}, this build reads {expected}; make the object again with this build (a secret key of \
-         another version cannot be carried over: make a new secret, and new keys from it)"
+        "format version {found}, this build reads {expected}; make the object again with this build (a \
+         secret key of another version cannot be carried over: make a new secret, and new keys from it)"
     )]
     Version {
         /// Version in the header.

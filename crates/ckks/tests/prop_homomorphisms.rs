@@ -94,11 +94,16 @@ proptest! {
         let expected: Vec<Complex64> =
             (0..SLOTS).map(|j| (0..3).map(|k| vectors[2 * k][j] * vectors[2 * k + 1][j]).sum()).collect();
         close(&S.evaluator.mul_sum_rescale(&pairs).unwrap(), &expected, SWITCHED - 0.5)?;
-        close(&S.evaluator.rescale(&S.evaluator.mul_sum(&pairs).unwrap()).unwrap(), &expected, SWITCHED - 1.0)?;
+        let sum = S.evaluator.mul_sum(&pairs).unwrap();
+        close(&S.evaluator.rescale(&sum).unwrap(), &expected, SWITCHED - 1.0)?;
     }
 
     #[test]
-    fn plaintext_products_are_exact_in_scale(seeds in any::<[u64; 2]>(), level in 1..=LEVELS, log in 0u32..8) {
+    fn plaintext_products_are_exact_in_scale(
+        seeds in any::<[u64; 2]>(),
+        level in 1..=LEVELS,
+        log in 0u32..8,
+    ) {
         let (a, b) = (values(SLOTS, seeds[0]), values(1 << log, seeds[1]));
         let x = S.encrypt(&a, level);
         let plaintext = Plaintext::encode(&S.params, &b, b.len(), S.params.rescale_factor(level)).unwrap();
@@ -109,7 +114,12 @@ proptest! {
     }
 
     #[test]
-    fn constants_match_plaintexts(seed in any::<u64>(), re in -8.0..8.0f64, im in -8.0..8.0f64, level in 1..=LEVELS) {
+    fn constants_match_plaintexts(
+        seed in any::<u64>(),
+        re in -8.0..8.0f64,
+        im in -8.0..8.0f64,
+        level in 1..=LEVELS,
+    ) {
         let a = values(SLOTS, seed);
         let x = S.encrypt(&a, level);
         for c in [Complex64::new(re, 0.0), Complex64::new(re, im)] {

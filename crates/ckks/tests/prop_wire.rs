@@ -417,7 +417,10 @@ proptest! {
     #[test]
     fn what_is_accepted_is_canonical(
         kind in 0u16..6,
-        fields in proptest::collection::vec(prop_oneof![Just(0u8), Just(1), Just(2), Just(3), any::<u8>()], 80),
+        fields in proptest::collection::vec(
+            prop_oneof![Just(0u8), Just(1), Just(2), Just(3), any::<u8>()],
+            80,
+        ),
         length in prop_oneof![0usize..200, (0usize..3, 1usize..4).prop_map(body_bytes)],
         residue in any::<u8>(),
         scale in 0i32..130,

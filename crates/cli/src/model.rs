@@ -92,8 +92,8 @@ impl Loaded {
         let room = context - tokens.len();
         if more > room {
             return Err(usage(format!(
-                "--tokens {more}: the model takes {context} tokens and the prompt has {}: ask for at most {room}, or shorten \
-                 the prompt",
+                "--tokens {more}: the model takes {context} tokens and the prompt has {}: ask for at most \
+                 {room}, or shorten the prompt",
                 tokens.len()
             )));
         }
@@ -186,8 +186,8 @@ impl Loaded {
         let fitting = out.windows.len();
         if fitting < count {
             bail!(
-                "{} has {} tokens, which make {fitting} windows of {length}, and --windows asks for {count}: use a longer text, or \
-                 say with --windows that less will do",
+                "{} has {} tokens, which make {fitting} windows of {length}, and --windows asks for \
+                 {count}: use a longer text, or say with --windows that less will do",
                 shown(file),
                 out.tokens
             );

@@ -145,9 +145,8 @@ fn outputs_that_cannot_be_written_are_refused_before_work() {
     fs::write(dir.at("file"), b"").unwrap();
     fs::create_dir(dir.at("folder")).unwrap();
     let check = |path: &Path| Target::file(path, Existing::Replace).map(drop).unwrap_err();
-    assert!(
-        matches!(check(&dir.at("missing/a.bin")), Error::NoFolder { folder, .. } if folder == dir.at("missing"))
-    );
+    assert!(matches!(check(&dir.at("missing/a.bin")), Error::NoFolder { folder, .. }
+            if folder == dir.at("missing")));
     assert!(matches!(check(&dir.at("file/a.bin")), Error::NotAFolder { path } if path == dir.at("file")));
     assert!(matches!(check(&dir.at("folder")), Error::NotAFile { kind: "a folder", .. }));
     assert!(matches!(check(&dir.at("new/")), Error::NotAFile { kind: "a folder", .. }));

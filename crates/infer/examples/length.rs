@@ -13,7 +13,8 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let shapes = if shapes.is_empty() { vec!["2x128".to_owned(), "4x256".to_owned()] } else { shapes };
     let circuits = Circuits::new(&Profile::named("n16-14").ok_or("no such profile")?)?;
     println!(
-        "shape,purpose,length,predicted_seconds,bootstraps,bootstraps_per_layer,keys_stored_gib,keys_resident_gib"
+        "shape,purpose,length,predicted_seconds,bootstraps,bootstraps_per_layer,keys_stored_gib,\
+         keys_resident_gib"
     );
     for name in shapes {
         let shape = Shape::preset(&name).ok_or("no such shape")?;

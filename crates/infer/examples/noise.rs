@@ -52,7 +52,8 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let exact = all.iter().filter(|(_, exact)| *exact).count();
     let worst = |value: fn(&Closeness) -> f64| all.iter().map(|(c, _)| value(c)).fold(0.0, f64::max);
     println!(
-        "noise machine, {}, profile {}, {} prompts of {length} tokens: same token as the polynomial model {same}, as the exact model {exact}; \
+        "noise machine, {}, profile {}, {} prompts of {length} tokens: same token as the polynomial model \
+         {same}, as the exact model {exact}; \
          mean square error of the logits {:.2e} on average, {:.2e} at most; largest error {:.2e}; \
          divergence at most {:.2e} nats",
         model.spec().name,

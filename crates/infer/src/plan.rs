@@ -342,7 +342,7 @@ impl Plan {
         answer::check_position(&self.answers(), position, length)
     }
 
-    /// The vector of a text of `length` tokens, of length 1, out of its decrypted last hidden state.
+    /// The vector of a text of `length` tokens, of length 1, from its decrypted last hidden state.
     pub(crate) fn sentence(&self, outputs: &[Vec<Complex64>], length: usize) -> Result<Vec<f64>> {
         let Kind::Embedder { pool } = self.folded.shape().kind else {
             let advice = "ask for its logits";

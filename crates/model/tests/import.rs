@@ -132,7 +132,8 @@ fn as_gguf(case: &Value) -> (Value, Vec<Stored>) {
     let fields = json!({
         "general.architecture": "llama",
         "llama.block_count": size("num_hidden_layers"), "llama.embedding_length": size("hidden_size"),
-        "llama.feed_forward_length": size("intermediate_size"), "llama.context_length": size("max_position_embeddings"),
+        "llama.feed_forward_length": size("intermediate_size"),
+        "llama.context_length": size("max_position_embeddings"),
         "llama.attention.head_count": size("num_attention_heads"),
         "llama.attention.head_count_kv": size("num_key_value_heads"),
         "llama.rope.freq_base": config["rope_theta"].as_f64().unwrap(),

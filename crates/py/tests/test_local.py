@@ -148,8 +148,10 @@ def test_keys_that_were_interrupted_are_completed(plan: cl.Plan, empty: Path) ->
 
 
 def test_ctrl_c_stops_between_steps(client: cl.Client, server: cl.LocalServer) -> None:
-    job = server.run(client.encrypt(PROMPT))
-    timer = threading.Timer(0.05, lambda: os.kill(os.getpid(), signal.SIGINT))
+    # A fast machine ends one job before the signal comes: the last of several waits for its turn.
+    jobs = [server.run(client.encrypt(PROMPT)) for _ in range(6)]
+    job = jobs[-1]
+    timer = threading.Timer(0.01, lambda: os.kill(os.getpid(), signal.SIGINT))
     timer.start()
     with pytest.raises(KeyboardInterrupt):
         job.result()

@@ -32,7 +32,11 @@ proptest! {
     #![proptest_config(cases(48))]
 
     #[test]
-    fn extension_is_exact_and_centred(which in prop::collection::vec(0u8..3, 8), log_n in 4u32..=7, seed: u64) {
+    fn extension_is_exact_and_centred(
+        which in prop::collection::vec(0u8..3, 8),
+        log_n in 4u32..=7,
+        seed: u64,
+    ) {
         let Some((from, to)) = split(&which) else { return Ok(()) };
         let ring = mixed_ring(log_n);
         let extension = ring.extension(&from, &to).unwrap();
@@ -57,7 +61,8 @@ proptest! {
         let mod_down = ring.mod_down(&keep, &drop).unwrap();
         // Random values, and values next to half-integers after the division.
         let half: BigInt = &p >> 1;
-        let near = (0..ring.degree()).map(|i| centred(&((&half + i % 3) + &p * (i * i * 977)), &qp)).collect();
+        let near = |i: usize| centred(&((&half + i % 3) + &p * (i * i * 977)), &qp);
+        let near = (0..ring.degree()).map(near).collect();
         for integers in [random::<Coeff>(&ring, &all, seed).to_bigint(), near] {
             let expected: Vec<BigInt> = integers.iter().map(|x| centred(&round_div(x, &p), &q)).collect();
             let x = from_integers(&ring, &all, &integers);
@@ -116,7 +121,8 @@ proptest! {
                 sum
             })
         });
-        let packed: Vec<PackedPair> = key.iter().map(|pair| PackedPair::pack(pair.each_ref()).unwrap()).collect();
+        let pack = |pair: &[Poly<_>; 2]| PackedPair::pack(pair.each_ref()).unwrap();
+        let packed: Vec<PackedPair> = key.iter().map(pack).collect();
         for (pair, packed) in key.iter().zip(&packed) {
             prop_assert!(packed.unpack() == *pair && packed.clone().unpack() == *pair);
         }

@@ -28,15 +28,18 @@ proptest! {
         prop_assert_eq!(run(&|c| c.sub_assign(&b).unwrap()), expect(&|x, y| x - y));
         prop_assert_eq!(run(&|c| c.neg_assign()), expect(&|x, _| -x));
         prop_assert_eq!(run(&|c| c.scale_integer_assign(factor)), expect(&|x, _| x * factor));
-        let constants: Vec<u64> = limbs.iter().map(|i| ring.modulus(i).unwrap().reduce_i128(factor)).collect();
+        let residue = |i| ring.modulus(i).unwrap().reduce_i128(factor);
+        let constants: Vec<u64> = limbs.iter().map(residue).collect();
         prop_assert_eq!(run(&|c| c.scale_assign(&constants).unwrap()), expect(&|x, _| x * factor));
-        prop_assert_eq!(run(&|c| c.add_scaled_assign(&b, &limbs, &constants).unwrap()), expect(&|x, y| x + y * factor));
+        let scaled = run(&|c| c.add_scaled_assign(&b, &limbs, &constants).unwrap());
+        prop_assert_eq!(scaled, expect(&|x, y| x + y * factor));
         let on = Limbs::new([2, 6]).unwrap();
         let mut partial = a.clone();
         partial.add_scaled_assign(&b, &on, &[1, 1]).unwrap();
         let partial = partial.keep(&on).unwrap().to_bigint();
         let small = product(&ring, &on);
-        prop_assert_eq!(partial, x.iter().zip(&y).map(|(x, y)| centred(&(x + y), &small)).collect::<Vec<_>>());
+        let expected: Vec<_> = x.iter().zip(&y).map(|(x, y)| centred(&(x + y), &small)).collect();
+        prop_assert_eq!(partial, expected);
     }
 
     #[test]
@@ -87,7 +90,8 @@ proptest! {
         let bits = (q.bits() - 2).min(110);
         let integers: Vec<i128> = (0..32u64)
             .map(|i| {
-                let word = u128::from(seed.rotate_left(i as u32)).wrapping_mul(0x9E37_79B9_7F4A_7C15_F39C_C060_5CED_C835 + u128::from(i));
+                let odd = 0x9E37_79B9_7F4A_7C15_F39C_C060_5CED_C835 + u128::from(i);
+                let word = u128::from(seed.rotate_left(i as u32)).wrapping_mul(odd);
                 let magnitude = (word >> (128 - bits) >> (shift % bits as u32)) as i128;
                 if i % 2 == 0 { magnitude } else { -magnitude }
             })

@@ -43,8 +43,8 @@ fn card(prepared: &Prepared, shipped: &Shipped, trained: &Weighed, log: &[Progre
     }
     let _ = writeln!(
         out,
-        "- **shape**: {} layers, width {}, {} heads of {}, feed-forward {}, context {}, vocabulary {}, {} parameters\n\
-         - **attention**: `{}`\n",
+        "- **shape**: {} layers, width {}, {} heads of {}, feed-forward {}, context {}, vocabulary {}, {} \
+         parameters\n- **attention**: `{}`\n",
         shape.layers,
         shape.d_model,
         shape.heads,

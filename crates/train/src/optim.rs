@@ -263,7 +263,10 @@ mod tests {
 
     proptest! {
         #[test]
-        fn clipping_is_that_of_the_flat_vector(flat in prop::collection::vec(-5f32..5.0, 1..40), limit in 0.1f64..20.0) {
+        fn clipping_is_that_of_the_flat_vector(
+            flat in prop::collection::vec(-5f32..5.0, 1..40),
+            limit in 0.1f64..20.0,
+        ) {
             let mut grads: Vec<Vec<f32>> = flat.chunks(3).map(<[f32]>::to_vec).collect();
             let norm = flat.iter().map(|g| f64::from(*g).powi(2)).sum::<f64>().sqrt();
             prop_assert!((clip_global_norm(&mut grads, limit) - norm).abs() < 1e-9);

@@ -121,7 +121,8 @@ impl Drop for Description {
 
 fn description(world: &World) -> serde_json::Value {
     serde_json::json!({
-        "format": "cipherlm evaluation keys 1", "model": "tiny", "tokens": 8, "profile": "insecure", "log_degree": 4,
+        "format": "cipherlm evaluation keys 1", "model": "tiny", "tokens": 8, "profile": "insecure",
+        "log_degree": 4,
         "security_bits": 1.5, "plan": "0123456789abcdef".repeat(2), "params": world.params.hash().to_string(),
         "key_id": world.secret.id().to_string(), "keys": 4, "stored_bytes": 4000, "resident_bytes": 16000,
     })

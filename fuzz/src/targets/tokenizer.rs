@@ -146,11 +146,14 @@ impl Target for HuggingFace {
         let file = |merges: serde_json::Value| -> anyhow::Result<Vec<u8>> {
             Ok(serde_json::to_vec(&json!({
                 "version": "1.0", "truncation": null, "padding": null,
-                "added_tokens": [{"id": 258, "content": "<|endoftext|>", "single_word": false, "lstrip": false,
+                "added_tokens": [{"id": 258, "content": "<|endoftext|>", "single_word": false,
+                "lstrip": false,
                     "rstrip": false, "normalized": false, "special": true}],
                 "normalizer": null, "pre_tokenizer": level, "post_processor": null, "decoder": level,
-                "model": {"type": "BPE", "dropout": null, "unk_token": null, "continuing_subword_prefix": null,
-                    "end_of_word_suffix": null, "fuse_unk": false, "byte_fallback": false, "ignore_merges": false,
+                "model": {"type": "BPE", "dropout": null, "unk_token": null,
+                    "continuing_subword_prefix": null,
+                    "end_of_word_suffix": null, "fuse_unk": false, "byte_fallback": false,
+                    "ignore_merges": false,
                     "vocab": vocabulary(), "merges": merges},
             }))?)
         };

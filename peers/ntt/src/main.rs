@@ -14,7 +14,8 @@ fn main() {
         for log_n in 12..=16 {
             let n = 1usize << log_n;
             let q = prime(bits, n as u64);
-            let mut buffer: Vec<u64> = (0..n as u64 + 8).map(|i| i.wrapping_mul(0x9E37_79B9_7F4A_7C15) % q).collect();
+            let word = |i: u64| i.wrapping_mul(0x9E37_79B9_7F4A_7C15) % q;
+            let mut buffer: Vec<u64> = (0..n as u64 + 8).map(word).collect();
             // On a cache-line boundary, as ours.
             let start = buffer.as_ptr().align_offset(64);
             let values = &mut buffer[start..start + n];

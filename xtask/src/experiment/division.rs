@@ -286,7 +286,8 @@ struct Table {
 impl Table {
     fn csv(&self) -> String {
         let mut out = String::from(
-            "distribution,form,length,epsilon,method,depth,products,worst_error_on_domain,worst_error_on_rows,median_error_on_rows\n",
+            "distribution,form,length,epsilon,method,depth,products,worst_error_on_domain,\
+             worst_error_on_rows,median_error_on_rows\n",
         );
         for r in &self.rows {
             let _ = writeln!(
@@ -372,8 +373,8 @@ impl Table {
     fn finding(&self, quick: bool) -> String {
         let grid = if quick { "the coarse grid of depths of --quick" } else { "every depth from 3 to 20" };
         let mut out = format!(
-            "Levels (products) for a worst relative error of 1e-3 over the whole domain, the map of the argument included, over {grid}:\n\n\
-             | form | ε | κ | {} |\n|---|---|---|---|---|---|---|\n",
+            "Levels (products) for a worst relative error of 1e-3 over the whole domain, the map of the \
+             argument included, over {grid}:\n\n| form | ε | κ | {} |\n|---|---|---|---|---|---|---|\n",
             Method::ALL.map(Method::name).join(" | ")
         );
         for epsilon in EPSILONS {

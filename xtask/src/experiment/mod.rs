@@ -33,8 +33,8 @@ pub(crate) fn run(sh: &Shell, flags: &Experiment) -> anyhow::Result<()> {
         }
         other => {
             bail!(
-                "no experiment is called `{other}`: choose stability, twins, shifts, ready, polarity, division, latency or \
-                 length"
+                "no experiment is called `{other}`: choose stability, twins, shifts, ready, polarity, \
+                 division, latency or length"
             )
         }
     }

@@ -37,7 +37,10 @@ pub enum SlotError {
         right: usize,
     },
     /// Two operands of an addition have different scales.
-    #[error("operands with scales 2^{:.6} and 2^{:.6}: bring both to one scale first", left.log2(), right.log2())]
+    #[error(
+        "operands with scales 2^{:.6} and 2^{:.6}: bring both to one scale first",
+        left.log2(), right.log2()
+    )]
     ScaleMismatch {
         /// Scale of the first operand.
         left: Scale,
@@ -55,8 +58,8 @@ pub enum SlotError {
     /// The values of a plaintext are not zero, but zero is what is left of them at the scale they
     /// are encoded at.
     #[error(
-        "{operation}: values up to {value:.3e} round to nothing at scale 2^{log2_scale:.1}: multiply by a larger value, in several \
-         steps if need be"
+        "{operation}: values up to {value:.3e} round to nothing at scale 2^{log2_scale:.1}: multiply by a \
+         larger value, in several steps if need be"
     )]
     ValueTooSmall {
         /// The operation that was asked for.

@@ -30,7 +30,8 @@ proptest! {
         prop_assert_eq!(&dry_trace, &clear_trace);
         let setup = Setup::new(&params, &dry.log().key_request(&params));
 
-        let inputs = input_values(params.slots()).iter().map(|(values, level)| setup.encrypt(values, *level)).collect();
+        let inputs = input_values(params.slots());
+        let inputs = inputs.iter().map(|(values, level)| setup.encrypt(values, *level)).collect();
         let (vectors, trace) = run(&setup.machine, inputs, &ops);
         prop_assert_eq!(&trace, &clear_trace);
         prop_assert_eq!(counts(&setup.machine), counts(&clear));
@@ -51,7 +52,8 @@ proptest! {
         let clear = Clear::dry(Chain::of(&params).unwrap());
         let (_, clear_trace) = run(&clear, clear_inputs(&clear), &ops);
         let setup = Setup::new(&params, &clear.log().key_request(&params));
-        let inputs = input_values(params.slots()).iter().map(|(values, level)| setup.encrypt(values, *level)).collect();
+        let inputs = input_values(params.slots());
+        let inputs = inputs.iter().map(|(values, level)| setup.encrypt(values, *level)).collect();
         let (_, trace) = run(&setup.machine, inputs, &ops);
         prop_assert_eq!(trace, clear_trace);
     }

@@ -240,7 +240,8 @@ proptest! {
         let inputs = many_inputs(params.slots());
         let ops = apart(&params, &inputs, &ops);
         let dry = Clear::dry(Chain::of(&params).unwrap());
-        run(&dry, inputs.iter().map(|(values, level)| dry.input(values.clone(), *level).unwrap()).collect(), &ops);
+        let enter = |(values, level): &(_, _)| dry.input(Vec::clone(values), *level).unwrap();
+        run(&dry, inputs.iter().map(enter).collect(), &ops);
         let request = dry.log().key_request(&params);
         let bench = Bench::new(&params, &request, seed);
         let (_, noise) = bench.enter(inputs.clone());

@@ -14,7 +14,8 @@ use crate::{Error, Scale};
 ///
 /// ```
 /// use cipherlm_ckks::Params;
-/// let params = Params::builder().degree(1 << 14).base(50.0).levels(45.0, 5).special(47, 3).build()?;
+/// let chain = Params::builder().degree(1 << 14).base(50.0).levels(45.0, 5);
+/// let params = chain.special(47, 3).build()?;
 /// assert_eq!(params.max_level(), 5);
 /// assert!(params.security().bits >= 128.0);
 /// # Ok::<(), cipherlm_ckks::Error>(())

@@ -136,8 +136,8 @@ pub(crate) fn run(options: &Options, as_json: bool) -> anyhow::Result<bool> {
     if violations > 0 {
         if !as_json {
             err(&format!(
-                "{violations} values of the held-out text leave their ranges: nothing written; use more calibration text, or widen \
-                 the --margin-… of the sites above"
+                "{violations} values of the held-out text leave their ranges: nothing written; use more \
+                 calibration text, or widen the --margin-… of the sites above"
             ));
         }
         return Ok(false);

@@ -73,8 +73,8 @@ impl Plans {
     fn summary(&self, length: usize) -> String {
         let params = self.circuits.params();
         format!(
-            "model       {}\nparameters  N = 2^{}, log QP {:.0}, {:.0}-bit security; {}\nplans       prompt of {length}: about {:.0} s; \
-             a token: about {:.0} s, {} bootstraps {:?} a layer",
+            "model       {}\nparameters  N = 2^{}, log QP {:.0}, {:.0}-bit security; {}\nplans       \
+             prompt of {length}: about {:.0} s; a token: about {:.0} s, {} bootstraps {:?} a layer",
             cipherlm_files::printable(&self.prompt.model().spec().name),
             params.log_degree(),
             params.log_qp(),

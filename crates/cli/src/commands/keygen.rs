@@ -212,8 +212,8 @@ fn ensure_same_plan(work: &Work, out: &Path) -> anyhow::Result<()> {
         return Ok(());
     }
     bail!(
-        "the keys in {} are for model {} at {} tokens (plan {}), not for this plan {}: use the same options, or another \
-         --out",
+        "the keys in {} are for model {} at {} tokens (plan {}), not for this plan {}: use the same \
+         options, or another --out",
         shown(out),
         keys.model,
         keys.tokens,

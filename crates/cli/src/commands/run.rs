@@ -83,7 +83,9 @@ pub(crate) fn run(options: &Options, as_json: bool) -> anyhow::Result<bool> {
     drop(lock);
     let steps = setup.plan.steps() - 1;
     let facts = json!({
-        "machine": format!("encrypted on {}, kernel {}, {} threads", processor(), params.ring().kernel_name(), threads()),
+        "machine": format!(
+            "encrypted on {}, kernel {}, {} threads", processor(), params.ring().kernel_name(), threads()
+        ),
         "answer": shown(out.path()),
         "bytes": answer.len(),
         "security_bits": params.security().bits,
@@ -139,8 +141,8 @@ fn accept(
         let need = setup.plan.checkpoint_bytes(params);
         if let Some(free) = free_disk(directory).filter(|free| *free < need) {
             bail!(
-                "checkpoints take up to {:.2} GiB on disk and {:.2} GiB are free at {}: free some, choose another --checkpoints, \
-                 or drop it",
+                "checkpoints take up to {:.2} GiB on disk and {:.2} GiB are free at {}: free some, choose \
+                 another --checkpoints, or drop it",
                 gib(need),
                 gib(free),
                 shown(directory)

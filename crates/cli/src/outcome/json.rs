@@ -42,12 +42,16 @@ impl Outcome<'_> {
             "by_operator": map(self.sum(|r| &r.by_operator)),
             "by_primitive": map(self.sum(|r| &r.by_primitive)),
             "bootstrap_attributed": map(self.sum(|r| &r.bootstrap_attributed)),
-            "paper": {"matrix_products_percent": 67, "polynomial_approximations_percent": 24, "seconds_a100_pythia70m_128": 93},
+            "paper": {
+                "matrix_products_percent": 67, "polynomial_approximations_percent": 24,
+                "seconds_a100_pythia70m_128": 93,
+            },
             "max_abs_error": self.max_abs_error(),
             "mse": self.mse(),
             "kl_to_exact": self.tokens.iter().map(|t| t.kl).fold(0.0, f64::max),
             "top1_agree": same as f64 / self.tokens.len().max(1) as f64,
-            "top1_agree_exact": self.tokens.iter().filter(|t| t.same_exact).count() as f64 / self.tokens.len().max(1) as f64,
+            "top1_agree_exact": self.tokens.iter().filter(|t| t.same_exact).count() as f64
+                / self.tokens.len().max(1) as f64,
             "precision_bits": self.bits,
             "steps": self.reports.last().map(|r| json!(r.steps)),
             "pass": self.pass(),

@@ -86,8 +86,8 @@ pub(crate) fn render(page: &Page) -> String {
     let pass = page.checks.iter().all(|c| c.pass);
     let _ = write!(
         html,
-        "<!doctype html><html lang=\"en\"><head><meta charset=\"utf-8\"><meta name=\"generator\" content=\"cipherlm report\">\
-         <meta name=\"viewport\" content=\"width=device-width, initial-scale=1\">\
+        "<!doctype html><html lang=\"en\"><head><meta charset=\"utf-8\"><meta name=\"generator\" \
+         content=\"cipherlm report\"><meta name=\"viewport\" content=\"width=device-width, initial-scale=1\">\
          <title>{}</title><style>{}</style></head><body><main>",
         escape(&page.title),
         style::CSS
@@ -185,7 +185,8 @@ fn operators(page: &Page) -> String {
     ]);
     body.push_str(&rules(page));
     body.push_str(
-        "<p class=\"note\">The paper's first version reports 67 % matrix products and 24 % polynomial approximations, with \
+        "<p class=\"note\">The paper's first version reports 67 % matrix products and 24 % polynomial \
+         approximations, with \
          each operator's bootstraps inside it; its second version counts stand-alone bootstraps apart. Both \
          rules are shown.</p>",
     );
@@ -231,7 +232,8 @@ fn primitives(page: &Page) -> String {
 
 fn operations(ops: &[OpRow]) -> String {
     let mut html = String::from(
-        "<details><summary>show the table</summary><div class=\"wide\"><table><tr><th>layer</th><th>operation</th><th>class</th>\
+        "<details><summary>show the table</summary><div \
+         class=\"wide\"><table><tr><th>layer</th><th>operation</th><th>class</th>\
          <th>start, s</th><th>time, s</th><th>level</th><th>log2 scale</th><th>bits predicted</th><th>bits \
          measured</th></tr>",
     );

@@ -53,7 +53,10 @@ impl Tokenizer {
         {
             root["post_processor"] = json!({
                 "type": "TemplateProcessing",
-                "single": [{ "SpecialToken": { "id": text, "type_id": 0 } }, { "Sequence": { "id": "A", "type_id": 0 } }],
+                "single": [
+                    { "SpecialToken": { "id": text, "type_id": 0 } },
+                    { "Sequence": { "id": "A", "type_id": 0 } }
+                ],
                 "pair": [],
                 "special_tokens": { text: { "id": text, "ids": [id], "tokens": [text] } },
             });

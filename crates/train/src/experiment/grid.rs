@@ -137,7 +137,8 @@ pub(super) fn read(csv: &Path, stamp: &str) -> Result<BTreeMap<String, Outcome>>
 }
 
 pub(super) fn append(csv: &Path, stamp: &str, key: &str, o: &Outcome) -> Result<()> {
-    let header = "text,layers,seed,power,shift,epsilon,form,query_key_rate,word_perplexity,distance,score,spread,outcome";
+    let header = "text,layers,seed,power,shift,epsilon,form,query_key_rate,word_perplexity,distance,score,\
+         spread,outcome";
     let head = if csv.exists() { String::new() } else { format!("{stamp}\n{header}\n") };
     let numbers = format!("{:.4},{:.4},{:.4},{:.4e}", o.perplexity, o.distance, o.score, o.spread);
     Ok(cipherlm_files::append(csv, &format!("{head}{key},{numbers},{}", o.mode))?)

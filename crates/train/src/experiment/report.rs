@@ -26,7 +26,8 @@ pub(super) fn stability(
     let mut words = String::from("# Stability: which powers, shifts and epsilons train\n\n");
     let _ = writeln!(
         words,
-        "`cargo xtask experiment stability [--quick]`. Decoders of width {}, {} heads, context {}, {} steps of {} tokens \
+        "`cargo xtask experiment stability [--quick]`. Decoders of width {}, {} heads, context {}, {} \
+         steps of {} tokens \
          ({} tokens in all), learning rate 2e-3 with cosine, text: {}. {} cells of the whole grid (2 and 4 \
          layers, 3 seeds, p 2 \
          to 16, c 0, 1, 3, three epsilons) were run, {} were not{}. Perplexities are per word on held-out \
@@ -107,8 +108,8 @@ pub(super) fn twins(cells: &[Cell], results: &Results, budget: Budget, out: &Pat
     let mut words = String::from("# PowerSoftmax and its softmax twin\n\n");
     let _ = writeln!(
         words,
-        "`cargo xtask experiment twins [--quick]`. Same seed, tokens, batches and steps: width {}, {} steps of {} tokens, \
-         learning rate 2e-3. Held-out perplexity per word, and its ratio to softmax.\n",
+        "`cargo xtask experiment twins [--quick]`. Same seed, tokens, batches and steps: width {}, {} \
+         steps of {} tokens, learning rate 2e-3. Held-out perplexity per word, and its ratio to softmax.\n",
         budget.width,
         budget.steps,
         budget.batch * budget.context
@@ -125,8 +126,8 @@ pub(super) fn twins(cells: &[Cell], results: &Results, budget: Budget, out: &Pat
     let equal: Vec<&Arm> = arms.iter().filter(|arm| arm.rate == 1.0).collect();
     twin_table(&mut words, &twins, &equal, &|arm, twin| [perplexity(arm, twin), ratio(arm, softmax, twin)]);
     words.push_str(
-        "\nWith the learning rate of the query and key projections raised by the factor that the column names; `ratio` is still to \
-         softmax at equal rates.\n\n",
+        "\nWith the learning rate of the query and key projections raised by the factor that the column \
+         names; `ratio` is still to softmax at equal rates.\n\n",
     );
     let raise: Vec<&Arm> = arms.iter().filter(|arm| arm.rate != 1.0).collect();
     twin_table(&mut words, &twins, &raise, &|arm, twin| [perplexity(arm, twin), ratio(arm, softmax, twin)]);
@@ -152,8 +153,8 @@ fn summary<'a>(
     let [softmax, .., raised, _, _] = arms;
     let _ = write!(
         words,
-        "\n| text | layers | operator | seeds | mean over softmax | largest | at most {AIM} | mean over softmax ×2 | largest | at \
-         most {AIM} |\n|---|---|---|---|---|---|---|---|---|---|\n"
+        "\n| text | layers | operator | seeds | mean over softmax | largest | at most {AIM} | mean over \
+         softmax ×2 | largest | at most {AIM} |\n|---|---|---|---|---|---|---|---|---|---|\n"
     );
     let mut means: BTreeMap<&str, Vec<(f64, f64)>> = BTreeMap::new();
     for arm in &arms[1..] {
@@ -234,7 +235,8 @@ pub(super) fn shifts(cells: &[Cell], results: &Results, budget: Budget, out: &Pa
     let mut words = String::from("# Powers and shifts at equal budget\n\n");
     let _ = writeln!(
         words,
-        "`cargo xtask experiment shifts [--quick]`. Same seed, tokens, batches and steps: width {}, {} steps of {} tokens, \
+        "`cargo xtask experiment shifts [--quick]`. Same seed, tokens, batches and steps: width {}, {} \
+         steps of {} tokens, \
          text: {}. Held-out perplexity per word. Near zero `(x + c)^p` is `exp(x p / c)`: p / c is the \
          slope that \
          training starts from, p / c = 1 that of softmax.\n",

@@ -14,7 +14,8 @@ use std::sync::Arc;
 /// Heads of the shipped model.
 const HEADS: usize = 4;
 
-pub(super) const HEADER: &str = "method,length,kind,machine,wide_vectors,seconds,wide_seconds,narrow_seconds,refreshes,levels_left,max_error";
+pub(super) const HEADER: &str = "method,length,kind,machine,wide_vectors,seconds,wide_seconds,narrow_seconds,\
+     refreshes,levels_left,max_error";
 
 pub(super) fn run(quick: bool) -> anyhow::Result<String> {
     let measured: &[usize] = if quick { &[128] } else { &[128, 256, 512] };

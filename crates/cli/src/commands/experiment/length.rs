@@ -149,6 +149,7 @@ fn line(
     let each = bootstraps as f64 / layers as f64;
     let _ = writeln!(
         csv,
-        "{sweep},{layers},{width},{length},{p},{ratio},{kind},{machine},{seconds:.2},{bootstraps},{each:.2},{keys:.2}"
+        "{sweep},{layers},{width},{length},{p},{ratio},{kind},{machine},{seconds:.2},{bootstraps},\
+         {each:.2},{keys:.2}"
     );
 }

@@ -1,6 +1,8 @@
 //! A prompt plan and a token plan of one small model on the clear machine, beside what the
 //! reference says at every position.
 
+pub(crate) mod parties;
+
 use std::sync::Arc;
 
 use cipherlm_circuits::slots::{Clear, ClearVector};

@@ -1,13 +1,11 @@
 //! Values at the limits of floats, of the encoder and of the modulus: right, or refused by name;
 //! never a wrong number.
 
-mod common;
-
+use crate::common::{larger, values};
 use cipherlm_ckks::ring::Seed;
 use cipherlm_ckks::{
     Ciphertext, Complex64, Error, Evaluator, NoKeys, Params, Plaintext, Scale, SecretKey, presets,
 };
-use common::{larger, values};
 
 fn encrypted(secret: &SecretKey, value: f64, log_scale: i32, level: usize) -> Result<Ciphertext, Error> {
     let plaintext = Plaintext::encode_real(secret.params(), &[value], 1, Scale::from_log2(log_scale))?;

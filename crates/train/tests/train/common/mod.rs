@@ -1,6 +1,4 @@
 //! Shapes and folders that the tests share.
-#![allow(dead_code, reason = "each test binary uses its part")]
-
 use std::path::PathBuf;
 
 use cipherlm_model::{Activation, Attention, Eps, Kind, Norm, Placement, Residual, Rotary, Shape};

@@ -1,11 +1,9 @@
 //! The security gate: every preset and every key it can make is below its row of the table, and
 //! nothing above is built.
 
-mod common;
-
+use crate::common::keeps_margin;
 use cipherlm_ckks::params::security_limit;
 use cipherlm_ckks::{Error, Params, Plaintext, SecretDistribution, SecretKey, presets};
-use common::keeps_margin;
 
 fn presets() -> [(&'static str, Params); 4] {
     [

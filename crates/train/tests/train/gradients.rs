@@ -1,8 +1,7 @@
 //! The training kernels (f32) against the composed operators (f64, which the kernels leave alone):
 //! loss and every parameter's gradient.
 
-mod common;
-
+use crate::common::{decoder, power};
 use burn::tensor::{DType, Device};
 use cipherlm_model::{Attention, Eps, Kind, Placement, Residual, Rotary, Shape};
 use cipherlm_train::arch::{Arch, Form, shifted};
@@ -10,7 +9,6 @@ use cipherlm_train::loss::{cross_entropy, inputs_and_targets};
 use cipherlm_train::params::{gradients, pull, push};
 use cipherlm_train::probe::Probe;
 use cipherlm_train::transformer::Transformer;
-use common::{decoder, power};
 
 const TEXT: [u32; 24] = [3, 1, 4, 1, 5, 9, 2, 6, 5, 3, 5, 8, 9, 7, 9, 3, 2, 3, 8, 4, 6, 2, 6, 4];
 
@@ -121,7 +119,7 @@ fn run_encoder(arch: &Arch, dtype: DType) -> (f64, Vec<(String, Vec<f32>)>) {
     let device = Device::flex().autodiff();
     let model = Transformer::new(arch, 11, &device, dtype).unwrap();
     let mut params = pull(&model);
-    common::vary(&mut params);
+    crate::common::vary(&mut params);
     let model = push(model, &params).unwrap();
     let tokens = cipherlm_train::transformer::token_tensor(arch, &TEXT[..14], 2, &device).unwrap();
     let keep = burn::tensor::TensorData::new([[1.0f32; 7], [1., 1., 1., 1., 0., 0., 0.]].concat(), [2, 7]);
@@ -139,7 +137,7 @@ fn run_encoder(arch: &Arch, dtype: DType) -> (f64, Vec<(String, Vec<f32>)>) {
 fn encoders_with_padding() {
     for attention in [Attention::Softmax, shifted(4, 3.0)] {
         for placement in [Placement::Pre, Placement::Post] {
-            let shape = common::encoder(base(attention), 3);
+            let shape = crate::common::encoder(base(attention), 3);
             let shape = Shape { placement, kind: Kind::Encoder { classes: 3 }, ..shape };
             compare(&Arch::new(shape), run_encoder);
         }

@@ -1,14 +1,12 @@
 //! One evaluator, many threads: the results are those of one thread, bit for bit, and nobody waits
 //! for ever.
 
-mod common;
-
 use std::sync::mpsc;
 use std::time::Duration;
 
+use crate::common::{Setup, setup, values};
 use cipherlm_ckks::ring::par::with_threads;
 use cipherlm_ckks::{Ciphertext, GaloisElement};
-use common::{Setup, setup, values};
 use rayon::prelude::*;
 
 /// The ring layer runs a job of this many residues on several threads.

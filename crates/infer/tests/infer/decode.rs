@@ -1,18 +1,16 @@
 //! Token by token over a cache, on the clear machine, against incremental decoding by the
 //! reference.
 
-mod common;
-
 use std::path::Path;
 use std::sync::Arc;
 
+use crate::common::Decoding;
 use cipherlm_circuits::bootstrap::Profile;
 use cipherlm_circuits::slots::{Clear, ClearVector, Noise, Primitives, RefreshKind, RefreshProfile};
 use cipherlm_ckks::Params;
 use cipherlm_ckks::noise::NoiseModel;
 use cipherlm_infer::{Error, Options, Plan, Progress, Purpose, Target};
 use cipherlm_model::{Mode, Model, Positions, Runner, TOKENIZER_FILE, Tokenizer};
-use common::Decoding;
 
 /// Token by token from nothing, and token by token after a prompt as long as its plan.
 #[test]

@@ -1,12 +1,10 @@
 //! A directory of keys: written whole or not at all, and every key that is loaded is the one that
 //! was listed.
 
-mod common;
-
+use crate::common::{Setup, setup};
 use cipherlm_ckks::{
     Error, EvaluationKeys, GaloisElement, KeyForm, KeyPurpose, KeySet, KeyStore, Wire, WireError,
 };
-use common::{Setup, setup};
 use std::fs;
 use std::path::{Path, PathBuf};
 
@@ -98,9 +96,8 @@ fn files_exchanged_after_the_store_was_opened_are_noticed() {
     fs::write(&one, &bytes_two).unwrap();
     fs::write(&two, &bytes_one).unwrap();
     let refused = store.key(rotation(&s, 1), 2).map(drop).unwrap_err();
-    assert!(
-        matches!(refused, Error::WrongKey { have, need, .. } if have == rotation(&s, 2) && need == rotation(&s, 1))
-    );
+    assert!(matches!(refused, Error::WrongKey { have, need, .. }
+            if have == rotation(&s, 2) && need == rotation(&s, 1)));
     restore();
     // A key of the same purpose, of another secret.
     let store = open();
@@ -108,9 +105,8 @@ fn files_exchanged_after_the_store_was_opened_are_noticed() {
     let shape = store.key(rotation(&s, 2), 2).unwrap().shape();
     fs::write(&one, other.switching_key(rotation(&s, 1), shape).unwrap().to_bytes()).unwrap();
     let refused = store.key(rotation(&s, 1), 2).map(drop).unwrap_err();
-    assert!(
-        matches!(refused, Error::KeyMismatch { left, right, .. } if left == s.secret.id() && right == other.id())
-    );
+    assert!(matches!(refused, Error::KeyMismatch { left, right, .. }
+            if left == s.secret.id() && right == other.id()));
     restore();
     // A key of the same purpose, cut lower.
     let store = open();

@@ -2,15 +2,13 @@
 //! key works on raw values, which is why they cannot be serialised; counting and averaging shows
 //! what `decode_public` and `decode_flooded` let through.
 
-mod common;
-
+use crate::common::{bits_of, values};
 use cipherlm_ckks::noise::{NoiseModel, Prediction, SlotVariance};
 use cipherlm_ckks::ring::{Eval, Poly};
 use cipherlm_ckks::{
     Ciphertext, Complex64, Decrypted, Error, Evaluator, NoKeys, Params, Plaintext, Scale, SecretKey,
     SharingContract, presets,
 };
-use common::{bits_of, values};
 
 const N: usize = 256;
 const KEYS: usize = 100;

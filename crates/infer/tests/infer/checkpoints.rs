@@ -1,19 +1,16 @@
 //! Checkpoints: never a wrong answer, never a run that a damaged file ends.
 
-#[path = "common/parties.rs"]
-mod parties;
-
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
+use crate::common::parties::Parties;
 use cipherlm_circuits::slots::Encrypted;
 use cipherlm_ckks::KeySet;
 use cipherlm_infer::{
     Checkpoints, EncryptedLogits, EncryptedPrompt, Error, Observer, Options, Progress, Purpose, Session,
 };
 use cipherlm_model::{Model, Shape, random};
-use parties::Parties;
 
 fn one_layer() -> Arc<Model> {
     let shape = Shape { layers: 1, ..Shape::preset("test").unwrap() };

@@ -1,18 +1,15 @@
 //! Ranges: the circuit and the reference agree on them, every way to encrypt looks at them, and
 //! what broke them is no answer.
 
-#[path = "common/parties.rs"]
-mod parties;
-
 use std::sync::Arc;
 
+use crate::common::parties::Parties;
 use cipherlm_ckks::{Complex64, Plaintext};
 use cipherlm_infer::{Asked, EncryptedLogits, Error, Options, Plan, Progress, Purpose, Target};
 use cipherlm_model::{
     Activation, FitOptions, Kind, Margins, Mode, Model, Positions, Range, Residual, Runner, Scheme, Shape,
     certify, fit, freeze_eps, random,
 };
-use parties::Parties;
 
 fn small() -> Shape {
     Shape { layers: 1, ..Shape::preset("test").unwrap() }

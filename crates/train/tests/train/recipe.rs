@@ -1,16 +1,14 @@
 //! A whole run from its file: stages, resuming, and files that are not what they should be.
 
-mod common;
-
 use std::path::Path;
 
+use crate::common::{Folder, decoder};
 use cipherlm_model::{Attention, Eps, Shape};
 use cipherlm_train::arch::{Arch, shifted};
 use cipherlm_train::checkpoint::{read_weights, write_weights};
 use cipherlm_train::prepared::Prepared;
 use cipherlm_train::recipe::Run;
 use cipherlm_train::{Error, Result};
-use common::{Folder, decoder};
 use serde_json::{Value, json};
 
 fn stage(name: &str, steps: usize, more: Value) -> Value {
@@ -38,7 +36,10 @@ fn description(folder: &Path) -> Value {
             // Continual training: the softmax weights under the new operator, with the softmax
             // model as teacher.
             stage("convert", 20, json!({
-                "attention": { "kind": "power_softmax", "p": 4, "c": 3.0, "eps": { "kind": "absolute", "value": 8.1 } },
+                "attention": {
+                    "kind": "power_softmax", "p": 4, "c": 3.0,
+                    "eps": { "kind": "absolute", "value": 8.1 }
+                },
                 "distil": { "how": { "weight": 0.5, "temperature": 2.0 } }
             })),
             stage("frozen", 5, json!({ "freeze": { "spread": 96.0, "windows": 32 } })),
@@ -131,9 +132,8 @@ fn unusable_files_are_named() {
     let error = prepare(&|d| d["data"] = files(&missing, &text)).to_string();
     assert!(error.contains("missing.txt"), "{error}");
     let binary = folder.file("binary.txt", [0xff, 0xfe, 0x80]);
-    assert!(
-        matches!(prepare(&|d| d["data"] = files(&binary, &text)), Error::Corrupt { path, .. } if path == binary)
-    );
+    assert!(matches!(prepare(&|d| d["data"] = files(&binary, &text)), Error::Corrupt { path, .. }
+            if path == binary));
 
     let garbage = folder.file("start.safetensors", b"not a checkpoint");
     let error = prepare(&|d| d["start"] = json!(garbage));

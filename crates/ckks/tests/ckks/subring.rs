@@ -1,15 +1,13 @@
 //! Messages that pass between a ring and a subring: precision, refusals, and that no two secrets or
 //! keys share randomness.
 
-mod common;
-
+use crate::common::values;
 use cipherlm_ckks::noise::NoiseModel;
 use cipherlm_ckks::ring::Seed;
 use cipherlm_ckks::{
     Ciphertext, Complex64, Error, EvaluationKeys, Evaluator, KeyPurpose, Params, Plaintext, Scale,
     SecretDistribution, SecretKey, SwitchingKey, Wire, WireError, presets,
 };
-use common::values;
 use std::sync::Arc;
 
 const N: usize = 1 << 11;
@@ -154,7 +152,7 @@ fn what_does_not_belong_together_is_refused() {
     for weight in [1u32 << 31 | 18, u32::MAX] {
         let mut bytes = key.clone();
         bytes[112 + 12..112 + 16].copy_from_slice(&weight.to_le_bytes());
-        common::reseal(&mut bytes);
+        crate::common::reseal(&mut bytes);
         let error = SwitchingKey::from_bytes(&params, &bytes).map(drop).unwrap_err();
         assert!(matches!(error, Error::Wire(WireError::Field { field: "weight", .. })), "{error}");
     }
@@ -176,6 +174,6 @@ fn moduli_are_judged_at_the_degree_of_the_subring() {
     let secret = SecretKey::generate(&params).unwrap();
     let mut bytes = secret.projection_key(&params.subring(1 << 13, 1, 1).unwrap()).unwrap().to_bytes();
     bytes[112 + 12..112 + 16].copy_from_slice(&(1u32 << 31 | 12).to_le_bytes());
-    common::reseal(&mut bytes);
+    crate::common::reseal(&mut bytes);
     assert!(matches!(SwitchingKey::from_bytes(&params, &bytes), Err(Error::Insecure { .. })));
 }

@@ -1,12 +1,10 @@
 //! Every operation of the evaluator once, at a small ring, with its precision in bits.
 
-mod common;
-
+use crate::common::{Setup, bits_of, rotated, setup, values, with_params, zip};
 use cipherlm_ckks::{
     Ciphertext, Complex64, Error, Evaluator, GaloisElement, KeyRequest, Plaintext, Scale, SecretKey, Wire,
     hazmat, presets,
 };
-use common::{Setup, bits_of, rotated, setup, values, with_params, zip};
 
 const N: usize = 1 << 10;
 

@@ -1,7 +1,6 @@
 //! The training loop on toy data: it learns, resumes bit for bit, and stops with a reason.
 
-mod common;
-
+use crate::common::{Folder, decoder, power};
 use burn::tensor::Device;
 use cipherlm_model::{Attention, Eps, Shape};
 use cipherlm_train::Error;
@@ -15,7 +14,6 @@ use cipherlm_train::params::HostParam;
 use cipherlm_train::probe::{Limits, Probe, Site};
 use cipherlm_train::settings::{Learn, RangeLoss, TrainConfig};
 use cipherlm_train::trainer::{BEST, LAST, PREVIOUS, Trainer};
-use common::{Folder, decoder, power};
 
 fn arch(attention: Attention) -> Arch {
     Arch::new(decoder(13, 16, 1, 32, 2, attention))

@@ -1,7 +1,6 @@
 //! The same model three times: burn f32, burn f64, and the plain f64 reference of the data model.
 
-mod common;
-
+use crate::common::{arch, decoder, encoder, vary};
 use burn::tensor::{DType, Device, Tensor, TensorData};
 use cipherlm_model::{Activation, Attention, Eps, Kind, Mode, Model, Norm, Placement, Positions, Residual};
 use cipherlm_model::{Rotary, Runner, Shape};
@@ -10,7 +9,6 @@ use cipherlm_train::export::{export, import};
 use cipherlm_train::params::{HostParam, pull, push};
 use cipherlm_train::probe::{Probe, Site};
 use cipherlm_train::transformer::{Transformer, token_tensor};
-use common::{arch, decoder, encoder, vary};
 
 const TOKENS: [u32; 11] = [3, 1, 4, 1, 5, 9, 2, 6, 5, 3, 5];
 
@@ -19,7 +17,7 @@ fn base(attention: Attention) -> Shape {
 }
 
 fn power(eps: Eps) -> Attention {
-    common::power(4, 3.0, eps)
+    crate::common::power(4, 3.0, eps)
 }
 
 const SMALL: Eps = Eps::Absolute { value: 0.5 };
@@ -187,7 +185,7 @@ fn encoders_normalise_where_their_shape_says() {
 
 #[test]
 fn stable_and_mean_forms_give_the_same_logits() {
-    let frozen = common::power(6, 1.0, Eps::Frozen);
+    let frozen = crate::common::power(6, 1.0, Eps::Frozen);
     let run = |form| logits(&Arch { shape: base(frozen), form }, DType::F64).0;
     for form in [Form::Stable, Form::Sum] {
         let error = worst(&run(form), &run(Form::Mean));

@@ -1,7 +1,6 @@
 //! Students of teachers, with polynomials and without; and an encoder that classifies.
 
-mod common;
-
+use crate::common::{decoder, power};
 use burn::tensor::Device;
 use cipherlm_model::{Attention, Eps, Shape};
 use cipherlm_train::Error;
@@ -10,7 +9,6 @@ use cipherlm_train::corpus::Corpus;
 use cipherlm_train::probe::Probe;
 use cipherlm_train::settings::TrainConfig;
 use cipherlm_train::trainer::Trainer;
-use common::{decoder, power};
 
 fn arch(attention: Attention) -> Arch {
     Arch::new(decoder(13, 16, 1, 32, 2, attention))
@@ -101,7 +99,7 @@ fn an_encoder_learns_which_of_two_symbols_comes_first() {
     };
     let (learn, held_out): (Vec<_>, Vec<_>) =
         ((0..600).map(example).collect(), (600..800).map(example).collect());
-    let shape = Arch::new(common::encoder(decoder(13, 8, 1, 32, 2, shifted(4, 3.0)), 2));
+    let shape = Arch::new(crate::common::encoder(decoder(13, 8, 1, 32, 2, shifted(4, 3.0)), 2));
     let settings = TrainConfig::new(2, 16, 200, 3e-3);
     let mut classifier = Classifier::new(&shape, settings, &Device::flex()).unwrap();
     let before = accuracy(&classifier.valid(), &held_out).unwrap();
@@ -154,7 +152,7 @@ fn a_converted_encoder_comes_close_to_its_softmax_teacher_whatever_the_padding()
     };
     let corpus = Corpus::of_sentences(&(0..400).map(sentence).collect::<Vec<_>>());
     let held_out = Corpus::of_sentences(&(400..500).map(sentence).collect::<Vec<_>>());
-    let shape = Arch::new(common::encoder(decoder(13, 8, 2, 32, 2, Attention::Softmax), 2));
+    let shape = Arch::new(crate::common::encoder(decoder(13, 8, 2, 32, 2, Attention::Softmax), 2));
     let model =
         cipherlm_train::transformer::Transformer::new(&shape, 3, &Device::flex(), burn::tensor::DType::F32);
     // Larger than at the start of training, so that attention is not flat and its output counts.
@@ -177,7 +175,7 @@ fn a_converted_encoder_comes_close_to_its_softmax_teacher_whatever_the_padding()
         "seed": 1, "windows": 200, "batch": 16, "steps": 60, "schedule": { "peak": 3e-3, "warm_up": 3 }
     }))
     .unwrap();
-    let folder = common::Folder::new("encoder");
+    let folder = crate::common::Folder::new("encoder");
     let local = match_layers("s", &how, &teacher, student, &corpus, &folder.0, false, &mut |_| {}).unwrap();
     let matched = distance(&local);
     assert!(matched < 0.7 * naive, "{matched} after matching, {naive} before");

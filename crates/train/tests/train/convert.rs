@@ -1,10 +1,9 @@
 //! Conversion of a softmax model: layers match, an interrupted conversion goes on, caches are
 //! checked, the difference is the model.
 
-mod common;
-
 use std::path::Path;
 
+use crate::common::{Folder, decoder};
 use cipherlm_model::difference::{DIFFERENCE_FILE, Difference, apply, write};
 use cipherlm_model::{Attention, Model, Shape};
 use cipherlm_train::Error;
@@ -18,7 +17,6 @@ use cipherlm_train::optim::Schedule;
 use cipherlm_train::prepared::convert;
 use cipherlm_train::settings::{Learn, TrainConfig};
 use cipherlm_train::trainer::Trainer;
-use common::{Folder, decoder};
 use serde_json::json;
 
 /// Repeated phrases over 20 symbols: attention has something to find.
@@ -179,7 +177,7 @@ fn settings_that_cannot_be_are_named() {
     assert!(refused(Local { steps: 0, ..local() }).contains("local.steps"));
     let learn = Learn { tensors: vec!["ffn.up".into()], ..Learn::default() };
     assert!(refused(Local { learn, ..local() }).contains("ffn.up"));
-    let frozen = common::power(8, 8.0, cipherlm_model::Eps::Frozen);
+    let frozen = crate::common::power(8, 8.0, cipherlm_model::Eps::Frozen);
     assert!(convert(&teacher, frozen).unwrap_err().to_string().contains("freeze"));
 }
 

@@ -1,13 +1,11 @@
 //! Objects of different keys and parameters: every pair is refused by name, before any arithmetic.
 
-mod common;
-
+use crate::common::liar::{Family, Liar};
+use crate::common::{setup, values};
 use cipherlm_ckks::{
     Ciphertext, Complex64, Error, Evaluator, GaloisElement, KeyPurpose, KeyRequest, KeySet, KeyShape, NoKeys,
     Params, Plaintext, Scale, SecretKey, Wire, presets,
 };
-use common::liar::{Family, Liar};
-use common::{setup, values};
 
 #[test]
 fn every_ordered_pair_of_parameters_and_keys() {

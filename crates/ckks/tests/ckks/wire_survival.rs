@@ -1,13 +1,11 @@
 //! What an operation can produce survives the wire: every result of the evaluator, at the extremes
 //! of levels and scales, comes back as it was written.
 
-mod common;
-
+use crate::common::{Setup, setup, values};
 use cipherlm_ckks::ring::Poly;
 use cipherlm_ckks::{
     Ciphertext, Complex64, GaloisElement, KeyPurpose, KeyShape, Plaintext, Scale, SecretKey, Wire,
 };
-use common::{Setup, setup, values};
 
 const N: usize = 64;
 
