@@ -140,6 +140,10 @@ mod tests {
         // Two that were asked for are both kept when a higher one joins them.
         request.also(KeyPurpose::Relinearise, 1).relin(4);
         assert_eq!((levels(&request), request.len()), (vec![1, 3, 4], 3));
+        let mut other = KeyRequest::new();
+        other.also(KeyPurpose::Relinearise, 2).also(KeyPurpose::Relinearise, 3);
+        assert_eq!(levels(request.merge(&other)), [1, 2, 3, 4]);
+        assert_eq!(levels(&other), [2, 3]);
     }
 
     #[test]

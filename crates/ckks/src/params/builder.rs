@@ -31,6 +31,8 @@ pub struct ParamsBuilder {
 
 /// Levels of a chain, level 0 included.
 const MAX_LEVELS: usize = 200;
+/// Special primes of a set.
+const MAX_SPECIAL: usize = 100;
 
 #[derive(Clone, Copy, Debug, PartialEq)]
 enum Special {
@@ -123,13 +125,12 @@ impl ParamsBuilder {
             Special::Count(count) => count,
             Special::Digits(digits) if digits >= 1 => {
                 let limbs = gadget::limb_sizes(&group_bits);
-                (1..=limbs.len() + 1)
-                    .find(|&count| gadget::digits_needed(&limbs, bits * count as f64) <= digits)
-                    .unwrap_or(limbs.len())
+                let fits = |count: &usize| gadget::digits_needed(&limbs, bits * *count as f64) <= digits;
+                (1..=MAX_SPECIAL).find(fits).unwrap_or(MAX_SPECIAL + 1)
             }
             Special::Digits(_) => 0,
         };
-        if !(1..=100).contains(&special_count) {
+        if !(1..=MAX_SPECIAL).contains(&special_count) {
             let value = special_count as f64;
             return Err(Error::InvalidParams { field: "special primes", value, allowed: "1 to 100" });
         }

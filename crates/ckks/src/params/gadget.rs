@@ -169,6 +169,16 @@ mod tests {
     }
 
     #[test]
+    fn digits_are_counted_by_hand() {
+        assert_eq!(digits_needed(&[], 50.0), 0);
+        assert_eq!(digits_needed(&[40.0], 50.0), 1);
+        // Full to the brim is not too full.
+        assert_eq!(digits_needed(&[20.0, 30.0], 50.0), 1);
+        assert_eq!(digits_needed(&[20.0, 30.0, 1.0], 50.0), 2);
+        assert_eq!(digits_needed(&[30.0, 30.0, 15.0, 5.0, 40.0, 11.0], 50.0), 4);
+    }
+
+    #[test]
     fn digits_cover_the_limbs_and_stay_below_the_capacity() {
         for count in 1..40usize {
             let chain = primes(&(0..count).map(|i| [49.0, 45.0, 28.0, 37.5][i % 4]).collect::<Vec<_>>());

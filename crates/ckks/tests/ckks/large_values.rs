@@ -83,6 +83,24 @@ fn a_message_that_outgrows_its_modulus_is_an_error_and_not_a_remainder() {
 }
 
 #[test]
+fn slots_beyond_all_numbers_are_refused_whatever_the_coefficients() {
+    let params = presets::insecure::small(1 << 10, 40.0, 2).unwrap();
+    let secret = SecretKey::from_seed(&params, Seed::from_bytes([6; 32])).unwrap();
+    // Coefficients of 40 bits; a slot may be their sum, ten bits more.
+    let read = |log_scale| {
+        let c = encrypted(&secret, 1.0, 40, 2).unwrap().with_scale(Scale::from_log2(log_scale)).unwrap();
+        secret.decrypt(&c).map(|decrypted| decrypted.decode().real()[0])
+    };
+    assert!(read(-960).is_ok_and(|value| (value.log2() - 1000.0).abs() < 1e-6));
+    for log_scale in [-978, -990, -1010] {
+        assert!(
+            matches!(read(log_scale), Err(Error::MessageOverflow { operation: "decrypt", .. })),
+            "{log_scale}"
+        );
+    }
+}
+
+#[test]
 fn what_was_encrypted_under_another_key_is_refused_and_not_decrypted_to_noise() {
     let params = presets::insecure::small(1 << 10, 40.0, 2).unwrap();
     let [ours, other] =

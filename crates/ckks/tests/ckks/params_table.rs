@@ -47,6 +47,21 @@ fn chains_at_the_limit_are_built_and_a_bit_more_is_refused() {
 }
 
 #[test]
+fn special_primes_are_as_few_as_the_digits_allow() {
+    // 50 + 5 x 40 bits: all in one digit, 130 and 120 in two, 90, 80 and 80 in three.
+    let builder = || Params::builder().degree(1 << 10).base(50.0).levels(40.0, 5);
+    for (digits, special) in [(1, 5), (2, 3), (3, 2), (6, 1)] {
+        let params = Params::insecure_for_tests(builder().digits(digits)).unwrap();
+        assert_eq!(params.special_count(), special, "{digits} digits");
+    }
+    // More primes than limbs, since they are smaller: 90 bits in five of 20.
+    let params = Params::insecure_for_tests(builder().special(20, 1).digits(3)).unwrap();
+    assert_eq!(params.special_count(), 5);
+    let params = Params::insecure_for_tests(builder().special(20, 1).digits(1)).unwrap();
+    assert_eq!(params.special_count(), 13);
+}
+
+#[test]
 fn sizes_out_of_range_are_refused_by_name() {
     let builder = || Params::builder().degree(1 << 14);
     for (bad, field) in [

@@ -122,3 +122,36 @@ impl<'m> Runner<'m> {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{Mode, Shape, random};
+
+    #[test]
+    fn weights_are_those_of_the_formulas() {
+        let place = |head| Place { layer: 0, head, position: 3, score: 0, reciprocal: 0 };
+        let shape = Shape { attention: Attention::Softmax, ..Shape::preset("test").unwrap() };
+        let model = random::weights_only("softmax", &shape, 1).unwrap();
+        let mut runner = Runner::new(&model, Mode::Exact).unwrap();
+        // Exponentials of these alone are beyond all numbers.
+        let mut scores = [900.0, 899.0];
+        let factor = runner.weigh(&place(0), &mut scores, &[]).unwrap();
+        let share = 1.0 / (1.0 + (-1.0f64).exp());
+        assert!((factor * scores[0] - share).abs() < 1e-15, "{scores:?}");
+
+        let frozen = Attention::PowerSoftmax { p: 4, c: 3.0, eps: Eps::Frozen };
+        let shape = Shape { attention: frozen, ..shape };
+        let model = random::certified("frozen", &shape, 1).unwrap();
+        let mut runner = Runner::new(&model, Mode::Exact).unwrap();
+        let at = runner.functions.iter().position(|f| *f == crate::Function::Reciprocal).unwrap();
+        let eps: Vec<f64> = (1..=shape.heads * shape.context).map(|i| i as f64).collect();
+        for head in 0..shape.heads {
+            let mut scores = [1.0, -2.0];
+            let factor = runner.weigh(&Place { reciprocal: at, ..place(head) }, &mut scores, &eps).unwrap();
+            let own = eps[head * shape.context + 3];
+            assert_eq!(scores, [256.0, 1.0]);
+            assert!((factor * 2.0 * (128.5 + own) - 1.0).abs() < 1e-12, "head {head}: {factor}");
+        }
+    }
+}

@@ -155,6 +155,7 @@ mod tests {
                 let expected = Runner::new(&model, Mode::Exact).unwrap().embed(&tokens, 1).unwrap();
                 assert_eq!(embedding.rows(&tokens, 1).unwrap(), expected);
                 assert!(embedding.rows(&[shape.vocab as u32], 0).is_err() && embedding.rows(&[], 0).is_err());
+                assert!(embedding.rows(&vec![1; shape.context - 1], 1).is_ok());
                 assert!(embedding.rows(&vec![1; shape.context], 1).is_err());
                 assert!(Embedding::from_bytes(own.clone(), &whole[..whole.len() - 4]).is_err());
                 let other = EmbeddingShape { vocab: shape.vocab + 1, ..own.clone() };

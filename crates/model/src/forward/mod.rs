@@ -495,3 +495,6 @@ fn stage_weights<'m>(model: &'m Model, program: &Program, at: usize) -> Result<S
         _ => StageWeights::None,
     })
 }
+
+#[cfg(test)]
+mod tests;
