@@ -150,7 +150,7 @@ fn a_small_answer_that_is_none_is_seen() {
         let ciphertext: Ciphertext = evaluator.neg(&evaluator.neg(&ciphertext).unwrap()).unwrap();
         EncryptedLogits {
             plan: w.plan.id(),
-            length: 8,
+            lengths: vec![8],
             asked: Asked::Position(position),
             ciphertexts: vec![ciphertext; count],
         }
