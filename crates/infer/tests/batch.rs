@@ -294,9 +294,9 @@ fn the_error_of_a_pass_is_within_its_forecast() {
     let rows = audit.finish();
     assert_eq!(rows.len(), w.plan.steps() - 1);
     for row in rows {
-        // Few independent rows stand behind the reciprocals of models this small: half a bit.
+        // As of one prompt: refreshes in rings this small have an error floor of their own.
         let (rms, worst) = row.margin();
-        assert!(rms > -0.5 && worst > -0.5, "{}: {rms:.2} {worst:.2}", row.name);
+        assert!(rms > -1.0 && worst > 0.0, "{}: {rms:.2} {worst:.2}", row.name);
     }
 }
 

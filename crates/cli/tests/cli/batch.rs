@@ -6,7 +6,7 @@ use serde_json::Value;
 
 use crate::common::{PROMPT, Scratch, json, refuse, succeed};
 
-const PROMPTS: &str = "One day a cat\nTom saw the sun\nThe dog\n";
+const PROMPTS: &str = "One day a cat\nThe dog\na girl\n";
 
 #[test]
 fn every_prompt_of_a_pass_gets_its_own_answer() {
