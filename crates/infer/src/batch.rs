@@ -3,6 +3,7 @@
 use cipherlm_circuits::slots::{Interleaved, Machine};
 
 use crate::error::{At, Error, Result};
+use crate::lanes;
 use crate::plan::Plan;
 use crate::small;
 use crate::vector::Value;
@@ -14,11 +15,8 @@ impl Plan {
     /// # Errors
     /// [`Error::Mismatch`], [`Error::Prompt`].
     pub fn check_texts(&self, lengths: &[usize]) -> Result<()> {
-        let (given, places, capacity) = (lengths.len(), self.prompts(), self.tokens());
-        if given != places {
-            let (expected, found) = (format!("a plan of {places}"), given.to_string());
-            return Err(Error::Mismatch { what: "number of prompts", expected, found });
-        }
+        lanes::check_places(lengths.len(), self.prompts())?;
+        let capacity = self.tokens();
         match lengths.iter().find(|length| !(1..=capacity).contains(*length)) {
             Some(&length) => {
                 let advice = "say how many tokens the text has";

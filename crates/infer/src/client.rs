@@ -190,12 +190,8 @@ impl Client {
         positions: &[usize],
         decode: impl Fn(&Decrypted) -> std::result::Result<Vec<Complex64>, cipherlm_ckks::Error>,
     ) -> Result<Vec<Vec<f64>>> {
-        let (given, places) = (logits.lengths.len(), reader.prompts);
-        if given != places {
-            let (expected, found) = (format!("a plan of {places}"), given.to_string());
-            return Err(Error::Mismatch { what: "number of prompts", expected, found });
-        }
-        lanes::check_count(positions.len(), places)?;
+        lanes::check_places(logits.lengths.len(), reader.prompts)?;
+        lanes::check_count(positions.len(), reader.prompts)?;
         for (&position, &length) in positions.iter().zip(&logits.lengths) {
             answer::check_position(&reader.answers, position, length)?;
             if reader.held(logits.asked, length).is_some_and(|held| held != position) {
@@ -327,7 +323,8 @@ impl<K: EvaluationKeys> Server<K> {
     ///
     /// # Errors
     /// A prompt for another plan, parameter set or key, or of another number of prompts; missing
-    /// keys; [`Error::Position`] for a position that a prompt does not have; [`Error::Stopped`] when the observer says so.
+    /// keys; [`Error::Position`] for a position that a prompt does not have; [`Error::Stopped`] when
+    /// the observer says so.
     pub fn run(
         &self,
         plan: &Plan,

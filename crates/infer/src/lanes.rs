@@ -24,6 +24,18 @@ pub(crate) fn check_count(given: usize, capacity: usize) -> Result<()> {
     if (1..=capacity).contains(&given) { Ok(()) } else { Err(Error::Prompts { given, capacity }) }
 }
 
+/// Refuses a message of another number of prompts than the plan has places for.
+///
+/// # Errors
+/// [`Error::Mismatch`].
+pub(crate) fn check_places(given: usize, places: usize) -> Result<()> {
+    if given == places {
+        return Ok(());
+    }
+    let (expected, found) = (format!("a plan of {places}"), given.to_string());
+    Err(Error::Mismatch { what: "number of prompts", expected, found })
+}
+
 /// Something of every prompt; an error says which one it comes from, if there are several.
 ///
 /// # Errors
