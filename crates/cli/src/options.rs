@@ -260,7 +260,8 @@ impl PromptOption {
             (None, None, Some(text)) => return Ok(text.to_owned()),
             (None, None, None) => {
                 return Err(crate::exit::usage(
-                    "no prompt: give --prompt TEXT, --prompt -, --prompt-file FILE or, of encrypt, --prompts FILE",
+                    "no prompt: give --prompt TEXT, --prompt - or --prompt-file FILE; of encrypt, --prompts FILE \
+                     too",
                 ));
             }
         };
@@ -273,8 +274,8 @@ impl PromptOption {
 /// Several prompts for one pass.
 #[derive(Args)]
 pub(crate) struct PromptsOption {
-    /// Encrypt several prompts for one pass, one a line: up to as many as the keys are for. The last
-    /// one fills the places that are left.
+    /// Encrypt several prompts for one pass, one a line: up to as many as the keys are for. The
+    /// last one fills the places that are left.
     #[arg(long, value_name = "FILE", conflicts_with_all = ["prompt", "prompt_file"])]
     prompts: Option<PathBuf>,
 }

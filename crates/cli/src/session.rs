@@ -94,7 +94,7 @@ impl<'s> Session<'s> {
         cipherlm_circuits::slots::Primitives::log(machine).clear();
         let forecast = if self.precision {
             let keys = self.setup.circuits.key_request(plan);
-            Some(plan.forecast_steps_of(&self.client, &keys, prompts)?)
+            Some(plan.forecast_steps(&self.client, &keys, prompts)?)
         } else {
             None
         };

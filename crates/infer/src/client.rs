@@ -25,8 +25,8 @@ pub struct EncryptedPrompt {
     /// The secret whose keys it is to be run with. The ciphertexts are under it, or under that of
     /// the same root in a smaller ring.
     pub key_id: KeyId,
-    /// How many tokens each prompt has, public numbers: what fills them up is masked. As many as the
-    /// plan has places for; one that fills a place counts as a prompt.
+    /// How many tokens each prompt has, public numbers: what fills them up is masked. As many as
+    /// the plan has places for; one that fills a place counts as a prompt.
     pub lengths: Vec<usize>,
     /// The positions that are to be answered, public too.
     pub asked: Asked,
@@ -167,8 +167,8 @@ impl Client {
         Ok(self.decrypt_each(plan, logits, &[position])?.swap_remove(0))
     }
 
-    /// As [`Client::decrypt`], the logits of every prompt of a pass, each at its own of `positions`.
-    /// Fewer positions than prompts: those of the first ones.
+    /// As [`Client::decrypt`], the logits of every prompt of a pass, each at its own of
+    /// `positions`. Fewer positions than prompts: those of the first ones.
     ///
     /// # Errors
     /// As [`Client::decrypt`]; [`Error::Prompts`] for no positions, or more than there are prompts.
@@ -323,8 +323,8 @@ impl<K: EvaluationKeys> Server<K> {
     ///
     /// # Errors
     /// A prompt for another plan, parameter set or key, or of another number of prompts; missing
-    /// keys; [`Error::Position`] for a position that a prompt does not have; [`Error::Stopped`] when
-    /// the observer says so.
+    /// keys; [`Error::Position`] for a position that a prompt does not have; [`Error::Stopped`]
+    /// when the observer says so.
     pub fn run(
         &self,
         plan: &Plan,

@@ -1,6 +1,6 @@
 //! Prompts and logits as bytes: the plan they belong to, of a prompt the secret, the number of
-//! tokens (of several prompts how many there are, and each one's), what is asked for, the ring, then
-//! the ciphertexts in the wire format of the library below.
+//! tokens (of several prompts how many there are, and each one's), what is asked for, the ring,
+//! then the ciphertexts in the wire format of the library below.
 
 use cipherlm_ckks::wire::Wire;
 use cipherlm_ckks::{Ciphertext, KeyId, Params};

@@ -83,26 +83,13 @@ impl Plan {
         self.simulate(machine, &[tokens], &mut Collect::default(), false)
     }
 
-    /// The same with every step, for an [`Audit`], from sixteen runs with different errors under
-    /// this client's key. Takes about a megabyte a vector. The forecast tells something of the
+    /// The same of all `prompts` of a pass and with every step, for an [`Audit`], from sixteen runs
+    /// with different errors under this client's key. Takes about a megabyte a vector. The forecast tells something of the
     /// secret and is the client's own.
     ///
     /// # Errors
-    /// As [`Plan::noise_machine`] and [`Plan::forecast`].
-    pub fn forecast_steps(&self, client: &Client, keys: &KeyRequest, tokens: &[u32]) -> Result<Forecast> {
-        self.forecast_steps_of(client, keys, &[tokens])
-    }
-
-    /// As [`Plan::forecast_steps`], for several prompts in one pass.
-    ///
-    /// # Errors
-    /// As [`Plan::forecast_steps`] and [`Plan::pack_each`].
-    pub fn forecast_steps_of(
-        &self,
-        client: &Client,
-        keys: &KeyRequest,
-        prompts: &[&[u32]],
-    ) -> Result<Forecast> {
+    /// As [`Plan::noise_machine`] and [`Plan::forecast`]; [`Error::Prompts`].
+    pub fn forecast_steps(&self, client: &Client, keys: &KeyRequest, prompts: &[&[u32]]) -> Result<Forecast> {
         let run = |seed: u64| {
             let machine = self.noise_machine(client.secret().params(), keys.clone(), seed)?;
             let machine = machine.with_secret(client.secret()).at("noise machine")?;
@@ -447,7 +434,7 @@ mod tests {
         let client = Client::with_secret(SecretKey::from_seed(params, Seed::from_bytes([7; 32])).unwrap());
         let keys = circuits.key_request(&plan);
         let prompt = &random::windows(model.shape(), 8, 1, 5)[0];
-        let forecast = plan.forecast_steps(&client, &keys, prompt).unwrap();
+        let forecast = plan.forecast_steps(&client, &keys, &[prompt]).unwrap();
         let other = |seed: u64| {
             let machine = plan.noise_machine(params, keys.clone(), 100 + seed).unwrap();
             let machine = machine.with_secret(client.secret()).unwrap();

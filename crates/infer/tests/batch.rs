@@ -1,5 +1,5 @@
-//! Several prompts in one pass: each is answered as if it were alone, on the clear machine and under
-//! encryption, with the same keys farther apart.
+//! Several prompts in one pass: each is answered as if it were alone, on the clear machine and
+//! under encryption, with the same keys farther apart.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -286,7 +286,7 @@ fn the_error_of_a_pass_is_within_its_forecast() {
     let w = World::new(&one_layer());
     let texts = texts(w.model.shape(), 8, 4);
     let keys = w.circuits.key_request(&w.plan);
-    let forecast = w.plan.forecast_steps_of(&w.client, &keys, &slices(&texts)).unwrap();
+    let forecast = w.plan.forecast_steps(&w.client, &keys, &slices(&texts)).unwrap();
     let mut go = |_: &Progress<'_>| true;
     let mut audit = Audit::new(&w.client, &forecast, &mut go);
     let prompt = w.client.encrypt_each(&w.plan, &slices(&texts)).unwrap();

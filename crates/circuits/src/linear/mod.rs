@@ -146,8 +146,9 @@ impl LinearTransform {
     /// out: every rotation goes `parts.len()` times as far.
     ///
     /// # Errors
-    /// [`SlotError::OperandCount`] for none, [`SlotError::Shape`] for maps of other slots or between
-    /// other numbers of vectors, [`cipherlm_ckks::Error::BadSlots`] for more slots than there are.
+    /// [`SlotError::OperandCount`] for none, [`SlotError::Shape`] for maps of other slots or
+    /// between other numbers of vectors, [`cipherlm_ckks::Error::BadSlots`] for more slots than
+    /// there are.
     pub fn interleaved(parts: &[&Self]) -> SlotResult<Self> {
         let Some(first) = parts.first() else {
             return Err(SlotError::OperandCount { operation: "interleaved transforms", have: 0, need: 1 });
