@@ -26,6 +26,7 @@ pub(crate) fn profile(sh: &Shell, flags: &Profile) -> anyhow::Result<()> {
     let mut args: Vec<String> = vec!["profile".into()];
     push(&mut args, "--model", flags.model.as_ref());
     push(&mut args, "--length", flags.length.map(|n| n.to_string()).as_ref());
+    push(&mut args, "--prompts", flags.prompts.map(|n| n.to_string()).as_ref());
     push(&mut args, "--json-file", path(flags.json.as_ref()).as_ref());
     push(&mut args, "--html", path(flags.html.as_ref()).as_ref());
     push(&mut args, "--profile", flags.profile.as_ref());

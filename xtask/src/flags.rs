@@ -65,6 +65,8 @@ xflags::xflags! {
             optional --model name: String
             /// Prompt length (default 128).
             optional --length l: usize
+            /// Take this many prompts through one pass.
+            optional --prompts n: usize
             /// Count the instructions of one bench group under valgrind instead: repeatable on a
             /// noisy machine.
             optional --callgrind group: String

@@ -22,6 +22,8 @@ pub(crate) struct Loaded {
     pub(crate) index: Option<Arc<Index>>,
     /// Whether its prompts come in at the lowest level.
     pub(crate) refresh_input: bool,
+    /// Prompts that go through one pass.
+    pub(crate) prompts: usize,
 }
 
 /// A text cut into windows of tokens.
@@ -51,7 +53,7 @@ pub(crate) fn load(dir: Option<&Path>) -> anyhow::Result<Loaded> {
     let file = dir.join(TOKENIZER_FILE);
     let tokenizer = Tokenizer::load(&file).with_context(|| format!("loading {}", shown(&file)))?;
     tokenizer.check_shape(model.shape()).with_context(|| format!("loading {}", shown(&dir)))?;
-    Ok(Loaded { model, tokenizer, folder: dir, index: None, refresh_input: false })
+    Ok(Loaded { model, tokenizer, folder: dir, index: None, refresh_input: false, prompts: 1 })
 }
 
 /// The model that this program carries.
@@ -59,7 +61,8 @@ fn shipped() -> anyhow::Result<Loaded> {
     use cipherlm_stories::{DESCRIPTION, NAME, TOKENIZER, WEIGHTS};
     let model = Model::from_parts(DESCRIPTION, WEIGHTS).context("the shipped model")?;
     let tokenizer = Tokenizer::from_json(TOKENIZER).context("the shipped tokenizer")?;
-    Ok(Loaded { model, tokenizer, folder: PathBuf::from(NAME), index: None, refresh_input: false })
+    let folder = PathBuf::from(NAME);
+    Ok(Loaded { model, tokenizer, folder, index: None, refresh_input: false, prompts: 1 })
 }
 
 /// `models/<name>` in the working folder or above it, or beside this program's sources.

@@ -5,7 +5,7 @@
 
 use crate::library::Library;
 use crate::model::{Loaded, load};
-use anyhow::Context;
+use anyhow::{Context, bail};
 use cipherlm_circuits::bootstrap::Profile as Chain;
 use cipherlm_infer::{Tolerance, insecure_profile};
 use clap::Args;
@@ -17,6 +17,8 @@ use std::path::{Path, PathBuf};
 
 /// Longest prompt that is read, in bytes.
 const PROMPT_BYTES: u64 = 1 << 20;
+/// Slots of the largest ring: no more prompts share it.
+const MOST_PROMPTS: u64 = 1 << 16;
 /// Longest time and largest amount that mean anything: a year, a pebibyte.
 const YEAR: f64 = 366.0 * 86400.0;
 const PEBIBYTE_GIB: f64 = 1_048_576.0;
@@ -91,6 +93,35 @@ impl InputOption {
     /// The model whose prompts come in that way.
     pub(crate) fn put_on(&self, loaded: Loaded) -> Loaded {
         Loaded { refresh_input: self.refresh_input, ..loaded }
+    }
+}
+
+/// How many prompts go through one pass.
+#[derive(Args)]
+pub(crate) struct BatchOption {
+    /// Take up to N prompts of one client through one pass, in the slots that a single one leaves
+    /// over; the next power of two. Keys are made for one such number.
+    /// (default: 1)
+    #[arg(long, value_name = "N", value_parser = count(1..=MOST_PROMPTS))]
+    prompts: Option<usize>,
+}
+
+impl BatchOption {
+    /// Whether it was given.
+    pub(crate) fn given(&self) -> bool {
+        self.prompts.is_some()
+    }
+
+    /// The model for so many prompts at once.
+    pub(crate) fn put_on(&self, loaded: Loaded) -> anyhow::Result<Loaded> {
+        let prompts = self.prompts.unwrap_or(1);
+        if prompts > 1 && loaded.index.is_some() {
+            return Err(crate::exit::usage(format!(
+                "--prompts {prompts} and --index: a private search takes one question a pass: leave out one \
+                 of them"
+            )));
+        }
+        Ok(Loaded { prompts, ..loaded })
     }
 }
 
@@ -229,13 +260,43 @@ impl PromptOption {
             (None, None, Some(text)) => return Ok(text.to_owned()),
             (None, None, None) => {
                 return Err(crate::exit::usage(
-                    "no prompt: give --prompt TEXT, --prompt - or --prompt-file FILE",
+                    "no prompt: give --prompt TEXT, --prompt - or --prompt-file FILE; of encrypt, --prompts FILE \
+                     too",
                 ));
             }
         };
         let line =
             text.strip_suffix('\n').map_or(text.as_str(), |line| line.strip_suffix('\r').unwrap_or(line));
         Ok(line.to_owned())
+    }
+}
+
+/// Several prompts for one pass.
+#[derive(Args)]
+pub(crate) struct PromptsOption {
+    /// Encrypt several prompts for one pass, one a line: up to as many as the keys are for. The
+    /// last one fills the places that are left.
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["prompt", "prompt_file"])]
+    prompts: Option<PathBuf>,
+}
+
+impl PromptsOption {
+    /// The prompts, if a file was given: at least one, and none of them empty.
+    pub(crate) fn read(&self) -> anyhow::Result<Option<Vec<String>>> {
+        let Some(file) = &self.prompts else { return Ok(None) };
+        let text = cipherlm_files::read_text(file, PROMPT_BYTES).context("--prompts")?;
+        let prompts: Vec<String> = text.lines().map(str::to_owned).collect();
+        if prompts.is_empty() {
+            bail!("--prompts {}: it is empty: write one prompt a line", cipherlm_files::shown(file));
+        }
+        if let Some(line) = prompts.iter().position(|prompt| prompt.trim().is_empty()) {
+            bail!(
+                "--prompts {}: line {} is empty: write one prompt a line, without lines between them",
+                cipherlm_files::shown(file),
+                line + 1
+            );
+        }
+        Ok(Some(prompts))
     }
 }
 

@@ -55,9 +55,9 @@ impl Party {
         Ok(Self { text, setup: None })
     }
 
-    /// Encrypts a prompt, after whatever can be checked here.
-    pub(crate) fn encrypt(&self, client: &Client, tokens: &[u32]) -> anyhow::Result<EncryptedPrompt> {
-        Ok(self.text.encrypt(client, self.setup.as_ref().map(|setup| &setup.plan), tokens)?)
+    /// Encrypts prompts for one pass, after whatever can be checked here.
+    pub(crate) fn encrypt(&self, client: &Client, prompts: &[&[u32]]) -> anyhow::Result<EncryptedPrompt> {
+        Ok(self.text.encrypt_each(client, self.setup.as_ref().map(|setup| &setup.plan), prompts)?)
     }
 }
 
@@ -85,7 +85,7 @@ pub(crate) fn setup_of(
         Some(prices) => prices.table(profile.insecure)?,
         None => CostModel::default(),
     };
-    let loaded = Loaded { refresh_input: keys.refresh_input, ..loaded };
+    let loaded = Loaded { refresh_input: keys.refresh_input, prompts: keys.prompts, ..loaded };
     let setup = Setup::on(loaded, keys.tokens, &Wanted::This(profile), &cost)?;
     let plan = setup.plan.id();
     if plan != keys.plan {

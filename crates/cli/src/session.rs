@@ -76,15 +76,25 @@ impl<'s> Session<'s> {
         outcome: &mut Outcome<'_>,
         console: &mut Console,
     ) -> anyhow::Result<u32> {
+        Ok(self.forward_each(&[tokens], outcome, console)?.first().copied().unwrap_or_default())
+    }
+
+    /// One encrypted forward pass of several prompts; returns the most likely next token of each.
+    pub(crate) fn forward_each(
+        &self,
+        prompts: &[&[u32]],
+        outcome: &mut Outcome<'_>,
+        console: &mut Console,
+    ) -> anyhow::Result<Vec<u32>> {
         let plan = &self.setup.plan;
         let clock = Instant::now();
-        let prompt = self.client.encrypt(plan, tokens)?;
+        let prompt = self.client.encrypt_each(plan, prompts)?;
         outcome.seconds_encrypt += clock.elapsed().as_secs_f64();
         let machine = self.server.machine();
         cipherlm_circuits::slots::Primitives::log(machine).clear();
         let forecast = if self.precision {
             let keys = self.setup.circuits.key_request(plan);
-            Some(plan.forecast_steps(&self.client, &keys, tokens)?)
+            Some(plan.forecast_steps(&self.client, &keys, prompts)?)
         } else {
             None
         };
@@ -108,13 +118,18 @@ impl<'s> Session<'s> {
         console.done();
         let clock = Instant::now();
         let loaded = &self.setup.loaded;
-        let mut encrypted = self.client.decrypt(plan, &answer, loaded.answer_position(tokens.len()))?;
-        encrypted.truncate(loaded.choices());
+        let positions: Vec<usize> =
+            prompts.iter().map(|tokens| loaded.answer_position(tokens.len())).collect();
+        let mut encrypted = self.client.decrypt_each(plan, &answer, &positions)?;
+        encrypted.iter_mut().for_each(|row| row.truncate(loaded.choices()));
         outcome.seconds_decrypt += clock.elapsed().as_secs_f64();
-        let (polynomial, exact) =
-            (loaded.reference(Mode::Polynomial, tokens)?, loaded.reference(Mode::Exact, tokens)?);
-        let token = argmax(&encrypted) as u32;
-        outcome.add(report, TokenCheck::new(token, &encrypted, &polynomial, &exact));
-        Ok(token)
+        let check = |(row, tokens): (&Vec<f64>, &&[u32])| -> anyhow::Result<TokenCheck> {
+            let (polynomial, exact) =
+                (loaded.reference(Mode::Polynomial, tokens)?, loaded.reference(Mode::Exact, tokens)?);
+            Ok(TokenCheck::new(argmax(row) as u32, row, &polynomial, &exact))
+        };
+        let checks = encrypted.iter().zip(prompts).map(check).collect::<anyhow::Result<_>>()?;
+        outcome.add(report, checks);
+        Ok(encrypted.iter().map(|row| argmax(row) as u32).collect())
     }
 }

@@ -54,8 +54,9 @@ impl Setup {
             return Err(usage(format!("--length {length}: the model takes {context} tokens")));
         }
         cipherlm_model::ensure_certified(&loaded.model)?;
-        let (index, refresh_input) = (loaded.index.clone(), loaded.refresh_input);
-        let options = Options { tokens: length, index, refresh_input, ..Options::default() };
+        let Loaded { index, refresh_input, prompts, .. } = &loaded;
+        let (index, refresh_input, prompts) = (index.clone(), *refresh_input, *prompts);
+        let options = Options { tokens: length, prompts, index, refresh_input, ..Options::default() };
         let options = options.with_tokenizer(&loaded.tokenizer)?;
         let model = Arc::new(loaded.model.clone());
         let chosen = match wanted {
@@ -100,11 +101,19 @@ impl Setup {
             asked if asked < tokens => format!(" (the power of two that holds {asked})"),
             _ => String::new(),
         };
+        let prompts = self.plan.prompts();
+        let (together, a_prompt) = match prompts {
+            1 => (String::new(), String::new()),
+            _ => (
+                format!(" for each of {prompts} prompts"),
+                format!(", {:.1} s a prompt", self.plan.seconds() / prompts as f64),
+            ),
+        };
         format!(
             "model       {}: {} layers x {}, {} parameters\n\
              parameters  N = 2^{}, log QP {:.0}, {:.0}-bit security, profile {}; kernel {}, {} threads\n\
-             plan        {tokens} tokens{rounded}, {} steps, {bootstraps} bootstraps {:?} a layer, about \
-             {:.1} s predicted\n\
+             plan        {tokens} tokens{rounded}{together}, {} steps, {bootstraps} bootstraps {:?} a layer, \
+             about {:.1} s predicted{a_prompt}\n\
              keys        {:.2} GiB stored, {:.2} GiB in memory\n\
              messages    {prompt:.0} KiB there, {answer:.0} KiB back\n\
              memory      about {:.1} GiB for a run, keys included",
@@ -152,6 +161,14 @@ impl Setup {
 pub(crate) fn length_for(need: usize) -> anyhow::Result<usize> {
     let found = LENGTHS.into_iter().find(|l| *l >= need);
     found.with_context(|| format!("{need} tokens do not fit the longest plan of 128: shorten the prompt"))
+}
+
+/// As many prompts as the model is loaded for, of exactly `length` tokens: one after the other from
+/// the shipped sample text, repeated.
+pub(crate) fn samples(loaded: &Loaded, length: usize) -> anyhow::Result<Vec<Vec<u32>>> {
+    let own = sample(loaded, length)?;
+    let text = sample_tokens(&loaded.tokenizer, own.len().saturating_mul(loaded.prompts))?;
+    Ok(text.chunks_exact(own.len()).map(<[u32]>::to_vec).collect())
 }
 
 /// A prompt of exactly `length` tokens: the shipped sample text, repeated.

@@ -57,7 +57,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let clock = Instant::now();
     let prompt = client.encrypt(&plan, prompt_tokens)?;
     println!("encrypt {:.2} s", clock.elapsed().as_secs_f64());
-    let forecast = plan.forecast_steps(&client, &circuits.key_request(&plan), prompt_tokens)?;
+    let forecast = plan.forecast_steps(&client, &circuits.key_request(&plan), &[prompt_tokens])?;
     let clock = Instant::now();
     let mut last = (0.0, String::new());
     let mut progress = |p: &Progress<'_>| {

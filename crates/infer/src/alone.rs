@@ -128,7 +128,7 @@ impl<K: EvaluationKeys> Server<K> {
         for _ in 0..count {
             let logits = plan.run_session(self.machine(), input, session, observer)?;
             let (choice, next) = plan.feed_back(self.machine(), &logits, session.position())?;
-            choices.push(self.hand_out(plan, 1, &vec![choice])?);
+            choices.push(self.hand_out(plan, vec![1], &vec![choice])?);
             input = next;
         }
         Ok(choices)

@@ -117,7 +117,7 @@ impl<K: EvaluationKeys> Observer<Encrypted<K>> for Checkpoints<'_, K> {
         let mut all = Fingerprint::new("cipherlm run");
         all.text("version", env!("CARGO_PKG_VERSION"));
         all.text("plan", start.plan);
-        all.number("length", start.length as u64);
+        start.lengths.iter().for_each(|&length| all.number("length", length as u64));
         for vector in start.input {
             all.field("input", &vector.ciphertext().to_bytes());
         }

@@ -7,17 +7,17 @@ use cipherlm_circuits::slots::{Chain, Encrypted, Primitives, Scale};
 use cipherlm_ckks::{
     Ciphertext, Complex64, Decrypted, EvaluationKeys, KeyId, KeyPurpose, Params, Plaintext, SecretKey,
 };
-use cipherlm_protocol::Answers;
 
 use crate::answer;
 use crate::error::{At, Error, Result};
+use crate::lanes;
 use crate::plan::Plan;
 use crate::run::Observer;
 use crate::session::Session;
-use crate::small::{self, Asked};
+use crate::small::{self, Asked, Reader};
 use crate::vector::Value;
 
-/// A prompt on its way to the server: one ciphertext per input vector.
+/// A prompt, or several for one pass, on the way to the server: one ciphertext per input vector.
 #[derive(Clone)]
 pub struct EncryptedPrompt {
     /// The plan it was packed for.
@@ -25,9 +25,10 @@ pub struct EncryptedPrompt {
     /// The secret whose keys it is to be run with. The ciphertexts are under it, or under that of
     /// the same root in a smaller ring.
     pub key_id: KeyId,
-    /// How many tokens it has, a public number: what fills it up is masked.
-    pub length: usize,
-    /// The positions that it wants answered, public too.
+    /// How many tokens each prompt has, public numbers: what fills them up is masked. As many as
+    /// the plan has places for; one that fills a place counts as a prompt.
+    pub lengths: Vec<usize>,
+    /// The positions that are to be answered, public too.
     pub asked: Asked,
     /// The vectors.
     pub ciphertexts: Vec<Ciphertext>,
@@ -38,9 +39,9 @@ pub struct EncryptedPrompt {
 pub struct EncryptedLogits {
     /// The plan that produced them.
     pub plan: String,
-    /// Tokens of the prompt that they answer.
-    pub length: usize,
-    /// The positions that they hold. One alone is a single vector in a small ring.
+    /// Tokens of each prompt that they answer.
+    pub lengths: Vec<usize>,
+    /// The positions that they hold. One alone of each prompt is a single vector in a small ring.
     pub asked: Asked,
     /// The vectors.
     pub ciphertexts: Vec<Ciphertext>,
@@ -81,25 +82,50 @@ impl Client {
     /// # Errors
     /// What [`Plan::pack`] and [`Plan::ensure_in_range`] refuse; parameters other than the plan's.
     pub fn encrypt(&self, plan: &Plan, tokens: &[u32]) -> Result<EncryptedPrompt> {
-        self.encrypt_after(plan, &[], tokens)
+        self.encrypt_each(plan, &[tokens])
+    }
+
+    /// As [`Client::encrypt`], for several prompts in one pass, up to [`Plan::prompts`]: the last
+    /// one fills the places that are left.
+    ///
+    /// # Errors
+    /// As [`Client::encrypt`]; [`Error::Prompts`] for none or too many.
+    pub fn encrypt_each(&self, plan: &Plan, prompts: &[&[u32]]) -> Result<EncryptedPrompt> {
+        let filled = lanes::fill(prompts, plan.prompts())?;
+        lanes::of_each(prompts, |tokens| plan.ensure_in_range(tokens))?;
+        let lengths = filled.iter().map(|tokens| tokens.len()).collect();
+        self.encrypt_vectors(plan, &plan.pack_each(&filled)?, lengths)
     }
 
     /// As [`Client::encrypt`], for tokens that follow those `before` in a session.
     ///
     /// # Errors
-    /// As [`Client::encrypt`].
+    /// As [`Client::encrypt`]; [`Error::Unsupported`] with a plan of several prompts, which has no
+    /// sessions.
     pub fn encrypt_after(&self, plan: &Plan, before: &[u32], tokens: &[u32]) -> Result<EncryptedPrompt> {
+        if plan.prompts() > 1 {
+            let advice = "encrypt the prompts alone, or plan for one prompt and a session";
+            return Err(Error::Unsupported { feature: "a session of several prompts", advice });
+        }
         plan.ensure_in_range_after(before, tokens)?;
+        self.encrypt_vectors(plan, &plan.pack_at(tokens, before.len())?, vec![tokens.len()])
+    }
+
+    fn encrypt_vectors(
+        &self,
+        plan: &Plan,
+        vectors: &[Vec<f64>],
+        lengths: Vec<usize>,
+    ) -> Result<EncryptedPrompt> {
         let params = self.secret.params();
         let floor = plan.target.chain.floor();
         let own = if floor > 0 { Chain::above(params, floor) } else { Chain::of(params) };
         check_chain(plan, &own.at("parameters")?)?;
-        let scale = plan.target.chain.scale(plan.input_level());
-        let (vectors, level) = (plan.pack_at(tokens, before.len())?, plan.input_level());
+        let (scale, level) = (plan.target.chain.scale(plan.input_level()), plan.input_level());
         let ring = small::prompt_ring(params, plan.prompt_degree(), level)?;
-        let ciphertexts = self.seal_in(ring.as_ref(), &vectors, level, scale)?;
-        let (length, asked, key_id) = (tokens.len(), plan.asked(tokens.len()), self.key_id());
-        Ok(EncryptedPrompt { plan: plan.id(), key_id, length, asked, ciphertexts })
+        let ciphertexts = self.seal_in(ring.as_ref(), vectors, level, scale)?;
+        let asked = plan.asked(lengths.first().copied().unwrap_or_default());
+        Ok(EncryptedPrompt { plan: plan.id(), key_id: self.key_id(), lengths, asked, ciphertexts })
     }
 
     /// Encrypts vectors, each repeated over all slots, in a smaller ring where one is given.
@@ -138,32 +164,52 @@ impl Client {
     /// # Errors
     /// Logits of another plan or key; a position outside the plan; [`Error::NotAnAnswer`].
     pub fn decrypt(&self, plan: &Plan, logits: &EncryptedLogits, position: usize) -> Result<Vec<f64>> {
-        check_plan(&plan.id, &logits.plan)?;
-        self.read(&plan.answers(), plan.geometry().slots, logits, position, whole)
+        Ok(self.decrypt_each(plan, logits, &[position])?.swap_remove(0))
     }
 
-    /// The results of a position, out of a whole answer or a small one.
+    /// As [`Client::decrypt`], the logits of every prompt of a pass, each at its own of
+    /// `positions`. Fewer positions than prompts: those of the first ones.
+    ///
+    /// # Errors
+    /// As [`Client::decrypt`]; [`Error::Prompts`] for no positions, or more than there are prompts.
+    pub fn decrypt_each(
+        &self,
+        plan: &Plan,
+        logits: &EncryptedLogits,
+        positions: &[usize],
+    ) -> Result<Vec<Vec<f64>>> {
+        check_plan(&plan.id, &logits.plan)?;
+        self.read(&plan.reader(), logits, positions, whole)
+    }
+
+    /// The results of the first prompts, each at a position, out of a whole answer or a small one.
     pub(crate) fn read(
         &self,
-        answers: &Answers,
-        slots: usize,
+        reader: &Reader,
         logits: &EncryptedLogits,
-        position: usize,
+        positions: &[usize],
         decode: impl Fn(&Decrypted) -> std::result::Result<Vec<Complex64>, cipherlm_ckks::Error>,
-    ) -> Result<Vec<f64>> {
-        answer::check_position(answers, position, logits.length)?;
-        let Asked::Position(held) = logits.asked else {
-            return answer::read(answers, &self.open(logits, slots, decode)?, position);
-        };
-        if held != position {
-            let advice = "the answer holds one position alone: ask for another, or for all, when encrypting";
-            return Err(Error::Position { position, length: logits.length, advice });
+    ) -> Result<Vec<Vec<f64>>> {
+        lanes::check_places(logits.lengths.len(), reader.prompts)?;
+        lanes::check_count(positions.len(), reader.prompts)?;
+        for (&position, &length) in positions.iter().zip(&logits.lengths) {
+            answer::check_position(&reader.answers, position, length)?;
+            if reader.held(logits.asked, length).is_some_and(|held| held != position) {
+                let advice =
+                    "the answer holds one position alone: ask for another, or for all, when encrypting";
+                return Err(Error::Position { position, length, advice });
+            }
         }
-        let ring = small::ring(self.secret.params(), answers.degree).map_err(ckks("small answer"))?;
+        let places = || positions.iter().enumerate();
+        if logits.asked == Asked::All {
+            let vectors = self.open(logits, reader.slots, decode)?;
+            return places().map(|(prompt, &at)| reader.whole(&vectors, prompt, at)).collect();
+        }
+        let ring = small::ring(self.secret.params(), reader.answers.degree).map_err(ckks("small answer"))?;
         let secret = self.secret.in_subring(&ring).map_err(ckks("small answer"))?;
         let small = Self { secret };
         match small.open(logits, ring.slots(), decode)?.as_slice() {
-            [slots] => small::read(answers, slots, position),
+            [slots] => places().map(|(prompt, &at)| reader.small(slots, prompt, at)).collect(),
             other => {
                 let reason = format!("a small answer is one vector, this has {}", other.len());
                 Err(Error::Malformed { what: "encrypted logits".into(), reason })
@@ -177,19 +223,35 @@ impl Client {
     /// # Errors
     /// As [`Client::decrypt`]; a model that answers in tokens or classes.
     pub fn sentence(&self, plan: &Plan, hidden: &EncryptedLogits) -> Result<Vec<f64>> {
+        Ok(self.sentences(plan, hidden)?.swap_remove(0))
+    }
+
+    /// As [`Client::sentence`], of every text of a pass.
+    ///
+    /// # Errors
+    /// As [`Client::sentence`].
+    pub fn sentences(&self, plan: &Plan, hidden: &EncryptedLogits) -> Result<Vec<Vec<f64>>> {
+        let lengths = &hidden.lengths;
         if plan.answers_last() {
-            return plan.found(&self.decrypt(plan, hidden, hidden.length.saturating_sub(1))?);
+            let last: Vec<usize> = lengths.iter().map(|length| length.saturating_sub(1)).collect();
+            return self.decrypt_each(plan, hidden, &last)?.iter().map(|row| plan.found(row)).collect();
         }
-        plan.sentence(&self.open_all(plan, hidden)?, hidden.length)
+        plan.check_texts(lengths)?;
+        let vectors = self.open_all(plan, hidden)?;
+        let own = |(prompt, &length): (usize, &usize)| {
+            plan.sentence(&lanes::lane_of_each(&vectors, plan.prompts(), prompt), length)
+        };
+        lengths.iter().enumerate().map(own).collect()
     }
 
     fn open_all(&self, plan: &Plan, logits: &EncryptedLogits) -> Result<Vec<Vec<Complex64>>> {
         check_plan(&plan.id, &logits.plan)?;
-        if let Asked::Position(position) = logits.asked {
+        let (reader, length) = (plan.reader(), logits.lengths.first().copied().unwrap_or_default());
+        if let Some(position) = reader.held(logits.asked, length) {
             let advice = "a sentence is made of all positions: ask for all when encrypting";
-            return Err(Error::Position { position, length: logits.length, advice });
+            return Err(Error::Position { position, length, advice });
         }
-        self.open(logits, plan.geometry().slots, whole)
+        self.open(logits, reader.slots, whole)
     }
 
     /// As [`Client::decrypt`], rounded for others to see: to multiples of 2^-`bits` of the largest
@@ -208,7 +270,7 @@ impl Client {
     ) -> Result<Vec<f64>> {
         check_plan(&plan.id, &logits.plan)?;
         let decode = |message: &Decrypted| message.decode_public(bits, error_bound);
-        self.read(&plan.answers(), plan.geometry().slots, logits, position, decode)
+        Ok(self.read(&plan.reader(), logits, &[position], decode)?.swap_remove(0))
     }
 
     /// All slots of the vectors.
@@ -260,30 +322,28 @@ impl<K: EvaluationKeys> Server<K> {
     /// and the machine has one log.
     ///
     /// # Errors
-    /// A prompt for another plan, parameter set or key; missing keys; [`Error::Position`] for
-    /// a position that the prompt does not have; [`Error::Stopped`] when the observer says so.
+    /// A prompt for another plan, parameter set or key, or of another number of prompts; missing
+    /// keys; [`Error::Position`] for a position that a prompt does not have; [`Error::Stopped`]
+    /// when the observer says so.
     pub fn run(
         &self,
         plan: &Plan,
         prompt: EncryptedPrompt,
         observer: &mut dyn Observer<Encrypted<K>>,
     ) -> Result<EncryptedLogits> {
-        let (length, asked) = (prompt.length, prompt.asked);
+        let (lengths, asked) = (prompt.lengths.clone(), prompt.asked);
         let input = self.accept(plan, prompt)?;
-        let answers = plan.answers();
-        if let Asked::Position(position) = asked {
-            answer::check_position(&answers, position, length)?;
-        }
+        let reader = plan.reader();
+        let tokens = reader.tokens(asked, &lengths)?;
         let _turn = self.turn();
-        let outputs = plan.run_text(&self.machine, input, length, observer)?;
-        match asked {
-            Asked::Position(position) if answers.degree > 0 => {
-                let token = if answers.last { 0 } else { position };
-                let gathered = small::gather(&self.machine, &answers, &outputs, token)?;
-                let small = small::project(self.machine.evaluator(), &gathered, answers.degree)?;
-                Ok(EncryptedLogits { plan: plan.id(), length, asked, ciphertexts: vec![small] })
+        let outputs = plan.run_texts(&self.machine, input, &lengths, observer)?;
+        match tokens {
+            Some(tokens) if reader.answers.degree > 0 => {
+                let gathered = plan.gather(&self.machine, &outputs, &tokens)?;
+                let small = small::project(self.machine.evaluator(), &gathered, reader.answers.degree)?;
+                Ok(EncryptedLogits { plan: plan.id(), lengths, asked, ciphertexts: vec![small] })
             }
-            _ => self.hand_out(plan, length, &outputs),
+            _ => self.hand_out(plan, lengths, &outputs),
         }
     }
 
@@ -299,10 +359,10 @@ impl<K: EvaluationKeys> Server<K> {
         session: &mut Session<Encrypted<K>>,
         observer: &mut dyn Observer<Encrypted<K>>,
     ) -> Result<EncryptedLogits> {
-        let length = prompt.length;
+        let lengths = prompt.lengths.clone();
         let input = self.accept(plan, prompt)?;
         let _turn = self.turn();
-        self.hand_out(plan, length, &plan.run_session(&self.machine, input, session, observer)?)
+        self.hand_out(plan, lengths, &plan.run_session(&self.machine, input, session, observer)?)
     }
 
     pub(crate) fn turn(&self) -> MutexGuard<'_, ()> {
@@ -311,6 +371,7 @@ impl<K: EvaluationKeys> Server<K> {
 
     pub(crate) fn accept(&self, plan: &Plan, prompt: EncryptedPrompt) -> Result<Value<Encrypted<K>>> {
         check_plan(&plan.id, &prompt.plan)?;
+        plan.check_texts(&prompt.lengths)?;
         check_chain(plan, self.machine.chain())?;
         let (params, degree) = (self.machine.params(), plan.prompt_degree());
         let expected = small::prompt_ring(params, degree, plan.input_level())?;
@@ -340,7 +401,7 @@ impl<K: EvaluationKeys> Server<K> {
     pub(crate) fn hand_out(
         &self,
         plan: &Plan,
-        length: usize,
+        lengths: Vec<usize>,
         outputs: &Value<Encrypted<K>>,
     ) -> Result<EncryptedLogits> {
         let bottom = |v: &_| {
@@ -349,7 +410,7 @@ impl<K: EvaluationKeys> Server<K> {
         };
         Ok(EncryptedLogits {
             plan: plan.id(),
-            length,
+            lengths,
             asked: Asked::All,
             ciphertexts: outputs.iter().map(bottom).collect::<Result<_>>()?,
         })

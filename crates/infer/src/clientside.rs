@@ -12,7 +12,8 @@ use crate::error::{At, Error, Result};
 use crate::fold::enter_stream;
 use crate::geometry::pack;
 use crate::keyfolder::KeyOrder;
-use crate::small::{self, Asked, SmallRings};
+use crate::lanes;
+use crate::small::{self, Asked, Reader, SmallRings};
 
 /// A client plan that has been checked against the client's own parameters, with its embedding.
 ///
@@ -103,8 +104,9 @@ impl ClientSide {
         }
         let (model, plan) = (self.plan.model.name.clone(), self.plan.plan.clone());
         let layout = &self.plan.layout;
-        let (tokens, refresh_input) = (layout.tokens, layout.level <= layout.floor);
-        Ok(KeyOrder { model, tokens, plan, request, small: self.small.clone(), refresh_input })
+        let refresh_input = layout.level <= layout.floor;
+        let (tokens, prompts, small) = (layout.tokens, layout.prompts, self.small.clone());
+        Ok(KeyOrder { model, tokens, prompts, plan, request, small, refresh_input })
     }
 
     /// Embeds and encrypts a prompt.
@@ -114,20 +116,42 @@ impl ClientSide {
     /// [`Error::EmbeddingRange`] for a token beyond the certified range, unknown tokens, a
     /// secret of other parameters.
     pub fn encrypt(&self, client: &Client, tokens: &[u32]) -> Result<EncryptedPrompt> {
+        self.encrypt_each(client, &[tokens])
+    }
+
+    /// As [`Client::encrypt_each`].
+    ///
+    /// # Errors
+    /// As [`ClientSide::encrypt`]; [`Error::Prompts`] for no prompts or more than the plan takes.
+    pub fn encrypt_each(&self, client: &Client, prompts: &[&[u32]]) -> Result<EncryptedPrompt> {
         let (own, theirs) = (self.params.hash(), client.secret().params().hash());
         if own != theirs {
             let (expected, found) = (own.to_string(), theirs.to_string());
             return Err(Error::Mismatch { what: "parameters of the secret", expected, found });
         }
-        let (vectors, level) = (self.pack(tokens)?, self.plan.layout.level);
+        let filled = lanes::fill(prompts, self.prompts())?;
+        let packed = lanes::of_each(&filled, |tokens| self.pack(tokens))?;
+        let (vectors, level) = (lanes::interleave(packed), self.plan.layout.level);
         let ciphertexts = client.seal_in(self.small.prompt.as_ref(), &vectors, level, self.scale())?;
-        let (length, asked, key_id) = (tokens.len(), self.asked(tokens.len()), client.key_id());
-        Ok(EncryptedPrompt { plan: self.plan.plan.clone(), key_id, length, asked, ciphertexts })
+        let lengths: Vec<usize> = filled.iter().map(|tokens| tokens.len()).collect();
+        let asked = self.asked(lengths.first().copied().unwrap_or_default());
+        Ok(EncryptedPrompt {
+            plan: self.plan.plan.clone(),
+            key_id: client.key_id(),
+            lengths,
+            asked,
+            ciphertexts,
+        })
+    }
+
+    /// Prompts that a pass takes.
+    pub fn prompts(&self) -> usize {
+        self.plan.layout.prompts
     }
 
     /// As [`crate::Plan::asked`].
     pub fn asked(&self, length: usize) -> Asked {
-        small::usual(self.plan.model.kind, &self.plan.answers, length)
+        small::usual(self.plan.model.kind, &self.plan.answers, self.prompts(), length)
     }
 
     /// As [`Client::decrypt`].
@@ -135,7 +159,20 @@ impl ClientSide {
     /// # Errors
     /// As [`Client::decrypt`].
     pub fn decrypt(&self, client: &Client, logits: &EncryptedLogits, position: usize) -> Result<Vec<f64>> {
-        self.read(client, logits, position, whole)
+        Ok(self.decrypt_each(client, logits, &[position])?.swap_remove(0))
+    }
+
+    /// As [`Client::decrypt_each`].
+    ///
+    /// # Errors
+    /// As [`Client::decrypt_each`].
+    pub fn decrypt_each(
+        &self,
+        client: &Client,
+        logits: &EncryptedLogits,
+        positions: &[usize],
+    ) -> Result<Vec<Vec<f64>>> {
+        self.read(client, logits, positions, whole)
     }
 
     /// As [`Client::decrypt_public`].
@@ -150,7 +187,32 @@ impl ClientSide {
         bits: f64,
         error_bound: f64,
     ) -> Result<Vec<f64>> {
-        self.read(client, logits, position, |message| message.decode_public(bits, error_bound))
+        Ok(self.decrypt_public_each(client, logits, &[position], bits, error_bound)?.swap_remove(0))
+    }
+
+    /// As [`ClientSide::decrypt_public`], the results of every prompt of a pass, each at its own of
+    /// `positions`.
+    ///
+    /// # Errors
+    /// As [`Client::decrypt_public`] and [`Client::decrypt_each`].
+    pub fn decrypt_public_each(
+        &self,
+        client: &Client,
+        logits: &EncryptedLogits,
+        positions: &[usize],
+        bits: f64,
+        error_bound: f64,
+    ) -> Result<Vec<Vec<f64>>> {
+        self.read(client, logits, positions, |message| message.decode_public(bits, error_bound))
+    }
+
+    /// The position of each prompt at which an answer is read: the one that it holds, or else the
+    /// one at which the prompt's answer stands.
+    pub fn positions(&self, logits: &EncryptedLogits) -> Vec<usize> {
+        let reader = self.reader();
+        let position =
+            |&length: &usize| reader.held(logits.asked, length).unwrap_or(self.answer_position(length));
+        logits.lengths.iter().map(position).collect()
     }
 
     /// Refuses a position that no answer to a prompt of `length` tokens has.
@@ -177,18 +239,23 @@ impl ClientSide {
         &self,
         client: &Client,
         logits: &EncryptedLogits,
-        position: usize,
+        positions: &[usize],
         decode: impl Fn(&Decrypted) -> std::result::Result<Vec<Complex64>, cipherlm_ckks::Error>,
-    ) -> Result<Vec<f64>> {
+    ) -> Result<Vec<Vec<f64>>> {
         check_plan(&self.plan.plan, &logits.plan)?;
-        client.read(&self.plan.answers, self.plan.layout.slots, logits, position, decode)
+        client.read(&self.reader(), logits, positions, decode)
+    }
+
+    fn reader(&self) -> Reader {
+        let ClientPlan { model, answers, layout, .. } = &self.plan;
+        Reader { kind: model.kind, answers: *answers, slots: layout.slots, prompts: layout.prompts }
     }
 
     fn scale(&self) -> cipherlm_circuits::slots::Scale {
         self.chain.scale(self.plan.layout.level)
     }
 
-    /// One period of real slots for each input vector.
+    /// One period of real slots of one prompt for each input vector.
     fn pack(&self, tokens: &[u32]) -> Result<Vec<Vec<f64>>> {
         let (layout, model) = (&self.plan.layout, &self.plan.model.embedding);
         let (length, capacity) = (tokens.len(), layout.tokens);

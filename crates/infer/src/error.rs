@@ -80,6 +80,25 @@ pub enum Error {
         /// What to do.
         advice: &'static str,
     },
+    /// Another number of prompts than one pass takes.
+    #[error(
+        "{given} prompts, and this plan takes 1 to {capacity} in one pass: split them, or plan for more \
+         prompts"
+    )]
+    Prompts {
+        /// Prompts given.
+        given: usize,
+        /// Prompts the plan was made for.
+        capacity: usize,
+    },
+    /// One of several prompts is refused.
+    #[error("prompt {prompt}: {source}")]
+    OfPrompt {
+        /// Its number, from 1.
+        prompt: usize,
+        /// Why.
+        source: Box<Error>,
+    },
     /// The answer does not hold this position.
     #[error("position {position} of the answer to {length} tokens: {advice}")]
     Position {

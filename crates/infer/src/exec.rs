@@ -10,23 +10,25 @@ use rayon::prelude::*;
 use crate::error::{At, Error, Result, broken};
 use crate::fold::{Folded, Map};
 use crate::graph::{Node, Op};
+use crate::lanes::{by_text, join_maps};
 use crate::pairing::Pairing;
 use crate::session::Turn;
 use crate::target::RefreshChoice;
 use crate::vector::{Value, lower};
 
 /// Evaluates a node whose inputs are given (already sliced) so that every output is canonical at
-/// `level`. `length`: the tokens of the text, without what fills it up.
-pub(crate) fn evaluate<M: Machine>(
+/// `level`. `lengths`: the tokens of each text, without what fills it up. The session may be that
+/// of the machine below this one.
+pub(crate) fn evaluate<M: Machine, S: Machine<Vector = M::Vector>>(
     machine: &M,
     folded: &Folded,
     node: &Node,
     inputs: &[&[M::Vector]],
     level: usize,
-    length: usize,
-    turn: Option<&mut Turn<'_, M>>,
+    lengths: &[usize],
+    turn: Option<&mut Turn<'_, S>>,
 ) -> Result<Value<M>> {
-    let context = Context { machine, folded, node, length };
+    let context = Context { machine, folded, node, lengths };
     match (&node.op, inputs) {
         (Op::Variance { norm, alone }, [rows]) => context.variance(rows, *norm, *alone, level),
         (Op::Gain { norm }, [rows]) => context.gain(rows, None, *norm, level),
@@ -49,13 +51,13 @@ pub(crate) fn evaluate<M: Machine>(
         (Op::Spread { layer }, [vectors]) => {
             let transform = match &turn {
                 Some(turn) if folded.decoding() => folded.spread_one(*layer, turn.before.position)?,
-                _ => folded.spread(*layer, length)?,
+                _ => join_maps(by_text(lengths, |length| folded.spread(*layer, length))?).at(&node.name)?,
             };
             let inputs: Vec<&M::Vector> = vectors.iter().collect();
             machine.linear_transforms_to(&inputs, &transform, level).at(&node.name)
         }
         (Op::Attend { layer }, [qkv]) if folded.packs_scores() => {
-            crate::packed::attend(machine, folded, &node.name, qkv, *layer, level, length)
+            crate::packed::attend(machine, folded, &node.name, qkv, *layer, level, lengths)
         }
         (Op::Attend { layer }, [spread]) => match turn {
             Some(turn) if folded.decoding() => context.attend_cached(spread, *layer, level, turn),
@@ -87,15 +89,15 @@ pub(crate) fn evaluate<M: Machine>(
 
 /// Puts keys and values into the cache of a session, as [`evaluate`] does, for attention whose
 /// result was kept from another run.
-pub(crate) fn remember<M: Machine>(
+pub(crate) fn remember<M: Machine, S: Machine<Vector = M::Vector>>(
     machine: &M,
     folded: &Folded,
     node: &Node,
     inputs: &[&[M::Vector]],
     level: usize,
-    turn: &mut Turn<'_, M>,
+    turn: &mut Turn<'_, S>,
 ) -> Result<()> {
-    let context = Context { machine, folded, node, length: turn.before.prompt };
+    let context = Context { machine, folded, node, lengths: &[turn.before.prompt] };
     match (&node.op, inputs) {
         (Op::Attend { layer }, [spread]) if folded.decoding() => {
             for block in 0..folded.geometry.blocks {
@@ -157,8 +159,8 @@ struct Context<'a, M> {
     machine: &'a M,
     folded: &'a Folded,
     node: &'a Node,
-    /// Tokens of the text, without what fills it up.
-    length: usize,
+    /// Tokens of each text, without what fills it up.
+    lengths: &'a [usize],
 }
 
 impl<M: Machine> Context<'_, M> {

@@ -10,10 +10,15 @@ use crate::error::{At, Error, Result};
 /// A matrix of `tokens` rows takes one vector per block of `features` columns. What is left of the
 /// slots holds identical copies of it, so that attention can work on several token distances at
 /// once. Heads are padded to powers of two and never cross a block.
+///
+/// Several prompts take the places of copies. They lie innermost: slot `s` of prompt `p` is slot
+/// `s * prompts + p` of a vector, and everything else here counts the slots of one prompt.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Geometry {
-    /// Slots of a vector.
+    /// Slots that a prompt has of a vector.
     pub slots: usize,
+    /// Prompts that share a vector, a power of two.
+    pub prompts: usize,
     /// Slots per token and block.
     pub features: usize,
     /// Tokens, a power of two.
@@ -57,6 +62,7 @@ impl Geometry {
         let blocks = |columns: usize| columns.div_ceil(features);
         Ok(Self {
             slots,
+            prompts: 1,
             features,
             tokens,
             copies: slots / (tokens * features),
@@ -64,6 +70,30 @@ impl Geometry {
             blocks: blocks(shape.d_model.max(head * shape.heads)),
             ffn_blocks: blocks(shape.ffn),
         })
+    }
+
+    /// The same for up to `prompts` prompts in one pass (rounded up to a power of two): each takes
+    /// the place of a copy.
+    ///
+    /// # Errors
+    /// As [`Geometry::new`]; [`Error::DoesNotFit`] for more prompts than there are copies of one.
+    pub fn of_prompts(shape: &Shape, tokens: usize, slots: usize, prompts: usize) -> Result<Self> {
+        let one = Self::new(shape, tokens, slots)?;
+        let prompts = prompts.checked_next_power_of_two().unwrap_or(usize::MAX);
+        if prompts > one.copies {
+            return Err(Error::DoesNotFit {
+                what: "copies of a prompt's slots, one for each prompt of a pass",
+                need: prompts as u64,
+                have: one.copies as u64,
+                advice: "run fewer prompts at once, or plan for shorter ones",
+            });
+        }
+        Ok(Self { slots: slots / prompts, copies: one.copies / prompts, prompts, ..one })
+    }
+
+    /// Slots of a vector, of all prompts together.
+    pub fn vector_slots(&self) -> usize {
+        self.slots * self.prompts
     }
 
     /// Values of one copy: the period of every plain activation.

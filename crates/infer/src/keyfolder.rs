@@ -41,6 +41,8 @@ pub struct KeyOrder {
     pub model: String,
     /// Prompt length of the plan.
     pub tokens: usize,
+    /// Prompts of a pass.
+    pub prompts: usize,
     /// Identity of the plan.
     pub plan: String,
     /// Its keys and those of its refreshes, without the two of the ephemeral secret.
@@ -60,8 +62,8 @@ impl KeyOrder {
         let request = circuits.key_request(plan);
         let small = circuits.small_rings(plan)?;
         let model = plan.model().spec().name.clone();
-        let (tokens, refresh_input) = (plan.tokens(), plan.refreshes_input());
-        Ok(Self { model, tokens, plan: plan.id(), request, small, refresh_input })
+        let (tokens, prompts, refresh_input) = (plan.tokens(), plan.prompts(), plan.refreshes_input());
+        Ok(Self { model, tokens, prompts, plan: plan.id(), request, small, refresh_input })
     }
 
     /// Keys in all.
@@ -115,6 +117,9 @@ pub struct KeyFolder {
     pub model: String,
     /// Prompt length of the plan.
     pub tokens: usize,
+    /// Prompts of a pass.
+    #[serde(default = "one")]
+    pub prompts: usize,
     /// Whether its prompts come in at the lowest level.
     #[serde(default)]
     pub refresh_input: bool,
@@ -149,6 +154,7 @@ impl KeyFolder {
             format: FORMAT.into(),
             model: order.model.clone(),
             tokens: order.tokens,
+            prompts: order.prompts,
             refresh_input: order.refresh_input,
             profile: profile.to_owned(),
             log_degree: params.log_degree(),
@@ -298,6 +304,11 @@ impl KeyFolder {
         same("secret key of the evaluation keys", &found.key_id, &hex(key_id.as_bytes()))?;
         Ok((store, key_id))
     }
+}
+
+/// What folders mean that say nothing of prompts.
+fn one() -> usize {
+    1
 }
 
 /// Writes a key that is not there already, byte for byte; without a key there is no file.

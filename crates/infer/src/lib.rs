@@ -45,12 +45,16 @@
 //! * Scores are divided by `n eps` beforehand, through the rotary plaintexts of the queries; the
 //!   reciprocal of the row mean multiplies the mixed values, never the score matrix. Numerators and
 //!   denominators are refreshed together, as real and imaginary parts.
+//! * Several prompts of one client share the slots that one of them leaves to copies: slot by slot,
+//!   so that every step of the circuit is the same, with rotations and plaintexts as many times as
+//!   long.
 //! * Every value is kept in units of its certified range, so that slots stay within one wherever a
 //!   refresh may be placed.
 
 mod alone;
 mod answer;
 mod argmax;
+mod batch;
 mod calibrate;
 mod candidates;
 mod checkpoint;
@@ -69,6 +73,7 @@ mod graph;
 mod index;
 mod keyfolder;
 mod keys;
+mod lanes;
 mod note;
 mod ownkeys;
 mod packed;

@@ -19,8 +19,11 @@ pub struct Note {
     pub plan: String,
     /// The secret that it is encrypted under.
     pub key_id: String,
-    /// Its tokens.
+    /// Its tokens; of several prompts those of the first.
     pub tokens: Vec<u32>,
+    /// Those of the others.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub others: Vec<Vec<u32>>,
 }
 
 impl Note {
@@ -35,10 +38,15 @@ impl Note {
         let text = read_text(file, BYTES)?;
         let refuse = |reason: String| Error::NotANote { file: shown(file), reason };
         let note: Self = serde_json::from_str(&text).map_err(|error| refuse(error.to_string()))?;
-        if note.format != Self::FORMAT || note.tokens.is_empty() {
+        if note.format != Self::FORMAT || note.prompts().any(<[u32]>::is_empty) {
             return Err(refuse(format!("this version's format is {}", Self::FORMAT)));
         }
         Ok(note)
+    }
+
+    /// The tokens of every prompt.
+    pub fn prompts(&self) -> impl Iterator<Item = &[u32]> {
+        std::iter::once(&self.tokens).chain(&self.others).map(Vec::as_slice)
     }
 
     /// Where the note of a prompt lies.

@@ -23,6 +23,7 @@ use rayon::prelude::*;
 
 use crate::error::{At, Error, Result};
 use crate::fold::{Folded, Purpose};
+use crate::lanes::{by_text, join, join_maps};
 use crate::prefix::{self, Place};
 use crate::vector::{POWER_LABEL, Value, lower, power, power_depth, spread};
 
@@ -139,7 +140,7 @@ pub(crate) fn attend<M: Machine>(
     qkv: &[M::Vector],
     layer: usize,
     level: usize,
-    length: usize,
+    lengths: &[usize],
 ) -> Result<Value<M>> {
     let Attention::PowerSoftmax { p, .. } = folded.shape().attention else {
         return Err(Error::Unsupported { feature: "this attention", advice: "use PowerSoftmax" });
@@ -149,7 +150,7 @@ pub(crate) fn attend<M: Machine>(
         qkv.get(index * blocks + block)
             .ok_or_else(|| Error::Malformed { what: name.to_owned(), reason: "too few vectors".into() })
     };
-    let attention = Packed { machine, folded, name, layer, level, length, p };
+    let attention = Packed { machine, folded, name, layer, level, lengths, p };
     let (mut numerators, mut denominators) = (vec![], vec![]);
     for block in 0..blocks {
         let scores = attention.scores(part(0, block)?, part(1, block)?)?;
@@ -182,8 +183,8 @@ struct Packed<'a, M> {
     name: &'a str,
     layer: usize,
     level: usize,
-    /// Tokens of the text, without what fills it up.
-    length: usize,
+    /// Tokens of each text, without what fills it up.
+    lengths: &'a [usize],
     p: u32,
 }
 
@@ -192,7 +193,8 @@ impl<M: Machine> Packed<'_, M> {
     /// distance to a query is no help, so the queries are turned for them.
     fn prefix(&self, block: usize, query: &M::Vector) -> Result<Vec<M::Vector>> {
         let (machine, layer, level) = (self.machine, self.layer, self.level);
-        let turn = self.folded.turned_queries(layer, block, self.length)?;
+        let own = |length| self.folded.turned_queries(layer, block, length);
+        let turn = join_maps(by_text(self.lengths, own)?).at(self.name)?;
         let top = level + 2 + power_depth(self.p);
         let query = machine.linear_transforms_to(&[query], &turn, top).at(self.name)?.swap_remove(0);
         let place = Place { layer, block, level, position: None };
@@ -269,7 +271,7 @@ impl<M: Machine> Packed<'_, M> {
 
     /// Weights of each group: the masked power of the scores.
     fn weights(&self, block: usize, scores: Vec<M::Vector>) -> Result<Vec<M::Vector>> {
-        let (machine, groups) = (self.machine, self.folded.groups());
+        let (machine, g, groups) = (self.machine, self.folded.geometry, self.folded.groups());
         let mut parts = vec![];
         for (pair, score) in scores.iter().enumerate() {
             if 2 * pair + 1 == groups {
@@ -284,7 +286,9 @@ impl<M: Machine> Packed<'_, M> {
             parts.extend(run().at(self.name)?.map(|part| (part, 0.5)));
         }
         let weigh = |(group, (score, factor)): (usize, &(M::Vector, f64))| {
-            let (mask, add) = self.folded.group_plains((self.layer, self.length), block, group, *factor)?;
+            let own = |length| self.folded.group_plains((self.layer, length), block, group, *factor);
+            let (mask, add): (Vec<_>, Vec<_>) = by_text(self.lengths, own)?.into_iter().unzip();
+            let (mask, add) = (join(&mask, g.slots), join(&add, g.slots));
             let run = || power(machine, &machine.add_plain(&machine.mul_plain(score, &mask)?, &add)?, self.p);
             run().at(self.name)
         };

@@ -27,9 +27,10 @@ use crate::fold::{Folded, Purpose};
 use crate::geometry::Geometry;
 use crate::graph::Graph;
 use crate::index::{Found, Index};
+use crate::lanes;
 use crate::placement::{Placement, Profile, Search};
 use crate::prices::Prices;
-use crate::small::{self, Asked, Degrees};
+use crate::small::{self, Asked, Degrees, Reader};
 use crate::target::{RefreshChoice, Target, floor};
 use guard::leaves_range;
 
@@ -38,6 +39,9 @@ use guard::leaves_range;
 pub struct Options {
     /// Prompt length to plan for, rounded up to a power of two.
     pub tokens: usize,
+    /// Prompts of one client that go through one pass, rounded up to a power of two: as many as
+    /// there are copies of one ([`Geometry::of_prompts`]).
+    pub prompts: usize,
     /// Most refreshed values in one layer.
     pub refreshes_per_layer: usize,
     /// A prompt at once, or a token at a time (then `tokens` does not matter).
@@ -61,6 +65,7 @@ impl Default for Options {
     fn default() -> Self {
         Self {
             tokens: 32,
+            prompts: 1,
             refreshes_per_layer: 6,
             purpose: Purpose::Prompt,
             positions: Positions::Last,
@@ -118,6 +123,11 @@ impl Plan {
     /// Longest prompt this plan takes.
     pub fn tokens(&self) -> usize {
         self.folded.geometry.tokens
+    }
+
+    /// Prompts that a pass takes.
+    pub fn prompts(&self) -> usize {
+        self.folded.geometry.prompts
     }
 
     /// Level at which the client encrypts.
@@ -202,10 +212,21 @@ impl Plan {
     /// # Errors
     /// An empty or too long prompt, an unknown token.
     pub fn pack(&self, tokens: &[u32]) -> Result<Vec<Vec<f64>>> {
-        self.pack_at(tokens, 0)
+        self.pack_each(&[tokens])
     }
 
-    /// As [`Plan::pack`], for tokens that stand from position `start` on.
+    /// As [`Plan::pack`], for several prompts in one pass, up to [`Plan::prompts`]: one period of
+    /// all of them, slot by slot. The last prompt fills the places that are left; [`Plan::pack`]
+    /// fills all of them.
+    ///
+    /// # Errors
+    /// [`Error::Prompts`] for none or too many; as [`Plan::pack`].
+    pub fn pack_each(&self, prompts: &[&[u32]]) -> Result<Vec<Vec<f64>>> {
+        let filled = lanes::fill(prompts, self.prompts())?;
+        Ok(lanes::interleave(lanes::of_each(&filled, |tokens| self.pack_at(tokens, 0))?))
+    }
+
+    /// As [`Plan::pack`], for the tokens of one prompt that stand from position `start` on.
     ///
     /// # Errors
     /// As [`Plan::pack`].
@@ -281,7 +302,17 @@ impl Plan {
     /// # Errors
     /// [`Error::Position`] for a position outside the plan.
     pub fn logits(&self, outputs: &[Vec<f64>], position: usize) -> Result<Vec<f64>> {
-        answer::logits(&self.answers(), outputs, position)
+        self.logits_of(outputs, 0, position)
+    }
+
+    /// As [`Plan::logits`], of one of the prompts of a pass, from 0.
+    ///
+    /// # Errors
+    /// As [`Plan::logits`]; [`Error::Prompts`] for a prompt that the plan has no place for.
+    pub fn logits_of(&self, outputs: &[Vec<f64>], prompt: usize, position: usize) -> Result<Vec<f64>> {
+        lanes::check_count(prompt.saturating_add(1), self.prompts())?;
+        let own = lanes::lane_of_each(outputs, self.prompts(), prompt);
+        answer::logits(&self.answers(), &own, position)
     }
 
     /// Where the numbers of the answers lie.
@@ -297,13 +328,13 @@ impl Plan {
             unit: self.folded.result_unit(),
             degree: 0,
         };
-        Answers { degree: small::degree(&whole, g.slots, self.small_degrees()), ..whole }
+        Answers { degree: small::degree(&whole, &g, self.small_degrees()), ..whole }
     }
 
     /// Degree of the ring that prompts are encrypted in; 0 for that of the circuit.
     pub(crate) fn prompt_degree(&self) -> usize {
         let (g, level) = (self.folded.geometry, self.input_level());
-        self.small_degrees().map_or(0, |degrees| degrees.prompt(g.period(), level, g.slots))
+        self.small_degrees().map_or(0, |degrees| degrees.prompt(&g, level))
     }
 
     /// Of messages of a prompt and its answer: what goes on without a client is not made small.
@@ -315,7 +346,13 @@ impl Plan {
     /// What a client asks for by itself: the answer to the text's last token, or to all of them
     /// where it makes one vector of their states.
     pub fn asked(&self, length: usize) -> Asked {
-        small::usual(self.folded.shape().kind, &self.answers(), length)
+        small::usual(self.folded.shape().kind, &self.answers(), self.prompts(), length)
+    }
+
+    /// How answers of this plan are read.
+    pub(crate) fn reader(&self) -> Reader {
+        let (kind, g) = (self.folded.shape().kind, self.folded.geometry);
+        Reader { kind, answers: self.answers(), slots: g.vector_slots(), prompts: g.prompts }
     }
 
     /// Position at which the answer to a prompt of `tokens` tokens stands: a decoder's last token,
@@ -342,13 +379,14 @@ impl Plan {
         answer::check_position(&self.answers(), position, length)
     }
 
-    /// The vector of a text of `length` tokens, of length 1, from its decrypted last hidden state.
-    pub(crate) fn sentence(&self, outputs: &[Vec<Complex64>], length: usize) -> Result<Vec<f64>> {
+    /// The vector of a text of `length` tokens, of length 1, out of its own decrypted last hidden
+    /// state.
+    pub(crate) fn sentence(&self, own: &[Vec<Complex64>], length: usize) -> Result<Vec<f64>> {
         let Kind::Embedder { pool } = self.folded.shape().kind else {
             let advice = "ask for its logits";
             return Err(Error::Unsupported { feature: "a sentence vector of this model", advice });
         };
-        let row = |position| self.answer(outputs, position);
+        let row = |position| answer::read(&self.answers(), own, position);
         let rows = (0..length).map(row).collect::<Result<Vec<_>>>()?.concat();
         Ok(pool.vector(&rows, self.folded.shape().d_model, None))
     }
@@ -360,10 +398,6 @@ impl Plan {
             return Err(Error::Unsupported { feature: "a sentence vector of this model", advice });
         }
         Ok(Found::of(row, self.folded.shape().d_model)?.vector)
-    }
-
-    pub(crate) fn answer(&self, outputs: &[Vec<Complex64>], position: usize) -> Result<Vec<f64>> {
-        answer::read(&self.answers(), outputs, position)
     }
 
     /// Levels that a step consumes.

@@ -36,8 +36,38 @@ const KINDS: [OpKind; 14] = [
 ];
 
 impl Prices {
-    /// The prices of a target by a table.
-    pub(crate) fn new(target: &Target, cost: &CostModel) -> Self {
+    /// The prices of a target by a table, for a layout.
+    pub(crate) fn new(target: &Target, cost: &CostModel, geometry: &Geometry) -> Self {
+        Self::of_one(target, cost).with_prompts(target, geometry)
+    }
+
+    /// The same where several prompts share the vectors: what is multiplied by every token is as
+    /// many times as long, and its transforms take as much more.
+    fn with_prompts(mut self, target: &Target, geometry: &Geometry) -> Self {
+        let degree = 2 * target.chain.slots();
+        let work = |degree: usize| degree as f64 * (degree as f64).log2();
+        // Runs of fewer than sixteen equal residues are not told from others.
+        let lift = |values: usize| work(if 32 * values > degree { degree } else { 2 * values });
+        let longer = lift(geometry.features * geometry.prompts) - lift(geometry.features);
+        let share = longer / work(degree);
+        for level in 0..=target.chain.top() {
+            let Size { limbs, special, .. } = target.size(level);
+            // A rescale takes two transforms of each limb.
+            let more = share * self.seconds(OpKind::Rescale, level) / (2 * limbs.max(1)) as f64;
+            for (kind, transforms) in [
+                (OpKind::Encode, 1),
+                (OpKind::AddPlain, limbs),
+                (OpKind::MulPlain, limbs),
+                (OpKind::MulPlainExtended, limbs + special + 1),
+            ] {
+                let price = self.primitives.get_mut(&kind).and_then(|by_level| by_level.get_mut(level));
+                price.into_iter().for_each(|price| *price += transforms as f64 * more);
+            }
+        }
+        self
+    }
+
+    fn of_one(target: &Target, cost: &CostModel) -> Self {
         // Transforms take N log N, nearly all else N.
         let size = (2 * target.chain.slots()) as f64;
         let share = size * size.log2() / (DEGREE as f64 * (DEGREE as f64).log2());
@@ -89,7 +119,7 @@ pub(crate) fn choose(
     geometry: &Geometry,
     prices: &Prices,
 ) -> (RefreshChoice, RefreshProfile) {
-    let period = geometry.period();
+    let period = geometry.period() * geometry.prompts;
     let known = |kind: RefreshKind| target.refreshes.iter().find(|p| p.kind == kind);
     let first = |kinds: &[RefreshKind]| kinds.iter().copied().find(|&kind| known(kind).is_some());
     let single = first(&[

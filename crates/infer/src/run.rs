@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use cipherlm_circuits::slots::Machine;
+use cipherlm_circuits::slots::{Interleaved, Machine};
 
 use crate::error::{Error, Result, broken};
 use crate::exec;
@@ -79,8 +79,8 @@ pub struct Start<'a, M: Machine> {
     pub plan: &'a str,
     /// The encrypted (or clear) embedding.
     pub input: &'a [M::Vector],
-    /// Tokens of the text, without what fills it up to the plan's length.
-    pub length: usize,
+    /// Tokens of each text, without what fills it up to the plan's length.
+    pub lengths: &'a [usize],
     /// The session, as it stands before the run.
     pub session: Option<&'a Session<M>>,
 }
@@ -142,10 +142,10 @@ impl Plan {
 
     /// As [`Plan::run`], for a text of `length` tokens, a public number: what fills it up is
     /// masked, so an answer does not depend on it, and an answer at one position is that of the
-    /// last token.
+    /// last token. Of several prompts each has that length.
     ///
     /// # Errors
-    /// As [`Plan::run`]; a length of none or more tokens than the plan takes.
+    /// As [`Plan::run_texts`].
     pub fn run_text<M: Machine>(
         &self,
         machine: &M,
@@ -153,14 +153,26 @@ impl Plan {
         length: usize,
         observer: &mut dyn Observer<M>,
     ) -> Result<Value<M>> {
-        if length == 0 || length > self.tokens() {
-            let advice = "say how many tokens the text has";
-            return Err(Error::Prompt { length, capacity: self.tokens(), advice });
-        }
+        self.run_texts(machine, input, &vec![length; self.prompts()], observer)
+    }
+
+    /// As [`Plan::run_text`], for texts of their own lengths, one for each of [`Plan::prompts`].
+    ///
+    /// # Errors
+    /// As [`Plan::run`]; a length of none or more tokens than the plan takes; [`Error::Mismatch`]
+    /// for another number of texts.
+    pub fn run_texts<M: Machine>(
+        &self,
+        machine: &M,
+        input: Value<M>,
+        lengths: &[usize],
+        observer: &mut dyn Observer<M>,
+    ) -> Result<Value<M>> {
+        self.check_texts(lengths)?;
         if self.folded.decoding() {
             return self.run_session(machine, input, &mut self.session(), observer);
         }
-        self.walk(machine, input, length, None, observer)
+        self.walk(machine, input, lengths, None, observer)
     }
 
     /// An empty session, for a prompt as long as the plan that begins it.
@@ -216,7 +228,7 @@ impl Plan {
         let mut after = session.clone();
         let turn = Turn { before: session, after: &mut after };
         let length = if self.folded.decoding() { 1 } else { session.prompt.min(self.tokens()) };
-        let value = self.walk(machine, input, length, Some(turn), observer)?;
+        let value = self.walk(machine, input, &[length], Some(turn), observer)?;
         after.position += length;
         *session = after;
         Ok(value)
@@ -226,13 +238,13 @@ impl Plan {
         &self,
         machine: &M,
         input: Value<M>,
-        length: usize,
+        lengths: &[usize],
         turn: Option<Turn<'_, M>>,
         observer: &mut dyn Observer<M>,
     ) -> Result<Value<M>> {
         self.check_input(machine, &input)?;
         let session = turn.as_ref().map(|turn| turn.before);
-        observer.enter(&Start { machine, plan: &self.id, input: &input, length, session })?;
+        observer.enter(&Start { machine, plan: &self.id, input: &input, lengths, session })?;
         let nodes = &self.graph.nodes;
         let needed = self.needed(observer, turn.is_some());
         let last_use = self.last_uses();
@@ -240,9 +252,20 @@ impl Plan {
         let total = schedule.iter().map(|s| s.seconds + s.refresh_seconds).sum();
         let mut values: Vec<Option<Value<M>>> = vec![None; nodes.len()];
         values[0] = Some(input);
-        let start = Instant::now();
-        let mut walk =
-            Walk { plan: self, machine, observer, length, turn, values, schedule, total, done: 0.0, start };
+        let (lanes, start) = (self.on(machine)?, Instant::now());
+        let mut walk = Walk {
+            plan: self,
+            machine,
+            lanes,
+            observer,
+            lengths,
+            turn,
+            values,
+            schedule,
+            total,
+            done: 0.0,
+            start,
+        };
         for id in (1..nodes.len()).filter(|&id| needed[id]) {
             if walk.values[id].is_none() {
                 walk.reach(id)?;
@@ -261,8 +284,9 @@ impl Plan {
 
     fn check_input<M: Machine>(&self, machine: &M, input: &[M::Vector]) -> Result<()> {
         let mismatch = |what, expected: String, found: String| Err(Error::Mismatch { what, expected, found });
-        if machine.slots() != self.folded.geometry.slots {
-            let expected = self.folded.geometry.slots.to_string();
+        let slots = self.folded.geometry.vector_slots();
+        if machine.slots() != slots {
+            let expected = slots.to_string();
             return mismatch("slots of the machine", expected, machine.slots().to_string());
         }
         if input.len() != self.input_width() {
@@ -301,9 +325,11 @@ impl Plan {
 struct Walk<'a, 'o, M: Machine> {
     plan: &'a Plan,
     machine: &'a M,
+    /// The machine as each prompt sees it.
+    lanes: Interleaved<'a, M>,
     observer: &'o mut dyn Observer<M>,
-    /// Tokens of the text.
-    length: usize,
+    /// Tokens of each text.
+    lengths: &'a [usize],
     turn: Option<Turn<'a, M>>,
     values: Vec<Option<Value<M>>>,
     schedule: Vec<Step>,
@@ -336,7 +362,7 @@ impl<M: Machine> Walk<'_, '_, M> {
                 let inputs = plan.inputs(id, &self.values)?;
                 if let Some(turn) = &mut self.turn {
                     let level = plan.placement.levels[id];
-                    exec::remember(self.machine, &plan.folded, node, &inputs, level, turn)?;
+                    exec::remember(&self.lanes, &plan.folded, node, &inputs, level, turn)?;
                 }
                 return self.keep(id, value);
             }
@@ -396,12 +422,12 @@ impl<M: Machine> Walk<'_, '_, M> {
         let _label = machine.log().label(&node.name);
         let start = Instant::now();
         let mut value = exec::evaluate(
-            machine,
+            &self.lanes,
             &plan.folded,
             node,
             &inputs,
             plan.placement.levels[id],
-            self.length,
+            self.lengths,
             self.turn.as_mut(),
         )?;
         let time = start.elapsed();

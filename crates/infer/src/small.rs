@@ -9,7 +9,7 @@
 //! circuits, where bootstraps left modulus that nothing else uses. The vectors are put side by side
 //! and the sum passes to a subring ([`Evaluator::project`](cipherlm_ckks::Evaluator::project)). Results lie
 //! in slots `(token + vector) * features ..` of the subring, modulo their number; all others hold
-//! nothing.
+//! nothing. Of several prompts each has its own of these slots, as it has of the circuit's.
 
 use cipherlm_circuits::slots::{
     Chain, EncryptedVector, Machine, Noise, NoiseVector, Plain, Primitives, Scale, SlotError, SlotResult,
@@ -26,22 +26,85 @@ use rayon::prelude::*;
 
 use crate::answer::{self, at_most};
 use crate::error::{At, Error, Result};
-use crate::vector::Value;
+use crate::geometry::Geometry;
+use crate::lanes;
 
 /// Positions of a prompt whose results an answer holds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Asked {
-    /// One, which makes for a small answer where the plan has them.
+    /// One, the same of every prompt, which makes for a small answer where the plan has them.
     Position(usize),
+    /// Of every prompt the one at which its own answer stands: a decoder's last token, an encoder's
+    /// first.
+    Each,
     /// All that the plan answers.
     All,
 }
 
 /// What a client asks for by itself; see [`crate::Plan::asked`].
-pub(crate) fn usual(kind: Kind, answers: &Answers, length: usize) -> Asked {
-    let position = answer::position(kind, answers, length);
-    let pooled = matches!(kind, Kind::Embedder { .. }) && !answers.last;
-    if pooled { Asked::All } else { Asked::Position(position) }
+pub(crate) fn usual(kind: Kind, answers: &Answers, prompts: usize, length: usize) -> Asked {
+    match kind {
+        Kind::Embedder { .. } if !answers.last => Asked::All,
+        _ if prompts > 1 => Asked::Each,
+        _ => Asked::Position(answer::position(kind, answers, length)),
+    }
+}
+
+/// How the vectors of an answer are read.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Reader {
+    pub(crate) kind: Kind,
+    pub(crate) answers: Answers,
+    /// Slots of a vector in the ring of the circuit.
+    pub(crate) slots: usize,
+    /// Prompts that share a vector.
+    pub(crate) prompts: usize,
+}
+
+impl Reader {
+    /// The position of a text of `length` tokens that an answer holds; none for all of them.
+    pub(crate) fn held(&self, asked: Asked, length: usize) -> Option<usize> {
+        match asked {
+            Asked::Position(position) => Some(position),
+            Asked::Each => Some(answer::position(self.kind, &self.answers, length)),
+            Asked::All => None,
+        }
+    }
+
+    /// Where each text's results stand that are asked for, among the tokens of the outputs; none
+    /// for all of them.
+    ///
+    /// # Errors
+    /// [`Error::Position`] for a position that a text does not have.
+    pub(crate) fn tokens(&self, asked: Asked, lengths: &[usize]) -> Result<Option<Vec<usize>>> {
+        let token = |&length: &usize| {
+            let Some(position) = self.held(asked, length) else { return Ok(None) };
+            answer::check_position(&self.answers, position, length)?;
+            Ok(Some(if self.answers.last { 0 } else { position }))
+        };
+        lengths.iter().map(token).collect()
+    }
+
+    /// The results of one prompt at a position, out of all slots of all vectors.
+    ///
+    /// # Errors
+    /// As [`answer::read`].
+    pub(crate) fn whole(
+        &self,
+        vectors: &[Vec<Complex64>],
+        prompt: usize,
+        position: usize,
+    ) -> Result<Vec<f64>> {
+        answer::read(&self.answers, &lanes::lane_of_each(vectors, self.prompts, prompt), position)
+    }
+
+    /// The same out of the slots of a small answer.
+    ///
+    /// # Errors
+    /// As [`read`].
+    pub(crate) fn small(&self, slots: &[Complex64], prompt: usize, position: usize) -> Result<Vec<f64>> {
+        read(&self.answers, &lanes::lane(slots, self.prompts, prompt), position)
+    }
 }
 
 /// log2 of the room between the results and the modulus: what is no answer is far beyond them.
@@ -132,20 +195,22 @@ impl Degrees {
         Self { answer: least(params.log_q(0) + special), prompts }
     }
 
-    /// Degree of the ring of prompts of `period` slots at `level`; 0 if none below that of the
+    /// Degree of the ring of one period of all prompts at `level`; 0 if none below that of the
     /// circuit does.
-    pub(crate) fn prompt(&self, period: usize, level: usize, slots: usize) -> usize {
+    pub(crate) fn prompt(&self, geometry: &Geometry, level: usize) -> usize {
         let least = self.prompts.get(level).copied().unwrap_or(usize::MAX);
-        let need = (2 * period).max(least);
-        if need < 2 * slots { need } else { 0 }
+        let need = (2 * geometry.period() * geometry.prompts).max(least);
+        if need < 2 * geometry.vector_slots() { need } else { 0 }
     }
 }
 
-/// Degree of the ring that holds one position's results; 0 if none below that of the circuit does.
-pub(crate) fn degree(answers: &Answers, slots: usize, degrees: Option<&Degrees>) -> usize {
+/// Degree of the ring that holds one position's results of every prompt; 0 if none below that of
+/// the circuit does.
+pub(crate) fn degree(answers: &Answers, geometry: &Geometry, degrees: Option<&Degrees>) -> usize {
     let Some(degrees) = degrees else { return 0 };
-    let need = (2 * answers.vectors * answers.features).next_power_of_two().max(degrees.answer);
-    if need < 2 * slots { need } else { 0 }
+    let need = 2 * answers.vectors * answers.features * geometry.prompts;
+    let need = need.next_power_of_two().max(degrees.answer);
+    if need < 2 * geometry.vector_slots() { need } else { 0 }
 }
 
 /// The scale of a small answer.
@@ -153,37 +218,42 @@ fn scale(chain: &Chain) -> Scale {
     Scale::from_log2((chain.modulus(0).log2() - ROOM_BITS).floor() as i32)
 }
 
-/// Cuts a token out of the output vectors and puts what is left of them side by side, at level 0.
-/// The mean over the slots of a subring's slot is then the value of one.
+/// Cuts one of `tokens` of each prompt out of the output vectors and puts what is left of them side
+/// by side, at level 0. The mean over the slots of a subring's slot is then the value of one.
+/// `machine` as a prompt sees it.
 pub(crate) fn gather<M: Machine>(
     machine: &M,
     answers: &Answers,
-    outputs: &Value<M>,
-    token: usize,
+    outputs: &[M::Vector],
+    tokens: &[usize],
 ) -> Result<M::Vector> {
-    put_together(machine, answers, outputs, token).at("answer")
+    let small = answers.degree / 2 / tokens.len().max(1);
+    let period = (answers.tokens * answers.features).max(small);
+    let mask = |token: usize| {
+        let mut mask = vec![0.0; period];
+        mask[token * answers.features..][..answers.features].fill(period as f64 / small as f64);
+        Ok(Plain::real(mask))
+    };
+    let mask = lanes::join(&lanes::by_text(tokens, mask)?, machine.slots());
+    put_together(machine, answers, outputs, &mask).at("answer")
 }
 
 fn put_together<M: Machine>(
     machine: &M,
     answers: &Answers,
-    outputs: &Value<M>,
-    token: usize,
+    outputs: &[M::Vector],
+    mask: &Plain,
 ) -> SlotResult<M::Vector> {
-    let (chain, small) = (machine.chain(), answers.degree / 2);
+    let chain = machine.chain();
     let _label = machine.log().label("answer");
     let floor = chain.floor().max(1);
     // One level for the rotations, if there is one: then their errors are divided away.
     let low = usize::from(floor > 1);
-    let period = (answers.tokens * answers.features).max(small);
-    let mut mask = vec![0.0; period];
-    mask[token * answers.features..][..answers.features].fill(period as f64 / small as f64);
-    let mask = Plain::real(mask);
     let below = if low > 0 { chain.modulus(low) } else { Scale::ONE };
     let goal = scale(chain) * below * chain.modulus(floor);
     let cut = |vector: &M::Vector| {
         let vector = machine.drop_to(vector, floor)?;
-        let product = machine.mul_plain_at(&vector, &mask, goal / machine.scale(&vector))?;
+        let product = machine.mul_plain_at(&vector, mask, goal / machine.scale(&vector))?;
         machine.drop_to(&machine.rescale(&product)?, low)
     };
     let cut = outputs.par_iter().map(cut).collect::<SlotResult<Vec<_>>>()?;

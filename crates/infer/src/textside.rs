@@ -8,6 +8,7 @@ use crate::clientfolder::ClientFolder;
 use crate::clientside::ClientSide;
 use crate::error::{Error, Result};
 use crate::keyfolder::KeyFolder;
+use crate::lanes;
 use crate::ownkeys::own_profile;
 use crate::plan::Plan;
 
@@ -80,10 +81,24 @@ impl TextSide {
     /// # Errors
     /// As [`Plan::ensure_in_range`] and [`ClientSide::encrypt`].
     pub fn encrypt(&self, client: &Client, plan: Option<&Plan>, tokens: &[u32]) -> Result<EncryptedPrompt> {
+        self.encrypt_each(client, plan, &[tokens])
+    }
+
+    /// As [`TextSide::encrypt`], several prompts for one pass.
+    ///
+    /// # Errors
+    /// As [`Plan::ensure_in_range`] and [`ClientSide::encrypt_each`].
+    pub fn encrypt_each(
+        &self,
+        client: &Client,
+        plan: Option<&Plan>,
+        prompts: &[&[u32]],
+    ) -> Result<EncryptedPrompt> {
+        lanes::check_count(prompts.len(), self.side.prompts())?;
         if let Some(plan) = plan {
-            plan.ensure_in_range(tokens)?;
+            lanes::of_each(prompts, |tokens| plan.ensure_in_range(tokens))?;
         }
-        self.side.encrypt(client, tokens)
+        self.side.encrypt_each(client, prompts)
     }
 
     /// The results at a position.
@@ -91,11 +106,28 @@ impl TextSide {
     /// # Errors
     /// As [`ClientSide::decrypt`] and [`ClientSide::decrypt_public`].
     pub fn open(&self, client: &Client, answer: &EncryptedLogits, position: usize) -> Result<Opened> {
-        let mut own = self.side.decrypt(client, answer, position)?;
-        let mut rounded = self.side.decrypt_public(client, answer, position, SHOWN_BITS, SLOT_ERROR)?;
-        own.truncate(self.choices());
-        rounded.truncate(self.choices());
-        Ok(Opened { own, rounded })
+        Ok(self.open_each(client, answer, &[position])?.swap_remove(0))
+    }
+
+    /// As [`TextSide::open`], the results of the first prompts of a pass, each at its own of
+    /// `positions`.
+    ///
+    /// # Errors
+    /// As [`ClientSide::decrypt_each`] and [`ClientSide::decrypt_public_each`].
+    pub fn open_each(
+        &self,
+        client: &Client,
+        answer: &EncryptedLogits,
+        positions: &[usize],
+    ) -> Result<Vec<Opened>> {
+        let own = self.side.decrypt_each(client, answer, positions)?;
+        let rounded = self.side.decrypt_public_each(client, answer, positions, SHOWN_BITS, SLOT_ERROR)?;
+        let opened = |(mut own, mut rounded): (Vec<f64>, Vec<f64>)| {
+            own.truncate(self.choices());
+            rounded.truncate(self.choices());
+            Opened { own, rounded }
+        };
+        Ok(own.into_iter().zip(rounded).map(opened).collect())
     }
 
     /// How many results of the model mean something.

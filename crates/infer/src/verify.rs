@@ -11,9 +11,10 @@ use rayon::prelude::*;
 use crate::answer;
 use crate::client::Client;
 use crate::error::{At, Error, Result};
+use crate::lanes;
 use crate::plan::Plan;
 use crate::run::{Done, Observer, Progress, Start, Wanted};
-use crate::small::{self, Asked};
+use crate::small;
 use crate::vector::Value;
 
 /// A step on the noise machine: exact values, and how far encryption is expected to be off.
@@ -79,21 +80,21 @@ impl Plan {
     /// # Errors
     /// As [`Plan::pack`] and [`Plan::run`].
     pub fn forecast(&self, machine: &Noise, tokens: &[u32]) -> Result<Forecast> {
-        self.simulate(machine, tokens, &mut Collect::default(), false)
+        self.simulate(machine, &[tokens], &mut Collect::default(), false)
     }
 
-    /// The same with every step, for an [`Audit`], from sixteen runs with different errors under
-    /// this client's key. Takes about a megabyte a vector. The forecast tells something of the
+    /// The same of all `prompts` of a pass and with every step, for an [`Audit`], from sixteen runs
+    /// with different errors under this client's key. Takes about a megabyte a vector. The forecast tells something of the
     /// secret and is the client's own.
     ///
     /// # Errors
-    /// As [`Plan::noise_machine`] and [`Plan::forecast`].
-    pub fn forecast_steps(&self, client: &Client, keys: &KeyRequest, tokens: &[u32]) -> Result<Forecast> {
+    /// As [`Plan::noise_machine`] and [`Plan::forecast`]; [`Error::Prompts`].
+    pub fn forecast_steps(&self, client: &Client, keys: &KeyRequest, prompts: &[&[u32]]) -> Result<Forecast> {
         let run = |seed: u64| {
             let machine = self.noise_machine(client.secret().params(), keys.clone(), seed)?;
             let machine = machine.with_secret(client.secret()).at("noise machine")?;
             let mut collect = Collect { whole: seed == 1, steps: BTreeMap::new() };
-            Ok((self.simulate(&machine, tokens, &mut collect, true)?, collect.steps))
+            Ok((self.simulate(&machine, prompts, &mut collect, true)?, collect.steps))
         };
         let mut runs = (1..=DRAWS).into_par_iter().map(run).collect::<Result<Vec<_>>>()?.into_iter();
         let first = runs.next();
@@ -112,34 +113,39 @@ impl Plan {
     fn simulate(
         &self,
         machine: &Noise,
-        tokens: &[u32],
+        prompts: &[&[u32]],
         collect: &mut Collect,
         every_step: bool,
     ) -> Result<Forecast> {
+        let filled = lanes::fill(prompts, self.prompts())?;
+        let lengths: Vec<usize> = filled.iter().map(|tokens| tokens.len()).collect();
         let (level, small) = (self.input_level(), self.prompt_degree() > 0);
         let enter = |vector: Vec<f64>| {
             let entered =
                 if small { machine.input_embedded(vector, level) } else { machine.input(vector, level) };
             entered.at("input")
         };
-        let input = self.pack(tokens)?.into_iter().map(enter).collect::<Result<Vec<_>>>()?;
+        let input = self.pack_each(&filled)?.into_iter().map(enter).collect::<Result<Vec<_>>>()?;
         let outputs = if every_step {
-            self.run_text(machine, input, tokens.len(), collect)?
+            self.run_texts(machine, input, &lengths, collect)?
         } else {
-            self.run_text(machine, input, tokens.len(), &mut |_: &Progress<'_>| true)?
+            self.run_texts(machine, input, &lengths, &mut |_: &Progress<'_>| true)?
         };
         let real = |slots: &[Complex64]| slots.iter().map(|slot| slot.re).collect::<Vec<_>>();
         let mut noisy: Vec<_> = outputs.iter().map(|vector| real(vector.noisy())).collect();
         let mut exact: Vec<_> = outputs.iter().map(|vector| real(vector.exact())).collect();
-        let answers = self.answers();
-        if let (Asked::Position(position), 1..) = (self.asked(tokens.len()), answers.degree) {
+        let (answers, places) = (self.answers(), self.prompts());
+        if let (Some(tokens), 1..) = (self.reader().tokens(self.asked(lengths[0]), &lengths)?, answers.degree)
+        {
             // What the client reads at the position that it asks for came by way of a small answer.
-            let token = if answers.last { 0 } else { position };
-            let gathered = small::gather(machine, &answers, &outputs, token)?;
+            let gathered = self.gather(machine, &outputs, &tokens)?;
             let small = small::simulate(machine, &gathered, answers.degree)?;
             for (slots, whole) in small.iter().zip([&mut exact, &mut noisy]) {
-                let read = small::spread(&answers, slots, token);
-                answer::places(&answers, token).for_each(|(v, slot)| whole[v][slot] = read[v][slot]);
+                for (prompt, &token) in tokens.iter().enumerate() {
+                    let read = small::spread(&answers, &lanes::lane(slots, places, prompt), token);
+                    answer::places(&answers, token)
+                        .for_each(|(v, slot)| whole[v][slot * places + prompt] = read[v][slot]);
+                }
             }
         }
         Ok(Forecast { steps: vec![], noisy: vec![noisy], exact })
@@ -428,12 +434,12 @@ mod tests {
         let client = Client::with_secret(SecretKey::from_seed(params, Seed::from_bytes([7; 32])).unwrap());
         let keys = circuits.key_request(&plan);
         let prompt = &random::windows(model.shape(), 8, 1, 5)[0];
-        let forecast = plan.forecast_steps(&client, &keys, prompt).unwrap();
+        let forecast = plan.forecast_steps(&client, &keys, &[prompt]).unwrap();
         let other = |seed: u64| {
             let machine = plan.noise_machine(params, keys.clone(), 100 + seed).unwrap();
             let machine = machine.with_secret(client.secret()).unwrap();
             let mut collect = Collect::default();
-            plan.simulate(&machine, prompt, &mut collect, true).unwrap();
+            plan.simulate(&machine, &[prompt], &mut collect, true).unwrap();
             collect.steps
         };
         let others: Vec<_> = (0..OTHERS).into_par_iter().map(other).collect();

@@ -60,12 +60,16 @@ pub struct ModelFacts {
 }
 
 /// Token `t` of an input vector has its features in slots `t * features ..`; what is left of the
-/// slots repeats the vector.
+/// slots repeats the vector. Several prompts share a vector: slot `s` of prompt `p` is then slot
+/// `s * prompts + p` of it, here and in answers.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Layout {
     /// Slots of a vector.
     pub slots: usize,
+    /// Prompts of a pass.
+    #[serde(default = "one", skip_serializing_if = "is_one")]
+    pub prompts: usize,
     /// Slots of a token.
     pub features: usize,
     /// Longest prompt.
@@ -213,25 +217,28 @@ impl ClientPlan {
             return Err(refused("its purpose is not `prompt`".into()));
         }
         power("layout.slots", layout.slots, 1 << 16)?;
-        power("layout.features", layout.features, layout.slots)?;
-        power("layout.tokens", layout.tokens, layout.slots / layout.features)?;
+        power("layout.prompts", layout.prompts, layout.slots)?;
+        let slots = layout.slots / layout.prompts;
+        power("layout.features", layout.features, slots)?;
+        power("layout.tokens", layout.tokens, slots / layout.features)?;
         count("layout.vectors", layout.vectors, 1 << 10)?;
         count("d_model", model.d_model, layout.vectors * layout.features)?;
         count("vocab", model.vocab, 1 << 20)?;
         count("context", model.context, 1 << 20)?;
         count("length of the public tokens, and one", self.model.prefix.len() + 1, model.context)?;
-        power("answers.features", answers.features, layout.slots)?;
-        power("answers.tokens", answers.tokens, layout.slots / answers.features)?;
+        power("answers.features", answers.features, slots)?;
+        power("answers.tokens", answers.tokens, slots / answers.features)?;
         count("answers.vectors", answers.vectors, 1 << 12)?;
         count("answers.results", answers.results, answers.vectors * answers.features)?;
         if layout.degree > 0 {
             power("layout.degree", layout.degree, layout.slots)?;
-            let period = layout.tokens * layout.features;
+            let period = layout.tokens * layout.features * layout.prompts;
             count("slots of a vector of the prompt", period, layout.degree / 2)?;
         }
         if answers.degree > 0 {
             power("answers.degree", answers.degree, layout.slots)?;
-            count("slots of a small answer", answers.vectors * answers.features, answers.degree / 2)?;
+            let used = answers.vectors * answers.features * layout.prompts;
+            count("slots of a small answer", used, answers.degree / 2)?;
         }
         count("number of keys", self.keys.len(), 1 << 12)?;
         positive("layout.unit", layout.unit)?;
@@ -239,6 +246,15 @@ impl ClientPlan {
         positive("answers.unit", answers.unit)?;
         positive("norm_eps", model.norm_eps)
     }
+}
+
+/// What plans mean that say nothing of prompts.
+fn one() -> usize {
+    1
+}
+
+fn is_one(prompts: &usize) -> bool {
+    *prompts == 1
 }
 
 fn refused(reason: String) -> PlanError {
@@ -274,6 +290,7 @@ mod tests {
             purpose: "prompt".into(),
             layout: Layout {
                 slots: 1 << 15,
+                prompts: 1,
                 features: 32,
                 tokens: 8,
                 vectors: 1,
@@ -312,6 +329,11 @@ mod tests {
         let text = plan().to_json().unwrap();
         assert_eq!(ClientPlan::from_json(&text).unwrap(), plan());
         assert!(text.len() < JSON_BYTES / 32, "{}", text.len());
+        // Plans of one prompt read and are written as before there were others.
+        assert!(!text.contains("prompts"), "{text}");
+        let layout = Layout { prompts: 2, ..plan().layout };
+        let several = ClientPlan { layout, ..plan() };
+        assert_eq!(ClientPlan::from_json(&several.to_json().unwrap()).unwrap(), several);
     }
 
     #[test]
@@ -322,6 +344,11 @@ mod tests {
             *edited.pointer_mut(place).unwrap_or_else(|| panic!("{place}")) = value;
             ClientPlan::from_json(&edited.to_string())
         };
+        let with_prompts = |prompts: usize| {
+            let mut layout = whole["layout"].clone();
+            layout["prompts"] = prompts.into();
+            layout
+        };
         for (place, bad) in [
             ("/format", "other".into()),
             ("/plan", "".into()),
@@ -330,6 +357,11 @@ mod tests {
             ("/layout/slots", 3.into()),
             ("/layout/slots", (1u64 << 40).into()),
             ("/layout/features", 0.into()),
+            ("/layout", with_prompts(0)),
+            ("/layout", with_prompts(3)),
+            // Room for the tokens, but not for the rows of a small answer; then for neither.
+            ("/layout", with_prompts(4)),
+            ("/layout", with_prompts(1 << 15)),
             ("/layout/tokens", (1u64 << 15).into()),
             ("/layout/vectors", (1u64 << 50).into()),
             ("/layout/unit", 0.0.into()),
@@ -351,6 +383,6 @@ mod tests {
         ] {
             assert!(with(place, bad).is_err(), "{place}");
         }
-        assert!(with("/layout/level", 9.into()).is_ok());
+        assert!(with("/layout/level", 9.into()).is_ok() && with("/layout", with_prompts(2)).is_ok());
     }
 }

@@ -109,10 +109,8 @@ impl PyClient {
     fn opened(&self, bytes: &[u8], position: Option<usize>) -> Result<Opened> {
         let side = &self.text.side;
         let answer = EncryptedLogits::from_bytes(side.params(), side.small_rings(), bytes)?;
-        let held = match answer.asked {
-            Asked::Position(position) => position,
-            Asked::All => side.answer_position(answer.length),
-        };
+        // Of a plan of several prompts this object asks for one in all places.
+        let held = side.positions(&answer).first().copied().unwrap_or_default();
         Ok(self.text.open(&self.client, &answer, position.unwrap_or(held))?)
     }
 

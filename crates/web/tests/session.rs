@@ -83,7 +83,7 @@ fn a_page_continues_a_text_as_the_model_in_the_clear_does() {
         assert_eq!(sealed[1].len() as u64, w.client_plan.costs.prompt_bytes);
         jobs.push(sealed[0].clone());
         let prompt = EncryptedPrompt::from_bytes(w.circuits.params(), rings, &sealed[1]).unwrap();
-        assert_eq!(prompt.length, tokens.len());
+        assert_eq!(prompt.lengths, [tokens.len()]);
         let answer = server.run(&w.plan, prompt, &mut |_: &Progress<'_>| true).unwrap().to_bytes();
         let hash = Digest::of(&answer).to_string();
         let read = call(&mut desk, Desk::read, &[&answer, hash.as_bytes()]).unwrap();

@@ -183,6 +183,7 @@ fn plan() -> ClientPlan {
         purpose: "prompt".into(),
         layout: Layout {
             slots: 1 << 15,
+            prompts: 1,
             features: 32,
             tokens: 8,
             vectors: 1,

@@ -170,7 +170,8 @@ impl Object {
             let mut ciphertexts = w.ciphertexts()?;
             ciphertexts.truncate(3);
             let (plan, key_id) = ("0123456789abcdef".repeat(2), w.secret.id());
-            let prompt = EncryptedPrompt { plan, key_id, length: 5, asked: Asked::Position(4), ciphertexts };
+            let prompt =
+                EncryptedPrompt { plan, key_id, lengths: vec![5], asked: Asked::Position(4), ciphertexts };
             let ring = w.params.subring(w.params.degree() / 2, 1, 0)?;
             let plaintext = Plaintext::encode_real(&ring, &[0.5], 1, Scale::from_log2(20))?;
             let ciphertexts = vec![w.secret.in_subring(&ring)?.encrypt(&plaintext, 1)?];
@@ -193,8 +194,10 @@ impl Object {
             let ring = w.params.subring(w.params.degree() / 2, 0, 1)?;
             let plaintext = Plaintext::encode_real(&ring, &[0.5], 1, Scale::from_log2(20))?;
             let small = vec![w.secret.in_subring(&ring)?.encrypt(&plaintext, 0)?];
-            let whole = EncryptedLogits { plan: plan.clone(), length: 5, asked: Asked::All, ciphertexts };
-            let small = EncryptedLogits { plan, length: 5, asked: Asked::Position(4), ciphertexts: small };
+            let whole =
+                EncryptedLogits { plan: plan.clone(), lengths: vec![5], asked: Asked::All, ciphertexts };
+            let small =
+                EncryptedLogits { plan, lengths: vec![5], asked: Asked::Position(4), ciphertexts: small };
             Ok(vec![whole.to_bytes(), small.to_bytes()])
         };
         let read: Reading = Box::new(|w, bytes, probe| {

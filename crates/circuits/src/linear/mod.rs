@@ -79,9 +79,7 @@ impl LinearTransform {
         inputs: usize,
         diagonals: impl IntoIterator<Item = (usize, usize, i64, Plain)>,
     ) -> SlotResult<Self> {
-        if !slots.is_power_of_two() || slots > MAX_SLOTS {
-            return Err(cipherlm_ckks::Error::BadSlots { slots, min: 1, max: MAX_SLOTS }.into());
-        }
+        check_slots(slots)?;
         let mut map = BTreeMap::new();
         for (output, input, shift, plain) in diagonals {
             let have = plain.period();
@@ -142,6 +140,43 @@ impl LinearTransform {
             (shift as i64, plain)
         };
         Self::from_diagonals(slots, (0..size).map(diagonal))
+    }
+
+    /// The maps of several vectors that share the slots of one, as [`Plain::interleaved`] lays them
+    /// out: every rotation goes `parts.len()` times as far.
+    ///
+    /// # Errors
+    /// [`SlotError::OperandCount`] for none, [`SlotError::Shape`] for maps of other slots or
+    /// between other numbers of vectors, [`cipherlm_ckks::Error::BadSlots`] for more slots than
+    /// there are.
+    pub fn interleaved(parts: &[&Self]) -> SlotResult<Self> {
+        let Some(first) = parts.first() else {
+            return Err(SlotError::OperandCount { operation: "interleaved transforms", have: 0, need: 1 });
+        };
+        for part in parts {
+            for (what, have, need) in [
+                ("slots of an interleaved transform", part.slots, first.slots),
+                ("inputs of an interleaved transform", part.inputs, first.inputs),
+                ("outputs of an interleaved transform", part.outputs, first.outputs),
+            ] {
+                if have != need {
+                    return Err(SlotError::Shape { what, have, need });
+                }
+            }
+        }
+        let (slots, lanes) = (first.slots * parts.len(), parts.len() as i64);
+        check_slots(slots)?;
+        let zero = Plain::from(0.0);
+        let places: BTreeSet<_> = parts.iter().flat_map(|part| part.diagonals.keys().copied()).collect();
+        let diagonal = |place: (usize, i64, usize)| {
+            let own = parts.iter().map(|part| part.diagonals.get(&place).unwrap_or(&zero).clone());
+            let own: Vec<Plain> = own.collect();
+            let period = own.iter().map(Plain::period).max().unwrap_or(1);
+            ((place.0, place.1 * lanes, place.2), Plain::interleaved(&own, period))
+        };
+        let diagonals = places.into_iter().map(diagonal).collect();
+        let (inputs, outputs, baby) = (first.inputs, first.outputs, first.baby * lanes);
+        Ok(Self { slots, inputs, outputs, diagonals, baby })
     }
 
     /// The same map with another baby-step range: shifts are split into a multiple of `baby` and a
@@ -279,6 +314,13 @@ impl LinearTransform {
         let candidates = (0..).map(|bit| stride << bit).take_while(|&baby| baby <= self.slots as i64);
         candidates.min_by_key(|&baby| work(baby)).unwrap_or(1)
     }
+}
+
+fn check_slots(slots: usize) -> SlotResult<()> {
+    if slots.is_power_of_two() && slots <= MAX_SLOTS {
+        return Ok(());
+    }
+    Err(cipherlm_ckks::Error::BadSlots { slots, min: 1, max: MAX_SLOTS }.into())
 }
 
 /// The representative of a shift in `-slots/2 .. slots/2`.

@@ -105,6 +105,18 @@ impl Chain {
         Ok(self)
     }
 
+    /// The same levels for one of `lanes` vectors that share these slots.
+    ///
+    /// # Errors
+    /// [`SlotError::Shape`] if `lanes` is not a power of two of at most the slots.
+    pub(super) fn of_lane(&self, lanes: usize) -> Result<Self, SlotError> {
+        if !lanes.is_power_of_two() || lanes > self.slots {
+            let what = "interleaved vectors, a power of two of at most the slots";
+            return Err(SlotError::Shape { what, have: lanes, need: self.slots });
+        }
+        Ok(Self { slots: self.slots / lanes, ..self.clone() })
+    }
+
     /// The lowest level that circuits may land on.
     pub fn floor(&self) -> usize {
         self.floor

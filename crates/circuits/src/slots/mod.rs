@@ -7,6 +7,8 @@
 //! - [`Noise`]: the same plus the error that encryption would add, tracked and optionally injected;
 //! - ciphertexts, on [`Encrypted`].
 //!
+//! [`Interleaved`] lets several vectors go through a circuit at once, in the slots of any of them.
+//!
 //! # Levels and scales
 //! Every vector has a level (rescales left) and a scale (the factor between slots and ring
 //! coefficients). Each level has a canonical scale ([`Chain`]). The plain verbs (`mul`,
@@ -22,6 +24,7 @@ mod chain;
 mod clear;
 mod encrypted;
 mod error;
+mod interleaved;
 mod log;
 mod machine;
 mod noise;
@@ -35,6 +38,7 @@ pub use cipherlm_ckks::Scale;
 pub use clear::{Clear, ClearVector};
 pub use encrypted::{Encrypted, EncryptedVector, Refresher};
 pub use error::SlotError;
+pub use interleaved::Interleaved;
 pub use log::{KeyUse, LabelGuard, OpKind, OpLog, OpRow, OpTotal};
 pub use machine::Machine;
 pub use noise::{Noise, NoiseVector};

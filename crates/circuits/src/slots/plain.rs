@@ -106,6 +106,18 @@ impl Plain {
         }
     }
 
+    /// Several vectors in one, slot by slot: slot `i` of the `lane`-th of `parts` becomes slot
+    /// `i * parts.len() + lane`, for the first `period` slots of each.
+    pub fn interleaved(parts: &[Self], period: usize) -> Self {
+        let value = |slot: usize| parts[slot % parts.len()].value(slot / parts.len());
+        let slots = 0..period * parts.len();
+        if parts.iter().all(Self::is_real) {
+            Self::real(slots.map(|slot| value(slot).re).collect::<Vec<_>>())
+        } else {
+            Self::complex(slots.map(value).collect::<Vec<_>>())
+        }
+    }
+
     /// Every value multiplied by `factor`.
     pub fn scaled(&self, factor: f64) -> Self {
         match &self.values {
@@ -168,6 +180,16 @@ mod tests {
         assert_eq!(rotated.values().map(|v| v.re).collect::<Vec<_>>(), [4.0, 1.0, 2.0, 3.0]);
         assert_ne!(plain.id(), rotated.id());
         assert_eq!(plain.id(), plain.clone().id());
+    }
+
+    #[test]
+    fn interleaved_values_take_turns() {
+        let (fast, slow) = (Plain::real(vec![1.0, 2.0]), Plain::real(vec![5.0, 6.0, 7.0, 8.0]));
+        let both = Plain::interleaved(&[fast.clone(), slow], 4);
+        assert_eq!(both.values().map(|v| v.re).collect::<Vec<_>>(), [1.0, 5.0, 2.0, 6.0, 1.0, 7.0, 2.0, 8.0]);
+        assert!(both.is_real());
+        assert!(!Plain::interleaved(&[fast, Plain::from(Complex64::I)], 2).is_real());
+        assert_eq!(Plain::interleaved(&[], 4).period(), 0);
     }
 
     #[test]

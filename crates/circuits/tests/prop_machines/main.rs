@@ -1,6 +1,7 @@
 //! The three machines agree: on levels, scales, operations, keys and refusals exactly, on values to
 //! a stated precision.
 
+mod interleaved;
 mod noise;
 mod pinned;
 mod support;

@@ -43,7 +43,7 @@ pub(crate) fn run(options: &Options, as_json: bool) -> anyhow::Result<bool> {
     let side = &party.text.side;
     let tokens = party.text.tokens(&text)?;
     let client = Client::with_secret(load_secret(&options.keys.join(SECRET_FILE), side.params())?);
-    let prompt = party.encrypt(&client, &tokens).context("encrypting the prompt")?.to_bytes();
+    let prompt = party.encrypt(&client, &[&tokens]).context("encrypting the prompt")?.to_bytes();
     let (console, clock) = (RefCell::new(Console::new(!as_json)), Instant::now());
     let answer = wait(cipherlm_remote::ask(&remote, &keys.key_id, &keys.plan, &prompt, |event| {
         show(&mut console.borrow_mut(), event);

@@ -2,7 +2,7 @@
 
 use crate::console::{out_json, say};
 use crate::library::Library;
-use crate::options::{IndexOption, InputOption, PlanSource, ProfileOption, Wanted, tokens};
+use crate::options::{BatchOption, IndexOption, InputOption, PlanSource, ProfileOption, Wanted, tokens};
 use crate::outputs::{Outputs, hold};
 use crate::party::{client_folder, description};
 use crate::prices::PricesOption;
@@ -35,6 +35,8 @@ pub(crate) struct Options {
     index: IndexOption,
     #[command(flatten)]
     input: InputOption,
+    #[command(flatten)]
+    batch: BatchOption,
     /// Longest prompt, in tokens.
     #[arg(long, default_value = "32", value_parser = tokens(), conflicts_with = "plan")]
     length: usize,
@@ -87,6 +89,7 @@ pub(crate) fn run(options: &Options, as_json: bool) -> anyhow::Result<bool> {
             "evaluation_keys": shown(&server),
             "key_id": keys.key_id,
             "plan": keys.plan,
+            "prompts": keys.prompts,
             "keys": keys.keys,
             "stored_bytes": keys.stored_bytes,
             "security_bits": keys.security_bits,
@@ -101,7 +104,8 @@ pub(crate) fn run(options: &Options, as_json: bool) -> anyhow::Result<bool> {
             gib(stored)
         );
         say!("made in           {seconds:.1} s");
-        say!("next              cipherlm encrypt --keys {} --prompt - --out prompt.bin", shown(&options.out));
+        let prompts = if keys.prompts > 1 { "--prompts FILE" } else { "--prompt -" };
+        say!("next              cipherlm encrypt --keys {} {prompts} --out prompt.bin", shown(&options.out));
     }
     Ok(true)
 }
@@ -126,9 +130,13 @@ impl Work {
             if options.input.given() {
                 bail!("--plan says how prompts come in: leave out --refresh-input");
             }
+            if options.batch.given() {
+                bail!("--plan says how many prompts a pass takes: leave out --prompts");
+            }
             return Self::of_plan(&client_folder(folder)?, ring, options.index.library()?);
         }
         let model = options.input.put_on(options.index.put_on(options.source.load()?)?);
+        let model = options.batch.put_on(model)?;
         let wanted = options.profile.wanted()?;
         // A named profile needs no prices to be chosen, and whoever runs the plan has others.
         let cost = match wanted {
@@ -212,11 +220,12 @@ fn ensure_same_plan(work: &Work, out: &Path) -> anyhow::Result<()> {
         return Ok(());
     }
     bail!(
-        "the keys in {} are for model {} at {} tokens (plan {}), not for this plan {}: use the same \
-         options, or another --out",
+        "the keys in {} are for model {} at {} tokens and {} prompt(s) a pass (plan {}), not for this plan \
+         {}: use the same options, or another --out",
         shown(out),
         keys.model,
         keys.tokens,
+        keys.prompts,
         keys.plan,
         work.order.plan
     )

@@ -1,7 +1,7 @@
 //! `cipherlm plan`: what an encrypted run will take, before any key exists.
 
 use crate::console::{out, out_json, say};
-use crate::options::{IndexOption, InputOption, ModelOption, ProfileOption, tokens};
+use crate::options::{BatchOption, IndexOption, InputOption, ModelOption, ProfileOption, tokens};
 use crate::prices::PricesOption;
 use crate::setup::Setup;
 use crate::system::gib;
@@ -23,6 +23,8 @@ pub(crate) struct Options {
     index: IndexOption,
     #[command(flatten)]
     input: InputOption,
+    #[command(flatten)]
+    batch: BatchOption,
     /// Prompt length; the plan takes the next power of two.
     #[arg(long, default_value = "32", value_parser = tokens())]
     length: usize,
@@ -44,7 +46,8 @@ pub(crate) struct Options {
         value_name = "URL",
         requires = "client",
         conflicts_with_all = [
-            "model", "public_prefix", "index", "refresh_input", "length", "profile", "insecure_ring"
+            "model", "public_prefix", "index", "refresh_input", "prompts", "length", "profile",
+            "insecure_ring"
         ]
     )]
     server: Option<String>,
@@ -62,6 +65,7 @@ pub(crate) fn run(options: &Options, as_json: bool) -> anyhow::Result<bool> {
     #[cfg(feature = "net")]
     options.entry.ensure_absent()?;
     let loaded = options.input.put_on(options.index.put_on(options.model.load()?)?);
+    let loaded = options.batch.put_on(loaded)?;
     let cost = options.prices.table(options.profile.small())?;
     let setup = Setup::on(loaded, options.length, &options.profile.wanted()?, &cost)?;
     if !as_json {
@@ -206,12 +210,14 @@ fn to_json(
         "id": plan.id(),
         "model": setup.loaded.model.spec().name,
         "length": plan.tokens(),
+        "prompts": plan.prompts(),
         "profile": setup.profile.name,
         "ring_degree": params.degree(),
         "log_qp": params.log_qp(),
         "security_bits": params.security().bits,
         "seconds_predicted": plan.seconds(),
         "predicted_seconds": plan.seconds(),
+        "predicted_seconds_per_prompt": plan.seconds() / plan.prompts() as f64,
         "predicted_mse": mse,
         "predicted_same": same,
         "candidates": setup.candidates,

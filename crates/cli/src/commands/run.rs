@@ -81,7 +81,8 @@ pub(crate) fn run(options: &Options, as_json: bool) -> anyhow::Result<bool> {
     let answer = answer.to_bytes();
     out.write_or_rescue(&answer, Access::Everyone)?;
     drop(lock);
-    let steps = setup.plan.steps() - 1;
+    let (steps, prompts) = (setup.plan.steps() - 1, setup.plan.prompts());
+    let each = report.seconds_total / prompts as f64;
     let facts = json!({
         "machine": format!(
             "encrypted on {}, kernel {}, {} threads", processor(), params.ring().kernel_name(), threads()
@@ -93,6 +94,8 @@ pub(crate) fn run(options: &Options, as_json: bool) -> anyhow::Result<bool> {
         "peak_rss_bytes": peak_memory(),
         "steps_computed": report.steps.len(),
         "steps": steps,
+        "prompts": prompts,
+        "seconds_per_prompt": each,
         "public_prefix_tokens": setup.plan.public_prefix().len(),
         "report": report,
     });
@@ -102,6 +105,9 @@ pub(crate) fn run(options: &Options, as_json: bool) -> anyhow::Result<bool> {
         let (seconds, computed, peak) = (report.seconds_total, report.steps.len(), gib(peak_memory()));
         let (mib, file) = (answer.len() as f64 / 1048576.0, shown(out.path()));
         say!("ran               {seconds:.1} s for {computed} of {steps} steps, {peak:.1} GiB at the peak");
+        if prompts > 1 {
+            say!("prompts           {prompts} at once, {each:.2} s each");
+        }
         say!("encrypted answer  {file}  ({mib:.1} MiB; for the client)");
         say!("next              on the client: cipherlm decrypt --keys DIR --input {file} --note NOTE");
     }

@@ -88,9 +88,10 @@ impl<'s> Outcome<'s> {
         }
     }
 
-    pub(crate) fn add(&mut self, report: Report, check: TokenCheck) {
+    /// One pass, with the answer to each of its prompts.
+    pub(crate) fn add(&mut self, report: Report, checks: Vec<TokenCheck>) {
         self.reports.push(report);
-        self.tokens.push(check);
+        self.tokens.extend(checks);
     }
 
     /// Whether every check passed.
@@ -132,6 +133,11 @@ impl<'s> Outcome<'s> {
 
     pub(crate) fn seconds_total(&self) -> f64 {
         self.reports.iter().map(|r| r.seconds_total).sum()
+    }
+
+    /// Seconds of all passes for each answer: less than a pass where prompts share one.
+    fn seconds_each(&self) -> f64 {
+        self.seconds_total() / self.tokens.len().max(1) as f64
     }
 
     /// Seconds that the plan promised for all passes.

@@ -32,6 +32,10 @@ impl Outcome<'_> {
             self.seconds_encrypt,
             self.seconds_decrypt
         );
+        if self.setup.plan.prompts() > 1 {
+            let (each, answers) = (self.seconds_each(), self.tokens.len());
+            say!("         {each:.2} s for each of {answers} answers, prompts in one pass");
+        }
         say!("memory   {:.1} GiB at the peak; machine: {}", gib(peak_memory()), self.hardware());
         say!("\n{:<34} {:>9} {:>7}", "operator (bootstraps apart)", "seconds", "share");
         for (name, seconds) in self.sum(|r| &r.by_operator) {

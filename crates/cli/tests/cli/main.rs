@@ -1,5 +1,6 @@
 //! The program from the outside.
 
+mod batch;
 mod checkpoints;
 mod clear;
 mod common;

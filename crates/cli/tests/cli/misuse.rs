@@ -25,6 +25,9 @@ fn mistakes_are_refused_in_one_line_before_any_work() {
     succeed(&["encrypt", "--keys", &keys, "--prompt", PROMPT, "--out", &prompt]);
     fs::write(at("file"), "hello").unwrap();
     fs::write(at("latin1"), b"caf\xe9").unwrap();
+    fs::write(at("empty"), "").unwrap();
+    fs::write(at("gap"), "a cat\n\na dog\n").unwrap();
+    fs::write(at("pair"), "a cat\na dog\n").unwrap();
     fs::create_dir(at("folder")).unwrap();
     fs::write(at("text"), stories(0, 40)).unwrap();
     fs::write(at("copy"), stories(0, 40)).unwrap();
@@ -32,6 +35,7 @@ fn mistakes_are_refused_in_one_line_before_any_work() {
     let (file, folder, text, other) = (at("file"), at("folder"), at("text"), at("other"));
     let (none, deep, under) = (at("none"), at("missing/a.bin"), at("file/deep"));
     let (note, copy, latin1, answer) = (at("prompt.note"), at("copy"), at("latin1"), at("answer"));
+    let (empty, gap, pair) = (at("empty"), at("gap"), at("pair"));
     let long = "cat ".repeat(200);
 
     let run = ["run", "--keys", &server, "--input", &prompt, "--out", &answer];
@@ -100,6 +104,14 @@ fn mistakes_are_refused_in_one_line_before_any_work() {
         [&encrypt[..], &["--prompt", "a", "--prompt-file", &file]].concat(),
         &["--prompt", "cannot be used with"],
     );
+    bad([&encrypt[..], &["--prompts", &none]].concat(), &["--prompts", "none"]);
+    bad([&encrypt[..], &["--prompts", &folder]].concat(), &["--prompts", "a folder"]);
+    bad([&encrypt[..], &["--prompts", "/dev/zero"]].concat(), &["--prompts", "device"]);
+    bad([&encrypt[..], &["--prompts", &latin1]].concat(), &["--prompts", "UTF-8", "byte 3"]);
+    bad([&encrypt[..], &["--prompts", &empty]].concat(), &["--prompts", "empty", "one prompt a line"]);
+    bad([&encrypt[..], &["--prompts", &gap]].concat(), &["--prompts", "line 2 is empty"]);
+    bad([&encrypt[..], &["--prompts", &pair]].concat(), &["2 prompts", "for 1 in one pass", "--prompts 2"]);
+    bad([&encrypt[..], &["--prompt", "a", "--prompts", &pair]].concat(), &["--prompts", "cannot be used"]);
     bad(vec!["encrypt", "--keys", &keys, "--prompt", "a", "--out", &deep], &["--out", "no folder"]);
     bad(vec!["encrypt", "--keys", &keys, "--prompt", "a", "--out", &prompt], &["--out", "already there"]);
     bad(vec!["encrypt", "--keys", &folder, "--prompt", "a", "--out", &none], &["--keys", "keygen"]);
@@ -116,6 +128,10 @@ fn mistakes_are_refused_in_one_line_before_any_work() {
     bad([&keygen[..], &["--length", "1000"]].concat(), &["--length", "64 tokens"]);
     bad([&keygen[..], &["--length", "99999999999999999999"]].concat(), &["--length"]);
     bad([&keygen[..], &["--length", "1e3"]].concat(), &["--length"]);
+    bad([&keygen[..], &["--length", "8", "--prompts", "0"]].concat(), &["--prompts"]);
+    bad([&keygen[..], &["--length", "8", "--prompts", "65537"]].concat(), &["--prompts", "65536"]);
+    bad([&keygen[..], &["--length", "8", "--prompts", "many"]].concat(), &["--prompts"]);
+    bad([&keygen[..], &["--length", "8", "--prompts", "64"]].concat(), &["64 needed", "fewer prompts"]);
     bad(vec!["keygen", "--out", &none, "--insecure-ring", "7"], &["--insecure-ring", "8 to 15"]);
     bad(vec!["keygen", "--out", &none, "--insecure-ring", "4294967304"], &["--insecure-ring"]);
     bad(vec!["keygen", "--out", &under, "--insecure-ring", "8"], &["--out", "not a folder"]);
@@ -142,6 +158,11 @@ fn mistakes_are_refused_in_one_line_before_any_work() {
     bad([&demo[..], &["--json-file", &none, "--html", &none]].concat(), &["--html and --json-file"]);
     bad(vec!["profile", "--length", "0"], &["--length"]);
     bad(vec!["profile", "--length", "65"], &["--length", "64 tokens"]);
+    bad(vec!["profile", "--length", "8", "--prompts", "0"], &["--prompts"]);
+    bad(
+        vec!["profile", "--insecure-ring", "8", "--length", "8", "--prompts", "1000"],
+        &["1024 needed", "fewer prompts"],
+    );
     bad(vec!["profile", "--length", "8", "--html", &under], &["--html", "not a folder"]);
     bad([&generate[..], &["--tokens", "0"]].concat(), &["--tokens"]);
     bad([&generate[..], &["--tokens", "200"]].concat(), &["--tokens 200", "64 tokens", "at most"]);

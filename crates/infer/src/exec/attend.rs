@@ -7,13 +7,19 @@ use rayon::prelude::*;
 
 use super::Context;
 use crate::error::{At, Error, Result, broken};
+use crate::lanes::{by_text, join};
 use crate::prefix::{self, Place};
 use crate::session::{Session, Turn};
 use crate::vector::{POWER_LABEL, Value, lower, power, power_depth};
 
 impl<M: Machine> Context<'_, M> {
     /// Hands the keys and values of a whole prompt to a session.
-    pub(super) fn keep(&self, spread: &[M::Vector], layer: usize, session: &mut Session<M>) -> Result<()> {
+    pub(super) fn keep<S: Machine<Vector = M::Vector>>(
+        &self,
+        spread: &[M::Vector],
+        layer: usize,
+        session: &mut Session<S>,
+    ) -> Result<()> {
         let blocks = self.folded.geometry.blocks;
         for block in 0..blocks {
             let (Some(key), Some(value)) = (spread.get(3 * blocks + block), spread.get(4 * blocks + block))
@@ -26,13 +32,13 @@ impl<M: Machine> Context<'_, M> {
     }
 
     /// Keys and values of a block with those of the token added.
-    pub(super) fn cached(
+    pub(super) fn cached<S: Machine<Vector = M::Vector>>(
         &self,
         spread: &[M::Vector],
         layer: usize,
         block: usize,
         level: usize,
-        before: &Session<M>,
+        before: &Session<S>,
     ) -> Result<[M::Vector; 2]> {
         let (machine, blocks) = (self.machine, self.folded.geometry.blocks);
         let own = self.folded.token_mask(before.position);
@@ -55,12 +61,12 @@ impl<M: Machine> Context<'_, M> {
     }
 
     /// Attention of one token over the cache, after adding the token to it.
-    pub(super) fn attend_cached(
+    pub(super) fn attend_cached<S: Machine<Vector = M::Vector>>(
         &self,
         spread: &[M::Vector],
         layer: usize,
         level: usize,
-        turn: &mut Turn<'_, M>,
+        turn: &mut Turn<'_, S>,
     ) -> Result<Value<M>> {
         let (machine, g, name) = (self.machine, self.folded.geometry, &self.node.name);
         let p = self.power()?;
@@ -114,7 +120,9 @@ impl<M: Machine> Context<'_, M> {
             let sums = sums.collect::<SlotResult<Vec<_>>>().at(&self.node.name)?;
             let label = machine.log().label(&format!("{}{POWER_LABEL}", self.node.name));
             let weights = sums.par_iter().enumerate().map(|(shift, sum)| {
-                let (mask, add) = self.folded.score_plains(layer, block, shift, self.length)?;
+                let own = |length| self.folded.score_plains(layer, block, shift, length);
+                let (mask, add): (Vec<_>, Vec<_>) = by_text(self.lengths, own)?.into_iter().unzip();
+                let (mask, add) = (join(&mask, g.slots), join(&add, g.slots));
                 let run = || {
                     let first = machine.add_plain(&machine.mul_plain(sum, &mask)?, &add)?;
                     power(machine, &machine.rotate_sum(&first, -1, g.head)?, p)

@@ -6,6 +6,7 @@ use num_complex::Complex64;
 use super::Context;
 use crate::error::{At, Result};
 use crate::fold::NormId;
+use crate::lanes::{by_text, join};
 use crate::vector::{Value, lower, spread};
 
 impl<M: Machine> Context<'_, M> {
@@ -76,21 +77,21 @@ impl<M: Machine> Context<'_, M> {
 
     /// The row of the text's last token, in every group of slots.
     pub(super) fn select(&self, rows: &[M::Vector], level: usize) -> Result<Value<M>> {
-        let last = self.length.min(self.folded.geometry.tokens).saturating_sub(1);
-        self.gather(rows, &self.folded.token_mask(last), level)
+        self.gather(rows, level, |length| self.folded.token_mask(length.saturating_sub(1)))
     }
 
     /// The row that the text's rows are pooled to, in every group of slots.
     pub(super) fn pool(&self, rows: &[M::Vector], level: usize) -> Result<Value<M>> {
-        let length = self.length.min(self.folded.geometry.tokens);
-        self.gather(rows, &self.folded.pool_mask(length), level)
+        self.gather(rows, level, |length| self.folded.pool_mask(length))
     }
 
-    /// The sum of the masked rows, in every group of slots.
-    fn gather(&self, rows: &[M::Vector], mask: &Plain, level: usize) -> Result<Value<M>> {
+    /// The sum of the masked rows, in every group of slots; `mask` by the length of the text.
+    fn gather(&self, rows: &[M::Vector], level: usize, mask: impl Fn(usize) -> Plain) -> Result<Value<M>> {
         let (machine, g) = (self.machine, self.folded.geometry);
+        let masks = by_text(self.lengths, |length| Ok(mask(length.min(g.tokens))))?;
+        let mask = join(&masks, g.slots);
         let run = |row: &M::Vector| {
-            let alone = machine.mul_plain(&lower(machine, row, level + 1)?, mask)?;
+            let alone = machine.mul_plain(&lower(machine, row, level + 1)?, &mask)?;
             machine.rotate_sum(&alone, g.features as i64, g.slots / g.features)
         };
         rows.iter().map(|row| run(row).at(&self.node.name)).collect()

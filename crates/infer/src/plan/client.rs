@@ -7,7 +7,7 @@ use cipherlm_protocol::{Blob, ClientPlan, Costs, Digest, KeyAsked, Layout, Model
 use super::Plan;
 use crate::client::bottom;
 use crate::error::{Error, Result, broken};
-use crate::files::{LOGITS_HEAD, PROMPT_HEAD};
+use crate::files;
 use crate::fold::Purpose;
 use crate::refresh::Circuits;
 
@@ -46,7 +46,8 @@ impl Plan {
             params: Digest::from(*params.hash().as_bytes()),
             purpose: "prompt".into(),
             layout: Layout {
-                slots: self.folded.geometry.slots,
+                slots: self.folded.geometry.vector_slots(),
+                prompts: self.prompts(),
                 features: self.folded.geometry.features,
                 tokens: self.folded.geometry.tokens,
                 vectors: self.input_width(),
@@ -86,13 +87,13 @@ impl Plan {
         let prompt_ring = circuits.prompt_ring(self)?;
         let prompt_ring = prompt_ring.as_ref().unwrap_or(params);
         let fresh = Ciphertext::stored_bytes(prompt_ring, self.input_level(), true);
-        let whole = LOGITS_HEAD + self.answers().vectors as u64 * self.answer_vector_bytes(params);
-        let small =
-            circuits.answer_ring(self)?.map(|ring| LOGITS_HEAD + Ciphertext::stored_bytes(&ring, 0, false));
+        let (prompt_head, head) = (files::prompt_head(self.prompts()), files::logits_head(self.prompts()));
+        let whole = head + self.answers().vectors as u64 * self.answer_vector_bytes(params);
+        let small = circuits.answer_ring(self)?.map(|ring| head + Ciphertext::stored_bytes(&ring, 0, false));
         Ok(Costs {
             key_bytes,
             key_bytes_resident,
-            prompt_bytes: PROMPT_HEAD + self.input_width() as u64 * fresh,
+            prompt_bytes: prompt_head + self.input_width() as u64 * fresh,
             answer_bytes: small.unwrap_or(whole),
             whole_answer_bytes: whole,
             seconds: self.seconds(),

@@ -16,7 +16,6 @@ use crate::graph::Graph;
 use crate::placement::{Search, seconds_by_level};
 use crate::prices::{Prices, choose};
 use crate::run::Progress;
-use crate::small;
 use crate::target::{Target, floor};
 
 impl Plan {
@@ -27,7 +26,11 @@ impl Plan {
     /// feasible placement of refreshes.
     pub fn compile(model: Arc<Model>, target: Target, options: &Options) -> Result<Self> {
         let tokens = if options.purpose == Purpose::Token { 1 } else { options.tokens };
-        let geometry = Geometry::new(model.shape(), tokens, target.chain.slots())?;
+        if options.prompts > 1 && options.purpose != Purpose::Prompt {
+            let advice = "run each in a session of its own, or plan with `Purpose::Prompt`";
+            return Err(Error::Unsupported { feature: "a session of several prompts", advice });
+        }
+        let geometry = Geometry::of_prompts(model.shape(), tokens, target.chain.slots(), options.prompts)?;
         let cache = geometry.features * model.shape().context;
         if options.purpose != Purpose::Prompt && cache > geometry.slots {
             return Err(Error::DoesNotFit {
@@ -46,7 +49,7 @@ impl Plan {
         let positions = if options.levels_left > 0 { Positions::All } else { options.positions };
         let folded = Folded::new(model, geometry, options.purpose, positions, options.index.clone())?;
         let graph = Graph::build(&folded, options.refresh_input)?;
-        let reference = Prices::new(&target, &CostModel::default());
+        let reference = Prices::new(&target, &CostModel::default(), &geometry);
         let (choice, refresh) = choose(&target, &geometry, &reference);
         let limit = if target.refreshes.is_empty() { 0 } else { options.refreshes_per_layer };
         let probe = Probe { folded: &folded, graph: &graph };
@@ -65,7 +68,7 @@ impl Plan {
             limit,
         };
         let placement = search.cheapest()?;
-        let prices = Prices::new(&target, &target.cost);
+        let prices = Prices::new(&target, &target.cost, &geometry);
         let nodes = seconds_by_level(&profiles, &prices, levels);
         let here = Search { prices: &prices, nodes: &nodes, ..search };
         let (seconds, greedy) = (here.seconds_of(&placement), here.greedy_seconds());
@@ -109,9 +112,8 @@ impl Plan {
             self.run_session(&machine, input, &mut session, &mut go)?;
         } else {
             let outputs = self.run(&machine, input, &mut go)?;
-            let answers = self.answers();
-            if answers.degree > 0 {
-                small::gather(&machine, &answers, &outputs, 0)?;
+            if self.answers().degree > 0 {
+                self.gather(&machine, &outputs, &vec![0; self.prompts()])?;
             }
         }
         Ok(machine.log().keys())

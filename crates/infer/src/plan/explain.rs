@@ -71,8 +71,9 @@ impl Plan {
         let mut out = String::new();
         let _ = writeln!(
             out,
-            "{}: {} tokens x {} features x {} copies in {} slots, {} block(s), {}",
+            "{}: {}{} tokens x {} features x {} copies in {} slots, {} block(s), {}",
             self.folded.model.spec().name,
+            if g.prompts > 1 { format!("{} prompts at once, each ", g.prompts) } else { String::new() },
             g.tokens,
             g.features,
             g.copies,

@@ -43,6 +43,10 @@ impl Plan {
         {
             all.number(name, value as u64);
         }
+        // Plans of one prompt have the identity that they had before there were others.
+        if g.prompts > 1 {
+            all.number("prompts", g.prompts as u64);
+        }
         self.identify_target(&mut all);
         for (node, profile) in self.graph.nodes.iter().zip(&self.profiles) {
             all.text("step", &node.name);

@@ -41,10 +41,10 @@ impl Plan {
     /// counted on top.
     pub fn memory(&self, keys: u64) -> Memory {
         let g = self.folded.geometry;
-        let limb = 2 * g.slots as u64 * 8;
+        let limb = 2 * g.vector_slots() as u64 * 8;
         let vectors = self.live_bytes(limb);
         // Of runs of 32 limbs at 16 to 128 tokens: 2.9 to 3.0 GiB beyond keys and attention.
-        let per_slot = |bytes: u64| bytes * g.slots as u64 / (1 << 15);
+        let per_slot = |bytes: u64| bytes * g.vector_slots() as u64 / (1 << 15);
         let measured = per_slot((295 << 30) / 100) * self.target.most_limbs() / 32;
         // The measured run had some of its memory in vectors.
         let vectors = vectors.saturating_sub(per_slot(1 << 29));

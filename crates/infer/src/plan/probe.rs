@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use cipherlm_circuits::slots::{Chain, Clear, Machine, OpKind, Plain, Primitives};
+use cipherlm_circuits::slots::{Chain, Clear, Interleaved, Machine, OpKind, Plain, Primitives};
 
 use crate::error::{At, Result};
 use crate::exec;
@@ -60,12 +60,13 @@ impl Probe<'_> {
         let inputs = node.inputs.iter().map(|slice| make(slice.len)).collect::<Result<Vec<_>>>()?;
         machine.log().clear();
         let views: Vec<_> = inputs.iter().map(Vec::as_slice).collect();
-        let mut session = Session::empty(self.folded, usize::MAX);
+        let mut session = Session::<Clear>::empty(self.folded, usize::MAX);
         session.position = self.folded.shape().context - self.folded.first() - 1;
         let mut after = session.clone();
         let mut turn = Turn { before: &session, after: &mut after };
         let turn = (self.folded.purpose != Purpose::Prompt).then_some(&mut turn);
-        exec::evaluate(&machine, self.folded, node, &views, LEVEL, self.folded.geometry.tokens, turn)?;
+        let one = Interleaved::new(&machine, 1).at(&node.name)?;
+        exec::evaluate(&one, self.folded, node, &views, LEVEL, &[self.folded.geometry.tokens], turn)?;
         let rows = machine.log().rows();
         let kinds = rows.iter().filter(|row| row.kind != OpKind::Refresh);
         Ok(kinds.map(|row| (row.kind, row.level as i64 - LEVEL as i64, row.total.count)).collect())

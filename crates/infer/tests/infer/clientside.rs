@@ -46,7 +46,7 @@ fn prompts_and_keys_are_those_of_the_whole_plan() {
         let tokens = &random::windows(w.plan.model().shape(), 8, 1, 5)[0][..6];
         let (one, other) =
             (w.client.encrypt(&w.plan, tokens).unwrap(), side.encrypt(&w.client, tokens).unwrap());
-        assert_eq!((&one.plan, one.length), (&other.plan, other.length));
+        assert_eq!((&one.plan, &one.lengths), (&other.plan, &other.lengths));
         assert_eq!(one.ciphertexts.len(), other.ciphertexts.len());
         for (one, other) in one.ciphertexts.iter().zip(&other.ciphertexts) {
             assert_eq!((one.level(), one.scale()), (other.level(), other.scale()));
@@ -80,7 +80,7 @@ fn answers_are_read_alike_and_garbage_is_seen() {
         };
         EncryptedLogits {
             plan: w.plan.id(),
-            length: 8,
+            lengths: vec![8],
             asked: Asked::All,
             ciphertexts: (0..answers.vectors).map(vector).collect(),
         }

@@ -99,7 +99,7 @@ fn slow_the_error_of_every_step_is_predicted() {
         let mut steps: Vec<Vec<StepError>> = vec![vec![]; plan.steps() - 1];
         let mut mse = 0.0;
         for prompt in &prompts {
-            let forecast = plan.forecast_steps(&client, &circuits.key_request(&plan), prompt).unwrap();
+            let forecast = plan.forecast_steps(&client, &circuits.key_request(&plan), &[prompt]).unwrap();
             let mut go = |_: &Progress<'_>| true;
             let mut audit = Audit::new(&client, &forecast, &mut go);
             let logits = server.run(&plan, client.encrypt(&plan, prompt).unwrap(), &mut audit).unwrap();

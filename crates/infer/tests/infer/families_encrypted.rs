@@ -25,7 +25,7 @@ fn run(model: &Arc<Model>, text: &[u32]) -> (Plan, Client, EncryptedLogits, [Vec
     let server = Server::new(machine.with_refresher(circuits.refresher(&keys).unwrap()).unwrap());
     let prompt = client.encrypt(&plan, text).unwrap();
     let prompt = EncryptedPrompt::from_bytes(params, &rings, &prompt.to_bytes()).unwrap();
-    assert_eq!(prompt.length, text.len());
+    assert_eq!(prompt.lengths, [text.len()]);
     let answer = server.run(&plan, prompt, &mut |_: &Progress<'_>| true).unwrap();
     let answer = EncryptedLogits::from_bytes(params, &rings, &answer.to_bytes()).unwrap();
     let noise = plan.noise_machine(params, circuits.key_request(&plan), 3).unwrap();

@@ -98,6 +98,7 @@ fn every_option_is_part_of_the_identity() {
     let mut ids = vec![
         of(options()),
         of(Options { tokens: 4, ..options() }),
+        of(Options { prompts: 2, ..options() }),
         of(Options { purpose: Purpose::PromptForSession, ..options() }),
         of(Options { purpose: Purpose::Token, ..options() }),
         of(Options { levels_left: 1, ..options() }),
@@ -110,5 +111,5 @@ fn every_option_is_part_of_the_identity() {
     assert_eq!(id(&options()), ids[0], "an identity does not depend on when it is made");
     ids.sort();
     ids.dedup();
-    assert_eq!(ids.len(), 10);
+    assert_eq!(ids.len(), 11);
 }

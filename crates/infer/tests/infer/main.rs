@@ -1,5 +1,6 @@
 //! Plans, runs and parties: one program, since each would build the machines again.
 
+mod batch;
 mod checkpoints;
 mod clear;
 mod clientside;

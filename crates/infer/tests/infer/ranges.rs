@@ -228,7 +228,12 @@ fn what_is_no_answer_is_not_decrypted() {
             let plain = Plaintext::encode(&parties.params, &slots, slots.len(), scale).unwrap();
             parties.client.secret().encrypt(&plain, 2).unwrap()
         });
-        EncryptedLogits { plan: plan.id(), length: 8, asked: Asked::All, ciphertexts: ciphertexts.collect() }
+        EncryptedLogits {
+            plan: plan.id(),
+            lengths: vec![8],
+            asked: Asked::All,
+            ciphertexts: ciphertexts.collect(),
+        }
     };
     let refusal = |answer: &EncryptedLogits| match parties.client.decrypt(plan, answer, 2) {
         Err(Error::NotAnAnswer { what, .. }) => what,

@@ -115,7 +115,7 @@ fn what_a_forecast_says_holds_for_small_answers() {
     let w = World::new(11, one_layer());
     let tokens = w.tokens();
     let keys = w.circuits.key_request(&w.plan);
-    let forecast = w.plan.forecast_steps(&w.client, &keys, &tokens).unwrap();
+    let forecast = w.plan.forecast_steps(&w.client, &keys, &[&tokens]).unwrap();
     let small = w.run(&tokens, w.plan.asked(8)).unwrap();
     let found = w.client.decrypt(&w.plan, &small, 7).unwrap();
     let exact = forecast.exact_logits(&w.plan, 7).unwrap();
@@ -150,7 +150,7 @@ fn a_small_answer_that_is_none_is_seen() {
         let ciphertext: Ciphertext = evaluator.neg(&evaluator.neg(&ciphertext).unwrap()).unwrap();
         EncryptedLogits {
             plan: w.plan.id(),
-            length: 8,
+            lengths: vec![8],
             asked: Asked::Position(position),
             ciphertexts: vec![ciphertext; count],
         }

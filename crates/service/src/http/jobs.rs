@@ -96,15 +96,22 @@ fn check(app: &App, key: Digest, prompt: &EncryptedPrompt) -> Result<(), Problem
         let problem = Problem::new(Code::PlanMismatch, "the prompt was packed for another plan");
         return Err(problem.with_plan(client.plan.as_str()));
     }
-    if !(1..=client.layout.tokens).contains(&prompt.length) {
-        let (found, most) = (prompt.length, client.layout.tokens);
-        return Err(Problem::new(Code::ObjectField, format!("{found} tokens, the plan takes 1 to {most}")));
+    let (found, places) = (prompt.lengths.len(), client.layout.prompts);
+    if found != places {
+        return Err(Problem::new(Code::ObjectField, format!("{found} prompts, the plan takes {places}")));
     }
-    if let Asked::Position(position) = prompt.asked
-        && app.served.plan.check_position(position, prompt.length).is_err()
-    {
-        let detail = format!("position {position} is asked for, of {} tokens", prompt.length);
-        return Err(Problem::new(Code::ObjectField, detail));
+    for &length in &prompt.lengths {
+        let most = client.layout.tokens;
+        if !(1..=most).contains(&length) {
+            let detail = format!("{length} tokens, the plan takes 1 to {most}");
+            return Err(Problem::new(Code::ObjectField, detail));
+        }
+        if let Asked::Position(position) = prompt.asked
+            && app.served.plan.check_position(position, length).is_err()
+        {
+            let detail = format!("position {position} is asked for, of {length} tokens");
+            return Err(Problem::new(Code::ObjectField, detail));
+        }
     }
     if prompt.ciphertexts.len() != client.layout.vectors {
         let (found, expected) = (prompt.ciphertexts.len(), client.layout.vectors);

@@ -180,6 +180,8 @@ fn file(path: &Path) -> anyhow::Result<Value> {
     let (what, skip) = match head.bytes.get(..8) {
         Some(b"cipherp2") => ("encrypted prompt", PROMPT_HEAD),
         Some(b"cipherl2") => ("encrypted answer", ANSWER_HEAD),
+        Some(b"cipherp3") => ("encrypted prompts of one pass", PROMPT_HEAD + lengths(&head.bytes, 72)),
+        Some(b"cipherl3") => ("encrypted answers of one pass", ANSWER_HEAD + lengths(&head.bytes, 40)),
         Some(b"cipherck") => ("checkpoint of a step", CHECKPOINT_HEAD),
         Some(start) if start.starts_with(&MAGIC) => ("", 0),
         Some(start) if start.starts_with(b"GGUF") => {
@@ -198,6 +200,13 @@ fn file(path: &Path) -> anyhow::Result<Value> {
     facts["bytes"] = head.length.into();
     facts["plan"] = plan.map(|p| p.trim_end().to_owned()).into();
     Ok(facts)
+}
+
+/// Bytes that the lengths of several prompts take beyond those of one: how many there are stands
+/// before them, at `at`.
+fn lengths(head: &[u8], at: usize) -> u64 {
+    let count = head.get(at..).and_then(<[u8]>::first_chunk);
+    4 * u64::from(count.map_or(0, |bytes| u32::from_le_bytes(*bytes)))
 }
 
 /// Only what begins like one of our texts is read.
