@@ -4,9 +4,10 @@
 use crate::noise::single_ops;
 use crate::support::*;
 use cipherlm_approx::{EvalPlan, Interval, Polynomial};
+use cipherlm_circuits::linear::LinearTransform;
 use cipherlm_circuits::polynomial::evaluate;
 use cipherlm_circuits::slots::{
-    Chain, Clear, Machine, Noise, NoiseVector, Primitives, RefreshKind, RefreshProfile,
+    Chain, Clear, Machine, Noise, NoiseVector, Plain, Primitives, RefreshKind, RefreshProfile,
 };
 use cipherlm_ckks::Complex64;
 use cipherlm_ckks::noise::NoiseModel;
@@ -22,6 +23,25 @@ fn summary(vector: &NoiseVector) -> [f64; 3] {
     ]
 }
 
+/// Diagonals to both sides, baby and giant steps, values that differ by slot.
+fn uneven_transform(slots: usize) -> LinearTransform {
+    let diagonal = |shift: i64| {
+        let value = |slot: usize| ((slot as i64 * 7 + shift * 5).rem_euclid(32)) as f64 / 16.0 - 0.9;
+        (0, 0, shift, Plain::real((0..32).map(value).collect::<Vec<_>>()))
+    };
+    LinearTransform::block(slots, 1, 1, (-24..24).map(diagonal)).unwrap()
+}
+
+/// `vector` with errors that differ by slot, through the transform.
+fn uneven<M: Machine>(machine: &M, vector: &M::Vector, rescale: bool) -> M::Vector {
+    let ramp: Vec<f64> = (0..machine.slots()).map(|slot| 0.05 + slot as f64 / 300.0).collect();
+    let vector = machine.mul_plain(vector, &Plain::real(ramp)).unwrap();
+    let transform = uneven_transform(machine.slots());
+    let scale = machine.chain().scale(machine.level(&vector));
+    let apply = if rescale { M::linear_transform_rescale } else { M::linear_transform_at };
+    apply(machine, &[&vector], &transform, scale).unwrap().remove(0)
+}
+
 fn everything() -> Vec<(String, [f64; 3])> {
     let params = params();
     let dry = Clear::dry(Chain::of(&params).unwrap());
@@ -29,6 +49,8 @@ fn everything() -> Vec<(String, [f64; 3])> {
     for op in &ops {
         step(&dry, &clear_inputs(&dry), op).unwrap();
     }
+    assert!(uneven_transform(dry.slots()).cost().mod_ups > 2, "no giant steps");
+    uneven(&dry, &dry.input(0.5, LEVELS).unwrap(), true);
     let coefficients = (0..=15).map(|k| 0.7f64.powi(k) * if k % 3 == 0 { -0.6 } else { 0.5 }).collect();
     let plan = EvalPlan::new(&Polynomial::chebyshev(Interval::UNIT, coefficients).unwrap()).unwrap();
     evaluate(&dry, &plan, &dry.input(0.0, LEVELS).unwrap()).unwrap();
@@ -51,6 +73,9 @@ fn everything() -> Vec<(String, [f64; 3])> {
     let x: Vec<Complex64> = Interval::UNIT.linspace(noise.slots()).map(Complex64::from).collect();
     let x = noise.input(x, LEVELS).unwrap();
     add("polynomial".into(), &[evaluate(&noise, &plan, &x).unwrap()]);
+    for rescale in [false, true] {
+        add(format!("uneven, rescale {rescale}"), &[uneven(&noise, &x, rescale)]);
+    }
     add("public".into(), &[noise.input_public(0.25, 2).unwrap()]);
     add("trivial".into(), &[noise.trivial(&0.3.into(), 2).unwrap()]);
     // A vector plus and minus itself, and itself times i.

@@ -62,6 +62,13 @@ fn special_primes_are_as_few_as_the_digits_allow() {
 }
 
 #[test]
+fn a_chain_without_levels_keeps_ten_bits_for_integers() {
+    let params =
+        Params::insecure_for_tests(Params::builder().degree(1 << 10).base(40.0).special(40, 1)).unwrap();
+    assert_eq!(params.default_scale(0).log2(), 30.0);
+}
+
+#[test]
 fn sizes_out_of_range_are_refused_by_name() {
     let builder = || Params::builder().degree(1 << 14);
     for (bad, field) in [
