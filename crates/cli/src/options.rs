@@ -260,8 +260,7 @@ impl PromptOption {
             (None, None, Some(text)) => return Ok(text.to_owned()),
             (None, None, None) => {
                 return Err(crate::exit::usage(
-                    "no prompt: give --prompt TEXT, --prompt - or --prompt-file FILE; of encrypt, --prompts FILE \
-                     too",
+                    "no prompt: give --prompt TEXT, --prompt - or --prompt-file FILE",
                 ));
             }
         };

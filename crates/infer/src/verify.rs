@@ -84,8 +84,8 @@ impl Plan {
     }
 
     /// The same of all `prompts` of a pass and with every step, for an [`Audit`], from sixteen runs
-    /// with different errors under this client's key. Takes about a megabyte a vector. The forecast tells something of the
-    /// secret and is the client's own.
+    /// with different errors under this client's key. Takes about a megabyte a vector. The forecast
+    /// tells something of the secret and is the client's own.
     ///
     /// # Errors
     /// As [`Plan::noise_machine`] and [`Plan::forecast`]; [`Error::Prompts`].
