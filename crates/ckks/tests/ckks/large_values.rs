@@ -84,19 +84,20 @@ fn a_message_that_outgrows_its_modulus_is_an_error_and_not_a_remainder() {
 
 #[test]
 fn slots_beyond_all_numbers_are_refused_whatever_the_coefficients() {
-    let params = presets::insecure::small(1 << 10, 40.0, 2).unwrap();
+    let params = presets::insecure::small(1 << 10, 40.0, 30).unwrap();
     let secret = SecretKey::from_seed(&params, Seed::from_bytes([6; 32])).unwrap();
-    // Coefficients of 40 bits; a slot may be their sum, ten bits more.
-    let read = |log_scale| {
-        let c = encrypted(&secret, 1.0, 40, 2).unwrap().with_scale(Scale::from_log2(log_scale)).unwrap();
-        secret.decrypt(&c).map(|decrypted| decrypted.decode().real()[0])
+    // One value in all slots is one coefficient; a slot may be the sum of 2^10 of them.
+    let read = |exponent: i32, log_scale| {
+        let c = encrypted(&secret, 2f64.powi(exponent), log_scale, 30).unwrap();
+        secret.decrypt(&c).map(|decrypted| decrypted.decode().real()[0].log2())
     };
-    assert!(read(-960).is_ok_and(|value| (value.log2() - 1000.0).abs() < 1e-6));
-    for log_scale in [-978, -990, -1010] {
-        assert!(
-            matches!(read(log_scale), Err(Error::MessageOverflow { operation: "decrypt", .. })),
-            "{log_scale}"
-        );
+    for (exponent, log_scale) in [(1010, 2), (980, 30)] {
+        let found = read(exponent, log_scale).unwrap();
+        assert!((found - f64::from(exponent)).abs() < 1e-6, "{found} for {exponent}");
+    }
+    for exponent in [1015, 1018] {
+        let refused = read(exponent, 2).unwrap_err();
+        assert!(matches!(refused, Error::MessageOverflow { operation: "decrypt", .. }), "{refused}");
     }
 }
 

@@ -279,7 +279,7 @@ fn a_run_that_is_killed_again_and_again_ends_like_one_that_is_not() {
     };
     let program = |config: &Path| {
         let mut command = std::process::Command::new(std::env::current_exe().unwrap());
-        command.args(["--ignored", "--exact", "a_run_in_a_process_of_its_own"]).env(KILLED, config);
+        command.args(["--ignored", "--exact", "recipe::a_run_in_a_process_of_its_own"]).env(KILLED, config);
         command.stdout(std::process::Stdio::null()).stderr(std::process::Stdio::piped());
         command
     };
