@@ -8,7 +8,7 @@ use burn::tensor::{DType, Device, Tensor, TensorData};
 
 use cipherlm_model::{Eps, Shape};
 
-use crate::arch::{Arch, Operator, Power};
+use crate::arch::{Arch, Form, Operator, Power};
 use crate::fused::{self, Layout};
 use crate::layers::{Dense, Init};
 use crate::power_softmax::parts;
@@ -99,11 +99,10 @@ impl Attention {
         layer: usize,
         probe: &mut Probe,
     ) -> Tensor<2> {
-        let observed = [Site::Scores, Site::RowMean, Site::RowRatio].iter().any(|&site| probe.wants(site));
-        let out = match tables.layout.as_ref().filter(|_| !observed) {
+        let out = match tables.layout.as_ref().filter(|_| !self.composed(probe)) {
             Some(layout) => {
                 let [q, k, v] = [&self.q, &self.k, &self.v].map(|dense| dense.forward(x.clone()));
-                self.out.forward(fused::attention(q, k, v, layout.clone(), self.frozen()))
+                self.out.forward(self.weigh([q, k, v], layout, layer, probe))
             }
             None => {
                 let tokens = x.dims()[0];
@@ -115,6 +114,54 @@ impl Attention {
         };
         probe.keep_attention(&x, &out);
         out
+    }
+
+    /// Whether the probe asks for what the training kernel does not tell. Of rows it tells how many
+    /// epsilons their mean is, in the mean form and for epsilons that the scores do not change.
+    fn composed(&self, probe: &Probe) -> bool {
+        let rows = [Site::RowMean, Site::RowRatio].iter().any(|&site| probe.wants(site));
+        let told = match (self.operator, probe.row_limits()) {
+            (Operator::Power(Power { eps: Eps::Frozen, .. }), Some([None, _])) => true,
+            (Operator::Power(Power { eps: Eps::Absolute { .. }, form: Form::Mean, .. }), Some(_)) => true,
+            _ => false,
+        };
+        probe.wants(Site::Scores) || (rows && !told)
+    }
+
+    /// The kernel, and what the probe limits of row means. For the latter every head gets a feature
+    /// more that is zero in queries and keys and one in the values: where the row mean is `r`
+    /// epsilons, its output is `r / (1 + r)`.
+    fn weigh(
+        &self,
+        [q, k, v]: [Tensor<2>; 3],
+        layout: &Arc<Layout>,
+        layer: usize,
+        probe: &mut Probe,
+    ) -> Tensor<2> {
+        let limits = probe.row_limits().unwrap_or_default();
+        let power = match self.operator {
+            Operator::Power(power) if limits != [None, None] => power,
+            _ => return fused::attention(q, k, v, layout.clone(), self.frozen()),
+        };
+        let ([tokens, _], heads, head) = (q.dims(), self.heads, self.head);
+        let ones = Tensor::<3>::ones([tokens, heads, 1], (&q.device(), q.dtype()));
+        let wider = |x: Tensor<2>, last: f64| {
+            let last = ones.clone().mul_scalar(last);
+            Tensor::cat(vec![x.reshape([tokens, heads, head]), last], 2).reshape([tokens, heads * (head + 1)])
+        };
+        // The kernel divides scores by the root of its heads' width.
+        let q = wider(q.mul_scalar(((head + 1) as f64 / head as f64).sqrt()), 0.0);
+        let layout = Arc::new(Layout { head: head + 1, ..layout.as_ref().clone() });
+        let out = fused::attention(q, wider(k, 0.0), wider(v, 1.0), layout, self.frozen());
+        let out = out.reshape([tokens, heads, head + 1]);
+        let part = out.clone().slice([0..tokens, 0..heads, head..head + 1]);
+        let ratio = part.clone().div(part.neg().add_scalar(1.0).clamp_min(1e-7));
+        match power.eps {
+            Eps::Frozen => probe.watch(Site::RowRatio, layer, &ratio),
+            Eps::Absolute { value } => probe.watch(Site::RowMean, layer, &ratio.mul_scalar(value)),
+            Eps::Relative { .. } => {}
+        }
+        out.slice([0..tokens, 0..heads, 0..head]).reshape([tokens, heads * head])
     }
 
     /// `[batch * rows, heads * head]` to `[batch, heads, rows, head]`.

@@ -225,6 +225,14 @@ impl Probe {
             || self.polynomials.as_ref().is_some_and(replaced)
     }
 
+    /// Limits of row means and of their ratios to epsilon, where limits are all that is asked of
+    /// rows.
+    pub(crate) fn row_limits(&self) -> Option<[Option<f64>; 2]> {
+        let replaced = |p: &Polynomials| p.series.keys().any(|(site, _)| *site == Site::RowRatio);
+        let limits = self.limits.filter(|_| !self.observe && !self.polynomials.as_ref().is_some_and(replaced));
+        limits.map(|limits| [limits.row_mean, limits.row_ratio])
+    }
+
     /// The accumulated range loss, a tensor of shape `[1]`; `None` if nothing was penalised.
     pub fn take_penalty(&mut self) -> Option<Tensor<1>> {
         self.penalty.take()

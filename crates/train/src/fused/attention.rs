@@ -5,6 +5,10 @@
 //! backward pass is `dscore = y' (g . v - g . o)` and `dv = y^T g` for `g = do / d`; epsilon counts
 //! as a constant.
 
+/// Heads of few features, each by one thread, row by row: a row's scores and weights stay in the
+/// first cache, and keys that a row does not see cost nothing.
+mod narrow;
+
 use std::sync::Arc;
 
 use burn::backend::Flex;
@@ -40,6 +44,10 @@ pub(crate) struct Layout {
     pub(crate) half: usize,
 }
 
+/// Widest head that is taken row by row: below it, products over a head's features are too short
+/// for the backend's matrix products, and memory decides.
+const NARROW: usize = 16;
+
 /// What the backward pass needs.
 #[derive(Debug, Clone)]
 pub(super) struct Saved {
@@ -47,11 +55,19 @@ pub(super) struct Saved {
     q: Primitive,
     k: Primitive,
     v: Primitive,
-    /// Softmax: the weights. PowerSoftmax: the base of the power, zero where masked.
-    base: Primitive,
+    kept: Kept,
     /// Reciprocal normaliser and slope `p / r` of each row.
     rows: Vec<(f32, f32)>,
     out: Primitive,
+}
+
+/// How the backward pass gets at the weights.
+#[derive(Debug, Clone)]
+enum Kept {
+    /// Softmax: the weights. PowerSoftmax: the base of the power, zero where masked.
+    Base(Primitive),
+    /// Narrow heads make them again, with these epsilons.
+    Epsilon(Arc<Vec<f32>>),
 }
 
 pub(super) fn forward(
@@ -59,12 +75,18 @@ pub(super) fn forward(
     k: Primitive,
     v: Primitive,
     layout: &Arc<Layout>,
-    epsilon: &[f32],
+    epsilon: &Arc<Vec<f32>>,
 ) -> (Primitive, Saved) {
     let l = layout.as_ref();
     let scale = 1.0 / (l.head as f32).sqrt();
     let [q, k, v] = [(q, scale, 1.0), (k, 1.0, 1.0), (v, 1.0, 0.0)]
         .map(|(x, scale, turn)| heads(l, l.split(values(&contiguous(x)), scale, turn), l.head));
+    if l.head <= NARROW {
+        let (mixed, rows) = narrow::forward(l, values(&q), values(&k), values(&v), epsilon);
+        let out = tensor(l.join(&mixed, 1.0, 0.0, |row| rows[row].0), l.flat());
+        let kept = Kept::Epsilon(epsilon.clone());
+        return (out.clone(), Saved { layout: layout.clone(), q, k, v, kept, rows, out });
+    }
     let mut base = Flex::float_matmul(q.clone(), transposed(&k));
     let mut rows = vec![(1.0f32, 0.0f32); l.batch * l.heads * l.rows];
     let scores = base.storage_mut::<f32>();
@@ -82,9 +104,7 @@ pub(super) fn forward(
             scores.par_chunks_mut(l.rows).zip(outputs).enumerate().with_min_len(16).for_each(
                 |(at, (z, (y, row)))| {
                     let (limit, keep) = l.seen(at);
-                    let frozen =
-                        epsilon.get((at / l.rows % l.heads) * (epsilon.len() / l.heads) + at % l.rows);
-                    *row = power_row(&op, z, y, limit, keep, frozen.copied());
+                    *row = power_row(&op, z, y, limit, keep, l.epsilon(epsilon, at));
                 },
             );
             heads(l, weights, l.rows)
@@ -92,13 +112,14 @@ pub(super) fn forward(
     };
     let mixed = Flex::float_matmul(weights, v.clone());
     let out = tensor(l.join(values(&mixed), 1.0, 0.0, |row| rows[row].0), l.flat());
-    let saved = Saved { layout: layout.clone(), q, k, v, base, rows, out: out.clone() };
+    let kept = Kept::Base(base);
+    let saved = Saved { layout: layout.clone(), q, k, v, kept, rows, out: out.clone() };
     (out, saved)
 }
 
 /// Gradients of the three projections.
 pub(super) fn backward(saved: Saved, grad: Primitive) -> [Primitive; 3] {
-    let Saved { layout, q, k, v, base, rows, out } = saved;
+    let Saved { layout, q, k, v, kept, rows, out } = saved;
     let l = layout.as_ref();
     let grad = contiguous(grad);
     // Divided by the normaliser, and its product with the output, row by row.
@@ -109,6 +130,16 @@ pub(super) fn backward(saved: Saved, grad: Primitive) -> [Primitive; 3] {
         g.iter_mut().for_each(|g| *g *= rows[at].0);
         *along = sum(g, &joined[l.flat_at(at)..][..l.head], |g, o| g * o);
     });
+    let scale = 1.0 / (l.head as f32).sqrt();
+    let base = match kept {
+        Kept::Base(base) => base,
+        Kept::Epsilon(epsilon) => {
+            let inputs = [&q, &k, &v].map(values);
+            let [dq, dk, dv] = narrow::backward(l, inputs, &epsilon, &g, &along);
+            return [(dq, scale, -1.0), (dk, 1.0, -1.0), (dv, 1.0, 0.0)]
+                .map(|(x, scale, turn)| tensor(l.join(&x, scale, turn, |_| 1.0), l.flat()));
+        }
+    };
     let g = heads(l, g, l.head);
     let mut slope = Flex::float_matmul(g.clone(), transposed(&v));
     let inner = slope.storage_mut::<f32>().par_chunks_mut(l.rows).zip(values(&base).par_chunks(l.rows));
@@ -132,7 +163,6 @@ pub(super) fn backward(saved: Saved, grad: Primitive) -> [Primitive; 3] {
     let dv = Flex::float_matmul(transposed(&weights), g);
     let dq = Flex::float_matmul(slope.clone(), k);
     let dk = Flex::float_matmul(transposed(&slope), q);
-    let scale = 1.0 / (l.head as f32).sqrt();
     [(dq, scale, -1.0), (dk, 1.0, -1.0), (dv, 1.0, 0.0)]
         .map(|(x, scale, turn)| tensor(l.join(values(&contiguous(x)), scale, turn, |_| 1.0), l.flat()))
 }
@@ -144,6 +174,11 @@ impl Layout {
         let limit = if self.causal { at % self.rows + 1 } else { self.rows };
         let sequence = at / (self.rows * self.heads);
         (limit, self.keep.as_ref().map(|keep| &keep[sequence * self.rows..][..limit]))
+    }
+
+    /// The frozen epsilon of row `[batch, heads, rows]`, if the operator has such.
+    fn epsilon(&self, all: &[f32], at: usize) -> Option<f32> {
+        all.get((at / self.rows % self.heads) * (all.len() / self.heads) + at % self.rows).copied()
     }
 
     /// Where row `[batch, heads, rows]` begins in `[batch * rows, width]`.

@@ -7,7 +7,7 @@ use cipherlm_model::{Attention, Eps, Kind, Placement, Residual, Rotary, Shape};
 use cipherlm_train::arch::{Arch, Form, shifted};
 use cipherlm_train::loss::{cross_entropy, inputs_and_targets};
 use cipherlm_train::params::{gradients, pull, push};
-use cipherlm_train::probe::Probe;
+use cipherlm_train::probe::{Limits, Probe};
 use cipherlm_train::transformer::Transformer;
 
 const TEXT: [u32; 24] = [3, 1, 4, 1, 5, 9, 2, 6, 5, 3, 5, 8, 9, 7, 9, 3, 2, 3, 8, 4, 6, 2, 6, 4];
@@ -15,6 +15,11 @@ const TEXT: [u32; 24] = [3, 1, 4, 1, 5, 9, 2, 6, 5, 3, 5, 8, 9, 7, 9, 3, 2, 3, 8
 /// Loss and gradients with element type `dtype`, for a model whose every parameter has a value of
 /// its own.
 fn run(arch: &Arch, dtype: DType) -> (f64, Vec<(String, Vec<f32>)>) {
+    run_under(arch, dtype, Probe::off())
+}
+
+/// The same with the range loss of a probe.
+fn run_under(arch: &Arch, dtype: DType, mut probe: Probe) -> (f64, Vec<(String, Vec<f32>)>) {
     let device = Device::flex().autodiff();
     let model = Transformer::new(arch, 11, &device, dtype).unwrap();
     let mut params = pull(&model);
@@ -31,7 +36,11 @@ fn run(arch: &Arch, dtype: DType) -> (f64, Vec<(String, Vec<f32>)>) {
     let model = push(model, &params).unwrap();
     let windows = [&TEXT[..12], &TEXT[12..]];
     let (inputs, targets) = inputs_and_targets(arch, &windows, &device).unwrap();
-    let loss = cross_entropy(model.forward(inputs, None, &mut Probe::off()), targets);
+    let loss = cross_entropy(model.forward(inputs, None, &mut probe), targets);
+    let loss = match probe.take_penalty() {
+        Some(penalty) => loss.add(penalty),
+        None => loss,
+    };
     let value = loss.clone().into_data().iter::<f64>().next().unwrap();
     let mut grads = loss.backward();
     let names = params.into_iter().map(|p| p.name);
@@ -92,6 +101,27 @@ fn every_power_form_and_epsilon() {
 }
 
 #[test]
+fn limits_of_rows() {
+    fn run_limited(arch: &Arch, dtype: DType) -> (f64, Vec<(String, Vec<f32>)>) {
+        let free = Limits { scores: None, feed_forward: None, ..Limits::default() };
+        let limits = match arch.shape.attention {
+            Attention::PowerSoftmax { eps: Eps::Frozen, .. } => Limits { row_ratio: Some(0.01), ..free },
+            _ => Limits { row_mean: Some(0.02), ..free },
+        };
+        let (bare, limited) = (run(arch, dtype), run_under(arch, dtype, Probe::penalise(limits)));
+        assert!(limited.0 > bare.0 + 1.0, "the limits are passed: {} after {}", limited.0, bare.0);
+        limited
+    }
+    for p in [4, 16] {
+        for form in [Form::Sum, Form::Mean] {
+            for eps in [Eps::Absolute { value: 0.6 }, Eps::Frozen] {
+                compare(&Arch { shape: base(power(p, 0.8, eps)), form }, run_limited);
+            }
+        }
+    }
+}
+
+#[test]
 fn other_shapes() {
     let shifted = base(shifted(4, 3.0));
     mean(Shape {
@@ -110,6 +140,10 @@ fn other_shapes() {
     mean(Shape { bias: false, ..shifted.clone() });
     // Heads that do not fill the width.
     mean(Shape { head_dim: 4, rotary: Some(Rotary { dims: 4, base: 1e4 }), ..shifted.clone() });
+    // Heads wide enough for matrix products.
+    for attention in [Attention::Softmax, shifted.attention] {
+        mean(Shape { d_model: 64, head_dim: 32, attention, ..shifted.clone() });
+    }
     // More tokens than one chunk of any kernel.
     mean(Shape { context: 11, d_model: 48, head_dim: 16, ffn: 192, ..shifted });
 }
