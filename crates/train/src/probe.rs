@@ -229,7 +229,8 @@ impl Probe {
     /// rows.
     pub(crate) fn row_limits(&self) -> Option<[Option<f64>; 2]> {
         let replaced = |p: &Polynomials| p.series.keys().any(|(site, _)| *site == Site::RowRatio);
-        let limits = self.limits.filter(|_| !self.observe && !self.polynomials.as_ref().is_some_and(replaced));
+        let limits =
+            self.limits.filter(|_| !self.observe && !self.polynomials.as_ref().is_some_and(replaced));
         limits.map(|limits| [limits.row_mean, limits.row_ratio])
     }
 

@@ -86,19 +86,17 @@ fn a_message_that_outgrows_its_modulus_is_an_error_and_not_a_remainder() {
 fn slots_beyond_all_numbers_are_refused_whatever_the_coefficients() {
     let params = presets::insecure::small(1 << 10, 40.0, 30).unwrap();
     let secret = SecretKey::from_seed(&params, Seed::from_bytes([6; 32])).unwrap();
-    // One value in all slots is one coefficient; a slot may be the sum of 2^10 of them.
-    let read = |exponent: i32, log_scale| {
-        let c = encrypted(&secret, 2f64.powi(exponent), log_scale, 30).unwrap();
-        secret.decrypt(&c).map(|decrypted| decrypted.decode().real()[0].log2())
-    };
-    for (exponent, log_scale) in [(1010, 2), (980, 30)] {
-        let found = read(exponent, log_scale).unwrap();
-        assert!((found - f64::from(exponent)).abs() < 1e-6, "{found} for {exponent}");
+    let evaluator = Evaluator::new(&params, NoKeys);
+    // One in all slots at scale 2^30 is a coefficient of 30 bits; here it gets 988 more.
+    let mut c = encrypted(&secret, 1.0, 30, 30).unwrap();
+    for bits in [[60; 16].as_slice(), &[28]].concat() {
+        c = evaluator.mul_integer(&c, 1 << bits).unwrap();
     }
-    for exponent in [1015, 1018] {
-        let refused = read(exponent, 2).unwrap_err();
-        assert!(matches!(refused, Error::MessageOverflow { operation: "decrypt", .. }), "{refused}");
-    }
+    let found = secret.decrypt(&c).unwrap().decode().real()[0].log2();
+    assert!((found - 988.0).abs() < 1e-6, "{found}");
+    // A slot may be the sum of 2^10 coefficients, and is not a number at this scale.
+    let refused = secret.decrypt(&c.with_scale(Scale::from_log2(2)).unwrap()).map(drop).unwrap_err();
+    assert!(matches!(refused, Error::MessageOverflow { operation: "decrypt", .. }), "{refused}");
 }
 
 #[test]

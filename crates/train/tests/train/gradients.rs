@@ -112,7 +112,8 @@ fn limits_of_rows() {
         assert!(limited.0 > bare.0 + 1.0, "the limits are passed: {} after {}", limited.0, bare.0);
         limited
     }
-    for p in [4, 16] {
+    // Row means of up to a million epsilons: what is nearer to one than that is one in f32.
+    for p in [2, 4] {
         for form in [Form::Sum, Form::Mean] {
             for eps in [Eps::Absolute { value: 0.6 }, Eps::Frozen] {
                 compare(&Arch { shape: base(power(p, 0.8, eps)), form }, run_limited);

@@ -96,7 +96,7 @@ impl<'a> Head<'a> {
         Self { layout, first: at * layout.rows, q: of(q), k, v, epsilon }
     }
 
-    /// Scores of row `i` to `z` and its weights to `y`, over as many keys as it sees; with the row's
+    /// Scores of row `i` to `z` and its weights to `y`, over as many keys as it sees; with its
     /// reciprocal normaliser and slope. Softmax weights are normalised.
     fn weights(&self, i: usize, z: &mut [f32], y: &mut [f32]) -> (usize, (f32, f32)) {
         let l = self.layout;
@@ -104,9 +104,7 @@ impl<'a> Head<'a> {
         let (z, y) = (&mut z[..limit], &mut y[..limit]);
         products(&self.q[i * l.head..][..l.head], &self.k, l.rows, z);
         let row = match l.operator {
-            Operator::Power(op) => {
-                power_row(&op, z, y, limit, keep, l.epsilon(self.epsilon, self.first + i))
-            }
+            Operator::Power(op) => power_row(&op, z, y, limit, keep, l.epsilon(self.epsilon, self.first + i)),
             Operator::Softmax | Operator::Pointwise { .. } => {
                 softmax_row(z, limit, keep);
                 y.copy_from_slice(z);
