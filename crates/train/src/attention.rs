@@ -130,8 +130,8 @@ impl Attention {
 
     /// The kernel, and what the probe limits of row means. For the latter every head gets a feature
     /// more that is zero in queries and keys and one in the values: where the row mean is `r`
-    /// epsilons, its output is `r / (1 + r)`. Means of more than a million epsilons look like that in
-    /// f32.
+    /// epsilons, its output is `r / (1 + r)`. Means of more than a million epsilons look like that
+    /// in f32.
     fn weigh(
         &self,
         [q, k, v]: [Tensor<2>; 3],
