@@ -120,9 +120,11 @@ impl Attention {
     /// epsilons their mean is, in the mean form and for epsilons that the scores do not change.
     fn composed(&self, probe: &Probe) -> bool {
         let rows = [Site::RowMean, Site::RowRatio].iter().any(|&site| probe.wants(site));
-        let told = match (self.operator, probe.row_limits()) {
-            (Operator::Power(Power { eps: Eps::Frozen, .. }), Some([None, _])) => true,
-            (Operator::Power(Power { eps: Eps::Absolute { .. }, form: Form::Mean, .. }), Some(_)) => true,
+        let told = match self.operator {
+            Operator::Power(Power { eps: Eps::Frozen, .. }) => matches!(probe.row_limits(), Some([None, _])),
+            Operator::Power(Power { eps: Eps::Absolute { .. }, form: Form::Mean, .. }) => {
+                probe.row_limits().is_some()
+            }
             _ => false,
         };
         probe.wants(Site::Scores) || (rows && !told)
