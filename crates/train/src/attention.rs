@@ -11,8 +11,12 @@ use cipherlm_model::{Eps, Shape};
 use crate::arch::{Arch, Form, Operator, Power};
 use crate::fused::{self, Layout};
 use crate::layers::{Dense, Init};
+use crate::loss::scalar;
 use crate::power_softmax::parts;
 use crate::probe::{Probe, Site};
+
+/// Least part of a row that epsilon has to have for its mean to be read from the rest.
+const LEAST_REST: f64 = 1e-4;
 
 /// Constants of one forward pass, shared by all layers: mask, key counts, rotary tables.
 #[derive(Debug, Clone)]
@@ -99,19 +103,18 @@ impl Attention {
         layer: usize,
         probe: &mut Probe,
     ) -> Tensor<2> {
-        let out = match tables.layout.as_ref().filter(|_| !self.composed(probe)) {
-            Some(layout) => {
-                let [q, k, v] = [&self.q, &self.k, &self.v].map(|dense| dense.forward(x.clone()));
-                self.out.forward(self.weigh([q, k, v], layout, layer, probe))
-            }
-            None => {
-                let tokens = x.dims()[0];
-                let v = self.split(self.v.forward(x.clone()), batch);
-                let scores = self.scores(x.clone(), batch, tables);
-                let mixed = self.mix(scores, v, tables, layer, probe);
-                self.out.forward(mixed.swap_dims(1, 2).reshape([tokens, self.heads * self.head]))
-            }
-        };
+        let kernel = tables.layout.as_ref().filter(|_| !self.composed(probe)).and_then(|layout| {
+            let projected = [&self.q, &self.k, &self.v].map(|dense| dense.forward(x.clone()));
+            self.weigh(projected, layout, layer, probe)
+        });
+        let joined = kernel.unwrap_or_else(|| {
+            let tokens = x.dims()[0];
+            let v = self.split(self.v.forward(x.clone()), batch);
+            let scores = self.scores(x.clone(), batch, tables);
+            let mixed = self.mix(scores, v, tables, layer, probe);
+            mixed.swap_dims(1, 2).reshape([tokens, self.heads * self.head])
+        });
+        let out = self.out.forward(joined);
         probe.keep_attention(&x, &out);
         out
     }
@@ -132,19 +135,19 @@ impl Attention {
 
     /// The kernel, and what the probe limits of row means. For the latter every head gets a feature
     /// more that is zero in queries and keys and one in the values: where the row mean is `r`
-    /// epsilons, its output is `r / (1 + r)`. Means of more than a million epsilons look like that
-    /// in f32.
+    /// epsilons, its output is `r / (1 + r)`. `None`, and nothing reported, where a mean is so large
+    /// that this says little of it in f32: then the composed operators tell it.
     fn weigh(
         &self,
         [q, k, v]: [Tensor<2>; 3],
         layout: &Arc<Layout>,
         layer: usize,
         probe: &mut Probe,
-    ) -> Tensor<2> {
+    ) -> Option<Tensor<2>> {
         let limits = probe.row_limits().unwrap_or_default();
         let power = match self.operator {
             Operator::Power(power) if limits != [None, None] => power,
-            _ => return fused::attention(q, k, v, layout.clone(), self.frozen()),
+            _ => return Some(fused::attention(q, k, v, layout.clone(), self.frozen())),
         };
         let ([tokens, _], heads, head) = (q.dims(), self.heads, self.head);
         let ones = Tensor::<3>::ones([tokens, heads, 1], (&q.device(), q.dtype()));
@@ -158,13 +161,17 @@ impl Attention {
         let out = fused::attention(q, wider(k, 0.0), wider(v, 1.0), layout, self.frozen());
         let out = out.reshape([tokens, heads, head + 1]);
         let part = out.clone().slice([0..tokens, 0..heads, head..head + 1]);
-        let ratio = part.clone().div(part.neg().add_scalar(1.0).clamp_min(1e-7));
+        let nearest = scalar(&part.clone().max());
+        if nearest.is_nan() || nearest > 1.0 - LEAST_REST {
+            return None;
+        }
+        let ratio = part.clone().div(part.neg().add_scalar(1.0));
         match power.eps {
             Eps::Frozen => probe.watch(Site::RowRatio, layer, &ratio),
             Eps::Absolute { value } => probe.watch(Site::RowMean, layer, &ratio.mul_scalar(value)),
             Eps::Relative { .. } => {}
         }
-        out.slice([0..tokens, 0..heads, 0..head]).reshape([tokens, heads * head])
+        Some(out.slice([0..tokens, 0..heads, 0..head]).reshape([tokens, heads * head]))
     }
 
     /// `[batch * rows, heads * head]` to `[batch, heads, rows, head]`.
