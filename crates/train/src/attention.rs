@@ -11,9 +11,8 @@ use cipherlm_model::{Eps, Shape};
 use crate::arch::{Arch, Form, Operator, Power};
 use crate::fused::{self, Layout};
 use crate::layers::{Dense, Init};
-use crate::loss::scalar;
 use crate::power_softmax::parts;
-use crate::probe::{Probe, Site};
+use crate::probe::{Probe, Site, scalar};
 
 /// Least part of a row that epsilon has to have for its mean to be read from the rest.
 const LEAST_REST: f64 = 1e-4;
@@ -135,8 +134,8 @@ impl Attention {
 
     /// The kernel, and what the probe limits of row means. For the latter every head gets a feature
     /// more that is zero in queries and keys and one in the values: where the row mean is `r`
-    /// epsilons, its output is `r / (1 + r)`. `None`, and nothing reported, where a mean is so large
-    /// that this says little of it in f32: then the composed operators tell it.
+    /// epsilons, its output is `r / (1 + r)`. `None`, and nothing reported, where a mean is so
+    /// large that this says little of it in f32: then the composed operators tell it.
     fn weigh(
         &self,
         [q, k, v]: [Tensor<2>; 3],
@@ -161,7 +160,7 @@ impl Attention {
         let out = fused::attention(q, wider(k, 0.0), wider(v, 1.0), layout, self.frozen());
         let out = out.reshape([tokens, heads, head + 1]);
         let part = out.clone().slice([0..tokens, 0..heads, head..head + 1]);
-        let nearest = scalar(&part.clone().max());
+        let nearest = scalar(part.clone().max());
         if nearest.is_nan() || nearest > 1.0 - LEAST_REST {
             return None;
         }

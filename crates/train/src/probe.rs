@@ -309,7 +309,7 @@ fn log<const D: usize>(x: &Tensor<D>) -> Tensor<D> {
     x.clone().clamp_min(1e-12).log()
 }
 
-fn scalar(x: Tensor<1>) -> f64 {
+pub(crate) fn scalar(x: Tensor<1>) -> f64 {
     x.into_data().iter::<f64>().next().unwrap_or(f64::NAN)
 }
 
