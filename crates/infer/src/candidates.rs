@@ -161,8 +161,16 @@ pub fn choose_profile(
     }
     order.sort_by(|a, b| a.0.total_cmp(&b.0));
     for (_, index, circuits, plan) in order {
-        let (mse, same) = plan.predicted_quality(&circuits, tokens)?;
         let row = &mut rows[index];
+        let (mse, same) = match plan.predicted_quality(&circuits, tokens) {
+            // A chain whose errors break a refresh is no candidate; others may have room.
+            Err(error @ Error::Slots { .. }) => {
+                row.verdict = error.to_string();
+                refused = Some(error);
+                continue;
+            }
+            found => found?,
+        };
         (row.mse, row.same) = (Some(mse), Some(same));
         if mse <= tolerance.mse && same >= tolerance.same {
             row.verdict = "chosen".into();
@@ -179,7 +187,7 @@ pub fn choose_profile(
             wanted_mse: tolerance.mse,
             wanted_same: tolerance.same,
         },
-        // Each was refused for its levels.
+        // Each was refused for its levels or its errors.
         None => refused.unwrap_or(Error::Internal { what: "a family of no profiles".into() }),
     })
 }
