@@ -165,8 +165,7 @@ pub fn choose_profile(
         let (mse, same) = match plan.predicted_quality(&circuits, tokens) {
             // A chain whose errors break a refresh is no candidate; others may have room.
             Err(error @ Error::Slots { .. }) => {
-                row.verdict = error.to_string();
-                refused = Some(error);
+                (row.verdict, refused) = (error.to_string(), Some(error));
                 continue;
             }
             found => found?,
