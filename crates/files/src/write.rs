@@ -183,10 +183,13 @@ pub fn create_folder(path: &Path) -> Result<()> {
     if path.is_dir() {
         return Ok(());
     }
-    if there(path) {
-        return Err(Error::NotAFolder { path: path.to_owned() });
+    // Another may make it at the same time: what stands there afterwards decides.
+    match fs::create_dir_all(path) {
+        Err(_) if there(path) && !path.is_dir() => {
+            return Err(Error::NotAFolder { path: path.to_owned() });
+        }
+        made => made.map_err(Error::io("creating", path))?,
     }
-    fs::create_dir_all(path).map_err(Error::io("creating", path))?;
     sync_folder(folder_of(path)).map_err(Error::io("creating", path))
 }
 

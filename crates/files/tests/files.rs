@@ -140,6 +140,28 @@ fn of_many_writers_that_may_not_replace_one_wins() {
 }
 
 #[test]
+fn a_folder_may_be_made_by_several_at_once() {
+    for round in 0..200 {
+        let dir = Scratch::new(&format!("folder-{round}"));
+        let (start, folder) = (std::sync::Barrier::new(4), dir.at("a/b"));
+        std::thread::scope(|scope| {
+            for _ in 0..4 {
+                scope.spawn(|| {
+                    start.wait();
+                    cipherlm_files::create_folder(&folder).unwrap();
+                });
+            }
+        });
+        fs::write(dir.at("file"), b"").unwrap();
+        for taken in ["file", "file/b"] {
+            let refused = cipherlm_files::create_folder(&dir.at(taken));
+            assert!(refused.is_err(), "{taken} became a folder");
+        }
+        assert!(matches!(cipherlm_files::create_folder(&dir.at("file")), Err(Error::NotAFolder { .. })));
+    }
+}
+
+#[test]
 fn outputs_that_cannot_be_written_are_refused_before_work() {
     let dir = Scratch::new("target");
     fs::write(dir.at("file"), b"").unwrap();

@@ -2,6 +2,7 @@
 //! branches, texts shorter than their plan, wide vocabularies, gated layers with shared key heads,
 //! public tokens before the text.
 
+use crate::common::bert;
 use std::sync::Arc;
 
 use cipherlm_infer::{Options, Plan, Progress, Purpose, Session, Target};
@@ -11,20 +12,6 @@ use cipherlm_model::{
 
 fn small() -> Shape {
     Shape::preset("test").unwrap()
-}
-
-/// BERT's blocks, with the last hidden state as the answer.
-fn bert() -> Shape {
-    Shape {
-        kind: Kind::Embedder { pool: Pool::Mean },
-        placement: Placement::Post,
-        norm_eps: 1e-12,
-        rotary: None,
-        positions: true,
-        embed_norm: true,
-        tied_head: false,
-        ..small()
-    }
 }
 
 /// Llama's blocks, with a vocabulary of many vectors.
@@ -91,15 +78,15 @@ fn worst(plan: &Plan, tokens: &[u32]) -> f64 {
 #[test]
 fn norms_behind_the_branches_match_the_reference() {
     let shapes = [
-        bert(),
-        Shape { norm: Norm::RmsNorm, bias: false, ..bert() },
-        Shape { kind: Kind::Encoder { classes: 3 }, ..bert() },
-        Shape { kind: Kind::Decoder, ..bert() },
-        Shape { kind: Kind::Decoder, vocab: 200, ..bert() },
-        Shape { d_model: 12, heads: 3, head_dim: 3, ffn: 20, vocab: 37, ..bert() },
+        bert(Pool::Mean),
+        Shape { norm: Norm::RmsNorm, bias: false, ..bert(Pool::Mean) },
+        Shape { kind: Kind::Encoder { classes: 3 }, ..bert(Pool::Mean) },
+        Shape { kind: Kind::Decoder, ..bert(Pool::Mean) },
+        Shape { kind: Kind::Decoder, vocab: 200, ..bert(Pool::Mean) },
+        Shape { d_model: 12, heads: 3, head_dim: 3, ffn: 20, vocab: 37, ..bert(Pool::Mean) },
         // The same answer from norms before the branches.
-        Shape { placement: Placement::Pre, embed_norm: false, ..bert() },
-        Shape { placement: Placement::Pre, norm: Norm::RmsNorm, gated: true, ..bert() },
+        Shape { placement: Placement::Pre, embed_norm: false, ..bert(Pool::Mean) },
+        Shape { placement: Placement::Pre, norm: Norm::RmsNorm, gated: true, ..bert(Pool::Mean) },
     ];
     for (index, shape) in shapes.iter().enumerate() {
         let model = certified(shape);
@@ -113,7 +100,7 @@ fn norms_behind_the_branches_match_the_reference() {
 
 #[test]
 fn a_sentence_vector_does_not_depend_on_the_plans_length() {
-    let model = certified(&bert());
+    let model = certified(&bert(Pool::Mean));
     // Copies of the tokens; several score vectors; packed scores.
     for (slots, tokens, packed) in [(512, 8, false), (512, 16, false), (256, 16, true)] {
         let plan = plan(&model, slots, &of(tokens));
@@ -125,7 +112,7 @@ fn a_sentence_vector_does_not_depend_on_the_plans_length() {
         }
     }
     // An angle between tokens is no matter of distances modulo the text.
-    let turned = Shape { rotary: small().rotary, ..bert() };
+    let turned = Shape { rotary: small().rotary, ..bert(Pool::Mean) };
     let plan = plan(&certified(&turned), 256, &of(16));
     assert!(!plan.explain().contains("packed scores"));
     assert!(worst(&plan, &random::windows(&turned, 11, 1, 5)[0]) < 1e-6);

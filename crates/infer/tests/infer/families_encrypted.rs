@@ -8,9 +8,7 @@ use cipherlm_circuits::slots::Encrypted;
 use cipherlm_infer::{
     Circuits, Client, EncryptedLogits, EncryptedPrompt, Error, Options, Plan, Progress, Server,
 };
-use cipherlm_model::{
-    Activation, Kind, Mode, Model, Norm, Placement, Pool, Positions, Runner, Shape, random,
-};
+use cipherlm_model::{Activation, Mode, Model, Norm, Pool, Positions, Runner, Shape, random};
 
 /// Runs a text through bytes and back; returns the decrypted answer at the last token beside that
 /// of the circuit without errors and of one simulated encryption.
@@ -45,16 +43,7 @@ const ALLOWED: f64 = 8.0;
 
 #[test]
 fn a_sentence_of_five_tokens_under_encryption() {
-    let shape = Shape {
-        kind: Kind::Embedder { pool: Pool::Mean },
-        placement: Placement::Post,
-        norm_eps: 1e-12,
-        rotary: None,
-        positions: true,
-        embed_norm: true,
-        tied_head: false,
-        ..Shape::preset("test").unwrap()
-    };
+    let shape = crate::common::bert(Pool::Mean);
     let model = Arc::new(random::certified("bert", &shape, 3).unwrap());
     let text = random::windows(&shape, 5, 1, 5).swap_remove(0);
     let (plan, client, answer, [exact, noisy]) = run(&model, &text);

@@ -9,19 +9,10 @@ use cipherlm_infer::{
     Circuits, Client, ClientSide, EncryptedLogits, Error, Found, Index, Options, Plan, Progress, Server,
     Target,
 };
-use cipherlm_model::{Kind, Mode, Model, Placement, Pool, Runner, Shape, random};
+use cipherlm_model::{Mode, Model, Pool, Runner, Shape, random};
 
 fn encoder(pool: Pool) -> Arc<Model> {
-    let shape = Shape {
-        kind: Kind::Embedder { pool },
-        placement: Placement::Post,
-        norm_eps: 1e-12,
-        rotary: None,
-        positions: true,
-        embed_norm: true,
-        tied_head: false,
-        ..Shape::preset("test").unwrap()
-    };
+    let shape = crate::common::bert(pool);
     Arc::new(random::certified("bert", &shape, 3).unwrap())
 }
 

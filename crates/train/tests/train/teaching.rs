@@ -1,6 +1,6 @@
 //! Students of teachers, with polynomials and without; and an encoder that classifies.
 
-use crate::common::{decoder, power};
+use crate::common::{decoder, power, shipped, start, steps, sums, toy, train};
 use burn::tensor::Device;
 use cipherlm_model::{Attention, Eps, Shape};
 use cipherlm_train::Error;
@@ -9,40 +9,6 @@ use cipherlm_train::corpus::Corpus;
 use cipherlm_train::probe::Probe;
 use cipherlm_train::settings::TrainConfig;
 use cipherlm_train::trainer::Trainer;
-
-fn arch(attention: Attention) -> Arch {
-    Arch::new(decoder(13, 16, 1, 32, 2, attention))
-}
-
-fn shipped() -> Arch {
-    arch(shifted(4, 3.0))
-}
-
-/// Sums of two digits, `a+b=cc;` over the symbols 0-9 + = ;.
-fn sums(count: u32) -> Corpus {
-    let mut x = 7u32;
-    let mut tokens = Vec::new();
-    for _ in 0..count {
-        x = x.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
-        let (a, b) = ((x >> 8) % 10, (x >> 16) % 10);
-        tokens.extend([a, 10, b, 11, (a + b) / 10, (a + b) % 10, 12]);
-    }
-    Corpus::new(tokens, 0)
-}
-
-fn train(steps: usize) -> TrainConfig {
-    TrainConfig { evaluate_windows: 16, ..TrainConfig::new(3, 8, steps, 4e-3) }
-}
-
-fn start(arch: Arch, settings: TrainConfig) -> Trainer {
-    Trainer::new("t", arch, settings, None, &Device::flex()).unwrap()
-}
-
-fn steps(trainer: &mut Trainer, corpus: &Corpus, count: usize) {
-    for _ in 0..count {
-        trainer.step(corpus).unwrap();
-    }
-}
 
 #[test]
 fn a_student_with_polynomials_learns_from_its_teacher() {
@@ -53,7 +19,7 @@ fn a_student_with_polynomials_learns_from_its_teacher() {
     use cipherlm_train::settings::Distil;
     use cipherlm_train::transformer::token_tensor;
     let corpus = sums(2000);
-    let shape = arch(power(4, 3.0, Eps::Absolute { value: 8.1 }));
+    let shape = toy(power(4, 3.0, Eps::Absolute { value: 8.1 }));
     let mut teacher = start(shape.clone(), train(150));
     teacher.run(&corpus, &corpus, |_| {}).unwrap();
 
@@ -118,7 +84,7 @@ fn hidden_states_of_a_teacher_are_learned_from() {
     use cipherlm_train::settings::Distil;
     use cipherlm_train::transformer::token_tensor;
     let corpus = sums(2000);
-    let mut teacher = start(arch(Attention::Softmax), train(150));
+    let mut teacher = start(toy(Attention::Softmax), train(150));
     teacher.run(&corpus, &corpus, |_| {}).unwrap();
     let run = |hidden: f64| {
         let student =

@@ -1,6 +1,6 @@
 //! The training loop on toy data: it learns, resumes bit for bit, and stops with a reason.
 
-use crate::common::{Folder, decoder, power};
+use crate::common::{Folder, power, shipped, start, steps, sums, toy, train};
 use burn::tensor::Device;
 use cipherlm_model::{Attention, Eps, Shape};
 use cipherlm_train::Error;
@@ -15,48 +15,14 @@ use cipherlm_train::probe::{Limits, Probe, Site};
 use cipherlm_train::settings::{Learn, RangeLoss, TrainConfig};
 use cipherlm_train::trainer::{BEST, LAST, PREVIOUS, Trainer};
 
-fn arch(attention: Attention) -> Arch {
-    Arch::new(decoder(13, 16, 1, 32, 2, attention))
-}
-
-fn shipped() -> Arch {
-    arch(shifted(4, 3.0))
-}
-
-/// Sums of two digits, `a+b=cc;` over the symbols 0-9 + = ;.
-fn sums(count: u32) -> Corpus {
-    let mut x = 7u32;
-    let mut tokens = Vec::new();
-    for _ in 0..count {
-        x = x.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
-        let (a, b) = ((x >> 8) % 10, (x >> 16) % 10);
-        tokens.extend([a, 10, b, 11, (a + b) / 10, (a + b) % 10, 12]);
-    }
-    Corpus::new(tokens, 0)
-}
-
-fn train(steps: usize) -> TrainConfig {
-    TrainConfig { evaluate_windows: 16, ..TrainConfig::new(3, 8, steps, 4e-3) }
-}
-
-fn start(arch: Arch, settings: TrainConfig) -> Trainer {
-    Trainer::new("t", arch, settings, None, &Device::flex()).unwrap()
-}
-
-fn steps(trainer: &mut Trainer, corpus: &Corpus, count: usize) {
-    for _ in 0..count {
-        trainer.step(corpus).unwrap();
-    }
-}
-
 fn bits(trainer: &Trainer) -> Vec<u32> {
     trainer.params().iter().flat_map(|p| &p.data).map(|x| x.to_bits()).collect()
 }
 
 #[test]
 fn one_step_changes_every_trained_parameter() {
-    let pointwise = arch(Attention::Pointwise { mean: true });
-    for arch in [arch(Attention::Softmax), Arch { form: Form::Stable, ..pointwise }, shipped()] {
+    let pointwise = toy(Attention::Pointwise { mean: true });
+    for arch in [toy(Attention::Softmax), Arch { form: Form::Stable, ..pointwise }, shipped()] {
         let mut trainer = start(arch.clone(), train(10));
         let before = trainer.params().to_vec();
         trainer.step(&sums(500)).unwrap();
@@ -190,7 +156,7 @@ fn fields_that_touch_the_trajectory_are_named_and_others_may_change() {
         TrainConfig { range: Some(RangeLoss { weight: 0.1, ramp: 10, limits }), ..everything() },
     );
     assert!(range.contains("range.limits.scores 12.0, now 9.0"), "{range}");
-    let operator = refused(arch(shifted(6, 3.0)), everything());
+    let operator = refused(toy(shifted(6, 3.0)), everything());
     assert!(operator.contains("shape.attention.p 4, now 6"), "{operator}");
 }
 
@@ -328,7 +294,7 @@ fn divergence_stops_with_the_reason_and_keeps_the_checkpoint() {
     let eps = Eps::Absolute { value: 1e-9 };
     let mut wild = TrainConfig { clip: 1e9, checkpoint_every: 1, ..train(400) };
     wild.schedule.peak = 3.0;
-    let mut trainer = start(arch(power(12, 0.0, eps)), wild).in_folder(&folder.0, false).unwrap();
+    let mut trainer = start(toy(power(12, 0.0, eps)), wild).in_folder(&folder.0, false).unwrap();
     let error = trainer.run(&corpus, &sums(100), |_| {}).unwrap_err();
     assert!(matches!(&error, Error::Diverged { reason, .. } if !reason.is_empty()), "{error}");
     let kept = Archive::load(&folder.0.join(LAST)).unwrap();
@@ -404,7 +370,7 @@ fn one_two_and_three_threads_give_the_same_checkpoint() {
 #[test]
 fn bad_input_is_named() {
     let device = Device::flex();
-    let softmax = || arch(Attention::Softmax);
+    let softmax = || toy(Attention::Softmax);
     let begin = |t| Trainer::new("t", softmax(), t, None, &device);
     assert!(matches!(begin(TrainConfig { batch: 0, ..train(1) }), Err(Error::Config { field: "batch", .. })));
     let mut trainer = begin(train(5)).unwrap();

@@ -7,7 +7,21 @@ use std::sync::Arc;
 
 use cipherlm_circuits::slots::{Clear, ClearVector};
 use cipherlm_infer::{Options, Plan, Progress, Purpose, Session, Target};
-use cipherlm_model::{Mode, Positions, Runner, Shape, random};
+use cipherlm_model::{Kind, Mode, Placement, Pool, Positions, Runner, Shape, random};
+
+/// BERT's blocks, with the last hidden state as the answer.
+pub(crate) fn bert(pool: Pool) -> Shape {
+    Shape {
+        kind: Kind::Embedder { pool },
+        placement: Placement::Post,
+        norm_eps: 1e-12,
+        rotary: None,
+        positions: true,
+        embed_norm: true,
+        tied_head: false,
+        ..Shape::preset("test").unwrap()
+    }
+}
 
 pub(crate) struct Decoding {
     pub(crate) tokens: Vec<u32>,

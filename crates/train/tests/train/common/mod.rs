@@ -1,9 +1,14 @@
-//! Shapes and folders that the tests share.
+//! Shapes, folders and trainings of toy data that the tests share.
+
 use std::path::PathBuf;
 
+use burn::tensor::Device;
 use cipherlm_model::{Activation, Attention, Eps, Kind, Norm, Placement, Residual, Rotary, Shape};
-use cipherlm_train::arch::Arch;
+use cipherlm_train::arch::{Arch, shifted};
+use cipherlm_train::corpus::Corpus;
 use cipherlm_train::params::HostParam;
+use cipherlm_train::settings::TrainConfig;
+use cipherlm_train::trainer::Trainer;
 
 /// A pre-norm decoder with rotary positions on the whole head and a tied head.
 pub(crate) fn decoder(
@@ -98,4 +103,39 @@ impl Drop for Folder {
 /// The shape in the mean form.
 pub(crate) fn arch(shape: Shape) -> Arch {
     Arch::new(shape)
+}
+
+/// One layer for thirteen symbols.
+pub(crate) fn toy(attention: Attention) -> Arch {
+    Arch::new(decoder(13, 16, 1, 32, 2, attention))
+}
+
+pub(crate) fn shipped() -> Arch {
+    toy(shifted(4, 3.0))
+}
+
+/// Sums of two digits, `a+b=cc;` over the symbols 0-9 + = ;.
+pub(crate) fn sums(count: u32) -> Corpus {
+    let mut x = 7u32;
+    let mut tokens = Vec::new();
+    for _ in 0..count {
+        x = x.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+        let (a, b) = ((x >> 8) % 10, (x >> 16) % 10);
+        tokens.extend([a, 10, b, 11, (a + b) / 10, (a + b) % 10, 12]);
+    }
+    Corpus::new(tokens, 0)
+}
+
+pub(crate) fn train(steps: usize) -> TrainConfig {
+    TrainConfig { evaluate_windows: 16, ..TrainConfig::new(3, 8, steps, 4e-3) }
+}
+
+pub(crate) fn start(arch: Arch, settings: TrainConfig) -> Trainer {
+    Trainer::new("t", arch, settings, None, &Device::flex()).unwrap()
+}
+
+pub(crate) fn steps(trainer: &mut Trainer, corpus: &Corpus, count: usize) {
+    for _ in 0..count {
+        trainer.step(corpus).unwrap();
+    }
 }
