@@ -120,23 +120,29 @@ impl Head {
 
     fn read<'a>(what: &str, several: bool, bytes: &'a [u8]) -> Result<(Self, &'a [u8])> {
         let mut rest = bytes;
-        let mut number = || -> Result<u32> {
-            let (bytes, tail) = rest.split_first_chunk::<4>().ok_or_else(|| early(what))?;
-            rest = tail;
-            Ok(u32::from_le_bytes(*bytes))
+        let number = |rest: &mut &[u8]| -> Result<u32> {
+            let (&bytes, tail) = rest.split_first_chunk().ok_or_else(|| early(what))?;
+            *rest = tail;
+            Ok(u32::from_le_bytes(bytes))
         };
-        let count = if several { number()? } else { 1 };
+        let count = if several { number(&mut rest)? } else { 1 };
         if several && count < 2 {
             return Err(malformed(what, "it is of several prompts and says that there are not two"));
         }
-        // No more than there are bytes for: nothing is set aside because a message asks for it.
-        let lengths = (0..count).map(|_| number().map(|length| length as usize)).collect::<Result<_>>()?;
-        let asked = match number()? {
+        // Only what there are bytes for is set aside, and at once: a vector that grows holds three
+        // times as much.
+        if count as usize > rest.len() / 4 {
+            return Err(early(what));
+        }
+        let (numbers, tail) = rest.split_at(4 * count as usize);
+        let lengths = numbers.as_chunks().0.iter().map(|&bytes| u32::from_le_bytes(bytes) as usize).collect();
+        rest = tail;
+        let asked = match number(&mut rest)? {
             ALL => Asked::All,
             EACH => Asked::Each,
             position => Asked::Position(position as usize),
         };
-        let (degree, level) = (number()? as usize, number()? as usize);
+        let (degree, level) = (number(&mut rest)? as usize, number(&mut rest)? as usize);
         Ok((Self { lengths, asked, degree, level }, rest))
     }
 
