@@ -176,7 +176,8 @@ impl Object {
             let plaintext = Plaintext::encode_real(&ring, &[0.5], 1, Scale::from_log2(20))?;
             let ciphertexts = vec![w.secret.in_subring(&ring)?.encrypt(&plaintext, 1)?];
             let small = EncryptedPrompt { ciphertexts, asked: Asked::All, ..prompt.clone() };
-            Ok(vec![prompt.to_bytes(), small.to_bytes()])
+            let several = EncryptedPrompt { lengths: vec![5; 40], asked: Asked::Each, ..prompt.clone() };
+            Ok(vec![prompt.to_bytes(), small.to_bytes(), several.to_bytes()])
         };
         let read: Reading = Box::new(|w, bytes, probe| {
             let found =
@@ -198,7 +199,8 @@ impl Object {
                 EncryptedLogits { plan: plan.clone(), lengths: vec![5], asked: Asked::All, ciphertexts };
             let small =
                 EncryptedLogits { plan, lengths: vec![5], asked: Asked::Position(4), ciphertexts: small };
-            Ok(vec![whole.to_bytes(), small.to_bytes()])
+            let several = EncryptedLogits { lengths: vec![5; 40], asked: Asked::Each, ..small.clone() };
+            Ok(vec![whole.to_bytes(), small.to_bytes(), several.to_bytes()])
         };
         let read: Reading = Box::new(|w, bytes, probe| {
             let found =
