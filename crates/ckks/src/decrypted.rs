@@ -1,10 +1,9 @@
 //! Decrypted messages, and the ways out of them.
 
-use cipherlm_ring::{Seed, Stream, Wiped};
+use cipherlm_ring::{Seed, Stream, Wiped, wipe};
 use num_complex::Complex64;
 
 use crate::noise::{NoiseModel, Prediction};
-use crate::secrecy::wipe;
 use crate::sharing::Sharing;
 use crate::{Error, KeyId, Params, Scale};
 

@@ -10,10 +10,9 @@ use std::fmt;
 use std::ops::{Deref, DerefMut};
 use std::sync::{Arc, Mutex, PoisonError};
 
+use cipherlm_ring::wipe;
 use num_complex::Complex64;
 use rustfft::{Fft, FftPlanner};
-
-use crate::secrecy::wipe;
 
 /// Tables for one slot count.
 pub(crate) struct Embedding {

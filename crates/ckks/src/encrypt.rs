@@ -1,11 +1,11 @@
 //! Encryption and decryption.
 
-use cipherlm_ring::{Eval, Limbs, Poly, Secret, Seed, SmallCoeffs, Stream, Wiped, sample};
+use cipherlm_ring::{Eval, Limbs, Poly, Secret, Seed, SmallCoeffs, Stream, Wiped, sample, wipe};
 
 use crate::decrypted::Decrypted;
 use crate::encode::{Plaintext, largest};
 use crate::keys::{PublicKey, SecretKey};
-use crate::secrecy::{finish, wipe};
+use crate::secrecy::finish;
 use crate::{Ciphertext, Error, Params};
 
 /// Bits above the scale that decryption reconstructs at first, from a few limbs.

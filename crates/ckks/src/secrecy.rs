@@ -1,7 +1,6 @@
 //! Memory that secrets went through.
 
 use cipherlm_ring::Seed;
-use num_complex::Complex64;
 use zeroize::Zeroize;
 
 /// The digest as a seed. The state of the hasher, which has seen a secret, is wiped.
@@ -11,10 +10,4 @@ pub(crate) fn finish(mut hasher: blake3::Hasher) -> Seed {
     let seed = Seed::from_bytes(*digest.as_bytes());
     digest.zeroize();
     seed
-}
-
-/// Overwrites complex values with zeros that the compiler may not leave out.
-pub(crate) fn wipe(values: &mut [Complex64]) {
-    values.fill(Complex64::ZERO);
-    zeroize::optimization_barrier(values);
 }

@@ -4,9 +4,9 @@ use std::sync::Arc;
 
 use num_bigint::{BigInt, BigUint, Sign};
 use num_traits::ToPrimitive;
-use zeroize::Zeroizing;
 
 use crate::error::{Error, Result};
+use crate::kernel::Kernel;
 use crate::limbs::Limbs;
 use crate::modulus::Modulus;
 use crate::par;
@@ -33,14 +33,14 @@ impl Poly<Coeff> {
             let residue = |m: &Modulus, x: &i64| m.reduce_i128(i128::from(*x)) as f64;
             return Self::from_integers(ring, limbs, coefficients, residue);
         }
-        // Both parts are exact as floats.
-        let high: Wiped<f64> = coefficients.iter().map(|x| (x >> 32) as f64 * 32f64.exp2()).collect();
         // They may be those of a message.
-        let low: Wiped<f64> = coefficients.iter().map(|x| (x & 0xFFFF_FFFF) as f64).collect();
-        if coefficients.iter().all(|x| x.unsigned_abs() >> 53 == 0) {
-            let whole: Wiped<f64> = high.iter().zip(low.iter()).map(|(high, low)| high + low).collect();
+        if coefficients.iter().fold(0, |bits, x| bits | x.unsigned_abs()) >> 53 == 0 {
+            let whole: Wiped<f64> = coefficients.iter().map(|&x| x as f64).collect();
             return Self::from_parts(ring, limbs, &whole, None);
         }
+        // Both parts are exact as floats.
+        let high: Wiped<f64> = coefficients.iter().map(|x| (x >> 32) as f64 * 32f64.exp2()).collect();
+        let low: Wiped<f64> = coefficients.iter().map(|x| (x & 0xFFFF_FFFF) as f64).collect();
         Self::from_parts(ring, limbs, &high, Some(&low))
     }
 
@@ -57,10 +57,10 @@ impl Poly<Coeff> {
     pub fn from_f64(ring: &Arc<Ring>, limbs: &Limbs, coefficients: &[f64]) -> Result<Self> {
         check_len("coefficients", ring.degree(), coefficients.len())?;
         check_range(ring, limbs, coefficients.iter().copied())?;
-        if coefficients.iter().fold(true, |whole, x| whole & (x.round_ties_even() == *x)) {
+        if coefficients.iter().fold(true, |whole, x| whole & (round_ties_even(*x) == *x)) {
             return Self::from_parts(ring, limbs, coefficients, None);
         }
-        let rounded: Wiped<f64> = coefficients.iter().map(|x| x.round_ties_even()).collect();
+        let rounded: Wiped<f64> = coefficients.iter().map(|&x| round_ties_even(x)).collect();
         Self::from_parts(ring, limbs, &rounded, None)
     }
 
@@ -148,10 +148,15 @@ impl Poly<Coeff> {
         let limbs: Vec<&[f64]> = self.iter().map(|(_, limb)| limb).collect();
         let mut out = vec![zero; self.ring().degree()];
         par::each(out.len() * limbs.len(), out.chunks_mut(BLOCK).enumerate(), |(block, out)| {
-            let mut digits = Zeroizing::new(vec![0i64; limbs.len()]);
+            let here = block * BLOCK..block * BLOCK + out.len();
+            let digits = garner.digits(limbs.iter().map(|limb| &limb[here.clone()]), out.len());
+            let mut digits: Vec<&[f64]> = digits.chunks(out.len()).collect();
+            // Messages are small: their upper digits are zero.
+            while digits.len() > 1 && digits.last().is_some_and(|top| top.iter().all(|&d| d == 0.0)) {
+                digits.pop();
+            }
             for (k, x) in out.iter_mut().enumerate() {
-                garner.digits(limbs.iter().map(|limb| limb[block * BLOCK + k] as u64), &mut digits);
-                *x = convert(garner.evaluate(&digits));
+                *x = convert(garner.evaluate(&digits, k));
             }
         });
         out
@@ -175,53 +180,77 @@ impl Secret<Coeff> {
 /// Centred digits cover exactly `(-Q/2, Q/2)`, and the digits above a small `x` are zero, so `x`
 /// comes out to full relative precision.
 struct Garner {
+    kernel: &'static Kernel,
     moduli: Vec<Modulus>,
     /// `q_j^-1 mod q_i` at `[i][j]`, `j < i`.
-    inverses: Vec<Vec<u64>>,
+    inverses: Vec<Vec<f64>>,
 }
 
 impl Garner {
     fn new(poly: &Poly<Coeff>) -> Self {
         let moduli: Vec<Modulus> = poly.limbs().iter().map(|i| *poly.ring().modulus_at(i)).collect();
+        let inverse = |m: &Modulus, of: &Modulus| m.pow(of.value(), m.value() - 2) as f64;
         let inverses = moduli
             .iter()
             .enumerate()
-            .map(|(i, m)| moduli[..i].iter().map(|below| m.pow(below.value(), m.value() - 2)).collect())
+            .map(|(i, m)| moduli[..i].iter().map(|below| inverse(m, below)).collect())
             .collect();
-        Self { moduli, inverses }
+        Self { kernel: poly.ring().kernel(), moduli, inverses }
     }
 
-    fn digits(&self, residues: impl Iterator<Item = u64>, digits: &mut [i64]) {
-        for (i, residue) in residues.enumerate() {
-            let m = &self.moduli[i];
-            let mut t = residue;
-            for (&digit, &inverse) in digits[..i].iter().zip(&self.inverses[i]) {
-                let q = m.value();
-                let digit = digit.rem_euclid(q as i64) as u64;
-                t = m.mul(if t >= digit { t - digit } else { t + q - digit }, inverse);
+    /// The digits of `count` coefficients, all of the lowest prime first.
+    fn digits<'a>(&self, residues: impl Iterator<Item = &'a [f64]>, count: usize) -> Wiped<f64> {
+        let mut digits = Wiped::<f64>::zeros(self.moduli.len() * count);
+        let mut work = Wiped::<f64>::zeros(count);
+        for (i, (residues, m)) in residues.zip(&self.moduli).enumerate() {
+            let (below, rest) = digits.split_at_mut(i * count);
+            let t = &mut rest[..count];
+            t.copy_from_slice(residues);
+            for (digit, &inverse) in below.chunks(count).zip(&self.inverses[i]) {
+                (self.kernel.reduce)(m, &mut work, digit);
+                (self.kernel.rsub_mul_scalar)(m, &mut work, t, inverse);
+                t.copy_from_slice(&work);
             }
-            digits[i] = if t > m.value() / 2 { t as i64 - m.value() as i64 } else { t as i64 };
+            let half = (m.value() / 2) as f64;
+            t.iter_mut().for_each(|t| *t -= if *t > half { m.float() } else { 0.0 });
         }
+        digits
     }
 
-    fn evaluate(&self, digits: &[i64]) -> DoubleDouble {
-        let used = digits.iter().rposition(|&d| d != 0).map_or(0, |top| top + 1);
-        if used <= 2 {
-            // At most 100 bits.
-            let [low, high] = [0, 1].map(|i| digits.get(i).copied().map_or(0, i128::from));
-            let x = low + high * i128::from(self.moduli[0].value());
-            let rounded = x as f64;
-            return (rounded, (x - rounded as i128) as f64);
+    /// The integer of coefficient `k`.
+    fn evaluate(&self, digits: &[&[f64]], k: usize) -> DoubleDouble {
+        let used = digits.iter().rposition(|digit| digit[k] != 0.0).map_or(0, |top| top + 1);
+        match used {
+            0 => return (0.0, 0.0),
+            1 => return (digits[0][k], 0.0),
+            2 => {
+                // At most 100 bits.
+                let [low, high] = [digits[0][k] as i128, digits[1][k] as i128];
+                let x = low + high * i128::from(self.moduli[0].value());
+                let rounded = x as f64;
+                return (rounded, (x - rounded as i128) as f64);
+            }
+            _ => {}
         }
         let mut sum = (0.0, 0.0);
-        for (m, &digit) in self.moduli.iter().zip(digits).take(used).rev() {
+        for (m, digit) in self.moduli.iter().zip(digits).take(used).rev() {
             let high: f64 = sum.0 * m.float();
             let low = sum.1 * m.float() + f64::mul_add(sum.0, m.float(), -high);
-            sum = two_sum(high, digit as f64);
+            sum = two_sum(high, digit[k]);
             sum = two_sum(sum.0, sum.1 + low);
         }
         sum
     }
+}
+
+/// The nearest integer, the even one of two: [`f64::round_ties_even`], which without SSE4.1 is a
+/// call for each number.
+#[inline]
+pub fn round_ties_even(x: f64) -> f64 {
+    // At 2^52 and above a float is an integer.
+    const WHOLE: f64 = (1u64 << 52) as f64;
+    let shift = WHOLE.copysign(x);
+    if x.abs() < WHOLE { (x + shift) - shift } else { x }
 }
 
 /// `a + b` and its rounding error (Knuth).
@@ -231,13 +260,36 @@ fn two_sum(a: f64, b: f64) -> DoubleDouble {
     (sum, (a - (sum - b_part)) + (b - b_part))
 }
 
-fn check_range(ring: &Ring, limbs: &Limbs, coefficients: impl Iterator<Item = f64>) -> Result<()> {
+fn check_range(ring: &Ring, limbs: &Limbs, coefficients: impl Iterator<Item = f64> + Clone) -> Result<()> {
     ring.check_limbs("polynomial", limbs)?;
     let smallest = limbs.iter().map(|i| ring.modulus_at(i).value()).min().unwrap_or(2);
     let max_bits = 52 + smallest.ilog2();
     let bound = f64::from(max_bits).exp2();
+    // No early end: a vector at a time.
+    if coefficients.clone().fold(true, |fine, x| fine & (x.abs() < bound)) {
+        return Ok(());
+    }
     match coefficients.enumerate().find(|(_, x)| x.is_nan() || x.abs() >= bound) {
         Some((position, value)) => Err(Error::CoefficientOutOfRange { position, value, max_bits }),
         None => Ok(()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::round_ties_even;
+
+    #[test]
+    fn rounding_is_that_of_the_standard_library() {
+        let halves = (-20..20).map(|k| f64::from(k) / 4.0);
+        let edges = [50, 51, 52, 53, 61].into_iter().flat_map(|bits| {
+            let edge = (1u64 << bits) as f64;
+            [edge - 0.5, edge - 0.25, edge, edge + 0.5, edge + 1.0, -edge + 0.5, -edge - 1.5]
+        });
+        for x in halves.chain(edges).chain([f64::INFINITY, f64::MIN_POSITIVE, f64::MAX, 0.49999999999999994])
+        {
+            assert_eq!(round_ties_even(x), x.round_ties_even(), "{x:e}");
+        }
+        assert!(round_ties_even(f64::NAN).is_nan());
     }
 }

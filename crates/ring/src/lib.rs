@@ -23,7 +23,7 @@ mod subring;
 mod wiped;
 
 pub use bounds::{MAX_DEGREE, MAX_MODULUS_BITS, MIN_DEGREE};
-pub use convert::DoubleDouble;
+pub use convert::{DoubleDouble, round_ties_even};
 pub use error::{Error, Result};
 pub use extension::{Decomposition, Extension};
 pub use galois::Automorphism;
@@ -38,4 +38,4 @@ pub use prime::{is_prime, ntt_primes, primes_near};
 pub use ring::Ring;
 pub use sample::{Seed, Stream};
 pub use secret::{Secret, SmallCoeffs};
-pub use wiped::Wiped;
+pub use wiped::{Wiped, wipe};

@@ -2,13 +2,11 @@
 
 use std::sync::Arc;
 
-use zeroize::Zeroize;
-
 use crate::error::Result;
 use crate::limbs::Limbs;
 use crate::poly::{Coeff, Domain, Eval, Poly, check_len};
 use crate::ring::Ring;
-use crate::wiped::Wiped;
+use crate::wiped::{Wiped, wipe};
 
 /// A polynomial that is wiped before its memory goes back to the pool.
 ///
@@ -61,7 +59,7 @@ impl Secret<Eval> {
 
 impl<D: Domain> Drop for Secret<D> {
     fn drop(&mut self) {
-        self.0.raw_mut().zeroize();
+        wipe(self.0.raw_mut());
     }
 }
 

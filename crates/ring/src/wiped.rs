@@ -25,10 +25,15 @@ impl<T: Copy + Default> Wiped<T> {
 
     fn wipe(&mut self) {
         // Growing to the capacity stays in place.
-        self.0.clear();
         self.0.resize(self.0.capacity(), T::default());
-        zeroize::optimization_barrier(self.0.as_slice());
+        wipe(&mut self.0);
     }
+}
+
+/// Overwrites values with zeros in one fill that the compiler may not leave out.
+pub fn wipe<T: Copy + Default>(values: &mut [T]) {
+    values.fill(T::default());
+    zeroize::optimization_barrier(values);
 }
 
 impl<T: Copy + Default> FromIterator<T> for Wiped<T> {

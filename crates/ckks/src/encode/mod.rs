@@ -2,7 +2,7 @@
 
 mod plaintext;
 
-use cipherlm_ring::Wiped;
+use cipherlm_ring::{Wiped, round_ties_even};
 use num_complex::Complex64;
 
 pub use plaintext::{LiftedPlaintext, Plaintext};
@@ -127,6 +127,6 @@ fn quantise<I: Iterator<Item = f64>>(
     }
     let shift = (log2.max(0.0).ceil() as i32 + 1 - MANTISSA_BITS).max(0);
     let down = 2f64.powi(-shift);
-    let integers = coefficients().map(|c| (c * down).round_ties_even() as i64).collect();
+    let integers = coefficients().map(|c| round_ties_even(c * down) as i64).collect();
     Ok(Plaintext::from_integers(params.clone(), integers, shift as u32, slots, scale))
 }

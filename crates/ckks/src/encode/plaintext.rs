@@ -133,15 +133,8 @@ impl Plaintext {
     pub(crate) fn lift_full(&self, limbs: &Limbs) -> Result<Poly<Eval>, Error> {
         let ring = self.params.ring();
         let gap = ring.degree() / self.integers.len();
-        // Integers that are exact as floats have a faster way to residues.
-        let poly = if self.integers.iter().all(|c| c.unsigned_abs() < 1 << 53) {
-            let mut spread = Wiped::<f64>::zeros(ring.degree());
-            spread
-                .iter_mut()
-                .step_by(gap)
-                .zip(self.integers.iter())
-                .for_each(|(to, from)| *to = *from as f64);
-            Poly::<Coeff>::from_f64(ring, limbs, &spread)?
+        let poly = if gap == 1 {
+            Poly::<Coeff>::from_i64(ring, limbs, &self.integers)?
         } else {
             let mut spread = Wiped::<i64>::zeros(ring.degree());
             spread.iter_mut().step_by(gap).zip(self.integers.iter()).for_each(|(to, from)| *to = *from);
