@@ -5,9 +5,7 @@ use std::sync::Arc;
 
 use cipherlm_circuits::bootstrap::simulate::{self, Family, Precision};
 use cipherlm_circuits::bootstrap::{BootstrapKeys, BootstrapRefresher, Bootstrapper, Content, Profile};
-use cipherlm_circuits::slots::{
-    Encrypted, Noise, Primitives, RefreshKind, RefreshProfile, Refresher, SlotError,
-};
+use cipherlm_circuits::slots::{self, Encrypted, Noise, Primitives, RefreshKind, RefreshProfile, Refresher};
 use cipherlm_ckks::noise::NoiseModel;
 use cipherlm_ckks::{
     Ciphertext, Complex64, Error, EvaluationKeys, Evaluator, KeyPurpose, KeyRequest, Params, Plaintext,
@@ -342,7 +340,10 @@ fn a_refresher_of_other_parameters_is_refused_when_it_is_given() {
     let ((ours, own), (theirs, other)) = (make(&profile), make(&others));
     for (machine, refresher) in [(ours, other), (theirs, own)] {
         let refused = machine.with_refresher(refresher);
-        assert!(matches!(refused, Err(SlotError::Ciphertext(Error::ParamsMismatch { .. }))), "{refused:?}");
+        assert!(
+            matches!(refused, Err(slots::Error::Ciphertext(Error::ParamsMismatch { .. }))),
+            "{refused:?}"
+        );
     }
     let (ours, own) = make(&profile);
     assert!(ours.with_refresher(own).is_ok());
