@@ -114,6 +114,16 @@ impl Noise {
 
     /// A vector as fresh encryption under the public key gives it, canonical at `level`.
     ///
+    /// ```
+    /// use cipherlm_circuits::slots::Noise;
+    /// use cipherlm_ckks::noise::NoiseModel;
+    /// let params = cipherlm_ckks::presets::levels3_scale40()?;
+    /// let machine = Noise::new(NoiseModel::new(&params), 7)?;
+    /// let (secret, public) = (machine.input(0.5, 3)?, machine.input_public(0.5, 3)?);
+    /// assert!(public.prediction().rms > 4.0 * secret.prediction().rms);
+    /// # Ok::<(), cipherlm_circuits::slots::Error>(())
+    /// ```
+    ///
     /// # Errors
     /// As [`Clear::input`].
     pub fn input_public(&self, values: impl Into<Plain>, level: usize) -> Result<NoiseVector> {
