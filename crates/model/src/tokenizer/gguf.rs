@@ -97,7 +97,10 @@ fn cutting_rule(pre: &str) -> Result<Value> {
         "default" | "gpt-2" | "gpt2" => library::byte_level(true),
         "smollm" => sequence(json!({ "type": "Digits", "individual_digits": true }), true),
         "llama-bpe" | "llama3" | "llama-v3" => {
-            let words = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+";
+            let words = concat!(
+                r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}|",
+                r" ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
+            );
             let split = json!({
                 "type": "Split", "pattern": { "Regex": words }, "behavior": "Isolated", "invert": false,
             });
