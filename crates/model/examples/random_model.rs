@@ -1,8 +1,8 @@
 //! Writes a model of a preset shape with seeded random weights and certified ranges, to plan and
 //! time shapes that nobody trained here:
 //! `cargo run --release --example random_model -- SHAPE MODEL OUT [SEED]`, say with
-//! `6x512 models/stories-2x128`. The tokenizer, and with it the vocabulary, is that of `MODEL`. What
-//! the new model says means nothing.
+//! `6x512 models/stories-2x128`. The tokenizer, and with it the vocabulary, is that of `MODEL`.
+//! What the new model says means nothing.
 
 use std::path::Path;
 

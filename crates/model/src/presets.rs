@@ -22,8 +22,8 @@ impl Shape {
     ///
     /// ```
     /// use cipherlm_model::Shape;
-    /// let largest = Shape::PRESETS.iter().flat_map(|name| Shape::preset(name)).max_by_key(Shape::parameters);
-    /// assert_eq!(largest, Shape::preset("pythia-2.8b"));
+    /// let all = Shape::PRESETS.iter().flat_map(|name| Shape::preset(name));
+    /// assert_eq!(all.max_by_key(Shape::parameters), Shape::preset("pythia-2.8b"));
     /// ```
     ///
     /// `6x512` is the Pythia-70M body with a small vocabulary and context; `pythia-2.8b` is the

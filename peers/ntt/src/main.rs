@@ -1,8 +1,8 @@
 //! Forward and inverse negacyclic transforms of other crates, one residue polynomial in cache, one
 //! JSON object a line.
 //!
-//! Their inverse leaves out the factor 1/N, which ours includes. 59-bit primes are their common use;
-//! 50-bit ones are timed too because those are what we use.
+//! Their inverse leaves out the factor 1/N, which ours includes. 59-bit primes are their common
+//! use; 50-bit ones are timed too because those are what we use.
 
 use std::hint::black_box;
 use std::time::Instant;

@@ -68,7 +68,8 @@ impl Scheme {
     /// ```
     /// use cipherlm_approx::{Interval, Scheme};
     /// let domain = Interval::new(0.0, 1.0)?;
-    /// let (plain, relaxed) = (Scheme::goldschmidt(0.01, domain, 6)?, Scheme::relaxed(0.01, domain, 6)?);
+    /// let plain = Scheme::goldschmidt(0.01, domain, 6)?;
+    /// let relaxed = Scheme::relaxed(0.01, domain, 6)?;
     /// assert!(relaxed.max_error() < plain.max_error() && relaxed.products() == plain.products());
     /// # Ok::<(), cipherlm_approx::Error>(())
     /// ```

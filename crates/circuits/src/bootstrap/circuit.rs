@@ -22,7 +22,8 @@ use cipherlm_ckks::{
 /// let profile = Profile::insecure(7); // a real one in a ring without security
 /// assert!(profile.reduction_errors()?.iter().all(|error| *error < 1e-6));
 /// let params = profile.params()?;
-/// let circuit = Bootstrapper::new(&params, &profile, 32, Content::Complex)?.with_plaintext_budget(1 << 20);
+/// let circuit = Bootstrapper::new(&params, &profile, 32, Content::Complex)?;
+/// let circuit = circuit.with_plaintext_budget(1 << 20);
 /// println!("{}", circuit.declare()?.memory); // before any key is made
 ///
 /// let secret = SecretKey::generate(&params)?;

@@ -26,15 +26,17 @@ use crate::{Ciphertext, Error, Params, Scale};
 /// Evaluates circuits on ciphertexts with the public keys of their owner.
 ///
 /// ```
-/// use cipherlm_ckks::{Ciphertext, Evaluator, GaloisElement, KeyRequest, Plaintext, SecretKey, presets};
+/// use cipherlm_ckks::{Ciphertext, Error, Evaluator, GaloisElement, KeyRequest};
+/// use cipherlm_ckks::{Plaintext, SecretKey, presets};
 /// let params = presets::insecure::small(1 << 10, 40.0, 3)?; // see `presets` for secure ones
 /// let secret = SecretKey::generate(&params)?;
 /// let keys = secret.key_set(KeyRequest::new().relin(3).rotations(&params, [1, 2], 3))?;
 /// let evaluator = Evaluator::new(&params, keys);
-/// let plain = |values: [f64; 4]| Plaintext::encode_real(&params, &values, 4, params.default_scale(3));
+/// let scale = params.default_scale(3);
+/// let plain = |values: [f64; 4]| Plaintext::encode_real(&params, &values, 4, scale);
 /// let x = secret.encrypt(&plain([1.0, 2.0, 3.0, 4.0])?, 3)?;
 /// let y = secret.public_key()?.encrypt(&plain([0.5; 4])?, 3)?;
-/// let is = |found: &Ciphertext, values: [f64; 4]| -> Result<bool, cipherlm_ckks::Error> {
+/// let is = |found: &Ciphertext, values: [f64; 4]| -> Result<bool, Error> {
 ///     let found = secret.decrypt(found)?.decode().real();
 ///     Ok(found.iter().zip(values).all(|(a, b)| (a - b).abs() < 1e-3))
 /// };
@@ -51,7 +53,7 @@ use crate::{Ciphertext, Error, Params, Scale};
 /// // One key for several ciphertexts is read once.
 /// let turned = evaluator.rotate_many_ciphertexts(&[&x, &y], GaloisElement::rotation(&params, 1))?;
 /// assert!(is(&turned[0], [2.0, 3.0, 4.0, 1.0])?);
-/// # Ok::<(), cipherlm_ckks::Error>(())
+/// # Ok::<(), Error>(())
 /// ```
 pub struct Evaluator<K = KeySet> {
     params: Params,

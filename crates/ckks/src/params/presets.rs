@@ -11,9 +11,11 @@
 //! with.
 //!
 //! ```
-//! use cipherlm_ckks::presets::{levels3_scale40, levels5_scale45, levels12_scale45, levels24_scale45};
-//! let presets = [levels3_scale40()?, levels5_scale45()?, levels12_scale45()?, levels24_scale45()?];
-//! for (params, levels) in presets.iter().zip([3, 5, 12, 24]) {
+//! use cipherlm_ckks::presets::{levels3_scale40, levels5_scale45};
+//! use cipherlm_ckks::presets::{levels12_scale45, levels24_scale45};
+//! let small = [levels3_scale40()?, levels5_scale45()?];
+//! let large = [levels12_scale45()?, levels24_scale45()?];
+//! for (params, levels) in small.iter().chain(&large).zip([3, 5, 12, 24]) {
 //!     assert!(params.max_level() == levels && params.security().bits >= 128.0);
 //! }
 //! # Ok::<(), cipherlm_ckks::Error>(())

@@ -92,7 +92,10 @@ impl Tokenizer {
 
 /// The pre-tokenizer that a name in the file stands for.
 fn cutting_rule(pre: &str) -> Result<Value> {
-    let sequence = |first: Value, regex: bool| json!({ "type": "Sequence", "pretokenizers": [first, library::byte_level(regex)] });
+    let sequence = |first: Value, regex: bool| {
+        let bytes = library::byte_level(regex);
+        json!({ "type": "Sequence", "pretokenizers": [first, bytes] })
+    };
     Ok(match pre {
         "default" | "gpt-2" | "gpt2" => library::byte_level(true),
         "smollm" => sequence(json!({ "type": "Digits", "individual_digits": true }), true),

@@ -26,30 +26,6 @@ use std::time::Instant;
 
 /// Slots under encryption, by an [`Evaluator`] and the public keys of their owner. The type cannot
 /// hold a secret key.
-///
-/// ```
-/// use cipherlm_circuits::linear::LinearTransform;
-/// use cipherlm_circuits::slots::{Chain, Clear, Encrypted, Machine, Primitives};
-/// use cipherlm_ckks::{Complex64, Plaintext, SecretKey, presets};
-/// let params = presets::levels3_scale40()?;
-/// let turn = [[0.0, -1.0], [1.0, 0.0]].map(|row| row.map(|x| Complex64::new(x, 0.0)).to_vec());
-/// let turn = LinearTransform::from_matrix(params.slots(), &turn)?;
-/// // A dry run says which keys the circuit takes.
-/// let dry = Clear::dry(Chain::of(&params)?);
-/// dry.linear_transform(&dry.input(0.0, 3)?, &turn)?;
-/// let secret = SecretKey::generate(&params)?;
-/// let keys = secret.key_set(&dry.log().key_request(&params))?;
-/// // The same matrix again and again: its plaintexts are kept.
-/// let machine = Encrypted::new(&params, secret.id(), keys)?.with_plain_cache(1 << 20);
-/// let point = Plaintext::encode_real(&params, &[3.0, 4.0], 2, machine.chain().scale(3))?;
-/// let mut point = machine.input(secret.encrypt(&point, 3)?)?;
-/// for _ in 0..2 {
-///     point = machine.linear_transform(&point, &turn)?;
-/// }
-/// let found = secret.decrypt(point.ciphertext())?.decode().real();
-/// assert!((found[0] + 3.0).abs() < 1e-3 && (found[1] + 4.0).abs() < 1e-3);
-/// # Ok::<(), cipherlm_circuits::slots::Error>(())
-/// ```
 pub struct Encrypted<K = KeySet> {
     evaluator: Evaluator<K>,
     key_id: KeyId,

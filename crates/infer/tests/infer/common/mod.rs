@@ -1,5 +1,5 @@
-//! What the tests share: small models, their plans on the clear machine beside the reference, and the
-//! two sides of an encrypted run.
+//! What the tests share: small models, their plans on the clear machine beside the reference, and
+//! the two sides of an encrypted run.
 
 pub(crate) mod decoding;
 pub(crate) mod parties;
