@@ -6,9 +6,7 @@
 //! - `dense_64`: a dense complex 64 x 64 product (64 diagonals).
 
 use cipherlm_circuits::linear::{LinearTransform, TokenLayout};
-use cipherlm_circuits::slots::{
-    Chain, Clear, Encrypted, EncryptedVector, Machine, Primitives, SlotError, SlotResult,
-};
+use cipherlm_circuits::slots::{self, Chain, Clear, Encrypted, EncryptedVector, Machine, Primitives};
 use cipherlm_ckks::{Complex64, Params, Plaintext, SecretKey};
 use criterion::{Criterion, criterion_group, criterion_main};
 use std::error::Error;
@@ -30,7 +28,7 @@ struct Circuits {
 }
 
 impl Circuits {
-    fn new(slots: usize) -> SlotResult<Self> {
+    fn new(slots: usize) -> slots::Result<Self> {
         let weights: Vec<Vec<f64>> =
             (0..FEATURES).map(|i| (0..FEATURES).map(|o| value(i, o) / FEATURES as f64).collect()).collect();
         let rows: Vec<Vec<Complex64>> = (0..64)
@@ -42,7 +40,7 @@ impl Circuits {
         })
     }
 
-    fn all<M: Machine>(&self, machine: &M, x: &M::Vector) -> Result<(), SlotError> {
+    fn all<M: Machine>(&self, machine: &M, x: &M::Vector) -> slots::Result<()> {
         machine.linear_transform(x, &self.token)?;
         machine.linear_transform(x, &self.dense).map(drop)
     }

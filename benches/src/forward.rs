@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use cipherlm_circuits::bootstrap::Profile;
-use cipherlm_circuits::slots::{Encrypted, Primitives};
+use cipherlm_circuits::slots::Primitives;
 use cipherlm_infer::{
     Circuits, Client, CostModel, EncryptedLogits, Options, Plan, Profiler, Progress, Report, Server,
     Tolerance, choose_profile,
@@ -160,8 +160,7 @@ pub fn passes(
     let (profile, circuits, plan) = planned(&model, &text, parameters, smoke)?;
     let client = Client::generate(circuits.params())?;
     let keys = circuits.keys(client.secret(), &plan)?;
-    let machine = Encrypted::new(circuits.params(), client.key_id(), Arc::clone(&keys))?;
-    let server = Server::new(machine.with_refresher(circuits.refresher(&keys)?)?);
+    let server = Server::open(&circuits, client.key_id(), &keys)?;
     let (mut reports, mut mse) = (vec![], 0f64);
     for _ in 0..count {
         let prompt = client.encrypt(&plan, &text)?;

@@ -163,9 +163,8 @@ mod tests {
 
     #[test]
     fn a_file_with_another_hash_is_refused_by_name() {
-        let dir = Scratch(std::env::temp_dir().join(format!("cipherlm-fetch-{}", std::process::id())));
-        std::fs::create_dir_all(&dir.0).unwrap();
-        let file = dir.0.join("x");
+        let dir = cipherlm_testing::Scratch::new("fetch");
+        let file = dir.join("x");
         std::fs::write(&file, "abc").unwrap();
         // FIPS 180-2, appendix B.1.
         let want = "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad";
@@ -173,7 +172,7 @@ mod tests {
         std::fs::write(&file, "abd").unwrap();
         let said = check(&file, "x", want).unwrap_err().to_string();
         assert!(said.contains("x has SHA-256") && said.contains(want), "{said}");
-        assert!(check(&dir.0.join("y"), "y", want).unwrap_err().to_string().contains("no file y"));
+        assert!(check(&dir.join("y"), "y", want).unwrap_err().to_string().contains("no file y"));
     }
 
     #[test]

@@ -1,5 +1,6 @@
 //! Refreshes a ciphertext at 128-bit parameters and says what it took:
-//! `cargo run --release --example bootstrap -- [n16-13|n16-14|…|n15|insecure] [slots] [complex|real] [runs] [levels left]`.
+//! `cargo run --release --example bootstrap -- [PROFILE] [SLOTS] [complex|real] [RUNS] [LEVELS]`;
+//! `PROFILE` is n16-13, n16-14, …, n15 or insecure, and `LEVELS` how many are left.
 
 use std::time::Instant;
 

@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use cipherlm_circuits::bootstrap::{BootstrapKeys, Bootstrapper, Content, Profile};
 use cipherlm_circuits::linear::LinearTransform;
-use cipherlm_circuits::slots::{self, Machine, Plain, SlotError};
+use cipherlm_circuits::slots::{self, Machine, Plain};
 use cipherlm_ckks::{
     Error, EvaluationKeys, Evaluator, GaloisElement, KeyPurpose, KeyRequest, Plaintext, presets,
 };
@@ -36,7 +36,7 @@ fn a_key_that_a_source_lies_about_is_refused_by_every_step_of_a_transform() {
             let machine = slots::Encrypted::new(&params, family.secret.id(), liar).unwrap();
             let input = machine.input(x.clone()).unwrap();
             machine.linear_transform(&input, &transform).map_err(|e| match e {
-                SlotError::Ciphertext(e) => e,
+                slots::Error::Ciphertext(e) => e,
                 other => panic!("{other}"),
             })
         });

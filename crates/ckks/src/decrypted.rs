@@ -45,6 +45,22 @@ impl From<Prediction> for ErrorBound {
 /// outside: [`Decrypted::decode_public`] for a few values that nobody could choose,
 /// [`Decrypted::decode_flooded`] for everything else.
 ///
+/// ```
+/// use cipherlm_ckks::{Plaintext, Scale, SecretKey, SharingContract, presets};
+/// let params = presets::insecure::small(256, 49.0, 2)?;
+/// let secret = SecretKey::generate(&params)?;
+/// let message = Plaintext::encode_real(&params, &[0.25], 4, Scale::from_log2(60))?;
+/// let decrypted = secret.decrypt(&secret.encrypt(&message, 2)?)?;
+/// let error = 2f64.powi(-48); // of the whole circuit, from the noise machine
+/// let shown = decrypted.decode_public(decrypted.public_bits(error)?, error)?;
+/// assert_eq!(shown[0].re, 0.25);
+/// // Two results of this key in all, hidden with 30 bits.
+/// let sharing = secret.sharing_in_this_process(SharingContract::new(30, 2)?)?;
+/// let given = decrypted.decode_flooded(8.0, error, &sharing)?;
+/// assert!((given[0].re - 0.25).abs() < 0.01 && sharing.left()? == 1);
+/// # Ok::<(), cipherlm_ckks::Error>(())
+/// ```
+///
 /// ```compile_fail,E0277
 /// fn print<T: std::fmt::Debug>(x: &T) { println!("{x:?}"); }
 /// fn leak(decrypted: &cipherlm_ckks::Decrypted) { print(decrypted); }

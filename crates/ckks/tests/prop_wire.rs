@@ -97,7 +97,8 @@ fn a_key_that_stands_twice_in_a_set_is_refused() {
 #[test]
 fn keys_stream_from_a_directory_within_a_budget() {
     let s = setup(N, 40.0, 2, &[1, 2, 3, 4]);
-    let directory = std::env::temp_dir().join(format!("cipherlm-ckks-keys-{}", std::process::id()));
+    let folder = cipherlm_testing::Scratch::new("budget");
+    let directory = folder.join("keys");
     KeyStore::write(&directory, s.evaluator.keys()).unwrap();
     let one =
         s.evaluator.keys().iter().next().unwrap().shape().resident_bytes_in(&s.params, KeyForm::Expanded);

@@ -372,14 +372,14 @@ mod tests {
 
     #[test]
     fn a_prompt_loses_one_line_end() {
-        let file = std::env::temp_dir().join(format!("cipherlm-prompt-{}", std::process::id()));
+        let folder = cipherlm_testing::Scratch::new("prompt");
+        let file = folder.join("prompt");
         for (written, read) in [("a\n", "a"), ("a\r\n", "a"), ("a\n\n", "a\n"), ("\u{feff}a", "a"), ("", "")]
         {
             std::fs::write(&file, written).unwrap();
             let option = PromptOption { prompt: None, prompt_file: Some(file.clone()) };
             assert_eq!(option.read(None).unwrap(), read, "{written:?}");
         }
-        std::fs::remove_file(&file).unwrap();
         let text = PromptOption { prompt: Some("a\n".into()), prompt_file: None };
         assert_eq!(text.read(Some("other")).unwrap(), "a\n");
         let none = PromptOption { prompt: None, prompt_file: None };

@@ -6,7 +6,6 @@ use crate::sampler::argmax;
 use crate::setup::Setup;
 use crate::system::current_memory;
 use cipherlm_circuits::bootstrap::BootstrapKeys;
-use cipherlm_circuits::slots::Encrypted;
 use cipherlm_infer::{Audit, Client, EncryptedLogits, Profiler, Progress, Report, Server};
 use cipherlm_model::Mode;
 use std::sync::Arc;
@@ -35,11 +34,9 @@ impl<'s> Session<'s> {
     /// Makes the client's keys and hands the public ones to a server.
     pub(crate) fn start(setup: &'s Setup, precision: bool, console: &mut Console) -> anyhow::Result<Self> {
         let clock = Instant::now();
-        let params = setup.circuits.params();
-        let client = Client::generate(params)?;
+        let client = Client::generate(setup.circuits.params())?;
         let keys = setup.circuits.keys(client.secret(), &setup.plan)?;
-        let machine = Encrypted::new(params, client.key_id(), Arc::clone(&keys))?;
-        let server = Server::new(machine.with_refresher(setup.circuits.refresher(&keys)?)?);
+        let server = Server::open(&setup.circuits, client.key_id(), &keys)?;
         let seconds_keygen = clock.elapsed().as_secs_f64();
         console.line(&format!("client      keys made in {seconds_keygen:.1} s"));
         Ok(Self { setup, client, server, seconds_keygen, precision })

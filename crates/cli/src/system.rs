@@ -11,6 +11,10 @@ pub(crate) fn gib(bytes: u64) -> f64 {
     bytes as f64 / f64::from(1 << 30)
 }
 
+pub(crate) fn mib(bytes: u64) -> f64 {
+    bytes as f64 / f64::from(1 << 20)
+}
+
 /// Bytes that can be taken without swapping, where the system tells.
 pub(crate) fn available_memory() -> Option<u64> {
     status_kib("/proc/meminfo", "MemAvailable:").map(|kib| kib * 1024)

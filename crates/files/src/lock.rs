@@ -88,8 +88,7 @@ mod tests {
         assert!(no_locks(&io::Error::from_raw_os_error(NO_LOCKS)));
         assert!(no_locks(&io::ErrorKind::Unsupported.into()));
         assert!(!no_locks(&io::ErrorKind::PermissionDenied.into()));
-        let path = std::env::temp_dir().join(format!("cipherlm-lock-{}", std::process::id()));
-        fs::create_dir_all(&path).unwrap();
+        let path = cipherlm_testing::Scratch::new("lock-none");
         let aside = path.join(".aside-1-0.part");
         fs::write(&aside, "half").unwrap();
         crate::write(&path.join("b"), b"whole", Existing::Refuse, Access::Everyone).unwrap();
@@ -101,6 +100,5 @@ mod tests {
         lock.held = true;
         lock.sweep().unwrap();
         assert!(!aside.exists() && path.join("b").exists());
-        fs::remove_dir_all(&path).unwrap();
     }
 }

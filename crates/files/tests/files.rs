@@ -4,42 +4,18 @@ use std::fs;
 use std::io::{self, Write};
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{PermissionsExt, symlink};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::Command;
 
 use cipherlm_files::{
     Access, Error, Existing, Lock, Target, append, check_folder, create_folder, head, read, read_text,
     read_text_from, rename, write, write_with,
 };
+use cipherlm_testing::Scratch;
 
-struct Scratch(PathBuf);
-
-impl Scratch {
-    fn new(name: &str) -> Self {
-        let path = std::env::temp_dir().join(format!("cipherlm-files-{name}-{}", std::process::id()));
-        let _ = fs::remove_dir_all(&path);
-        fs::create_dir_all(&path).unwrap();
-        Self(path)
-    }
-
-    fn at(&self, name: &str) -> PathBuf {
-        self.0.join(name)
-    }
-
-    fn names(&self) -> Vec<String> {
-        let mut names: Vec<String> = fs::read_dir(&self.0)
-            .unwrap()
-            .map(|e| e.unwrap().file_name().to_str().unwrap().to_owned())
-            .collect();
-        names.sort();
-        names
-    }
-}
-
-impl Drop for Scratch {
-    fn drop(&mut self) {
-        let _ = fs::remove_dir_all(&self.0);
-    }
+/// Names of what lies in a folder, sorted.
+fn names(folder: &Scratch) -> Vec<String> {
+    folder.entries().iter().map(|path| path.file_name().unwrap().to_str().unwrap().to_owned()).collect()
 }
 
 fn mode(path: &Path) -> u32 {
@@ -49,64 +25,64 @@ fn mode(path: &Path) -> u32 {
 #[test]
 fn a_file_is_written_with_the_access_asked_for_and_nothing_stays_aside() {
     let dir = Scratch::new("modes");
-    write(&dir.at("open"), b"1", Existing::Refuse, Access::Everyone).unwrap();
-    write(&dir.at("shut"), b"2", Existing::Refuse, Access::Owner).unwrap();
+    write(&dir.join("open"), b"1", Existing::Refuse, Access::Everyone).unwrap();
+    write(&dir.join("shut"), b"2", Existing::Refuse, Access::Owner).unwrap();
     // The mode of what is replaced does not stay.
-    write(&dir.at("open"), b"3", Existing::Replace, Access::Owner).unwrap();
-    assert_eq!((mode(&dir.at("shut")), mode(&dir.at("open"))), (0o600, 0o600));
-    assert_eq!(fs::read(dir.at("open")).unwrap(), b"3");
-    assert_eq!(dir.names(), ["open", "shut"]);
+    write(&dir.join("open"), b"3", Existing::Replace, Access::Owner).unwrap();
+    assert_eq!((mode(&dir.join("shut")), mode(&dir.join("open"))), (0o600, 0o600));
+    assert_eq!(fs::read(dir.join("open")).unwrap(), b"3");
+    assert_eq!(names(&dir), ["open", "shut"]);
 }
 
 #[test]
 fn nothing_is_replaced_unless_that_was_asked_for() {
     let dir = Scratch::new("refuse");
-    let file = dir.at("file");
+    let file = dir.join("file");
     fs::write(&file, b"old").unwrap();
     assert!(matches!(write(&file, b"new", Existing::Refuse, Access::Everyone), Err(Error::Exists { .. })));
     assert!(matches!(Target::file(&file, Existing::Refuse), Err(Error::Exists { .. })));
     // One that appears during the work is not replaced either.
-    let late = Target::file(&dir.at("late"), Existing::Refuse).unwrap();
-    fs::write(dir.at("late"), b"other's").unwrap();
+    let late = Target::file(&dir.join("late"), Existing::Refuse).unwrap();
+    fs::write(dir.join("late"), b"other's").unwrap();
     assert!(matches!(late.write(b"new", Access::Everyone), Err(Error::Exists { .. })));
     // A link that leads nowhere is a name that is taken.
-    symlink(dir.at("nowhere"), dir.at("link")).unwrap();
-    assert!(matches!(Target::file(&dir.at("link"), Existing::Refuse), Err(Error::Exists { .. })));
+    symlink(dir.join("nowhere"), dir.join("link")).unwrap();
+    assert!(matches!(Target::file(&dir.join("link"), Existing::Refuse), Err(Error::Exists { .. })));
     assert_eq!(
-        (fs::read(&file).unwrap(), fs::read(dir.at("late")).unwrap()),
+        (fs::read(&file).unwrap(), fs::read(dir.join("late")).unwrap()),
         (b"old".to_vec(), b"other's".to_vec())
     );
-    assert_eq!(dir.names(), ["file", "late", "link"]);
+    assert_eq!(names(&dir), ["file", "late", "link"]);
 }
 
 #[test]
 fn a_link_stays_a_link_to_the_new_content() {
     let dir = Scratch::new("link");
-    fs::create_dir(dir.at("deep")).unwrap();
-    fs::write(dir.at("deep/file"), b"old").unwrap();
-    symlink(dir.at("deep/file"), dir.at("link")).unwrap();
-    write(&dir.at("link"), b"new", Existing::Replace, Access::Everyone).unwrap();
-    assert_eq!(fs::read(dir.at("deep/file")).unwrap(), b"new");
-    assert!(fs::symlink_metadata(dir.at("link")).unwrap().is_symlink());
+    fs::create_dir(dir.join("deep")).unwrap();
+    fs::write(dir.join("deep/file"), b"old").unwrap();
+    symlink(dir.join("deep/file"), dir.join("link")).unwrap();
+    write(&dir.join("link"), b"new", Existing::Replace, Access::Everyone).unwrap();
+    assert_eq!(fs::read(dir.join("deep/file")).unwrap(), b"new");
+    assert!(fs::symlink_metadata(dir.join("link")).unwrap().is_symlink());
 }
 
 #[test]
 fn an_error_in_the_middle_leaves_the_old_file() {
     let dir = Scratch::new("middle");
-    fs::write(dir.at("file"), b"old").unwrap();
-    let broken = write_with(&dir.at("file"), Existing::Replace, Access::Everyone, |out| {
+    fs::write(dir.join("file"), b"old").unwrap();
+    let broken = write_with(&dir.join("file"), Existing::Replace, Access::Everyone, |out| {
         out.write_all(&[7; 200_000])?;
         Err(io::Error::other("the source failed"))
     });
     assert!(broken.unwrap_err().to_string().contains("the source failed"));
-    assert_eq!(fs::read(dir.at("file")).unwrap(), b"old");
-    assert_eq!(dir.names(), ["file"]);
+    assert_eq!(fs::read(dir.join("file")).unwrap(), b"old");
+    assert_eq!(names(&dir), ["file"]);
 }
 
 #[test]
 fn many_writers_of_one_name_publish_whole_files_only() {
     let dir = Scratch::new("race");
-    let file = dir.at("file");
+    let file = dir.join("file");
     std::thread::scope(|scope| {
         for byte in 0..8u8 {
             let file = &file;
@@ -119,13 +95,13 @@ fn many_writers_of_one_name_publish_whole_files_only() {
             });
         }
     });
-    assert_eq!(dir.names(), ["file"]);
+    assert_eq!(names(&dir), ["file"]);
 }
 
 #[test]
 fn of_many_writers_that_may_not_replace_one_wins() {
     let dir = Scratch::new("first");
-    let file = dir.at("file");
+    let file = dir.join("file");
     let won: Vec<bool> = std::thread::scope(|scope| {
         let writers: Vec<_> = (0..8u8)
             .map(|byte| {
@@ -143,7 +119,7 @@ fn of_many_writers_that_may_not_replace_one_wins() {
 fn a_folder_may_be_made_by_several_at_once() {
     for round in 0..200 {
         let dir = Scratch::new(&format!("folder-{round}"));
-        let (start, folder) = (std::sync::Barrier::new(4), dir.at("a/b"));
+        let (start, folder) = (std::sync::Barrier::new(4), dir.join("a/b"));
         std::thread::scope(|scope| {
             for _ in 0..4 {
                 scope.spawn(|| {
@@ -152,44 +128,44 @@ fn a_folder_may_be_made_by_several_at_once() {
                 });
             }
         });
-        fs::write(dir.at("file"), b"").unwrap();
+        fs::write(dir.join("file"), b"").unwrap();
         for taken in ["file", "file/b"] {
-            let refused = cipherlm_files::create_folder(&dir.at(taken));
+            let refused = cipherlm_files::create_folder(&dir.join(taken));
             assert!(refused.is_err(), "{taken} became a folder");
         }
-        assert!(matches!(cipherlm_files::create_folder(&dir.at("file")), Err(Error::NotAFolder { .. })));
+        assert!(matches!(cipherlm_files::create_folder(&dir.join("file")), Err(Error::NotAFolder { .. })));
     }
 }
 
 #[test]
 fn outputs_that_cannot_be_written_are_refused_before_work() {
     let dir = Scratch::new("target");
-    fs::write(dir.at("file"), b"").unwrap();
-    fs::create_dir(dir.at("folder")).unwrap();
+    fs::write(dir.join("file"), b"").unwrap();
+    fs::create_dir(dir.join("folder")).unwrap();
     let check = |path: &Path| Target::file(path, Existing::Replace).map(drop).unwrap_err();
-    assert!(matches!(check(&dir.at("missing/a.bin")), Error::NoFolder { folder, .. }
-            if folder == dir.at("missing")));
-    assert!(matches!(check(&dir.at("file/a.bin")), Error::NotAFolder { path } if path == dir.at("file")));
-    assert!(matches!(check(&dir.at("folder")), Error::NotAFile { kind: "a folder", .. }));
-    assert!(matches!(check(&dir.at("new/")), Error::NotAFile { kind: "a folder", .. }));
+    assert!(matches!(check(&dir.join("missing/a.bin")), Error::NoFolder { folder, .. }
+            if folder == dir.join("missing")));
+    assert!(matches!(check(&dir.join("file/a.bin")), Error::NotAFolder { path } if path == dir.join("file")));
+    assert!(matches!(check(&dir.join("folder")), Error::NotAFile { kind: "a folder", .. }));
+    assert!(matches!(check(&dir.join("new/")), Error::NotAFile { kind: "a folder", .. }));
     assert!(matches!(check(Path::new("/dev/null")), Error::NotAFile { kind: "a device or a pipe", .. }));
     assert!(matches!(check(Path::new("/proc/a.bin")), Error::NotWritable { .. }));
-    assert!(matches!(check(&dir.at(&"x".repeat(300))), Error::Io { .. }));
-    assert!(matches!(check(&dir.at("a\0b")), Error::Io { .. }));
-    assert!(matches!(check_folder(&dir.at("file/deep"), Existing::Replace), Err(Error::NotAFolder { .. })));
+    assert!(matches!(check(&dir.join("x".repeat(300))), Error::Io { .. }));
+    assert!(matches!(check(&dir.join("a\0b")), Error::Io { .. }));
+    assert!(matches!(check_folder(&dir.join("file/deep"), Existing::Replace), Err(Error::NotAFolder { .. })));
     assert!(matches!(
         check_folder(Path::new("/proc/deep"), Existing::Replace),
         Err(Error::NotWritable { .. })
     ));
     assert!(matches!(check_folder(&dir.0, Existing::Refuse), Err(Error::Exists { .. })));
-    check_folder(&dir.at("folder"), Existing::Refuse).unwrap();
-    check_folder(&dir.at("new/deep"), Existing::Refuse).unwrap();
-    Target::file(&dir.at("a.bin"), Existing::Refuse).unwrap();
+    check_folder(&dir.join("folder"), Existing::Refuse).unwrap();
+    check_folder(&dir.join("new/deep"), Existing::Refuse).unwrap();
+    Target::file(&dir.join("a.bin"), Existing::Refuse).unwrap();
     let strange = dir.0.join(std::ffi::OsStr::from_bytes(b"not-\xff-utf8"));
     Target::file(&strange, Existing::Refuse).unwrap().write(b"1", Access::Everyone).unwrap();
     assert_eq!(fs::read(&strange).unwrap(), b"1");
     fs::remove_file(&strange).unwrap();
-    assert_eq!(dir.names(), ["file", "folder"], "checks leave no trace");
+    assert_eq!(names(&dir), ["file", "folder"], "checks leave no trace");
 }
 
 #[test]
@@ -197,24 +173,24 @@ fn a_folder_is_for_one_holder_at_a_time_and_leftovers_go() {
     let dir = Scratch::new("lock");
     let held = Lock::exclusive(&dir.0).unwrap();
     assert!(matches!(Lock::exclusive(&dir.0), Err(Error::InUse { .. })));
-    fs::write(dir.at(".aside-1-0123456789abcdef.part"), b"torn").unwrap();
-    fs::write(dir.at("mine.part"), b"kept").unwrap();
+    fs::write(dir.join(".aside-1-0123456789abcdef.part"), b"torn").unwrap();
+    fs::write(dir.join("mine.part"), b"kept").unwrap();
     held.sweep().unwrap();
-    assert_eq!(dir.names(), ["mine.part"]);
+    assert_eq!(names(&dir), ["mine.part"]);
     drop(held);
     Lock::exclusive(&dir.0).unwrap();
-    assert!(matches!(Lock::exclusive(&dir.at("missing")), Err(Error::Io { .. })));
+    assert!(matches!(Lock::exclusive(&dir.join("missing")), Err(Error::Io { .. })));
 }
 
 #[test]
 fn reads_are_bounded_and_of_regular_files() {
     let dir = Scratch::new("read");
-    let sparse = dir.at("sparse");
+    let sparse = dir.join("sparse");
     fs::File::create(&sparse).unwrap().set_len(100 << 30).unwrap();
     let start = head(&sparse, 100).unwrap();
     assert_eq!((start.bytes.len(), start.length), (100, 100 << 30));
     assert!(matches!(read(&sparse, 1 << 20), Err(Error::TooLarge { bytes: Some(_), .. })));
-    let pipe = dir.at("pipe");
+    let pipe = dir.join("pipe");
     assert!(Command::new("mkfifo").arg(&pipe).status().unwrap().success());
     for path in [Path::new("/dev/zero"), &dir.0, &pipe] {
         assert!(matches!(head(path, 10), Err(Error::NotAFile { .. })), "{path:?}");
@@ -232,7 +208,7 @@ fn reads_are_bounded_and_of_regular_files() {
 #[test]
 fn texts_lose_their_mark_and_errors_name_the_file() {
     let dir = Scratch::new("text");
-    let file = dir.at("bad\u{1b}[2Jname");
+    let file = dir.join("bad\u{1b}[2Jname");
     fs::write(&file, b"\xef\xbb\xbf{}\r\n").unwrap();
     assert_eq!(read_text(&file, 100).unwrap(), "{}\r\n");
     fs::write(&file, b"ab\xffcd").unwrap();
@@ -249,7 +225,7 @@ fn texts_lose_their_mark_and_errors_name_the_file() {
 #[test]
 fn a_log_goes_on_after_a_torn_line() {
     let dir = Scratch::new("log");
-    let log = dir.at("log.csv");
+    let log = dir.join("log.csv");
     append(&log, "a,1\n").unwrap();
     append(&log, "b,2").unwrap();
     fs::OpenOptions::new().append(true).open(&log).unwrap().write_all(b"c,").unwrap();
@@ -260,13 +236,13 @@ fn a_log_goes_on_after_a_torn_line() {
 #[test]
 fn folders_are_made_and_names_changed() {
     let dir = Scratch::new("folder");
-    create_folder(&dir.at("a/b/c")).unwrap();
-    create_folder(&dir.at("a/b/c")).unwrap();
-    fs::write(dir.at("file"), b"1").unwrap();
-    assert!(matches!(create_folder(&dir.at("file")), Err(Error::NotAFolder { .. })));
-    rename(&dir.at("file"), &dir.at("a/file")).unwrap();
-    assert!(dir.at("a/file").exists() && !dir.at("file").exists());
-    assert!(matches!(rename(&dir.at("gone"), &dir.at("x")), Err(Error::Io { .. })));
+    create_folder(&dir.join("a/b/c")).unwrap();
+    create_folder(&dir.join("a/b/c")).unwrap();
+    fs::write(dir.join("file"), b"1").unwrap();
+    assert!(matches!(create_folder(&dir.join("file")), Err(Error::NotAFolder { .. })));
+    rename(&dir.join("file"), &dir.join("a/file")).unwrap();
+    assert!(dir.join("a/file").exists() && !dir.join("file").exists());
+    assert!(matches!(rename(&dir.join("gone"), &dir.join("x")), Err(Error::Io { .. })));
 }
 
 const CHILD: &str = "CIPHERLM_FILES_CHILD";
@@ -281,7 +257,7 @@ fn a_full_disk_leaves_the_old_file_and_nothing_aside() {
         return;
     }
     let dir = Scratch::new("full");
-    fs::write(dir.at("file"), b"old").unwrap();
+    fs::write(dir.join("file"), b"old").unwrap();
     // A limit of the shell's: writes past it fail as on a full disk.
     let script =
         "trap '' XFSZ; ulimit -f 64; exec \"$0\" --exact a_full_disk_leaves_the_old_file_and_nothing_aside";
@@ -289,6 +265,6 @@ fn a_full_disk_leaves_the_old_file_and_nothing_aside() {
     child.args(["-c", script]).arg(std::env::current_exe().unwrap()).env(CHILD, &dir.0);
     let out = child.output().unwrap();
     assert!(out.status.success(), "{}", String::from_utf8_lossy(&out.stdout));
-    assert_eq!(fs::read(dir.at("file")).unwrap(), [8; 100]);
-    assert_eq!(dir.names(), ["file"]);
+    assert_eq!(fs::read(dir.join("file")).unwrap(), [8; 100]);
+    assert_eq!(names(&dir), ["file"]);
 }

@@ -5,7 +5,6 @@
 use std::sync::Arc;
 
 use cipherlm_circuits::bootstrap::Profile;
-use cipherlm_circuits::slots::Encrypted;
 use cipherlm_infer::{Circuits, Client, EncryptedLogits, EncryptedPrompt, Options, Plan, Progress, Server};
 use cipherlm_model::{Mode, Positions, Runner, Shape, random};
 
@@ -24,8 +23,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let question = client.encrypt(&plan, &tokens)?.to_bytes();
 
     // Server: public keys and bytes, no secret.
-    let machine = Encrypted::new(params, client.key_id(), Arc::clone(&keys))?;
-    let server = Server::new(machine.with_refresher(circuits.refresher(&keys)?)?);
+    let server = Server::open(&circuits, client.key_id(), &keys)?;
     let prompt = EncryptedPrompt::from_bytes(params, &rings, &question)?;
     let answer = server.run(&plan, prompt, &mut |_: &Progress<'_>| true)?.to_bytes();
 

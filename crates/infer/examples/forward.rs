@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use cipherlm_circuits::bootstrap::Profile;
-use cipherlm_circuits::slots::{Encrypted, Primitives};
+use cipherlm_circuits::slots::Primitives;
 use cipherlm_infer::{Audit, Circuits, Client, Closeness, Options, Plan, Progress, Server};
 use cipherlm_model::{FitOptions, Kind, Mode, Model, Positions, Runner, Shape, fit, random};
 
@@ -51,8 +51,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let client = Client::generate(circuits.params())?;
     let keys = circuits.keys(client.secret(), &plan)?;
     println!("key generation {:.1} s", clock.elapsed().as_secs_f64());
-    let machine = Encrypted::new(circuits.params(), client.key_id(), Arc::clone(&keys))?;
-    let server = Server::new(machine.with_refresher(circuits.refresher(&keys)?)?);
+    let server = Server::open(&circuits, client.key_id(), &keys)?;
     let prompt_tokens = &random::windows(model.shape(), tokens, 1, 5)[0];
     let clock = Instant::now();
     let prompt = client.encrypt(&plan, prompt_tokens)?;

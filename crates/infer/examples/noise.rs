@@ -1,7 +1,7 @@
 //! Many prompts on the noise machine: what encryption would do to the answers, without encrypting
 //! anything.
-//! `cargo run --release -p cipherlm-infer --example noise -- MODEL TEXT [PROMPTS] [LENGTH] [n16|n16-fast]`;
-//! one line per run of ten, then totals.
+//! `cargo run --release --example noise -- MODEL TEXT [PROMPTS] [LENGTH] [PROFILE]`,
+//! where `PROFILE` is n16 or n16-fast; one line per run of ten, then totals.
 
 use std::path::Path;
 use std::sync::Arc;

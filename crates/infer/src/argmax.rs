@@ -17,7 +17,7 @@
 
 use cipherlm_approx::{EvalPlan, Interval, Polynomial, chebyshev};
 use cipherlm_circuits::polynomial;
-use cipherlm_circuits::slots::{Machine, Plain, RefreshKind, SlotResult};
+use cipherlm_circuits::slots::{self, Machine, Plain, RefreshKind};
 
 use crate::error::{Error, Result};
 use crate::fingerprint::Fingerprint;
@@ -129,7 +129,7 @@ impl Argmax {
 
     /// One-hot weights in the first `vocab` slots of each period. Logits have to be one level above
     /// the floor.
-    pub(crate) fn run<M: Machine>(&self, machine: &M, logits: &[M::Vector]) -> SlotResult<M::Vector> {
+    pub(crate) fn run<M: Machine>(&self, machine: &M, logits: &[M::Vector]) -> slots::Result<M::Vector> {
         let packed = self.pack(machine, logits)?;
         let half = machine.refresh(&packed, self.refresh_kind(), None)?;
         let mut weights = machine.add(&half, &half)?;
@@ -156,7 +156,7 @@ impl Argmax {
 
     /// All blocks side by side in one period, as half of the scaled logit: refreshes take slots
     /// within one.
-    fn pack<M: Machine>(&self, machine: &M, logits: &[M::Vector]) -> SlotResult<M::Vector> {
+    fn pack<M: Machine>(&self, machine: &M, logits: &[M::Vector]) -> slots::Result<M::Vector> {
         let inside = |slot: usize, block: usize| slot < self.vocab && slot / self.features == block;
         let mut sum: Option<M::Vector> = None;
         for (block, vector) in logits.iter().enumerate() {
@@ -175,7 +175,7 @@ impl Argmax {
     }
 
     /// `weights`, refreshed if fewer than `need` levels are left.
-    fn ready<M: Machine>(&self, machine: &M, weights: M::Vector, need: usize) -> SlotResult<M::Vector> {
+    fn ready<M: Machine>(&self, machine: &M, weights: M::Vector, need: usize) -> slots::Result<M::Vector> {
         if machine.level(&weights) >= machine.chain().floor() + need {
             return Ok(weights);
         }

@@ -3,7 +3,7 @@
 use std::hint::black_box;
 use std::time::{Duration, Instant};
 
-use cipherlm_circuits::slots::{Encrypted, EncryptedVector, Machine, OpKind, Plain, Primitives, SlotError};
+use cipherlm_circuits::slots::{self, Encrypted, EncryptedVector, Machine, OpKind, Plain, Primitives};
 use cipherlm_ckks::{
     Complex64, EvaluationKeys, GaloisElement, KeyPurpose, KeyRequest, KeySet, Params, Plaintext, SecretKey,
 };
@@ -118,9 +118,8 @@ fn rotations<K: EvaluationKeys>(machine: &Encrypted<K>, x: &EncryptedVector) -> 
     let mod_down = seconds(|| Ok(evaluator.mod_down(&outside)?))?;
     let token: Vec<Complex64> = (0..TOKEN).map(|i| Complex64::new((i as f64).sin(), 0.0)).collect();
     let limbs = params.extended_limbs(x.ciphertext().level(), outside.special());
-    let lifted = || -> std::result::Result<_, SlotError> {
-        Ok(Plaintext::encode(params, &token, TOKEN, a.scale())?.lift(&limbs)?)
-    };
+    let lifted =
+        || -> slots::Result<_> { Ok(Plaintext::encode(params, &token, TOKEN, a.scale())?.lift(&limbs)?) };
     let mut sum = evaluator.mul_plain_qp(&outside, &lifted().at("calibration")?).map_err(failed)?;
     let product = seconds(|| Ok(evaluator.mul_plain_qp_accumulate(&mut sum, &outside, &lifted()?)?))?;
     Ok(vec![
@@ -147,7 +146,7 @@ fn encrypt<K: EvaluationKeys>(
 
 /// Seconds of some work after one run that warms up: the second fastest of a few runs, which a
 /// neighbour on the machine disturbs least and luck does not make.
-fn seconds<T>(mut work: impl FnMut() -> std::result::Result<T, SlotError>) -> Result<f64> {
+fn seconds<T>(mut work: impl FnMut() -> slots::Result<T>) -> Result<f64> {
     black_box(work().at("calibration")?);
     let begin = Instant::now();
     let mut times = Vec::with_capacity(RUNS);

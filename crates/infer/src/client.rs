@@ -1,7 +1,7 @@
 //! The two sides of a run. A [`Client`] holds the secret key, embeds and encrypts, decrypts and
 //! decodes; a [`Server`] holds the model and public keys, and its type has no room for a secret.
 
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use cipherlm_circuits::slots::{Chain, Encrypted, Primitives, Scale};
 use cipherlm_ckks::{
@@ -12,6 +12,7 @@ use crate::answer;
 use crate::error::{At, Error, Result};
 use crate::lanes;
 use crate::plan::Plan;
+use crate::refresh::Circuits;
 use crate::run::Observer;
 use crate::session::Session;
 use crate::small::{self, Asked, Reader};
@@ -304,6 +305,17 @@ pub struct Server<K> {
     machine: Encrypted<K>,
     /// Held by the run that writes the machine's log.
     turn: Mutex<()>,
+}
+
+impl<K: EvaluationKeys + 'static> Server<Arc<K>> {
+    /// A server that has these keys and bootstraps by these circuits.
+    ///
+    /// # Errors
+    /// None for circuits as [`Circuits::new`] makes them: of one parameter set.
+    pub fn open(circuits: &Circuits, key_id: KeyId, keys: &Arc<K>) -> Result<Self> {
+        let machine = Encrypted::new(circuits.params(), key_id, Arc::clone(keys)).at("keys")?;
+        Ok(Self::new(machine.with_refresher(circuits.refresher(keys)?).at("bootstrapping")?))
+    }
 }
 
 impl<K: EvaluationKeys> Server<K> {

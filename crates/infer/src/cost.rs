@@ -303,7 +303,8 @@ mod tests {
 
     #[test]
     fn a_table_that_says_nonsense_is_refused() {
-        let path = std::env::temp_dir().join(format!("cipherlm-prices-{}.json", std::process::id()));
+        let folder = cipherlm_testing::Scratch::new("prices");
+        let path = folder.join("prices.json");
         let good = CostModel::default();
         good.save(&path).unwrap();
         assert_eq!(CostModel::load(&path).unwrap(), good);
@@ -320,6 +321,5 @@ mod tests {
             std::fs::write(&path, text.replace(from, to)).unwrap();
             assert!(CostModel::load(&path).is_err(), "{from}");
         }
-        std::fs::remove_file(&path).unwrap();
     }
 }

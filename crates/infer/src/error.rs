@@ -1,6 +1,6 @@
 //! Typed errors of planning and running.
 
-use cipherlm_circuits::slots::SlotError;
+use cipherlm_circuits::slots;
 use cipherlm_ckks::{Error as Ckks, WireError};
 use cipherlm_protocol::Code;
 
@@ -17,7 +17,7 @@ pub enum Error {
         /// The step of the plan.
         node: String,
         /// What the machine said.
-        source: SlotError,
+        source: slots::Error,
     },
     /// A model feature that has no encrypted form here.
     #[error("{feature} has no encrypted form: {advice}")]
@@ -357,7 +357,7 @@ pub(crate) trait At<T> {
     fn at(self, node: &str) -> Result<T>;
 }
 
-impl<T> At<T> for std::result::Result<T, SlotError> {
+impl<T> At<T> for slots::Result<T> {
     fn at(self, node: &str) -> Result<T> {
         self.map_err(|source| Error::Slots { node: node.to_owned(), source })
     }

@@ -4,7 +4,7 @@ mod attend;
 mod norm;
 
 use cipherlm_circuits::polynomial;
-use cipherlm_circuits::slots::{Machine, Plain, RefreshKind, Scale, SlotResult};
+use cipherlm_circuits::slots::{self, Machine, Plain, RefreshKind, Scale};
 use rayon::prelude::*;
 
 use crate::error::{At, Error, Result, broken};
@@ -34,7 +34,7 @@ pub(crate) fn evaluate<M: Machine, S: Machine<Vector = M::Vector>>(
         (Op::Gain { norm }, [rows]) => context.gain(rows, None, *norm, level),
         (Op::Gain { norm }, [rows, mean]) => context.gain(rows, mean.first(), *norm, level),
         (Op::Enter, [rows]) => {
-            rows.iter().map(|row| lower(machine, row, level)).collect::<SlotResult<_>>().at(&node.name)
+            rows.iter().map(|row| lower(machine, row, level)).collect::<slots::Result<_>>().at(&node.name)
         }
         (Op::Select, [rows]) => context.select(rows, level),
         (Op::Pool, [rows]) => context.pool(rows, level),
@@ -140,7 +140,7 @@ fn refresh_pair<M: Machine>(
     [first, second]: [&M::Vector; 2],
     kind: RefreshKind,
     level: usize,
-) -> SlotResult<[M::Vector; 2]> {
+) -> slots::Result<[M::Vector; 2]> {
     if kind == RefreshKind::Full {
         let (a, b) = machine.refresh_pair(first, second, Some(level))?;
         return Ok([a, b]);

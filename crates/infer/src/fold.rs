@@ -97,9 +97,9 @@ impl Folded {
         self.model.shape()
     }
 
-    /// Values of a row of results: one for each token of the vocabulary, for each class, or for each
-    /// feature of the last hidden state; before those of the pooled one, the score of each document
-    /// of an index.
+    /// Values of a row of results: one for each token of the vocabulary, for each class, or for
+    /// each feature of the last hidden state; before those of the pooled one, the score of each
+    /// document of an index.
     pub(crate) fn results(&self) -> usize {
         match self.shape().kind {
             Kind::Decoder => self.shape().vocab,

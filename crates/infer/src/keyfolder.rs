@@ -14,6 +14,7 @@ use cipherlm_ckks::{
     SwitchingKey,
 };
 use cipherlm_files::{Access, Existing, Lock};
+use cipherlm_protocol::Digest;
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 
@@ -160,8 +161,8 @@ impl KeyFolder {
             log_degree: params.log_degree(),
             security_bits: params.security().bits,
             plan: order.plan.clone(),
-            params: hex(params.hash().as_bytes()),
-            key_id: hex(key_id.as_bytes()),
+            params: hex(*params.hash().as_bytes()),
+            key_id: hex(*key_id.as_bytes()),
             keys: order.count(),
             stored_bytes: bill.stored_bytes,
             resident_bytes: bill.resident_bytes,
@@ -294,14 +295,14 @@ impl KeyFolder {
                 "its keys are not all there: run the same `cipherlm keygen` again to complete them",
             ));
         }
-        same("parameters of the evaluation keys", &hex(params.hash().as_bytes()), &found.params)?;
+        same("parameters of the evaluation keys", &hex(*params.hash().as_bytes()), &found.params)?;
         same("plan of the evaluation keys", &order.plan, &found.plan)?;
         let (store, key_id) = order.open(directory, params, budget)?;
         if found.keys != store.len() {
             let (described, there) = (found.keys, store.len());
             return Err(incomplete(&format!("{described} keys are described, {there} are there")));
         }
-        same("secret key of the evaluation keys", &found.key_id, &hex(key_id.as_bytes()))?;
+        same("secret key of the evaluation keys", &found.key_id, &hex(*key_id.as_bytes()))?;
         Ok((store, key_id))
     }
 }
@@ -367,8 +368,8 @@ fn write(path: &Path, bytes: &[u8]) -> Result<()> {
     Ok(cipherlm_files::write(path, bytes, Existing::Replace, Access::Everyone)?)
 }
 
-fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|b| format!("{b:02x}")).collect()
+fn hex(bytes: [u8; 32]) -> String {
+    Digest::from(bytes).to_string()
 }
 
 fn at(node: &'static str) -> impl Fn(cipherlm_ckks::Error) -> Error {

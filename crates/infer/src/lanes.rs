@@ -2,7 +2,7 @@
 //! prompts share.
 
 use cipherlm_circuits::linear::LinearTransform;
-use cipherlm_circuits::slots::{Plain, SlotResult};
+use cipherlm_circuits::slots::{self, Plain};
 
 use crate::error::{Error, Result};
 
@@ -87,7 +87,7 @@ pub(crate) fn join(plains: &[Plain], slots: usize) -> Plain {
 }
 
 /// One map for all prompts, or each prompt's own.
-pub(crate) fn join_maps(maps: Vec<LinearTransform>) -> SlotResult<LinearTransform> {
+pub(crate) fn join_maps(maps: Vec<LinearTransform>) -> slots::Result<LinearTransform> {
     match <[_; 1]>::try_from(maps) {
         Ok([one]) => Ok(one),
         Err(several) => LinearTransform::interleaved(&several.iter().collect::<Vec<_>>()),

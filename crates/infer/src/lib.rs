@@ -7,7 +7,7 @@
 //!
 //! ```no_run
 //! use std::sync::Arc;
-//! use cipherlm_circuits::{bootstrap::Profile, slots::Encrypted};
+//! use cipherlm_circuits::bootstrap::Profile;
 //! use cipherlm_infer::{Circuits, Client, Options, Plan, Profiler, Progress, Server};
 //! use cipherlm_model::Model;
 //!
@@ -19,8 +19,7 @@
 //!
 //! let client = Client::generate(circuits.params())?;
 //! let keys = circuits.keys(client.secret(), &plan)?;
-//! let machine = Encrypted::new(circuits.params(), client.key_id(), Arc::clone(&keys))?;
-//! let server = Server::new(machine.with_refresher(circuits.refresher(&keys)?)?);
+//! let server = Server::open(&circuits, client.key_id(), &keys)?;
 //!
 //! let prompt = client.encrypt(&plan, &[1, 2, 3])?;
 //! let mut profiler = Profiler::new(&plan, |progress: &Progress<'_>| {

@@ -16,7 +16,7 @@
 //! token.
 
 use cipherlm_circuits::linear::LinearTransform;
-use cipherlm_circuits::slots::{Machine, Plain, SlotResult};
+use cipherlm_circuits::slots::{self, Machine, Plain};
 use cipherlm_model::{Attention, Kind};
 use num_complex::Complex64;
 use rayon::prelude::*;
@@ -210,7 +210,12 @@ impl<M: Machine> Packed<'_, M> {
     }
 
     /// Rotations of a vector by `unit r` for all `r` of a run.
-    fn rotations(&self, vector: &M::Vector, unit: i64, run: &(i64, Vec<i64>)) -> SlotResult<Vec<M::Vector>> {
+    fn rotations(
+        &self,
+        vector: &M::Vector,
+        unit: i64,
+        run: &(i64, Vec<i64>),
+    ) -> slots::Result<Vec<M::Vector>> {
         let first = if run.0 == 0 { vector.clone() } else { self.machine.rotate(vector, unit * run.0)? };
         let steps: Vec<i64> = run.1.iter().map(|r| unit * (r - run.0)).collect();
         self.machine.rotate_many(&first, &steps)
@@ -223,7 +228,7 @@ impl<M: Machine> Packed<'_, M> {
         let query = lower(machine, query, top).at(self.name)?;
         let runs = self.runs();
         let queries = runs.par_iter().map(|run| self.rotations(&query, 1, run));
-        let queries = queries.collect::<SlotResult<Vec<_>>>().at(self.name)?.concat();
+        let queries = queries.collect::<slots::Result<Vec<_>>>().at(self.name)?.concat();
         let head = g.head as i64;
         let rotated = |r: i64| &queries[(r + head - 1) as usize];
         let turned = |r: i64| {
@@ -247,21 +252,21 @@ impl<M: Machine> Packed<'_, M> {
         let keys = keys.collect::<Result<Vec<_>>>()?;
         let along = 1 + g.features as i64;
         let of_run = |run: &(i64, Vec<i64>)| {
-            let queries = run.1.iter().map(|&r| turned(r)).collect::<SlotResult<Vec<_>>>()?;
+            let queries = run.1.iter().map(|&r| turned(r)).collect::<slots::Result<Vec<_>>>()?;
             let product = |key: &M::Vector| {
                 let keys = self.rotations(key, along, run)?;
                 machine.mul_sum_lazy(&queries.iter().zip(&keys).collect::<Vec<_>>())
             };
-            keys.iter().map(product).collect::<SlotResult<Vec<_>>>()
+            keys.iter().map(product).collect::<slots::Result<Vec<_>>>()
         };
-        self.total(runs.par_iter().map(of_run).collect::<SlotResult<Vec<_>>>().at(self.name)?)
+        self.total(runs.par_iter().map(of_run).collect::<slots::Result<Vec<_>>>().at(self.name)?)
     }
 
     /// Adds the partial products of all runs, by position, and rescales.
     fn total(&self, parts: Vec<Vec<M::Vector>>) -> Result<Vec<M::Vector>> {
         let machine = self.machine;
         let add = |sums: Vec<M::Vector>, part: Vec<M::Vector>| {
-            sums.iter().zip(&part).map(|(a, b)| machine.add_aligned(a, b)).collect::<SlotResult<Vec<_>>>()
+            sums.iter().zip(&part).map(|(a, b)| machine.add_aligned(a, b)).collect::<slots::Result<Vec<_>>>()
         };
         let mut parts = parts.into_iter();
         let first = parts.next().unwrap_or_default();
@@ -297,7 +302,7 @@ impl<M: Machine> Packed<'_, M> {
 
     /// The sum of all weights of a head in each of its features, mapped onto the denominator's
     /// range.
-    fn denominator(&self, weights: &[M::Vector]) -> SlotResult<M::Vector> {
+    fn denominator(&self, weights: &[M::Vector]) -> slots::Result<M::Vector> {
         let (machine, head) = (self.machine, self.folded.geometry.head);
         let sum = machine.rotate_sum(&machine.add_many(&weights.iter().collect::<Vec<_>>())?, 1, head)?;
         let only = self.folded.by_feature(|f| Complex64::new(f64::from(u8::from(f == 0)), 0.0));
@@ -331,18 +336,18 @@ impl<M: Machine> Packed<'_, M> {
                         self.folded.by_feature(|f| Complex64::new(f64::from(u8::from(inside(f, r))), 0.0));
                     machine.mul_plain(&value, &mask)
                 });
-                let values = values.collect::<SlotResult<Vec<_>>>()?;
+                let values = values.collect::<slots::Result<Vec<_>>>()?;
                 machine.mul_sum_lazy(&weights.iter().zip(&values).collect::<Vec<_>>())
             };
-            paired.iter().map(product).collect::<SlotResult<Vec<_>>>()
+            paired.iter().map(product).collect::<slots::Result<Vec<_>>>()
         };
         let sums =
-            self.total(self.runs().par_iter().map(of_run).collect::<SlotResult<Vec<_>>>().at(self.name)?)?;
+            self.total(self.runs().par_iter().map(of_run).collect::<slots::Result<Vec<_>>>().at(self.name)?)?;
         let run = || {
             let real = sums.iter().zip(&paired);
             let real = real
                 .map(|(sum, &(_, _, alone))| if alone { Ok(sum.clone()) } else { machine.twice_real(sum) });
-            let real = real.collect::<SlotResult<Vec<_>>>()?;
+            let real = real.collect::<slots::Result<Vec<_>>>()?;
             machine.add_many(&real.iter().collect::<Vec<_>>())
         };
         run().at(self.name)

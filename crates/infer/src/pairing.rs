@@ -5,7 +5,7 @@
 //! conjugation at the end.
 
 use cipherlm_circuits::linear::LinearTransform;
-use cipherlm_circuits::slots::{Machine, Plain, SlotResult};
+use cipherlm_circuits::slots::{self, Machine, Plain};
 use num_complex::Complex64;
 use std::collections::BTreeMap;
 
@@ -31,7 +31,7 @@ impl Pairing {
     }
 
     /// The joined transform; halved, because a value and its conjugate are added afterwards.
-    pub(crate) fn join(self, transform: &LinearTransform) -> SlotResult<LinearTransform> {
+    pub(crate) fn join(self, transform: &LinearTransform) -> slots::Result<LinearTransform> {
         let (inputs, outputs) = (transform.inputs(), transform.outputs());
         let mut joined: BTreeMap<(usize, usize, i64), Vec<Complex64>> = BTreeMap::new();
         for (output, input, shift, plain) in transform.diagonals() {
@@ -68,7 +68,11 @@ impl Pairing {
     }
 
     /// Joins neighbouring inputs, if that is the way.
-    pub(crate) fn gather<M: Machine>(self, machine: &M, inputs: &[M::Vector]) -> SlotResult<Vec<M::Vector>> {
+    pub(crate) fn gather<M: Machine>(
+        self,
+        machine: &M,
+        inputs: &[M::Vector],
+    ) -> slots::Result<Vec<M::Vector>> {
         if self == Self::Outputs {
             return Ok(inputs.to_vec());
         }
@@ -85,7 +89,7 @@ impl Pairing {
         machine: &M,
         results: &[M::Vector],
         outputs: usize,
-    ) -> SlotResult<Vec<M::Vector>> {
+    ) -> slots::Result<Vec<M::Vector>> {
         let mut out = Vec::with_capacity(outputs);
         for result in results {
             match self {

@@ -1,6 +1,6 @@
 //! Attention to the public tokens before a text, whose keys and values are plaintexts.
 
-use cipherlm_circuits::slots::{Machine, SlotResult};
+use cipherlm_circuits::slots::{self, Machine};
 
 use crate::error::{At, Result};
 use crate::fold::Folded;
@@ -32,7 +32,7 @@ pub(crate) fn attend<M: Machine>(
     let scores = machine.linear_transforms_to(&[query], &scores, top).at("prefix")?;
     let shifts = folded.prefix_shifts(layer, block, position)?;
     let weigh = |(score, shift): (&M::Vector, _)| power(machine, &machine.add_plain(score, shift)?, p);
-    let weights = scores.iter().zip(&shifts).map(weigh).collect::<SlotResult<Vec<_>>>().at("prefix")?;
+    let weights = scores.iter().zip(&shifts).map(weigh).collect::<slots::Result<Vec<_>>>().at("prefix")?;
     let weights: Vec<&M::Vector> = weights.iter().collect();
     machine.linear_transforms_to(&weights, &folded.prefix_values(layer, block)?, level).at("prefix")
 }

@@ -12,7 +12,7 @@
 //! nothing. Of several prompts each has its own of these slots, as it has of the circuit's.
 
 use cipherlm_circuits::slots::{
-    Chain, EncryptedVector, Machine, Noise, NoiseVector, Plain, Primitives, Scale, SlotError, SlotResult,
+    self, Chain, EncryptedVector, Machine, Noise, NoiseVector, Plain, Primitives, Scale,
 };
 use cipherlm_ckks::params::security_limit;
 use cipherlm_ckks::ring::{Seed, Stream};
@@ -243,7 +243,7 @@ fn put_together<M: Machine>(
     answers: &Answers,
     outputs: &[M::Vector],
     mask: &Plain,
-) -> SlotResult<M::Vector> {
+) -> slots::Result<M::Vector> {
     let chain = machine.chain();
     let _label = machine.log().label("answer");
     let floor = chain.floor().max(1);
@@ -256,8 +256,8 @@ fn put_together<M: Machine>(
         let product = machine.mul_plain_at(&vector, mask, goal / machine.scale(&vector))?;
         machine.drop_to(&machine.rescale(&product)?, low)
     };
-    let cut = outputs.par_iter().map(cut).collect::<SlotResult<Vec<_>>>()?;
-    let none = SlotError::OperandCount { operation: "answer", have: 0, need: 1 };
+    let cut = outputs.par_iter().map(cut).collect::<slots::Result<Vec<_>>>()?;
+    let none = slots::Error::OperandCount { operation: "answer", have: 0, need: 1 };
     let mut vectors = cut.into_iter().rev();
     let mut sum = vectors.next().ok_or(none)?;
     for vector in vectors {

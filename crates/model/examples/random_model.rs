@@ -1,8 +1,8 @@
 //! Writes a model of a preset shape with seeded random weights and certified ranges, to plan and
 //! time shapes that nobody trained here:
-//! `cargo run --release -p cipherlm-model --example random_model -- 6x512 models/stories-2x128 OUT [SEED]`.
-//! The tokenizer, and with it the vocabulary, is that of the model in the second argument. What the
-//! model says means nothing.
+//! `cargo run --release --example random_model -- SHAPE MODEL OUT [SEED]`, say with
+//! `6x512 models/stories-2x128`. The tokenizer, and with it the vocabulary, is that of `MODEL`.
+//! What the new model says means nothing.
 
 use std::path::Path;
 

@@ -1,6 +1,6 @@
 //! Fits cheaper or finer polynomials to a certified model and says what they cost in quality:
-//! `cargo run --release -p cipherlm-model --example refit -- MODEL TEXT RECIPROCAL INV_SQRT ACTIVATION [OUT]`,
-//! targets as errors.
+//! `cargo run --release --example refit -- MODEL TEXT TARGETS [OUT]`, where `TARGETS`
+//! are three errors: of the reciprocal, of the inverse root and of the activation.
 
 use std::path::Path;
 

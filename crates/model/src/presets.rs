@@ -20,6 +20,12 @@ impl Shape {
 
     /// A named shape, or `None`.
     ///
+    /// ```
+    /// use cipherlm_model::Shape;
+    /// let all = Shape::PRESETS.iter().flat_map(|name| Shape::preset(name));
+    /// assert_eq!(all.max_by_key(Shape::parameters), Shape::preset("pythia-2.8b"));
+    /// ```
+    ///
     /// `6x512` is the Pythia-70M body with a small vocabulary and context; `pythia-2.8b` is the
     /// 32-layer one; `minilm-l6` is all-MiniLM-L6-v2 and `smollm2-135m` SmolLM2-135M, both with
     /// PowerSoftmax.
@@ -144,6 +150,7 @@ impl Shape {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::shape::is_calibrated;
 
     #[test]
     fn published_parameter_counts() {
@@ -156,7 +163,14 @@ mod tests {
         assert_eq!(count("smollm2-135m"), Some(134_515_008));
         // Without the second row of token types and the pooler, which its vectors do not pass.
         assert_eq!(count("minilm-l6"), Some(22_713_216 - 2 * 384 - 384 * 385));
-        assert_eq!(Shape::preset("6x512").map(|s| s.body_parameters()), Some(18_915_328));
+        // Without embeddings and head.
+        let body = |shape: &Shape| -> usize {
+            let tensors = shape.tensors().into_iter();
+            let outside = |name: &str| name.starts_with("embed.") || name.starts_with("head.");
+            let kept = tensors.filter(|(name, _)| !outside(name) && !is_calibrated(name));
+            kept.map(|(_, dims)| dims.iter().product::<usize>()).sum()
+        };
+        assert_eq!(Shape::preset("6x512").map(|shape| body(&shape)), Some(18_915_328));
         assert_eq!(count("nonsense"), None);
     }
 

@@ -219,15 +219,6 @@ impl Shape {
             .sum()
     }
 
-    /// Learned values outside the token embedding and the head.
-    pub fn body_parameters(&self) -> usize {
-        let outside =
-            |name: &str| matches!(name, "embed.tokens" | "embed.positions") || name.starts_with("head.");
-        let all = self.tensors();
-        let body = all.iter().filter(|(name, _)| !outside(name) && !is_calibrated(name));
-        body.map(|(_, d)| d.iter().product::<usize>()).sum()
-    }
-
     /// Normalisations that can be frozen: those of the blocks and the last one. That of the
     /// embedding is the client's.
     pub fn norms(&self) -> Vec<String> {

@@ -4,6 +4,7 @@ use cipherlm_model::{
     Attention, Eps, Error, FitOptions, Kind, Margins, Mode, Model, Norm, Placement, Pool, Positions,
     Residual, Runner, Shape, certify, ensure_certified, fit, random, survey,
 };
+use cipherlm_testing::Scratch;
 
 fn test_shape() -> Shape {
     Shape::preset("test").unwrap()
@@ -135,7 +136,7 @@ fn encoder_ignores_padding() {
 
 #[test]
 fn a_saved_model_computes_the_same_values() {
-    let dir = std::env::temp_dir().join(format!("cipherlm-model-{}", std::process::id()));
+    let dir = Scratch::new("saved");
     let model = random::certified("saved", &test_shape(), 1).unwrap();
     model.save(&dir).unwrap();
     let again = Model::load(&dir).unwrap();
@@ -233,10 +234,9 @@ fn a_model_whose_weights_were_written_elsewhere_is_saved_whole() {
     let hash = blake3::hash(&weights).to_hex().to_string();
     let description = description.replace(&model.spec().weights_blake3, &hash);
     let read = Model::from_parts(&description, &weights).unwrap();
-    let folder = std::env::temp_dir().join(format!("cipherlm-doubles-{}", std::process::id()));
+    let folder = Scratch::new("doubles");
     read.save(&folder).unwrap();
     let again = Model::load(&folder).unwrap();
-    std::fs::remove_dir_all(&folder).unwrap();
     assert!(again.weights() == read.weights() && again.shape() == read.shape());
 }
 
@@ -287,7 +287,7 @@ fn what_a_client_computes_is_exact_in_both_modes() {
 #[test]
 fn a_range_is_left_below_or_above() {
     let model = random::certified("sided", &test_shape(), 1).unwrap();
-    let folder = std::env::temp_dir().join(format!("cipherlm-sided-{}", std::process::id()));
+    let folder = Scratch::new("sided");
     let window = &random::windows(model.shape(), 16, 1, 4)[0];
     let seen = |model: &Model| {
         let mut runner = Runner::new(model, Mode::Exact).unwrap();
@@ -309,7 +309,6 @@ fn a_range_is_left_below_or_above() {
         std::fs::write(&file, spec.to_string()).unwrap();
         assert_eq!(seen(&Model::load(&folder).unwrap()).2, expected, "[{lo}, {hi}]");
     }
-    std::fs::remove_dir_all(&folder).unwrap();
 }
 
 #[test]

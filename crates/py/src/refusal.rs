@@ -1,6 +1,6 @@
 //! Errors of the libraries as exceptions of `cipherlm.errors`.
 
-use cipherlm_circuits::slots::SlotError;
+use cipherlm_circuits::slots;
 use cipherlm_ckks::Error as Ckks;
 use cipherlm_infer::{Error as Infer, object_code};
 use cipherlm_protocol::{Code, Problem};
@@ -45,7 +45,9 @@ impl From<Infer> for Refusal {
             Infer::Mismatch { what, .. } => Self::coded(mismatch(what), text),
             Infer::OtherPlan { .. } => Self::coded(Code::PlanMismatch, text),
             Infer::Wire { source, .. } => Self::coded(object_code(source), text),
-            Infer::Slots { source: SlotError::Ciphertext(source), .. } => Self::coded(of_run(source), text),
+            Infer::Slots { source: slots::Error::Ciphertext(source), .. } => {
+                Self::coded(of_run(source), text)
+            }
             Infer::Slots { .. } | Infer::Internal { .. } => Self::coded(Code::Internal, text),
             Infer::NoSecret { .. } | Infer::SecretOpen { .. } | Infer::NotTheSecret { .. } => {
                 Self::new("SecretRefused", text)
@@ -113,8 +115,8 @@ impl From<cipherlm_files::Error> for Refusal {
     }
 }
 
-impl From<SlotError> for Refusal {
-    fn from(error: SlotError) -> Self {
+impl From<slots::Error> for Refusal {
+    fn from(error: slots::Error) -> Self {
         Self::coded(Code::Internal, error.to_string())
     }
 }

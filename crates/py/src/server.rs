@@ -6,7 +6,6 @@ use crate::model::PyModel;
 use crate::plan::{Made, PyPlan};
 use crate::refusal::{Refusal, Result};
 use crate::watch::{Watch, watched};
-use cipherlm_circuits::slots::Encrypted;
 use cipherlm_ckks::KeyStore;
 use cipherlm_infer::{ClientFolder, EncryptedPrompt, Error, KeyFolder, KeyOrder, Progress, Server};
 use cipherlm_protocol::{Code, Event};
@@ -54,9 +53,7 @@ impl LocalServer {
             return Err(cancelled());
         }
         let keys = Arc::new(keys);
-        let refresher = chosen.circuits.refresher(&keys)?;
-        let machine = Encrypted::new(chosen.circuits.params(), key_id, keys)?.with_refresher(refresher)?;
-        Ok((Arc::new(Server::new(machine)), count))
+        Ok((Arc::new(Server::open(&chosen.circuits, key_id, &keys)?), count))
     }
 }
 

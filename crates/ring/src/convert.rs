@@ -45,6 +45,15 @@ impl Poly<Coeff> {
     }
 
     /// From `N` signed big integers.
+    ///
+    /// ```
+    /// use cipherlm_ring::{Coeff, Poly, Ring, ntt_primes};
+    /// use num_bigint::BigInt;
+    /// let ring = Ring::new(16, &ntt_primes(16, 40, 3, &[])?)?;
+    /// let x: Vec<BigInt> = (0..16).map(|i| (BigInt::from(1) << 100) - i).collect();
+    /// assert_eq!(Poly::<Coeff>::from_bigint(&ring, &ring.limbs(), &x)?.to_bigint(), x);
+    /// # Ok::<(), cipherlm_ring::Error>(())
+    /// ```
     pub fn from_bigint(ring: &Arc<Ring>, limbs: &Limbs, coefficients: &[BigInt]) -> Result<Self> {
         Self::from_integers(ring, limbs, coefficients, |m, x| {
             let r = (x.magnitude() % m.value()).to_u64().unwrap_or(0);

@@ -31,8 +31,7 @@ pub(crate) fn of_run(error: &cipherlm_infer::Error) -> Problem {
     let detail = error.to_string();
     let damaged = match error {
         cipherlm_infer::Error::Slots {
-            source: cipherlm_circuits::slots::SlotError::Ciphertext(source),
-            ..
+            source: cipherlm_circuits::slots::Error::Ciphertext(source), ..
         } => {
             matches!(
                 source,

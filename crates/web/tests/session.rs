@@ -4,7 +4,6 @@
 use std::sync::Arc;
 
 use cipherlm_circuits::bootstrap::Profile;
-use cipherlm_circuits::slots::Encrypted;
 use cipherlm_infer::{Circuits, Client, EncryptedPrompt, Options, Plan, Progress, Server};
 use cipherlm_model::{Mode, Model, Positions, Runner, Tokenizer};
 use cipherlm_protocol::{ClientPlan, Digest};
@@ -66,8 +65,7 @@ fn a_page_continues_a_text_as_the_model_in_the_clear_does() {
     );
     assert_eq!(key, Digest::from(*w.client.key_id().as_bytes()).to_string());
     let keys = w.circuits.keys(w.client.secret(), &w.plan).unwrap();
-    let machine = Encrypted::new(w.circuits.params(), w.client.key_id(), Arc::clone(&keys)).unwrap();
-    let server = Server::new(machine.with_refresher(w.circuits.refresher(&keys).unwrap()).unwrap());
+    let server = Server::open(&w.circuits, w.client.key_id(), &keys).unwrap();
     let rings = &cipherlm_infer::KeyOrder::of(&w.circuits, &w.plan).unwrap().small;
     let tokenizer = Tokenizer::from_json(std::str::from_utf8(&w.tokenizer).unwrap()).unwrap();
     let mut tokens = tokenizer.encode(PROMPT).unwrap();

@@ -88,7 +88,7 @@ pub enum Error {
     Scheme(#[from] cipherlm_ckks::Error),
     /// From a circuit.
     #[error(transparent)]
-    Circuit(#[from] cipherlm_circuits::slots::SlotError),
+    Circuit(#[from] cipherlm_circuits::slots::Error),
     /// From an approximation.
     #[error(transparent)]
     Approximation(#[from] cipherlm_approx::Error),

@@ -1,7 +1,8 @@
-//! Forward and inverse negacyclic transforms of other crates, one residue polynomial in cache, one JSON object a line.
+//! Forward and inverse negacyclic transforms of other crates, one residue polynomial in cache, one
+//! JSON object a line.
 //!
-//! Their inverse leaves out the factor 1/N, which ours includes. 59-bit primes are their common use; 50-bit ones are
-//! timed too because those are what we use.
+//! Their inverse leaves out the factor 1/N, which ours includes. 59-bit primes are their common
+//! use; 50-bit ones are timed too because those are what we use.
 
 use std::hint::black_box;
 use std::time::Instant;
@@ -51,7 +52,8 @@ fn row(peer: &str, direction: &str, n: usize, bits: u32, mut f: impl FnMut()) {
     times.sort_by(f64::total_cmp);
     let (median, min, max) = (times[SAMPLES / 2], times[0], times[SAMPLES - 1]);
     println!(
-        r#"{{"id":"ntt/{direction}/{n}","params":"{bits}-bit prime","median_ns":{median:.1},"min_ns":{min:.1},"max_ns":{max:.1},"samples":{SAMPLES},"peer":"{peer} {bits}-bit"}}"#
+        "{{\"id\":\"ntt/{direction}/{n}\",\"params\":\"{bits}-bit prime\",\"median_ns\":{median:.1},\
+         \"min_ns\":{min:.1},\"max_ns\":{max:.1},\"samples\":{SAMPLES},\"peer\":\"{peer} {bits}-bit\"}}"
     );
 }
 

@@ -35,10 +35,10 @@ mod tests {
 
     #[test]
     fn columns_are_found_by_name() {
-        let file = std::env::temp_dir().join(format!("cipherlm-table-{}.csv", std::process::id()));
+        let folder = cipherlm_testing::Scratch::new("table");
+        let file = folder.join("table.csv");
         std::fs::write(&file, "a,b\nx,2.5\n\ny,\n").unwrap();
         let rows = read(&file).unwrap();
-        std::fs::remove_file(&file).unwrap();
         assert_eq!(rows.len(), 2);
         assert_eq!((rows[0].text("a"), rows[0].number("b")), ("x", 2.5));
         assert!(rows[1].number("b").is_nan() && rows[1].number("none").is_nan());

@@ -135,7 +135,7 @@ mod tests {
 
     #[test]
     fn a_result_does_not_outlive_its_test() {
-        let folder = std::env::temp_dir().join(format!("cipherlm-kept-{}", std::process::id()));
+        let folder = cipherlm_testing::Scratch::new("kept");
         let (source, test) = (folder.join("crates/a/src/b.rs"), folder.join("crates/a/tests/c.rs"));
         std::fs::create_dir_all(source.parent().unwrap()).unwrap();
         std::fs::create_dir_all(test.parent().unwrap()).unwrap();
@@ -153,6 +153,5 @@ mod tests {
         assert_eq!(kept.fate(&mutant("two")), Some(broken));
         std::fs::write(&source, "fn b() { }").unwrap();
         assert_eq!((open().fate(&mutant("two")), open().catcher(&mutant("one"))), (None, None));
-        std::fs::remove_dir_all(folder).unwrap();
     }
 }

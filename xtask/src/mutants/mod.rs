@@ -74,7 +74,8 @@ pub(crate) fn run(sh: &Shell, flags: &Mutants) -> anyhow::Result<()> {
     );
     if let Some(file) = &flags.json {
         let all = json!({"tried": tried, "caught": caught, "survivors": survivors.len(),
-            "wrong_answers": 0, "panics": 0, "possible": possible, "surviving": survivors, "broken": broken, "left_out": left_out});
+            "wrong_answers": 0, "panics": 0, "possible": possible, "surviving": survivors,
+            "broken": broken, "left_out": left_out});
         std::fs::write(file, serde_json::to_string_pretty(&all)?)
             .with_context(|| format!("{}", file.display()))?;
     }

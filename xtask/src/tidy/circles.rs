@@ -254,8 +254,7 @@ mod tests {
     use std::path::PathBuf;
 
     fn sources(files: &[(&str, &str)]) -> Vec<Source> {
-        let dir =
-            std::env::temp_dir().join(format!("cipherlm-circles-{}-{}", std::process::id(), files.len()));
+        let dir = cipherlm_testing::Scratch::new("circles");
         let mut out = Vec::new();
         for (name, text) in files {
             let path: PathBuf = dir.join("src").join(name);
@@ -263,7 +262,6 @@ mod tests {
             std::fs::write(&path, text).unwrap();
             out.push(Source::read(&path).unwrap());
         }
-        std::fs::remove_dir_all(&dir).unwrap();
         out
     }
 

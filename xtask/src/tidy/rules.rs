@@ -2,7 +2,7 @@
 //! only get shorter.
 
 use super::circles;
-use super::source::{Source, functions};
+use super::source::{self, Source, Word, functions};
 use anyhow::Context;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -31,7 +31,7 @@ pub(super) fn check(
     let circle_list = circles::find(&sources).into_iter().map(|edge| (edge, 1)).collect();
     let rules: [(&'static str, Found); 7] = [
         ("circles", circle_list),
-        ("test-only", test_only(&sources, &tools)),
+        ("test-only", test_only(&sources, &tools, documents)?),
         ("file-lines", long_files(&sources)),
         ("function-lines", long_functions(&sources)),
         ("columns", columns(files, documents)?),
@@ -140,7 +140,7 @@ fn columns(files: &[PathBuf], documents: &[PathBuf]) -> anyhow::Result<Found> {
     Ok(found)
 }
 
-/// Files are written by crate `files` alone.
+/// Files are written by crate `files` alone, and those of tests by `testing`.
 fn writes(sources: &[Source]) -> Found {
     let calls: [&[&str]; 4] = [
         &["fs", "::", "write", "("],
@@ -148,7 +148,8 @@ fn writes(sources: &[Source]) -> Found {
         &["File", "::", "create", "("],
         &["OpenOptions", "::", "new", "("],
     ];
-    per_file(sources.iter().filter(|s| !s.path.starts_with("crates/files")), &calls)
+    let own = ["crates/files", "crates/testing"];
+    per_file(sources.iter().filter(|s| !own.iter().any(|at| s.path.starts_with(at))), &calls)
 }
 
 /// A closed stream must not end the program: `crates/cli` has its own way to print.
@@ -163,8 +164,9 @@ fn per_file<'a>(sources: impl Iterator<Item = &'a Source>, calls: &[&[&str]]) ->
     sources.map(|s| (s.path.display().to_string(), count(s))).filter(|(_, n)| *n > 0).collect()
 }
 
-/// Public items of libraries whose name no code but tests, benches and examples says.
-fn test_only(sources: &[Source], tools: &[Source]) -> Found {
+/// Public items of libraries whose name no code but tests, benches and example programs says. An
+/// example in the documentation is a use: it says what the item is for.
+fn test_only(sources: &[Source], tools: &[Source], documents: &[PathBuf]) -> anyhow::Result<Found> {
     const KINDS: [&str; 7] = ["fn", "struct", "enum", "trait", "const", "type", "static"];
     let mut said: BTreeMap<&str, usize> = BTreeMap::new();
     let mut items: Vec<(&Source, &str)> = Vec::new();
@@ -183,14 +185,19 @@ fn test_only(sources: &[Source], tools: &[Source]) -> Found {
             }
         }
     }
-    for word in tools.iter().flat_map(|tool| &tool.words) {
+    let readmes = documents.iter().filter(|file| file.starts_with("crates") && file.ends_with("README.md"));
+    let readmes = readmes.map(|file| Ok(source::examples(&std::fs::read_to_string(file)?)));
+    let readmes: Vec<Vec<Word>> = readmes.collect::<anyhow::Result<_>>()?;
+    let shown = sources.iter().map(|source| &source.examples).chain(&readmes).flatten();
+    for word in tools.iter().flat_map(|tool| &tool.words).chain(shown) {
         *said.entry(&word.text).or_default() += 1;
     }
     let mut found = Found::new();
-    for (source, name) in items {
+    // What tests share is public for them.
+    for (source, name) in items.into_iter().filter(|(source, _)| !source.path.starts_with("crates/testing")) {
         if said.get(name) == Some(&1) && name != "main" {
             found.insert(format!("{}::{name}", source.path.display()), 1);
         }
     }
-    found
+    Ok(found)
 }

@@ -15,6 +15,36 @@ use cipherlm_ckks::{
 };
 
 /// A bootstrapping circuit for one number of slots: prepared plaintexts, no keys.
+///
+/// ```
+/// use cipherlm_circuits::bootstrap::{BootstrapKeys, Bootstrapper, Content, Profile};
+/// use cipherlm_ckks::{Ciphertext, Evaluator, KeyRequest, Plaintext, Scale, SecretKey};
+/// let profile = Profile::insecure(7); // a real one in a ring without security
+/// assert!(profile.reduction_errors()?.iter().all(|error| *error < 1e-6));
+/// let params = profile.params()?;
+/// let circuit = Bootstrapper::new(&params, &profile, 32, Content::Complex)?;
+/// let circuit = circuit.with_plaintext_budget(1 << 20);
+/// println!("{}", circuit.declare()?.memory); // before any key is made
+///
+/// let secret = SecretKey::generate(&params)?;
+/// let keys = BootstrapKeys::generate(&secret, &[&circuit], &KeyRequest::new())?;
+/// let evaluator = Evaluator::new(&params, keys);
+/// let (level, scale) = (circuit.input_level(), params.default_scale(circuit.output_level()));
+/// let encrypt = |value: f64, level, scale| {
+///     secret.encrypt(&Plaintext::encode_real(&params, &[value], 32, scale)?, level)
+/// };
+/// let error = |found: &Ciphertext, value: f64| -> Result<f64, cipherlm_ckks::Error> {
+///     Ok((secret.decrypt(found)?.decode().as_slice()[0] - value).norm())
+/// };
+/// // Two real vectors for the price of one.
+/// let (x, y) = (encrypt(0.25, level, scale)?, encrypt(-0.5, level, scale)?);
+/// let (x, y) = circuit.bootstrap_pair(&evaluator, &x, &y)?;
+/// assert!(error(&x, 0.25)?.max(error(&y, -0.5)?) < 2f64.powi(-20));
+/// // A message of more bits for the price of two.
+/// let fine = encrypt(0.25, level + 1, scale * Scale::from_log2(16))?;
+/// assert!(error(&circuit.bootstrap_twice(&evaluator, &fine, 16)?, 0.25)? < 2f64.powi(-36));
+/// # Ok::<(), cipherlm_ckks::Error>(())
+/// ```
 pub struct Bootstrapper {
     pub(super) params: Params,
     pub(super) profile: Profile,

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use super::{Bootstrapper, Content};
-use crate::slots::{RefreshKind, RefreshProfile, Refresher, SlotResult};
+use crate::slots::{self, RefreshKind, RefreshProfile, Refresher};
 use cipherlm_ckks::keys::EvaluationKeys;
 use cipherlm_ckks::{Ciphertext, Error, Evaluator, Params, Scale, hazmat};
 
@@ -63,7 +63,7 @@ impl<K: EvaluationKeys> Refresher for BootstrapRefresher<K> {
         self.circuits.iter().map(|c| c.profile().input_level()).max().unwrap_or(0)
     }
 
-    fn check(&self, params: &Params) -> SlotResult<()> {
+    fn check(&self, params: &Params) -> slots::Result<()> {
         Ok(hazmat::check_same(params, "refresher", self.evaluator.params())?)
     }
 
@@ -78,8 +78,8 @@ impl<K: EvaluationKeys> Refresher for BootstrapRefresher<K> {
         kind: RefreshKind,
         target: usize,
         scale: Scale,
-    ) -> SlotResult<Ciphertext> {
-        let circuit = self.circuit(kind).ok_or(crate::slots::SlotError::NoRefresh { kind })?;
+    ) -> slots::Result<Ciphertext> {
+        let circuit = self.circuit(kind).ok_or(slots::Error::NoRefresh { kind })?;
         let narrow = ciphertext.clone().with_slots(ciphertext.slots().min(circuit.slots()))?;
         let fresh = circuit.bootstrap_to(&self.evaluator, &narrow, target, scale, &mut |_| {})?;
         Ok(fresh.with_slots(ciphertext.slots())?)

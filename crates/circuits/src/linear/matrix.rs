@@ -1,7 +1,7 @@
 //! Matrix products in the token-major layout.
 
 use super::LinearTransform;
-use crate::slots::{Plain, SlotError, SlotResult};
+use crate::slots::{Error, Plain, Result};
 
 /// Token-major packing: slot `token * features + feature`, features running fastest.
 ///
@@ -19,17 +19,17 @@ impl TokenLayout {
     /// A layout with `features` slots per token.
     ///
     /// # Errors
-    /// [`SlotError::Shape`] if either number is not a power of two or a token does not fit the
+    /// [`Error::Shape`] if either number is not a power of two or a token does not fit the
     /// slots.
-    pub fn new(slots: usize, features: usize) -> SlotResult<Self> {
+    pub fn new(slots: usize, features: usize) -> Result<Self> {
         for (what, have) in [("number of slots", slots), ("features per token", features)] {
             if !have.is_power_of_two() {
                 let need = have.checked_next_power_of_two().unwrap_or(1);
-                return Err(SlotError::Shape { what, have, need });
+                return Err(Error::Shape { what, have, need });
             }
         }
         if features > slots {
-            return Err(SlotError::Shape { what: "features per token", have: features, need: slots });
+            return Err(Error::Shape { what: "features per token", have: features, need: slots });
         }
         Ok(Self { slots, features, repeated: features == slots })
     }
@@ -64,16 +64,16 @@ impl TokenLayout {
     /// Packs `rows` (one per token) into vectors, zeros elsewhere.
     ///
     /// # Errors
-    /// [`SlotError::Shape`] if there are more rows than tokens, or rows of different lengths.
-    pub fn pack(&self, rows: &[Vec<f64>]) -> SlotResult<Vec<Vec<f64>>> {
+    /// [`Error::Shape`] if there are more rows than tokens, or rows of different lengths.
+    pub fn pack(&self, rows: &[Vec<f64>]) -> Result<Vec<Vec<f64>>> {
         let width = rows.first().map_or(0, Vec::len);
         if rows.len() > self.tokens() {
-            return Err(SlotError::Shape { what: "tokens", have: rows.len(), need: self.tokens() });
+            return Err(Error::Shape { what: "tokens", have: rows.len(), need: self.tokens() });
         }
         let mut vectors = vec![vec![0.0; self.slots]; self.blocks(width)];
         for (token, row) in rows.iter().enumerate() {
             if row.len() != width {
-                return Err(SlotError::Shape { what: "length of a row", have: row.len(), need: width });
+                return Err(Error::Shape { what: "length of a row", have: row.len(), need: width });
             }
             for (column, &value) in row.iter().enumerate() {
                 vectors[column / self.features][token * self.features + column % self.features] = value;
@@ -85,17 +85,17 @@ impl TokenLayout {
     /// The first `tokens` rows and `width` columns of packed vectors.
     ///
     /// # Errors
-    /// [`SlotError::Shape`] if the vectors hold less than that.
-    pub fn unpack(&self, vectors: &[Vec<f64>], tokens: usize, width: usize) -> SlotResult<Vec<Vec<f64>>> {
+    /// [`Error::Shape`] if the vectors hold less than that.
+    pub fn unpack(&self, vectors: &[Vec<f64>], tokens: usize, width: usize) -> Result<Vec<Vec<f64>>> {
         let need = self.blocks(width);
         if vectors.len() < need {
-            return Err(SlotError::Shape { what: "packed vectors", have: vectors.len(), need });
+            return Err(Error::Shape { what: "packed vectors", have: vectors.len(), need });
         }
         if tokens > self.tokens() {
-            return Err(SlotError::Shape { what: "tokens", have: tokens, need: self.tokens() });
+            return Err(Error::Shape { what: "tokens", have: tokens, need: self.tokens() });
         }
         if let Some(vector) = vectors.iter().find(|vector| vector.len() != self.slots) {
-            return Err(SlotError::Shape {
+            return Err(Error::Shape {
                 what: "slots of a packed vector",
                 have: vector.len(),
                 need: self.slots,
@@ -125,11 +125,11 @@ impl TokenLayout {
     /// `features` numbers, whatever the number of slots.
     ///
     /// # Errors
-    /// [`SlotError::Shape`] if rows of `weights` differ in length.
-    pub fn matmul(&self, weights: &[Vec<f64>]) -> SlotResult<LinearTransform> {
+    /// [`Error::Shape`] if rows of `weights` differ in length.
+    pub fn matmul(&self, weights: &[Vec<f64>]) -> Result<LinearTransform> {
         let width = weights.first().map_or(0, Vec::len);
         if let Some(row) = weights.iter().find(|row| row.len() != width) {
-            return Err(SlotError::Shape { what: "length of a weight row", have: row.len(), need: width });
+            return Err(Error::Shape { what: "length of a weight row", have: row.len(), need: width });
         }
         let size = self.features;
         let (inputs, outputs) = (self.blocks(weights.len()), self.blocks(width));
@@ -168,7 +168,7 @@ impl TokenLayout {
         inputs: usize,
         outputs: usize,
         weight: &dyn Fn(usize, usize) -> f64,
-    ) -> SlotResult<LinearTransform> {
+    ) -> Result<LinearTransform> {
         let size = self.features;
         let mut diagonals = Vec::new();
         for output in 0..outputs {

@@ -19,7 +19,7 @@ mod schedule;
 pub use matrix::TokenLayout;
 pub use schedule::{GiantStep, Row, Schedule, Term};
 
-use crate::slots::{KeyUse, OpKind, OpLog, Plain, SlotError, SlotResult};
+use crate::slots::{Error, KeyUse, OpKind, OpLog, Plain, Result};
 use num_complex::Complex64;
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -27,6 +27,30 @@ use std::collections::{BTreeMap, BTreeSet};
 const MAX_SLOTS: usize = cipherlm_ring::MAX_DEGREE / 2;
 
 /// A linear map between lists of slot vectors, known by its nonzero diagonals.
+///
+/// ```
+/// use cipherlm_circuits::linear::LinearTransform;
+/// use cipherlm_circuits::slots::{Chain, Clear, Encrypted, Machine, Primitives};
+/// use cipherlm_ckks::{Complex64, Plaintext, SecretKey, presets};
+/// let params = presets::levels3_scale40()?;
+/// let turn = [[0.0, -1.0], [1.0, 0.0]].map(|row| row.map(|x| Complex64::new(x, 0.0)).to_vec());
+/// let turn = LinearTransform::from_matrix(params.slots(), &turn)?;
+/// // A dry run says which keys the circuit takes.
+/// let dry = Clear::dry(Chain::of(&params)?);
+/// dry.linear_transform(&dry.input(0.0, 3)?, &turn)?;
+/// let secret = SecretKey::generate(&params)?;
+/// let keys = secret.key_set(&dry.log().key_request(&params))?;
+/// // The same matrix again and again: its plaintexts are kept.
+/// let machine = Encrypted::new(&params, secret.id(), keys)?.with_plain_cache(1 << 20);
+/// let point = Plaintext::encode_real(&params, &[3.0, 4.0], 2, machine.chain().scale(3))?;
+/// let mut point = machine.input(secret.encrypt(&point, 3)?)?;
+/// for _ in 0..2 {
+///     point = machine.linear_transform(&point, &turn)?;
+/// }
+/// let found = secret.decrypt(point.ciphertext())?.decode().real();
+/// assert!((found[0] + 3.0).abs() < 1e-3 && (found[1] + 4.0).abs() < 1e-3);
+/// # Ok::<(), cipherlm_circuits::slots::Error>(())
+/// ```
 #[derive(Clone, Debug)]
 pub struct LinearTransform {
     slots: usize,
@@ -59,42 +83,39 @@ impl LinearTransform {
     ///
     /// # Errors
     /// [`cipherlm_ckks::Error::BadSlots`] for a number of slots that no parameters have,
-    /// [`SlotError::Period`] if a diagonal does not repeat evenly over the slots,
-    /// [`SlotError::Shape`] for a repeated shift.
-    pub fn from_diagonals(
-        slots: usize,
-        diagonals: impl IntoIterator<Item = (i64, Plain)>,
-    ) -> SlotResult<Self> {
+    /// [`Error::Period`] if a diagonal does not repeat evenly over the slots,
+    /// [`Error::Shape`] for a repeated shift.
+    pub fn from_diagonals(slots: usize, diagonals: impl IntoIterator<Item = (i64, Plain)>) -> Result<Self> {
         Self::block(slots, 1, 1, diagonals.into_iter().map(|(shift, plain)| (0, 0, shift, plain)))
     }
 
     /// A map between lists of vectors from `(output, input, shift, values)`.
     ///
     /// # Errors
-    /// As [`LinearTransform::from_diagonals`], and [`SlotError::Shape`] for an output or input
+    /// As [`LinearTransform::from_diagonals`], and [`Error::Shape`] for an output or input
     /// index out of range.
     pub fn block(
         slots: usize,
         outputs: usize,
         inputs: usize,
         diagonals: impl IntoIterator<Item = (usize, usize, i64, Plain)>,
-    ) -> SlotResult<Self> {
+    ) -> Result<Self> {
         check_slots(slots)?;
         let mut map = BTreeMap::new();
         for (output, input, shift, plain) in diagonals {
             let have = plain.period();
             if have == 0 || !slots.is_multiple_of(have) {
-                return Err(SlotError::Period { have, slots });
+                return Err(Error::Period { have, slots });
             }
             if output >= outputs {
-                return Err(SlotError::Shape {
+                return Err(Error::Shape {
                     what: "output index of a block transform",
                     have: output,
                     need: outputs,
                 });
             }
             if input >= inputs {
-                return Err(SlotError::Shape {
+                return Err(Error::Shape {
                     what: "input index of a block transform",
                     have: input,
                     need: inputs,
@@ -104,7 +125,7 @@ impl LinearTransform {
                 continue;
             }
             if map.insert((output, signed(shift, slots), input), plain).is_some() {
-                return Err(SlotError::Shape { what: "diagonals of one shift", have: 2, need: 1 });
+                return Err(Error::Shape { what: "diagonals of one shift", have: 2, need: 1 });
             }
         }
         let mut transform = Self { slots, inputs, outputs, diagonals: map, baby: 1 };
@@ -116,15 +137,15 @@ impl LinearTransform {
     /// next power of two `d` of the larger side (pad it with zeros); so does the output.
     ///
     /// # Errors
-    /// [`SlotError::Shape`] if rows differ in length or do not fit the slots.
-    pub fn from_matrix(slots: usize, rows: &[Vec<Complex64>]) -> SlotResult<Self> {
+    /// [`Error::Shape`] if rows differ in length or do not fit the slots.
+    pub fn from_matrix(slots: usize, rows: &[Vec<Complex64>]) -> Result<Self> {
         let columns = rows.first().map_or(0, Vec::len);
         if let Some(row) = rows.iter().find(|row| row.len() != columns) {
-            return Err(SlotError::Shape { what: "length of a matrix row", have: row.len(), need: columns });
+            return Err(Error::Shape { what: "length of a matrix row", have: row.len(), need: columns });
         }
         let size = rows.len().max(columns).next_power_of_two();
         if size > slots {
-            return Err(SlotError::Shape { what: "matrix size", have: size, need: slots });
+            return Err(Error::Shape { what: "matrix size", have: size, need: slots });
         }
         let entry = |row: usize, column: usize| {
             rows.get(row).and_then(|row| row.get(column)).copied().unwrap_or(Complex64::ZERO)
@@ -146,12 +167,12 @@ impl LinearTransform {
     /// out: every rotation goes `parts.len()` times as far.
     ///
     /// # Errors
-    /// [`SlotError::OperandCount`] for none, [`SlotError::Shape`] for maps of other slots or
+    /// [`Error::OperandCount`] for none, [`Error::Shape`] for maps of other slots or
     /// between other numbers of vectors, [`cipherlm_ckks::Error::BadSlots`] for more slots than
     /// there are.
-    pub fn interleaved(parts: &[&Self]) -> SlotResult<Self> {
+    pub fn interleaved(parts: &[&Self]) -> Result<Self> {
         let Some(first) = parts.first() else {
-            return Err(SlotError::OperandCount { operation: "interleaved transforms", have: 0, need: 1 });
+            return Err(Error::OperandCount { operation: "interleaved transforms", have: 0, need: 1 });
         };
         for part in parts {
             for (what, have, need) in [
@@ -160,7 +181,7 @@ impl LinearTransform {
                 ("outputs of an interleaved transform", part.outputs, first.outputs),
             ] {
                 if have != need {
-                    return Err(SlotError::Shape { what, have, need });
+                    return Err(Error::Shape { what, have, need });
                 }
             }
         }
@@ -183,11 +204,11 @@ impl LinearTransform {
     /// rest in `0 .. baby`.
     ///
     /// # Errors
-    /// [`SlotError::Shape`] if `baby` is zero or above the number of slots.
+    /// [`Error::Shape`] if `baby` is zero or above the number of slots.
     #[cfg(test)]
-    pub(crate) fn with_baby(mut self, baby: usize) -> SlotResult<Self> {
+    pub(crate) fn with_baby(mut self, baby: usize) -> Result<Self> {
         if baby == 0 || baby > self.slots {
-            return Err(SlotError::Shape { what: "baby-step range", have: baby, need: self.slots });
+            return Err(Error::Shape { what: "baby-step range", have: baby, need: self.slots });
         }
         self.baby = baby as i64;
         Ok(self)
@@ -248,16 +269,12 @@ impl LinearTransform {
     }
 
     /// Checks that the transform fits a machine's slots and the number of operands.
-    pub(crate) fn check(&self, slots: usize, inputs: usize) -> SlotResult<()> {
+    pub(crate) fn check(&self, slots: usize, inputs: usize) -> Result<()> {
         if self.slots != slots {
-            return Err(SlotError::Shape {
-                what: "slots of a linear transform",
-                have: self.slots,
-                need: slots,
-            });
+            return Err(Error::Shape { what: "slots of a linear transform", have: self.slots, need: slots });
         }
         if self.inputs != inputs {
-            return Err(SlotError::OperandCount {
+            return Err(Error::OperandCount {
                 operation: "linear_transform",
                 have: inputs,
                 need: self.inputs,
@@ -316,7 +333,7 @@ impl LinearTransform {
     }
 }
 
-fn check_slots(slots: usize) -> SlotResult<()> {
+fn check_slots(slots: usize) -> Result<()> {
     if slots.is_power_of_two() && slots <= MAX_SLOTS {
         return Ok(());
     }
@@ -415,7 +432,7 @@ mod tests {
             for refused in [one, none, block] {
                 let refused = refused.map(drop);
                 assert!(
-                    matches!(refused, Err(SlotError::Ciphertext(cipherlm_ckks::Error::BadSlots { .. }))),
+                    matches!(refused, Err(Error::Ciphertext(cipherlm_ckks::Error::BadSlots { .. }))),
                     "{refused:?}"
                 );
             }
@@ -433,7 +450,7 @@ mod tests {
         let one = || Plain::from(1.0);
         assert!(matches!(
             LinearTransform::from_diagonals(8, [(1, Plain::real(vec![1.0; 3]))]),
-            Err(SlotError::Period { have: 3, slots: 8 })
+            Err(Error::Period { have: 3, slots: 8 })
         ));
         assert!(LinearTransform::from_diagonals(8, [(1, one()), (9, one())]).is_err());
         assert!(LinearTransform::block(8, 1, 1, [(1, 0, 0, one())]).is_err());

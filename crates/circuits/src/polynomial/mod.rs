@@ -6,7 +6,7 @@
 //! they have. So no vector is ever adjusted just to make an addition possible, and each sum costs
 //! one relinearisation and one rescale however many products it adds.
 
-use crate::slots::{Combination, Machine, Plain, Scale, SlotError, SlotResult, square_root};
+use crate::slots::{Combination, Error, Machine, Plain, Result, Scale, square_root};
 use cipherlm_approx::plan::exact_weight;
 use cipherlm_approx::{Arith, EvalPlan, Sum};
 use num_complex::Complex64;
@@ -17,12 +17,12 @@ use num_complex::Complex64;
 /// The slots must lie in the plan's interval; what a slot outside of it becomes is not defined.
 ///
 /// # Errors
-/// [`SlotError::LevelExhausted`] if `x` has fewer levels than the plan is deep, else those of the
+/// [`Error::LevelExhausted`] if `x` has fewer levels than the plan is deep, else those of the
 /// machine.
-pub fn evaluate<M: Machine>(machine: &M, plan: &EvalPlan, x: &M::Vector) -> SlotResult<M::Vector> {
+pub fn evaluate<M: Machine>(machine: &M, plan: &EvalPlan, x: &M::Vector) -> Result<M::Vector> {
     let mut values = evaluate_all(machine, plan, x)?;
     if values.is_empty() {
-        return Err(SlotError::OperandCount { operation: "polynomial", have: 0, need: 1 });
+        return Err(Error::OperandCount { operation: "polynomial", have: 0, need: 1 });
     }
     Ok(values.swap_remove(0))
 }
@@ -32,10 +32,10 @@ pub fn evaluate<M: Machine>(machine: &M, plan: &EvalPlan, x: &M::Vector) -> Slot
 ///
 /// # Errors
 /// As [`evaluate`].
-pub fn evaluate_all<M: Machine>(machine: &M, plan: &EvalPlan, x: &M::Vector) -> SlotResult<Vec<M::Vector>> {
+pub fn evaluate_all<M: Machine>(machine: &M, plan: &EvalPlan, x: &M::Vector) -> Result<Vec<M::Vector>> {
     let (have, need) = (machine.settled_level(x), plan.depth() as usize);
     if have < need {
-        return Err(SlotError::LevelExhausted { operation: "polynomial", have, need });
+        return Err(Error::LevelExhausted { operation: "polynomial", have, need });
     }
     evaluate_all_to(machine, plan, x, have - need)
 }
@@ -50,7 +50,7 @@ pub fn evaluate_all_to<M: Machine>(
     plan: &EvalPlan,
     x: &M::Vector,
     level: usize,
-) -> SlotResult<Vec<M::Vector>> {
+) -> Result<Vec<M::Vector>> {
     let mapped = map_to_unit(machine, plan, x, level)?;
     let target = Landing { level, scale: machine.chain().scale(level) };
     let targets = vec![target; plan.polynomials().len()];
@@ -58,17 +58,12 @@ pub fn evaluate_all_to<M: Machine>(
 }
 
 /// The argument of `plan`, mapped onto [-1, 1], at the level from which the plan lands on `level`.
-fn map_to_unit<M: Machine>(
-    machine: &M,
-    plan: &EvalPlan,
-    x: &M::Vector,
-    level: usize,
-) -> SlotResult<M::Vector> {
+fn map_to_unit<M: Machine>(machine: &M, plan: &EvalPlan, x: &M::Vector, level: usize) -> Result<M::Vector> {
     let start = level + plan.depth_mapped() as usize;
     let x = machine.settle(x)?;
     let (have, need) = (machine.level(&x), start + usize::from(!plan.is_mapped()));
     if have < need {
-        return Err(SlotError::LevelExhausted { operation: "polynomial", have, need });
+        return Err(Error::LevelExhausted { operation: "polynomial", have, need });
     }
     if plan.is_mapped() {
         return machine.drop_to(&x, start);
@@ -105,23 +100,23 @@ impl<'m, M: Machine> SlotArith<'m, M> {
     }
 
     /// Level and scale of a value before the rescale that lands it on `target`.
-    fn before_rescale(&self, target: &Landing) -> SlotResult<Landing> {
+    fn before_rescale(&self, target: &Landing) -> Result<Landing> {
         let (chain, level) = (self.machine.chain(), target.level + 1);
         if level > chain.top() {
-            return Err(SlotError::LevelRaise { have: chain.top(), want: level });
+            return Err(Error::LevelRaise { have: chain.top(), want: level });
         }
         Ok(Landing { level, scale: target.scale * chain.modulus(level) })
     }
 
     /// Where a sum falls by itself.
-    fn natural(&self, sum: &Sum<'_, M::Vector>, rest: f64) -> SlotResult<Landing> {
+    fn natural(&self, sum: &Sum<'_, M::Vector>, rest: f64) -> Result<Landing> {
         let machine = self.machine;
         let operands =
             sum.products.iter().flat_map(|(a, b)| [*a, *b]).chain(sum.linear.iter().map(|(_, v)| *v));
         let level = operands.map(|v| machine.level(v)).min();
-        let level = level.ok_or(SlotError::OperandCount { operation: "sum", have: 0, need: 1 })?;
+        let level = level.ok_or(Error::OperandCount { operation: "sum", have: 0, need: 1 })?;
         let below =
-            level.checked_sub(1).ok_or(SlotError::LevelExhausted { operation: "sum", have: 0, need: 1 })?;
+            level.checked_sub(1).ok_or(Error::LevelExhausted { operation: "sum", have: 0, need: 1 })?;
         let scale = match (sum.products.first(), sum.linear.first()) {
             (Some((a, b)), _) => {
                 machine.scale(a) * machine.scale(b)
@@ -137,9 +132,9 @@ impl<'m, M: Machine> SlotArith<'m, M> {
 impl<M: Machine> Arith for SlotArith<'_, M> {
     type Value = M::Vector;
     type Target = Landing;
-    type Error = SlotError;
+    type Error = Error;
 
-    fn combine(&mut self, sum: &Sum<'_, M::Vector>, target: Option<&Landing>) -> SlotResult<M::Vector> {
+    fn combine(&mut self, sum: &Sum<'_, M::Vector>, target: Option<&Landing>) -> Result<M::Vector> {
         let machine = self.machine;
         let (integer, rest) = exact_weight(sum.weight);
         let target = match target {
@@ -149,13 +144,13 @@ impl<M: Machine> Arith for SlotArith<'_, M> {
         let work = self.before_rescale(&target)?;
         let lower = |v: &M::Vector| machine.drop_to(v, work.level);
         let lowered: Vec<_> =
-            sum.products.iter().map(|(a, b)| Ok((lower(a)?, lower(b)?))).collect::<SlotResult<_>>()?;
+            sum.products.iter().map(|(a, b)| Ok((lower(a)?, lower(b)?))).collect::<Result<_>>()?;
         let pairs: Vec<_> =
             if sum.weight == 0.0 { Vec::new() } else { lowered.iter().map(|(a, b)| (a, b)).collect() };
         if let Some((a, b)) = pairs.first() {
             let (left, right) = (machine.scale(a) * machine.scale(b), work.scale * Scale::new(rest.abs()));
             if !left.matches(right) {
-                return Err(SlotError::ScaleMismatch { left, right });
+                return Err(Error::ScaleMismatch { left, right });
             }
         }
         // A sum without any vector term is the constant, carried by zero times some operand.
@@ -165,8 +160,7 @@ impl<M: Machine> Arith for SlotArith<'_, M> {
             .iter()
             .enumerate()
             .filter(|(index, (factor, _))| *factor != 0.0 || carrier && *index == 0);
-        let linear: Vec<_> =
-            used.map(|(_, (factor, v))| Ok((lower(v)?, *factor))).collect::<SlotResult<_>>()?;
+        let linear: Vec<_> = used.map(|(_, (factor, v))| Ok((lower(v)?, *factor))).collect::<Result<_>>()?;
         machine.combine(&Combination {
             pairs,
             weight: if rest < 0.0 { -integer } else { integer },
@@ -176,23 +170,20 @@ impl<M: Machine> Arith for SlotArith<'_, M> {
         })
     }
 
-    fn below(&self, x: &M::Vector, levels: u32) -> SlotResult<Landing> {
+    fn below(&self, x: &M::Vector, levels: u32) -> Result<Landing> {
         let (have, need) = (self.machine.level(x), levels as usize);
-        let level = have.checked_sub(need).ok_or(SlotError::LevelExhausted {
-            operation: "polynomial",
-            have,
-            need,
-        })?;
+        let level =
+            have.checked_sub(need).ok_or(Error::LevelExhausted { operation: "polynomial", have, need })?;
         Ok(Landing { level, scale: self.machine.scale(x) })
     }
 
-    fn factor(&self, target: &Landing, weight: f64, other: &M::Vector) -> SlotResult<Landing> {
+    fn factor(&self, target: &Landing, weight: f64, other: &M::Vector) -> Result<Landing> {
         let (_, rest) = exact_weight(weight);
         let work = self.before_rescale(target)?;
         Ok(Landing { scale: work.scale * Scale::new(rest.abs()) / self.machine.scale(other), ..work })
     }
 
-    fn root(&self, target: &Landing, weight: f64) -> SlotResult<Landing> {
+    fn root(&self, target: &Landing, weight: f64) -> Result<Landing> {
         let (_, rest) = exact_weight(weight);
         let work = self.before_rescale(target)?;
         Ok(Landing { scale: square_root(work.scale * Scale::new(rest.abs())), ..work })
@@ -266,7 +257,7 @@ mod tests {
         let plan = EvalPlan::new(&polynomial).unwrap();
         let m = machine(3);
         let x = m.input(0.5, 3).unwrap();
-        assert!(matches!(evaluate(&m, &plan, &x), Err(SlotError::LevelExhausted { have: 3, need: 4, .. })));
+        assert!(matches!(evaluate(&m, &plan, &x), Err(Error::LevelExhausted { have: 3, need: 4, .. })));
         assert!(m.log().rows().is_empty());
     }
 }

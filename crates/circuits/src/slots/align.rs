@@ -1,6 +1,6 @@
 //! Bringing operands to one level and scale.
 
-use super::{Chain, Plain, Primitives, Scale, SlotError, SlotResult};
+use super::{Chain, Error, Plain, Primitives, Result, Scale};
 use std::borrow::Cow;
 
 /// Two operands, borrowed where nothing had to be done to them.
@@ -10,7 +10,7 @@ pub(crate) type Pair<'a, V> = (Cow<'a, V>, Cow<'a, V>);
 pub(crate) fn settled<'a, M: Primitives + ?Sized>(
     machine: &M,
     vector: &'a M::Vector,
-) -> SlotResult<Cow<'a, M::Vector>> {
+) -> Result<Cow<'a, M::Vector>> {
     Ok(if machine.is_product(vector) { Cow::Owned(machine.rescale(vector)?) } else { Cow::Borrowed(vector) })
 }
 
@@ -19,16 +19,16 @@ pub(crate) fn plain_scale<M: Primitives + ?Sized>(
     machine: &M,
     operation: &'static str,
     vector: &M::Vector,
-) -> SlotResult<Scale> {
+) -> Result<Scale> {
     let have = machine.level(vector);
     let product = machine.chain().product_scale(have);
     let product =
-        product.ok_or(SlotError::LevelExhausted { operation, have, need: machine.chain().floor() + 1 })?;
+        product.ok_or(Error::LevelExhausted { operation, have, need: machine.chain().floor() + 1 })?;
     Ok(product / machine.scale(vector))
 }
 
 /// A canonical vector as a product of its level, with the same slots.
-fn times_one<M: Primitives + ?Sized>(machine: &M, vector: &M::Vector) -> SlotResult<M::Vector> {
+fn times_one<M: Primitives + ?Sized>(machine: &M, vector: &M::Vector) -> Result<M::Vector> {
     let scale = plain_scale(machine, "mul_plain", vector)?;
     machine.mul_plain_at(vector, &Plain::from(1.0), scale)
 }
@@ -38,11 +38,11 @@ pub(crate) fn mul_plain<M: Primitives + ?Sized>(
     machine: &M,
     vector: &M::Vector,
     plain: &Plain,
-) -> SlotResult<M::Vector> {
+) -> Result<M::Vector> {
     let scale = plain_scale(machine, "mul_plain", vector)?;
     if !plain.holds_at(scale) {
         let (value, log2_scale) = (plain.max_abs(), scale.log2());
-        return Err(SlotError::ValueTooSmall { operation: "mul_plain", value, log2_scale });
+        return Err(Error::ValueTooSmall { operation: "mul_plain", value, log2_scale });
     }
     machine.rescale(&machine.mul_plain_at(vector, plain, scale)?)
 }
@@ -53,10 +53,10 @@ pub(crate) fn mul_plain_to<M: Primitives + ?Sized>(
     vector: &M::Vector,
     plain: &Plain,
     level: usize,
-) -> SlotResult<M::Vector> {
+) -> Result<M::Vector> {
     let have = machine.level(vector);
     if have <= level {
-        return Err(SlotError::LevelRaise { have, want: level + 1 });
+        return Err(Error::LevelRaise { have, want: level + 1 });
     }
     mul_plain(machine, &machine.drop_to(vector, level + 1)?, plain)
 }
@@ -66,7 +66,7 @@ pub(crate) fn to_level<M: Primitives + ?Sized>(
     machine: &M,
     vector: &M::Vector,
     level: usize,
-) -> SlotResult<M::Vector> {
+) -> Result<M::Vector> {
     let vector = settled(machine, vector)?;
     if machine.level(&vector) == level {
         require_scale(machine.chain().scale(level), machine.scale(&vector))?;
@@ -80,7 +80,7 @@ pub(crate) fn meet<'a, M: Primitives + ?Sized>(
     machine: &M,
     left: &'a M::Vector,
     right: &'a M::Vector,
-) -> SlotResult<Pair<'a, M::Vector>> {
+) -> Result<Pair<'a, M::Vector>> {
     let same_level = machine.level(left) == machine.level(right);
     if same_level && machine.scale(left).matches(machine.scale(right)) {
         return Ok((Cow::Borrowed(left), Cow::Borrowed(right)));
@@ -100,7 +100,7 @@ fn lowered<'a, M: Primitives + ?Sized>(
     machine: &M,
     vector: Cow<'a, M::Vector>,
     level: usize,
-) -> SlotResult<Cow<'a, M::Vector>> {
+) -> Result<Cow<'a, M::Vector>> {
     if machine.level(&vector) == level && machine.is_canonical(&vector) {
         return Ok(vector);
     }
@@ -113,13 +113,13 @@ pub(crate) fn lower_all<M: Primitives + ?Sized>(
     machine: &M,
     vectors: &[&M::Vector],
     level: usize,
-) -> SlotResult<Vec<M::Vector>> {
+) -> Result<Vec<M::Vector>> {
     let mut lowered = Vec::with_capacity(vectors.len());
     for vector in vectors {
         let vector = settled(machine, vector)?;
         let have = machine.level(&vector);
         if have < level {
-            return Err(SlotError::LevelRaise { have, want: level });
+            return Err(Error::LevelRaise { have, want: level });
         }
         lowered.push(vector);
     }
@@ -134,7 +134,7 @@ pub(crate) fn lower_all<M: Primitives + ?Sized>(
 pub(crate) fn align_pairs<'a, M: Primitives + ?Sized>(
     machine: &M,
     pairs: &[(&'a M::Vector, &'a M::Vector)],
-) -> SlotResult<Vec<Pair<'a, M::Vector>>> {
+) -> Result<Vec<Pair<'a, M::Vector>>> {
     let mut settled_pairs = Vec::with_capacity(pairs.len());
     let mut level = usize::MAX;
     for &(left, right) in pairs {
@@ -143,7 +143,7 @@ pub(crate) fn align_pairs<'a, M: Primitives + ?Sized>(
         settled_pairs.push(pair);
     }
     if machine.chain().product_scale(level).is_none() {
-        return Err(SlotError::LevelExhausted {
+        return Err(Error::LevelExhausted {
             operation: "mul",
             have: level,
             need: machine.chain().floor() + 1,
@@ -153,25 +153,25 @@ pub(crate) fn align_pairs<'a, M: Primitives + ?Sized>(
     settled_pairs.into_iter().map(align).collect()
 }
 
-pub(crate) fn require_scale(left: Scale, right: Scale) -> SlotResult<()> {
-    if left.matches(right) { Ok(()) } else { Err(SlotError::ScaleMismatch { left, right }) }
+pub(crate) fn require_scale(left: Scale, right: Scale) -> Result<()> {
+    if left.matches(right) { Ok(()) } else { Err(Error::ScaleMismatch { left, right }) }
 }
 
 /// Refuses a rescale without a level, or to a scale below the error that the rescale itself leaves.
-pub(crate) fn require_rescale(chain: &Chain, level: usize, scale: Scale) -> SlotResult<()> {
+pub(crate) fn require_rescale(chain: &Chain, level: usize, scale: Scale) -> Result<()> {
     const OPERATION: &str = "rescale";
     if level == 0 {
-        return Err(SlotError::LevelExhausted { operation: OPERATION, have: 0, need: 1 });
+        return Err(Error::LevelExhausted { operation: OPERATION, have: 0, need: 1 });
     }
     let scale = scale / chain.modulus(level);
     // As in a ring of twice as many coefficients as slots.
     let least = cipherlm_ckks::noise::rounding_bits(f64::from(chain.slots().ilog2()) + 1.0);
     if !scale.is_usable() || scale.log2() < least {
-        return Err(SlotError::ScaleTooSmall { operation: OPERATION, log2_scale: scale.log2() });
+        return Err(Error::ScaleTooSmall { operation: OPERATION, log2_scale: scale.log2() });
     }
     Ok(())
 }
 
-pub(crate) fn require_level(left: usize, right: usize) -> SlotResult<()> {
-    if left == right { Ok(()) } else { Err(SlotError::LevelMismatch { left, right }) }
+pub(crate) fn require_level(left: usize, right: usize) -> Result<()> {
+    if left == right { Ok(()) } else { Err(Error::LevelMismatch { left, right }) }
 }

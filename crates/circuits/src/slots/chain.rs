@@ -1,7 +1,7 @@
 //! The modulus chain as circuits see it: how many levels, what each one divides by, the scale that
 //! belongs to it.
 
-use super::{Scale, SlotError};
+use super::{Error, Result, Scale};
 
 /// The ladder of levels that a vector walks down, bottom first.
 ///
@@ -26,8 +26,8 @@ impl Chain {
     /// `bottom_scale` belongs to level 0.
     ///
     /// # Errors
-    /// [`SlotError::Chain`] if there is no group, an empty group, or `slots` is not a power of two.
-    pub fn new(slots: usize, groups: &[Vec<u64>], bottom_scale: Scale) -> Result<Self, SlotError> {
+    /// [`Error::Chain`] if there is no group, an empty group, or `slots` is not a power of two.
+    pub fn new(slots: usize, groups: &[Vec<u64>], bottom_scale: Scale) -> Result<Self> {
         let moduli = groups
             .iter()
             .map(|group| group.iter().fold(Scale::ONE, |product, &prime| product * Scale::from_u64(prime)))
@@ -40,13 +40,8 @@ impl Chain {
     /// `2^scale_bits`.
     ///
     /// # Errors
-    /// [`SlotError::Chain`] if `slots` is not a power of two.
-    pub fn uniform(
-        slots: usize,
-        levels: usize,
-        scale_bits: u32,
-        bottom_bits: u32,
-    ) -> Result<Self, SlotError> {
+    /// [`Error::Chain`] if `slots` is not a power of two.
+    pub fn uniform(slots: usize, levels: usize, scale_bits: u32, bottom_bits: u32) -> Result<Self> {
         let mut moduli = vec![Scale::from_log2(bottom_bits as i32)];
         moduli.resize(levels + 1, Scale::from_log2(scale_bits as i32));
         Self::from_moduli(slots, moduli, Scale::from_log2(scale_bits as i32))
@@ -56,14 +51,14 @@ impl Chain {
     /// level 0.
     ///
     /// # Errors
-    /// [`SlotError::Chain`] if `moduli` is empty, one of them is below 2, or `slots` is not a power
+    /// [`Error::Chain`] if `moduli` is empty, one of them is below 2, or `slots` is not a power
     /// of two.
-    pub fn from_moduli(slots: usize, moduli: Vec<Scale>, bottom_scale: Scale) -> Result<Self, SlotError> {
+    pub fn from_moduli(slots: usize, moduli: Vec<Scale>, bottom_scale: Scale) -> Result<Self> {
         if !slots.is_power_of_two() {
-            return Err(SlotError::Chain { reason: "the number of slots must be a power of two" });
+            return Err(Error::Chain { reason: "the number of slots must be a power of two" });
         }
         if moduli.is_empty() || moduli.iter().any(|modulus| !modulus.is_usable() || modulus.to_f64() < 2.0) {
-            return Err(SlotError::Chain { reason: "every level needs a modulus of at least 2" });
+            return Err(Error::Chain { reason: "every level needs a modulus of at least 2" });
         }
         let mut scales = vec![bottom_scale];
         for &modulus in &moduli[1..] {
@@ -77,13 +72,12 @@ impl Chain {
     /// own table).
     ///
     /// # Errors
-    /// [`SlotError::Chain`] if the tables are empty or of unequal length, or `slots` is not a power
+    /// [`Error::Chain`] if the tables are empty or of unequal length, or `slots` is not a power
     /// of two.
-    pub fn with_scales(slots: usize, moduli: Vec<Scale>, scales: Vec<Scale>) -> Result<Self, SlotError> {
-        let bottom =
-            *scales.first().ok_or(SlotError::Chain { reason: "a chain needs at least one level" })?;
+    pub fn with_scales(slots: usize, moduli: Vec<Scale>, scales: Vec<Scale>) -> Result<Self> {
+        let bottom = *scales.first().ok_or(Error::Chain { reason: "a chain needs at least one level" })?;
         if scales.len() != moduli.len() {
-            return Err(SlotError::Chain { reason: "one canonical scale is needed per level" });
+            return Err(Error::Chain { reason: "one canonical scale is needed per level" });
         }
         Ok(Self { scales, ..Self::from_moduli(slots, moduli, bottom)? })
     }
@@ -92,10 +86,10 @@ impl Chain {
     /// is `scale`: the levels below belong to a refresh, whose moduli have sizes of their own.
     ///
     /// # Errors
-    /// [`SlotError::Chain`] if there is no level `floor`.
-    pub fn with_floor(mut self, floor: usize, scale: Scale) -> Result<Self, SlotError> {
+    /// [`Error::Chain`] if there is no level `floor`.
+    pub fn with_floor(mut self, floor: usize, scale: Scale) -> Result<Self> {
         if floor > self.top() {
-            return Err(SlotError::Chain { reason: "the floor must be a level of the chain" });
+            return Err(Error::Chain { reason: "the floor must be a level of the chain" });
         }
         self.floor = floor;
         self.scales[..=floor].fill(scale);
@@ -108,11 +102,11 @@ impl Chain {
     /// The same levels for one of `lanes` vectors that share these slots.
     ///
     /// # Errors
-    /// [`SlotError::Shape`] if `lanes` is not a power of two of at most the slots.
-    pub(super) fn of_lane(&self, lanes: usize) -> Result<Self, SlotError> {
+    /// [`Error::Shape`] if `lanes` is not a power of two of at most the slots.
+    pub(super) fn of_lane(&self, lanes: usize) -> Result<Self> {
         if !lanes.is_power_of_two() || lanes > self.slots {
             let what = "interleaved vectors, a power of two of at most the slots";
-            return Err(SlotError::Shape { what, have: lanes, need: self.slots });
+            return Err(Error::Shape { what, have: lanes, need: self.slots });
         }
         Ok(Self { slots: self.slots / lanes, ..self.clone() })
     }
@@ -212,7 +206,7 @@ mod tests {
 
     #[test]
     fn bad_chains_are_refused() {
-        assert!(matches!(Chain::uniform(12, 3, 40, 50), Err(SlotError::Chain { .. })));
+        assert!(matches!(Chain::uniform(12, 3, 40, 50), Err(Error::Chain { .. })));
         assert!(Chain::from_moduli(8, vec![], Scale::ONE).is_err());
         assert!(Chain::with_scales(8, vec![Scale::from_log2(40)], vec![]).is_err());
     }

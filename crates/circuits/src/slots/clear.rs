@@ -1,8 +1,7 @@
 //! The clear machine: what a circuit computes and what it costs, without encryption.
 
 use super::{
-    Chain, KeyUse, OpKind, OpLog, Plain, Primitives, RefreshKind, RefreshProfile, Scale, SlotError,
-    SlotResult,
+    Chain, Error, KeyUse, OpKind, OpLog, Plain, Primitives, RefreshKind, RefreshProfile, Result, Scale,
     align::{require_level, require_rescale, require_scale},
 };
 use crate::linear::LinearTransform;
@@ -73,13 +72,13 @@ impl Clear {
     ///
     /// # Errors
     /// As [`Primitives::trivial_at`].
-    pub fn input(&self, values: impl Into<Plain>, level: usize) -> SlotResult<ClearVector> {
+    pub fn input(&self, values: impl Into<Plain>, level: usize) -> Result<ClearVector> {
         self.place(&values.into(), level, self.chain.scale(level))
     }
 
-    fn place(&self, plain: &Plain, level: usize, scale: Scale) -> SlotResult<ClearVector> {
+    fn place(&self, plain: &Plain, level: usize, scale: Scale) -> Result<ClearVector> {
         if level > self.chain.top() {
-            return Err(SlotError::LevelRaise { have: self.chain.top(), want: level });
+            return Err(Error::LevelRaise { have: self.chain.top(), want: level });
         }
         self.check_plain("input", plain, scale)?;
         let slots =
@@ -87,27 +86,27 @@ impl Clear {
         self.checked("input", ClearVector { level, scale, slots })
     }
 
-    fn check_plain(&self, operation: &'static str, plain: &Plain, scale: Scale) -> SlotResult<()> {
+    fn check_plain(&self, operation: &'static str, plain: &Plain, scale: Scale) -> Result<()> {
         let (have, slots) = (plain.period(), self.chain.slots());
         if have == 0 || !slots.is_multiple_of(have) {
-            return Err(SlotError::Period { have, slots });
+            return Err(Error::Period { have, slots });
         }
         if !scale.is_usable() || scale.log2() < 0.0 {
-            return Err(SlotError::ScaleTooSmall { operation, log2_scale: scale.log2() });
+            return Err(Error::ScaleTooSmall { operation, log2_scale: scale.log2() });
         }
         Ok(())
     }
 
     /// Refuses values that the modulus of their level cannot hold.
-    fn checked(&self, operation: &'static str, vector: ClearVector) -> SlotResult<ClearVector> {
+    fn checked(&self, operation: &'static str, vector: ClearVector) -> Result<ClearVector> {
         let capacity = self.chain.capacity(vector.level, vector.scale);
         if let Some(slots) = vector.slots() {
             let value = slots.iter().fold(0.0, |max: f64, slot| max.max(slot.norm_sqr()));
             if !value.is_finite() || slots.iter().any(|slot| slot.is_nan()) {
-                return Err(SlotError::NotFinite { operation });
+                return Err(Error::NotFinite { operation });
             }
             if value.sqrt() > capacity {
-                return Err(SlotError::Overflow {
+                return Err(Error::Overflow {
                     operation,
                     value: value.sqrt(),
                     capacity,
@@ -132,7 +131,7 @@ impl Clear {
         left: &ClearVector,
         right: &ClearVector,
         f: impl Fn(Complex64, Complex64) -> Complex64,
-    ) -> SlotResult<ClearVector> {
+    ) -> Result<ClearVector> {
         require_level(left.level, right.level)?;
         require_scale(left.scale, right.scale)?;
         self.log.record(OpKind::Add, left.level, 1);
@@ -170,36 +169,31 @@ impl Primitives for Clear {
         vector.scale
     }
 
-    fn trivial_at(&self, plain: &Plain, level: usize, scale: Scale) -> SlotResult<ClearVector> {
+    fn trivial_at(&self, plain: &Plain, level: usize, scale: Scale) -> Result<ClearVector> {
         self.log.record(OpKind::Encode, level, 1);
         self.place(plain, level, scale)
     }
 
-    fn add_aligned(&self, left: &ClearVector, right: &ClearVector) -> SlotResult<ClearVector> {
+    fn add_aligned(&self, left: &ClearVector, right: &ClearVector) -> Result<ClearVector> {
         self.add_with(left, right, |a, b| a + b)
     }
 
-    fn sub_aligned(&self, left: &ClearVector, right: &ClearVector) -> SlotResult<ClearVector> {
+    fn sub_aligned(&self, left: &ClearVector, right: &ClearVector) -> Result<ClearVector> {
         self.add_with(left, right, |a, b| a - b)
     }
 
-    fn neg(&self, vector: &ClearVector) -> SlotResult<ClearVector> {
+    fn neg(&self, vector: &ClearVector) -> Result<ClearVector> {
         self.log.record(OpKind::Add, vector.level, 1);
         Ok(map(vector, |_, slot| -slot))
     }
 
-    fn add_plain(&self, vector: &ClearVector, plain: &Plain) -> SlotResult<ClearVector> {
+    fn add_plain(&self, vector: &ClearVector, plain: &Plain) -> Result<ClearVector> {
         self.check_plain("add_plain", plain, vector.scale)?;
         self.log.record(OpKind::AddPlain, vector.level, 1);
         self.checked("add_plain", map(vector, |i, slot| slot + plain.value(i)))
     }
 
-    fn mul_plain_at(
-        &self,
-        vector: &ClearVector,
-        plain: &Plain,
-        plain_scale: Scale,
-    ) -> SlotResult<ClearVector> {
+    fn mul_plain_at(&self, vector: &ClearVector, plain: &Plain, plain_scale: Scale) -> Result<ClearVector> {
         self.check_plain("mul_plain", plain, plain_scale)?;
         let kind = if plain.as_constant().is_some() { OpKind::MulConst } else { OpKind::MulPlain };
         self.log.record(kind, vector.level, 1);
@@ -207,9 +201,9 @@ impl Primitives for Clear {
         self.checked("mul_plain", ClearVector { scale: vector.scale * plain_scale, ..product })
     }
 
-    fn mul_sum_aligned(&self, pairs: &[(&ClearVector, &ClearVector)]) -> SlotResult<ClearVector> {
+    fn mul_sum_aligned(&self, pairs: &[(&ClearVector, &ClearVector)]) -> Result<ClearVector> {
         let &(left, right) =
-            pairs.first().ok_or(SlotError::OperandCount { operation: "mul", have: 0, need: 1 })?;
+            pairs.first().ok_or(Error::OperandCount { operation: "mul", have: 0, need: 1 })?;
         let (level, scale) = (left.level, left.scale * right.scale);
         let mut sum: Option<Vec<Complex64>> = None;
         for (left, right) in pairs {
@@ -228,7 +222,7 @@ impl Primitives for Clear {
         self.checked("mul", ClearVector { level, scale, slots: sum.map(Arc::new) })
     }
 
-    fn rescale(&self, vector: &ClearVector) -> SlotResult<ClearVector> {
+    fn rescale(&self, vector: &ClearVector) -> Result<ClearVector> {
         let have = vector.level;
         require_rescale(&self.chain, have, vector.scale)?;
         self.log.record(OpKind::Rescale, have, 1);
@@ -236,22 +230,22 @@ impl Primitives for Clear {
         self.checked("rescale", ClearVector { level: have - 1, scale, slots: vector.slots.clone() })
     }
 
-    fn drop_to(&self, vector: &ClearVector, level: usize) -> SlotResult<ClearVector> {
+    fn drop_to(&self, vector: &ClearVector, level: usize) -> Result<ClearVector> {
         if level > vector.level {
-            return Err(SlotError::LevelRaise { have: vector.level, want: level });
+            return Err(Error::LevelRaise { have: vector.level, want: level });
         }
         self.checked("drop_to", ClearVector { level, ..vector.clone() })
     }
 
-    fn with_scale(&self, vector: &ClearVector, scale: Scale) -> SlotResult<ClearVector> {
+    fn with_scale(&self, vector: &ClearVector, scale: Scale) -> Result<ClearVector> {
         if !scale.is_usable() {
-            return Err(SlotError::ScaleTooSmall { operation: "with_scale", log2_scale: scale.log2() });
+            return Err(Error::ScaleTooSmall { operation: "with_scale", log2_scale: scale.log2() });
         }
         let factor = (vector.scale / scale).to_f64();
         Ok(ClearVector { scale, ..map(vector, |_, slot| slot * factor) })
     }
 
-    fn rotate_many(&self, vector: &ClearVector, steps: &[i64]) -> SlotResult<Vec<ClearVector>> {
+    fn rotate_many(&self, vector: &ClearVector, steps: &[i64]) -> Result<Vec<ClearVector>> {
         record_rotations(&self.log, vector.level, self.slots(), steps, Duration::ZERO);
         let rotate = |&steps: &i64| {
             let slots = vector.slots().map(|slots| Arc::new(rotated(slots, steps)));
@@ -260,7 +254,7 @@ impl Primitives for Clear {
         Ok(steps.iter().map(rotate).collect())
     }
 
-    fn rotate_add(&self, vector: &ClearVector, steps: &[i64]) -> SlotResult<ClearVector> {
+    fn rotate_add(&self, vector: &ClearVector, steps: &[i64]) -> Result<ClearVector> {
         record_rotate_add(&self.log, vector.level, self.slots(), steps, Duration::ZERO);
         let shifts: Vec<usize> =
             steps.iter().map(|steps| steps.rem_euclid(self.slots() as i64) as usize).collect();
@@ -273,13 +267,13 @@ impl Primitives for Clear {
         self.checked("rotate_add", ClearVector { slots: sum, ..vector.clone() })
     }
 
-    fn conjugate(&self, vector: &ClearVector) -> SlotResult<ClearVector> {
+    fn conjugate(&self, vector: &ClearVector) -> Result<ClearVector> {
         self.log.record(OpKind::Conjugate, vector.level, 1);
         self.log.record_key(KeyUse::Conjugate, vector.level);
         Ok(map(vector, |_, slot| slot.conj()))
     }
 
-    fn mul_i(&self, vector: &ClearVector) -> SlotResult<ClearVector> {
+    fn mul_i(&self, vector: &ClearVector) -> Result<ClearVector> {
         self.log.record(OpKind::MulConst, vector.level, 1);
         Ok(map(vector, |_, slot| slot * Complex64::I))
     }
@@ -289,7 +283,7 @@ impl Primitives for Clear {
         inputs: &[&ClearVector],
         transform: &LinearTransform,
         plain_scale: Scale,
-    ) -> SlotResult<Vec<ClearVector>> {
+    ) -> Result<Vec<ClearVector>> {
         transform.check(self.slots(), inputs.len())?;
         let Some(first) = inputs.first() else { return Ok(Vec::new()) };
         for input in inputs {
@@ -319,13 +313,8 @@ impl Primitives for Clear {
         self.refreshes.iter().find(|profile| profile.kind == kind).copied()
     }
 
-    fn refresh(
-        &self,
-        vector: &ClearVector,
-        kind: RefreshKind,
-        target: Option<usize>,
-    ) -> SlotResult<ClearVector> {
-        let profile = self.refresh_profile(kind).ok_or(SlotError::NoRefresh { kind })?;
+    fn refresh(&self, vector: &ClearVector, kind: RefreshKind, target: Option<usize>) -> Result<ClearVector> {
+        let profile = self.refresh_profile(kind).ok_or(Error::NoRefresh { kind })?;
         let level = check_refresh(&profile, vector.level, target)?;
         if let Some(slots) = vector.slots() {
             check_shape(&profile, slots)?;
@@ -372,35 +361,27 @@ pub(super) fn record_rotate_add(log: &OpLog, level: usize, slots: usize, steps: 
 }
 
 /// The level that a refresh of an input at `level` gives.
-pub(super) fn check_refresh(
-    profile: &RefreshProfile,
-    level: usize,
-    target: Option<usize>,
-) -> SlotResult<usize> {
+pub(super) fn check_refresh(profile: &RefreshProfile, level: usize, target: Option<usize>) -> Result<usize> {
     if level < profile.input_level {
-        return Err(SlotError::LevelExhausted {
-            operation: "refresh",
-            have: level,
-            need: profile.input_level,
-        });
+        return Err(Error::LevelExhausted { operation: "refresh", have: level, need: profile.input_level });
     }
     let want = target.unwrap_or(profile.output_level);
     if want > profile.output_level {
-        return Err(SlotError::RefreshTarget { reaches: profile.output_level, want });
+        return Err(Error::RefreshTarget { reaches: profile.output_level, want });
     }
     Ok(want)
 }
 
 /// Refuses slots that break what the kind of refresh assumes: in range, real, repeating.
-pub(super) fn check_shape(profile: &RefreshProfile, slots: &[Complex64]) -> SlotResult<()> {
+pub(super) fn check_shape(profile: &RefreshProfile, slots: &[Complex64]) -> Result<()> {
     // Real and imaginary parts are refreshed apart. What errors of operands add does not count.
     const TOLERANCE: f64 = 1e-3;
     if slots.iter().any(|slot| slot.is_nan()) {
-        return Err(SlotError::NotFinite { operation: "refresh" });
+        return Err(Error::NotFinite { operation: "refresh" });
     }
     let value = slots.iter().map(|slot| slot.re.abs().max(slot.im.abs())).fold(0.0, f64::max);
     if value > (1.0 + TOLERANCE) * profile.range {
-        return Err(SlotError::RefreshRange { value, limit: profile.range });
+        return Err(Error::RefreshRange { value, limit: profile.range });
     }
     let (real, period) = match profile.kind {
         RefreshKind::Full => (false, slots.len()),
@@ -412,7 +393,7 @@ pub(super) fn check_shape(profile: &RefreshProfile, slots: &[Complex64]) -> Slot
     let unequal = slots.iter().skip(period).zip(slots).map(|(a, b)| (a - b).norm()).fold(0.0, f64::max);
     let deviation = imaginary.max(unequal);
     if deviation > TOLERANCE * profile.range {
-        return Err(SlotError::SlotShape { operation: "refresh", deviation });
+        return Err(Error::SlotShape { operation: "refresh", deviation });
     }
     Ok(())
 }

@@ -1,12 +1,14 @@
 //! What can go wrong in a slot circuit.
 
 use super::Scale;
-use thiserror::Error;
+
+/// Result of a slot operation.
+pub type Result<T, E = Error> = std::result::Result<T, E>;
 
 /// An operation that a machine refused. The machine's state is unchanged.
-#[derive(Clone, Debug, PartialEq, Error)]
+#[derive(Clone, Debug, PartialEq, thiserror::Error)]
 #[non_exhaustive]
-pub enum SlotError {
+pub enum Error {
     /// The operation needs more levels than the operand has left.
     #[error(
         "{operation} needs level {need}, the operand is at level {have}: refresh it earlier or place it \

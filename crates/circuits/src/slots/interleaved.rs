@@ -1,7 +1,7 @@
 //! Several vectors in the slots of one.
 
 use super::{
-    Chain, Combination, OpLog, Plain, Primitives, RefreshKind, RefreshProfile, Scale, SlotError, SlotResult,
+    Chain, Combination, Error, OpLog, Plain, Primitives, RefreshKind, RefreshProfile, Result, Scale,
 };
 use crate::linear::LinearTransform;
 use std::borrow::Cow;
@@ -23,8 +23,8 @@ impl<'m, M: Primitives> Interleaved<'m, M> {
     /// `lanes` vectors on `machine`; one is the machine itself.
     ///
     /// # Errors
-    /// [`SlotError::Shape`] if `lanes` is not a power of two of at most the slots.
-    pub fn new(machine: &'m M, lanes: usize) -> SlotResult<Self> {
+    /// [`Error::Shape`] if `lanes` is not a power of two of at most the slots.
+    pub fn new(machine: &'m M, lanes: usize) -> Result<Self> {
         Ok(Self { machine, lanes, chain: machine.chain().of_lane(lanes)? })
     }
 
@@ -45,19 +45,19 @@ impl<'m, M: Primitives> Interleaved<'m, M> {
         }
     }
 
-    fn plain<'p>(&self, plain: &'p Plain) -> SlotResult<Cow<'p, Plain>> {
+    fn plain<'p>(&self, plain: &'p Plain) -> Result<Cow<'p, Plain>> {
         let (have, slots) = (plain.period(), self.chain.slots());
         // A constant is the same in every lane.
         if self.lanes == 1 || have <= 1 || have == self.machine.slots() {
             return Ok(Cow::Borrowed(plain));
         }
         if !slots.is_multiple_of(have) {
-            return Err(SlotError::Period { have, slots });
+            return Err(Error::Period { have, slots });
         }
         Ok(Cow::Owned(Plain::interleaved(&vec![plain.clone(); self.lanes], have)))
     }
 
-    fn transform<'t>(&self, transform: &'t LinearTransform) -> SlotResult<Cow<'t, LinearTransform>> {
+    fn transform<'t>(&self, transform: &'t LinearTransform) -> Result<Cow<'t, LinearTransform>> {
         if transform.slots() == self.machine.slots() {
             return Ok(Cow::Borrowed(transform));
         }
@@ -85,59 +85,59 @@ impl<M: Primitives> Primitives for Interleaved<'_, M> {
         self.machine.scale(vector)
     }
 
-    fn trivial_at(&self, plain: &Plain, level: usize, scale: Scale) -> SlotResult<M::Vector> {
+    fn trivial_at(&self, plain: &Plain, level: usize, scale: Scale) -> Result<M::Vector> {
         self.machine.trivial_at(self.plain(plain)?.as_ref(), level, scale)
     }
 
-    fn add_aligned(&self, left: &M::Vector, right: &M::Vector) -> SlotResult<M::Vector> {
+    fn add_aligned(&self, left: &M::Vector, right: &M::Vector) -> Result<M::Vector> {
         self.machine.add_aligned(left, right)
     }
 
-    fn sub_aligned(&self, left: &M::Vector, right: &M::Vector) -> SlotResult<M::Vector> {
+    fn sub_aligned(&self, left: &M::Vector, right: &M::Vector) -> Result<M::Vector> {
         self.machine.sub_aligned(left, right)
     }
 
-    fn neg(&self, vector: &M::Vector) -> SlotResult<M::Vector> {
+    fn neg(&self, vector: &M::Vector) -> Result<M::Vector> {
         self.machine.neg(vector)
     }
 
-    fn add_plain(&self, vector: &M::Vector, plain: &Plain) -> SlotResult<M::Vector> {
+    fn add_plain(&self, vector: &M::Vector, plain: &Plain) -> Result<M::Vector> {
         self.machine.add_plain(vector, self.plain(plain)?.as_ref())
     }
 
-    fn mul_plain_at(&self, vector: &M::Vector, plain: &Plain, plain_scale: Scale) -> SlotResult<M::Vector> {
+    fn mul_plain_at(&self, vector: &M::Vector, plain: &Plain, plain_scale: Scale) -> Result<M::Vector> {
         self.machine.mul_plain_at(vector, self.plain(plain)?.as_ref(), plain_scale)
     }
 
-    fn mul_sum_aligned(&self, pairs: &[(&M::Vector, &M::Vector)]) -> SlotResult<M::Vector> {
+    fn mul_sum_aligned(&self, pairs: &[(&M::Vector, &M::Vector)]) -> Result<M::Vector> {
         self.machine.mul_sum_aligned(pairs)
     }
 
-    fn rescale(&self, vector: &M::Vector) -> SlotResult<M::Vector> {
+    fn rescale(&self, vector: &M::Vector) -> Result<M::Vector> {
         self.machine.rescale(vector)
     }
 
-    fn drop_to(&self, vector: &M::Vector, level: usize) -> SlotResult<M::Vector> {
+    fn drop_to(&self, vector: &M::Vector, level: usize) -> Result<M::Vector> {
         self.machine.drop_to(vector, level)
     }
 
-    fn with_scale(&self, vector: &M::Vector, scale: Scale) -> SlotResult<M::Vector> {
+    fn with_scale(&self, vector: &M::Vector, scale: Scale) -> Result<M::Vector> {
         self.machine.with_scale(vector, scale)
     }
 
-    fn rotate_many(&self, vector: &M::Vector, steps: &[i64]) -> SlotResult<Vec<M::Vector>> {
+    fn rotate_many(&self, vector: &M::Vector, steps: &[i64]) -> Result<Vec<M::Vector>> {
         self.machine.rotate_many(vector, &self.all_below(steps))
     }
 
-    fn rotate_add(&self, vector: &M::Vector, steps: &[i64]) -> SlotResult<M::Vector> {
+    fn rotate_add(&self, vector: &M::Vector, steps: &[i64]) -> Result<M::Vector> {
         self.machine.rotate_add(vector, &self.all_below(steps))
     }
 
-    fn conjugate(&self, vector: &M::Vector) -> SlotResult<M::Vector> {
+    fn conjugate(&self, vector: &M::Vector) -> Result<M::Vector> {
         self.machine.conjugate(vector)
     }
 
-    fn mul_i(&self, vector: &M::Vector) -> SlotResult<M::Vector> {
+    fn mul_i(&self, vector: &M::Vector) -> Result<M::Vector> {
         self.machine.mul_i(vector)
     }
 
@@ -146,7 +146,7 @@ impl<M: Primitives> Primitives for Interleaved<'_, M> {
         inputs: &[&M::Vector],
         transform: &LinearTransform,
         plain_scale: Scale,
-    ) -> SlotResult<Vec<M::Vector>> {
+    ) -> Result<Vec<M::Vector>> {
         self.machine.linear_transform_at(inputs, self.transform(transform)?.as_ref(), plain_scale)
     }
 
@@ -155,11 +155,11 @@ impl<M: Primitives> Primitives for Interleaved<'_, M> {
         inputs: &[&M::Vector],
         transform: &LinearTransform,
         plain_scale: Scale,
-    ) -> SlotResult<Vec<M::Vector>> {
+    ) -> Result<Vec<M::Vector>> {
         self.machine.linear_transform_rescale(inputs, self.transform(transform)?.as_ref(), plain_scale)
     }
 
-    fn combine(&self, sum: &Combination<'_, M::Vector>) -> SlotResult<M::Vector> {
+    fn combine(&self, sum: &Combination<'_, M::Vector>) -> Result<M::Vector> {
         let mut below = sum.clone();
         for plain in below.terms.iter_mut().map(|(_, plain)| plain).chain(&mut below.constant) {
             *plain = self.plain(plain)?.into_owned();
@@ -167,7 +167,7 @@ impl<M: Primitives> Primitives for Interleaved<'_, M> {
         self.machine.combine(&below)
     }
 
-    fn twice_real(&self, vector: &M::Vector) -> SlotResult<M::Vector> {
+    fn twice_real(&self, vector: &M::Vector) -> Result<M::Vector> {
         self.machine.twice_real(vector)
     }
 
@@ -176,7 +176,7 @@ impl<M: Primitives> Primitives for Interleaved<'_, M> {
         Some(RefreshProfile { kind, ..profile })
     }
 
-    fn refresh(&self, vector: &M::Vector, kind: RefreshKind, target: Option<usize>) -> SlotResult<M::Vector> {
+    fn refresh(&self, vector: &M::Vector, kind: RefreshKind, target: Option<usize>) -> Result<M::Vector> {
         self.machine.refresh(vector, self.kind(kind), target)
     }
 }

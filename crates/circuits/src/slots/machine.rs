@@ -1,7 +1,7 @@
 //! The trait that circuits are written against.
 
 use super::align::{self, align_pairs, lower_all, meet, plain_scale, settled};
-use super::{Combination, Plain, Primitives, RefreshKind, Scale, SlotError, SlotResult};
+use super::{Combination, Error, Plain, Primitives, RefreshKind, Result, Scale};
 use crate::linear::LinearTransform;
 use num_complex::Complex64;
 use std::borrow::Cow;
@@ -12,7 +12,7 @@ pub trait Machine: Primitives {
     ///
     /// # Errors
     /// As [`Primitives::trivial_at`].
-    fn trivial(&self, plain: &Plain, level: usize) -> SlotResult<Self::Vector> {
+    fn trivial(&self, plain: &Plain, level: usize) -> Result<Self::Vector> {
         self.trivial_at(plain, level, self.chain().scale(level))
     }
 
@@ -20,7 +20,7 @@ pub trait Machine: Primitives {
     ///
     /// # Errors
     /// Those of [`Primitives::rescale`].
-    fn settle(&self, vector: &Self::Vector) -> SlotResult<Self::Vector> {
+    fn settle(&self, vector: &Self::Vector) -> Result<Self::Vector> {
         settled(self, vector).map(Cow::into_owned)
     }
 
@@ -34,9 +34,9 @@ pub trait Machine: Primitives {
     /// given up.
     ///
     /// # Errors
-    /// [`SlotError::LevelRaise`] if the vector is below `level`; [`SlotError::ScaleMismatch`] if it
+    /// [`Error::LevelRaise`] if the vector is below `level`; [`Error::ScaleMismatch`] if it
     /// is at `level` with another scale.
-    fn to_level(&self, vector: &Self::Vector, level: usize) -> SlotResult<Self::Vector> {
+    fn to_level(&self, vector: &Self::Vector, level: usize) -> Result<Self::Vector> {
         align::to_level(self, vector, level)
     }
 
@@ -45,7 +45,7 @@ pub trait Machine: Primitives {
     ///
     /// # Errors
     /// If a scale cannot be matched.
-    fn add(&self, left: &Self::Vector, right: &Self::Vector) -> SlotResult<Self::Vector> {
+    fn add(&self, left: &Self::Vector, right: &Self::Vector) -> Result<Self::Vector> {
         let (left, right) = meet(self, left, right)?;
         self.add_aligned(&left, &right)
     }
@@ -54,7 +54,7 @@ pub trait Machine: Primitives {
     ///
     /// # Errors
     /// If a scale cannot be matched.
-    fn sub(&self, left: &Self::Vector, right: &Self::Vector) -> SlotResult<Self::Vector> {
+    fn sub(&self, left: &Self::Vector, right: &Self::Vector) -> Result<Self::Vector> {
         let (left, right) = meet(self, left, right)?;
         self.sub_aligned(&left, &right)
     }
@@ -62,13 +62,10 @@ pub trait Machine: Primitives {
     /// Sum of all vectors.
     ///
     /// # Errors
-    /// [`SlotError::OperandCount`] for an empty list, else those of [`Machine::add`].
-    fn add_many(&self, vectors: &[&Self::Vector]) -> SlotResult<Self::Vector> {
-        let (first, rest) = vectors.split_first().ok_or(SlotError::OperandCount {
-            operation: "add_many",
-            have: 0,
-            need: 1,
-        })?;
+    /// [`Error::OperandCount`] for an empty list, else those of [`Machine::add`].
+    fn add_many(&self, vectors: &[&Self::Vector]) -> Result<Self::Vector> {
+        let (first, rest) =
+            vectors.split_first().ok_or(Error::OperandCount { operation: "add_many", have: 0, need: 1 })?;
         rest.iter().try_fold((*first).clone(), |sum, vector| self.add(&sum, vector))
     }
 
@@ -76,15 +73,15 @@ pub trait Machine: Primitives {
     ///
     /// # Errors
     /// Those of [`Primitives::add_plain`].
-    fn add_const(&self, vector: &Self::Vector, constant: Complex64) -> SlotResult<Self::Vector> {
+    fn add_const(&self, vector: &Self::Vector, constant: Complex64) -> Result<Self::Vector> {
         self.add_plain(vector, &Plain::constant(constant))
     }
 
     /// Product with public values, as a product at the vector's level.
     ///
     /// # Errors
-    /// [`SlotError::LevelExhausted`] at level 0, else those of [`Primitives::mul_plain_at`].
-    fn mul_plain_lazy(&self, vector: &Self::Vector, plain: &Plain) -> SlotResult<Self::Vector> {
+    /// [`Error::LevelExhausted`] at level 0, else those of [`Primitives::mul_plain_at`].
+    fn mul_plain_lazy(&self, vector: &Self::Vector, plain: &Plain) -> Result<Self::Vector> {
         let vector = settled(self, vector)?;
         let scale = plain_scale(self, "mul_plain", &vector)?;
         self.mul_plain_at(&vector, plain, scale)
@@ -93,10 +90,10 @@ pub trait Machine: Primitives {
     /// Product with public values: canonical, one level down.
     ///
     /// # Errors
-    /// As [`Machine::mul_plain_lazy`], and [`SlotError::ValueTooSmall`] for values other than zero
+    /// As [`Machine::mul_plain_lazy`], and [`Error::ValueTooSmall`] for values other than zero
     /// that are all smaller than a unit of the scale they are encoded at. (As a term of a sum such
     /// values are rounded, like all others.)
-    fn mul_plain(&self, vector: &Self::Vector, plain: &Plain) -> SlotResult<Self::Vector> {
+    fn mul_plain(&self, vector: &Self::Vector, plain: &Plain) -> Result<Self::Vector> {
         let vector = settled(self, vector)?;
         align::mul_plain(self, &vector, plain)
     }
@@ -105,9 +102,9 @@ pub trait Machine: Primitives {
     /// vector's: the levels in between are given up without cost.
     ///
     /// # Errors
-    /// [`SlotError::LevelRaise`] if the vector is not above `level`, else those of
+    /// [`Error::LevelRaise`] if the vector is not above `level`, else those of
     /// [`Primitives::mul_plain_at`].
-    fn mul_plain_to(&self, vector: &Self::Vector, plain: &Plain, level: usize) -> SlotResult<Self::Vector> {
+    fn mul_plain_to(&self, vector: &Self::Vector, plain: &Plain, level: usize) -> Result<Self::Vector> {
         let vector = settled(self, vector)?;
         align::mul_plain_to(self, &vector, plain, level)
     }
@@ -116,7 +113,7 @@ pub trait Machine: Primitives {
     ///
     /// # Errors
     /// As [`Machine::mul_plain_lazy`].
-    fn mul_const_lazy(&self, vector: &Self::Vector, constant: Complex64) -> SlotResult<Self::Vector> {
+    fn mul_const_lazy(&self, vector: &Self::Vector, constant: Complex64) -> Result<Self::Vector> {
         self.mul_plain_lazy(vector, &Plain::constant(constant))
     }
 
@@ -124,15 +121,15 @@ pub trait Machine: Primitives {
     ///
     /// # Errors
     /// As [`Machine::mul_plain_lazy`].
-    fn mul_const(&self, vector: &Self::Vector, constant: Complex64) -> SlotResult<Self::Vector> {
+    fn mul_const(&self, vector: &Self::Vector, constant: Complex64) -> Result<Self::Vector> {
         self.mul_plain(vector, &Plain::constant(constant))
     }
 
     /// Slotwise product, relinearised, as a product at the lower of both levels.
     ///
     /// # Errors
-    /// [`SlotError::LevelExhausted`] at level 0, or those of the alignment and of relinearisation.
-    fn mul_lazy(&self, left: &Self::Vector, right: &Self::Vector) -> SlotResult<Self::Vector> {
+    /// [`Error::LevelExhausted`] at level 0, or those of the alignment and of relinearisation.
+    fn mul_lazy(&self, left: &Self::Vector, right: &Self::Vector) -> Result<Self::Vector> {
         self.mul_sum_lazy(&[(left, right)])
     }
 
@@ -140,7 +137,7 @@ pub trait Machine: Primitives {
     ///
     /// # Errors
     /// As [`Machine::mul_lazy`].
-    fn mul(&self, left: &Self::Vector, right: &Self::Vector) -> SlotResult<Self::Vector> {
+    fn mul(&self, left: &Self::Vector, right: &Self::Vector) -> Result<Self::Vector> {
         self.mul_sum(&[(left, right)])
     }
 
@@ -148,7 +145,7 @@ pub trait Machine: Primitives {
     ///
     /// # Errors
     /// As [`Machine::mul_lazy`].
-    fn square(&self, vector: &Self::Vector) -> SlotResult<Self::Vector> {
+    fn square(&self, vector: &Self::Vector) -> Result<Self::Vector> {
         let vector = settled(self, vector)?;
         self.mul_sum(&[(&vector, &vector)])
     }
@@ -157,8 +154,8 @@ pub trait Machine: Primitives {
     /// operands.
     ///
     /// # Errors
-    /// As [`Machine::mul_lazy`], and [`SlotError::OperandCount`] for an empty list.
-    fn mul_sum_lazy(&self, pairs: &[(&Self::Vector, &Self::Vector)]) -> SlotResult<Self::Vector> {
+    /// As [`Machine::mul_lazy`], and [`Error::OperandCount`] for an empty list.
+    fn mul_sum_lazy(&self, pairs: &[(&Self::Vector, &Self::Vector)]) -> Result<Self::Vector> {
         let aligned = align_pairs(self, pairs)?;
         let pairs: Vec<_> = aligned.iter().map(|(left, right)| (left.as_ref(), right.as_ref())).collect();
         self.mul_sum_aligned(&pairs)
@@ -169,11 +166,11 @@ pub trait Machine: Primitives {
     ///
     /// # Errors
     /// As [`Machine::mul_sum_lazy`].
-    fn mul_sum(&self, pairs: &[(&Self::Vector, &Self::Vector)]) -> SlotResult<Self::Vector> {
+    fn mul_sum(&self, pairs: &[(&Self::Vector, &Self::Vector)]) -> Result<Self::Vector> {
         let aligned = align_pairs(self, pairs)?;
         let pairs: Vec<_> = aligned.iter().map(|(left, right)| (left.as_ref(), right.as_ref())).collect();
         let &(left, right) =
-            pairs.first().ok_or(SlotError::OperandCount { operation: "mul", have: 0, need: 1 })?;
+            pairs.first().ok_or(Error::OperandCount { operation: "mul", have: 0, need: 1 })?;
         let scale = self.scale(left) * self.scale(right);
         self.combine(&Combination { pairs, ..Combination::at(scale) })
     }
@@ -182,19 +179,19 @@ pub trait Machine: Primitives {
     ///
     /// # Errors
     /// If the rotation key is missing.
-    fn rotate(&self, vector: &Self::Vector, steps: i64) -> SlotResult<Self::Vector> {
+    fn rotate(&self, vector: &Self::Vector, steps: i64) -> Result<Self::Vector> {
         let mut rotated = self.rotate_many(vector, &[steps])?;
-        rotated.pop().ok_or(SlotError::OperandCount { operation: "rotate", have: 0, need: 1 })
+        rotated.pop().ok_or(Error::OperandCount { operation: "rotate", have: 0, need: 1 })
     }
 
     /// Sum of the rotations by `0, stride, 2 stride, ..., (count - 1) stride`, by doubling; `count`
     /// must be a power of two.
     ///
     /// # Errors
-    /// [`SlotError::Shape`] if `count` is not a power of two, else those of [`Machine::rotate`].
-    fn rotate_sum(&self, vector: &Self::Vector, stride: i64, count: usize) -> SlotResult<Self::Vector> {
+    /// [`Error::Shape`] if `count` is not a power of two, else those of [`Machine::rotate`].
+    fn rotate_sum(&self, vector: &Self::Vector, stride: i64, count: usize) -> Result<Self::Vector> {
         if !count.is_power_of_two() {
-            return Err(SlotError::Shape {
+            return Err(Error::Shape {
                 what: "rotate_sum over a number of slots that is not a power of two",
                 have: count,
                 need: count.checked_next_power_of_two().unwrap_or(self.slots()),
@@ -211,15 +208,15 @@ pub trait Machine: Primitives {
     /// one level first.
     ///
     /// # Errors
-    /// As [`Primitives::linear_transform_at`], and [`SlotError::LevelExhausted`] at level 0.
+    /// As [`Primitives::linear_transform_at`], and [`Error::LevelExhausted`] at level 0.
     fn linear_transforms(
         &self,
         inputs: &[&Self::Vector],
         transform: &LinearTransform,
-    ) -> SlotResult<Vec<Self::Vector>> {
+    ) -> Result<Vec<Self::Vector>> {
         let level = inputs.iter().map(|input| self.settled_level(input)).min().unwrap_or(0);
         if level == 0 {
-            return Err(SlotError::LevelExhausted { operation: "linear_transform", have: level, need: 1 });
+            return Err(Error::LevelExhausted { operation: "linear_transform", have: level, need: 1 });
         }
         self.linear_transforms_to(inputs, transform, level - 1)
     }
@@ -228,17 +225,17 @@ pub trait Machine: Primitives {
     /// without cost.
     ///
     /// # Errors
-    /// As [`Primitives::linear_transform_at`], and [`SlotError::LevelRaise`] if an input is not
+    /// As [`Primitives::linear_transform_at`], and [`Error::LevelRaise`] if an input is not
     /// above `level`.
     fn linear_transforms_to(
         &self,
         inputs: &[&Self::Vector],
         transform: &LinearTransform,
         level: usize,
-    ) -> SlotResult<Vec<Self::Vector>> {
+    ) -> Result<Vec<Self::Vector>> {
         let operands = lower_all(self, inputs, level + 1)?;
         let Some(first) = operands.first() else {
-            return Err(SlotError::OperandCount {
+            return Err(Error::OperandCount {
                 operation: "linear_transform",
                 have: 0,
                 need: transform.inputs(),
@@ -252,17 +249,13 @@ pub trait Machine: Primitives {
     /// A linear transform of one vector into one: canonical, one level down.
     ///
     /// # Errors
-    /// As [`Machine::linear_transforms`], and [`SlotError::OperandCount`] if the transform has
+    /// As [`Machine::linear_transforms`], and [`Error::OperandCount`] if the transform has
     /// several inputs or outputs.
-    fn linear_transform(
-        &self,
-        vector: &Self::Vector,
-        transform: &LinearTransform,
-    ) -> SlotResult<Self::Vector> {
+    fn linear_transform(&self, vector: &Self::Vector, transform: &LinearTransform) -> Result<Self::Vector> {
         let mut results = self.linear_transforms(&[vector], transform)?;
         match (results.pop(), results.len()) {
             (Some(result), 0) => Ok(result),
-            (_, more) => Err(SlotError::OperandCount {
+            (_, more) => Err(Error::OperandCount {
                 operation: "linear_transform with one output",
                 have: more + 1,
                 need: 1,
@@ -279,7 +272,7 @@ pub trait Machine: Primitives {
         first: &Self::Vector,
         second: &Self::Vector,
         target: Option<usize>,
-    ) -> SlotResult<(Self::Vector, Self::Vector)> {
+    ) -> Result<(Self::Vector, Self::Vector)> {
         let (first, second) = meet(self, first, second)?;
         let pair = self.add_aligned(&first, &self.mul_i(&second)?)?;
         // Half of the pair goes through, so that v + conj(v) is the real part itself.

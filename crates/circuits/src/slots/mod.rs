@@ -37,7 +37,7 @@ pub(crate) use chain::square_root;
 pub use cipherlm_ckks::Scale;
 pub use clear::{Clear, ClearVector};
 pub use encrypted::{Encrypted, EncryptedVector, Refresher};
-pub use error::SlotError;
+pub use error::{Error, Result};
 pub use interleaved::Interleaved;
 pub use log::{KeyUse, LabelGuard, OpKind, OpLog, OpRow, OpTotal};
 pub use machine::Machine;
@@ -45,6 +45,3 @@ pub use noise::{Noise, NoiseVector};
 pub use plain::Plain;
 pub use primitives::Primitives;
 pub use types::{Combination, RefreshKind, RefreshProfile};
-
-/// Result of a slot operation.
-pub type SlotResult<T> = Result<T, SlotError>;

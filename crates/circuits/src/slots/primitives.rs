@@ -1,6 +1,6 @@
 //! What a machine has to offer, and what follows from it without a change of level.
 
-use super::{Chain, Combination, OpLog, Plain, RefreshKind, RefreshProfile, Scale, SlotError, SlotResult};
+use super::{Chain, Combination, Error, OpLog, Plain, RefreshKind, RefreshProfile, Result, Scale};
 use crate::linear::LinearTransform;
 
 /// Arithmetic on vectors of complex slots with levels and scales: what each machine does its own
@@ -46,94 +46,89 @@ pub trait Primitives: Send + Sync {
     /// # Errors
     /// If the values do not fit the slots, the level does not exist, or a value does not fit its
     /// modulus.
-    fn trivial_at(&self, plain: &Plain, level: usize, scale: Scale) -> SlotResult<Self::Vector>;
+    fn trivial_at(&self, plain: &Plain, level: usize, scale: Scale) -> Result<Self::Vector>;
 
     /// Slotwise sum of two vectors of equal level and scale.
     ///
     /// # Errors
-    /// [`SlotError::LevelMismatch`], [`SlotError::ScaleMismatch`].
-    fn add_aligned(&self, left: &Self::Vector, right: &Self::Vector) -> SlotResult<Self::Vector>;
+    /// [`Error::LevelMismatch`], [`Error::ScaleMismatch`].
+    fn add_aligned(&self, left: &Self::Vector, right: &Self::Vector) -> Result<Self::Vector>;
 
     /// Slotwise difference of two vectors of equal level and scale.
     ///
     /// # Errors
-    /// [`SlotError::LevelMismatch`], [`SlotError::ScaleMismatch`].
-    fn sub_aligned(&self, left: &Self::Vector, right: &Self::Vector) -> SlotResult<Self::Vector>;
+    /// [`Error::LevelMismatch`], [`Error::ScaleMismatch`].
+    fn sub_aligned(&self, left: &Self::Vector, right: &Self::Vector) -> Result<Self::Vector>;
 
     /// Slotwise negation; level and scale stay.
     ///
     /// # Errors
     /// Those of the machine's arithmetic.
-    fn neg(&self, vector: &Self::Vector) -> SlotResult<Self::Vector>;
+    fn neg(&self, vector: &Self::Vector) -> Result<Self::Vector>;
 
     /// Adds public values, encoded at the vector's own level and scale.
     ///
     /// # Errors
     /// If the plaintext does not repeat evenly over the slots.
-    fn add_plain(&self, vector: &Self::Vector, plain: &Plain) -> SlotResult<Self::Vector>;
+    fn add_plain(&self, vector: &Self::Vector, plain: &Plain) -> Result<Self::Vector>;
 
     /// Multiplies by public values encoded at `plain_scale`; the level stays, the scales multiply.
     ///
     /// # Errors
     /// If the plaintext does not repeat evenly over the slots or `plain_scale` is below one.
-    fn mul_plain_at(
-        &self,
-        vector: &Self::Vector,
-        plain: &Plain,
-        plain_scale: Scale,
-    ) -> SlotResult<Self::Vector>;
+    fn mul_plain_at(&self, vector: &Self::Vector, plain: &Plain, plain_scale: Scale) -> Result<Self::Vector>;
 
     /// Sum of slotwise products with a single relinearisation; all vectors at one level, all
     /// products at one scale, which the result has.
     ///
     /// # Errors
     /// If `pairs` is empty, or levels or scales differ.
-    fn mul_sum_aligned(&self, pairs: &[(&Self::Vector, &Self::Vector)]) -> SlotResult<Self::Vector>;
+    fn mul_sum_aligned(&self, pairs: &[(&Self::Vector, &Self::Vector)]) -> Result<Self::Vector>;
 
     /// Divides by the modulus of the level: one level down, the scale divided by that modulus.
     ///
     /// # Errors
-    /// [`SlotError::LevelExhausted`] at level 0.
-    fn rescale(&self, vector: &Self::Vector) -> SlotResult<Self::Vector>;
+    /// [`Error::LevelExhausted`] at level 0.
+    fn rescale(&self, vector: &Self::Vector) -> Result<Self::Vector>;
 
     /// Gives up modulus without dividing: `level` levels are left, slots and scale stay (so the
     /// result is in general not canonical; see `to_level`).
     ///
     /// # Errors
-    /// [`SlotError::LevelRaise`] if `level` is above the vector's.
-    fn drop_to(&self, vector: &Self::Vector, level: usize) -> SlotResult<Self::Vector>;
+    /// [`Error::LevelRaise`] if `level` is above the vector's.
+    fn drop_to(&self, vector: &Self::Vector, level: usize) -> Result<Self::Vector>;
 
     /// Declares another scale: the slots are multiplied by `scale(vector) / scale`, free of charge.
     ///
     /// # Errors
     /// If `scale` is not positive.
-    fn with_scale(&self, vector: &Self::Vector, scale: Scale) -> SlotResult<Self::Vector>;
+    fn with_scale(&self, vector: &Self::Vector, scale: Scale) -> Result<Self::Vector>;
 
     /// Several rotations of one vector, sharing their decomposition; one result per entry of
     /// `steps`.
     ///
     /// # Errors
     /// If a rotation key is missing.
-    fn rotate_many(&self, vector: &Self::Vector, steps: &[i64]) -> SlotResult<Vec<Self::Vector>>;
+    fn rotate_many(&self, vector: &Self::Vector, steps: &[i64]) -> Result<Vec<Self::Vector>>;
 
     /// The sum of a vector and its rotations by all of `steps`, sharing one decomposition and one
     /// division.
     ///
     /// # Errors
     /// If a rotation key is missing.
-    fn rotate_add(&self, vector: &Self::Vector, steps: &[i64]) -> SlotResult<Self::Vector>;
+    fn rotate_add(&self, vector: &Self::Vector, steps: &[i64]) -> Result<Self::Vector>;
 
     /// Complex conjugation of every slot.
     ///
     /// # Errors
     /// If the conjugation key is missing.
-    fn conjugate(&self, vector: &Self::Vector) -> SlotResult<Self::Vector>;
+    fn conjugate(&self, vector: &Self::Vector) -> Result<Self::Vector>;
 
     /// Multiplies every slot by the imaginary unit: exact, level and scale stay.
     ///
     /// # Errors
     /// Those of the machine's arithmetic.
-    fn mul_i(&self, vector: &Self::Vector) -> SlotResult<Self::Vector>;
+    fn mul_i(&self, vector: &Self::Vector) -> Result<Self::Vector>;
 
     /// Applies a (block) linear transform whose plaintexts are encoded at `plain_scale`, without
     /// the final rescale. All inputs have one level and scale.
@@ -146,7 +141,7 @@ pub trait Primitives: Send + Sync {
         inputs: &[&Self::Vector],
         transform: &LinearTransform,
         plain_scale: Scale,
-    ) -> SlotResult<Vec<Self::Vector>>;
+    ) -> Result<Vec<Self::Vector>>;
 
     /// [`Primitives::linear_transform_at`] and the rescale of its results, in one division where
     /// the machine can.
@@ -158,7 +153,7 @@ pub trait Primitives: Send + Sync {
         inputs: &[&Self::Vector],
         transform: &LinearTransform,
         plain_scale: Scale,
-    ) -> SlotResult<Vec<Self::Vector>> {
+    ) -> Result<Vec<Self::Vector>> {
         let products = self.linear_transform_at(inputs, transform, plain_scale)?;
         products.iter().map(|product| self.rescale(product)).collect()
     }
@@ -169,7 +164,7 @@ pub trait Primitives: Send + Sync {
     /// # Errors
     /// If the sum is empty, vectors are at different levels, or terms do not meet at the scale of
     /// the sum.
-    fn combine(&self, sum: &Combination<'_, Self::Vector>) -> SlotResult<Self::Vector> {
+    fn combine(&self, sum: &Combination<'_, Self::Vector>) -> Result<Self::Vector> {
         let mut total = match sum.pairs.as_slice() {
             [] => None,
             pairs => {
@@ -188,7 +183,7 @@ pub trait Primitives: Send + Sync {
                 None => term,
             });
         }
-        let total = total.ok_or(SlotError::OperandCount { operation: "combine", have: 0, need: 1 })?;
+        let total = total.ok_or(Error::OperandCount { operation: "combine", have: 0, need: 1 })?;
         let total = match &sum.constant {
             Some(constant) => self.add_plain(&total, constant)?,
             None => total,
@@ -200,7 +195,7 @@ pub trait Primitives: Send + Sync {
     ///
     /// # Errors
     /// If the conjugation key is missing.
-    fn twice_real(&self, vector: &Self::Vector) -> SlotResult<Self::Vector> {
+    fn twice_real(&self, vector: &Self::Vector) -> Result<Self::Vector> {
         self.add_aligned(vector, &self.conjugate(vector)?)
     }
 
@@ -218,5 +213,5 @@ pub trait Primitives: Send + Sync {
         vector: &Self::Vector,
         kind: RefreshKind,
         target: Option<usize>,
-    ) -> SlotResult<Self::Vector>;
+    ) -> Result<Self::Vector>;
 }

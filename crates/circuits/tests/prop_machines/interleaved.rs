@@ -3,8 +3,8 @@
 use super::support::*;
 use cipherlm_circuits::linear::LinearTransform;
 use cipherlm_circuits::slots::{
-    Chain, Clear, ClearVector, Interleaved, KeyUse, Machine, Plain, Primitives, RefreshKind, RefreshProfile,
-    SlotError,
+    self, Chain, Clear, ClearVector, Interleaved, KeyUse, Machine, Plain, Primitives, RefreshKind,
+    RefreshProfile,
 };
 use cipherlm_ckks::Complex64;
 use proptest::prelude::*;
@@ -105,16 +105,16 @@ fn what_does_not_fit_the_lanes_is_refused() {
     });
     for lanes in [0, 3, 64] {
         let refused = Interleaved::new(&below, lanes).map(drop);
-        assert!(matches!(refused, Err(SlotError::Shape { have, .. }) if have == lanes), "{refused:?}");
+        assert!(matches!(refused, Err(slots::Error::Shape { have, .. }) if have == lanes), "{refused:?}");
     }
     let together = Interleaved::new(&below, 4).unwrap();
     let x = below.input(0.5, 3).unwrap();
     // More values than a lane has slots, and fewer than there are below.
     let long = Plain::real(vec![1.0; 16]);
-    assert_eq!(together.mul_plain(&x, &long).unwrap_err(), SlotError::Period { have: 16, slots: 8 });
+    assert_eq!(together.mul_plain(&x, &long).unwrap_err(), slots::Error::Period { have: 16, slots: 8 });
     let other = LinearTransform::from_diagonals(16, [(1, Plain::from(1.0))]).unwrap();
     let refused = together.linear_transform(&x, &other).unwrap_err();
-    assert!(matches!(refused, SlotError::Shape { have: 16, need: 8, .. }), "{refused:?}");
+    assert!(matches!(refused, slots::Error::Shape { have: 16, need: 8, .. }), "{refused:?}");
     let own = LinearTransform::from_diagonals(8, [(1, Plain::from(1.0))]).unwrap();
     assert!(
         LinearTransform::interleaved(&[&own, &other]).is_err() && LinearTransform::interleaved(&[]).is_err()
@@ -122,5 +122,8 @@ fn what_does_not_fit_the_lanes_is_refused() {
     // What repeats with four slots of a lane repeats with sixteen below.
     assert_eq!(together.refresh_profile(RefreshKind::Sparse(4)).unwrap().kind, RefreshKind::Sparse(4));
     assert!(together.refresh(&x, RefreshKind::Sparse(4), None).is_ok());
-    assert!(matches!(together.refresh(&x, RefreshKind::Sparse(16), None), Err(SlotError::NoRefresh { .. })));
+    assert!(matches!(
+        together.refresh(&x, RefreshKind::Sparse(16), None),
+        Err(slots::Error::NoRefresh { .. })
+    ));
 }

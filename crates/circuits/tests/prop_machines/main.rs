@@ -9,7 +9,7 @@ mod support;
 use cipherlm_approx::{EvalPlan, Interval, Polynomial};
 use cipherlm_circuits::linear::{LinearTransform, TokenLayout};
 use cipherlm_circuits::polynomial::{evaluate, evaluate_all};
-use cipherlm_circuits::slots::{Chain, Clear, Combination, Machine, Noise, Plain, Primitives, SlotError};
+use cipherlm_circuits::slots::{self, Chain, Clear, Combination, Machine, Noise, Plain, Primitives};
 use cipherlm_ckks::noise::NoiseModel;
 use cipherlm_ckks::{Complex64, KeyRequest};
 use proptest::prelude::*;
@@ -67,7 +67,7 @@ fn a_missing_key_is_named() {
     let x = setup.encrypt(&[Complex64::ONE], 3);
     let error = setup.machine.rotate(&x, 5).unwrap_err();
     assert!(
-        matches!(error, SlotError::Ciphertext(cipherlm_ckks::Error::MissingKey { level: 3, .. })),
+        matches!(error, slots::Error::Ciphertext(cipherlm_ckks::Error::MissingKey { level: 3, .. })),
         "{error}"
     );
 }
@@ -76,7 +76,7 @@ fn a_missing_key_is_named() {
 /// as a coefficient of a sum it is rounded like the others.
 #[test]
 fn what_would_round_to_nothing_is_refused_alike_and_rounded_in_sums() {
-    fn product<M: Machine>(machine: &M, x: &M::Vector, plain: &Plain) -> Option<SlotError> {
+    fn product<M: Machine>(machine: &M, x: &M::Vector, plain: &Plain) -> Option<slots::Error> {
         let whole = machine.mul_plain(x, plain).err();
         assert_eq!(whole.is_some(), machine.mul_plain_to(x, plain, 1).is_err());
         assert_eq!(machine.mul_plain_lazy(x, plain).err(), None, "a term of a sum");
@@ -91,7 +91,7 @@ fn what_would_round_to_nothing_is_refused_alike_and_rounded_in_sums() {
     for plain in [Plain::from(1e-16), Plain::from(Complex64::new(0.0, -1e-15)), Plain::real(vec![1e-15, 0.0])]
     {
         let refused = product(&clear, &x, &plain);
-        assert!(matches!(refused, Some(SlotError::ValueTooSmall { .. })), "{refused:?}");
+        assert!(matches!(refused, Some(slots::Error::ValueTooSmall { .. })), "{refused:?}");
         assert_eq!(product(&noise, &y, &plain), refused);
         assert_eq!(product(&setup.machine, &z, &plain), refused);
         let sum = |scale| Combination {
@@ -112,7 +112,7 @@ fn a_foreign_ciphertext_is_refused() {
     let foreign = theirs.encrypt(&[Complex64::ONE], 3).ciphertext().clone();
     assert!(matches!(
         ours.machine.input(foreign),
-        Err(SlotError::Ciphertext(cipherlm_ckks::Error::KeyMismatch { .. }))
+        Err(slots::Error::Ciphertext(cipherlm_ckks::Error::KeyMismatch { .. }))
     ));
 }
 

@@ -2,7 +2,7 @@
 
 use cipherlm_circuits::linear::LinearTransform;
 use cipherlm_circuits::slots::{
-    Chain, Clear, Encrypted, EncryptedVector, KeyUse, Machine, OpKind, Plain, Primitives, SlotResult,
+    self, Chain, Clear, Encrypted, EncryptedVector, KeyUse, Machine, OpKind, Plain, Primitives,
 };
 use cipherlm_ckks::ring::Seed;
 use cipherlm_ckks::{Complex64, KeyRequest, Params, Plaintext, SecretKey, presets};
@@ -109,9 +109,9 @@ fn transform(slots: usize, seed: u8, inputs: usize, outputs: usize) -> LinearTra
 }
 
 /// Runs one step; every machine must agree on whether it is possible.
-pub(crate) fn step<M: Machine>(m: &M, pool: &[M::Vector], op: &Op) -> SlotResult<Vec<M::Vector>> {
+pub(crate) fn step<M: Machine>(m: &M, pool: &[M::Vector], op: &Op) -> slots::Result<Vec<M::Vector>> {
     let v = |index: usize| &pool[index % pool.len()];
-    let one = |result: SlotResult<M::Vector>| result.map(|vector| vec![vector]);
+    let one = |result: slots::Result<M::Vector>| result.map(|vector| vec![vector]);
     match op {
         Op::Add(a, b) => one(m.add(v(*a), v(*b))),
         Op::Sub(a, b) => one(m.sub(v(*a), v(*b))),

@@ -24,6 +24,37 @@ use crate::keys::{EvaluationKeys, KeySet};
 use crate::{Ciphertext, Error, Params, Scale};
 
 /// Evaluates circuits on ciphertexts with the public keys of their owner.
+///
+/// ```
+/// use cipherlm_ckks::{Ciphertext, Error, Evaluator, GaloisElement, KeyRequest};
+/// use cipherlm_ckks::{Plaintext, SecretKey, presets};
+/// let params = presets::insecure::small(1 << 10, 40.0, 3)?; // see `presets` for secure ones
+/// let secret = SecretKey::generate(&params)?;
+/// let keys = secret.key_set(KeyRequest::new().relin(3).rotations(&params, [1, 2], 3))?;
+/// let evaluator = Evaluator::new(&params, keys);
+/// let scale = params.default_scale(3);
+/// let plain = |values: [f64; 4]| Plaintext::encode_real(&params, &values, 4, scale);
+/// let x = secret.encrypt(&plain([1.0, 2.0, 3.0, 4.0])?, 3)?;
+/// let y = secret.public_key()?.encrypt(&plain([0.5; 4])?, 3)?;
+/// let is = |found: &Ciphertext, values: [f64; 4]| -> Result<bool, Error> {
+///     let found = secret.decrypt(found)?.decode().real();
+///     Ok(found.iter().zip(values).all(|(a, b)| (a - b).abs() < 1e-3))
+/// };
+/// assert!(is(&evaluator.sub_plain(&x, &plain([1.0; 4])?)?, [0.0, 1.0, 2.0, 3.0])?);
+/// assert!(is(&evaluator.mul_relin_rescale(&x, &y)?, [0.5, 1.0, 1.5, 2.0])?);
+/// // A sum of products is relinearised and rescaled once.
+/// assert!(is(&evaluator.mul_sum_rescale(&[(&x, &y), (&y, &y)])?, [0.75, 1.25, 1.75, 2.25])?);
+/// // A plaintext of several products is transformed once.
+/// let half = plain([0.5; 4])?.lift(params.limbs(3))?;
+/// let mut sum = evaluator.mul_lifted(&x, &half)?;
+/// evaluator.mul_lifted_add(&mut sum, &y, &half)?;
+/// assert!(is(&evaluator.rescale(&sum)?, [0.75, 1.25, 1.75, 2.25])?);
+/// assert!(is(&evaluator.inner_sum(&x, 1, 4)?, [10.0; 4])?);
+/// // One key for several ciphertexts is read once.
+/// let turned = evaluator.rotate_many_ciphertexts(&[&x, &y], GaloisElement::rotation(&params, 1))?;
+/// assert!(is(&turned[0], [2.0, 3.0, 4.0, 1.0])?);
+/// # Ok::<(), Error>(())
+/// ```
 pub struct Evaluator<K = KeySet> {
     params: Params,
     keys: K,

@@ -122,14 +122,6 @@ impl NoiseModel {
         digits.fold(SlotVariance::default(), SlotVariance::plus_apart)
     }
 
-    /// A whole key switch: [`NoiseModel::key_product`] and one rounding.
-    ///
-    /// # Errors
-    /// As [`NoiseModel::key_product`].
-    pub fn key_switch(&self, purpose: KeyPurpose, level: usize, scale: Scale) -> Result<SlotVariance, Error> {
-        Ok(self.key_product(purpose, level, scale)?.plus_apart(self.rounding(scale)))
-    }
-
     /// What [`Evaluator::embed`](crate::Evaluator::embed) adds: a key switch at `level` with a key
     /// made for that level.
     ///
@@ -190,9 +182,12 @@ mod tests {
         assert!((bits(model.rounding(scale).mean) - (12.0 - 2.085 - 45.0)).abs() < 0.05);
         assert!(model.fresh_public(scale).mean > model.fresh(scale));
         // A key switch adds no less than its rounding, and twice the scale halves everything.
-        let switch = model.key_switch(KeyPurpose::Relinearise, 3, scale)?;
+        let key_switch = |scale: Scale| -> Result<SlotVariance, Error> {
+            Ok(model.key_product(KeyPurpose::Relinearise, 3, scale)?.plus_apart(model.rounding(scale)))
+        };
+        let switch = key_switch(scale)?;
         assert!(switch.mean > model.rounding(scale).mean);
-        let half = model.key_switch(KeyPurpose::Relinearise, 3, scale * Scale::from_log2(1))?;
+        let half = key_switch(scale * Scale::from_log2(1))?;
         assert!((switch.mean / half.mean - 4.0).abs() < 1e-9);
         Ok(())
     }

@@ -9,6 +9,17 @@
 //!
 //! All have a dense ternary secret and no bootstrapping; see [`insecure`] for small rings to test
 //! with.
+//!
+//! ```
+//! use cipherlm_ckks::presets::{levels3_scale40, levels5_scale45};
+//! use cipherlm_ckks::presets::{levels12_scale45, levels24_scale45};
+//! let small = [levels3_scale40()?, levels5_scale45()?];
+//! let large = [levels12_scale45()?, levels24_scale45()?];
+//! for (params, levels) in small.iter().chain(&large).zip([3, 5, 12, 24]) {
+//!     assert!(params.max_level() == levels && params.security().bits >= 128.0);
+//! }
+//! # Ok::<(), cipherlm_ckks::Error>(())
+//! ```
 
 use super::{Params, ParamsBuilder};
 use crate::Error;

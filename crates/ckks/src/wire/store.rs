@@ -21,6 +21,19 @@ use crate::{Error, KeyId, KeyPurpose, KeyShape, Params};
 /// Loading checks hash, range and security of a key and makes its uniform half again from the seed,
 /// which takes longer than switching with it: give the store a budget that holds the keys of a
 /// circuit's inner loops.
+///
+/// ```
+/// use cipherlm_ckks::{KeyForm, KeyRequest, KeyStore, SecretKey, presets};
+/// let params = presets::insecure::small(64, 40.0, 2)?;
+/// let keys = SecretKey::generate(&params)?.key_set(KeyRequest::new().relin(2))?;
+/// # let folder = std::env::temp_dir().join(format!("cipherlm-ckks-doc-{}", std::process::id()));
+/// KeyStore::write(&folder, &keys)?;
+/// // The smallest form in memory: half a key, the other half from its seed.
+/// let small = KeyStore::open(&params, &folder, 1 << 20)?.with_form(KeyForm::Seeded);
+/// assert!(small.total_bytes() < keys.into_form(KeyForm::Expanded)?.resident_bytes());
+/// # std::fs::remove_dir_all(&folder).expect("it was written");
+/// # Ok::<(), cipherlm_ckks::Error>(())
+/// ```
 pub struct KeyStore {
     params: Params,
     /// Levels in increasing order.

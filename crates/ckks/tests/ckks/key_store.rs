@@ -5,23 +5,9 @@ use crate::common::{Setup, setup};
 use cipherlm_ckks::{
     Error, EvaluationKeys, GaloisElement, KeyForm, KeyPurpose, KeySet, KeyStore, Wire, WireError,
 };
+use cipherlm_testing::Scratch;
 use std::fs;
 use std::path::{Path, PathBuf};
-
-/// A folder that is removed in the end.
-struct Folder(PathBuf);
-
-impl Folder {
-    fn new(name: &str) -> Self {
-        Self(std::env::temp_dir().join(format!("cipherlm-ckks-store-{}-{name}", std::process::id())))
-    }
-}
-
-impl Drop for Folder {
-    fn drop(&mut self) {
-        let _ = fs::remove_dir_all(&self.0);
-    }
-}
 
 fn small() -> Setup {
     setup(64, 40.0, 2, &[1, 2])
@@ -42,50 +28,50 @@ fn file_of(s: &Setup, folder: &Path, purpose: KeyPurpose) -> PathBuf {
 
 #[test]
 fn a_directory_with_something_in_it_is_not_written_to() {
-    let (s, folder) = (small(), Folder::new("occupied"));
-    KeyStore::write(&folder.0, s.evaluator.keys()).unwrap();
-    let before: Vec<_> = fs::read_dir(&folder.0).unwrap().map(|entry| entry.unwrap().path()).collect();
+    let (s, scratch) = (small(), Scratch::new("occupied"));
+    let folder = scratch.join("keys");
+    KeyStore::write(&folder, s.evaluator.keys()).unwrap();
+    let before: Vec<_> = fs::read_dir(&folder).unwrap().map(|entry| entry.unwrap().path()).collect();
     assert_eq!(before.len(), s.evaluator.keys().len());
     let mut fewer = KeySet::new();
     fewer.insert(s.evaluator.keys().key(rotation(&s, 1), 2).unwrap()).unwrap();
-    let refused = KeyStore::write(&folder.0, &fewer).unwrap_err();
+    let refused = KeyStore::write(&folder, &fewer).unwrap_err();
     assert!(matches!(&refused, Error::Storage { kind: std::io::ErrorKind::AlreadyExists, .. }), "{refused}");
-    assert_eq!(KeyStore::open(&s.params, &folder.0, 0).unwrap().len(), before.len());
+    assert_eq!(KeyStore::open(&s.params, &folder, 0).unwrap().len(), before.len());
     // An empty one is taken, and nothing is left beside it.
-    let empty = Folder::new("empty");
-    fs::create_dir(&empty.0).unwrap();
-    KeyStore::write(&empty.0, &fewer).unwrap();
-    assert_eq!(KeyStore::open(&s.params, &empty.0, 0).unwrap().len(), 1);
-    let name = empty.0.file_name().unwrap().to_str().unwrap().to_owned();
-    let beside = fs::read_dir(empty.0.parent().unwrap()).unwrap();
+    let empty = Scratch::new("empty");
+    KeyStore::write(&empty, &fewer).unwrap();
+    assert_eq!(KeyStore::open(&s.params, &empty, 0).unwrap().len(), 1);
+    let name = empty.file_name().unwrap().to_str().unwrap().to_owned();
+    let beside = fs::read_dir(empty.parent().unwrap()).unwrap();
     let left = beside
         .filter(|entry| entry.as_ref().unwrap().file_name().to_str().unwrap().starts_with(&name))
         .count();
     assert_eq!(left, 1);
     // A file in the way.
-    let file = empty.0.join("0000.key").join("keys");
+    let file = empty.join("0000.key").join("keys");
     assert!(matches!(KeyStore::write(&file, &fewer), Err(Error::Storage { .. })));
 }
 
 #[test]
 fn keys_of_two_secrets_in_one_directory_are_refused() {
-    let (s, folder) = (small(), Folder::new("mixed"));
-    KeyStore::write(&folder.0, s.evaluator.keys()).unwrap();
+    let (s, folder) = (small(), Scratch::new("mixed"));
+    KeyStore::write(&folder, s.evaluator.keys()).unwrap();
     let other = cipherlm_ckks::SecretKey::generate(&s.params).unwrap();
     let shape = cipherlm_ckks::KeyShape::cheapest(&s.params, 2).unwrap();
     let key = other.switching_key(rotation(&s, 1), shape).unwrap();
-    fs::write(folder.0.join("stray.key"), key.to_bytes()).unwrap();
-    let refused = KeyStore::open(&s.params, &folder.0, 0).map(drop).unwrap_err();
+    fs::write(folder.join("stray.key"), key.to_bytes()).unwrap();
+    let refused = KeyStore::open(&s.params, &folder, 0).map(drop).unwrap_err();
     let Error::KeyMismatch { left, right, .. } = refused else { panic!("{refused}") };
     assert!([left, right].contains(&s.secret.id()) && [left, right].contains(&other.id()));
 }
 
 #[test]
 fn files_exchanged_after_the_store_was_opened_are_noticed() {
-    let (s, folder) = (small(), Folder::new("exchanged"));
-    KeyStore::write(&folder.0, s.evaluator.keys()).unwrap();
-    let [one, two] = [1, 2].map(|steps| file_of(&s, &folder.0, rotation(&s, steps)));
-    let open = || KeyStore::open(&s.params, &folder.0, u64::MAX).unwrap();
+    let (s, folder) = (small(), Scratch::new("exchanged"));
+    KeyStore::write(&folder, s.evaluator.keys()).unwrap();
+    let [one, two] = [1, 2].map(|steps| file_of(&s, &folder, rotation(&s, steps)));
+    let open = || KeyStore::open(&s.params, &folder, u64::MAX).unwrap();
     let (bytes_one, bytes_two) = (fs::read(&one).unwrap(), fs::read(&two).unwrap());
     let restore = || {
         fs::write(&one, &bytes_one).unwrap();
@@ -132,11 +118,11 @@ fn files_exchanged_after_the_store_was_opened_are_noticed() {
 
 #[test]
 fn the_budget_holds_the_keys_that_were_used_last() {
-    let (s, folder) = (setup(64, 40.0, 2, &[1, 2, 3, 4]), Folder::new("budget"));
-    KeyStore::write(&folder.0, s.evaluator.keys()).unwrap();
+    let (s, folder) = (setup(64, 40.0, 2, &[1, 2, 3, 4]), Scratch::new("budget"));
+    KeyStore::write(&folder, s.evaluator.keys()).unwrap();
     let one = s.evaluator.keys().key(rotation(&s, 1), 2).unwrap().shape();
     let one = one.resident_bytes_in(&s.params, KeyForm::Expanded);
-    let store = KeyStore::open(&s.params, &folder.0, 2 * one).unwrap().with_form(KeyForm::Expanded);
+    let store = KeyStore::open(&s.params, &folder, 2 * one).unwrap().with_form(KeyForm::Expanded);
     let held = |steps: i64, key: &std::sync::Arc<cipherlm_ckks::SwitchingKey>| {
         std::sync::Arc::ptr_eq(key, &store.key(rotation(&s, steps), 2).unwrap())
     };
@@ -151,7 +137,7 @@ fn the_budget_holds_the_keys_that_were_used_last() {
     assert!(!held(2, &second));
     assert_eq!(store.resident_bytes(), 2 * one);
     // Without any budget the last key is held, and no other.
-    let store = KeyStore::open(&s.params, &folder.0, 0).unwrap().with_form(KeyForm::Expanded);
+    let store = KeyStore::open(&s.params, &folder, 0).unwrap().with_form(KeyForm::Expanded);
     for steps in [1, 2, 1] {
         store.key(rotation(&s, steps), 2).unwrap();
         assert_eq!(store.resident_bytes(), one);
@@ -160,9 +146,9 @@ fn the_budget_holds_the_keys_that_were_used_last() {
 
 #[test]
 fn a_store_knows_what_it_has_before_it_loads() {
-    let (s, folder) = (setup(64, 40.0, 2, &[1, 2]), Folder::new("counts"));
-    KeyStore::write(&folder.0, s.evaluator.keys()).unwrap();
-    let store = KeyStore::open(&s.params, &folder.0, u64::MAX).unwrap();
+    let (s, folder) = (setup(64, 40.0, 2, &[1, 2]), Scratch::new("counts"));
+    KeyStore::write(&folder, s.evaluator.keys()).unwrap();
+    let store = KeyStore::open(&s.params, &folder, u64::MAX).unwrap();
     assert!(!store.is_empty() && store.len() == 4 && store.key_id() == Some(s.secret.id()));
     let all: u64 = s.evaluator.keys().iter().map(|key| key.shape().resident_bytes(&s.params)).sum();
     assert_eq!((store.total_bytes(), store.resident_bytes()), (all, 0));
@@ -174,17 +160,16 @@ fn a_store_knows_what_it_has_before_it_loads() {
     assert_eq!(store.resident_bytes(), 0, "a check loads nothing");
     // All of them are loaded where they just fit, and none where they do not.
     let told = std::sync::Mutex::new(vec![]);
-    let exact = KeyStore::open(&s.params, &folder.0, all).unwrap();
+    let exact = KeyStore::open(&s.params, &folder, all).unwrap();
     exact.preload(|count| told.lock().unwrap().push(count)).unwrap();
     let mut told = told.into_inner().unwrap();
     told.sort_unstable();
     assert_eq!((told, exact.resident_bytes()), (vec![1, 2, 3, 4], all));
-    let tight = KeyStore::open(&s.params, &folder.0, all - 1).unwrap();
+    let tight = KeyStore::open(&s.params, &folder, all - 1).unwrap();
     tight.preload(|_| panic!("nothing is loaded")).unwrap();
     assert_eq!(tight.resident_bytes(), 0);
-    let none = Folder::new("none");
-    fs::create_dir(&none.0).unwrap();
-    let store = KeyStore::open(&s.params, &none.0, 0).unwrap();
+    let none = Scratch::new("none");
+    let store = KeyStore::open(&s.params, &none, 0).unwrap();
     assert!(store.is_empty() && store.key_id().is_none());
 }
 

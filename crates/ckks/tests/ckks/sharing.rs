@@ -4,7 +4,7 @@ use cipherlm_ckks::noise::Prediction;
 use cipherlm_ckks::{
     Decrypted, Error, Params, Plaintext, Scale, SecretKey, Sharing, SharingContract, WireError, presets,
 };
-use std::path::PathBuf;
+use cipherlm_testing::Scratch;
 
 fn params() -> Params {
     presets::insecure::small(256, 49.0, 2).unwrap()
@@ -21,21 +21,6 @@ fn take(secret: &SecretKey, sharing: &Sharing) -> Result<(), Error> {
 
 fn contract(security: u32, releases: u32) -> SharingContract {
     SharingContract::new(security, releases).unwrap()
-}
-
-/// A name in the temporary folder that is removed in the end.
-struct File(PathBuf);
-
-impl File {
-    fn new(name: &str) -> Self {
-        Self(std::env::temp_dir().join(format!("cipherlm-ckks-{}-{name}.ledger", std::process::id())))
-    }
-}
-
-impl Drop for File {
-    fn drop(&mut self) {
-        let _ = std::fs::remove_file(&self.0);
-    }
 }
 
 #[test]
@@ -62,8 +47,9 @@ fn a_contract_is_fixed_once_and_for_one_key() {
         let refused = first.sharing_in_this_process(other).map(drop).unwrap_err();
         assert!(matches!(refused, Error::SharingContract { have: (30, 1), .. }), "{refused}");
     }
-    let file = File::new("elsewhere");
-    let refused = first.sharing(&file.0, contract(30, 1)).map(drop).unwrap_err();
+    let folder = Scratch::new("elsewhere");
+    let file = folder.join("ledger");
+    let refused = first.sharing(&file, contract(30, 1)).map(drop).unwrap_err();
     assert!(matches!(refused, Error::SharingContract { .. }), "{refused}");
     assert!(matches!(take(&second, &sharing), Err(Error::KeyMismatch { .. })));
     assert_eq!(sharing.left().unwrap(), 1);
@@ -74,13 +60,14 @@ fn a_contract_is_fixed_once_and_for_one_key() {
 
 #[test]
 fn a_ledger_counts_for_every_thread_and_outlives_the_key() {
-    let (params, file) = (params(), File::new("threads"));
+    let (params, folder) = (params(), Scratch::new("threads"));
+    let file = folder.join("ledger");
     let secret = SecretKey::generate(&params).unwrap();
     let bytes = secret.to_secret_bytes();
     let won: usize = std::thread::scope(|scope| {
         let each = || {
             let secret = SecretKey::from_secret_bytes(&params, &bytes).unwrap();
-            let sharing = secret.sharing(&file.0, contract(30, 20)).unwrap();
+            let sharing = secret.sharing(&file, contract(30, 20)).unwrap();
             (0..10).filter(|_| take(&secret, &sharing).is_ok()).count()
         };
         let handles: Vec<_> = (0..4).map(|_| scope.spawn(each)).collect();
@@ -88,22 +75,23 @@ fn a_ledger_counts_for_every_thread_and_outlives_the_key() {
     });
     assert_eq!(won, 20);
     // The file alone knows it: one byte a release after the header.
-    assert_eq!(std::fs::metadata(&file.0).unwrap().len(), 80 + 20);
-    let sharing = secret.sharing(&file.0, contract(30, 20)).unwrap();
+    assert_eq!(std::fs::metadata(&file).unwrap().len(), 80 + 20);
+    let sharing = secret.sharing(&file, contract(30, 20)).unwrap();
     assert_eq!((sharing.left().unwrap(), sharing.contract().releases()), (0, 20));
 }
 
 #[test]
 fn a_ledger_of_another_key_or_contract_or_a_damaged_one_is_refused() {
-    let (params, file) = (params(), File::new("damaged"));
+    let (params, folder) = (params(), Scratch::new("damaged"));
+    let file = folder.join("ledger");
     let [first, second] = [(); 2].map(|()| SecretKey::generate(&params).unwrap());
-    let sharing = first.sharing(&file.0, contract(30, 3)).unwrap();
+    let sharing = first.sharing(&file, contract(30, 3)).unwrap();
     take(&first, &sharing).unwrap();
-    let good = std::fs::read(&file.0).unwrap();
-    assert!(matches!(second.sharing(&file.0, contract(30, 3)), Err(Error::KeyMismatch { .. })));
+    let good = std::fs::read(&file).unwrap();
+    assert!(matches!(second.sharing(&file, contract(30, 3)), Err(Error::KeyMismatch { .. })));
     // As another process would find it: without what this one remembers.
     let fresh = |bytes: &[u8]| {
-        std::fs::write(&file.0, bytes).unwrap();
+        std::fs::write(&file, bytes).unwrap();
         take(&first, &sharing)
     };
     for length in [1, 40, 79] {
@@ -115,12 +103,12 @@ fn a_ledger_of_another_key_or_contract_or_a_damaged_one_is_refused() {
         assert!(fresh(&bytes).is_err(), "byte {position}");
     }
     // The contract in the file holds, whatever it was opened with.
-    let asked = first.sharing(&file.0, contract(30, 4)).map(drop);
+    let asked = first.sharing(&file, contract(30, 4)).map(drop);
     assert!(asked.is_err());
-    std::fs::write(&file.0, &good).unwrap();
+    std::fs::write(&file, &good).unwrap();
     assert_eq!(sharing.left().unwrap(), 2);
-    std::fs::remove_file(&file.0).unwrap();
-    let nowhere = file.0.join("missing").join("ledger");
+    std::fs::remove_file(&file).unwrap();
+    let nowhere = file.join("missing").join("ledger");
     assert!(matches!(second.sharing(&nowhere, contract(30, 3)), Err(Error::Storage { .. })));
 }
 

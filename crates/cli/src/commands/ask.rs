@@ -5,6 +5,7 @@ use crate::network::{ServerOption, party_of, wait};
 use crate::options::{PlanSource, PromptOption, count};
 use crate::party::description;
 use crate::progress::Console;
+use crate::system::mib;
 use anyhow::Context;
 use cipherlm_infer::{Client, EncryptedLogits, SECRET_FILE, load_secret};
 use cipherlm_model::Kind;
@@ -78,8 +79,11 @@ pub(crate) fn run(options: &Options, as_json: bool) -> anyhow::Result<bool> {
     if options.top > 1 {
         order.iter().for_each(|t| say!("  {:>9.3}  {:?}", rounded[*t as usize], party.text.meaning(&[*t])));
     }
-    let mib = |bytes: &[u8]| bytes.len() as f64 / 1048576.0;
-    say!("took              {seconds:.1} s; {:.1} MiB sent, {:.1} MiB received", mib(&prompt), mib(&answer));
+    say!(
+        "took              {seconds:.1} s; {:.1} MiB sent, {:.1} MiB received",
+        mib(prompt.len() as u64),
+        mib(answer.len() as u64)
+    );
     Ok(true)
 }
 

@@ -120,7 +120,10 @@ pub(crate) fn run(options: &Options, as_json: bool) -> anyhow::Result<bool> {
         other.iter().map(|text| out_of_range(&model, &text.windows)).collect::<Result<_, _>>()?;
     let violations: u64 = model.spec().sites.iter().map(|site| site.violations).sum();
     if as_json {
-        let read = |text: &Windows| json!({"windows": text.windows.len(), "window": length, "tokens_in_text": text.tokens});
+        let read = |text: &Windows| {
+            let (windows, tokens) = (text.windows.len(), text.tokens);
+            json!({"windows": windows, "window": length, "tokens_in_text": tokens})
+        };
         out_json(&json!({
             "model": model.spec().name,
             "calibration": read(&calibration),

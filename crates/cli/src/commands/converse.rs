@@ -100,8 +100,7 @@ impl Plans {
             );
         }
         let keys = self.circuits.keys(client.secret(), plan)?;
-        let machine = Encrypted::new(self.circuits.params(), client.key_id(), Arc::clone(&keys))?;
-        Ok(Server::new(machine.with_refresher(self.circuits.refresher(&keys)?)?))
+        Ok(Server::open(&self.circuits, client.key_id(), &keys)?)
     }
 }
 

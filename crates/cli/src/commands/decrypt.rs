@@ -201,7 +201,10 @@ fn documents(
     let rows = match library {
         Some(library) => library.rows(&hits),
         None => {
-            let row = |(hit, place): (&Hit, usize)| json!({"place": place, "document": hit.at, "score": hit.shown()});
+            let row = |(hit, place): (&Hit, usize)| {
+                let (document, score) = (hit.at, hit.shown());
+                json!({"place": place, "document": document, "score": score})
+            };
             hits.iter().zip(1..).map(row).collect()
         }
     };

@@ -4,6 +4,7 @@ use crate::console::{out_json, say};
 use crate::options::{IndexOption, PlanSource, PromptOption, PromptsOption};
 use crate::outputs::Outputs;
 use crate::party::{Party, description};
+use crate::system::mib;
 use anyhow::{Context, bail};
 use cipherlm_files::{Access, shown};
 use cipherlm_infer::{Asked, Client, KeyFolder, Note, SECRET_FILE, SERVER_FOLDER, TextSide, load_secret};
@@ -76,7 +77,7 @@ pub(crate) fn run(options: &Options, as_json: bool) -> anyhow::Result<bool> {
             "plan": note.plan,
         }));
     } else {
-        let mib = prompt.len() as f64 / 1048576.0;
+        let mib = mib(prompt.len() as u64);
         say!("encrypted prompt  {}  ({mib:.1} MiB; for the server)", shown(out.path()));
         if side.prompts() > 1 {
             say!("prompts           {} of {} places", note.prompts().count(), side.prompts());

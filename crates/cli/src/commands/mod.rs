@@ -48,8 +48,8 @@ use std::ffi::OsString;
 #[derive(Parser)]
 #[command(name = "cipherlm", version, about, arg_required_else_help = true)]
 #[command(
-    after_help = "Exit status: 0 done; 1 ran, but the result does not pass; 2 refused, with the reason and the next step \
-    in one line on standard error; 141 nobody reads the result. With --json that line is \
+    after_help = "Exit status: 0 done; 1 ran, but the result does not pass; 2 refused, with the reason and \
+    the next step in one line on standard error; 141 nobody reads the result. With --json that line is \
     {\"error\",\"kind\",\"code\"}."
 )]
 pub(crate) struct Cli {

@@ -4,7 +4,7 @@ use crate::console::{out, out_json, say};
 use crate::options::{BatchOption, IndexOption, InputOption, ModelOption, ProfileOption, tokens};
 use crate::prices::PricesOption;
 use crate::setup::Setup;
-use crate::system::gib;
+use crate::system::{gib, mib};
 use anyhow::Context;
 use cipherlm_files::shown;
 use cipherlm_infer::{Candidate, ClientFolder, Step, insecure_profile};
@@ -149,8 +149,7 @@ fn save(made: &ClientFolder, folder: &Path, as_json: bool) -> anyhow::Result<boo
         out_json(&json!({"client": shown(folder), "plan": plan.plan, "costs": costs}));
         return Ok(true);
     }
-    let (mib, minutes) =
-        (|bytes: u64| bytes as f64 / 1048576.0, |mbit: f64| costs.key_bytes as f64 * 8e-6 / mbit / 60.0);
+    let minutes = |mbit: f64| costs.key_bytes as f64 * 8e-6 / mbit / 60.0;
     say!("client      {}  (no weights but the embedding; plan {})", shown(folder), plan.plan);
     say!(
         "keys        {:.2} GiB to send once: {:.1} min at 20 Mbit/s, {:.1} at 100, {:.1} at 1000",

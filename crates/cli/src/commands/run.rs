@@ -7,9 +7,8 @@ use crate::party::{description, read_message, setup_of};
 use crate::prices::PricesOption;
 use crate::progress::Console;
 use crate::setup::Setup;
-use crate::system::{free_disk, gib, peak_memory, processor, threads};
+use crate::system::{free_disk, gib, mib, peak_memory, processor, threads};
 use anyhow::{Context, bail};
-use cipherlm_circuits::slots::Encrypted;
 use cipherlm_ckks::{KeyId, KeyStore};
 use cipherlm_files::{Access, Existing, Lock, create_folder, shown};
 use cipherlm_infer::{
@@ -77,7 +76,7 @@ pub(crate) fn run(options: &Options, as_json: bool) -> anyhow::Result<bool> {
     let keys = load(keys, &console)?;
     let seconds_load = clock.elapsed().as_secs_f64();
     console.line(&format!("server      keys loaded and checked in {seconds_load:.1} s"));
-    let (answer, report) = forward(options, &setup, key_id, keys, prompt, &mut console)?;
+    let (answer, report) = forward(options, &setup, key_id, &keys, prompt, &mut console)?;
     let answer = answer.to_bytes();
     out.write_or_rescue(&answer, Access::Everyone)?;
     drop(lock);
@@ -103,7 +102,7 @@ pub(crate) fn run(options: &Options, as_json: bool) -> anyhow::Result<bool> {
         out_json(&facts);
     } else {
         let (seconds, computed, peak) = (report.seconds_total, report.steps.len(), gib(peak_memory()));
-        let (mib, file) = (answer.len() as f64 / 1048576.0, shown(out.path()));
+        let (mib, file) = (mib(answer.len() as u64), shown(out.path()));
         say!("ran               {seconds:.1} s for {computed} of {steps} steps, {peak:.1} GiB at the peak");
         if prompts > 1 {
             say!("prompts           {prompts} at once, {each:.2} s each");
@@ -185,13 +184,11 @@ fn forward(
     options: &Options,
     setup: &Setup,
     key_id: KeyId,
-    keys: Arc<KeyStore>,
+    keys: &Arc<KeyStore>,
     prompt: EncryptedPrompt,
     console: &mut Console,
 ) -> anyhow::Result<(EncryptedLogits, Report)> {
-    let refresher = setup.circuits.refresher(&keys)?;
-    let server =
-        Server::new(Encrypted::new(setup.circuits.params(), key_id, keys)?.with_refresher(refresher)?);
+    let server = Server::open(&setup.circuits, key_id, keys)?;
     let plan = &setup.plan;
     let mut profiler = Profiler::new(plan, |p: &Progress<'_>| {
         console.step(p);

@@ -5,7 +5,7 @@ use crate::exit::usage;
 use crate::options::{ModelOption, ProfileOption, count, gibibytes, seconds, tokens};
 use crate::prices::PricesOption;
 use crate::setup::Setup;
-use crate::system::gib;
+use crate::system::{gib, mib};
 use cipherlm_service::{Fleet, Outcome};
 use clap::Args;
 use serde_json::json;
@@ -77,7 +77,7 @@ pub(crate) fn run(options: &Options, as_json: bool) -> anyhow::Result<bool> {
             fleet.job,
             gib(fleet.key_bytes as u64),
             fleet.load,
-            fleet.message_bytes / 1048576.0,
+            mib(fleet.message_bytes as u64),
             fleet.clients,
             fleet.held
         );

@@ -3,8 +3,12 @@
 /// Colours follow the reader's light or dark setting.
 pub(super) const CSS: &str = "\
 :root{color-scheme:light \
-dark;--bg:#fff;--fg:#1d2733;--soft:#5b6875;--line:#d8dee5;--tile:#f4f6f8;--good:#00704a;--bad:#b3261e;--mark:#fff1bf;--c0:#0072b2;--c1:#e69f00;--c2:#009e73;--c3:#cc79a7;--c4:#56b4e9;--c5:#d55e00;--c6:#b8a600;--c7:#8c8c8c}\
-@media(prefers-color-scheme:dark){:root{--bg:#12171d;--fg:#e6ebf0;--soft:#9aa7b4;--line:#2d3742;--tile:#1a212a;--good:#4cc38a;--bad:#ff8a80;--mark:#5a4a10;--c0:#3d9be0;--c1:#e69f00;--c2:#1fb58a;--c3:#d58fb8;--c4:#8fd0f5;--c5:#f07f2e;--c6:#c9b91f;--c7:#9a9a9a}}\
+dark;--bg:#fff;--fg:#1d2733;--soft:#5b6875;--line:#d8dee5;--tile:#f4f6f8;\
+--good:#00704a;--bad:#b3261e;--mark:#fff1bf;--c0:#0072b2;--c1:#e69f00;\
+--c2:#009e73;--c3:#cc79a7;--c4:#56b4e9;--c5:#d55e00;--c6:#b8a600;--c7:#8c8c8c}\
+@media(prefers-color-scheme:dark){:root{--bg:#12171d;--fg:#e6ebf0;--soft:#9aa7b4;--line:#2d3742;\
+--tile:#1a212a;--good:#4cc38a;--bad:#ff8a80;--mark:#5a4a10;--c0:#3d9be0;--c1:#e69f00;\
+--c2:#1fb58a;--c3:#d58fb8;--c4:#8fd0f5;--c5:#f07f2e;--c6:#c9b91f;--c7:#9a9a9a}}\
 *{box-sizing:border-box}body{margin:0;background:var(--bg);color:var(--fg);font:16px/1.5 \
 system-ui,sans-serif}\
 main{max-width:1060px;margin:0 auto;padding:1rem}h1{font-size:1.6rem;margin:.5rem \

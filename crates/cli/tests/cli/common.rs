@@ -1,49 +1,12 @@
 //! What the tests of the program share.
 
-use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::{Command, Output, Stdio};
 
+pub(crate) use cipherlm_testing::Scratch;
 use serde_json::Value;
 
 pub(crate) const PROMPT: &str = "One day a cat";
-
-/// A folder that goes when the test ends.
-pub(crate) struct Scratch(pub(crate) PathBuf);
-
-impl Scratch {
-    pub(crate) fn new(name: &str) -> Self {
-        let path = std::env::temp_dir().join(format!("cipherlm-{name}-{}", std::process::id()));
-        let _ = fs::remove_dir_all(&path);
-        fs::create_dir_all(&path).unwrap();
-        Self(path)
-    }
-
-    pub(crate) fn path(&self, name: &str) -> String {
-        self.0.join(name).to_str().unwrap().to_owned()
-    }
-
-    /// Every file and folder below, with its length.
-    pub(crate) fn listing(&self) -> Vec<(PathBuf, u64)> {
-        let (mut found, mut folders) = (Vec::new(), vec![self.0.clone()]);
-        while let Some(folder) = folders.pop() {
-            for entry in fs::read_dir(folder).unwrap().map(Result::unwrap) {
-                found.push((entry.path(), entry.metadata().unwrap().len()));
-                if entry.path().is_dir() {
-                    folders.push(entry.path());
-                }
-            }
-        }
-        found.sort();
-        found
-    }
-}
-
-impl Drop for Scratch {
-    fn drop(&mut self) {
-        let _ = fs::remove_dir_all(&self.0);
-    }
-}
 
 /// The folder of the small shipped model.
 pub(crate) fn model() -> String {

@@ -1,6 +1,6 @@
 //! Attention over copies of the tokens, and over the cache of a session.
 
-use cipherlm_circuits::slots::{Machine, SlotResult};
+use cipherlm_circuits::slots::{self, Machine};
 use cipherlm_model::Attention;
 use num_complex::Complex64;
 use rayon::prelude::*;
@@ -117,7 +117,7 @@ impl<M: Machine> Context<'_, M> {
             let keys = machine.rotate_many(&key, &steps).at(&self.node.name)?;
             let values = machine.rotate_many(&value, &steps).at(&self.node.name)?;
             let sums = keys.par_iter().map(|key| machine.rotate_sum(&machine.mul(&query, key)?, 1, g.head));
-            let sums = sums.collect::<SlotResult<Vec<_>>>().at(&self.node.name)?;
+            let sums = sums.collect::<slots::Result<Vec<_>>>().at(&self.node.name)?;
             let label = machine.log().label(&format!("{}{POWER_LABEL}", self.node.name));
             let weights = sums.par_iter().enumerate().map(|(shift, sum)| {
                 let own = |length| self.folded.score_plains(layer, block, shift, length);

@@ -1,6 +1,6 @@
 //! Statistics of rows, what a norm makes of the rows, and the row that answers.
 
-use cipherlm_circuits::slots::{Machine, Plain, SlotResult};
+use cipherlm_circuits::slots::{self, Machine, Plain};
 use num_complex::Complex64;
 
 use super::Context;
@@ -23,7 +23,7 @@ impl<M: Machine> Context<'_, M> {
         let constants = self.folded.variance_constants(norm)?;
         let run = || {
             let lowered: Vec<M::Vector> =
-                rows.iter().map(|row| lower(machine, row, level + 2)).collect::<SlotResult<_>>()?;
+                rows.iter().map(|row| lower(machine, row, level + 2)).collect::<slots::Result<_>>()?;
             let pairs: Vec<_> = lowered.iter().map(|row| (row, row)).collect();
             let squares = self.sum_of_rows(&machine.mul_sum(&pairs)?, constants.squares, alone)?;
             let constant = Complex64::new(constants.constant, 0.0);
@@ -39,7 +39,7 @@ impl<M: Machine> Context<'_, M> {
     }
 
     /// The sum over the features of each token, times `factor`, in every feature; takes a level.
-    fn sum_of_rows(&self, vector: &M::Vector, factor: f64, alone: bool) -> SlotResult<M::Vector> {
+    fn sum_of_rows(&self, vector: &M::Vector, factor: f64, alone: bool) -> slots::Result<M::Vector> {
         let (machine, g) = (self.machine, self.folded.geometry);
         let sum = machine.rotate_sum(vector, 1, g.features)?;
         // A single row repeats: its sum is everywhere already.

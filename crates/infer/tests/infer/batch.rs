@@ -4,20 +4,13 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use cipherlm_circuits::bootstrap::Profile;
-use cipherlm_circuits::slots::{Encrypted, KeyUse};
+use crate::common::world::World;
+use crate::common::{answers, certified, far, of, one_layer, plan, polynomial, small};
+use cipherlm_circuits::slots::KeyUse;
 use cipherlm_infer::{
-    Asked, Audit, Circuits, Client, ClientSide, EncryptedLogits, EncryptedPrompt, Error, Options, Plan,
-    Progress, Purpose, Server, SmallRings, Target,
+    Asked, Audit, EncryptedLogits, EncryptedPrompt, Error, Options, Plan, Progress, Purpose, Target,
 };
-use cipherlm_model::{
-    Kind, Mode, Model, Placement, Pool, Positions, Rotary, Runner, Shape, Tokenizer, random,
-};
-use cipherlm_protocol::ClientPlan;
-
-fn small() -> Shape {
-    Shape::preset("test").unwrap()
-}
+use cipherlm_model::{Kind, Model, Placement, Pool, Rotary, Shape, random};
 
 fn encoder(kind: Kind) -> Shape {
     Shape {
@@ -31,16 +24,13 @@ fn encoder(kind: Kind) -> Shape {
     }
 }
 
-fn certified(shape: &Shape) -> Arc<Model> {
-    Arc::new(random::certified("small", shape, 3).unwrap())
-}
-
 fn options(tokens: usize, prompts: usize) -> Options {
-    Options { tokens, prompts, ..Options::default() }
+    Options { prompts, ..of(tokens) }
 }
 
-fn plan(model: &Arc<Model>, slots: usize, options: &Options) -> Plan {
-    Plan::compile(Arc::clone(model), Target::uniform(slots, 14, 40, 60).unwrap(), options).unwrap()
+/// For four prompts at most.
+fn world(shape: &Shape) -> World {
+    World::new(&certified(shape, 3), 11, &options(8, 4))
 }
 
 /// Prompts that differ, of `tokens` tokens and less.
@@ -51,24 +41,6 @@ fn texts(shape: &Shape, tokens: usize, count: usize) -> Vec<Vec<u32>> {
 
 fn slices(texts: &[Vec<u32>]) -> Vec<&[u32]> {
     texts.iter().map(Vec::as_slice).collect()
-}
-
-fn far(wanted: &[f64], found: &[f64]) -> f64 {
-    assert_eq!(wanted.len(), found.len());
-    wanted.iter().zip(found).map(|(a, b)| (a - b).abs()).fold(0.0, f64::max)
-}
-
-/// What the reference answers at each position, a prompt on its own.
-fn alone(model: &Model, tokens: &[u32]) -> Vec<Vec<f64>> {
-    let mut runner = Runner::new(model, Mode::Polynomial).unwrap();
-    match model.shape().kind {
-        Kind::Decoder => runner.forward(tokens, Positions::All).unwrap(),
-        Kind::Encoder { .. } => vec![runner.classify(tokens, None).unwrap()],
-        Kind::Embedder { .. } => {
-            let hidden = runner.hidden(tokens, None).unwrap();
-            hidden.chunks(model.shape().d_model).map(<[f64]>::to_vec).collect()
-        }
-    }
 }
 
 /// Largest difference of any answer to any of the prompts.
@@ -86,13 +58,13 @@ fn worst(plan: &Plan, texts: &[Vec<u32>]) -> f64 {
             let answered = !plan.answers_last() || position + 1 == tokens.len();
             if answered { far(row, &plan.logits_of(&outputs, prompt, position).unwrap()) } else { 0.0 }
         };
-        alone(plan.model(), tokens).iter().enumerate().map(of_position).fold(0.0, f64::max)
+        answers(plan.model(), tokens).iter().enumerate().map(of_position).fold(0.0, f64::max)
     };
     texts.iter().enumerate().map(of_prompt).fold(0.0, f64::max)
 }
 
 #[test]
-fn every_prompt_is_answered_as_if_it_were_alone() {
+fn every_prompt_is_answered_as_if_it_were_answers() {
     let heads = |heads, head_dim, rotary| Shape { heads, head_dim, rotary, context: 32, ..small() };
     let pooled = |pool| encoder(Kind::Embedder { pool });
     // Shape, slots, tokens, prompts, copies that are left.
@@ -109,7 +81,7 @@ fn every_prompt_is_answered_as_if_it_were_alone() {
     ];
     let mut packed = 0;
     for (index, (shape, slots, tokens, prompts, copies)) in cases.into_iter().enumerate() {
-        let model = certified(&shape);
+        let model = certified(&shape, 3);
         let plan = plan(&model, slots, &options(tokens, prompts));
         assert_eq!((plan.prompts(), plan.geometry().copies), (prompts, copies), "case {index}");
         packed += usize::from(plan.explain().contains("packed scores"));
@@ -127,7 +99,7 @@ fn prompts_behind_public_tokens_are_answered_too() {
     let rotary = Some(Rotary { dims: 4, base: 100.0 });
     let packed = Shape { heads: 4, head_dim: 4, rotary, context: 32, ..small() };
     for (shape, tokens) in [(small(), 8), (packed, 16)] {
-        let model = Arc::new(Model::clone(&certified(&shape)).with_prefix(vec![1, 9, 4]).unwrap());
+        let model = Arc::new(Model::clone(&certified(&shape, 3)).with_prefix(vec![1, 9, 4]).unwrap());
         let plan = plan(&model, 1024, &options(tokens, 4));
         let error = worst(&plan, &texts(&shape, tokens, 4));
         assert!(error < 1e-6, "{tokens} tokens: {error}");
@@ -136,7 +108,7 @@ fn prompts_behind_public_tokens_are_answered_too() {
 
 #[test]
 fn keys_are_those_of_one_prompt_farther_apart() {
-    let model = certified(&small());
+    let model = certified(&small(), 3);
     let names = |plan: &Plan| plan.keys().keys().copied().collect::<BTreeSet<KeyUse>>();
     for prompts in [2, 4] {
         let one = plan(&model, 256, &options(8, 1));
@@ -149,7 +121,7 @@ fn keys_are_those_of_one_prompt_farther_apart() {
 
 #[test]
 fn what_a_pass_has_no_place_for_is_refused() {
-    let model = certified(&small());
+    let model = certified(&small(), 3);
     let target = || Target::uniform(1024, 14, 40, 60).unwrap();
     let refused = |options: Options| Plan::compile(Arc::clone(&model), target(), &options).err().unwrap();
     let found = refused(options(8, 9));
@@ -175,63 +147,11 @@ fn what_a_pass_has_no_place_for_is_refused() {
     }
 }
 
-/// Four prompts at most, under encryption, with bootstraps and small messages.
-struct World {
-    model: Arc<Model>,
-    profile: Profile,
-    circuits: Circuits,
-    plan: Plan,
-    client: Client,
-    server: Server<Arc<cipherlm_circuits::bootstrap::BootstrapKeys>>,
-}
-
-impl World {
-    fn new(shape: &Shape) -> Self {
-        let model = certified(shape);
-        let profile = Profile { user_levels: 13, ..Profile::insecure(11) };
-        let circuits = Circuits::new(&profile).unwrap();
-        let plan = Plan::compile(Arc::clone(&model), circuits.target().unwrap(), &options(8, 4)).unwrap();
-        let client = Client::generate(circuits.params()).unwrap();
-        let keys = circuits.keys(client.secret(), &plan).unwrap();
-        let machine = Encrypted::new(circuits.params(), client.key_id(), Arc::clone(&keys)).unwrap();
-        let server = Server::new(machine.with_refresher(circuits.refresher(&keys).unwrap()).unwrap());
-        Self { model, profile, circuits, plan, client, server }
-    }
-
-    fn rings(&self) -> SmallRings {
-        self.circuits.small_rings(&self.plan).unwrap()
-    }
-
-    fn client_plan(&self) -> (ClientPlan, Vec<u8>) {
-        let tokenizer = Tokenizer::train("a cat sat on a mat. ", 258).unwrap();
-        let (plan, [_, embedding]) =
-            self.plan.client_plan(&self.circuits, self.profile.name, &tokenizer).unwrap();
-        (ClientPlan::from_json(&plan.to_json().unwrap()).unwrap(), embedding)
-    }
-
-    fn side(&self) -> ClientSide {
-        let (plan, embedding) = self.client_plan();
-        ClientSide::new(plan, &self.profile, &embedding).unwrap()
-    }
-
-    /// Through the bytes of both messages.
-    fn run(&self, prompt: &EncryptedPrompt) -> cipherlm_infer::Result<EncryptedLogits> {
-        let (params, rings) = (self.circuits.params(), self.rings());
-        let prompt = EncryptedPrompt::from_bytes(params, &rings, &prompt.to_bytes()).unwrap();
-        let answer = self.server.run(&self.plan, prompt, &mut |_: &Progress<'_>| true)?;
-        Ok(EncryptedLogits::from_bytes(params, &rings, &answer.to_bytes()).unwrap())
-    }
-}
-
-fn one_layer() -> Shape {
-    Shape { layers: 1, ..small() }
-}
-
 #[test]
 fn prompts_of_one_pass_are_answered_under_encryption() {
-    let w = World::new(&one_layer());
+    let w = world(&one_layer());
     let (side, costs) = (w.side(), w.client_plan().0.costs);
-    let texts = texts(w.model.shape(), 8, 3);
+    let texts = texts(w.model().shape(), 8, 3);
     assert_eq!(texts.iter().map(Vec::len).collect::<Vec<_>>(), [8, 5, 2]);
     let prompt = side.encrypt_each(&w.client, &slices(&texts)).unwrap();
     // The last one fills the place that is left.
@@ -246,7 +166,7 @@ fn prompts_of_one_pass_are_answered_under_encryption() {
     let found = w.client.decrypt_each(&w.plan, &answer, &positions).unwrap();
     assert_eq!(side.decrypt_each(&w.client, &answer, &positions).unwrap(), found);
     for ((found, text), &position) in found.iter().zip(&texts).zip(&positions) {
-        let error = far(&alone(&w.model, text)[position], found);
+        let error = far(&answers(w.model(), text)[position], found);
         println!("{} tokens: worst logit error 2^{:.1}", text.len(), error.log2());
         assert!(error < 2f64.powi(-7), "{} tokens: {error}", text.len());
     }
@@ -256,7 +176,7 @@ fn prompts_of_one_pass_are_answered_under_encryption() {
     let whole = w.run(&EncryptedPrompt { asked: Asked::All, ..prompt.clone() }).unwrap();
     assert_eq!(side.positions(&whole), positions);
     for (prompt, text) in texts.iter().enumerate() {
-        for (position, row) in alone(&w.model, text).iter().enumerate() {
+        for (position, row) in answers(w.model(), text).iter().enumerate() {
             let mut at = positions.clone();
             at[prompt] = position;
             let found = w.client.decrypt_each(&w.plan, &whole, &at).unwrap();
@@ -266,7 +186,7 @@ fn prompts_of_one_pass_are_answered_under_encryption() {
     // One position of all of them, which each has to have.
     let same = w.run(&EncryptedPrompt { asked: Asked::Position(1), ..prompt.clone() }).unwrap();
     let found = w.client.decrypt_each(&w.plan, &same, &[1; 4]).unwrap();
-    assert!(far(&alone(&w.model, &texts[0])[1], &found[0]) < 2f64.powi(-7));
+    assert!(far(&answers(w.model(), &texts[0])[1], &found[0]) < 2f64.powi(-7));
     let refused = w.run(&EncryptedPrompt { asked: Asked::Position(2), ..prompt.clone() }).map(drop);
     assert!(matches!(refused, Err(Error::Position { position: 2, length: 2, .. })), "{refused:?}");
     // Answers and messages that are not of four prompts.
@@ -283,14 +203,14 @@ fn prompts_of_one_pass_are_answered_under_encryption() {
 
 #[test]
 fn the_error_of_a_pass_is_within_its_forecast() {
-    let w = World::new(&one_layer());
-    let texts = texts(w.model.shape(), 8, 4);
+    let w = world(&one_layer());
+    let texts = texts(w.model().shape(), 8, 4);
     let keys = w.circuits.key_request(&w.plan);
     let forecast = w.plan.forecast_steps(&w.client, &keys, &slices(&texts)).unwrap();
     let mut go = |_: &Progress<'_>| true;
     let mut audit = Audit::new(&w.client, &forecast, &mut go);
     let prompt = w.client.encrypt_each(&w.plan, &slices(&texts)).unwrap();
-    w.server.run(&w.plan, prompt, &mut audit).unwrap();
+    w.server().run(&w.plan, prompt, &mut audit).unwrap();
     let rows = audit.finish();
     assert_eq!(rows.len(), w.plan.steps() - 1);
     for row in rows {
@@ -302,16 +222,16 @@ fn the_error_of_a_pass_is_within_its_forecast() {
 
 #[test]
 fn sentences_of_one_pass_have_vectors_of_their_own() {
-    let w = World::new(&Shape { layers: 1, ..encoder(Kind::Embedder { pool: Pool::Mean }) });
+    let w = world(&Shape { layers: 1, ..encoder(Kind::Embedder { pool: Pool::Mean }) });
     // Random weights take some texts out of their ranges.
     let inside = |text: &Vec<u32>| w.plan.ensure_in_range(text).is_ok();
-    let texts: Vec<_> = texts(w.model.shape(), 8, 16).into_iter().filter(inside).take(4).collect();
+    let texts: Vec<_> = texts(w.model().shape(), 8, 16).into_iter().filter(inside).take(4).collect();
     assert!(texts.iter().any(|text| text.len() != texts[0].len()), "one length");
     let prompt = w.client.encrypt_each(&w.plan, &slices(&texts)).unwrap();
     assert_eq!(prompt.asked, Asked::All);
     let found = w.client.sentences(&w.plan, &w.run(&prompt).unwrap()).unwrap();
     for (text, found) in texts.iter().zip(&found) {
-        let wanted = Runner::new(&w.model, Mode::Polynomial).unwrap().sentence(text, None).unwrap();
+        let wanted = polynomial(w.model()).sentence(text, None).unwrap();
         assert!(far(&wanted, found) < 2f64.powi(-7), "{} tokens: {}", text.len(), far(&wanted, found));
     }
     assert_eq!(found.len(), 4);
@@ -319,8 +239,8 @@ fn sentences_of_one_pass_have_vectors_of_their_own() {
 
 #[test]
 fn messages_of_several_prompts_are_read_back_and_nothing_else_is() {
-    let w = World::new(&one_layer());
-    let texts = texts(w.model.shape(), 8, 4);
+    let w = world(&one_layer());
+    let texts = texts(w.model().shape(), 8, 4);
     let prompt = w.client.encrypt_each(&w.plan, &slices(&texts)).unwrap();
     let (params, rings) = (w.circuits.params(), w.rings());
     let bytes = prompt.to_bytes();

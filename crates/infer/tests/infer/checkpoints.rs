@@ -1,48 +1,21 @@
 //! Checkpoints: never a wrong answer, never a run that a damaged file ends.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
 use crate::common::parties::Parties;
+use crate::common::{certified, of, one_layer};
 use cipherlm_circuits::slots::Encrypted;
 use cipherlm_ckks::KeySet;
 use cipherlm_infer::{
     Checkpoints, EncryptedLogits, EncryptedPrompt, Error, Observer, Options, Progress, Purpose, Session,
 };
-use cipherlm_model::{Model, Shape, random};
+use cipherlm_model::{Model, random};
+use cipherlm_testing::Scratch;
 
-fn one_layer() -> Arc<Model> {
-    let shape = Shape { layers: 1, ..Shape::preset("test").unwrap() };
-    Arc::new(random::certified("one layer", &shape, 4).unwrap())
-}
-
-fn options() -> Options {
-    Options { tokens: 8, ..Options::default() }
-}
-
-/// A folder that goes with the test.
-struct Folder(PathBuf);
-
-impl Folder {
-    fn new(name: &str) -> Self {
-        let dir = std::env::temp_dir().join(format!("cipherlm-checkpoints-{name}-{}", std::process::id()));
-        let _ = std::fs::remove_dir_all(&dir);
-        Self(dir)
-    }
-
-    fn files(&self) -> Vec<PathBuf> {
-        let mut out: Vec<_> =
-            std::fs::read_dir(&self.0).unwrap().map(|entry| entry.unwrap().path()).collect();
-        out.sort();
-        out
-    }
-}
-
-impl Drop for Folder {
-    fn drop(&mut self) {
-        let _ = std::fs::remove_dir_all(&self.0);
-    }
+fn model() -> Arc<Model> {
+    certified(&one_layer(), 4)
 }
 
 /// The answer as bytes, and the names of the steps that were computed rather than found.
@@ -78,19 +51,19 @@ fn plain(parties: &Parties, prompt: &EncryptedPrompt) -> Vec<u8> {
 
 #[test]
 fn each_prompt_of_a_folder_has_its_own_answer_and_each_damaged_file_is_computed_again() {
-    let parties = Parties::new(&one_layer(), &[options()]);
+    let parties = Parties::new(&model(), &[of(8)]);
     let plan = &parties.plans[0];
-    let folder = Folder::new("damage");
+    let folder = Scratch::new("damage");
     let windows = random::windows(parties.plans[0].model().shape(), 8, 2, 5);
     let prompts: Vec<_> = windows.iter().map(|w| parties.client.encrypt(plan, w).unwrap()).collect();
     let answers: Vec<_> = prompts.iter().map(|prompt| plain(&parties, prompt)).collect();
     assert_ne!(answers[0], answers[1]);
     // Two prompts, one after the other, then both again: found, and each its own.
-    let first = run(&parties, &prompts[0], &folder.0);
-    let files = folder.files();
+    let first = run(&parties, &prompts[0], &folder);
+    let files = folder.entries();
     for (prompt, answer) in prompts.iter().zip(&answers) {
-        assert_eq!(&run(&parties, prompt, &folder.0).0, answer);
-        let (again, computed) = run(&parties, prompt, &folder.0);
+        assert_eq!(&run(&parties, prompt, &folder).0, answer);
+        let (again, computed) = run(&parties, prompt, &folder);
         assert!(again == *answer && computed.is_empty(), "{computed:?}");
     }
     assert_eq!(
@@ -99,7 +72,7 @@ fn each_prompt_of_a_folder_has_its_own_answer_and_each_damaged_file_is_computed_
     );
     // The same text encrypted again is another run: its ciphertexts are others.
     let fresh = parties.client.encrypt(plan, &windows[0]).unwrap();
-    assert_eq!(run(&parties, &fresh, &folder.0).1.len(), plan.steps() - 1);
+    assert_eq!(run(&parties, &fresh, &folder).1.len(), plan.steps() - 1);
 
     // Every kind of damage, to all files of the first prompt at once.
     let whole: Vec<Vec<u8>> = files.iter().map(|file| std::fs::read(file).unwrap()).collect();
@@ -123,7 +96,7 @@ fn each_prompt_of_a_folder_has_its_own_answer_and_each_damaged_file_is_computed_
         for (i, file) in files.iter().enumerate() {
             std::fs::write(file, damage(i)).unwrap();
         }
-        let (answer, computed) = run(&parties, &prompts[0], &folder.0);
+        let (answer, computed) = run(&parties, &prompts[0], &folder);
         assert!(answer == answers[0], "{kind}");
         assert_eq!(computed.len(), plan.steps() - 1, "{kind}");
         let mended: Vec<Vec<u8>> = files.iter().map(|file| std::fs::read(file).unwrap()).collect();
@@ -132,7 +105,7 @@ fn each_prompt_of_a_folder_has_its_own_answer_and_each_damaged_file_is_computed_
     // One bad file among good ones takes the run back no further than it must.
     for (i, file) in files.iter().enumerate() {
         std::fs::write(file, &whole[i][..50]).unwrap();
-        let (answer, computed) = run(&parties, &prompts[0], &folder.0);
+        let (answer, computed) = run(&parties, &prompts[0], &folder);
         assert!(answer == answers[0], "{}", file.display());
         assert!(computed.len() <= 1, "{computed:?}");
         std::fs::write(file, &whole[i]).unwrap();
@@ -143,34 +116,34 @@ fn each_prompt_of_a_folder_has_its_own_answer_and_each_damaged_file_is_computed_
         std::fs::create_dir(file).unwrap();
     }
     let mut go = |_: &Progress<'_>| true;
-    let mut kept = Checkpoints::new(&folder.0, Duration::ZERO, &mut go).unwrap();
+    let mut kept = Checkpoints::new(&folder, Duration::ZERO, &mut go).unwrap();
     let answer = parties.server.run(plan, prompts[0].clone(), &mut kept).unwrap();
     assert!(answer.to_bytes() == answers[0]);
 }
 
 #[test]
 fn a_run_that_was_stopped_goes_on_and_ends_the_same() {
-    let parties = Parties::new(&one_layer(), &[options()]);
-    let folder = Folder::new("stop");
+    let parties = Parties::new(&model(), &[of(8)]);
+    let folder = Scratch::new("stop");
     let window = &random::windows(parties.plans[0].model().shape(), 8, 1, 5)[0];
     let prompt = parties.client.encrypt(&parties.plans[0], window).unwrap();
     let expected = plain(&parties, &prompt);
     for stop in [3, 9, 14] {
         let mut until = |p: &Progress<'_>| p.step < stop;
-        let mut kept = Checkpoints::new(&folder.0, Duration::ZERO, &mut until).unwrap();
+        let mut kept = Checkpoints::new(&folder, Duration::ZERO, &mut until).unwrap();
         let stopped = parties.server.run(&parties.plans[0], prompt.clone(), &mut kept).err().unwrap();
         assert!(matches!(stopped, Error::Stopped { .. }), "{stopped}");
     }
-    assert_eq!(folder.files().len(), 13);
-    let (answer, computed) = run(&parties, &prompt, &folder.0);
+    assert_eq!(folder.entries().len(), 13);
+    let (answer, computed) = run(&parties, &prompt, &folder);
     assert!(answer == expected);
     assert_eq!(computed.len(), parties.plans[0].steps() - 1 - 13);
 }
 
 #[test]
 fn two_runs_in_one_folder_at_once_are_both_right() {
-    let parties = Parties::new(&one_layer(), &[options()]);
-    let folder = Folder::new("two");
+    let parties = Parties::new(&model(), &[of(8)]);
+    let folder = Scratch::new("two");
     let window = &random::windows(parties.plans[0].model().shape(), 8, 1, 5)[0];
     let prompt = parties.client.encrypt(&parties.plans[0], window).unwrap();
     let expected = plain(&parties, &prompt);
@@ -181,7 +154,7 @@ fn two_runs_in_one_folder_at_once_are_both_right() {
         cipherlm_infer::Server::new(Encrypted::new(machine.params(), parties.client.key_id(), keys).unwrap());
     std::thread::scope(|scope| {
         for server in [&parties.server, &other] {
-            let (prompt, expected, dir, plan) = (&prompt, &expected, &folder.0, &parties.plans[0]);
+            let (prompt, expected, dir, plan) = (&prompt, &expected, &folder, &parties.plans[0]);
             scope.spawn(move || {
                 for _ in 0..2 {
                     let mut go = |_: &Progress<'_>| true;
@@ -192,7 +165,7 @@ fn two_runs_in_one_folder_at_once_are_both_right() {
             });
         }
     });
-    assert_eq!(folder.files().len(), parties.plans[0].steps() - 1, "nothing is left over");
+    assert_eq!(folder.entries().len(), parties.plans[0].steps() - 1, "nothing is left over");
 }
 
 /// A prompt and two tokens of a session, each step of which finds its checkpoints or not.
@@ -217,9 +190,9 @@ fn converse(parties: &Parties, inputs: &[EncryptedPrompt], dir: Option<&Path>) -
 
 #[test]
 fn a_session_that_finds_its_steps_has_the_same_cache() {
-    let of = |purpose| Options { purpose, ..options() };
-    let parties = Parties::new(&one_layer(), &[of(Purpose::PromptForSession), of(Purpose::Token)]);
-    let folder = Folder::new("session");
+    let session = |purpose| Options { purpose, ..of(8) };
+    let parties = Parties::new(&model(), &[session(Purpose::PromptForSession), session(Purpose::Token)]);
+    let folder = Scratch::new("session");
     let text = random::windows(parties.plans[0].model().shape(), 7, 1, 5).remove(0);
     let mut inputs = vec![parties.client.encrypt(&parties.plans[0], &text[..5]).unwrap()];
     for position in 5..7 {
@@ -233,29 +206,28 @@ fn a_session_that_finds_its_steps_has_the_same_cache() {
     let bytes =
         |answers: Vec<EncryptedLogits>| answers.iter().map(EncryptedLogits::to_bytes).collect::<Vec<_>>();
     let expected = bytes(converse(&parties, &inputs, None));
-    assert!(bytes(converse(&parties, &inputs, Some(&folder.0))) == expected, "first time");
+    assert!(bytes(converse(&parties, &inputs, Some(&folder))) == expected, "first time");
     // All found: keys and values go into the cache all the same, or the tokens would see an empty
     // one.
-    assert!(bytes(converse(&parties, &inputs, Some(&folder.0))) == expected, "all found");
+    assert!(bytes(converse(&parties, &inputs, Some(&folder))) == expected, "all found");
     // Only results of attention found; then everything but those.
-    let files = folder.files();
+    let files = folder.entries();
     for (i, file) in files.iter().enumerate().filter(|(i, _)| i % 3 != 0) {
         std::fs::write(file, [i as u8]).unwrap();
     }
-    assert!(bytes(converse(&parties, &inputs, Some(&folder.0))) == expected, "a third found");
+    assert!(bytes(converse(&parties, &inputs, Some(&folder))) == expected, "a third found");
     // The same input after another prompt is another run.
     let other = parties.client.encrypt(&parties.plans[0], &[3, 1, 4, 1, 5]).unwrap();
     let mixed = [other, inputs[1].clone(), inputs[2].clone()];
-    let answers = bytes(converse(&parties, &mixed, Some(&folder.0)));
+    let answers = bytes(converse(&parties, &mixed, Some(&folder)));
     assert!(answers == bytes(converse(&parties, &mixed, None)) && answers[1] != expected[1]);
 }
 
 #[test]
 fn a_folder_that_takes_no_files_is_refused_before_work() {
     let mut go = |_: &Progress<'_>| true;
-    let file = Folder::new("file");
-    std::fs::write(&file.0, b"a file").unwrap();
-    let refused = Checkpoints::<KeySet>::new(&file.0, Duration::ZERO, &mut go).err().unwrap();
+    let folder = Scratch::new("file");
+    folder.write("file", b"a file");
+    let refused = Checkpoints::<KeySet>::new(&folder.join("file"), Duration::ZERO, &mut go).err().unwrap();
     assert!(matches!(refused, Error::Files(_)), "{refused}");
-    std::fs::remove_file(&file.0).unwrap();
 }

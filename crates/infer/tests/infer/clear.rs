@@ -2,36 +2,15 @@
 
 use std::sync::Arc;
 
-use cipherlm_circuits::slots::Clear;
-use cipherlm_infer::{Options, Plan, Progress, Target};
+use crate::common::{certified, of, plan, small, worst_of};
+use cipherlm_infer::{Options, Plan, Target};
 use cipherlm_model::{
-    Activation, Attention, Eps, FitOptions, Mode, Model, Norm, Positions, Residual, Rotary, Runner, Shape,
-    fit, random,
+    Activation, Attention, Eps, FitOptions, Model, Norm, Positions, Residual, Rotary, Shape, fit, random,
 };
 
-fn plan(model: &Arc<Model>, slots: usize, levels: usize, tokens: usize) -> Plan {
-    let target = Target::uniform(slots, levels, 40, 60).unwrap();
-    Plan::compile(Arc::clone(model), target, &Options { tokens, ..Options::default() }).unwrap()
-}
-
-/// Largest difference of any logit at any position.
+/// Largest difference of any logit where the plan takes every text for one of its own length.
 fn worst(plan: &Plan, tokens: &[u32]) -> f64 {
-    let machine: Clear = plan.clear_machine();
-    let packed = plan.pack(tokens).unwrap();
-    let input = packed.into_iter().map(|v| machine.input(v, plan.input_level()).unwrap()).collect();
-    let outputs = plan.run(&machine, input, &mut |_: &Progress<'_>| true).unwrap();
-    let outputs: Vec<Vec<f64>> = outputs.iter().map(|v| v.real()).collect();
-    let reference =
-        Runner::new(plan.model(), Mode::Polynomial).unwrap().forward(tokens, Positions::All).unwrap();
-    let error = |(position, row): (usize, &Vec<f64>)| {
-        let logits = plan.logits(&outputs, position).unwrap();
-        row.iter().zip(logits).map(|(a, b)| (a - b).abs()).fold(0.0, f64::max)
-    };
-    reference.iter().enumerate().map(error).fold(0.0, f64::max)
-}
-
-fn small() -> Shape {
-    Shape::preset("test").unwrap()
+    worst_of(plan, tokens, plan.tokens())
 }
 
 /// All norms frozen, all activations quadratic.
@@ -66,9 +45,9 @@ fn every_family_matches_the_reference() {
         Shape { d_model: 12, heads: 3, head_dim: 3, ffn: 20, rotary: None, vocab: 37, ..small() },
     ];
     for (index, shape) in shapes.into_iter().enumerate() {
-        let model = Arc::new(random::certified("small", &shape, index as u64).unwrap());
+        let model = certified(&shape, index as u64);
         let tokens = &random::windows(&shape, 8, 1, 5)[0];
-        let plan = plan(&model, 512, 14, 8);
+        let plan = plan(&model, 512, &of(8));
         let error = worst(&plan, tokens);
         assert!(error < 1e-6, "shape {index}: {error}");
     }
@@ -76,12 +55,12 @@ fn every_family_matches_the_reference() {
 
 #[test]
 fn every_geometry_matches_the_reference() {
-    let model = Arc::new(random::certified("small", &small(), 1).unwrap());
+    let model = certified(&small(), 1);
     // From many copies of a short prompt to several blocks of a long one.
     for (slots, tokens, blocks, copies) in
         [(1024, 2, 1, 32), (512, 16, 1, 2), (256, 16, 1, 1), (128, 16, 2, 1), (64, 4, 1, 1)]
     {
-        let plan = plan(&model, slots, 14, tokens);
+        let plan = plan(&model, slots, &of(tokens));
         assert_eq!((plan.geometry().blocks, plan.geometry().copies), (blocks, copies));
         for length in [tokens, tokens - 1, 1] {
             let prompt = &random::windows(model.shape(), length, 1, 5)[0];
@@ -110,8 +89,8 @@ fn packed_scores_match_the_reference() {
         (heads(2, 8, 4), 1024, 32),
         (heads(2, 8, 4), 256, 32),
     ] {
-        let model = Arc::new(random::certified("small", &shape, 3).unwrap());
-        let plan = plan(&model, slots, 14, tokens);
+        let model = certified(&shape, 3);
+        let plan = plan(&model, slots, &of(tokens));
         assert!(
             plan.geometry().shifts() >= 16 && plan.explain().contains("packed scores"),
             "{}",
@@ -132,7 +111,8 @@ fn a_lean_shape_plans_a_refresh_a_layer() {
     fit(&mut model, &FitOptions { reciprocal: 0.1, ..FitOptions::default() }).unwrap();
     let model = Arc::new(model);
     for (levels, most) in [(13, 4), (17, 2)] {
-        let plan = plan(&model, 1 << 15, levels, 32);
+        let target = Target::uniform(1 << 15, levels, 40, 60).unwrap();
+        let plan = Plan::compile(Arc::clone(&model), target, &of(32)).unwrap();
         println!("{}", plan.explain());
         assert!(plan.refreshes().0 <= most, "{levels} levels: {:?}", plan.refreshes_by_layer());
     }
@@ -141,8 +121,8 @@ fn a_lean_shape_plans_a_refresh_a_layer() {
 #[test]
 fn the_shipped_shape_plans_few_refreshes() {
     let shape = Shape::preset("2x128").unwrap();
-    let model = Arc::new(random::certified("2x128", &shape, 1).unwrap());
-    let plan = plan(&model, 1 << 15, 14, 32);
+    let model = certified(&shape, 1);
+    let plan = plan(&model, 1 << 15, &of(32));
     println!("{}", plan.explain());
     assert!(plan.refreshes_by_layer().iter().all(|&n| n <= 6), "{:?}", plan.refreshes_by_layer());
     let greedy = plan.greedy_seconds().unwrap();
@@ -154,28 +134,28 @@ fn the_shipped_shape_plans_few_refreshes() {
 
 #[test]
 fn too_few_levels_are_refused_by_name() {
-    let model = Arc::new(random::certified("small", &small(), 1).unwrap());
+    let model = certified(&small(), 1);
     let target = Target::uniform(256, 5, 40, 60).unwrap();
-    let error = Plan::compile(model, target, &Options { tokens: 8, ..Options::default() }).err().unwrap();
+    let error = Plan::compile(model, target, &of(8)).err().unwrap();
     assert!(matches!(error, cipherlm_infer::Error::NoPlacement { .. }), "{error}");
 }
 
 #[test]
 fn bad_prompts_are_refused() {
-    let model = Arc::new(random::certified("small", &small(), 1).unwrap());
-    let plan = plan(&model, 256, 14, 8);
+    let model = certified(&small(), 1);
+    let plan = plan(&model, 256, &of(8));
     assert!(plan.pack(&[]).is_err());
     assert!(plan.pack(&[0; 9]).is_err());
     assert!(plan.pack(&[99]).is_err());
     let uncertified = Arc::new(random::weights_only("raw", &small(), 1).unwrap());
     let target = Target::uniform(256, 14, 40, 60).unwrap();
-    assert!(Plan::compile(uncertified, target, &Options { tokens: 8, ..Options::default() }).is_err());
+    assert!(Plan::compile(uncertified, target, &of(8)).is_err());
 }
 
 #[test]
 fn a_plan_says_what_it_takes_and_why_it_refreshes() {
-    let model = Arc::new(random::certified("small", &small(), 1).unwrap());
-    let small_vocabulary = plan(&model, 512, 14, 8);
+    let model = certified(&small(), 1);
+    let small_vocabulary = plan(&model, 512, &of(8));
     for step in small_vocabulary.schedule() {
         assert_eq!(step.reason.is_some(), step.refreshed_to.is_some(), "{}", step.name);
         let Some(reason) = step.reason else { continue };
@@ -187,11 +167,9 @@ fn a_plan_says_what_it_takes_and_why_it_refreshes() {
     }
     // A vocabulary of hundreds of vectors is on the bill, and so are its weights.
     let shape = Shape { vocab: 4000, ..small() };
-    let target = Target::uniform(512, 14, 40, 60).unwrap();
-    let options = Options { tokens: 8, positions: Positions::All, ..Options::default() };
-    let large = Arc::new(random::certified("large", &shape, 1).unwrap());
-    let narrow = plan(&large, 512, 14, 8);
-    let large = Plan::compile(large, target, &options).unwrap();
+    let large = certified(&shape, 1);
+    let narrow = plan(&large, 512, &of(8));
+    let large = plan(&large, 512, &Options { positions: Positions::All, ..of(8) });
     let (less, more) = (small_vocabulary.memory(7), large.memory(7));
     assert!(less.vectors == 0 && more.vectors > 4 << 20, "{less:?} {more:?}");
     assert!(more.weights > 10 * less.weights, "{less:?} {more:?}");
@@ -216,7 +194,7 @@ fn layers_whose_polynomials_differ_have_prices_of_their_own() {
     other.range = range;
     let description = serde_json::to_string(&spec).unwrap();
     let model = Model::from_parts(&description, &model.weights().to_bytes()).unwrap();
-    let plan = plan(&Arc::new(model), 512, 14, 8);
+    let plan = plan(&Arc::new(model), 512, &of(8));
     let seconds = |layer: usize| {
         let steps = plan.schedule();
         let step = steps.iter().find(|s| s.name == format!("layers.{layer}.ffn.activation")).unwrap().clone();

@@ -1,34 +1,15 @@
 //! The client's half made of a client plan alone does what the half with the whole plan does.
 
-use std::sync::Arc;
-
+use crate::common::world::World;
+use crate::common::{certified, of, one_layer};
 use cipherlm_circuits::bootstrap::Profile;
 use cipherlm_ckks::{Ciphertext, Complex64, Plaintext};
-use cipherlm_infer::{Asked, Circuits, Client, ClientSide, EncryptedLogits, Error, KeyOrder, Options, Plan};
-use cipherlm_model::{Norm, Shape, Tokenizer, random};
+use cipherlm_infer::{Asked, Client, ClientSide, EncryptedLogits, Error, KeyOrder};
+use cipherlm_model::{Norm, Shape, random};
 use cipherlm_protocol::{ClientPlan, Digest};
 
-struct World {
-    profile: Profile,
-    plan: Plan,
-    circuits: Circuits,
-    client_plan: ClientPlan,
-    embedding: Vec<u8>,
-    client: Client,
-}
-
 fn world(norm: Norm) -> World {
-    let shape = Shape { layers: 1, norm, ..Shape::preset("test").unwrap() };
-    let model = Arc::new(random::certified("one layer", &shape, 4).unwrap());
-    let profile = Profile { user_levels: 13, ..Profile::insecure(9) };
-    let circuits = Circuits::new(&profile).unwrap();
-    let options = Options { tokens: 8, ..Options::default() };
-    let plan = Plan::compile(model, circuits.target().unwrap(), &options).unwrap();
-    let tokenizer = Tokenizer::train("a cat sat on a mat. ", 258).unwrap();
-    let (client_plan, [_, embedding]) = plan.client_plan(&circuits, profile.name, &tokenizer).unwrap();
-    let client_plan = ClientPlan::from_json(&client_plan.to_json().unwrap()).unwrap();
-    let client = Client::generate(circuits.params()).unwrap();
-    World { profile, plan, circuits, client_plan, embedding, client }
+    World::new(&certified(&Shape { norm, ..one_layer() }, 4), 9, &of(8))
 }
 
 fn slots(world: &World, ciphertext: &Ciphertext) -> Vec<Complex64> {
@@ -42,8 +23,9 @@ fn slots(world: &World, ciphertext: &Ciphertext) -> Vec<Complex64> {
 fn prompts_and_keys_are_those_of_the_whole_plan() {
     for norm in [Norm::LayerNorm, Norm::RmsNorm] {
         let w = world(norm);
-        let side = ClientSide::new(w.client_plan.clone(), &w.profile, &w.embedding).unwrap();
-        let tokens = &random::windows(w.plan.model().shape(), 8, 1, 5)[0][..6];
+        let (client_plan, embedding) = w.client_plan();
+        let side = ClientSide::new(client_plan.clone(), &w.profile, &embedding).unwrap();
+        let tokens = &random::windows(w.model().shape(), 8, 1, 5)[0][..6];
         let (one, other) =
             (w.client.encrypt(&w.plan, tokens).unwrap(), side.encrypt(&w.client, tokens).unwrap());
         assert_eq!((&one.plan, &one.lengths), (&other.plan, &other.lengths));
@@ -54,7 +36,7 @@ fn prompts_and_keys_are_those_of_the_whole_plan() {
             let worst = one.iter().zip(&other).map(|(a, b)| (a - b).norm()).fold(0.0, f64::max);
             assert!(worst < 2f64.powi(-20) && one.iter().any(|x| x.re.abs() > 0.01), "{norm:?}: {worst}");
         }
-        assert_eq!(other.to_bytes().len() as u64, w.client_plan.costs.prompt_bytes);
+        assert_eq!(other.to_bytes().len() as u64, client_plan.costs.prompt_bytes);
         let (own, order) = (KeyOrder::of(&w.circuits, &w.plan).unwrap(), side.key_order().unwrap());
         assert_eq!((own.request, own.plan, own.tokens), (order.request, order.plan, order.tokens));
         assert_eq!((own.small, one.asked), (order.small, other.asked));
@@ -64,8 +46,9 @@ fn prompts_and_keys_are_those_of_the_whole_plan() {
 #[test]
 fn answers_are_read_alike_and_garbage_is_seen() {
     let w = world(Norm::LayerNorm);
-    let side = ClientSide::new(w.client_plan.clone(), &w.profile, &w.embedding).unwrap();
-    let answers = w.client_plan.answers;
+    let (client_plan, embedding) = w.client_plan();
+    let side = ClientSide::new(client_plan.clone(), &w.profile, &embedding).unwrap();
+    let answers = client_plan.answers;
     let logits = |level: usize, filled: usize, size: f64| {
         let params = w.circuits.params();
         let vector = |number: usize| {
@@ -103,10 +86,11 @@ fn answers_are_read_alike_and_garbage_is_seen() {
 #[test]
 fn a_plan_that_does_not_fit_the_clients_own_preset_is_refused() {
     let w = world(Norm::LayerNorm);
+    let (client_plan, embedding) = w.client_plan();
     let refused = |change: &dyn Fn(&mut ClientPlan)| {
-        let mut plan = w.client_plan.clone();
+        let mut plan = client_plan.clone();
         change(&mut plan);
-        ClientSide::new(plan, &w.profile, &w.embedding).err().map(|e| e.to_string())
+        ClientSide::new(plan, &w.profile, &embedding).err().map(|e| e.to_string())
     };
     assert_eq!(refused(&|_| ()), None);
     let top = w.circuits.params().max_level();
@@ -124,14 +108,14 @@ fn a_plan_that_does_not_fit_the_clients_own_preset_is_refused() {
         let said = refused(change).unwrap_or_else(|| panic!("{word} was taken"));
         assert!(said.contains(word), "{said}");
     }
-    let side = ClientSide::new(w.client_plan.clone(), &w.profile, &w.embedding).unwrap();
-    let vocab = w.client_plan.model.embedding.vocab as u32;
+    let side = ClientSide::new(client_plan.clone(), &w.profile, &embedding).unwrap();
+    let vocab = client_plan.model.embedding.vocab as u32;
     for tokens in [&[][..], &[1; 9], &[vocab]] {
         assert!(side.encrypt(&w.client, tokens).is_err(), "{tokens:?}");
     }
-    let mut narrow = w.client_plan.clone();
+    let mut narrow = client_plan.clone();
     narrow.layout.range = 1e-3;
-    let narrow = ClientSide::new(narrow, &w.profile, &w.embedding).unwrap();
+    let narrow = ClientSide::new(narrow, &w.profile, &embedding).unwrap();
     let found = narrow.encrypt(&w.client, &[1, 2]).err();
     assert!(matches!(found, Some(Error::EmbeddingRange { .. })), "{found:?}");
     let strangers = Client::generate(&Profile::insecure(8).params().unwrap()).unwrap();

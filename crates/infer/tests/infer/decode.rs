@@ -4,7 +4,8 @@
 use std::path::Path;
 use std::sync::Arc;
 
-use crate::common::Decoding;
+use crate::common::decoding::Decoding;
+use crate::common::{of, plan};
 use cipherlm_circuits::bootstrap::Profile;
 use cipherlm_circuits::slots::{Clear, ClearVector, Noise, Primitives, RefreshKind, RefreshProfile};
 use cipherlm_ckks::Params;
@@ -199,9 +200,7 @@ fn slow_choices_survive_the_noise() {
 #[test]
 fn a_plan_without_a_cache_takes_no_session() {
     let decoding = Decoding::new();
-    let options = Options { tokens: 8, ..Options::default() };
-    let target = Target::uniform(512, 14, 40, 60).unwrap();
-    let plan = Plan::compile(Arc::new(decoding.prompt.model().clone()), target, &options).unwrap();
+    let plan = plan(&Arc::new(decoding.prompt.model().clone()), 512, &of(8));
     let mut session = plan.session_of(3);
     let input = decoding.prompt_input(3);
     let refused = plan.run_session(&decoding.machine, input, &mut session, &mut |_: &Progress<'_>| true);

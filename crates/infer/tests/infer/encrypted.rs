@@ -2,49 +2,35 @@
 
 use std::sync::Arc;
 
-use cipherlm_circuits::bootstrap::Profile;
+use crate::common::parties::{Parties, deep_params};
+use crate::common::world::World;
+use crate::common::{answers, certified, far, of, one_layer, small};
 use cipherlm_circuits::slots::Encrypted;
-use cipherlm_ckks::{KeySet, Params};
+use cipherlm_ckks::KeySet;
 use cipherlm_infer::{
-    Asked, Audit, Circuits, Client, Closeness, EncryptedPrompt, Error, Errors, Options, Plan, Progress,
-    Server, StepError, Target,
+    Asked, Audit, Client, Closeness, EncryptedLogits, EncryptedPrompt, Error, Errors, Plan, Progress, Server,
+    StepError, Target,
 };
-use cipherlm_model::{
-    FitOptions, Margins, Mode, Model, Positions, Residual, Runner, Shape, certify, fit, freeze_eps, random,
-};
+use cipherlm_model::{FitOptions, Margins, Model, Residual, Shape, certify, fit, freeze_eps, random};
 
-fn one_layer(residual: Residual) -> Arc<Model> {
-    let shape = Shape { layers: 1, residual, ..Shape::preset("test").unwrap() };
-    Arc::new(random::certified("one layer", &shape, 4).unwrap())
+fn model(residual: Residual) -> Arc<Model> {
+    certified(&Shape { residual, ..one_layer() }, 4)
 }
 
-/// Deep enough for a layer without any refresh.
-fn deep_params() -> Params {
-    Params::insecure_for_tests(Params::builder().degree(1 << 10).base(50.0).levels(40.0, 48).special(50, 8))
-        .unwrap()
+/// Largest error of any decrypted logit of a text at any position.
+fn worst(client: &Client, plan: &Plan, tokens: &[u32], logits: &EncryptedLogits) -> f64 {
+    let error =
+        |(position, row): (usize, &Vec<f64>)| far(row, &client.decrypt(plan, logits, position).unwrap());
+    answers(plan.model(), tokens).iter().enumerate().map(error).fold(0.0, f64::max)
 }
 
 #[test]
 fn a_layer_under_encryption_matches_the_reference() {
     for residual in [Residual::Sequential, Residual::Parallel] {
-        let model = one_layer(residual);
-        let params = deep_params();
-        let target = Target::of(&params).unwrap();
-        let plan =
-            Plan::compile(Arc::clone(&model), target, &Options { tokens: 8, ..Options::default() }).unwrap();
-        let client = Client::generate(&params).unwrap();
-        let keys: KeySet = client.secret().key_set(&plan.key_request(&params)).unwrap();
-        let server = Server::new(Encrypted::new(&params, client.key_id(), keys).unwrap());
+        let model = model(residual);
+        let parties = Parties::new(&model, &[of(8)]);
         let tokens = &random::windows(model.shape(), 8, 1, 5)[0];
-        let prompt = client.encrypt(&plan, tokens).unwrap();
-        let logits = server.run(&plan, prompt, &mut |_: &Progress<'_>| true).unwrap();
-        let reference =
-            Runner::new(&model, Mode::Polynomial).unwrap().forward(tokens, Positions::All).unwrap();
-        let mut worst = 0f64;
-        for (position, row) in reference.iter().enumerate() {
-            let found = client.decrypt(&plan, &logits, position).unwrap();
-            worst = row.iter().zip(&found).fold(worst, |m, (a, b)| m.max((a - b).abs()));
-        }
+        let worst = worst(&parties.client, &parties.plans[0], tokens, &parties.run(0, tokens));
         // 40-bit scales leave about 22 bits after this many levels of a logit range of about ten.
         assert!(worst < 2f64.powi(-11), "{residual:?}: {worst}");
         println!("{residual:?}: worst logit error 2^{:.1}", worst.log2());
@@ -53,25 +39,11 @@ fn a_layer_under_encryption_matches_the_reference() {
 
 #[test]
 fn a_whole_model_with_bootstraps_matches_the_reference() {
-    let model = Arc::new(random::certified("two layers", &Shape::preset("test").unwrap(), 4).unwrap());
-    let profile = Profile { user_levels: 13, ..Profile::insecure(10) };
-    let circuits = Circuits::new(&profile).unwrap();
-    let options = Options { tokens: 8, ..Options::default() };
-    let plan = Plan::compile(Arc::clone(&model), circuits.target().unwrap(), &options).unwrap();
-    println!("{}", plan.explain());
-    let client = Client::generate(circuits.params()).unwrap();
-    let keys = circuits.keys(client.secret(), &plan).unwrap();
-    let machine = Encrypted::new(circuits.params(), client.key_id(), Arc::clone(&keys)).unwrap();
-    let server = Server::new(machine.with_refresher(circuits.refresher(&keys).unwrap()).unwrap());
-    let tokens = &random::windows(model.shape(), 8, 1, 5)[0];
-    let prompt = EncryptedPrompt { asked: Asked::All, ..client.encrypt(&plan, tokens).unwrap() };
-    let logits = server.run(&plan, prompt, &mut |_: &Progress<'_>| true).unwrap();
-    let reference = Runner::new(&model, Mode::Polynomial).unwrap().forward(tokens, Positions::All).unwrap();
-    let mut worst = 0f64;
-    for (position, row) in reference.iter().enumerate() {
-        let found = client.decrypt(&plan, &logits, position).unwrap();
-        worst = row.iter().zip(&found).fold(worst, |m, (a, b)| m.max((a - b).abs()));
-    }
+    let w = World::new(&certified(&small(), 4), 10, &of(8));
+    println!("{}", w.plan.explain());
+    let tokens = &random::windows(w.model().shape(), 8, 1, 5)[0];
+    let prompt = EncryptedPrompt { asked: Asked::All, ..w.client.encrypt(&w.plan, tokens).unwrap() };
+    let worst = worst(&w.client, &w.plan, tokens, &w.run(&prompt).unwrap());
     println!("worst logit error 2^{:.1}", worst.log2());
     assert!(worst < 2f64.powi(-7), "{worst}");
 }
@@ -85,31 +57,25 @@ fn a_whole_model_with_bootstraps_matches_the_reference() {
 #[ignore = "slow: a minute; twelve encrypted passes"]
 fn slow_the_error_of_every_step_is_predicted() {
     const PROMPTS: usize = 6;
-    let model = Arc::new(random::certified("two layers", &Shape::preset("test").unwrap(), 4).unwrap());
-    let profile = Profile { user_levels: 13, ..Profile::insecure(13) };
-    let circuits = Circuits::new(&profile).unwrap();
+    let model = certified(&small(), 4);
     for tokens in [8, 16] {
-        let options = Options { tokens, ..Options::default() };
-        let plan = Plan::compile(Arc::clone(&model), circuits.target().unwrap(), &options).unwrap();
-        let client = Client::generate(circuits.params()).unwrap();
-        let keys = circuits.keys(client.secret(), &plan).unwrap();
-        let machine = Encrypted::new(circuits.params(), client.key_id(), Arc::clone(&keys)).unwrap();
-        let server = Server::new(machine.with_refresher(circuits.refresher(&keys).unwrap()).unwrap());
+        let w = World::new(&model, 13, &of(tokens));
+        let (plan, client) = (&w.plan, &w.client);
         let prompts = random::windows(model.shape(), tokens, PROMPTS, 5);
         let mut steps: Vec<Vec<StepError>> = vec![vec![]; plan.steps() - 1];
         let mut mse = 0.0;
         for prompt in &prompts {
-            let forecast = plan.forecast_steps(&client, &circuits.key_request(&plan), &[prompt]).unwrap();
+            let forecast = plan.forecast_steps(client, &w.circuits.key_request(plan), &[prompt]).unwrap();
             let mut go = |_: &Progress<'_>| true;
-            let mut audit = Audit::new(&client, &forecast, &mut go);
-            let logits = server.run(&plan, client.encrypt(&plan, prompt).unwrap(), &mut audit).unwrap();
+            let mut audit = Audit::new(client, &forecast, &mut go);
+            let logits = w.server().run(plan, client.encrypt(plan, prompt).unwrap(), &mut audit).unwrap();
             let rows = audit.finish();
             assert_eq!(rows.len(), steps.len());
             rows.into_iter().zip(&mut steps).for_each(|(row, step)| step.push(row));
-            let exact = forecast.exact_logits(&plan, tokens - 1).unwrap();
-            let found = Closeness::of(&exact, &client.decrypt(&plan, &logits, tokens - 1).unwrap());
+            let exact = forecast.exact_logits(plan, tokens - 1).unwrap();
+            let found = Closeness::of(&exact, &client.decrypt(plan, &logits, tokens - 1).unwrap());
             assert!(found.same_top && found.kl < 1e-3, "{found:?}");
-            let ratio = found.mse / forecast.logits_mse(&plan, tokens - 1).unwrap();
+            let ratio = found.mse / forecast.logits_mse(plan, tokens - 1).unwrap();
             assert!(ratio.log2() < 4.0, "{ratio}");
             mse += ratio / PROMPTS as f64;
         }
@@ -137,12 +103,11 @@ fn slow_the_error_of_every_step_is_predicted() {
 
 #[test]
 fn what_does_not_belong_together_is_refused() {
-    let model = one_layer(Residual::Sequential);
+    let model = model(Residual::Sequential);
     let params = deep_params();
     let target = Target::of(&params).unwrap();
-    let options = Options { tokens: 8, ..Options::default() };
-    let plan = Plan::compile(Arc::clone(&model), target.clone(), &options).unwrap();
-    let other = Plan::compile(model, target, &Options { tokens: 4, ..options }).unwrap();
+    let plan = Plan::compile(Arc::clone(&model), target.clone(), &of(8)).unwrap();
+    let other = Plan::compile(model, target, &of(4)).unwrap();
     let client = Client::generate(&params).unwrap();
     let stranger = Client::generate(&params).unwrap();
     let server = Server::new(Encrypted::new(&params, client.key_id(), KeySet::new()).unwrap());
@@ -161,14 +126,13 @@ fn what_does_not_belong_together_is_refused() {
 /// A model certified for one word, over and over, takes no other text.
 #[test]
 fn a_prompt_that_leaves_the_ranges_is_refused() {
-    let shape = Shape { layers: 1, ..Shape::preset("test").unwrap() };
+    let shape = one_layer();
     let known = vec![vec![1; shape.context]; 3];
     let mut model = freeze_eps(&random::weights_only("one word", &shape, 4).unwrap(), &known, 30.0).unwrap();
     certify(&mut model, &known, &known, &Margins::default()).unwrap();
     fit(&mut model, &FitOptions::default()).unwrap();
     let params = deep_params();
-    let options = Options { tokens: 8, ..Options::default() };
-    let plan = Plan::compile(Arc::new(model), Target::of(&params).unwrap(), &options).unwrap();
+    let plan = Plan::compile(Arc::new(model), Target::of(&params).unwrap(), &of(8)).unwrap();
     let client = Client::generate(&params).unwrap();
     client.encrypt(&plan, &[1, 1, 1]).unwrap();
     let refused = client.encrypt(&plan, &[1, 2, 3]).err().unwrap();

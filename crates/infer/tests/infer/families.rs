@@ -2,78 +2,11 @@
 //! branches, texts shorter than their plan, wide vocabularies, gated layers with shared key heads,
 //! public tokens before the text.
 
-use crate::common::bert;
 use std::sync::Arc;
 
+use crate::common::{bert, certified, far, llama, of, plan, polynomial, run, small, worst};
 use cipherlm_infer::{Options, Plan, Progress, Purpose, Session, Target};
-use cipherlm_model::{
-    Activation, Kind, Mode, Model, Norm, Placement, Pool, Positions, Runner, Shape, random,
-};
-
-fn small() -> Shape {
-    Shape::preset("test").unwrap()
-}
-
-/// Llama's blocks, with a vocabulary of many vectors.
-fn llama() -> Shape {
-    Shape {
-        norm: Norm::RmsNorm,
-        activation: Activation::Silu,
-        gated: true,
-        bias: false,
-        kv_heads: Some(1),
-        vocab: 200,
-        ..small()
-    }
-}
-
-fn certified(shape: &Shape) -> Arc<Model> {
-    Arc::new(random::certified("small", shape, 3).unwrap())
-}
-
-fn plan(model: &Arc<Model>, slots: usize, options: &Options) -> Plan {
-    let target = Target::uniform(slots, 14, 40, 60).unwrap();
-    Plan::compile(Arc::clone(model), target, options).unwrap()
-}
-
-fn of(tokens: usize) -> Options {
-    Options { tokens, ..Options::default() }
-}
-
-fn run(plan: &Plan, tokens: &[u32]) -> Vec<Vec<f64>> {
-    let machine = plan.clear_machine();
-    let enter = |v| machine.input(v, plan.input_level()).unwrap();
-    let input = plan.pack(tokens).unwrap().into_iter().map(enter).collect();
-    let outputs = plan.run_text(&machine, input, tokens.len(), &mut |_: &Progress<'_>| true).unwrap();
-    outputs.iter().map(|v| v.real()).collect()
-}
-
-fn far(wanted: &[f64], found: &[f64]) -> f64 {
-    assert_eq!(wanted.len(), found.len());
-    wanted.iter().zip(found).map(|(a, b)| (a - b).abs()).fold(0.0, f64::max)
-}
-
-fn polynomial(model: &Model) -> Runner<'_> {
-    Runner::new(model, Mode::Polynomial).unwrap()
-}
-
-/// Largest difference of any answer to a text from what the reference says of it, unpadded.
-fn worst(plan: &Plan, tokens: &[u32]) -> f64 {
-    let (outputs, mut runner) = (run(plan, tokens), polynomial(plan.model()));
-    let rows = match plan.model().shape().kind {
-        Kind::Decoder => runner.forward(tokens, Positions::All).unwrap(),
-        Kind::Encoder { .. } => vec![runner.classify(tokens, None).unwrap()],
-        Kind::Embedder { .. } => {
-            let hidden = runner.hidden(tokens, None).unwrap();
-            hidden.chunks(plan.model().shape().d_model).map(<[f64]>::to_vec).collect()
-        }
-    };
-    let of_position = |(position, row): (usize, &Vec<f64>)| {
-        let answered = !plan.answers_last() || position + 1 == tokens.len();
-        if answered { far(row, &plan.logits(&outputs, position).unwrap()) } else { 0.0 }
-    };
-    rows.iter().enumerate().map(of_position).fold(0.0, f64::max)
-}
+use cipherlm_model::{Kind, Model, Norm, Placement, Pool, Positions, Shape, random};
 
 #[test]
 fn norms_behind_the_branches_match_the_reference() {
@@ -89,7 +22,7 @@ fn norms_behind_the_branches_match_the_reference() {
         Shape { placement: Placement::Pre, norm: Norm::RmsNorm, gated: true, ..bert(Pool::Mean) },
     ];
     for (index, shape) in shapes.iter().enumerate() {
-        let model = certified(shape);
+        let model = certified(shape, 3);
         let plan = plan(&model, 512, &of(8));
         for length in [8, 5, 1] {
             let error = worst(&plan, &random::windows(shape, length, 1, 5)[0]);
@@ -100,7 +33,7 @@ fn norms_behind_the_branches_match_the_reference() {
 
 #[test]
 fn a_sentence_vector_does_not_depend_on_the_plans_length() {
-    let model = certified(&bert(Pool::Mean));
+    let model = certified(&bert(Pool::Mean), 3);
     // Copies of the tokens; several score vectors; packed scores.
     for (slots, tokens, packed) in [(512, 8, false), (512, 16, false), (256, 16, true)] {
         let plan = plan(&model, slots, &of(tokens));
@@ -113,7 +46,7 @@ fn a_sentence_vector_does_not_depend_on_the_plans_length() {
     }
     // An angle between tokens is no matter of distances modulo the text.
     let turned = Shape { rotary: small().rotary, ..bert(Pool::Mean) };
-    let plan = plan(&certified(&turned), 256, &of(16));
+    let plan = plan(&certified(&turned, 3), 256, &of(16));
     assert!(!plan.explain().contains("packed scores"));
     assert!(worst(&plan, &random::windows(&turned, 11, 1, 5)[0]) < 1e-6);
 }
@@ -122,7 +55,7 @@ fn a_sentence_vector_does_not_depend_on_the_plans_length() {
 fn gated_layers_with_shared_key_heads_match_the_reference() {
     for kv_heads in [None, Some(1), Some(2)] {
         let shape = Shape { heads: 4, head_dim: 4, kv_heads, ..llama() };
-        let model = certified(&shape);
+        let model = certified(&shape, 3);
         let plan = plan(&model, 512, &Options { positions: Positions::All, ..of(8) });
         let error = worst(&plan, &random::windows(&shape, 8, 1, 5)[0]);
         assert!(error < 1e-6, "{kv_heads:?}: {error}");
@@ -130,13 +63,13 @@ fn gated_layers_with_shared_key_heads_match_the_reference() {
     // Both factors of a gated layer are certified, so a refresh may stand between them.
     let shape = llama();
     let bounded =
-        ["layers.0.ffn.up", "layers.0.ffn.product"].map(|site| certified(&shape).site(site).is_some());
+        ["layers.0.ffn.up", "layers.0.ffn.product"].map(|site| certified(&shape, 3).site(site).is_some());
     assert_eq!(bounded, [true, true]);
 }
 
 #[test]
 fn a_wide_vocabulary_is_answered_at_the_last_token() {
-    let model = certified(&llama());
+    let model = certified(&llama(), 3);
     let everywhere = plan(&model, 512, &Options { positions: Positions::All, ..of(8) });
     // One period of 256 columns; then one of 128 slots, twice.
     for (slots, vectors) in [(512, 1), (128, 2)] {
@@ -144,7 +77,7 @@ fn a_wide_vocabulary_is_answered_at_the_last_token() {
         assert!(last.answers_last() && !everywhere.answers_last());
         for length in [8, 3, 1] {
             let text = &random::windows(model.shape(), length, 1, 5)[0];
-            let outputs = run(&last, text);
+            let outputs = run(&last, text, length);
             assert_eq!(outputs.len(), vectors);
             let error = far(
                 &polynomial(&model).forward(text, Positions::Last).unwrap()[0],
@@ -153,11 +86,11 @@ fn a_wide_vocabulary_is_answered_at_the_last_token() {
             assert!(error < 1e-6, "{slots} slots, {length} tokens: {error}");
             assert!(worst(&everywhere, text) < 1e-6);
         }
-        let outputs = run(&everywhere, &random::windows(model.shape(), 8, 1, 5)[0]);
+        let outputs = run(&everywhere, &random::windows(model.shape(), 8, 1, 5)[0], 8);
         assert_eq!(outputs.len(), 13);
     }
     // A narrow one costs nothing to answer everywhere.
-    assert!(!plan(&certified(&small()), 512, &of(8)).answers_last());
+    assert!(!plan(&certified(&small(), 3), 512, &of(8)).answers_last());
 }
 
 /// One token after another over a cache, and the answer to each.
@@ -193,7 +126,7 @@ fn public_tokens_before_the_text_match_the_reference() {
         packed,
     ];
     for (index, shape) in shapes.iter().enumerate() {
-        let alone = certified(shape);
+        let alone = certified(shape, 3);
         let tokens = random::windows(shape, 8, 1, 5).swap_remove(0);
         // Fewer public tokens than a head has features, and more.
         for public in [vec![1, 9, 4], (1..12).collect()] {
@@ -222,7 +155,7 @@ fn public_tokens_before_the_text_match_the_reference() {
         }
     }
     // They take room in the context.
-    let model = Arc::new(Model::clone(&certified(&small())).with_prefix(vec![1; 9]).unwrap());
+    let model = Arc::new(Model::clone(&certified(&small(), 3)).with_prefix(vec![1; 9]).unwrap());
     let target = Target::uniform(512, 14, 40, 60).unwrap();
     assert!(Plan::compile(model, target, &of(8)).is_err());
 }

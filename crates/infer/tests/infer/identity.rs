@@ -2,12 +2,13 @@
 
 use std::sync::Arc;
 
+use crate::common::{of, one_layer};
 use cipherlm_infer::{CostModel, Options, Plan, Purpose, Target};
 use cipherlm_model::{Model, Positions, Residual, Shape, Tokenizer, random};
 use serde_json::{Value, json};
 
 fn small() -> Model {
-    let shape = Shape { layers: 1, residual: Residual::Sequential, ..Shape::preset("test").unwrap() };
+    let shape = Shape { residual: Residual::Sequential, ..one_layer() };
     random::certified("small", &shape, 1).unwrap()
 }
 
@@ -20,7 +21,7 @@ fn compile(model: Model, options: &Options) -> cipherlm_infer::Result<Plan> {
 }
 
 fn options() -> Options {
-    Options { tokens: 8, ..Options::default() }
+    of(8)
 }
 
 fn id(options: &Options) -> String {

@@ -2,50 +2,49 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 
-use cipherlm_circuits::bootstrap::Profile;
+use crate::common::world::World;
+use crate::common::{certified, of, one_layer};
 use cipherlm_ckks::wire::Wire;
 use cipherlm_ckks::{SecretKey, SwitchingKey};
-use cipherlm_infer::{Circuits, Error, KeyFolder, KeyOrder, Options, Plan};
-use cipherlm_model::{Shape, random};
+use cipherlm_infer::{Circuits, Error, KeyFolder, KeyOrder};
+use cipherlm_testing::Scratch;
 
 struct Keys {
-    dir: PathBuf,
-    circuits: Circuits,
-    plan: Plan,
-    secret: SecretKey,
+    dir: Scratch,
+    world: World,
 }
 
 impl Keys {
     fn new(name: &str) -> Self {
-        let dir = std::env::temp_dir().join(format!("cipherlm-keys-{name}-{}", std::process::id()));
-        let _ = fs::remove_dir_all(&dir);
-        let shape = Shape { layers: 1, ..Shape::preset("test").unwrap() };
-        let model = Arc::new(random::certified("one layer", &shape, 4).unwrap());
-        let circuits = Circuits::new(&Profile { user_levels: 13, ..Profile::insecure(8) }).unwrap();
-        let options = Options { tokens: 4, ..Options::default() };
-        let plan = Plan::compile(model, circuits.target().unwrap(), &options).unwrap();
-        let secret = SecretKey::generate(circuits.params()).unwrap();
-        let keys = Self { dir, circuits, plan, secret };
+        let world = World::new(&certified(&one_layer(), 4), 8, &of(4));
+        let keys = Self { dir: Scratch::new(name), world };
         keys.write().unwrap();
         keys
     }
 
+    fn circuits(&self) -> &Circuits {
+        &self.world.circuits
+    }
+
+    fn secret(&self) -> &SecretKey {
+        self.world.client.secret()
+    }
+
     fn order(&self) -> KeyOrder {
-        KeyOrder::of(&self.circuits, &self.plan).unwrap()
+        KeyOrder::of(self.circuits(), &self.world.plan).unwrap()
     }
 
     fn description(&self) -> KeyFolder {
-        KeyFolder::describe(self.secret.id(), self.circuits.params(), &self.order(), "insecure").unwrap()
+        KeyFolder::describe(self.secret().id(), self.circuits().params(), &self.order(), "insecure").unwrap()
     }
 
     fn write(&self) -> cipherlm_infer::Result<()> {
-        self.description().write(&self.dir, &self.secret, &self.circuits, &self.order(), |_| true)
+        self.description().write(&self.dir, self.secret(), self.circuits(), &self.order(), |_| true)
     }
 
     fn open(&self) -> cipherlm_infer::Result<()> {
-        KeyFolder::open(&self.dir, &self.circuits, &self.order(), u64::MAX).map(drop)
+        KeyFolder::open(&self.dir, self.circuits(), &self.order(), u64::MAX).map(drop)
     }
 
     fn path(&self, name: &str) -> PathBuf {
@@ -54,25 +53,14 @@ impl Keys {
 
     /// All numbered keys.
     fn bytes(&self) -> Vec<(PathBuf, Vec<u8>)> {
-        let mut out: Vec<_> = fs::read_dir(&self.dir)
-            .unwrap()
-            .map(|e| e.unwrap().path())
-            .filter(|path| is_numbered(path))
-            .collect();
-        out.sort();
-        out.into_iter().map(|path| (path.clone(), fs::read(path).unwrap())).collect()
+        let numbered = self.dir.entries().into_iter().filter(|path| is_numbered(path));
+        numbered.map(|path| (path.clone(), fs::read(path).unwrap())).collect()
     }
 }
 
 fn is_numbered(path: &Path) -> bool {
     let stem = path.file_stem().unwrap().to_string_lossy();
     path.extension().is_some_and(|e| e == "key") && stem.bytes().all(|b| b.is_ascii_digit())
-}
-
-impl Drop for Keys {
-    fn drop(&mut self) {
-        let _ = fs::remove_dir_all(&self.dir);
-    }
 }
 
 fn edit(path: &Path, change: impl Fn(&mut Vec<u8>)) {
@@ -147,7 +135,7 @@ fn a_folder_that_lacks_a_key_is_refused_whatever_its_description_says() {
     // A copy of another key does not make up for the highest of its purpose.
     keys.write().unwrap();
     let all = keys.bytes();
-    let purpose = |i: usize| SwitchingKey::from_bytes(keys.circuits.params(), &all[i].1).unwrap().purpose();
+    let purpose = |i: usize| SwitchingKey::from_bytes(keys.circuits().params(), &all[i].1).unwrap().purpose();
     let last = (0..all.len() - 1).rev().find(|&i| purpose(i) != purpose(i + 1)).unwrap();
     fs::copy(&all[last + 1].0, &all[last].0).unwrap();
     assert!(keys.open().err().unwrap().to_string().contains("it holds no"));
@@ -158,17 +146,17 @@ fn a_folder_that_lacks_a_key_is_refused_whatever_its_description_says() {
 #[test]
 fn keys_that_were_stopped_are_completed_later() {
     let keys = Keys::new("stopped");
-    let (whole, dir) = (keys.bytes(), keys.dir.with_extension("again"));
+    let (whole, dir) = (keys.bytes(), keys.dir.join("again"));
     let write =
-        |go: bool| keys.description().write(&dir, &keys.secret, &keys.circuits, &keys.order(), move |_| go);
+        |go: bool| keys.description().write(&dir, keys.secret(), keys.circuits(), &keys.order(), move |_| go);
     assert!(matches!(write(false), Err(Error::KeysStopped { bytes: 1.. })));
     let there =
         |dir: &PathBuf| fs::read_dir(dir).unwrap().flatten().filter(|e| is_numbered(&e.path())).count();
     assert!(there(&dir) < whole.len(), "it stopped before the last");
-    assert!(KeyFolder::open(&dir, &keys.circuits, &keys.order(), u64::MAX).is_err());
+    assert!(KeyFolder::open(&dir, keys.circuits(), &keys.order(), u64::MAX).is_err());
     write(true).unwrap();
     assert_eq!(there(&dir), whole.len());
-    KeyFolder::open(&dir, &keys.circuits, &keys.order(), u64::MAX).map(drop).unwrap();
+    KeyFolder::open(&dir, keys.circuits(), &keys.order(), u64::MAX).map(drop).unwrap();
     fs::remove_dir_all(&dir).unwrap();
 }
 
@@ -178,7 +166,7 @@ fn a_folder_of_another_secret_is_left_as_it_is() {
     let whole = keys.bytes();
     let other = Keys::new("other-too");
     let description = other.description();
-    let refused = description.write(&keys.dir, &other.secret, &keys.circuits, &keys.order(), |_| true);
+    let refused = description.write(&keys.dir, other.secret(), keys.circuits(), &keys.order(), |_| true);
     assert!(matches!(refused, Err(Error::Mismatch { .. })));
     assert!(keys.bytes() == whole);
     keys.open().unwrap();

@@ -4,41 +4,22 @@
 use std::sync::Arc;
 
 use crate::common::parties::Parties;
+use crate::common::{certified, far, of, one_layer, polynomial, worst};
 use cipherlm_ckks::{Complex64, Plaintext};
 use cipherlm_infer::{Asked, EncryptedLogits, Error, Options, Plan, Progress, Purpose, Target};
 use cipherlm_model::{
-    Activation, FitOptions, Kind, Margins, Mode, Model, Positions, Range, Residual, Runner, Scheme, Shape,
-    certify, fit, freeze_eps, random,
+    Activation, FitOptions, Kind, Margins, Model, Positions, Range, Residual, Scheme, Shape, certify, fit,
+    freeze_eps, random,
 };
-
-fn small() -> Shape {
-    Shape { layers: 1, ..Shape::preset("test").unwrap() }
-}
 
 fn compile(model: &Arc<Model>) -> cipherlm_infer::Result<Plan> {
     let target = Target::uniform(512, 16, 40, 60).unwrap();
-    Plan::compile(Arc::clone(model), target, &Options { tokens: 8, ..Options::default() })
+    Plan::compile(Arc::clone(model), target, &of(8))
 }
 
 /// Largest difference between the circuit on the clear machine and the reference.
 fn error(model: &Arc<Model>) -> f64 {
-    let plan = compile(model).unwrap();
-    let tokens = &random::windows(model.shape(), 8, 1, 5)[0];
-    let machine = plan.clear_machine();
-    let input = plan.pack(tokens).unwrap().into_iter().map(|v| machine.input(v, plan.input_level()).unwrap());
-    let outputs = plan.run(&machine, input.collect(), &mut |_: &Progress<'_>| true).unwrap();
-    let outputs: Vec<Vec<f64>> = outputs.iter().map(|v| v.real()).collect();
-    let mut runner = Runner::new(model, Mode::Polynomial).unwrap();
-    let expected = match model.shape().kind {
-        Kind::Decoder => runner.forward(tokens, Positions::All).unwrap(),
-        Kind::Encoder { .. } => vec![runner.classify(tokens, None).unwrap()],
-        Kind::Embedder { .. } => panic!("no test here has a sentence model"),
-    };
-    let row = |(position, row): (usize, &Vec<f64>)| {
-        let found = plan.logits(&outputs, position).unwrap();
-        row.iter().zip(found).map(|(a, b)| (a - b).abs()).fold(0.0, f64::max)
-    };
-    expected.iter().enumerate().map(row).fold(0.0, f64::max)
+    worst(&compile(model).unwrap(), &random::windows(model.shape(), 8, 1, 5)[0])
 }
 
 /// The model with another range at a site, and a polynomial on that range unless it is to keep the
@@ -66,10 +47,10 @@ fn changed(
 #[test]
 fn ranges_that_are_not_symmetric_match_the_reference() {
     let lopsided = |r: Range| Range { lo: 1.4 * r.lo, hi: 0.9 * r.hi };
-    let encoder = Shape { kind: Kind::Encoder { classes: 3 }, tied_head: false, ..small() };
+    let encoder = Shape { kind: Kind::Encoder { classes: 3 }, tied_head: false, ..one_layer() };
     for (shape, site) in [
-        (small(), "layers.0.ffn.activation"),
-        (Shape { gated: true, activation: Activation::Silu, ..small() }, "layers.0.ffn.activation"),
+        (one_layer(), "layers.0.ffn.activation"),
+        (Shape { gated: true, activation: Activation::Silu, ..one_layer() }, "layers.0.ffn.activation"),
         (encoder, "pool.activation"),
     ] {
         let model = random::certified("small", &shape, 1).unwrap();
@@ -80,14 +61,15 @@ fn ranges_that_are_not_symmetric_match_the_reference() {
 
 #[test]
 fn parallel_blocks_match_the_reference() {
-    let model = random::certified("small", &Shape { residual: Residual::Parallel, ..small() }, 1).unwrap();
+    let model =
+        random::certified("small", &Shape { residual: Residual::Parallel, ..one_layer() }, 1).unwrap();
     let error = error(&Arc::new(model));
     assert!(error < 1e-6, "{error}");
 }
 
 #[test]
 fn sites_that_contradict_themselves_are_refused_by_name() {
-    let model = random::certified("small", &small(), 1).unwrap();
+    let model = random::certified("small", &one_layer(), 1).unwrap();
     let wider = |r: Range| Range { lo: r.lo, hi: 1.1 * r.hi };
     for site in ["layers.0.norm1", "layers.0.attn.reciprocal", "layers.0.ffn.activation", "final_norm"] {
         let refused = changed(&model, site, wider, false).err().unwrap();
@@ -123,27 +105,24 @@ fn tensors_of_zeros_give_the_right_answer() {
     let both = |name: &str| [format!("layers.0.{name}.weight"), format!("layers.0.{name}.bias")];
     for name in ["attn.v", "attn.q", "attn.out", "ffn.up", "ffn.down"] {
         let tensors = both(name);
-        let model = dead(&small(), &[&tensors[0], &tensors[1]]);
+        let model = dead(&one_layer(), &[&tensors[0], &tensors[1]]);
         let error = error(&model);
         assert!(error < 1e-6, "{name}: {error}");
     }
-    let gated = dead(&Shape { gated: true, ..small() }, &both("ffn.gate").each_ref().map(String::as_str));
+    let gated = dead(&Shape { gated: true, ..one_layer() }, &both("ffn.gate").each_ref().map(String::as_str));
     assert!(error(&gated) < 1e-6);
-    assert!(error(&dead(&small(), &["final_norm.gain", "final_norm.bias"])) < 1e-6);
+    assert!(error(&dead(&one_layer(), &["final_norm.gain", "final_norm.bias"])) < 1e-6);
 }
 
 #[test]
 fn dead_values_under_encryption_give_the_right_answer() {
     for name in ["attn.v", "ffn.up"] {
         let tensors = [format!("layers.0.{name}.weight"), format!("layers.0.{name}.bias")];
-        let model = dead(&small(), &[&tensors[0], &tensors[1]]);
-        let parties = Parties::new(&model, &[Options { tokens: 8, ..Options::default() }]);
+        let model = dead(&one_layer(), &[&tensors[0], &tensors[1]]);
+        let parties = Parties::new(&model, &[of(8)]);
         let tokens = &random::windows(model.shape(), 8, 1, 5)[0];
-        let prompt = parties.client.encrypt(&parties.plans[0], tokens).unwrap();
-        let answer = parties.server.run(&parties.plans[0], prompt, &mut |_: &Progress<'_>| true).unwrap();
-        let found = parties.client.decrypt(&parties.plans[0], &answer, 7).unwrap();
-        let clear = Runner::new(&model, Mode::Polynomial).unwrap().forward(tokens, Positions::Last).unwrap();
-        let error = clear[0].iter().zip(&found).map(|(a, b)| (a - b).abs()).fold(0.0, f64::max);
+        let clear = polynomial(&model).forward(tokens, Positions::Last).unwrap();
+        let error = far(&clear[0], &parties.ask(0, tokens, 7));
         assert!(error < 2f64.powi(-11), "{name}: {error}");
     }
 }
@@ -151,7 +130,7 @@ fn dead_values_under_encryption_give_the_right_answer() {
 /// A model with learned positions of which only the first three are small, certified on texts of
 /// three tokens.
 fn three_positions() -> Arc<Model> {
-    let shape = Shape { positions: true, rotary: None, ..small() };
+    let shape = Shape { positions: true, rotary: None, ..one_layer() };
     let raw = random::weights_only("three", &shape, 4).unwrap();
     let mut weights = raw.weights().clone();
     let mut table = weights.tensor("embed.positions").unwrap().clone();
@@ -169,7 +148,7 @@ fn three_positions() -> Arc<Model> {
 #[test]
 fn every_way_to_encrypt_looks_at_the_ranges_and_says_whose_tokens_leave_them() {
     let model = three_positions();
-    let of = |tokens, purpose| Options { tokens, purpose, ..Options::default() };
+    let of = |tokens, purpose| Options { purpose, ..of(tokens) };
     let options = [
         of(4, Purpose::Prompt),
         of(2, Purpose::Prompt),
@@ -192,7 +171,7 @@ fn every_way_to_encrypt_looks_at_the_ranges_and_says_whose_tokens_leave_them() {
         assert!(own.to_string().contains("at token 4"), "{own}");
     }
     // What a clear run has seen says the same.
-    let mut runner = Runner::new(&model, Mode::Polynomial).unwrap();
+    let mut runner = polynomial(&model);
     runner.forward(&text[..2], Positions::Last).unwrap();
     cipherlm_infer::ensure_in_range(&model, &runner).unwrap();
     runner.forward(&text, Positions::Last).unwrap();
@@ -209,9 +188,9 @@ fn every_way_to_encrypt_looks_at_the_ranges_and_says_whose_tokens_leave_them() {
 
 #[test]
 fn what_is_no_answer_is_not_decrypted() {
-    let shape = Shape { vocab: 37, ..small() };
-    let model = Arc::new(random::certified("small", &shape, 4).unwrap());
-    let parties = Parties::new(&model, &[Options { tokens: 8, ..Options::default() }]);
+    let shape = Shape { vocab: 37, ..one_layer() };
+    let model = certified(&shape, 4);
+    let parties = Parties::new(&model, &[of(8)]);
     let plan = &parties.plans[0];
     let features = plan.geometry().features;
     // An answer of 0.5 at every logit, and zero in the slots behind the vocabulary; then one slot

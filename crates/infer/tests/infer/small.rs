@@ -1,89 +1,37 @@
 //! Small answers: one position in a ring of its own, with the same results, the same refusals, and
 //! nothing else in it.
 
-use std::sync::Arc;
-
-use cipherlm_circuits::bootstrap::{BootstrapKeys, Profile};
-use cipherlm_circuits::slots::Encrypted;
+use crate::common::world::World;
+use crate::common::{certified, far, of, one_layer, polynomial};
 use cipherlm_ckks::{Ciphertext, Complex64, Evaluator, NoKeys, Plaintext, Scale};
-use cipherlm_infer::{
-    Asked, Circuits, Client, ClientSide, EncryptedLogits, EncryptedPrompt, Error, Options, Plan, Progress,
-    Server, SmallRings,
-};
-use cipherlm_model::{Kind, Mode, Model, Positions, Runner, Shape, Tokenizer, random};
-use cipherlm_protocol::ClientPlan;
+use cipherlm_infer::{Asked, Client, ClientSide, EncryptedLogits, EncryptedPrompt, Error, Options, Progress};
+use cipherlm_model::{Kind, Positions, Shape, random};
 
-struct World {
-    model: Arc<Model>,
-    profile: Profile,
-    circuits: Circuits,
-    plan: Plan,
-    client: Client,
-    server: Server<Arc<BootstrapKeys>>,
+fn world(shape: &Shape) -> World {
+    World::new(&certified(shape, 4), 11, &of(8))
 }
 
-impl World {
-    fn new(log_degree: u32, shape: Shape) -> Self {
-        Self::of(Arc::new(random::certified("one layer", &shape, 4).unwrap()), log_degree, false)
-    }
-
-    fn of(model: Arc<Model>, log_degree: u32, refresh_input: bool) -> Self {
-        let profile = Profile { user_levels: 13, ..Profile::insecure(log_degree) };
-        let circuits = Circuits::new(&profile).unwrap();
-        let options = Options { tokens: 8, refresh_input, ..Options::default() };
-        let plan = Plan::compile(Arc::clone(&model), circuits.target().unwrap(), &options).unwrap();
-        let client = Client::generate(circuits.params()).unwrap();
-        let keys = circuits.keys(client.secret(), &plan).unwrap();
-        let machine = Encrypted::new(circuits.params(), client.key_id(), Arc::clone(&keys)).unwrap();
-        let server = Server::new(machine.with_refresher(circuits.refresher(&keys).unwrap()).unwrap());
-        Self { model, profile, circuits, plan, client, server }
-    }
-
-    fn rings(&self) -> SmallRings {
-        self.circuits.small_rings(&self.plan).unwrap()
-    }
-
-    fn tokens(&self) -> Vec<u32> {
-        random::windows(self.model.shape(), 8, 1, 5).swap_remove(0)
-    }
-
-    fn run(&self, tokens: &[u32], asked: Asked) -> cipherlm_infer::Result<EncryptedLogits> {
-        let prompt = EncryptedPrompt { asked, ..self.client.encrypt(&self.plan, tokens).unwrap() };
-        let prompt =
-            EncryptedPrompt::from_bytes(self.circuits.params(), &self.rings(), &prompt.to_bytes()).unwrap();
-        let answer = self.server.run(&self.plan, prompt, &mut |_: &Progress<'_>| true)?;
-        Ok(EncryptedLogits::from_bytes(self.circuits.params(), &self.rings(), &answer.to_bytes()).unwrap())
-    }
-
-    fn client_plan(&self) -> (ClientPlan, Vec<u8>) {
-        let tokenizer = Tokenizer::train("a cat sat on a mat. ", 258).unwrap();
-        let (plan, [_, embedding]) =
-            self.plan.client_plan(&self.circuits, self.profile.name, &tokenizer).unwrap();
-        (ClientPlan::from_json(&plan.to_json().unwrap()).unwrap(), embedding)
-    }
+fn tokens(w: &World) -> Vec<u32> {
+    random::windows(w.model().shape(), 8, 1, 5).swap_remove(0)
 }
 
-fn one_layer() -> Shape {
-    Shape { layers: 1, ..Shape::preset("test").unwrap() }
-}
-
-fn worst(a: &[f64], b: &[f64]) -> f64 {
-    a.iter().zip(b).map(|(a, b)| (a - b).abs()).fold(0.0, f64::max)
+fn run(w: &World, tokens: &[u32], asked: Asked) -> cipherlm_infer::Result<EncryptedLogits> {
+    w.run(&EncryptedPrompt { asked, ..w.client.encrypt(&w.plan, tokens).unwrap() })
 }
 
 #[test]
 fn a_small_answer_has_the_logits_of_the_whole_one_in_a_fraction_of_the_bytes() {
-    let w = World::new(11, one_layer());
+    let w = world(&one_layer());
     let (client_plan, embedding) = w.client_plan();
     let side = ClientSide::new(client_plan.clone(), &w.profile, &embedding).unwrap();
     let answers = client_plan.answers;
     assert!(answers.degree >= 128 && answers.vectors > 1, "{answers:?}");
-    let tokens = &w.tokens()[..6];
-    let whole = w.run(tokens, Asked::All).unwrap();
+    let tokens = &tokens(&w)[..6];
+    let whole = run(&w, tokens, Asked::All).unwrap();
     assert!(whole.to_bytes().len() as u64 <= client_plan.costs.whole_answer_bytes);
-    let unit = w.model.site("logits").unwrap().range.magnitude();
+    let unit = w.model().site("logits").unwrap().range.magnitude();
     for position in [5, 0, 3] {
-        let small = w.run(tokens, Asked::Position(position)).unwrap();
+        let small = run(&w, tokens, Asked::Position(position)).unwrap();
         assert_eq!(small.asked, Asked::Position(position));
         assert_eq!(small.to_bytes().len() as u64, client_plan.costs.answer_bytes);
         assert!(8 * client_plan.costs.answer_bytes < client_plan.costs.whole_answer_bytes);
@@ -91,44 +39,43 @@ fn a_small_answer_has_the_logits_of_the_whole_one_in_a_fraction_of_the_bytes() {
         assert_eq!(side.decrypt(&w.client, &small, position).unwrap(), found);
         // The error of making it small alone, in units of the certified range.
         let reference = w.client.decrypt(&w.plan, &whole, position).unwrap();
-        let bits = -(worst(&found, &reference) / unit).log2();
+        let bits = -(far(&found, &reference) / unit).log2();
         println!("position {position}: {bits:.1} bits of the whole answer are kept");
         assert!(bits > 19.0, "position {position}: {bits}");
-        let clear = Runner::new(&w.model, Mode::Polynomial).unwrap();
-        let clear = { clear }.forward(tokens, Positions::All).unwrap();
-        assert!(worst(&found, &clear[position]) < 2f64.powi(-7));
+        let clear = polynomial(w.model()).forward(tokens, Positions::All).unwrap();
+        assert!(far(&found, &clear[position]) < 2f64.powi(-7));
         let shown = side.decrypt_public(&w.client, &small, position, 8.0, 2f64.powi(-12)).unwrap();
-        assert!(worst(&shown, &found) <= unit / 256.0);
+        assert!(far(&shown, &found) <= unit / 256.0);
         let refused = w.client.decrypt(&w.plan, &small, 1);
         assert!(matches!(refused, Err(Error::Position { position: 1, .. })), "{refused:?}");
     }
-    let refused = w.run(tokens, Asked::Position(6)).map(drop);
+    let refused = run(&w, tokens, Asked::Position(6)).map(drop);
     assert!(matches!(refused, Err(Error::Position { position: 6, .. })), "{refused:?}");
     // Who has another secret reads nothing.
     let stranger = Client::generate(w.circuits.params()).unwrap();
-    let small = w.run(tokens, Asked::Position(5)).unwrap();
+    let small = run(&w, tokens, Asked::Position(5)).unwrap();
     assert!(stranger.decrypt(&w.plan, &small, 5).is_err());
 }
 
 #[test]
 fn what_a_forecast_says_holds_for_small_answers() {
-    let w = World::new(11, one_layer());
-    let tokens = w.tokens();
+    let w = world(&one_layer());
+    let tokens = tokens(&w);
     let keys = w.circuits.key_request(&w.plan);
     let forecast = w.plan.forecast_steps(&w.client, &keys, &[&tokens]).unwrap();
-    let small = w.run(&tokens, w.plan.asked(8)).unwrap();
+    let small = run(&w, &tokens, w.plan.asked(8)).unwrap();
     let found = w.client.decrypt(&w.plan, &small, 7).unwrap();
     let exact = forecast.exact_logits(&w.plan, 7).unwrap();
     let mse = exact.iter().zip(&found).map(|(a, b)| (a - b) * (a - b)).sum::<f64>() / exact.len() as f64;
     let ratio = (mse / forecast.logits_mse(&w.plan, 7).unwrap()).log2();
     assert!(ratio < 4.0, "found over predicted mean square error 2^{ratio:.1}");
-    let clear = Runner::new(&w.model, Mode::Polynomial).unwrap().forward(&tokens, Positions::Last).unwrap();
-    assert!(worst(&exact, &clear[0]) < 1e-6, "the circuit itself is exact");
+    let clear = polynomial(w.model()).forward(&tokens, Positions::Last).unwrap();
+    assert!(far(&exact, &clear[0]) < 1e-6, "the circuit itself is exact");
 }
 
 #[test]
 fn a_small_answer_that_is_none_is_seen() {
-    let w = World::new(11, one_layer());
+    let w = world(&one_layer());
     let (client_plan, _) = w.client_plan();
     let answers = client_plan.answers;
     let ring = w.circuits.answer_ring(&w.plan).unwrap().unwrap();
@@ -156,7 +103,7 @@ fn a_small_answer_that_is_none_is_seen() {
         }
     };
     let read = |change: &dyn Fn(&mut [Complex64])| w.client.decrypt(&w.plan, &answer(change, 1), position);
-    let unit = w.model.site("logits").unwrap().range.magnitude();
+    let unit = w.model().site("logits").unwrap().range.magnitude();
     assert!(read(&|_| ()).unwrap().iter().all(|x| (x / unit - 0.5).abs() < 1e-5));
     let what = |change: &dyn Fn(&mut [Complex64])| match read(change) {
         Err(Error::NotAnAnswer { what, .. }) => what,
@@ -201,48 +148,47 @@ fn classes_and_wide_vocabularies_have_small_answers_too() {
     let classes = Shape { kind: Kind::Encoder { classes: 3 }, rotary: None, ..one_layer() };
     let words = Shape { vocab: 150, ..one_layer() };
     for (shape, asked) in [(classes, 0), (words, 5)] {
-        let w = World::new(11, shape);
-        let tokens = &w.tokens()[..6];
+        let w = world(&shape);
+        let tokens = &tokens(&w)[..6];
         assert_eq!(w.plan.asked(6), Asked::Position(asked));
-        let small = w.run(tokens, w.plan.asked(6)).unwrap();
+        let small = run(&w, tokens, w.plan.asked(6)).unwrap();
         assert_eq!(small.ciphertexts.len(), 1);
         assert!(small.ciphertexts[0].params().degree() < 1 << 11);
         let found = w.client.decrypt(&w.plan, &small, asked).unwrap();
-        let whole = w.run(tokens, Asked::All).unwrap();
+        let whole = run(&w, tokens, Asked::All).unwrap();
         let reference = w.client.decrypt(&w.plan, &whole, asked).unwrap();
         assert_eq!(found.len(), reference.len());
         let unit = reference.iter().fold(1.0, |m: f64, x| m.max(x.abs()));
-        assert!(worst(&found, &reference) / unit < 2f64.powi(-16), "{}", worst(&found, &reference));
+        assert!(far(&found, &reference) / unit < 2f64.powi(-16), "{}", far(&found, &reference));
     }
 }
 
 /// Prompts lie in the smallest ring that holds them; refreshed on entry, they come in at the floor.
 #[test]
 fn a_small_prompt_has_the_answer_of_a_whole_one() {
-    let model = Arc::new(random::certified("one layer", &one_layer(), 4).unwrap());
+    let model = certified(&one_layer(), 4);
     let mut bytes = vec![];
     for refresh_input in [false, true] {
-        let w = World::of(Arc::clone(&model), 11, refresh_input);
+        let w = World::new(&model, 11, &Options { refresh_input, ..of(8) });
         let (client_plan, embedding) = w.client_plan();
         let side = ClientSide::new(client_plan.clone(), &w.profile, &embedding).unwrap();
         let layout = &client_plan.layout;
         let period = layout.tokens * layout.features;
         assert!(layout.degree >= 2 * period && layout.degree < 1 << 11, "{layout:?}");
         assert_eq!(layout.level == layout.floor, refresh_input);
-        let tokens = &w.tokens()[..6];
+        let tokens = &tokens(&w)[..6];
         let prompt = side.encrypt(&w.client, tokens).unwrap();
         assert_eq!(prompt.to_bytes().len() as u64, client_plan.costs.prompt_bytes);
         bytes.push(client_plan.costs.prompt_bytes);
         assert_eq!(prompt.key_id, w.client.key_id());
         assert!(prompt.ciphertexts.iter().all(|c| c.key_id() != w.client.key_id()));
-        let answer = w.run(tokens, Asked::Position(5)).unwrap();
+        let answer = run(&w, tokens, Asked::Position(5)).unwrap();
         let found = side.decrypt(&w.client, &answer, 5).unwrap();
-        let clear =
-            Runner::new(&w.model, Mode::Polynomial).unwrap().forward(tokens, Positions::Last).unwrap();
-        assert!(worst(&found, &clear[0]) < 2f64.powi(-7), "{}", worst(&found, &clear[0]));
+        let clear = polynomial(w.model()).forward(tokens, Positions::Last).unwrap();
+        assert!(far(&found, &clear[0]) < 2f64.powi(-7), "{}", far(&found, &clear[0]));
         // Under another root's secret, or in the ring of the circuit, it is refused.
         let stranger = Client::generate(w.circuits.params()).unwrap();
-        let go = |prompt: EncryptedPrompt| w.server.run(&w.plan, prompt, &mut |_: &Progress<'_>| true);
+        let go = |prompt: EncryptedPrompt| w.server().run(&w.plan, prompt, &mut |_: &Progress<'_>| true);
         let foreign = stranger.encrypt(&w.plan, tokens).unwrap();
         assert!(go(foreign).is_err());
         let plain = Plaintext::encode_real(w.circuits.params(), &[0.0], 1, Scale::from_log2(40)).unwrap();

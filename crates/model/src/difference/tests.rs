@@ -1,6 +1,7 @@
 use super::*;
 use crate::random;
 use crate::shape::{Attention, Eps};
+use cipherlm_testing::Scratch;
 
 /// A softmax model, and one with changed queries, a changed gain and frozen epsilons.
 fn pair(rank: usize) -> (Model, Model) {
@@ -31,14 +32,10 @@ fn how() -> Difference {
     Difference { rank: None, whole: vec![], at_most: 1 << 20, folder, fetch }
 }
 
-fn folder(name: &str) -> std::path::PathBuf {
-    std::env::temp_dir().join(format!("cipherlm-difference-{name}-{}", std::process::id()))
-}
-
 #[test]
 fn a_low_rank_change_comes_back_to_half_precision_and_eight_bits_to_theirs() {
     for (rank, tolerance) in [(Some(2), 2e-3), (None, 1e-2)] {
-        let folder = folder(&format!("{rank:?}").replace(['(', ')'], ""));
+        let folder = Scratch::new(&format!("{rank:?}").replace(['(', ')'], ""));
         let (base, model) = pair(2);
         let how = Difference { rank, ..how() };
         let report = write(&base, &model, &how, &folder).unwrap();
@@ -52,13 +49,12 @@ fn a_low_rank_change_comes_back_to_half_precision_and_eight_bits_to_theirs() {
             let exact = name.ends_with("attn.eps") || base.weights().values(name) == Some(&tensor.data[..]);
             assert!(worst <= if exact { 0.0 } else { tolerance }, "{name}: {worst}");
         }
-        std::fs::remove_dir_all(&folder).unwrap();
     }
 }
 
 #[test]
 fn another_base_a_damaged_file_and_too_large_a_difference_are_refused() {
-    let folder = folder("refused");
+    let folder = Scratch::new("refused");
     let (base, model) = pair(2);
     let how = Difference { rank: Some(2), ..how() };
     write(&base, &model, &how, &folder).unwrap();
@@ -78,12 +74,11 @@ fn another_base_a_damaged_file_and_too_large_a_difference_are_refused() {
     }
     let error = write(&base, &model, &Difference { at_most: 500, ..how }, &folder).unwrap_err().to_string();
     assert!(error.contains("at most 500 "), "{error}");
-    std::fs::remove_dir_all(&folder).unwrap();
 }
 
 #[test]
 fn a_folder_with_a_difference_loads_beside_its_base_and_says_how_to_get_it() {
-    let all = folder("folder");
+    let all = Scratch::new("folder");
     let folder = all.join("shipped");
     let (base, model) = pair(2);
     write(&base, &model, &how(), &folder).unwrap();
@@ -103,12 +98,11 @@ fn a_folder_with_a_difference_loads_beside_its_base_and_says_how_to_get_it() {
     for name in ["..", "a/b", "/", ""] {
         assert_eq!(places(&folder, name).len(), 1, "{name}");
     }
-    std::fs::remove_dir_all(&all).unwrap();
 }
 
 #[test]
 fn a_matrix_named_as_whole_loses_nothing_of_its_rank() {
-    let folder = folder("whole");
+    let folder = Scratch::new("whole");
     let (base, model) = pair(4);
     let lost = |whole: Vec<String>| {
         let how = Difference { rank: Some(1), whole, ..how() };
@@ -116,7 +110,6 @@ fn a_matrix_named_as_whole_loses_nothing_of_its_rank() {
     };
     let (ranked, whole) = (lost(vec![]), lost(vec!["attn.q".into()]));
     assert!(ranked > 0.2 && whole < 0.01, "{ranked} at rank 1, {whole} whole");
-    std::fs::remove_dir_all(&folder).unwrap();
 }
 
 /// A difference of these tensors and that shape, with its hash right.
@@ -139,7 +132,7 @@ fn forged(base: &Model, shape: &Shape, raw: &Raw) -> Vec<u8> {
 
 #[test]
 fn a_file_that_claims_more_than_it_holds_is_refused_before_memory_is_taken() {
-    let folder = folder("claims");
+    let folder = Scratch::new("claims");
     std::fs::create_dir_all(&folder).unwrap();
     let path = folder.join(DIFFERENCE_FILE);
     let (base, model) = pair(2);
@@ -168,12 +161,11 @@ fn a_file_that_claims_more_than_it_holds_is_refused_before_memory_is_taken() {
     refused(base.shape(), twice, "do not fit each other");
     refused(base.shape(), vec![zeros("layers.9.attn.q.weight/a", Dtype::F16, &[4, 1])], "belongs to no");
     refused(base.shape(), vec![zeros(q, Dtype::I16, &[4])], "is of type I16");
-    std::fs::remove_dir_all(&folder).unwrap();
 }
 
 #[test]
 fn a_tensor_of_zeros_that_the_base_lacks_is_written() {
-    let folder = folder("zeros");
+    let folder = Scratch::new("zeros");
     let (base, model) = pair(2);
     let shape = Shape { activation: crate::shape::Activation::Quadratic, ..model.shape().clone() };
     let mut weights = model.weights().clone();
@@ -186,5 +178,4 @@ fn a_tensor_of_zeros_that_the_base_lacks_is_written() {
     write(&base, &lean, &how(), &folder).unwrap();
     let again = apply(&base, &folder.join(DIFFERENCE_FILE)).unwrap();
     assert_eq!(again.shape(), lean.shape());
-    std::fs::remove_dir_all(&folder).unwrap();
 }

@@ -92,12 +92,18 @@ impl Tokenizer {
 
 /// The pre-tokenizer that a name in the file stands for.
 fn cutting_rule(pre: &str) -> Result<Value> {
-    let sequence = |first: Value, regex: bool| json!({ "type": "Sequence", "pretokenizers": [first, library::byte_level(regex)] });
+    let sequence = |first: Value, regex: bool| {
+        let bytes = library::byte_level(regex);
+        json!({ "type": "Sequence", "pretokenizers": [first, bytes] })
+    };
     Ok(match pre {
         "default" | "gpt-2" | "gpt2" => library::byte_level(true),
         "smollm" => sequence(json!({ "type": "Digits", "individual_digits": true }), true),
         "llama-bpe" | "llama3" | "llama-v3" => {
-            let words = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+";
+            let words = concat!(
+                r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}|",
+                r" ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
+            );
             let split = json!({
                 "type": "Split", "pattern": { "Regex": words }, "behavior": "Isolated", "invert": false,
             });

@@ -17,7 +17,7 @@ fn hugging_face(extra: &str) -> String {
         .map(|(i, t)| format!("{}: {i}", serde_json::to_string(t).unwrap()))
         .collect();
     format!(
-        r#"{{"version": "1.0", {extra} "decoder": {{"type":"ByteLevel","add_prefix_space":false,"trim_offsets":false}},
+        r#"{{"version": "1.0", {extra} "decoder": {BYTE_LEVEL},
         "model": {{"type": "BPE", "vocab": {{{}}}, "merges": ["1 2", "h e", "Ġ he", "Ġ h"]}}}}"#,
         entries.join(", ")
     )
@@ -121,13 +121,15 @@ fn version_1_files_keep_their_ids() {
 #[test]
 fn a_pre_tokenizer_of_the_file_is_used() {
     let digits = format!(
-        r#""pre_tokenizer": {{"type":"Sequence","pretokenizers":[{{"type":"Digits","individual_digits":true}},{BYTE_LEVEL}]}},"#
+        r#""pre_tokenizer": {{"type":"Sequence",
+        "pretokenizers":[{{"type":"Digits","individual_digits":true}},{BYTE_LEVEL}]}},"#
     );
     let ids =
         |extra: &str, text: &str| Tokenizer::from_json(&hugging_face(extra)).unwrap().encode(text).unwrap();
     assert_eq!(ids(&digits, "12"), [49, 50]);
     assert_eq!(ids(&format!(r#""pre_tokenizer": {BYTE_LEVEL},"#), "12"), [256]);
-    let split = r#""pre_tokenizer": {"type":"Sequence","pretokenizers":[{"type":"Split","behavior":"Isolated","invert":false,
+    let split = r#""pre_tokenizer": {"type":"Sequence",
+        "pretokenizers":[{"type":"Split","behavior":"Isolated","invert":false,
         "pattern":{"Regex":"\\p{N}{1,1}| ?\\p{L}+|\\s+(?!\\S)|\\s+"}},
         {"type":"ByteLevel","add_prefix_space":false,"trim_offsets":false,"use_regex":false}]},"#;
     assert_eq!(ids(split, "12 he"), [49, 50, 259]);
@@ -141,12 +143,15 @@ fn a_pre_tokenizer_of_the_file_is_used() {
 fn marks_of_a_post_processor_and_ends_by_name() {
     let added = |id: u32, text: &str| {
         format!(
-            r#"{{"id":{id},"content":"{text}","single_word":false,"lstrip":false,"rstrip":false,"normalized":false,"special":true}}"#
+            r#"{{"id":{id},"content":"{text}","single_word":false,"lstrip":false,"rstrip":false,
+            "normalized":false,"special":true}}"#
         )
     };
     let file = hugging_face(&format!(
-        r#""added_tokens": [{}, {}], "pre_tokenizer": {BYTE_LEVEL}, "post_processor": {{"type":"TemplateProcessing",
-        "single":[{{"SpecialToken":{{"id":"<s>","type_id":0}}}},{{"Sequence":{{"id":"A","type_id":0}}}}],"pair":[],
+        r#""added_tokens": [{}, {}], "pre_tokenizer": {BYTE_LEVEL},
+        "post_processor": {{"type":"TemplateProcessing",
+        "single":[{{"SpecialToken":{{"id":"<s>","type_id":0}}}},{{"Sequence":{{"id":"A","type_id":0}}}}],
+        "pair":[],
         "special_tokens":{{"<s>":{{"id":"<s>","ids":[260],"tokens":["<s>"]}}}}}},"#,
         added(260, "<s>"),
         added(261, "</s>")

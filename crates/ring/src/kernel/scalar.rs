@@ -19,13 +19,15 @@ pub(super) fn kernel() -> &'static Kernel {
 /// Declares the portable table and its FMA twin from the list of bodies.
 macro_rules! kernels {
     ($( $name:ident ( $($arg:ident : $ty:ty),* ) ; )*) => {
-        static PORTABLE: Kernel = Kernel { name: "scalar", packed_is_faster: false, $( $name: body::$name, )* };
+        static PORTABLE: Kernel =
+            Kernel { name: "scalar", packed_is_faster: false, $( $name: body::$name, )* };
 
         #[cfg(target_arch = "x86_64")]
         mod fma {
             use super::*;
 
-            pub(super) static KERNEL: Kernel = Kernel { name: "scalar", packed_is_faster: false, $( $name, )* };
+            pub(super) static KERNEL: Kernel =
+                Kernel { name: "scalar", packed_is_faster: false, $( $name, )* };
 
             $(
                 fn $name($($arg: $ty),*) {

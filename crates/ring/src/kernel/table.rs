@@ -4,7 +4,8 @@
 macro_rules! simd_functions {
     ($label:literal, $enable:tt;
      $( $name:ident in $module:ident ( $($arg:ident : $ty:ty),* ) ; )*) => {
-        pub(in crate::kernel) const KERNEL: Kernel = Kernel { name: $label, packed_is_faster: false, $( $name, )* };
+        pub(in crate::kernel) const KERNEL: Kernel =
+            Kernel { name: $label, packed_is_faster: false, $( $name, )* };
 
         $(
             fn $name($($arg: $ty),*) {

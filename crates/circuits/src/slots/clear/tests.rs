@@ -41,13 +41,13 @@ fn levels_run_out_and_come_back() {
     let m = machine();
     let x = m.input(1.25, 1).unwrap();
     let bottom = m.square(&x).unwrap();
-    assert!(matches!(m.square(&bottom), Err(SlotError::LevelExhausted { have: 0, need: 1, .. })));
-    assert!(matches!(m.to_level(&bottom, 2), Err(SlotError::LevelRaise { have: 0, want: 3 })));
+    assert!(matches!(m.square(&bottom), Err(Error::LevelExhausted { have: 0, need: 1, .. })));
+    assert!(matches!(m.to_level(&bottom, 2), Err(Error::LevelRaise { have: 0, want: 3 })));
     let fresh = m.refresh(&bottom, RefreshKind::Full, Some(2)).unwrap();
     assert_eq!((m.level(&fresh), m.is_canonical(&fresh), fresh.real()[0]), (2, true, 1.5625));
-    assert!(matches!(m.refresh(&bottom, RefreshKind::Real, None), Err(SlotError::NoRefresh { .. })));
+    assert!(matches!(m.refresh(&bottom, RefreshKind::Real, None), Err(Error::NoRefresh { .. })));
     let large = m.add_const(&bottom, 9.0.into()).unwrap();
-    assert!(matches!(m.refresh(&large, RefreshKind::Full, None), Err(SlotError::RefreshRange { .. })));
+    assert!(matches!(m.refresh(&large, RefreshKind::Full, None), Err(Error::RefreshRange { .. })));
 }
 
 #[test]
@@ -64,17 +64,17 @@ fn a_pair_is_refreshed_in_one_go() {
 #[test]
 fn values_that_do_not_fit_are_refused() {
     let m = machine();
-    assert!(matches!(m.input(1e6, 0), Err(SlotError::Overflow { level: 0, .. })));
-    assert!(matches!(m.input(f64::NAN, 2), Err(SlotError::NotFinite { .. })));
-    assert!(matches!(m.input(vec![1.0; 3], 2), Err(SlotError::Period { have: 3, slots: 8 })));
+    assert!(matches!(m.input(1e6, 0), Err(Error::Overflow { level: 0, .. })));
+    assert!(matches!(m.input(f64::NAN, 2), Err(Error::NotFinite { .. })));
+    assert!(matches!(m.input(vec![1.0; 3], 2), Err(Error::Period { have: 3, slots: 8 })));
     assert!(m.input(1.0, 4).is_err());
     let x = m.input(1.0, 2).unwrap();
     assert!(matches!(
         m.mul_plain_at(&x, &Plain::from(1.0), Scale::new(0.25)),
-        Err(SlotError::ScaleTooSmall { .. })
+        Err(Error::ScaleTooSmall { .. })
     ));
     let y = m.drop_to(&x, 1).unwrap();
-    assert!(matches!(m.add_aligned(&x, &y), Err(SlotError::LevelMismatch { left: 2, right: 1 })));
+    assert!(matches!(m.add_aligned(&x, &y), Err(Error::LevelMismatch { left: 2, right: 1 })));
 }
 
 #[test]

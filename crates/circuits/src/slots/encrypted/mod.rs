@@ -9,12 +9,13 @@ pub use refresher::Refresher;
 use super::align::{require_level, require_rescale, require_scale};
 use super::clear::{check_refresh, record_rotate_add, record_rotations};
 use super::{
-    Chain, Combination, KeyUse, OpKind, OpLog, Plain, Primitives, RefreshKind, RefreshProfile, Scale,
-    SlotError, SlotResult,
+    Chain, Combination, Error, KeyUse, OpKind, OpLog, Plain, Primitives, RefreshKind, RefreshProfile, Result,
+    Scale,
 };
 use crate::linear::LinearTransform;
 use cipherlm_ckks::{
-    Ciphertext, Error, EvaluationKeys, Evaluator, KeyId, KeyRequest, KeySet, Params, Plaintext, hazmat,
+    Ciphertext, Error as Ckks, EvaluationKeys, Evaluator, KeyId, KeyRequest, KeySet, Params, Plaintext,
+    hazmat,
 };
 use cipherlm_ring::Poly;
 use num_complex::Complex64;
@@ -60,8 +61,8 @@ impl Chain {
     /// [`Params::default_scale`]; from there they continue by the chain's rule in both directions.
     ///
     /// # Errors
-    /// [`SlotError::Chain`] if the parameters have no usable chain.
-    pub fn of(params: &Params) -> SlotResult<Self> {
+    /// [`Error::Chain`] if the parameters have no usable chain.
+    pub fn of(params: &Params) -> Result<Self> {
         let top = params.max_level();
         let moduli: Vec<Scale> = (0..=top).map(|level| params.rescale_factor(level)).collect();
         let same = |a: usize, b: usize| (params.group_bits(a) - params.group_bits(b)).abs() < 1.0;
@@ -86,7 +87,7 @@ impl Chain {
     ///
     /// # Errors
     /// As [`Chain::of`] and [`Chain::with_floor`].
-    pub fn above(params: &Params, floor: usize) -> SlotResult<Self> {
+    pub fn above(params: &Params, floor: usize) -> Result<Self> {
         Self::of(params)?.with_floor(floor, params.default_scale(floor + 1))
     }
 }
@@ -113,7 +114,7 @@ impl<K: EvaluationKeys> Encrypted<K> {
     ///
     /// # Errors
     /// As [`Chain::of`].
-    pub fn new(params: &Params, key_id: KeyId, keys: K) -> SlotResult<Self> {
+    pub fn new(params: &Params, key_id: KeyId, keys: K) -> Result<Self> {
         Ok(Self {
             evaluator: Evaluator::new(params, keys),
             key_id,
@@ -137,7 +138,7 @@ impl<K: EvaluationKeys> Encrypted<K> {
     /// # Errors
     /// As [`Refresher::check`], and as [`Chain::above`] if the parameters have no level above the
     /// refresher's input.
-    pub fn with_refresher(self, refresher: Arc<dyn Refresher>) -> SlotResult<Self> {
+    pub fn with_refresher(self, refresher: Arc<dyn Refresher>) -> Result<Self> {
         refresher.check(self.params())?;
         let chain = Arc::new(Chain::above(self.params(), refresher.floor())?);
         Ok(Self { chain, refresher: Some(refresher), ..self })
@@ -146,12 +147,12 @@ impl<K: EvaluationKeys> Encrypted<K> {
     /// Takes in a ciphertext that its owner encrypted.
     ///
     /// # Errors
-    /// [`Error::ParamsMismatch`] or [`Error::KeyMismatch`], as [`SlotError::Ciphertext`].
-    pub fn input(&self, ciphertext: Ciphertext) -> SlotResult<EncryptedVector> {
+    /// [`Error::Ciphertext`]: other parameters, or the key of another secret.
+    pub fn input(&self, ciphertext: Ciphertext) -> Result<EncryptedVector> {
         hazmat::check_same(self.params(), "input", ciphertext.params())?;
         if ciphertext.key_id() != self.key_id {
             let (left, right) = (self.key_id, ciphertext.key_id());
-            return Err(Error::KeyMismatch { operation: "input", left, right }.into());
+            return Err(Ckks::KeyMismatch { operation: "input", left, right }.into());
         }
         Ok(wrap(ciphertext))
     }
@@ -172,10 +173,10 @@ impl<K: EvaluationKeys> Encrypted<K> {
     }
 
     /// `plain`, rotated to the left by `steps`, encoded at `scale`.
-    fn encode(&self, plain: &Plain, steps: i64, scale: Scale, level: usize) -> SlotResult<Arc<Plaintext>> {
+    fn encode(&self, plain: &Plain, steps: i64, scale: Scale, level: usize) -> Result<Arc<Plaintext>> {
         let (have, slots) = (plain.period(), self.chain.slots());
         if have == 0 || !slots.is_multiple_of(have) {
-            return Err(SlotError::Period { have, slots });
+            return Err(Error::Period { have, slots });
         }
         self.plains.find(plain, steps, scale, || {
             let start = Instant::now();
@@ -192,15 +193,15 @@ impl<K: EvaluationKeys> Encrypted<K> {
         kind: OpKind,
         level: usize,
         count: usize,
-        work: impl FnOnce() -> Result<T, Error>,
-    ) -> SlotResult<T> {
+        work: impl FnOnce() -> Result<T, Ckks>,
+    ) -> Result<T> {
         let start = Instant::now();
         let result = work()?;
         self.log.record_timed(kind, level, count, start.elapsed());
         Ok(result)
     }
 
-    fn times_plain(&self, vector: &Ciphertext, plain: &Plain, scale: Scale) -> SlotResult<Ciphertext> {
+    fn times_plain(&self, vector: &Ciphertext, plain: &Plain, scale: Scale) -> Result<Ciphertext> {
         let level = vector.level();
         if let Some(constant) = plain.as_constant() {
             return self.timed(OpKind::MulConst, level, 1, || {
@@ -211,15 +212,15 @@ impl<K: EvaluationKeys> Encrypted<K> {
         self.timed(OpKind::MulPlain, level, 1, || self.evaluator.mul_plain(vector, &plaintext))
     }
 
-    fn plus_plain(&self, vector: &Ciphertext, plain: &Plain) -> SlotResult<Ciphertext> {
+    fn plus_plain(&self, vector: &Ciphertext, plain: &Plain) -> Result<Ciphertext> {
         let plaintext = self.encode(plain, 0, vector.scale(), vector.level())?;
         self.timed(OpKind::AddPlain, vector.level(), 1, || self.evaluator.add_plain(vector, &plaintext))
     }
 
     /// The sum of products, not yet relinearised.
-    fn quadratic(&self, pairs: &[(&EncryptedVector, &EncryptedVector)]) -> SlotResult<Ciphertext> {
+    fn quadratic(&self, pairs: &[(&EncryptedVector, &EncryptedVector)]) -> Result<Ciphertext> {
         let (&(left, right), rest) =
-            pairs.split_first().ok_or(SlotError::OperandCount { operation: "mul", have: 0, need: 1 })?;
+            pairs.split_first().ok_or(Error::OperandCount { operation: "mul", have: 0, need: 1 })?;
         self.timed(OpKind::Mul, left.0.level(), pairs.len(), || {
             let square = Arc::ptr_eq(&left.0, &right.0);
             let first = if square {
@@ -241,12 +242,12 @@ impl<K: EvaluationKeys> Encrypted<K> {
         vector: &Ciphertext,
         constant: f64,
         scale: Scale,
-    ) -> SlotResult<Ciphertext> {
+    ) -> Result<Ciphertext> {
         require_level(total.level(), vector.level())?;
         require_scale(total.scale(), vector.scale() * scale)?;
         if !constant.is_finite() || scale.log2() < 0.0 || scale.log2() + constant.abs().log2() > 100.0 {
             let log2 = scale.log2() + constant.abs().log2().max(0.0);
-            return Err(Error::BadScale { operation: "combine", log2, min: 0.0, max: 100.0 }.into());
+            return Err(Ckks::BadScale { operation: "combine", log2, min: 0.0, max: 100.0 }.into());
         }
         let level = total.level();
         let (id, scaled, slots) = (total.key_id(), total.scale(), total.slots().max(vector.slots()));
@@ -254,7 +255,7 @@ impl<K: EvaluationKeys> Encrypted<K> {
             let ((high, low), limbs) = (scale.round_times(constant), self.params().limbs(level));
             let integer = high as i128 + low as i128;
             let residue = |limb: usize| Ok(integer.rem_euclid(i128::from(self.params().prime(limb)?)) as u64);
-            let residues = limbs.iter().map(residue).collect::<Result<Vec<u64>, Error>>()?;
+            let residues = limbs.iter().map(residue).collect::<Result<Vec<u64>, Ckks>>()?;
             let mut parts = total.into_parts();
             for (sum, part) in parts.iter_mut().zip(vector.parts()) {
                 sum.add_scaled_assign(part, limbs, &residues)?;
@@ -293,13 +294,13 @@ impl<K: EvaluationKeys> Primitives for Encrypted<K> {
         vector.0.scale()
     }
 
-    fn trivial_at(&self, plain: &Plain, level: usize, scale: Scale) -> SlotResult<EncryptedVector> {
+    fn trivial_at(&self, plain: &Plain, level: usize, scale: Scale) -> Result<EncryptedVector> {
         if level > self.chain.top() {
-            return Err(SlotError::LevelRaise { have: self.chain.top(), want: level });
+            return Err(Error::LevelRaise { have: self.chain.top(), want: level });
         }
         let plaintext = self.encode(plain, 0, scale, level)?;
         let limbs = self.params().limbs(level);
-        let zero = || Poly::zero(self.params().ring(), limbs).map_err(Error::from);
+        let zero = || Poly::zero(self.params().ring(), limbs).map_err(Ckks::from);
         let zero = Ciphertext::from_parts(
             self.params(),
             self.key_id,
@@ -311,21 +312,21 @@ impl<K: EvaluationKeys> Primitives for Encrypted<K> {
         Ok(wrap(self.evaluator.add_plain(&zero, &plaintext)?))
     }
 
-    fn add_aligned(&self, left: &EncryptedVector, right: &EncryptedVector) -> SlotResult<EncryptedVector> {
+    fn add_aligned(&self, left: &EncryptedVector, right: &EncryptedVector) -> Result<EncryptedVector> {
         require_level(left.0.level(), right.0.level())?;
         self.timed(OpKind::Add, left.0.level(), 1, || self.evaluator.add(&left.0, &right.0)).map(wrap)
     }
 
-    fn sub_aligned(&self, left: &EncryptedVector, right: &EncryptedVector) -> SlotResult<EncryptedVector> {
+    fn sub_aligned(&self, left: &EncryptedVector, right: &EncryptedVector) -> Result<EncryptedVector> {
         require_level(left.0.level(), right.0.level())?;
         self.timed(OpKind::Add, left.0.level(), 1, || self.evaluator.sub(&left.0, &right.0)).map(wrap)
     }
 
-    fn neg(&self, vector: &EncryptedVector) -> SlotResult<EncryptedVector> {
+    fn neg(&self, vector: &EncryptedVector) -> Result<EncryptedVector> {
         self.timed(OpKind::Add, vector.0.level(), 1, || self.evaluator.neg(&vector.0)).map(wrap)
     }
 
-    fn add_plain(&self, vector: &EncryptedVector, plain: &Plain) -> SlotResult<EncryptedVector> {
+    fn add_plain(&self, vector: &EncryptedVector, plain: &Plain) -> Result<EncryptedVector> {
         self.plus_plain(&vector.0, plain).map(wrap)
     }
 
@@ -334,37 +335,37 @@ impl<K: EvaluationKeys> Primitives for Encrypted<K> {
         vector: &EncryptedVector,
         plain: &Plain,
         plain_scale: Scale,
-    ) -> SlotResult<EncryptedVector> {
+    ) -> Result<EncryptedVector> {
         self.times_plain(&vector.0, plain, plain_scale).map(wrap)
     }
 
-    fn mul_sum_aligned(&self, pairs: &[(&EncryptedVector, &EncryptedVector)]) -> SlotResult<EncryptedVector> {
+    fn mul_sum_aligned(&self, pairs: &[(&EncryptedVector, &EncryptedVector)]) -> Result<EncryptedVector> {
         let sum = self.quadratic(pairs)?;
         self.note_relin(sum.level());
         self.timed(OpKind::Relin, sum.level(), 1, || self.evaluator.relinearise(&sum)).map(wrap)
     }
 
-    fn rescale(&self, vector: &EncryptedVector) -> SlotResult<EncryptedVector> {
+    fn rescale(&self, vector: &EncryptedVector) -> Result<EncryptedVector> {
         require_rescale(&self.chain, vector.0.level(), vector.0.scale())?;
         self.timed(OpKind::Rescale, vector.0.level(), 1, || self.evaluator.rescale(&vector.0)).map(wrap)
     }
 
-    fn drop_to(&self, vector: &EncryptedVector, level: usize) -> SlotResult<EncryptedVector> {
+    fn drop_to(&self, vector: &EncryptedVector, level: usize) -> Result<EncryptedVector> {
         let have = vector.0.level();
         if level > have {
-            return Err(SlotError::LevelRaise { have, want: level });
+            return Err(Error::LevelRaise { have, want: level });
         }
         Ok(if level == have { vector.clone() } else { wrap(self.evaluator.drop_to_level(&vector.0, level)?) })
     }
 
-    fn with_scale(&self, vector: &EncryptedVector, scale: Scale) -> SlotResult<EncryptedVector> {
+    fn with_scale(&self, vector: &EncryptedVector, scale: Scale) -> Result<EncryptedVector> {
         if vector.0.scale() == scale {
             return Ok(vector.clone());
         }
         Ok(wrap(Ciphertext::clone(&vector.0).with_scale(scale)?))
     }
 
-    fn rotate_many(&self, vector: &EncryptedVector, steps: &[i64]) -> SlotResult<Vec<EncryptedVector>> {
+    fn rotate_many(&self, vector: &EncryptedVector, steps: &[i64]) -> Result<Vec<EncryptedVector>> {
         let slots = self.slots() as i64;
         let start = Instant::now();
         let results = match steps {
@@ -379,19 +380,19 @@ impl<K: EvaluationKeys> Primitives for Encrypted<K> {
         Ok(results.into_iter().map(wrap).collect())
     }
 
-    fn rotate_add(&self, vector: &EncryptedVector, steps: &[i64]) -> SlotResult<EncryptedVector> {
+    fn rotate_add(&self, vector: &EncryptedVector, steps: &[i64]) -> Result<EncryptedVector> {
         let start = Instant::now();
         let sum = self.sum_of_rotations(&vector.0, steps)?;
         record_rotate_add(&self.log, vector.0.level(), self.slots(), steps, start.elapsed());
         Ok(wrap(sum))
     }
 
-    fn conjugate(&self, vector: &EncryptedVector) -> SlotResult<EncryptedVector> {
+    fn conjugate(&self, vector: &EncryptedVector) -> Result<EncryptedVector> {
         self.log.record_key(KeyUse::Conjugate, vector.0.level());
         self.timed(OpKind::Conjugate, vector.0.level(), 1, || self.evaluator.conjugate(&vector.0)).map(wrap)
     }
 
-    fn mul_i(&self, vector: &EncryptedVector) -> SlotResult<EncryptedVector> {
+    fn mul_i(&self, vector: &EncryptedVector) -> Result<EncryptedVector> {
         self.timed(OpKind::MulConst, vector.0.level(), 1, || self.evaluator.mul_i(&vector.0)).map(wrap)
     }
 
@@ -400,7 +401,7 @@ impl<K: EvaluationKeys> Primitives for Encrypted<K> {
         inputs: &[&EncryptedVector],
         transform: &LinearTransform,
         plain_scale: Scale,
-    ) -> SlotResult<Vec<EncryptedVector>> {
+    ) -> Result<Vec<EncryptedVector>> {
         self.transform(inputs, transform, plain_scale, false)
     }
 
@@ -409,11 +410,11 @@ impl<K: EvaluationKeys> Primitives for Encrypted<K> {
         inputs: &[&EncryptedVector],
         transform: &LinearTransform,
         plain_scale: Scale,
-    ) -> SlotResult<Vec<EncryptedVector>> {
+    ) -> Result<Vec<EncryptedVector>> {
         self.transform(inputs, transform, plain_scale, true)
     }
 
-    fn combine(&self, sum: &Combination<'_, EncryptedVector>) -> SlotResult<EncryptedVector> {
+    fn combine(&self, sum: &Combination<'_, EncryptedVector>) -> Result<EncryptedVector> {
         let mut total = match sum.pairs.as_slice() {
             [] => None,
             pairs => {
@@ -444,7 +445,7 @@ impl<K: EvaluationKeys> Primitives for Encrypted<K> {
                 (None, _) => self.times_plain(&vector.0, plain, plain_scale)?,
             });
         }
-        let mut total = total.ok_or(SlotError::OperandCount { operation: "combine", have: 0, need: 1 })?;
+        let mut total = total.ok_or(Error::OperandCount { operation: "combine", have: 0, need: 1 })?;
         if let Some(constant) = &sum.constant {
             total = self.plus_plain(&total, constant)?;
         }
@@ -469,9 +470,9 @@ impl<K: EvaluationKeys> Primitives for Encrypted<K> {
         vector: &EncryptedVector,
         kind: RefreshKind,
         target: Option<usize>,
-    ) -> SlotResult<EncryptedVector> {
-        let refresher = self.refresher.as_ref().ok_or(SlotError::NoRefresh { kind })?;
-        let profile = refresher.profile(kind).ok_or(SlotError::NoRefresh { kind })?;
+    ) -> Result<EncryptedVector> {
+        let refresher = self.refresher.as_ref().ok_or(Error::NoRefresh { kind })?;
+        let profile = refresher.profile(kind).ok_or(Error::NoRefresh { kind })?;
         let level = check_refresh(&profile, vector.0.level(), target)?;
         let start = Instant::now();
         let fresh = refresher.refresh(&vector.0, kind, level, self.chain.scale(level))?;

@@ -1,6 +1,6 @@
 //! Encoded plaintexts kept for their next use, up to a budget.
 
-use crate::slots::{Plain, Scale, SlotResult};
+use crate::slots::{Plain, Result, Scale};
 use cipherlm_ckks::Plaintext;
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -33,8 +33,8 @@ impl PlainCache {
         plain: &Plain,
         steps: i64,
         scale: Scale,
-        encode: impl FnOnce() -> SlotResult<Plaintext>,
-    ) -> SlotResult<Arc<Plaintext>> {
+        encode: impl FnOnce() -> Result<Plaintext>,
+    ) -> Result<Arc<Plaintext>> {
         if self.budget == 0 {
             return encode().map(Arc::new);
         }

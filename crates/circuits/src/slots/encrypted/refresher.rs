@@ -1,6 +1,6 @@
 //! Bootstrapping, as the encrypted machine calls it.
 
-use crate::slots::{RefreshKind, RefreshProfile, Scale, SlotResult};
+use crate::slots::{RefreshKind, RefreshProfile, Result, Scale};
 use cipherlm_ckks::{Ciphertext, Params};
 
 /// Bootstrapping, as the encrypted machine calls it.
@@ -15,8 +15,8 @@ pub trait Refresher: Send + Sync {
     /// Refuses a machine of other parameters than the refresher's own.
     ///
     /// # Errors
-    /// [`cipherlm_ckks::Error::ParamsMismatch`], as a [`SlotError`](crate::slots::SlotError).
-    fn check(&self, params: &Params) -> SlotResult<()>;
+    /// [`cipherlm_ckks::Error::ParamsMismatch`], as a [`slots::Error`](crate::slots::Error).
+    fn check(&self, params: &Params) -> Result<()>;
 
     /// What a refresh of this kind needs and gives; `None` if it is not on offer.
     fn profile(&self, kind: RefreshKind) -> Option<RefreshProfile>;
@@ -31,5 +31,5 @@ pub trait Refresher: Send + Sync {
         kind: RefreshKind,
         target: usize,
         scale: Scale,
-    ) -> SlotResult<Ciphertext>;
+    ) -> Result<Ciphertext>;
 }

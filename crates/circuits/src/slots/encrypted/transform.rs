@@ -3,7 +3,7 @@
 use super::{Encrypted, EncryptedVector, wrap};
 use crate::linear::{GiantStep, LinearTransform, Row, Schedule, Term};
 use crate::slots::align::{require_level, require_rescale, require_scale};
-use crate::slots::{KeyUse, OpKind, Scale, SlotError, SlotResult};
+use crate::slots::{Error, KeyUse, OpKind, Result, Scale};
 use cipherlm_ckks::{
     Ciphertext, EvaluationKeys, ExtendedCiphertext, GaloisElement, Hoisted, KeyShape, LiftedPlaintext, hazmat,
 };
@@ -34,7 +34,7 @@ impl<K: EvaluationKeys> Encrypted<K> {
         transform: &LinearTransform,
         plain_scale: Scale,
         rescale: bool,
-    ) -> SlotResult<Vec<EncryptedVector>> {
+    ) -> Result<Vec<EncryptedVector>> {
         self.transform_within(inputs, transform, (plain_scale, rescale), PASS_BYTES)
     }
 
@@ -44,7 +44,7 @@ impl<K: EvaluationKeys> Encrypted<K> {
         transform: &LinearTransform,
         (plain_scale, rescale): (Scale, bool),
         bytes: usize,
-    ) -> SlotResult<Vec<EncryptedVector>> {
+    ) -> Result<Vec<EncryptedVector>> {
         transform.check(self.chain.slots(), inputs.len())?;
         let Some(first) = inputs.first() else { return Ok(Vec::new()) };
         for input in inputs {
@@ -90,7 +90,7 @@ impl<K: EvaluationKeys> Encrypted<K> {
 
 impl<K: EvaluationKeys> Encrypted<K> {
     /// `vector` and its rotations, summed over the extended modulus and divided once.
-    pub(super) fn sum_of_rotations(&self, vector: &Ciphertext, steps: &[i64]) -> SlotResult<Ciphertext> {
+    pub(super) fn sum_of_rotations(&self, vector: &Ciphertext, steps: &[i64]) -> Result<Ciphertext> {
         let slots = self.chain.slots() as i64;
         let copies = 1 + steps.iter().filter(|steps| *steps % slots == 0).count() as i64;
         let own = if copies == 1 { vector.clone() } else { self.evaluator.mul_integer(vector, copies)? };
@@ -128,7 +128,7 @@ impl<K: EvaluationKeys> Run<'_, K> {
     }
 
     /// The baby rotations of all inputs.
-    fn columns<'a>(&self, hoisted: &[Hoisted<'a>], schedule: &Schedule<'_>) -> SlotResult<Babies<'a>> {
+    fn columns<'a>(&self, hoisted: &[Hoisted<'a>], schedule: &Schedule<'_>) -> Result<Babies<'a>> {
         let elements: Vec<Vec<GaloisElement>> =
             schedule.babies.iter().map(|steps| steps.iter().map(|&b| self.rotation(b)).collect()).collect();
         let inputs: Vec<_> = hoisted.iter().zip(&elements).map(|(h, steps)| (h, steps.as_slice())).collect();
@@ -164,11 +164,7 @@ impl<K: EvaluationKeys> Run<'_, K> {
     }
 
     /// The sums of some rows.
-    fn pass(
-        &self,
-        babies: &Babies<'_>,
-        rows: &[(usize, &Row<'_>)],
-    ) -> SlotResult<BTreeMap<(usize, i64), Sums>> {
+    fn pass(&self, babies: &Babies<'_>, rows: &[(usize, &Row<'_>)]) -> Result<BTreeMap<(usize, i64), Sums>> {
         let (machine, mut found) = (self.machine, BTreeMap::new());
         for special in babies.specials.iter().copied().collect::<BTreeSet<_>>() {
             let (mut places, mut cells) = (Vec::new(), Vec::new());
@@ -203,7 +199,7 @@ impl<K: EvaluationKeys> Run<'_, K> {
         Ok(found)
     }
 
-    fn lifted(&self, term: &Term<'_>, giant: i64, special: usize) -> SlotResult<LiftedPlaintext> {
+    fn lifted(&self, term: &Term<'_>, giant: i64, special: usize) -> Result<LiftedPlaintext> {
         let plaintext = self.machine.encode(term.plain, -giant, self.plain_scale, self.level)?;
         let start = Instant::now();
         let lifted = plaintext.lift(&self.machine.params().extended_limbs(self.level, special))?;
@@ -217,7 +213,7 @@ impl<K: EvaluationKeys> Run<'_, K> {
         &self,
         sides: [Vec<GiantStep>; 2],
         mut sum_of: impl FnMut(i64) -> Sums,
-    ) -> SlotResult<EncryptedVector> {
+    ) -> Result<EncryptedVector> {
         let log = &self.machine.log;
         let mut result = sum_of(0);
         for side in sides {
@@ -246,7 +242,7 @@ impl<K: EvaluationKeys> Run<'_, K> {
 
     /// One rotation of a total, and the next sum added. Where the key has as many special primes as
     /// both, only the half of the total that is decomposed is divided.
-    fn rotate_and_add(&self, total: Sums, element: GaloisElement, mut next: Sums) -> SlotResult<Sums> {
+    fn rotate_and_add(&self, total: Sums, element: GaloisElement, mut next: Sums) -> Result<Sums> {
         if element.is_identity() {
             self.merge(&mut next, total)?;
             return Ok(next);
@@ -266,7 +262,7 @@ impl<K: EvaluationKeys> Run<'_, K> {
         Ok(next)
     }
 
-    fn merge(&self, total: &mut Sums, sums: Sums) -> SlotResult<()> {
+    fn merge(&self, total: &mut Sums, sums: Sums) -> Result<()> {
         for (special, sum) in sums {
             match total.get_mut(&special) {
                 Some(total) => self.machine.evaluator.add_qp_assign(total, &sum)?,
@@ -278,7 +274,7 @@ impl<K: EvaluationKeys> Run<'_, K> {
         Ok(())
     }
 
-    fn mod_down(&self, sums: &Sums, rescale: bool) -> SlotResult<Ciphertext> {
+    fn mod_down(&self, sums: &Sums, rescale: bool) -> Result<Ciphertext> {
         let evaluator = &self.machine.evaluator;
         let mut result: Option<Ciphertext> = None;
         for sum in sums.values() {
@@ -291,11 +287,11 @@ impl<K: EvaluationKeys> Run<'_, K> {
                 None => part,
             });
         }
-        result.ok_or(SlotError::OperandCount { operation: "linear_transform", have: 0, need: 1 })
+        result.ok_or(Error::OperandCount { operation: "linear_transform", have: 0, need: 1 })
     }
 
     /// The result of an output that no diagonal leads to.
-    fn nothing(&self, like: &Ciphertext) -> SlotResult<EncryptedVector> {
+    fn nothing(&self, like: &Ciphertext) -> Result<EncryptedVector> {
         let machine = self.machine;
         let zero = machine.evaluator.mul_integer(like, 0)?;
         let zero = wrap(zero.with_scale(like.scale() * self.plain_scale)?);

@@ -8,8 +8,7 @@ mod vector;
 
 use super::clear::ClearVector;
 use super::{
-    Chain, Clear, Combination, OpLog, Plain, Primitives, RefreshKind, RefreshProfile, Scale, SlotError,
-    SlotResult,
+    Chain, Clear, Combination, Error, OpLog, Plain, Primitives, RefreshKind, RefreshProfile, Result, Scale,
 };
 use crate::linear::LinearTransform;
 use cipherlm_ckks::noise::{NoiseModel, SlotVariance};
@@ -71,7 +70,7 @@ impl Noise {
     ///
     /// # Errors
     /// As [`Chain::of`].
-    pub fn new(model: NoiseModel, seed: u64) -> SlotResult<Self> {
+    pub fn new(model: NoiseModel, seed: u64) -> Result<Self> {
         let chain = Chain::of(model.params())?;
         let slots = chain.slots();
         let mut bytes = [0; 32];
@@ -95,7 +94,7 @@ impl Noise {
     ///
     /// # Errors
     /// A secret for other parameters than the model's.
-    pub fn with_secret(self, secret: &SecretKey) -> SlotResult<Self> {
+    pub fn with_secret(self, secret: &SecretKey) -> Result<Self> {
         hazmat::check_same(self.model.params(), "noise machine", secret.params())?;
         Ok(Self { profile: hazmat::slot_profile(secret)?, ..self })
     }
@@ -115,9 +114,19 @@ impl Noise {
 
     /// A vector as fresh encryption under the public key gives it, canonical at `level`.
     ///
+    /// ```
+    /// use cipherlm_circuits::slots::Noise;
+    /// use cipherlm_ckks::noise::NoiseModel;
+    /// let params = cipherlm_ckks::presets::levels3_scale40()?;
+    /// let machine = Noise::new(NoiseModel::new(&params), 7)?;
+    /// let (secret, public) = (machine.input(0.5, 3)?, machine.input_public(0.5, 3)?);
+    /// assert!(public.prediction().rms > 4.0 * secret.prediction().rms);
+    /// # Ok::<(), cipherlm_circuits::slots::Error>(())
+    /// ```
+    ///
     /// # Errors
     /// As [`Clear::input`].
-    pub fn input_public(&self, values: impl Into<Plain>, level: usize) -> SlotResult<NoiseVector> {
+    pub fn input_public(&self, values: impl Into<Plain>, level: usize) -> Result<NoiseVector> {
         let added = Added { all: self.model.fresh_public(self.chain().scale(level)), ..Added::default() };
         self.enter(&values.into(), level, added)
     }
@@ -127,7 +136,7 @@ impl Noise {
         &self.model
     }
 
-    fn enter(&self, plain: &Plain, level: usize, added: Added) -> SlotResult<NoiseVector> {
+    fn enter(&self, plain: &Plain, level: usize, added: Added) -> Result<NoiseVector> {
         let exact = self.clear.input(plain.clone(), level)?;
         let name = Name::fresh(self.draws.fetch_add(1, Ordering::Relaxed));
         let vector = carried(name, exact.clone(), exact, vec![SlotVariance::default(); self.slots()]);
@@ -159,7 +168,7 @@ impl Noise {
         (0..self.slots()).map(|_| gaussian(&mut stream) * deviation).collect()
     }
 
-    fn galois(&self, element: GaloisElement, level: usize, scale: Scale) -> SlotResult<Added> {
+    fn galois(&self, element: GaloisElement, level: usize, scale: Scale) -> Result<Added> {
         if element.is_identity() {
             return Ok(Added::default());
         }
@@ -169,7 +178,7 @@ impl Noise {
 
     /// Special primes of the key for an element. Sums over different ones are divided apart, each
     /// with its rounding.
-    fn special(&self, element: GaloisElement, level: usize) -> SlotResult<usize> {
+    fn special(&self, element: GaloisElement, level: usize) -> Result<usize> {
         Ok(self.model.key_shape(KeyPurpose::Galois(element), level)?.special)
     }
 
@@ -211,7 +220,7 @@ impl Primitives for Noise {
         self.clear.scale(&vector.exact)
     }
 
-    fn trivial_at(&self, plain: &Plain, level: usize, scale: Scale) -> SlotResult<NoiseVector> {
+    fn trivial_at(&self, plain: &Plain, level: usize, scale: Scale) -> Result<NoiseVector> {
         let exact = self.clear.trivial_at(plain, level, scale)?;
         let (values, turn) = plain_name(plain, scale);
         let name = Name::of("trivial", [], (values, level)).turned(turn);
@@ -219,26 +228,26 @@ impl Primitives for Noise {
         Ok(self.noisier(vector, &Added::plain(self.model.encoding(plain.period(), scale))))
     }
 
-    fn add_aligned(&self, left: &NoiseVector, right: &NoiseVector) -> SlotResult<NoiseVector> {
+    fn add_aligned(&self, left: &NoiseVector, right: &NoiseVector) -> Result<NoiseVector> {
         let exact = self.clear.add_aligned(&left.exact, &right.exact)?;
         let noisy = self.shadow.add_aligned(&left.noisy, &right.noisy)?;
         let (name, error, variance) = Self::sum(left, right, 0);
         Ok(NoiseVector { error, ..carried(name, exact, noisy, variance) })
     }
 
-    fn sub_aligned(&self, left: &NoiseVector, right: &NoiseVector) -> SlotResult<NoiseVector> {
+    fn sub_aligned(&self, left: &NoiseVector, right: &NoiseVector) -> Result<NoiseVector> {
         let exact = self.clear.sub_aligned(&left.exact, &right.exact)?;
         let noisy = self.shadow.sub_aligned(&left.noisy, &right.noisy)?;
         let (name, error, variance) = Self::sum(left, right, 2);
         Ok(NoiseVector { error, ..carried(name, exact, noisy, variance) })
     }
 
-    fn neg(&self, vector: &NoiseVector) -> SlotResult<NoiseVector> {
+    fn neg(&self, vector: &NoiseVector) -> Result<NoiseVector> {
         let (exact, noisy) = (self.clear.neg(&vector.exact)?, self.shadow.neg(&vector.noisy)?);
         Ok(vector.turned(2, exact, noisy))
     }
 
-    fn add_plain(&self, vector: &NoiseVector, plain: &Plain) -> SlotResult<NoiseVector> {
+    fn add_plain(&self, vector: &NoiseVector, plain: &Plain) -> Result<NoiseVector> {
         let exact = self.clear.add_plain(&vector.exact, plain)?;
         let noisy = self.shadow.add_plain(&vector.noisy, plain)?;
         let added = Added::plain(self.plain_error(plain, self.scale(vector)));
@@ -246,12 +255,7 @@ impl Primitives for Noise {
         Ok(self.noisier(carried(name, exact, noisy, vector.variance.to_vec()), &added))
     }
 
-    fn mul_plain_at(
-        &self,
-        vector: &NoiseVector,
-        plain: &Plain,
-        plain_scale: Scale,
-    ) -> SlotResult<NoiseVector> {
+    fn mul_plain_at(&self, vector: &NoiseVector, plain: &Plain, plain_scale: Scale) -> Result<NoiseVector> {
         let exact = self.clear.mul_plain_at(&vector.exact, plain, plain_scale)?;
         let noisy = self.shadow.mul_plain_at(&vector.noisy, plain, plain_scale)?;
         let squares: Vec<f64> = plain.values().map(|value| value.norm_sqr()).collect();
@@ -265,7 +269,7 @@ impl Primitives for Noise {
         Ok(self.noisier(carried(name, exact, noisy, variance), &Added { slots, ..Added::default() }))
     }
 
-    fn mul_sum_aligned(&self, pairs: &[(&NoiseVector, &NoiseVector)]) -> SlotResult<NoiseVector> {
+    fn mul_sum_aligned(&self, pairs: &[(&NoiseVector, &NoiseVector)]) -> Result<NoiseVector> {
         let exact: Vec<_> = pairs.iter().map(|(a, b)| (&a.exact, &b.exact)).collect();
         let noisy: Vec<_> = pairs.iter().map(|(a, b)| (&a.noisy, &b.noisy)).collect();
         let (exact, noisy) = (self.clear.mul_sum_aligned(&exact)?, self.shadow.mul_sum_aligned(&noisy)?);
@@ -276,7 +280,7 @@ impl Primitives for Noise {
         Ok(self.noisier(vector, &self.rounding(scale).and(key)))
     }
 
-    fn rescale(&self, vector: &NoiseVector) -> SlotResult<NoiseVector> {
+    fn rescale(&self, vector: &NoiseVector) -> Result<NoiseVector> {
         let (exact, noisy) = (self.clear.rescale(&vector.exact)?, self.shadow.rescale(&vector.noisy)?);
         let name = Name::linear("rescale", [vector.name], ());
         let result = carried(name, exact, noisy, vector.variance.to_vec());
@@ -284,14 +288,14 @@ impl Primitives for Noise {
         Ok(self.noisier(result, &added))
     }
 
-    fn drop_to(&self, vector: &NoiseVector, level: usize) -> SlotResult<NoiseVector> {
+    fn drop_to(&self, vector: &NoiseVector, level: usize) -> Result<NoiseVector> {
         let exact = self.clear.drop_to(&vector.exact, level)?;
         let noisy = self.shadow.drop_to(&vector.noisy, level)?;
         let name = Name::linear("level", [vector.name], level);
         Ok(NoiseVector { exact, noisy, variance: vector.variance.clone(), name, error: vector.error })
     }
 
-    fn with_scale(&self, vector: &NoiseVector, scale: Scale) -> SlotResult<NoiseVector> {
+    fn with_scale(&self, vector: &NoiseVector, scale: Scale) -> Result<NoiseVector> {
         let factor = (self.scale(vector) / scale).to_f64();
         let exact = self.clear.with_scale(&vector.exact, scale)?;
         let noisy = self.shadow.with_scale(&vector.noisy, scale)?;
@@ -302,7 +306,7 @@ impl Primitives for Noise {
         Ok(carried(name, exact, noisy, vector.variance.iter().map(|v| v.times(factor * factor)).collect()))
     }
 
-    fn rotate_many(&self, vector: &NoiseVector, steps: &[i64]) -> SlotResult<Vec<NoiseVector>> {
+    fn rotate_many(&self, vector: &NoiseVector, steps: &[i64]) -> Result<Vec<NoiseVector>> {
         let exact = self.clear.rotate_many(&vector.exact, steps)?;
         let noisy = self.shadow.rotate_many(&vector.noisy, steps)?;
         let (level, scale) = (self.level(vector), self.scale(vector));
@@ -315,7 +319,7 @@ impl Primitives for Noise {
         exact.into_iter().zip(noisy).zip(steps).map(one).collect()
     }
 
-    fn rotate_add(&self, vector: &NoiseVector, steps: &[i64]) -> SlotResult<NoiseVector> {
+    fn rotate_add(&self, vector: &NoiseVector, steps: &[i64]) -> Result<NoiseVector> {
         let exact = self.clear.rotate_add(&vector.exact, steps)?;
         let noisy = self.shadow.rotate_add(&vector.noisy, steps)?;
         let (level, scale) = (self.level(vector), self.scale(vector));
@@ -338,7 +342,7 @@ impl Primitives for Noise {
         Ok(self.noisier(carried(name, exact, noisy, variance), &added))
     }
 
-    fn conjugate(&self, vector: &NoiseVector) -> SlotResult<NoiseVector> {
+    fn conjugate(&self, vector: &NoiseVector) -> Result<NoiseVector> {
         let (exact, noisy) = (self.clear.conjugate(&vector.exact)?, self.shadow.conjugate(&vector.noisy)?);
         let element = GaloisElement::conjugation(self.model.params());
         let added = self.galois(element, self.level(vector), self.scale(vector))?;
@@ -346,7 +350,7 @@ impl Primitives for Noise {
         Ok(self.noisier(carried(name, exact, noisy, vector.variance.to_vec()), &added))
     }
 
-    fn twice_real(&self, vector: &NoiseVector) -> SlotResult<NoiseVector> {
+    fn twice_real(&self, vector: &NoiseVector) -> Result<NoiseVector> {
         let conjugate = self.conjugate(vector)?;
         let mut sum = self.add_aligned(vector, &conjugate)?;
         // The error that both have is doubled in its real part; that of the conjugation is left
@@ -362,7 +366,7 @@ impl Primitives for Noise {
         Ok(sum)
     }
 
-    fn mul_i(&self, vector: &NoiseVector) -> SlotResult<NoiseVector> {
+    fn mul_i(&self, vector: &NoiseVector) -> Result<NoiseVector> {
         let (exact, noisy) = (self.clear.mul_i(&vector.exact)?, self.shadow.mul_i(&vector.noisy)?);
         Ok(vector.turned(1, exact, noisy))
     }
@@ -372,7 +376,7 @@ impl Primitives for Noise {
         inputs: &[&NoiseVector],
         transform: &LinearTransform,
         plain_scale: Scale,
-    ) -> SlotResult<Vec<NoiseVector>> {
+    ) -> Result<Vec<NoiseVector>> {
         self.transform(inputs, transform, plain_scale, false)
     }
 
@@ -381,11 +385,11 @@ impl Primitives for Noise {
         inputs: &[&NoiseVector],
         transform: &LinearTransform,
         plain_scale: Scale,
-    ) -> SlotResult<Vec<NoiseVector>> {
+    ) -> Result<Vec<NoiseVector>> {
         self.transform(inputs, transform, plain_scale, true)
     }
 
-    fn combine(&self, sum: &Combination<'_, NoiseVector>) -> SlotResult<NoiseVector> {
+    fn combine(&self, sum: &Combination<'_, NoiseVector>) -> Result<NoiseVector> {
         let exact = self.clear.combine(&sum.each(|vector| &vector.exact))?;
         let noisy = self.shadow.combine(&sum.each(|vector| &vector.noisy))?;
         let level = self.clear.level(&exact) + 1;
@@ -429,13 +433,8 @@ impl Primitives for Noise {
         self.clear.refresh_profile(kind)
     }
 
-    fn refresh(
-        &self,
-        vector: &NoiseVector,
-        kind: RefreshKind,
-        target: Option<usize>,
-    ) -> SlotResult<NoiseVector> {
-        let profile = self.refresh_profile(kind).ok_or(SlotError::NoRefresh { kind })?;
+    fn refresh(&self, vector: &NoiseVector, kind: RefreshKind, target: Option<usize>) -> Result<NoiseVector> {
+        let profile = self.refresh_profile(kind).ok_or(Error::NoRefresh { kind })?;
         let exact = self.clear.refresh(&vector.exact, kind, target)?;
         let noisy = self.shadow.refresh(&vector.noisy, kind, target)?;
         // What is left of a refresh are roundings, which are multiplied by the secret.

@@ -3,7 +3,7 @@
 use super::{Added, Name, Noise, NoiseVector, carried as vector_of, plain_name};
 use crate::linear::{LinearTransform, Row, Schedule};
 use crate::slots::clear::{Clear, ClearVector};
-use crate::slots::{Primitives, Scale, SlotResult};
+use crate::slots::{Primitives, Result, Scale};
 use cipherlm_ckks::noise::SlotVariance;
 use cipherlm_ckks::{GaloisElement, KeyPurpose};
 use num_complex::Complex64;
@@ -16,7 +16,7 @@ impl Noise {
         transform: &LinearTransform,
         plain_scale: Scale,
         rescale: bool,
-    ) -> SlotResult<Vec<NoiseVector>> {
+    ) -> Result<Vec<NoiseVector>> {
         let apply = |machine: &Clear, inputs: &[&ClearVector]| {
             if rescale {
                 machine.linear_transform_rescale(inputs, transform, plain_scale)
@@ -86,11 +86,11 @@ impl Noise {
 
     /// Special primes over which each column stays; the input itself is brought to those of its
     /// first rotation.
-    fn baby_specials(&self, schedule: &Schedule<'_>, level: usize) -> SlotResult<Vec<usize>> {
+    fn baby_specials(&self, schedule: &Schedule<'_>, level: usize) -> Result<Vec<usize>> {
         let special = |&baby: &i64| self.special(GaloisElement::rotation(self.model.params(), baby), level);
         let mut specials = Vec::new();
         for steps in &schedule.babies {
-            let own = steps.iter().map(special).collect::<SlotResult<Vec<_>>>()?;
+            let own = steps.iter().map(special).collect::<Result<Vec<_>>>()?;
             let first = steps.iter().position(|&baby| baby != 0).map(|at| own[at]);
             let taken = steps.iter().zip(own).map(|(&baby, own)| match first {
                 Some(first) if baby == 0 => first,
@@ -122,7 +122,7 @@ struct KeyErrors<'a> {
 }
 
 impl KeyErrors<'_> {
-    fn of(&mut self, steps: i64, at: Scale) -> SlotResult<SlotVariance> {
+    fn of(&mut self, steps: i64, at: Scale) -> Result<SlotVariance> {
         let model = &self.noise.model;
         let element = GaloisElement::rotation(model.params(), steps);
         if element.is_identity() {
@@ -143,7 +143,7 @@ impl KeyErrors<'_> {
         &mut self,
         inputs: &[&NoiseVector],
         schedule: &Schedule<'_>,
-    ) -> SlotResult<Vec<(SlotVariance, Vec<Complex64>)>> {
+    ) -> Result<Vec<(SlotVariance, Vec<Complex64>)>> {
         let mut babies = Vec::new();
         for (input, steps) in inputs.iter().zip(&schedule.babies) {
             for &baby in steps {
@@ -164,7 +164,7 @@ impl KeyErrors<'_> {
         specials: &[usize],
         product_scale: Scale,
         least: usize,
-    ) -> SlotResult<(Added, usize)> {
+    ) -> Result<(Added, usize)> {
         let rows = &schedule.outputs[output];
         let divided = |giant: i64| {
             let row = rows.iter().filter(move |row| row.giant == giant);

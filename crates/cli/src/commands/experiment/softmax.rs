@@ -9,7 +9,7 @@
 
 use cipherlm_approx::{EvalPlan, Interval, Polynomial, chebyshev};
 use cipherlm_circuits::polynomial;
-use cipherlm_circuits::slots::{Machine, Plain, RefreshKind, SlotResult};
+use cipherlm_circuits::slots::{self, Machine, Plain, RefreshKind};
 use rayon::prelude::*;
 
 /// Scores lie in `-REACH .. REACH`; exponentials are taken of `score - REACH`.
@@ -133,7 +133,7 @@ impl Softmax {
         &self,
         machine: &M,
         scores: &[M::Vector],
-    ) -> SlotResult<(Vec<M::Vector>, Split)> {
+    ) -> slots::Result<(Vec<M::Vector>, Split)> {
         let mut split = Split::default();
         let clock = std::time::Instant::now();
         let out = match self.method {
@@ -150,7 +150,7 @@ impl Softmax {
         machine: &M,
         scores: &[M::Vector],
         split: &mut Split,
-    ) -> SlotResult<Vec<M::Vector>> {
+    ) -> slots::Result<Vec<M::Vector>> {
         let weights = each(scores, |x| machine.square(&machine.square(x)?))?;
         // The mask would ride here; it costs every method the same product.
         let clock = std::time::Instant::now();
@@ -166,7 +166,7 @@ impl Softmax {
         machine: &M,
         scores: &[M::Vector],
         split: &mut Split,
-    ) -> SlotResult<Vec<M::Vector>> {
+    ) -> slots::Result<Vec<M::Vector>> {
         let weights = each(scores, |x| {
             let root = polynomial::evaluate_all(machine, &self.exponential, x)?.swap_remove(0);
             (0..HALVINGS).try_fold(root, |x, _| machine.square(&x))
@@ -200,7 +200,7 @@ impl Softmax {
         machine: &M,
         scores: &[M::Vector],
         split: &mut Split,
-    ) -> SlotResult<Vec<M::Vector>> {
+    ) -> slots::Result<Vec<M::Vector>> {
         let mut weights =
             each(scores, |x| Ok(polynomial::evaluate_all(machine, &self.exponential, x)?.swap_remove(0)))?;
         for (round, plan) in self.reciprocals.iter().enumerate() {
@@ -234,28 +234,40 @@ impl Softmax {
         }
     }
 
-    fn sum<M: Machine>(&self, machine: &M, weights: &[M::Vector]) -> SlotResult<M::Vector> {
+    fn sum<M: Machine>(&self, machine: &M, weights: &[M::Vector]) -> slots::Result<M::Vector> {
         let sum = machine.add_many(&weights.iter().collect::<Vec<_>>())?;
         machine.rotate_sum(&sum, self.pairs as i64, machine.slots() / self.pairs)
     }
 
-    fn mean<M: Machine>(&self, machine: &M, weights: &[M::Vector]) -> SlotResult<M::Vector> {
+    fn mean<M: Machine>(&self, machine: &M, weights: &[M::Vector]) -> slots::Result<M::Vector> {
         let sum = machine.add_many(&weights.iter().collect::<Vec<_>>())?;
         let scaled = machine.mul_const(&sum, (1.0 / self.keys as f64).into())?;
         machine.rotate_sum(&scaled, self.pairs as i64, machine.slots() / self.pairs)
     }
 
-    fn fresh<M: Machine>(&self, machine: &M, narrow: &M::Vector, split: &mut Split) -> SlotResult<M::Vector> {
+    fn fresh<M: Machine>(
+        &self,
+        machine: &M,
+        narrow: &M::Vector,
+        split: &mut Split,
+    ) -> slots::Result<M::Vector> {
         split.refreshes += 1;
         machine.refresh(narrow, RefreshKind::SparseReal(self.pairs), None)
     }
 }
 
-fn each<V: Send + Sync>(vectors: &[V], f: impl Fn(&V) -> SlotResult<V> + Sync + Send) -> SlotResult<Vec<V>> {
+fn each<V: Send + Sync>(
+    vectors: &[V],
+    f: impl Fn(&V) -> slots::Result<V> + Sync + Send,
+) -> slots::Result<Vec<V>> {
     vectors.par_iter().map(f).collect()
 }
 
 /// Every vector times one.
-fn times<M: Machine>(machine: &M, vectors: &[M::Vector], factor: &M::Vector) -> SlotResult<Vec<M::Vector>> {
+fn times<M: Machine>(
+    machine: &M,
+    vectors: &[M::Vector],
+    factor: &M::Vector,
+) -> slots::Result<Vec<M::Vector>> {
     each(vectors, |x| machine.mul(x, factor))
 }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use cipherlm_circuits::slots::Encrypted;
 use cipherlm_ckks::{KeyRequest, KeySet, Params};
-use cipherlm_infer::{Client, Options, Plan, Server, Target};
+use cipherlm_infer::{Client, EncryptedLogits, Options, Plan, Progress, Server, Target};
 use cipherlm_model::Model;
 
 pub(crate) struct Parties {
@@ -15,7 +15,7 @@ pub(crate) struct Parties {
     pub(crate) params: Params,
 }
 
-fn deep_params() -> Params {
+pub(crate) fn deep_params() -> Params {
     Params::insecure_for_tests(Params::builder().degree(1 << 10).base(50.0).levels(40.0, 52).special(50, 8))
         .unwrap()
 }
@@ -35,5 +35,16 @@ impl Parties {
         let keys = client.secret().key_set(&request).unwrap();
         let server = Server::new(Encrypted::new(&params, client.key_id(), keys).unwrap());
         Self { plans, client, server, params }
+    }
+
+    /// What a plan answers to a text.
+    pub(crate) fn run(&self, plan: usize, text: &[u32]) -> EncryptedLogits {
+        let prompt = self.client.encrypt(&self.plans[plan], text).unwrap();
+        self.server.run(&self.plans[plan], prompt, &mut |_: &Progress<'_>| true).unwrap()
+    }
+
+    /// What the client reads of it at a position.
+    pub(crate) fn ask(&self, plan: usize, text: &[u32], position: usize) -> Vec<f64> {
+        self.client.decrypt(&self.plans[plan], &self.run(plan, text), position).unwrap()
     }
 }

@@ -142,8 +142,7 @@ pub fn retrieve<M: Machine>(
         for turn in turns.into_iter().flatten().rev() {
             outer = joined(outer, turn, step)?;
         }
-        let empty =
-            cipherlm_circuits::slots::SlotError::OperandCount { operation: "retrieve", have: 0, need: 1 };
+        let empty = cipherlm_circuits::slots::Error::OperandCount { operation: "retrieve", have: 0, need: 1 };
         Ok(outer.ok_or(empty)?)
     };
     Ok([table(Table::A)?, table(Table::B)?])

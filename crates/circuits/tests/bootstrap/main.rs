@@ -1,56 +1,19 @@
 //! Bootstrapping on small insecure rings, on every family of inputs; the full-size profiles under
 //! `--ignored`.
 
+mod bench;
+mod refusals;
+mod sizes;
+
 use std::sync::Arc;
 
-use cipherlm_circuits::bootstrap::simulate::{self, Family, Precision};
+use bench::Bench;
+use cipherlm_circuits::bootstrap::simulate::{Family, Precision};
 use cipherlm_circuits::bootstrap::{BootstrapKeys, BootstrapRefresher, Bootstrapper, Content, Profile};
-use cipherlm_circuits::slots::{
-    Encrypted, Noise, Primitives, RefreshKind, RefreshProfile, Refresher, SlotError,
-};
-use cipherlm_ckks::noise::NoiseModel;
-use cipherlm_ckks::{
-    Ciphertext, Complex64, Error, EvaluationKeys, Evaluator, KeyPurpose, KeyRequest, Params, Plaintext,
-    Scale, SecretKey, SwitchingKey,
-};
+use cipherlm_circuits::slots::{RefreshKind, Refresher};
+use cipherlm_ckks::{Ciphertext, Complex64, Error, Evaluator, KeyRequest, Plaintext, Scale, SecretKey};
 use rand::SeedableRng;
 use rand_chacha::ChaCha8Rng;
-
-struct Bench {
-    params: Params,
-    secret: SecretKey,
-    bootstrapper: Bootstrapper,
-    evaluator: Evaluator<BootstrapKeys>,
-}
-
-impl Bench {
-    fn new(profile: &Profile, slots: usize, content: Content) -> Self {
-        let params = profile.params().unwrap();
-        let secret = SecretKey::generate(&params).unwrap();
-        let bootstrapper = Bootstrapper::new(&params, profile, slots, content).unwrap();
-        let keys = BootstrapKeys::generate(&secret, &[&bootstrapper], &KeyRequest::new()).unwrap();
-        let evaluator = Evaluator::new(&params, keys);
-        Self { params, secret, bootstrapper, evaluator }
-    }
-
-    fn encrypt(&self, values: &[Complex64]) -> Ciphertext {
-        let level = self.bootstrapper.input_level();
-        let scale = self.params.default_scale(self.bootstrapper.output_level());
-        let plaintext = Plaintext::encode(&self.params, values, self.bootstrapper.slots(), scale).unwrap();
-        self.secret.encrypt(&plaintext, level).unwrap()
-    }
-
-    fn precision(&self, values: &[Complex64]) -> Precision {
-        Precision::between(values, &self.refreshed(values))
-    }
-
-    fn refreshed(&self, values: &[Complex64]) -> Vec<Complex64> {
-        let refreshed = self.bootstrapper.bootstrap(&self.evaluator, &self.encrypt(values)).unwrap();
-        assert_eq!(refreshed.level(), self.bootstrapper.output_level());
-        assert!(refreshed.scale().matches(self.params.default_scale(refreshed.level())));
-        self.secret.decrypt(&refreshed).unwrap().decode().as_slice().to_vec()
-    }
-}
 
 fn profile_floor(bench: &Bench) -> usize {
     bench.bootstrapper.profile().input_level()
@@ -244,110 +207,6 @@ fn soak(count: usize) {
     }
 }
 
-/// Keys but for one.
-struct Without<'a> {
-    keys: &'a BootstrapKeys,
-    purpose: KeyPurpose,
-    level: usize,
-}
-
-impl EvaluationKeys for Without<'_> {
-    fn key(&self, purpose: KeyPurpose, level: usize) -> Result<Arc<SwitchingKey>, Error> {
-        if (purpose, level) == (self.purpose, self.level) {
-            return Err(Error::MissingKey { purpose, level });
-        }
-        self.keys.key(purpose, level)
-    }
-}
-
-#[test]
-fn what_cannot_be_refreshed_is_refused_before_any_work() {
-    let profile = Profile::insecure(8);
-    let bench = Bench::new(&profile, 32, Content::Complex);
-    let scale = bench.params.default_scale(bench.bootstrapper.output_level());
-    let (level, values) = (bench.bootstrapper.input_level(), vec![Complex64::ONE; 8]);
-    let input = |slots: usize, level: usize, scale: Scale| {
-        bench
-            .secret
-            .encrypt(&Plaintext::encode(&bench.params, &values, slots, scale).unwrap(), level)
-            .unwrap()
-    };
-    let refused = |input: &Ciphertext| {
-        let mut stages = 0;
-        let error =
-            bench.bootstrapper.bootstrap_with(&bench.evaluator, input, &mut |_| stages += 1).err().unwrap();
-        assert_eq!(stages, 0, "work was done before {error}");
-        error
-    };
-    assert!(matches!(refused(&input(8, level - 1, scale)), Error::LevelExhausted { have: 1, need: 2, .. }));
-    assert!(matches!(refused(&input(64, level, scale)), Error::BadSlots { slots: 64, max: 32, .. }));
-    let large = scale * Scale::from_log2(2);
-    assert!(matches!(refused(&input(8, level, large)), Error::BadScale { .. }));
-    let none = Evaluator::new(&bench.params, cipherlm_ckks::NoKeys);
-    let mut stages = 0;
-    let missing = bench.bootstrapper.bootstrap_with(&none, &input(8, level, scale), &mut |_| stages += 1);
-    assert!(matches!(missing, Err(Error::MissingKey { .. })) && stages == 0);
-    // Any one key of the circuit that is missing is missed before work, not in the middle of it.
-    let request = bench.bootstrapper.key_request();
-    for (purpose, level) in request.iter() {
-        let keys = Without { keys: bench.evaluator.keys(), purpose, level };
-        let mut stages = 0;
-        let missing = bench.bootstrapper.bootstrap_with(
-            &Evaluator::new(&bench.params, keys),
-            &input(8, bench.bootstrapper.input_level(), scale),
-            &mut |_| stages += 1,
-        );
-        assert!(matches!(missing, Err(Error::MissingKey { .. })) && stages == 0, "{purpose:?} at {level}");
-    }
-
-    // So are the two around the raise.
-    let (keys, raised) = (bench.evaluator.keys(), bench.bootstrapper.raised_level());
-    for (key, level) in [(keys.to_sparse(), 0), (keys.from_sparse(), raised)] {
-        let keys = Without { keys, purpose: key.purpose(), level };
-        let (evaluator, mut stages) = (Evaluator::new(&bench.params, keys), 0);
-        let missing =
-            bench.bootstrapper.bootstrap_with(&evaluator, &input(8, 2, scale), &mut |_| stages += 1);
-        assert!(
-            matches!(missing, Err(Error::MissingKey { .. })) && stages == 0,
-            "{missing:?} after {stages} stages"
-        );
-    }
-
-    let new = |profile: &Profile, slots| {
-        Bootstrapper::new(&bench.params, profile, slots, Content::Real).err().unwrap()
-    };
-    for slots in [0, 1, 2, 4, 12] {
-        let error = new(&profile, slots);
-        assert!(matches!(error, Error::BadSlots { min: 8, max: 128, .. }), "{error}");
-        assert!(error.to_string().contains("at least 8"), "{error}");
-    }
-    assert!(matches!(new(&profile, 256), Error::BadSlots { .. }));
-    assert!(matches!(new(&Profile::n16(), 32), Error::InvalidParams { .. }));
-    assert!(matches!(new(&Profile { user_levels: 9, ..profile.clone() }, 32), Error::LevelExhausted { .. }));
-}
-
-#[test]
-fn a_refresher_of_other_parameters_is_refused_when_it_is_given() {
-    let profile = Profile::insecure(7);
-    let others = Profile { user_levels: 3, ..profile.clone() };
-    let make = |profile: &Profile| {
-        let params = profile.params().unwrap();
-        let secret = SecretKey::generate(&params).unwrap();
-        let circuit = Arc::new(Bootstrapper::new(&params, profile, 16, Content::Real).unwrap());
-        let keys = Arc::new(BootstrapKeys::generate(&secret, &[&circuit], &KeyRequest::new()).unwrap());
-        let refresher =
-            BootstrapRefresher::new(Evaluator::new(&params, keys.clone()), vec![circuit]).unwrap();
-        (Encrypted::new(&params, secret.id(), keys).unwrap(), Arc::new(refresher))
-    };
-    let ((ours, own), (theirs, other)) = (make(&profile), make(&others));
-    for (machine, refresher) in [(ours, other), (theirs, own)] {
-        let refused = machine.with_refresher(refresher);
-        assert!(matches!(refused, Err(SlotError::Ciphertext(Error::ParamsMismatch { .. }))), "{refused:?}");
-    }
-    let (ours, own) = make(&profile);
-    assert!(ours.with_refresher(own).is_ok());
-}
-
 #[test]
 fn full_amplitude_ten_in_a_row_and_beyond() {
     let bench = Bench::new(&Profile::insecure(12), 64, Content::Complex);
@@ -410,78 +269,6 @@ fn full_amplitude_ten_in_a_row_and_beyond() {
             let fifth = limit * outlier.abs().powi(5);
             assert!(lost < 1.5 * fifth + (-20f64).exp2(), "{outlier}: {lost:e} {fifth:e}");
         }
-    }
-}
-
-#[test]
-#[ignore = "full size: 6 GiB and a minute"]
-fn full_13_levels_keep_their_bits() {
-    full_size(&Profile::named("n16-13").unwrap());
-}
-
-#[test]
-#[ignore = "full size: 6 GiB and a minute"]
-fn full_14_levels_keep_their_bits() {
-    full_size(&Profile::named("n16-14").unwrap());
-}
-
-#[test]
-#[ignore = "full size: 6 GiB and a minute"]
-fn full_15_levels_keep_their_bits() {
-    full_size(&Profile::named("n16-15").unwrap());
-}
-
-#[test]
-#[ignore = "full size: 6 GiB and a minute"]
-fn full_16_levels_keep_their_bits() {
-    full_size(&Profile::named("n16-16").unwrap());
-}
-
-#[test]
-#[ignore = "full size: 6 GiB and a minute"]
-fn full_17_levels_keep_their_bits() {
-    full_size(&Profile::named("n16-17").unwrap());
-}
-
-#[test]
-#[ignore = "full size: 6 GiB and a minute"]
-fn full_18_levels_keep_their_bits() {
-    full_size(&Profile::named("n16-18").unwrap());
-}
-
-#[test]
-#[ignore = "full size: 2 GiB and half a minute"]
-fn full_the_small_profile_keeps_its_bits() {
-    full_size(&Profile::n15());
-}
-
-/// Every family of inputs within a bit of what the simulation of the profile promises.
-fn full_size(profile: &Profile) {
-    let bench = Bench::new(profile, 1 << (profile.log_degree - 1), Content::Complex);
-    let mut rng = ChaCha8Rng::seed_from_u64(9);
-    let top = bench.bootstrapper.output_level();
-    let refreshed =
-        RefreshProfile { input_level: 1, ..bench.bootstrapper.refresh_profile(RefreshKind::Full) };
-    let noise = Noise::new(NoiseModel::new(&bench.params), 1).unwrap().with_refresh(refreshed);
-    for family in Family::ALL {
-        let values = family.values(bench.params.slots(), &mut rng);
-        let found = bench.refreshed(&values);
-        let p = Precision::between(&values, &found);
-        let simulated = simulate::bootstrap(profile, &values, false, 1).unwrap();
-        let forecast = Precision::between(&values, &simulated).worst;
-        assert!((forecast - p.worst).abs() < 1.0, "{} {family:?}: {p:?}, forecast {forecast}", profile.name);
-        // The noise machine knows: never less than what happened, and within two bits of it.
-        let predicted =
-            noise.refresh(&noise.input(values.clone(), top).unwrap(), RefreshKind::Full, None).unwrap();
-        let squares = values.iter().zip(&found).map(|(a, b)| (a - b).norm_sqr());
-        let rms = (squares.sum::<f64>() / values.len() as f64).sqrt();
-        let over =
-            [predicted.prediction().rms.log2() - rms.log2(), predicted.prediction().worst.log2() + p.worst];
-        println!(
-            "{} {family:?}: worst {:.2} bits, simulated {forecast:.2}, mean {:.2}, noise above by {over:.2?}",
-            profile.name, p.worst, p.mean
-        );
-        assert!(over.iter().all(|bits| (0.0..=2.0).contains(bits)), "{} {family:?}: {over:?}", profile.name);
     }
 }
 
