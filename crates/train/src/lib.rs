@@ -27,6 +27,7 @@ pub mod params;
 mod power_softmax;
 pub mod prepared;
 pub mod probe;
+mod public;
 pub mod recipe;
 mod sentences;
 pub mod settings;
