@@ -24,6 +24,7 @@ mod learned;
 pub mod loss;
 pub mod optim;
 pub mod params;
+mod passages;
 mod power_softmax;
 pub mod prepared;
 pub mod probe;
