@@ -23,7 +23,7 @@ fn train(c: &mut Criterion) {
         let Some(shape) = Shape::preset(name.trim_end_matches("/softmax")) else { continue };
         let arch = Arch::new(shape).with_attention(attention);
         let settings = TrainConfig::new(1, 16, 1_000_000, 2e-3);
-        let tokens = settings.tokens_per_step(&arch.shape) as u64;
+        let tokens = settings.tokens_per_step(&arch) as u64;
         let Ok(mut trainer) = Trainer::new(name, arch, settings, None, &Device::flex()) else { continue };
         group.throughput(Throughput::Elements(tokens));
         group.bench_function(name, |b| b.iter(|| black_box(trainer.step(&corpus))));

@@ -1,12 +1,13 @@
-//! What is trained: the shape of the data model, and how its attention rows are computed meanwhile.
+//! What is trained: the shape of the data model, the public tokens before every text, and how
+//! attention rows are computed meanwhile.
 
 use cipherlm_model::{Attention, Eps, Kind, Shape};
 use serde::{Deserialize, Serialize};
 
 use crate::error::{Error, Result};
 
-/// A shape and the form of its attention. The parameters of an architecture are exactly the tensors
-/// of its shape, under the same names.
+/// A shape, the form of its attention, and what stands before every text. The parameters of an
+/// architecture are exactly the tensors of its shape, under the same names.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Arch {
@@ -15,6 +16,10 @@ pub struct Arch {
     /// How attention rows are normalised in training.
     #[serde(default)]
     pub form: Form,
+    /// Public tokens before every text, [`cipherlm_model::ModelSpec::prefix`]. Their rows are
+    /// computed by exact functions, and neither losses nor ranges look at them. Decoders only.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub prefix: Vec<u32>,
 }
 
 /// Ways to compute a row of attention. The data model knows the mean form only.
@@ -53,14 +58,19 @@ pub(crate) enum Operator {
 }
 
 impl Arch {
-    /// A shape in the mean form.
+    /// A shape in the mean form, without public tokens.
     pub fn new(shape: Shape) -> Self {
-        Self { shape, form: Form::Mean }
+        Self { shape, form: Form::Mean, prefix: Vec::new() }
+    }
+
+    /// Positions of a text: those of the context that public tokens leave.
+    pub fn room(&self) -> usize {
+        self.shape.context.saturating_sub(self.prefix.len())
     }
 
     /// The same sizes under another attention operator.
     pub fn with_attention(&self, attention: Attention) -> Self {
-        Self { shape: Shape { attention, ..self.shape.clone() }, form: self.form }
+        Self { shape: Shape { attention, ..self.shape.clone() }, ..self.clone() }
     }
 
     /// Refuses shapes that cannot be built.
@@ -73,7 +83,27 @@ impl Arch {
                 "one key head for each head: repeat them before training",
             ));
         }
-        Ok(self.shape.validate()?)
+        self.shape.validate()?;
+        self.check_prefix()
+    }
+
+    fn check_prefix(&self) -> Result<()> {
+        if self.prefix.is_empty() {
+            return Ok(());
+        }
+        if !self.causal() {
+            return Err(Error::config("public_prefix", "given", "absent: an encoder has none"));
+        }
+        if self.room() == 0 {
+            let found = format!("{} tokens", self.prefix.len());
+            let expected = format!("shorter than the context of {}", self.shape.context);
+            return Err(Error::config("public_prefix", found, expected));
+        }
+        let vocab = self.shape.vocab;
+        match self.prefix.iter().find(|&&t| t as usize >= vocab) {
+            Some(&token) => Err(Error::Vocabulary { token, vocab }),
+            None => Ok(()),
+        }
     }
 
     /// Refuses what the data model would compute differently.
@@ -122,7 +152,7 @@ mod tests {
 
     fn arch(attention: Attention, form: Form) -> Arch {
         let shape = Shape::preset("test").unwrap();
-        Arch { shape: Shape { attention, ..shape }, form }
+        Arch { form, ..Arch::new(Shape { attention, ..shape }) }
     }
 
     #[test]
@@ -147,5 +177,20 @@ mod tests {
         let odd = Attention::PowerSoftmax { p: 3, c: 0.0, eps: Eps::Frozen };
         let error = arch(odd, Form::Mean).check().unwrap_err().to_string();
         assert!(error.contains("attention.p") && error.contains('3'), "{error}");
+    }
+
+    #[test]
+    fn public_tokens_that_no_text_can_follow_are_refused() {
+        let with = |prefix: Vec<u32>| Arch { prefix, ..arch(shifted(4, 3.0), Form::Mean) };
+        let context = with(vec![]).shape.context;
+        assert_eq!(with(vec![1; 3]).room(), context - 3);
+        assert!(with(vec![1; context - 1]).check().is_ok());
+        for (prefix, field) in [(vec![1; context], "public_prefix"), (vec![1 << 20], "vocabulary")] {
+            let error = with(prefix).check().unwrap_err().to_string();
+            assert!(error.contains(field), "{error}");
+        }
+        let encoder = with(vec![1]);
+        let shape = Shape { kind: Kind::Encoder { classes: 2 }, ..encoder.shape.clone() };
+        assert!(Arch { shape, ..encoder }.check_prefix().unwrap_err().to_string().contains("encoder"));
     }
 }

@@ -159,15 +159,15 @@ impl Attention {
         let layout = Arc::new(Layout { head: head + 1, ..layout.as_ref().clone() });
         let out = fused::attention(q, wider(k, 0.0), wider(v, 1.0), layout, self.frozen());
         let out = out.reshape([tokens, heads, head + 1]);
-        let part = out.clone().slice([0..tokens, 0..heads, head..head + 1]);
+        let part = probe.of_texts(out.clone().slice([0..tokens, 0..heads, head..head + 1]));
         let nearest = scalar(part.clone().max());
         if nearest.is_nan() || nearest > 1.0 - LEAST_REST {
             return None;
         }
         let ratio = part.clone().div(part.neg().add_scalar(1.0));
         match power.eps {
-            Eps::Frozen => probe.watch(Site::RowRatio, layer, &ratio),
-            Eps::Absolute { value } => probe.watch(Site::RowMean, layer, &ratio.mul_scalar(value)),
+            Eps::Frozen => probe.report(Site::RowRatio, layer, &ratio),
+            Eps::Absolute { value } => probe.report(Site::RowMean, layer, &ratio.mul_scalar(value)),
             Eps::Relative { .. } => {}
         }
         Some(out.slice([0..tokens, 0..heads, 0..head]).reshape([tokens, heads * head]))
@@ -244,7 +244,8 @@ impl Attention {
             Some(frozen) => tables.counts.clone().mul(frozen),
             None => tables.counts.clone(),
         };
-        match probe.substitute(Site::RowRatio, layer, &parts.denominator.clone().div(unit.clone())) {
+        let ratio = parts.denominator.clone().div(unit.clone());
+        match probe.substitute(Site::RowRatio, layer, &ratio, Tensor::recip) {
             Some(reciprocal) => mixed.mul(reciprocal.div(unit)),
             None => mixed.div(parts.denominator),
         }

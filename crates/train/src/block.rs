@@ -85,16 +85,23 @@ impl FeedForward {
             let factor = x.clone().mul(square.val().unsqueeze()).add(linear.val().unsqueeze());
             return factor.mul(x);
         }
-        if let Some(y) = probe.substitute(Site::FeedForward, layer, &x) {
+        if let Some(y) = probe.substitute(Site::FeedForward, layer, &x, |x| exact(self.function, x)) {
             return y;
         }
         match self.function {
             Activation::Gelu if fused::applies(&x) => fused::gelu(x),
-            Activation::Gelu => gelu(x),
-            Activation::Silu => silu(x),
-            // Its channels' factors are parameters: taken above.
-            Activation::Quadratic => x,
+            function => exact(function, x),
         }
+    }
+}
+
+/// The activation itself.
+fn exact<const D: usize>(function: Activation, x: Tensor<D>) -> Tensor<D> {
+    match function {
+        Activation::Gelu => gelu(x),
+        Activation::Silu => silu(x),
+        // Its channels' factors are parameters: taken before.
+        Activation::Quadratic => x,
     }
 }
 

@@ -55,6 +55,14 @@ fn card(prepared: &Prepared, shipped: &Shipped, trained: &Weighed, log: &[Progre
         shape.parameters(),
         serde_json::to_string(&shape.attention).unwrap_or_default(),
     );
+    if let Some(text) = &run.public_prefix {
+        let (text, count) = (serde_json::to_string(text)?, trained.0.prefix.len());
+        let _ = writeln!(
+            out,
+            "Every text stands behind the public prefix {text}, {count} tokens that the server computes in \
+             the clear. All figures are of text behind it.\n"
+        );
+    }
     training(&mut out, prepared, log);
     figures(&mut out, prepared, shipped);
     ranges(&mut out, shipped);
@@ -75,9 +83,9 @@ fn training(out: &mut String, prepared: &Prepared, log: &[Progress]) {
         "| stage | seed | steps | tokens or sentences | peak rate | held-out loss at its end \
          |\n|---|---|---|---|---|---|\n",
     );
-    let shape = &prepared.arch.shape;
-    let seen = |t: &TrainConfig| match shape.kind {
-        Kind::Decoder => t.tokens_per_step(shape),
+    let arch = &prepared.arch;
+    let seen = |t: &TrainConfig| match arch.shape.kind {
+        Kind::Decoder => t.tokens_per_step(arch),
         _ => t.batch * t.accumulation,
     };
     for stage in &prepared.run.stages {

@@ -20,7 +20,7 @@ pub fn nats_per_token(model: &Transformer, corpus: &Corpus, count: usize) -> Res
 /// model.
 pub fn distance(teacher: &Transformer, model: &Transformer, corpus: &Corpus, count: usize) -> Result<f64> {
     let arch = model.arch();
-    let sentences = corpus.windows(count, arch.shape.context)?;
+    let sentences = corpus.windows(count, arch.room())?;
     let mut sum = 0.0;
     for batch in sentences.chunks(BATCH) {
         let (ids, keep) = padded(arch, batch, &model.device())?;
@@ -35,7 +35,7 @@ pub fn distance(teacher: &Transformer, model: &Transformer, corpus: &Corpus, cou
 pub fn observe(model: &Transformer, corpus: &Corpus, count: usize, probe: &mut Probe) -> Result<f64> {
     let arch = model.arch();
     let device = model.device();
-    let windows = corpus.windows(count, arch.shape.context)?;
+    let windows = corpus.windows(count, arch.room())?;
     let (mut nats, mut tokens) = (0.0, 0usize);
     for batch in windows.chunks(BATCH) {
         let (inputs, targets) = inputs_and_targets(arch, batch, &device)?;
@@ -57,7 +57,7 @@ pub fn word_perplexity(nats_per_token: f64, corpus: &Corpus) -> f64 {
 pub fn attention_distance(model: &Transformer, corpus: &Corpus, count: usize) -> Result<Vec<f64>> {
     let arch = model.arch();
     let device = model.device();
-    let windows = corpus.windows(count, arch.shape.context)?;
+    let windows = corpus.windows(count, arch.room())?;
     let inputs: Vec<u32> = windows.iter().flat_map(|w| &w[..w.len() - 1]).copied().collect();
     let weights = model.attention_weights(token_tensor(arch, &inputs, windows.len(), &device)?);
     Ok(weights.into_iter().map(mean_distance).collect())

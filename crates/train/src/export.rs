@@ -56,13 +56,13 @@ pub fn export(name: &str, arch: &Arch, params: &[HostParam]) -> Result<Model> {
     for param in params {
         weights.insert(&param.name, &param.shape, param.data.iter().map(|&x| f64::from(x)).collect())?;
     }
-    Ok(Model::new(name, arch.shape.clone(), weights)?)
+    Ok(Model::new(name, arch.shape.clone(), weights)?.with_prefix(arch.prefix.clone())?)
 }
 
 /// The way back, for evaluation or further training.
 pub fn import(model: &Model) -> Result<Weighed> {
     let model = &model.with_repeated_heads()?;
-    let arch = Arch::new(model.shape().clone());
+    let arch = Arch { prefix: model.spec().prefix.clone(), ..Arch::new(model.shape().clone()) };
     let param = |(name, dims): (String, Vec<usize>)| {
         let missing = || Error::Shape { name: name.clone(), expected: dims.clone(), found: Vec::new() };
         let values = model.weights().values(&name).ok_or_else(missing)?;

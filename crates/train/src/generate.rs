@@ -21,7 +21,7 @@ pub struct Sampling {
 }
 
 /// Continues `prompt` by at most `count` tokens, stopping at a token of `stop`; returns the new
-/// tokens. The model sees the last `context` tokens.
+/// tokens. The model sees the last tokens that its context holds.
 pub fn generate(
     model: &Transformer,
     prompt: &[u32],
@@ -37,7 +37,7 @@ pub fn generate(
     let mut rng = ChaCha8Rng::seed_from_u64(how.seed);
     let mut all = prompt.to_vec();
     for _ in 0..count {
-        let seen = &all[all.len().saturating_sub(arch.shape.context)..];
+        let seen = &all[all.len().saturating_sub(arch.room())..];
         let logits = model.forward(token_tensor(arch, seen, 1, &device)?, None, &mut Probe::off());
         let last = logits.slice([0..1, seen.len() - 1..seen.len(), 0..how.vocab.min(arch.shape.vocab)]);
         let logits: Vec<f64> = last.into_data().iter::<f64>().collect();

@@ -117,7 +117,7 @@ impl Norm {
             (None, None) => centred,
             (None, Some(variance)) => {
                 let shifted = variance.add_scalar(self.epsilon);
-                match probe.substitute(site, layer, &shifted) {
+                match probe.substitute(site, layer, &shifted, |x| x.sqrt().recip()) {
                     Some(inverse_root) => centred.mul(inverse_root),
                     None => centred.div(shifted.sqrt()),
                 }

@@ -65,10 +65,17 @@ impl Prepared {
         for stage in run.stages.iter().filter(|_| !resume) {
             ensure_vacant(&run.stage_folder(stage))?;
         }
-        let (arch, start) = start(&run)?;
+        let (mut arch, start) = start(&run)?;
         cipherlm_files::create_folder(&run.folder)?;
         let (train, held_out) = run.data.read()?;
         let tokenizer = tokenizer(&run, &train)?;
+        if let Some(text) = &run.public_prefix {
+            arch.prefix = tokenizer.encode(text)?;
+            if arch.prefix.is_empty() {
+                return Err(Error::config("public_prefix", format!("{text:?}"), "some text, or absent"));
+            }
+        }
+        arch.check()?;
         let (words, vocab) = (tokenizer.vocab(), arch.shape.vocab);
         // The vocabulary of a published model may be padded; one that is trained from scratch has
         // no reason to be.
@@ -78,7 +85,7 @@ impl Prepared {
         let (train, held_out) =
             (corpus(&tokenizer, &train, arch.causal())?, corpus(&tokenizer, &held_out, arch.causal())?);
         for text in [&train, &held_out] {
-            text.windows(1, arch.shape.context)?;
+            text.windows(1, arch.room())?;
         }
         Ok(Self { run, arch, tokenizer, train, held_out, start })
     }
@@ -159,7 +166,9 @@ impl Prepared {
                 (&read.0, &read.1)
             }
         };
-        Transformer::with_params(arch, params, device)
+        // Whatever it was trained with, it speaks about the same sequences.
+        let arch = Arch { prefix: self.arch.prefix.clone(), ..arch.clone() };
+        Transformer::with_params(&arch, params, device)
     }
 
     /// Polynomials fitted to the ranges that training text shows, widened by the run's margins.
@@ -182,7 +191,8 @@ impl Prepared {
         let model = export::export(&self.run.name, &trained.0, &trained.1)?;
         let report = difference::write(&base, &model, how, folder)?;
         let applied = difference::apply(&base, &folder.join(DIFFERENCE_FILE))?;
-        Ok((export::import(&applied)?, Some(report)))
+        let (arch, params) = export::import(&applied)?;
+        Ok(((Arch { prefix: trained.0.prefix, ..arch }, params), Some(report)))
     }
 
     /// Certifies and measures a trained model. Refuses while a held-out value leaves its certified
@@ -205,7 +215,7 @@ impl Prepared {
         let calibration = inputs(&self.train, e.calibration_windows, arch)?;
         let held_out = inputs(&self.held_out, e.held_out_windows, arch)?;
         let mut model = export::certify(model, &calibration, &held_out, &e.margins, &e.fit)?;
-        let windows = self.held_out.windows(e.compare_windows, arch.shape.context)?;
+        let windows = self.held_out.windows(e.compare_windows, arch.room())?;
         let comparison = export::compare(&model, &windows)?;
         let held_out = self.held_out(&frozen)?;
         for (key, value) in self.facts(&comparison, held_out) {
@@ -299,10 +309,10 @@ impl Prepared {
     }
 }
 
-/// Windows of `context` tokens spread over a text.
+/// Windows spread over a text, as long as the context allows.
 fn inputs(corpus: &Corpus, count: usize, arch: &Arch) -> Result<Vec<Vec<u32>>> {
-    let context = arch.shape.context;
-    Ok(corpus.windows(count, context)?.iter().map(|w| w[..context.min(w.len())].to_vec()).collect())
+    let room = arch.room();
+    Ok(corpus.windows(count, room)?.iter().map(|w| w[..room.min(w.len())].to_vec()).collect())
 }
 
 /// The same weights under another attention operator.
@@ -320,6 +330,20 @@ pub fn convert((arch, params): &Weighed, attention: cipherlm_model::Attention) -
     Ok((new, kept))
 }
 
+/// The same weights with fewer positions.
+fn shortened((mut arch, params): Weighed, context: usize) -> Result<Weighed> {
+    let most = arch.shape.context;
+    if context == 0 || context > most {
+        return Err(Error::config("context", context, format!("from 1 to the {most} of `start`")));
+    }
+    if arch.shape.positions || arch.frozen() {
+        let expected = "absent: `start` has a table with a row for each position";
+        return Err(Error::config("context", context, expected));
+    }
+    arch.shape.context = context;
+    Ok((arch, params))
+}
+
 /// Shape and weights that a run begins with.
 fn start(run: &Run) -> Result<Weighed> {
     let Some(path) = &run.start else {
@@ -330,6 +354,10 @@ fn start(run: &Run) -> Result<Weighed> {
         return Ok((arch, params));
     };
     let read = export::read(path)?;
+    let read = match run.context {
+        Some(context) => shortened(read, context)?,
+        None => read,
+    };
     let Some(wanted) = &run.model else { return Ok(read) };
     let found = differences(&json(&read.0.shape), &json(&wanted.shape), &["attention"]);
     if !found.is_empty() {

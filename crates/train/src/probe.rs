@@ -9,6 +9,7 @@ use cipherlm_model::{Model, Range, Shape};
 use serde::{Deserialize, Serialize};
 
 use crate::fused::{self, Series};
+use crate::public::{Public, texts};
 
 /// Places whose range matters once every function is a polynomial.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
@@ -86,6 +87,7 @@ pub struct Probe {
     ranges: BTreeMap<(Site, usize), Range>,
     keep: Keep,
     kept: Vec<Tensor<2>>,
+    public: Option<Public>,
 }
 
 /// Tensors that a forward pass leaves with its probe.
@@ -177,9 +179,15 @@ impl Probe {
         std::mem::take(&mut self.kept)
     }
 
+    /// From here on tensors begin with rows of public tokens, or no longer: no site looks at them,
+    /// and no polynomial stands for their functions.
+    pub(crate) fn behind(&mut self, public: Option<Public>) {
+        self.public = public;
+    }
+
     pub(crate) fn keep_hidden(&mut self, x: &Tensor<2>) {
         if self.keep == Keep::Hidden {
-            self.kept.push(x.clone());
+            self.kept.push(texts(self.public, x.clone()));
         }
     }
 
@@ -195,10 +203,27 @@ impl Probe {
         self
     }
 
-    /// The site's polynomial at `x`, if it has one.
-    pub fn substitute<const D: usize>(&self, site: Site, layer: usize, x: &Tensor<D>) -> Option<Tensor<D>> {
-        let series = self.polynomials.as_ref()?.series.get(&(site, layer))?;
-        Some(fused::polynomial(x.clone(), series.clone()))
+    /// The site's polynomial at `x`, if it has one; at the rows of public tokens `exact`, which
+    /// acts on every element by itself.
+    pub fn substitute<const D: usize>(
+        &self,
+        site: Site,
+        layer: usize,
+        x: &Tensor<D>,
+        exact: impl FnOnce(Tensor<3>) -> Tensor<3>,
+    ) -> Option<Tensor<D>> {
+        let series = self.polynomials.as_ref()?.series.get(&(site, layer))?.clone();
+        let Some(public) = self.public else { return Some(fused::polynomial(x.clone(), series)) };
+        let [public, text] = public.parts(x);
+        let parts = vec![exact(public), fused::polynomial(text, series)];
+        Some(Tensor::cat(parts, 1).reshape(x.dims()))
+    }
+
+    /// A tensor `[batch * rows, heads, 1]` without the rows of public tokens.
+    pub(crate) fn of_texts(&self, x: Tensor<3>) -> Tensor<3> {
+        let Some(public) = self.public else { return x };
+        let [_, text] = public.parts(&x);
+        text
     }
 
     /// True if sites should hand over their tensors.
@@ -244,8 +269,19 @@ impl Probe {
         &self.ranges
     }
 
-    /// Reports one tensor.
+    /// Reports one tensor: its rows `[batch * rows, ..]`, or `[batch, heads, rows, ..]`.
     pub fn watch<const D: usize>(&mut self, site: Site, layer: usize, x: &Tensor<D>) {
+        if !self.active() {
+            return;
+        }
+        match self.public.map(|public| public.parts(x)) {
+            Some([_, text]) => self.report(site, layer, &text),
+            None => self.report(site, layer, x),
+        }
+    }
+
+    /// Reports rows of texts.
+    pub(crate) fn report<const D: usize>(&mut self, site: Site, layer: usize, x: &Tensor<D>) {
         if self.observe {
             // Minimum and maximum pass over a NaN, a sum does not; once seen it stays.
             let nan = scalar(x.clone().sum()).is_nan();

@@ -29,6 +29,14 @@ pub struct Run {
     /// Model folder or checkpoint to start from instead of random weights.
     #[serde(default)]
     pub start: Option<PathBuf>,
+    /// Positions of the model, if fewer than `start` has: windows are that long, and so are the
+    /// longest texts for which ranges are certified.
+    #[serde(default)]
+    pub context: Option<usize>,
+    /// Public text before every window, special tokens included: it takes its share of the context,
+    /// is computed by exact functions, and no loss or range looks at it. Decoders only.
+    #[serde(default)]
+    pub public_prefix: Option<String>,
     /// Stages, in order.
     pub stages: Vec<Stage>,
     /// Folder for checkpoints and logs.

@@ -1,8 +1,8 @@
 //! Settings of a training run, as they stand in a run file.
 
-use cipherlm_model::Shape;
 use serde::{Deserialize, Serialize};
 
+use crate::arch::Arch;
 use crate::error::{Error, Result};
 use crate::optim::{AdamW, Schedule};
 use crate::params::HostParam;
@@ -117,8 +117,8 @@ impl TrainConfig {
     }
 
     /// Training tokens consumed by one step.
-    pub fn tokens_per_step(&self, shape: &Shape) -> usize {
-        self.batch * self.accumulation * shape.context
+    pub fn tokens_per_step(&self, arch: &Arch) -> usize {
+        self.batch * self.accumulation * arch.room()
     }
 
     pub(crate) fn check(&self, params: &[HostParam]) -> Result<()> {

@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::corpus::Corpus;
 use crate::error::{Error, Result};
+use crate::passages::passages;
 use crate::sentences::{sentences, spread};
 use crate::stories::stories;
 
@@ -37,6 +38,16 @@ pub enum Data {
         /// Least and most words of a sentence.
         words: (usize, usize),
     },
+    /// Passages of text files, for decoders of open text. Words that a corpus has cut apart are
+    /// joined again.
+    Passages {
+        /// Training text.
+        train: Vec<PathBuf>,
+        /// Held-out text.
+        held_out: Vec<PathBuf>,
+        /// About so many characters of every file, spread evenly over it.
+        each: usize,
+    },
     /// The built-in generator.
     Generated {
         /// Seed of the training text; the held-out text uses the next one.
@@ -57,6 +68,13 @@ impl Data {
                 };
                 let all = |paths: &[PathBuf]| -> Result<String> {
                     Ok(paths.iter().map(one).collect::<Result<Vec<_>>>()?.join("\n"))
+                };
+                (all(train)?, all(held_out)?)
+            }
+            Self::Passages { train, held_out, each } => {
+                let all = |paths: &[PathBuf]| -> Result<String> {
+                    let one = |path: &PathBuf| Ok(passages(&read_text(path)?, *each));
+                    Ok(paths.iter().map(one).collect::<Result<Vec<_>>>()?.concat())
                 };
                 (all(train)?, all(held_out)?)
             }

@@ -111,6 +111,10 @@ impl Trainer {
                 format!("the student's {} of {}, for hidden states to compare", own.layers, own.d_model);
             return Err(Error::config("teacher", found, expected));
         }
+        if teacher.arch().prefix != self.arch.prefix {
+            let [found, own] = [&teacher.arch().prefix, &self.arch.prefix].map(|p| format!("{p:?}"));
+            return Err(Error::config("teacher public_prefix", found, format!("the student's {own}")));
+        }
         distil.check()?;
         self.teacher = Some((teacher, distil));
         Ok(self)
@@ -292,7 +296,7 @@ impl Trainer {
         let (mut loss, mut range_loss) = (0.0, 0.0);
         for micro in 0..t.accumulation {
             let at = (self.state.step * t.accumulation + micro) as u64;
-            let windows = corpus.batch(t.seed, at, t.batch, self.arch.shape.context)?;
+            let windows = corpus.batch(t.seed, at, t.batch, self.arch.room())?;
             let (total, task, range) = self.losses(&windows)?;
             // The last token of a window is a target only.
             let inputs = |w: &&[u32]| w.len() - usize::from(self.arch.causal());

@@ -17,6 +17,7 @@ use crate::error::{Error, Result};
 use crate::layers::{Dense, Init, Norm, pooled};
 use crate::params::{HostParam, align, pull, push};
 use crate::probe::{Probe, Site};
+use crate::public::{Public, texts};
 
 /// A transformer with the head of its kind.
 #[derive(Module, Debug)]
@@ -95,7 +96,8 @@ impl Transformer {
         self.embed.tokens.val().device()
     }
 
-    /// Next-token logits `[batch, rows, vocab]` of token ids `[batch, rows]`.
+    /// Next-token logits `[batch, rows, vocab]` of token ids `[batch, rows]`, behind the public
+    /// tokens if the architecture has such.
     pub fn forward(&self, tokens: Tensor<2, Int>, keep: Option<Tensor<2>>, probe: &mut Probe) -> Tensor<3> {
         let [batch, rows] = tokens.dims();
         let x = self.hidden(tokens, keep, probe);
@@ -126,19 +128,46 @@ impl Transformer {
     }
 
     /// Residual stream after the last block, `[batch * rows, width]`, before the last
-    /// normalisation.
+    /// normalisation, without the rows of public tokens.
     pub fn hidden(&self, tokens: Tensor<2, Int>, keep: Option<Tensor<2>>, probe: &mut Probe) -> Tensor<2> {
+        let (tokens, keep) = self.with_public(tokens, keep);
         let [batch, rows] = tokens.dims();
+        let public = Public::new(self.arch.prefix.len(), rows);
+        probe.behind(public);
         let mut x = self.embed(tokens, probe);
         let tables = self.tables(batch, rows, keep, &x);
         for (layer, block) in self.layers.iter().enumerate() {
             x = block.forward(x, batch, &tables, layer, probe);
         }
-        x
+        probe.behind(None);
+        texts(public, x)
     }
 
-    /// Attention weights of every layer, each `[batch, heads, rows, keys]`, for figures.
+    /// Tokens and padding masks with the public tokens before them.
+    fn with_public(
+        &self,
+        tokens: Tensor<2, Int>,
+        keep: Option<Tensor<2>>,
+    ) -> (Tensor<2, Int>, Option<Tensor<2>>) {
+        let count = self.arch.prefix.len();
+        if count == 0 {
+            return (tokens, keep);
+        }
+        let batch = tokens.dims()[0];
+        let ids: Vec<i64> = self.arch.prefix.iter().map(|&t| i64::from(t)).collect();
+        let ids = TensorData::new(ids, [1, count]);
+        let ids = Tensor::<2, Int>::from_data(ids, (&tokens.device(), tokens.dtype()));
+        let keep = keep.map(|keep| {
+            let ones = Tensor::ones([batch, count], (&keep.device(), keep.dtype()));
+            Tensor::cat(vec![ones, keep], 1)
+        });
+        (Tensor::cat(vec![ids.expand([batch, count]), tokens], 1), keep)
+    }
+
+    /// Attention weights of every layer, each `[batch, heads, rows, keys]`, public tokens included,
+    /// for figures.
     pub fn attention_weights(&self, tokens: Tensor<2, Int>) -> Vec<Tensor<4>> {
+        let (tokens, _) = self.with_public(tokens, None);
         let [batch, rows] = tokens.dims();
         let mut probe = Probe::off();
         let mut x = self.embed(tokens, &mut probe);
@@ -184,8 +213,8 @@ pub fn token_tensor(arch: &Arch, tokens: &[u32], batch: usize, device: &Device) 
     if rows == 0 || rows * batch != tokens.len() {
         return Err(Error::config("batch", batch, format!("a divisor of {} tokens", tokens.len())));
     }
-    if rows > arch.shape.context {
-        return Err(Error::ContextTooLong { tokens: rows, context: arch.shape.context });
+    if rows > arch.room() {
+        return Err(Error::ContextTooLong { tokens: rows, context: arch.room() });
     }
     check_tokens(arch, tokens)?;
     let ids: Vec<i64> = tokens.iter().map(|&t| i64::from(t)).collect();

@@ -139,6 +139,9 @@ pub fn write(base: &Model, model: &Model, how: &Difference, folder: &Path) -> Re
 }
 
 /// The model that a difference makes of its base. Refuses another base.
+///
+/// A difference made in training belongs to a base with one key head for each head: one with fewer
+/// has them repeated first.
 pub fn apply(base: &Model, path: &Path) -> Result<Model> {
     let bytes = cipherlm_files::read(path, MAX_BYTES)?;
     let corrupt = |reason: String| Error::malformed(shown(path), reason);
@@ -146,8 +149,14 @@ pub fn apply(base: &Model, path: &Path) -> Result<Model> {
     let file = SafeTensors::deserialize(&bytes).map_err(|e| corrupt(e.to_string()))?;
     let fields = metadata.metadata().clone().unwrap_or_default();
     let field = |name: &str| fields.get(name).cloned().ok_or_else(|| corrupt(format!("no field `{name}`")));
-    let (wanted, found) = (field("base_weights_blake3")?, &base.spec().weights_blake3);
-    if wanted != *found {
+    let wanted = field("base_weights_blake3")?;
+    let repeated = match base.shape().kv_heads {
+        Some(_) if wanted != base.spec().weights_blake3 => Some(base.with_repeated_heads()?),
+        _ => None,
+    };
+    let found = &base.spec().weights_blake3;
+    let base = repeated.as_ref().filter(|base| base.spec().weights_blake3 == wanted).unwrap_or(base);
+    if wanted != base.spec().weights_blake3 {
         let reason =
             format!("it belongs to weights with hash {wanted} ({}), not {found}", field("base_name")?);
         return Err(corrupt(reason));

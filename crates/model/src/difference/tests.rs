@@ -179,3 +179,25 @@ fn a_tensor_of_zeros_that_the_base_lacks_is_written() {
     let again = apply(&base, &folder.join(DIFFERENCE_FILE)).unwrap();
     assert_eq!(again.shape(), lean.shape());
 }
+
+#[test]
+fn a_base_with_shared_key_heads_has_them_repeated_where_the_difference_wants_it() {
+    let folder = folder("shared");
+    let shape = Shape { attention: Attention::Softmax, ..Shape::preset("test").unwrap() };
+    let shape = Shape { kv_heads: Some(1), ..shape };
+    assert!(shape.heads > 1);
+    let base = random::weights_only("base", &shape, 3).unwrap();
+    let repeated = base.with_repeated_heads().unwrap();
+    let mut weights = repeated.weights().clone();
+    let old = weights.tensor("layers.0.attn.k.weight").unwrap().clone();
+    let new = old.data.iter().enumerate().map(|(i, x)| x + (0.3 * i as f64).sin()).collect();
+    weights.insert("layers.0.attn.k.weight", &old.dims, new).unwrap();
+    let model = Model::new("converted", repeated.shape().clone(), weights).unwrap();
+    write(&repeated, &model, &how(), &folder).unwrap();
+    let path = folder.join(DIFFERENCE_FILE);
+    assert_eq!(apply(&base, &path).unwrap(), apply(&repeated, &path).unwrap());
+    let other = random::weights_only("other", &shape, 4).unwrap();
+    let error = apply(&other, &path).unwrap_err().to_string();
+    assert!(error.contains(&other.spec().weights_blake3), "{error}");
+    std::fs::remove_dir_all(&folder).unwrap();
+}

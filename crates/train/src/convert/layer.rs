@@ -14,6 +14,7 @@ use crate::learned::Learned;
 use crate::loss::{relative_error, scalar};
 use crate::params::{HostParam, gradients, push};
 use crate::probe::Probe;
+use crate::public::{Public, texts};
 use crate::settings::{Learn, RangeLoss};
 
 /// A layer whose parameters live on the host under their full names.
@@ -59,7 +60,11 @@ impl Layer {
         let Picked { input, output: wanted, keep, batch } = picked;
         let input = Tensor::from_inner(input);
         let tables = self.tables(&input, batch, keep.clone().map(Tensor::from_inner));
+        let public = self.public(&wanted, batch);
+        probe.behind(public);
         let found = self.module.forward(input, batch, &tables, 0, &mut probe);
+        let [found, wanted] = [found, wanted].map(|x| texts(public, x));
+        let keep = keep.map(|keep| texts(public, column(keep)));
         let Some(error) = relative_error(vec![wanted], vec![found], keep.as_ref()) else {
             return Ok((0.0, Vec::new()));
         };
@@ -75,10 +80,11 @@ impl Layer {
     pub(super) fn error(&self, picked: Picked) -> f64 {
         let Picked { input, output: wanted, keep, batch } = picked;
         let tables = self.tables(&input, batch, keep.clone());
-        let mut found = self.module.valid().forward(input, batch, &tables, 0, &mut Probe::off());
-        let mut wanted = wanted;
+        let found = self.module.valid().forward(input, batch, &tables, 0, &mut Probe::off());
+        let public = self.public(&wanted, batch);
+        let [mut found, mut wanted] = [found, wanted].map(|x| texts(public, x));
         if let Some(keep) = keep {
-            let column = keep.reshape([wanted.dims()[0], 1]);
+            let column = texts(public, column(keep));
             (found, wanted) = (found.mul(column.clone()), wanted.mul(column));
         }
         let difference = found.sub(wanted.clone());
@@ -102,7 +108,18 @@ impl Layer {
         }
     }
 
+    /// Rows of public tokens in states of `batch` sequences.
+    fn public(&self, states: &Tensor<2>, batch: usize) -> Option<Public> {
+        Public::new(self.arch.prefix.len(), states.dims()[0] / batch)
+    }
+
     fn tables(&self, like: &Tensor<2>, batch: usize, keep: Option<Tensor<2>>) -> Tables {
         Tables::new(&self.arch, batch, like.dims()[0] / batch, keep, &like.device(), DType::F32)
     }
+}
+
+/// `[batch, rows]` as `[batch * rows, 1]`.
+fn column(keep: Tensor<2>) -> Tensor<2> {
+    let [batch, rows] = keep.dims();
+    keep.reshape([batch * rows, 1])
 }

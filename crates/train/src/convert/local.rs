@@ -77,7 +77,8 @@ pub fn match_layers(
 ) -> Result<Weighed> {
     how.check(&model)?;
     let device = Device::flex();
-    let length = how.length.unwrap_or(model.0.shape.context).min(model.0.shape.context);
+    let room = model.0.room();
+    let length = how.length.unwrap_or(room).min(room);
     let windows = text.windows(how.windows, length)?;
     let mut windows: Vec<&[u32]> = windows.iter().map(|w| &w[..length.min(w.len())]).collect();
     // Neighbours are alike, so that a batch of them has little padding.

@@ -21,10 +21,12 @@ pub(super) struct States {
     made: String,
     /// Windows.
     pub(super) windows: usize,
-    /// Tokens of the longest.
+    /// Rows of the longest, public tokens included.
     pub(super) length: usize,
-    /// Tokens of each.
+    /// Rows of each.
     lengths: Vec<usize>,
+    /// Rows of public tokens.
+    public: usize,
 }
 
 /// States of one layer, rows of features.
@@ -36,7 +38,8 @@ pub(super) struct LayerStates {
     lengths: Vec<usize>,
 }
 
-/// States of some windows, rows of features, with 1 for tokens and 0 for padding if there is any.
+/// States of some windows, rows of features, those of public tokens included, with 1 for tokens and
+/// 0 for padding if there is any.
 pub(super) struct Picked {
     pub(super) input: Tensor<2>,
     pub(super) output: Tensor<2>,
@@ -49,11 +52,13 @@ impl States {
     /// and windows.
     pub(super) fn of(teacher: &Weighed, windows: &[&[u32]], folder: &Path, device: &Device) -> Result<Self> {
         let (arch, params) = teacher;
-        let lengths: Vec<usize> = windows.iter().map(|w| w.len()).collect();
+        let public = arch.prefix.len();
+        let lengths: Vec<usize> = windows.iter().map(|w| public + w.len()).collect();
         let tokens: Vec<u8> = windows.iter().flat_map(|w| *w).flat_map(|t| t.to_le_bytes()).collect();
         let made = hash_params(params, &format!("{} {} {}", json(arch), json(&lengths), hash(&tokens)));
         let length = lengths.iter().copied().max().unwrap_or(0);
-        let states = Self { folder: folder.to_owned(), made, windows: windows.len(), length, lengths };
+        let states =
+            Self { folder: folder.to_owned(), made, windows: windows.len(), length, lengths, public };
         cipherlm_files::create_folder(folder)?;
         if (0..arch.shape.layers).any(|layer| states.layer(layer).is_err()) {
             states.make(teacher, windows, device)?;
@@ -63,16 +68,17 @@ impl States {
 
     fn make(&self, (arch, params): &Weighed, windows: &[&[u32]], device: &Device) -> Result<()> {
         let model = Transformer::with_params(arch, params, device)?;
+        let room = self.length - self.public;
         let mut kept: Vec<Vec<f32>> = vec![Vec::new(); 2 * arch.shape.layers];
         for batch in windows.chunks(BATCH) {
             // All of one length, so that every batch fills as many rows of the file.
-            let mut tokens = vec![0u32; batch.len() * self.length];
+            let mut tokens = vec![0u32; batch.len() * room];
             let mut keep = vec![0.0f32; tokens.len()];
             for (i, window) in batch.iter().enumerate() {
-                tokens[i * self.length..][..window.len()].copy_from_slice(window);
-                keep[i * self.length..][..window.len()].fill(1.0);
+                tokens[i * room..][..window.len()].copy_from_slice(window);
+                keep[i * room..][..window.len()].fill(1.0);
             }
-            let keep = Tensor::from_data(TensorData::new(keep, [batch.len(), self.length]), device);
+            let keep = Tensor::from_data(TensorData::new(keep, [batch.len(), room]), device);
             let keep = self.uneven().then_some(keep);
             let mut probe = Probe::keeping_attention();
             model.hidden(token_tensor(arch, &tokens, batch.len(), device)?, keep, &mut probe);

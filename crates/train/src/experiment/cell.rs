@@ -143,7 +143,7 @@ pub(super) fn decoder(cell: &Cell, budget: Budget) -> Shape {
 
 /// Trains one cell.
 pub(super) fn train_cell(cell: &Cell, budget: Budget, train: &Corpus, held_out: &Corpus) -> Result<Outcome> {
-    let arch = Arch { shape: decoder(cell, budget), form: cell.form };
+    let arch = Arch { form: cell.form, ..Arch::new(decoder(cell, budget)) };
     let settings = TrainConfig::new(cell.seed, budget.batch, budget.steps, 2e-3);
     let mut settings = TrainConfig { evaluate_windows: 128, ..settings };
     if cell.query_key_rate != 1.0 {

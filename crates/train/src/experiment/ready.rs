@@ -123,6 +123,8 @@ fn train(place: Place, twin: Twin, steps: usize, out: &Path) -> Result<Outcome> 
         tokenizer: TokenizerSource::File(first.join(TOKENIZER_FILE)),
         model: Some(arch(place, twin)),
         start: None,
+        context: None,
+        public_prefix: None,
         stages: vec![],
         folder,
         export: serde_json::from_value(json!({"calibration_windows": 512, "held_out_windows": 400,
@@ -189,7 +191,7 @@ fn arch(place: Place, twin: Twin) -> Arch {
         seed: place.seed,
         query_key_rate: 1.0,
     };
-    Arch { shape: decoder(&cell, budget), form: Form::Mean }
+    Arch::new(decoder(&cell, budget))
 }
 
 /// A stage with what all have in common; `more` adds to its own fields, `train` in it to training.

@@ -94,7 +94,7 @@ fn every_power_form_and_epsilon() {
         for form in [Form::Sum, Form::Stable, Form::Mean] {
             for eps in [Eps::Absolute { value: 0.6 }, Eps::Relative { value: 1e-2 }, Eps::Frozen] {
                 let c = if p == 4 { 3.0 } else { 0.5 };
-                check(&Arch { shape: base(power(p, c, eps)), form });
+                check(&Arch { form, ..Arch::new(base(power(p, c, eps))) });
             }
         }
     }
@@ -116,7 +116,7 @@ fn limits_of_rows() {
     for (p, value) in [(2, 0.6), (4, 0.6), (4, 1e-9)] {
         for form in [Form::Sum, Form::Mean] {
             for eps in [Eps::Absolute { value }, Eps::Frozen] {
-                compare(&Arch { shape: base(power(p, 0.8, eps)), form }, run_limited);
+                compare(&Arch { form, ..Arch::new(base(power(p, 0.8, eps))) }, run_limited);
             }
         }
     }

@@ -4,6 +4,7 @@ mod common;
 mod convert;
 mod gradients;
 mod parity;
+mod prefix;
 mod recipe;
 mod teaching;
 mod training;

@@ -186,7 +186,7 @@ fn encoders_normalise_where_their_shape_says() {
 #[test]
 fn stable_and_mean_forms_give_the_same_logits() {
     let frozen = crate::common::power(6, 1.0, Eps::Frozen);
-    let run = |form| logits(&Arch { shape: base(frozen), form }, DType::F64).0;
+    let run = |form| logits(&Arch { form, ..Arch::new(base(frozen)) }, DType::F64).0;
     for form in [Form::Stable, Form::Sum] {
         let error = worst(&run(form), &run(Form::Mean));
         assert!(error < 1e-10, "{form:?}: {error:e}");
@@ -291,7 +291,7 @@ fn the_shipped_model_is_the_same_in_f64_and_f32() {
 
 #[test]
 fn what_the_data_model_lacks_is_not_exported() {
-    let arch = Arch { shape: base(shifted(4, 3.0)), form: Form::Stable };
+    let arch = Arch { form: Form::Stable, ..Arch::new(base(shifted(4, 3.0))) };
     let params = pull(&Transformer::new(&arch, 1, &Device::flex(), DType::F32).unwrap());
     let error = export("stable", &arch, &params).unwrap_err().to_string();
     assert!(error.contains("form") && error.contains("Stable"), "{error}");

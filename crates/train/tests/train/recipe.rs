@@ -317,3 +317,56 @@ fn a_run_that_is_killed_again_and_again_ends_like_one_that_is_not() {
     let expected = std::fs::read_dir(folder.0.join("whole/learn")).unwrap().count();
     assert_eq!(left, expected, "files were left behind");
 }
+
+#[test]
+fn a_run_behind_a_public_prefix_ends_in_a_model_behind_it() {
+    let folder = Folder::new("public");
+    let mut first = description(&folder.0.join("a"));
+    first["stages"].as_array_mut().unwrap().truncate(1);
+    train(first, false).unwrap();
+    let describe = |name: &str, context: usize, text: &str| {
+        let mut next = description(&folder.0.join(name));
+        next.as_object_mut().unwrap().remove("model");
+        next["start"] = json!(folder.0.join("a/learn/last.safetensors"));
+        next["context"] = json!(context);
+        next["public_prefix"] = json!(text);
+        let local = json!({
+            "seed": 1, "windows": 8, "batch": 4, "steps": 5, "schedule": { "peak": 1e-3 }
+        });
+        let teacher = json!({ "teacher": "start", "how": { "weight": 0.8, "hidden": 0.1 } });
+        let attention = shifted(4, 3.0);
+        next["stages"] = json!([
+            stage("convert", 5, json!({ "attention": attention, "local": local, "distil": teacher })),
+            stage(
+                "frozen",
+                5,
+                json!({
+                    "freeze": { "spread": 96.0, "windows": 32 }, "polynomial": true, "distil": teacher
+                })
+            ),
+        ]);
+        run(next)
+    };
+    let prepared = Prepared::new(describe("b", 14, "Once upon"), false).unwrap();
+    let prefix = prepared.tokenizer.encode("Once upon").unwrap();
+    assert!(prefix.len() > 1 && prepared.arch.prefix == prefix);
+    assert_eq!((prepared.arch.shape.context, prepared.arch.room()), (14, 14 - prefix.len()));
+    let trained = prepared.train(false, |_| {}).unwrap();
+    assert_eq!(trained.0.prefix, prefix);
+    let model = cipherlm_train::export::export("m", &trained.0, &trained.1).unwrap();
+    assert_eq!((model.spec().prefix.as_slice(), model.shape().context), (&prefix[..], 14));
+    assert_eq!(prepared.train(true, |event| panic!("{event:?}")).unwrap(), trained);
+
+    for (context, text, reason) in [(17, "Once", "from 1 to the 16"), (14, "", "public_prefix")] {
+        let error = Prepared::new(describe("c", context, text), false).err().unwrap().to_string();
+        assert!(error.contains(reason), "{error}");
+    }
+    let learned = Arch::new(Shape { positions: true, ..shape(Attention::Softmax) });
+    let device = cipherlm_train::Device::flex();
+    let model = cipherlm_train::transformer::Transformer::new(&learned, 1, &device, burn::tensor::DType::F32);
+    let start = folder.file("learned.safetensors", b"");
+    write_weights(&start, &learned, &cipherlm_train::params::pull(&model.unwrap())).unwrap();
+    let mut rows = describe("d", 14, "Once");
+    rows.start = Some(start);
+    assert!(Prepared::new(rows, false).err().unwrap().to_string().contains("each position"));
+}
