@@ -58,6 +58,9 @@ impl KeyManifest {
         if distinct.len() != self.keys.len() {
             return refuse("a key stands in the manifest twice".into());
         }
+        if self.keys.iter().any(|key| key.bytes == 0) {
+            return refuse("a key of the manifest has no bytes".into());
+        }
         match self.bytes() {
             Some(_) => Ok(()),
             None => refuse("the lengths of the keys add up to more than any disk holds".into()),
@@ -85,7 +88,7 @@ mod tests {
         let key = |n: u8, bytes| KeyEntry { blake3: Digest::of(&[n]), bytes };
         let of = |keys| KeyManifest { plan: "p".into(), params: Digest::of(b"p"), keys };
         assert!(of(vec![key(1, 5), key(2, 5)]).check().is_ok());
-        for keys in [vec![], vec![key(1, 5), key(1, 5)], vec![key(1, u64::MAX), key(2, 1)]] {
+        for keys in [vec![], vec![key(1, 0)], vec![key(1, 5), key(1, 5)], vec![key(1, u64::MAX), key(2, 1)]] {
             assert!(of(keys).check().is_err());
         }
         assert!(

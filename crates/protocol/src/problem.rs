@@ -72,7 +72,9 @@ codes! {
         "fetch the new plan and make keys for it";
     NotFound "not-found" 404 "Nothing at this address" "see /openapi.json";
     Method "method" 405 "This address takes other methods" "see /openapi.json";
-    Auth "auth" 401 "No valid token" "send `Authorization: Bearer TOKEN`";
+    Query "query" 400 "Not a query or header that this address takes" "see /openapi.json";
+    Auth "auth" 401 "No valid token"
+        "send `Authorization: Bearer TOKEN`, or give `cipherlm` the --token-file of its operator";
     Scope "scope" 403 "The token does not allow this" "use a token with that scope";
     LengthRequired "length/required" 411 "No declared length" "send Content-Length";
     LengthMismatch "length/mismatch" 413 "Not the length that is expected" "send the file as it was made";

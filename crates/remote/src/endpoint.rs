@@ -96,10 +96,16 @@ impl Endpoint {
     /// Reads `https://HOST[:PORT]`. `http://` is taken for this machine alone.
     ///
     /// # Errors
-    /// [`Error::Address`], [`Error::Tls`].
+    /// [`Error::Address`], [`Error::Token`], [`Error::Tls`].
     pub fn new(address: &str, token: &str, certificates: Certificates<'_>) -> Result<Self> {
         let Address { secure, host, port } = Address::read(address)?;
         let token = token.trim().to_owned();
+        if token.is_empty() {
+            return Err(Error::Token { reason: "is empty" });
+        }
+        if !token.bytes().all(|byte| byte.is_ascii_graphic()) {
+            return Err(Error::Token { reason: "is more than one plain word" });
+        }
         let tls = if secure { Some(connector(certificates)?) } else { None };
         Ok(Self { host, port, tls, token })
     }
@@ -115,12 +121,13 @@ impl Endpoint {
         extra: &[(&'static str, String)],
         body: Vec<u8>,
     ) -> Result<Response<Incoming>> {
-        let what = || format!("{method} https://{}:{}{path}", self.host, self.port);
+        let scheme = if self.tls.is_some() { "https" } else { "http" };
+        let what = || format!("{method} {scheme}://{}:{}{path}", self.host, self.port);
         let line = |reason: String| Error::Line { what: what(), reason };
         let mut request = Request::builder().method(method).uri(path);
         request = request.header(HOST, format!("{}:{}", self.host, self.port));
         let mut secret = HeaderValue::from_str(&format!("Bearer {}", self.token))
-            .map_err(|_| Error::Strange { what: "the token is no plain text".into() })?;
+            .map_err(|_| Error::Token { reason: "is no plain text" })?;
         secret.set_sensitive(true);
         request = request.header(AUTHORIZATION, secret);
         for (name, value) in extra {
@@ -132,17 +139,19 @@ impl Endpoint {
         let stream = stream.map_err(|e| line(e.to_string()))?;
         let _ = stream.set_nodelay(true);
         let Some(tls) = &self.tls else {
-            return speak(stream, request).await.map_err(|e| line(e.to_string()));
+            return speak(stream, request).await.map_err(|e| {
+                match e.is_parse() || e.is_incomplete_message() {
+                    true => line(format!("{e}, as where https:// is spoken")),
+                    false => line(e.to_string()),
+                }
+            });
         };
         let name = ServerName::try_from(self.host.clone()).map_err(|e| line(e.to_string()))?;
         let shaken = tokio::time::timeout(CONNECT, tls.connect(name, stream)).await;
         let stream = shaken.map_err(|_| line("no handshake".into()))?;
-        let stream = stream.map_err(|e| match e.kind() {
-            std::io::ErrorKind::InvalidData => Error::Tls {
-                what: format!("the certificate of {}", self.host),
-                reason: format!("{e}: pass --ca with the certificate that its operator gave you"),
-            },
-            _ => line(e.to_string()),
+        let stream = stream.map_err(|e| match e.get_ref().and_then(|e| e.downcast_ref()) {
+            Some(error) => Error::Tls { what: self.host.clone(), reason: handshake(error) },
+            None => line(e.to_string()),
         })?;
         speak(stream, request).await.map_err(|e| match unknown_client(&e) {
             true => Error::Tls {
@@ -164,6 +173,27 @@ async fn speak(
     // It ends with the answer's body.
     tokio::spawn(connection);
     sender.send_request(request).await
+}
+
+/// What went wrong before the line was secure, and the next step.
+fn handshake(error: &rustls::Error) -> String {
+    use rustls::CertificateError as Bad;
+    let advice = match error {
+        rustls::Error::InvalidCertificate(
+            Bad::Expired | Bad::ExpiredContext { .. } | Bad::NotValidYet | Bad::NotValidYetContext { .. },
+        ) => "look at the clock of this machine, or tell its operator",
+        rustls::Error::InvalidCertificate(Bad::NotValidForName | Bad::NotValidForNameContext { .. }) => {
+            "give --server a name that stands in its certificate"
+        }
+        // As `openssl req -x509` makes them unless it is told otherwise.
+        rustls::Error::InvalidCertificate(other) if format!("{other:?}").contains("CaUsedAsEndEntity") => {
+            "its certificate is one of an authority: its operator makes another with CA:FALSE"
+        }
+        rustls::Error::InvalidCertificate(_) => "pass --ca with the certificate that its operator gave you",
+        rustls::Error::InvalidMessage(_) => "it speaks no TLS there: is it http://, or another port?",
+        _ => "it speaks another TLS than version 1.3, or is no server of cipherlm",
+    };
+    format!("{error}: {advice}")
 }
 
 /// Whether the server closed the line for want of the client's certificate: in TLS 1.3 it says so

@@ -1,5 +1,7 @@
 //! What can go wrong between a client and its server.
 
+use std::net::SocketAddr;
+
 use cipherlm_protocol::Problem;
 
 /// Anything that ends a conversation with a server.
@@ -32,6 +34,20 @@ pub enum Error {
         what: String,
         /// Why it failed.
         reason: String,
+    },
+    /// An address of this machine that cannot be listened on.
+    #[error("--listen {address}: {source}: choose another port, or stop the program that has it")]
+    Listen {
+        /// The address.
+        address: SocketAddr,
+        /// What the system said.
+        source: std::io::Error,
+    },
+    /// A token that cannot be sent.
+    #[error("the token {reason}: give --token-file the file that the server's operator made")]
+    Token {
+        /// What is wrong with it.
+        reason: &'static str,
     },
     /// An answer that no server of this protocol gives.
     #[error("the server's answer is not understood ({what}): is it a cipherlm server of this version?")]

@@ -12,7 +12,7 @@ use crate::error::{Error, Result};
 /// Serves on a loopback address until `stop` is done.
 ///
 /// # Errors
-/// [`Error::Address`] for another address, [`Error::Line`] when it cannot be listened on.
+/// [`Error::Address`] for another address, [`Error::Listen`] when it cannot be listened on.
 pub(crate) async fn serve(
     address: SocketAddr,
     router: Router,
@@ -22,11 +22,10 @@ pub(crate) async fn serve(
     if !address.ip().is_loopback() {
         return Err(Error::Address { address: address.to_string() });
     }
-    let line =
-        |e: std::io::Error| Error::Line { what: format!("listening on {address}"), reason: e.to_string() };
-    let listener = TcpListener::bind(address).await.map_err(line)?;
-    told(listener.local_addr().map_err(line)?);
-    axum::serve(listener, router).with_graceful_shutdown(stop).await.map_err(line)
+    let failed = |source| Error::Listen { address, source };
+    let listener = TcpListener::bind(address).await.map_err(failed)?;
+    told(listener.local_addr().map_err(failed)?);
+    axum::serve(listener, router).with_graceful_shutdown(stop).await.map_err(failed)
 }
 
 /// Whether a request was made under a name of this machine: a page elsewhere that makes its own

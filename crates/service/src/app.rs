@@ -7,10 +7,10 @@ use std::time::Duration;
 use cipherlm_files::Lock;
 use cipherlm_protocol::{Code, Event, Limits};
 use serde_json::json;
-use tokio::sync::{Semaphore, watch};
+use tokio::sync::watch;
 
 use crate::auth::Tokens;
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::job::Job;
 use crate::jobs::Jobs;
 use crate::journal::Journal;
@@ -21,9 +21,7 @@ use crate::served::Served;
 use crate::store::Store;
 use crate::task::Depot;
 use crate::transport::{End, Spent};
-
-/// Uploads that are written at a time.
-const UPLOADS: usize = 4;
+use crate::turns::Turns;
 
 /// What a server is told at its start.
 #[derive(Debug, Clone)]
@@ -50,7 +48,7 @@ pub(crate) struct App {
     pub(crate) keys: Registry,
     pub(crate) jobs: Jobs,
     pub(crate) metrics: Metrics,
-    pub(crate) uploads: Semaphore,
+    pub(crate) uploads: Turns,
     /// True when the server stops: streams end.
     pub(crate) stop: watch::Sender<bool>,
     /// One server at a time in a folder.
@@ -59,6 +57,7 @@ pub(crate) struct App {
 
 impl App {
     pub(crate) fn open(served: Served, config: Config, journal: Journal) -> Result<Self> {
+        config.limits.check().map_err(|problem| Error::Limits { reason: problem.detail.into() })?;
         cipherlm_files::create_folder(&config.data)?;
         let lock = Lock::exclusive(&config.data)?;
         lock.sweep()?;
@@ -76,7 +75,7 @@ impl App {
             journal,
             store,
             metrics: Metrics::default(),
-            uploads: Semaphore::new(UPLOADS),
+            uploads: Turns::default(),
             stop: watch::Sender::new(false),
             _lock: lock,
         })

@@ -1,5 +1,7 @@
 //! Why a server does not start, or cannot keep its records.
 
+use std::io::ErrorKind;
+use std::net::SocketAddr;
 use std::path::PathBuf;
 
 /// Anything that keeps a server from starting.
@@ -16,17 +18,28 @@ pub enum Error {
     #[error(transparent)]
     Plan(#[from] cipherlm_protocol::PlanError),
     /// The records.
-    #[error(
-        "the records in {}: {source}: stop the other server of this folder, or choose another --data",
-        path.display()
-    )]
+    #[error("the records in {}: {source}: {}", path.display(), of_records(source))]
     Records {
         /// Their file.
         path: PathBuf,
         /// What the store said.
         source: Box<redb::Error>,
     },
-    /// The network.
+    /// An address that cannot be listened on.
+    #[error("--listen {address}: {source}: {}", of_address(source))]
+    Listen {
+        /// The address.
+        address: SocketAddr,
+        /// What the system said.
+        source: std::io::Error,
+    },
+    /// Bounds in which nothing can be served.
+    #[error("the limits: {reason}")]
+    Limits {
+        /// The first of them.
+        reason: String,
+    },
+    /// The system.
     #[error("{what}: {source}")]
     Network {
         /// What was tried.
@@ -75,6 +88,30 @@ pub enum Error {
         /// The name.
         name: String,
     },
+}
+
+/// The next step after an error of the records.
+fn of_records(error: &redb::Error) -> &'static str {
+    match error {
+        redb::Error::Io(error) if error.kind() == ErrorKind::StorageFull => "free some space",
+        // Of the content, not of the disk.
+        redb::Error::Io(error) if error.kind() != ErrorKind::InvalidData => {
+            "look at this disk, or choose another --data"
+        }
+        redb::Error::DatabaseAlreadyOpen => "stop the other server of this folder, or choose another --data",
+        redb::Error::UpgradeRequired(_) => "start the version that wrote them, or choose another --data",
+        _ => "put back a copy of this folder, or choose another --data",
+    }
+}
+
+/// The next step when an address cannot be listened on.
+fn of_address(error: &std::io::Error) -> &'static str {
+    match error.kind() {
+        ErrorKind::AddrInUse => "stop the other program that listens there, or choose another port",
+        ErrorKind::AddrNotAvailable => "name an address of this machine",
+        ErrorKind::PermissionDenied => "choose a port from 1024 on, or give the program the right",
+        _ => "choose another address",
+    }
 }
 
 /// Result of this crate.

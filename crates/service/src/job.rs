@@ -25,7 +25,7 @@ pub(crate) struct Record {
     /// Workers that have begun with it since it last got further.
     #[serde(default)]
     pub(crate) tries: u32,
-    /// The furthest step at which a worker has begun: what lies before is on disk.
+    /// Steps that were on disk when a worker last began further on than those before it.
     #[serde(default)]
     pub(crate) began: usize,
     pub(crate) finished: u64,

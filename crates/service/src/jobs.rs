@@ -46,13 +46,11 @@ struct Running {
     worker: String,
     /// When the worker last said a word.
     seen: Instant,
-    /// Whether it has come to its first step.
-    stepped: bool,
 }
 
 impl Running {
     fn new(job: &Arc<Job>, worker: &str) -> Self {
-        Self { job: Arc::clone(job), worker: worker.into(), seen: Instant::now(), stepped: false }
+        Self { job: Arc::clone(job), worker: worker.into(), seen: Instant::now() }
     }
 }
 
@@ -221,10 +219,14 @@ impl Jobs {
     /// Gives a waiting job to a worker, which is written down first.
     fn grant(&self, inner: &mut Inner, job: &Arc<Job>, worker: &str) -> Result<Grant> {
         let mut record = job.record();
-        if record.tries >= TRIES {
+        let (tries, began) = match self.further(&record, job) {
+            Some(kept) => (0, kept),
+            None => (record.tries, record.began),
+        };
+        if tries >= TRIES {
             return Ok(Grant::Dead);
         }
-        let after = Record { state: JobState::Running, tries: record.tries + 1, ..record.clone() };
+        let after = Record { state: JobState::Running, tries: tries + 1, began, ..record.clone() };
         self.write(&after)?;
         *record = after;
         inner.unqueue(job);
@@ -262,7 +264,7 @@ impl Jobs {
             running.seen = Instant::now();
         } else if inner.unqueue(job) {
             // It was given up, or the server started again: it has the job still.
-            inner.running.push(Running { stepped: true, ..Running::new(job, worker) });
+            inner.running.push(Running::new(job, worker));
             let mut record = job.record();
             record.state = JobState::Running;
             // Queued on disk means the same at the next start.
@@ -277,27 +279,15 @@ impl Jobs {
     pub(crate) fn tell(&self, job: &Arc<Job>, worker: &str, event: Event) -> Wish {
         let wish = self.alive(job, worker);
         if wish == Wish::GoOn {
-            if let Event::Step { step, .. } = &event {
-                self.stepped(job, *step);
-            }
             job.events.push(event);
         }
         wish
     }
 
-    /// A worker that begins further on than those before it found their work on disk: the job does
-    /// get on, and what ended them is not held against it.
-    fn stepped(&self, job: &Arc<Job>, step: usize) {
-        match self.inner().running(job) {
-            Some(running) if !running.stepped => running.stepped = true,
-            _ => return,
-        }
-        let mut record = job.record();
-        if step > record.began {
-            (record.began, record.tries) = (step, 1);
-            // On disk it is counted as before, which ends it sooner, not later.
-            let _ = self.write(&record);
-        }
+    /// Steps on disk, if workers have left more of them than whoever began before found: the job
+    /// does get on, and what ended them is not held against it.
+    fn further(&self, record: &Record, job: &Job) -> Option<usize> {
+        Some(self.depot.kept_steps(&job.task)).filter(|kept| *kept > record.began)
     }
 
     /// A worker does not go on with a job. After a fault it counts; true if it was one too many,
@@ -315,7 +305,7 @@ impl Jobs {
             record.tries -= u32::from(!fault && record.tries > 0);
             // Running on disk means the same at the next start.
             let _ = self.write(&record);
-            record.tries >= TRIES
+            record.tries >= TRIES && self.further(&record, job).is_none()
         };
         inner.queue.push_front(Arc::clone(job));
         job.events.push(Event::Queued { position: 0, starts_in: 0.0 });

@@ -15,6 +15,7 @@ mod local;
 mod metrics;
 #[cfg(feature = "nats")]
 mod nats;
+mod patience;
 mod receive;
 mod refusal;
 mod runner;
@@ -24,6 +25,7 @@ mod simulate;
 mod store;
 mod task;
 mod transport;
+mod turns;
 
 pub use app::Config;
 pub use auth::Scope;

@@ -29,6 +29,7 @@ use crate::error::{Error, Result};
 use crate::http;
 use crate::journal::Journal;
 use crate::local::Local;
+use crate::patience::Patient;
 use crate::runner::Runner;
 use crate::served::Served;
 
@@ -50,7 +51,8 @@ impl Tls {
     /// [`Error::Tls`] for anything else.
     pub fn from_pem(chain: &[u8], key: &[u8], clients: Option<&[u8]>) -> Result<Self> {
         let chain = certificates("--tls-cert", chain)?;
-        let key = PrivateKeyDer::from_pem_slice(key).map_err(|e| bad("--tls-key", &e))?;
+        let key = PrivateKeyDer::from_pem_slice(key);
+        let key = key.map_err(|e| bad("--tls-key", &format!("it holds no private key ({e})")))?;
         let provider = Arc::new(ring::default_provider());
         let builder = ServerConfig::builder_with_provider(Arc::clone(&provider));
         let builder = builder.with_protocol_versions(&[&TLS13]).map_err(|e| bad("TLS", &e))?;
@@ -97,7 +99,8 @@ impl Service {
     /// Opens the folder of a server. Jobs that were waiting or running go on.
     ///
     /// # Errors
-    /// [`Error::Files`] and [`Error::Records`], also for a folder that another server holds.
+    /// [`Error::Files`] and [`Error::Records`], also for a folder that another server holds;
+    /// [`Error::Limits`].
     pub fn open(served: Served, config: Config, journal: Journal) -> Result<Self> {
         Ok(Self {
             app: Arc::new(App::open(served, config, journal)?),
@@ -151,7 +154,7 @@ impl Service {
     /// address once connections are taken.
     ///
     /// # Errors
-    /// [`Error::Network`] when the address cannot be listened on, [`Error::Nats`] for addresses of
+    /// [`Error::Listen`] when the address cannot be listened on, [`Error::Nats`] for addresses of
     /// NATS that are none.
     pub async fn run(
         self,
@@ -160,7 +163,7 @@ impl Service {
         told: impl FnOnce(SocketAddr),
         stop: impl Future<Output = ()>,
     ) -> Result<()> {
-        let network = |source| Error::Network { what: format!("listening on {address}"), source };
+        let network = |source| Error::Listen { address, source };
         let listener = TcpListener::bind(address).await.map_err(network)?;
         told(listener.local_addr().map_err(network)?);
         let (worker, beside) = self.start()?;
@@ -249,6 +252,7 @@ async fn speak(
         .timer(TokioTimer::new())
         .header_read_timeout(Duration::from_secs(limits.head_seconds))
         .max_buf_size(HEAD_BYTES);
+    let stream = Patient::new(stream, Duration::from_secs(limits.stall_seconds));
     let served = builder.serve_connection(TokioIo::new(stream), TowerToHyperService::new(router));
     let mut served = std::pin::pin!(served);
     tokio::select! {

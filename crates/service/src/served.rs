@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 
+use axum::body::Bytes;
 use cipherlm_ckks::{KeyPurpose, KeyShape, Params};
 use cipherlm_infer::{Circuits, KeyOrder, Plan};
 use cipherlm_model::Tokenizer;
@@ -15,7 +16,7 @@ pub struct Served {
     pub(crate) plan: Plan,
     pub(crate) client: ClientPlan,
     pub(crate) client_json: String,
-    pub(crate) blobs: [Vec<u8>; 2],
+    blobs: [Bytes; 2],
     pub(crate) order: KeyOrder,
     pub(crate) asked: BTreeSet<(KeyPurpose, usize)>,
     /// Shapes of the keys of small messages: from the ring of prompts, to that of answers.
@@ -32,6 +33,7 @@ impl Served {
         let order = KeyOrder::of(&circuits, &plan)?;
         let asked = order.request.iter().collect();
         let small = order.small.shapes(circuits.params())?;
+        let blobs = blobs.map(Bytes::from);
         Ok(Self { client_json: client.to_json()?, circuits, plan, client, blobs, order, asked, small })
     }
 
@@ -45,9 +47,10 @@ impl Served {
     }
 
     /// The public file of that hash.
-    pub(crate) fn blob(&self, hash: Digest) -> Option<&[u8]> {
+    pub(crate) fn blob(&self, hash: Digest) -> Option<Bytes> {
         let hashes = [self.client.tokenizer.blake3, self.client.embedding.blake3];
         let at = hashes.iter().position(|known| *known == hash)?;
-        Some(&self.blobs[at])
+        // All readers share its memory.
+        Some(self.blobs[at].clone())
     }
 }

@@ -78,6 +78,12 @@ impl Depot {
         self.job(&task.tenant, task.job).join("steps")
     }
 
+    /// How many steps of a job are on disk.
+    pub(crate) fn kept_steps(&self, task: &Task) -> usize {
+        let entries = std::fs::read_dir(self.steps(task)).into_iter().flatten().flatten();
+        entries.filter(|entry| entry.path().extension().is_some_and(|e| e == "step")).count()
+    }
+
     fn kept_file(&self, task: &Task) -> PathBuf {
         self.job(&task.tenant, task.job).join("answer.json")
     }

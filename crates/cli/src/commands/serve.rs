@@ -6,7 +6,7 @@ use crate::options::count;
 use crate::workers::{NatsOption, ServedOption};
 use anyhow::Context;
 use cipherlm_files::{create_folder, read, shown};
-use cipherlm_protocol::Limits;
+use cipherlm_protocol::{Limits, Problem};
 use cipherlm_service::{Config, Journal, Service, Tls};
 use clap::Args;
 use serde_json::json;
@@ -97,7 +97,9 @@ pub(crate) fn run(options: &Options, as_json: bool) -> anyhow::Result<bool> {
         None => Limits::default(),
         Some(file) => {
             let bytes = read(file, 1 << 16).context("--limits")?;
-            cipherlm_protocol::read_json(&bytes).with_context(|| format!("--limits: {}", shown(file)))?
+            let read = cipherlm_protocol::read_json::<Limits>(&bytes);
+            let refused = |problem: Problem| usage(format!("--limits: {}: {}", shown(file), problem.detail));
+            read.and_then(|limits| limits.check().map(|()| limits)).map_err(refused)?
         }
     };
     create_folder(&options.data).context("--data")?;

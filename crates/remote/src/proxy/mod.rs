@@ -57,7 +57,7 @@ impl Proxy {
     /// Serves on a loopback address until `stop` is done.
     ///
     /// # Errors
-    /// [`Error::Address`] for another address, [`Error::Line`] when it cannot be listened on.
+    /// [`Error::Address`] for another address, [`Error::Listen`] when it cannot be listened on.
     pub async fn run(
         self,
         address: SocketAddr,

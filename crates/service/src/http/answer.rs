@@ -1,10 +1,13 @@
 //! What answers have in common.
 
-use axum::http::header::{AUTHORIZATION, CONTENT_TYPE, RETRY_AFTER};
+use axum::extract::{FromRequestParts, Path};
+use axum::http::header::{AUTHORIZATION, CONTENT_TYPE, RETRY_AFTER, WWW_AUTHENTICATE};
+use axum::http::request::Parts;
 use axum::http::{HeaderMap, HeaderValue, StatusCode};
 use axum::response::{IntoResponse, Response};
 use cipherlm_protocol::{Code, Digest, Problem};
 use serde::Serialize;
+use serde::de::DeserializeOwned;
 
 use crate::app::App;
 use crate::auth::{Caller, Scope};
@@ -27,6 +30,9 @@ impl IntoResponse for Refusal {
         if let Some(seconds) = self.0.retry_after {
             headers.insert(RETRY_AFTER, HeaderValue::from(seconds));
         }
+        if self.0.code() == Some(Code::Auth) {
+            headers.insert(WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
+        }
         if let Some(code) = self.0.code() {
             response.extensions_mut().insert(code);
         }
@@ -45,13 +51,73 @@ pub(super) fn authorise(app: &App, headers: &HeaderMap, scope: Option<Scope>) ->
     app.tokens.check(headers.get(AUTHORIZATION).map(HeaderValue::as_bytes), scope)
 }
 
+/// Parts of an address; one that is no text is at no address.
+pub(super) struct Named<T>(pub(super) T);
+
+impl<T: DeserializeOwned + Send, S: Send + Sync> FromRequestParts<S> for Named<T> {
+    type Rejection = Refusal;
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Refusal> {
+        let read = Path::from_request_parts(parts, state).await;
+        let refused = |_| Problem::new(Code::NotFound, "a part of the address is no text");
+        Ok(read.map(|Path(names)| Self(names)).map_err(refused)?)
+    }
+}
+
 /// A part of an address that names 32 bytes: parsed before any path is made of it.
 pub(super) fn digest(text: &str) -> Result<Digest, Problem> {
     text.parse().map_err(|reason| Problem::new(Code::NotFound, format!("in this address {reason}")))
 }
 
-/// A value of the query.
-pub(super) fn query<'q>(query: Option<&'q str>, name: &str) -> Option<&'q str> {
-    let pairs = query?.split('&').filter_map(|pair| pair.split_once('='));
-    pairs.filter(|(key, _)| *key == name).map(|(_, value)| value).next()
+/// The values of a query, by the names that the address takes: each at most once, and no others.
+pub(super) fn query<'q, const N: usize>(
+    query: Option<&'q str>,
+    names: [&str; N],
+) -> Result<[Option<&'q str>; N], Problem> {
+    let mut found = [None; N];
+    for pair in query.unwrap_or_default().split('&').filter(|pair| !pair.is_empty()) {
+        let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
+        let at = names.iter().position(|known| *known == name);
+        let place = at.map(|at| &mut found[at]).ok_or_else(|| {
+            Problem::new(Code::Query, format!("the query has a name that is none of: {}", names.join(", ")))
+        })?;
+        if place.replace(value).is_some() {
+            return Err(Problem::new(
+                Code::Query,
+                format!("{} stands in the query twice", names.join(" or ")),
+            ));
+        }
+    }
+    Ok(found)
+}
+
+/// A number of a query or a header.
+pub(super) fn number(what: &str, text: &str, most: u64) -> Result<u64, Problem> {
+    let digits = !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
+    let number = text.parse().ok().filter(|number| digits && *number <= most);
+    number.ok_or_else(|| Problem::new(Code::Query, format!("{what} is no number from 0 to {most}")))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_query_has_each_name_once_and_no_others() {
+        let code = |text| query(Some(text), ["key", "plan"]).map_err(|p| p.code());
+        assert_eq!(query(None, ["key"]), Ok([None]));
+        assert_eq!(code("plan=p&key=k&"), Ok([Some("k"), Some("p")]));
+        assert_eq!(code("key"), Ok([Some(""), None]));
+        for bad in ["key=a&key=a", "other=1", "key=a&=b", "KEY=a", "%6bey=a"] {
+            assert_eq!(code(bad), Err(Some(Code::Query)), "{bad}");
+        }
+    }
+
+    #[test]
+    fn numbers_are_digits_in_their_bounds() {
+        assert_eq!(number("wait", "60", 60), Ok(60));
+        for bad in ["", "61", "-1", "+1", "1.0", "1e1", " 1", "99999999999999999999999"] {
+            assert!(number("wait", bad, 60).is_err(), "{bad}");
+        }
+    }
 }

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use axum::body::{Body, Bytes};
-use axum::extract::{Path, RawQuery, State};
+use axum::extract::{RawQuery, State};
 use axum::http::header::{CACHE_CONTROL, CONTENT_TYPE, ETAG, LOCATION};
 use axum::http::{HeaderMap, StatusCode};
 use axum::response::{IntoResponse, Response};
@@ -13,7 +13,7 @@ use cipherlm_infer::{Asked, EncryptedPrompt};
 use cipherlm_protocol::{Code, Digest, JobState, Problem};
 use http_body_util::channel::{Channel, Sender};
 
-use super::answer::{Refusal, authorise, digest, json_of, query};
+use super::answer::{Named, Refusal, authorise, digest, json_of, number, query};
 use crate::app::{App, stopped};
 use crate::auth::Scope;
 use crate::job::{Job, Record};
@@ -32,16 +32,16 @@ const LONGEST_WAIT: u64 = 60;
 pub(super) async fn submit(
     State(app): Shared,
     headers: HeaderMap,
-    Path(name): Path<String>,
+    Named(name): Named<String>,
     RawQuery(asked): RawQuery,
     body: Body,
 ) -> Result<Response, Refusal> {
     let caller = authorise(&app, &headers, Some(Scope::Jobs))?;
     let name = digest(&name)?;
-    let key =
-        query(asked.as_deref(), "key").ok_or_else(|| Problem::new(Code::JsonField, "?key= is missing"))?;
-    let key = digest(key)?;
-    if let Some(plan) = query(asked.as_deref(), "plan").filter(|plan| *plan != app.served.client.plan) {
+    let [key, plan] = query(asked.as_deref(), ["key", "plan"])?;
+    let key = key.ok_or_else(|| Problem::new(Code::Query, "?key= is missing"))?;
+    let key = key.parse().map_err(|reason| Problem::new(Code::Query, format!("in ?key= {reason}")))?;
+    if let Some(plan) = plan.filter(|plan| *plan != app.served.client.plan) {
         let problem =
             Problem::new(Code::PlanSuperseded, format!("the plan has {} characters, or others", plan.len()));
         return Err(problem.with_plan(app.served.client.plan.as_str()).into());
@@ -55,8 +55,7 @@ pub(super) async fn submit(
         return Ok(json_of(&job.view()));
     }
     app.jobs.ensure_room(&caller.tenant, &app.config.limits)?;
-    let _turn =
-        app.uploads.acquire().await.map_err(|_| Problem::new(Code::Stopping, "no prompts are taken"))?;
+    let _turn = app.uploads.take(&caller.tenant).await;
     let prompt = receive::whole(&headers, body, length, &app.config.limits).await?;
     let shared = Arc::clone(&app);
     let taken =
@@ -147,15 +146,16 @@ fn check(app: &App, key: Digest, prompt: &EncryptedPrompt) -> Result<(), Problem
 pub(super) async fn show(
     State(app): Shared,
     headers: HeaderMap,
-    Path(name): Path<String>,
+    Named(name): Named<String>,
     RawQuery(asked): RawQuery,
 ) -> Result<Response, Refusal> {
     let caller = authorise(&app, &headers, Some(Scope::Jobs))?;
     let job = app.jobs.find(&caller.tenant, digest(&name)?)?;
-    let wait = query(asked.as_deref(), "wait").and_then(|seconds| seconds.parse::<u64>().ok());
+    let [wait] = query(asked.as_deref(), ["wait"])?;
+    let wait = wait.map(|seconds| number("wait", seconds, LONGEST_WAIT)).transpose()?;
     if let Some(seconds) = wait.filter(|_| !job.state().is_final()) {
         let (mut changed, mut stop) = (job.events.watch(), app.stop.subscribe());
-        let limit = Duration::from_secs(seconds.min(LONGEST_WAIT));
+        let limit = Duration::from_secs(seconds);
         tokio::select! {
             _ = changed.changed() => {}
             () = stopped(&mut stop) => {}
@@ -169,11 +169,12 @@ pub(super) async fn show(
 pub(super) async fn events(
     State(app): Shared,
     headers: HeaderMap,
-    Path(name): Path<String>,
+    Named(name): Named<String>,
 ) -> Result<Response, Refusal> {
     let caller = authorise(&app, &headers, Some(Scope::Jobs))?;
     let job = app.jobs.find(&caller.tenant, digest(&name)?)?;
-    let last = headers.get("last-event-id").and_then(|id| id.to_str().ok()?.parse().ok()).unwrap_or(0);
+    let last = headers.get("last-event-id").map(|id| id.to_str().unwrap_or_default());
+    let last = last.map(|id| number("Last-Event-ID", id, u64::MAX)).transpose()?.unwrap_or(0);
     let (send, stream) = Channel::<Bytes>::new(16);
     let shared = Arc::clone(&app);
     tokio::spawn(async move { tell(&shared, &job, last, send).await });
@@ -219,7 +220,7 @@ async fn tell(app: &App, job: &Job, mut last: u64, mut send: Sender<Bytes>) {
 pub(super) async fn result(
     State(app): Shared,
     headers: HeaderMap,
-    Path(name): Path<String>,
+    Named(name): Named<String>,
 ) -> Result<Response, Refusal> {
     let caller = authorise(&app, &headers, Some(Scope::Jobs))?;
     let job = app.jobs.find(&caller.tenant, digest(&name)?)?;
@@ -237,7 +238,7 @@ pub(super) async fn result(
 pub(super) async fn cancel(
     State(app): Shared,
     headers: HeaderMap,
-    Path(name): Path<String>,
+    Named(name): Named<String>,
 ) -> Result<StatusCode, Refusal> {
     let caller = authorise(&app, &headers, Some(Scope::Jobs))?;
     let job = app.jobs.find(&caller.tenant, digest(&name)?)?;

@@ -3,13 +3,13 @@
 use std::sync::Arc;
 
 use axum::body::Body;
-use axum::extract::{Path, State};
+use axum::extract::State;
 use axum::http::{HeaderMap, StatusCode};
 use axum::response::{IntoResponse, Response};
 use cipherlm_ckks::SwitchingKey;
 use cipherlm_protocol::{Code, JSON_BYTES, KeyManifest, Problem, read_json};
 
-use super::answer::{Refusal, authorise, digest, json_of};
+use super::answer::{Named, Refusal, authorise, digest, json_of};
 use crate::app::App;
 use crate::auth::Scope;
 use crate::keys::check_head;
@@ -21,7 +21,7 @@ type Shared = State<Arc<App>>;
 pub(super) async fn announce(
     State(app): Shared,
     headers: HeaderMap,
-    Path(key): Path<String>,
+    Named(key): Named<String>,
     body: Body,
 ) -> Result<Response, Refusal> {
     let caller = authorise(&app, &headers, Some(Scope::Keys))?;
@@ -38,7 +38,7 @@ pub(super) async fn announce(
 pub(super) async fn upload(
     State(app): Shared,
     headers: HeaderMap,
-    Path((key, hash)): Path<(String, String)>,
+    Named((key, hash)): Named<(String, String)>,
     body: Body,
 ) -> Result<StatusCode, Refusal> {
     let caller = authorise(&app, &headers, Some(Scope::Keys))?;
@@ -49,8 +49,7 @@ pub(super) async fn upload(
         return Ok(StatusCode::OK);
     }
     let length = receive::exactly(&headers, entry.bytes)?;
-    let _turn =
-        app.uploads.acquire().await.map_err(|_| Problem::new(Code::Stopping, "no uploads are taken"))?;
+    let _turn = app.uploads.take(&caller.tenant).await;
     let head = SwitchingKey::HEAD_BYTES as usize;
     let check = |head: &[u8]| check_head(&app.served, key, head, length);
     receive::into_file(body, length, hash, path, &app.config.limits, head, check).await?;
@@ -62,7 +61,7 @@ pub(super) async fn upload(
 pub(super) async fn there(
     State(app): Shared,
     headers: HeaderMap,
-    Path((key, hash)): Path<(String, String)>,
+    Named((key, hash)): Named<(String, String)>,
 ) -> Result<StatusCode, Refusal> {
     let caller = authorise(&app, &headers, Some(Scope::Keys))?;
     let there = app.keys.file(&caller.tenant, digest(&key)?, digest(&hash)?).is_file();
@@ -73,7 +72,7 @@ pub(super) async fn there(
 pub(super) async fn delete(
     State(app): Shared,
     headers: HeaderMap,
-    Path(key): Path<String>,
+    Named(key): Named<String>,
 ) -> Result<Response, Refusal> {
     let caller = authorise(&app, &headers, Some(Scope::Keys))?;
     let key = digest(&key)?;

@@ -10,7 +10,7 @@ use std::time::Instant;
 
 use axum::Router;
 use axum::body::Body;
-use axum::extract::{Path, Request, State};
+use axum::extract::{Request, State};
 use axum::http::{HeaderMap, HeaderValue, StatusCode};
 use axum::middleware::{Next, from_fn_with_state};
 use axum::response::{IntoResponse, Response};
@@ -20,9 +20,10 @@ use serde_json::json;
 
 use crate::app::App;
 use crate::auth::{Caller, Scope};
+use crate::patience::Lingering;
 use crate::receive;
 use crate::refusal::of_own;
-use answer::{Refusal, authorise, digest, json_of};
+use answer::{Named, Refusal, authorise, digest, json_of};
 
 type Shared = State<Arc<App>>;
 
@@ -62,7 +63,7 @@ async fn watch(State(app): Shared, request: Request, next: Next) -> Response {
     if !path.starts_with("/v1/") || path.len() > 160 {
         path = path.chars().take_while(char::is_ascii).take(24).collect();
     }
-    let mut response = next.run(request).await;
+    let mut response = next.run(request.map(Lingering::body)).await;
     let mut id = [0u8; 8];
     // A request without a number is served all the same.
     let _ = getrandom::fill(&mut id);
@@ -138,7 +139,11 @@ async fn tokens(State(app): Shared, headers: HeaderMap, body: Body) -> Result<Re
     Ok((StatusCode::CREATED, json_of(&json!({ "token": token }))).into_response())
 }
 
-async fn plan(State(app): Shared, headers: HeaderMap, Path(plan): Path<String>) -> Result<Response, Refusal> {
+async fn plan(
+    State(app): Shared,
+    headers: HeaderMap,
+    Named(plan): Named<String>,
+) -> Result<Response, Refusal> {
     authorise(&app, &headers, None)?;
     if plan != app.served.client.plan {
         let problem = Problem::new(Code::PlanUnknown, "the server runs another plan");
@@ -147,9 +152,13 @@ async fn plan(State(app): Shared, headers: HeaderMap, Path(plan): Path<String>) 
     Ok(([("content-type", "application/json")], app.served.client_json.clone()).into_response())
 }
 
-async fn blob(State(app): Shared, headers: HeaderMap, Path(hash): Path<String>) -> Result<Response, Refusal> {
+async fn blob(
+    State(app): Shared,
+    headers: HeaderMap,
+    Named(hash): Named<String>,
+) -> Result<Response, Refusal> {
     authorise(&app, &headers, None)?;
-    let bytes = app.served.blob(digest(&hash)?).map(<[u8]>::to_vec);
+    let bytes = app.served.blob(digest(&hash)?);
     let bytes = bytes.ok_or_else(|| Problem::new(Code::NotFound, "no public file has this hash"))?;
     Ok(([("content-type", "application/octet-stream")], bytes).into_response())
 }
