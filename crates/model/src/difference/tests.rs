@@ -182,7 +182,7 @@ fn a_tensor_of_zeros_that_the_base_lacks_is_written() {
 
 #[test]
 fn a_base_with_shared_key_heads_has_them_repeated_where_the_difference_wants_it() {
-    let folder = folder("shared");
+    let folder = Scratch::new("shared");
     let shape = Shape { attention: Attention::Softmax, ..Shape::preset("test").unwrap() };
     let shape = Shape { kv_heads: Some(1), ..shape };
     assert!(shape.heads > 1);
