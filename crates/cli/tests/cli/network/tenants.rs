@@ -28,12 +28,16 @@ fn fifty_tenants_share_a_server_and_nothing_else() {
     // Two of them have keys. One has used up its jobs; the other, and the queue, have room.
     doors[0].register(&keys);
     doors[1].register(&keys);
-    let path = |prompt: &Vec<u8>| format!("/v1/jobs/{}?key={key}", hash(prompt));
-    let said: Vec<u16> = prompts.iter().map(|prompt| doors[0].submit(&key, prompt).0).collect();
-    assert!(said[..2] == [202, 202] && matches!(said[2], 202 | 429), "{said:?}");
-    if said[2] == 429 {
-        let problem = doors[0].refuses(("PUT", &path(&prompts[2])), &prompts[2], 429, "quota/jobs");
-        assert!(problem["retry_after"].as_u64().unwrap() >= 1, "{problem}");
+    let said: Vec<_> = prompts.iter().map(|prompt| doors[0].submit(&key, prompt)).collect();
+    assert!(said[..2].iter().all(|said| said.0 == 202), "{said:?}");
+    // The first job may have ended by now.
+    match &said[2] {
+        (202, _) => {}
+        (429, problem) => {
+            assert!(problem["type"].as_str().unwrap().ends_with("quota/jobs"), "{problem}");
+            assert!(problem["retry_after"].as_u64().unwrap() >= 1, "{problem}");
+        }
+        other => panic!("{other:?}"),
     }
     for prompt in &prompts {
         let address = format!("/v1/jobs/{}", hash(prompt));
@@ -93,12 +97,20 @@ fn a_full_queue_says_when_to_come_again() {
             other => panic!("{other:?}"),
         }
     }
-    let (prompt, seconds) = refused.expect("twelve at once are more than a queue of three");
-    assert!((1..600).contains(&seconds), "{seconds}");
+    let (prompt, mut seconds) = refused.expect("twelve at once are more than a queue of three");
     let queued = door.call("GET", "/v1/usage", b"").1["queued"].as_u64().unwrap();
     assert!(queued <= 3, "{queued}");
-    // The command waits as it is told, and is answered.
-    std::thread::sleep(Duration::from_secs(seconds));
-    assert_eq!(door.submit(&key, prompt).0, 202, "after {seconds} seconds there is room");
+    // Whoever waits as told is let in. On a busy machine jobs take longer than the last ones did.
+    let begin = Instant::now();
+    loop {
+        assert!((1..600).contains(&seconds), "{seconds}");
+        std::thread::sleep(Duration::from_secs(seconds));
+        let (status, said) = door.submit(&key, prompt);
+        if status == 202 {
+            break;
+        }
+        assert!(status == 429 && begin.elapsed() < Duration::from_secs(120), "{status}: {said}");
+        seconds = said["retry_after"].as_u64().unwrap();
+    }
     assert_eq!(door.end(prompt)["state"], "done");
 }
