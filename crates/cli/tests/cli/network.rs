@@ -98,7 +98,7 @@ pub(crate) fn raw(host: &str, head: &str, body: &[u8]) -> (u16, String, Vec<u8>)
     let text = format!("{head}\r\nHost: {host}\r\nConnection: close\r\n\r\n");
     let _ = stream.write_all(text.as_bytes());
     // A server that refuses by the head alone closes the line on a body that is on its way.
-    stream.set_read_timeout(Some(Duration::from_millis(300))).unwrap();
+    stream.set_read_timeout(Some(Duration::from_millis(40))).unwrap();
     if body.len() < 4096 || stream.peek(&mut [0]).is_err() {
         let _ = stream.write_all(body);
     }
