@@ -185,6 +185,12 @@ class Method(CipherlmError):
     code = "method"
 
 
+class Query(CipherlmError):
+    """Not a query or header that this address takes."""
+
+    code = "query"
+
+
 class Auth(CipherlmError):
     """No valid token."""
 
