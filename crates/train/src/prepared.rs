@@ -347,6 +347,9 @@ fn shortened((mut arch, params): Weighed, context: usize) -> Result<Weighed> {
 /// Shape and weights that a run begins with.
 fn start(run: &Run) -> Result<Weighed> {
     let Some(path) = &run.start else {
+        if let Some(context) = run.context {
+            return Err(Error::config("context", context, "absent without `start`: `model` has its own"));
+        }
         let arch =
             run.model.clone().ok_or_else(|| Error::config("model", "absent", "a shape, or a `start`"))?;
         let seed = run.stages.first().map_or(0, |s| s.train.seed);

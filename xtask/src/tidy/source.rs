@@ -14,8 +14,6 @@ pub(super) struct Source {
     pub(super) path: PathBuf,
     pub(super) text: String,
     pub(super) words: Vec<Word>,
-    /// Words of the examples in its documentation.
-    pub(super) examples: Vec<Word>,
     /// Lines that belong to no test.
     pub(super) lines: usize,
 }
@@ -31,8 +29,7 @@ impl Source {
         let total = text.lines().count();
         let test_file = path.file_name().is_some_and(|n| n == "tests.rs");
         let (words, tests) = if test_file { (Vec::new(), total) } else { without_tests(all) };
-        let examples = examples(&text);
-        Self { path: path.into(), text, words, examples, lines: total - tests }
+        Self { path: path.into(), text, words, lines: total - tests }
     }
 
     pub(super) fn is(&self, at: usize, text: &str) -> bool {
@@ -43,23 +40,6 @@ impl Source {
     pub(super) fn follows(&self, at: usize, texts: &[&str]) -> bool {
         texts.iter().enumerate().all(|(i, text)| self.is(at + i, text))
     }
-}
-
-/// Words of the code blocks in Markdown, or in the documentation of a Rust file. Blocks in another
-/// language are left out.
-pub(super) fn examples(text: &str) -> Vec<Word> {
-    let (mut code, mut inside, mut rust) = (String::new(), false, false);
-    for line in text.lines().map(str::trim_start) {
-        let line = line.strip_prefix("///").or_else(|| line.strip_prefix("//!")).unwrap_or(line).trim();
-        if let Some(language) = line.strip_prefix("```") {
-            inside = !inside;
-            rust = inside && matches!(language, "" | "rust");
-        } else if rust {
-            code.push_str(line.strip_prefix("# ").unwrap_or(line));
-            code.push('\n');
-        }
-    }
-    words(&code)
 }
 
 /// Cuts a text into words. Comments and the content of literals are left out.
@@ -204,13 +184,6 @@ mod tests {
         );
         assert_eq!(texts("&'a str"), ["&", "'", "a", "str"]);
         assert_eq!(words("x\n\n\"1\n2\"\ny").iter().map(|w| w.line).collect::<Vec<_>>(), [0, 2, 4]);
-    }
-
-    #[test]
-    fn examples_are_code_in_documentation() {
-        let text = "/// Not this.\n/// ```\n/// a::b(); // c\n/// # d\n/// ```\n/// ```sh\n/// e\n/// ```\nf";
-        let found: Vec<String> = examples(text).into_iter().map(|word| word.text).collect();
-        assert_eq!(found, ["a", "::", "b", "(", ")", ";", "d"]);
     }
 
     #[test]

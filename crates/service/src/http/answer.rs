@@ -77,15 +77,12 @@ pub(super) fn query<'q, const N: usize>(
     let mut found = [None; N];
     for pair in query.unwrap_or_default().split('&').filter(|pair| !pair.is_empty()) {
         let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
-        let at = names.iter().position(|known| *known == name);
-        let place = at.map(|at| &mut found[at]).ok_or_else(|| {
-            Problem::new(Code::Query, format!("the query has a name that is none of: {}", names.join(", ")))
-        })?;
-        if place.replace(value).is_some() {
-            return Err(Problem::new(
-                Code::Query,
-                format!("{} stands in the query twice", names.join(" or ")),
-            ));
+        let refused = |text: String| Problem::new(Code::Query, text);
+        let Some(at) = names.iter().position(|known| *known == name) else {
+            return Err(refused(format!("the query has a name that is none of: {}", names.join(", "))));
+        };
+        if found[at].replace(value).is_some() {
+            return Err(refused(format!("{} stands in the query twice", names[at])));
         }
     }
     Ok(found)

@@ -361,6 +361,9 @@ fn a_run_behind_a_public_prefix_ends_in_a_model_behind_it() {
         let error = Prepared::new(describe("c", context, text), false).err().unwrap().to_string();
         assert!(error.contains(reason), "{error}");
     }
+    let mut alone = description(&folder.0.join("c"));
+    alone["context"] = json!(14);
+    assert!(Prepared::new(run(alone), false).err().unwrap().to_string().contains("without `start`"));
     let learned = Arch::new(Shape { positions: true, ..shape(Attention::Softmax) });
     let device = cipherlm_train::Device::flex();
     let model = cipherlm_train::transformer::Transformer::new(&learned, 1, &device, burn::tensor::DType::F32);

@@ -101,9 +101,7 @@ fn a_refused_body_does_not_hide_its_refusal() {
 
 #[test]
 fn open_streams_of_events_end_with_the_server() {
-    let mut site = Site::new("streams", &json!({}));
-    let keys = site.keys("keys");
-    site.push(&keys);
+    let (mut site, keys) = Site::with_keys("streams");
     let (prompt, _) = site.sample(&keys, PROMPT);
     let door = site.door();
     assert_eq!(door.submit(&id(&keys), &prompt).0, 202);

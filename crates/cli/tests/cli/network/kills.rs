@@ -66,9 +66,7 @@ fn slow_an_upload_may_be_cut_off_at_fifty_points() {
 
 /// Kills a server so often in the middle of one job, each time further on.
 fn kill_a_job(name: &str, kills: usize) {
-    let mut site = Site::new(name, &json!({}));
-    let keys = site.keys("keys");
-    site.push(&keys);
+    let (mut site, keys) = Site::with_keys(name);
     let (prompt, whole) = site.sample(&keys, PROMPT);
     let folder = PathBuf::from(site.at("data/jobs/owner")).join(hash(&prompt));
     assert_eq!(site.door().submit(&id(&keys), &prompt).0, 202);
@@ -113,9 +111,7 @@ fn slow_a_job_may_be_killed_at_twenty_points() {
 
 #[test]
 fn damaged_checkpoints_are_computed_again() {
-    let mut site = Site::new("damaged", &json!({}));
-    let keys = site.keys("keys");
-    site.push(&keys);
+    let (mut site, keys) = Site::with_keys("damaged");
     let (prompt, whole) = site.sample(&keys, PROMPT);
     let steps = PathBuf::from(site.at("data/jobs/owner")).join(hash(&prompt)).join("steps");
     assert_eq!(site.door().submit(&id(&keys), &prompt).0, 202);

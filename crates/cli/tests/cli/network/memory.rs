@@ -43,9 +43,7 @@ fn find_in_memory(process: u32, wanted: &HashSet<Vec<u8>>) -> (Option<Vec<u8>>, 
 
 #[test]
 fn memory_and_disk_of_a_server_hold_no_window_of_secret_or_text() {
-    let site = Site::new("windows", &json!({}));
-    let keys = site.keys("keys");
-    site.push(&keys);
+    let (site, keys) = Site::with_keys("windows");
     let secret = fs::read(Path::new(&keys).join("secret.key")).unwrap();
     let mut wanted: HashSet<Vec<u8>> = windows(&secret[secret.len() - 32..]).collect();
     wanted.extend(windows(CANARY.as_bytes()));
@@ -103,9 +101,7 @@ fn counted(server: &str) -> (String, Arc<[AtomicUsize; 2]>) {
 
 #[test]
 fn all_prompts_of_a_plan_look_alike_on_the_line() {
-    let site = Site::new("shapes", &json!({}));
-    let keys = site.keys("keys");
-    site.push(&keys);
+    let (site, keys) = Site::with_keys("shapes");
     let (address, counts) = counted(site.server.host());
     let (url, token) = (format!("http://{address}"), site.at("data/token"));
     let mut shapes = HashSet::new();

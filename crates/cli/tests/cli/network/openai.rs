@@ -104,14 +104,8 @@ fn impatient(proxy: &str, silence: Duration) -> String {
 
 /// Asks through a gateway that cuts silence, while the server stands still for longer.
 fn through_silence(name: &str, silence: u64, still: u64) {
-    let site = Site::new(name, &json!({}));
-    let keys = site.keys("keys");
-    site.push(&keys);
-    let token = site.at("data/token");
-    let args = ["proxy", "--keys", &keys, "--listen", "127.0.0.1:0", "--token-file", &token];
-    let args = [&args[..], &["--server", &site.server.address]].concat();
-    let proxy = Listening::start(&args, &site.dir.0.join("log"));
-    let own = fs::read_to_string(Path::new(&keys).join("proxy-token")).unwrap();
+    let (site, keys) = Site::with_keys(name);
+    let (proxy, own) = site.proxy(&keys);
     let gateway = impatient(proxy.host(), Duration::from_secs(silence));
     let host = format!("127.0.0.1:{}", gateway.rsplit(':').next().unwrap());
     let signal = |name: &str| {
@@ -151,14 +145,8 @@ fn slow_a_gateway_that_cuts_a_minute_of_silence_is_outlived() {
 
 #[test]
 fn a_program_that_goes_away_gives_its_job_up() {
-    let site = Site::new("gone", &json!({}));
-    let keys = site.keys("keys");
-    site.push(&keys);
-    let token = site.at("data/token");
-    let args = ["proxy", "--keys", &keys, "--listen", "127.0.0.1:0", "--token-file", &token];
-    let args = [&args[..], &["--server", &site.server.address]].concat();
-    let proxy = Listening::start(&args, &site.dir.0.join("log"));
-    let own = fs::read_to_string(Path::new(&keys).join("proxy-token")).unwrap();
+    let (site, keys) = Site::with_keys("gone");
+    let (proxy, own) = site.proxy(&keys);
     let asked = json!({"prompt": PROMPT, "max_tokens": 100, "stream": true}).to_string();
     let mut line = TcpStream::connect(proxy.host()).unwrap();
     let head = format!("POST /v1/completions HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer {own}");

@@ -268,9 +268,7 @@ fn poison(prompt: &[u8]) -> Vec<u8> {
 
 #[test]
 fn poison_runs_to_its_end_and_is_no_answer() {
-    let site = Site::new("poison", &json!({}));
-    let keys = site.keys("keys");
-    site.push(&keys);
+    let (site, keys) = Site::with_keys("poison");
     let (key, door) = (id(&keys), site.door());
     let (prompt, _) = site.sample(&keys, PROMPT);
     let names = |prompt: &[u8]| {

@@ -17,6 +17,24 @@ impl Site {
         Self { server: serve(&dir, "127.0.0.1:0"), dir }
     }
 
+    /// A server, and keys that it has.
+    pub(super) fn with_keys(name: &str) -> (Self, String) {
+        let site = Self::new(name, &json!({}));
+        let keys = site.keys("keys");
+        site.push(&keys);
+        (site, keys)
+    }
+
+    /// A proxy before it, and its token.
+    pub(super) fn proxy(&self, keys: &str) -> (Listening, String) {
+        let token = self.at("data/token");
+        let args = ["proxy", "--keys", keys, "--listen", "127.0.0.1:0", "--token-file", &token];
+        let args = [&args[..], &["--server", &self.server.address]].concat();
+        let proxy = Listening::start(&args, &self.dir.0.join("log"));
+        let own = fs::read_to_string(Path::new(keys).join("proxy-token")).unwrap();
+        (proxy, own)
+    }
+
     /// Kills it, and starts it again on its address.
     pub(super) fn again(&mut self) {
         let listen = self.server.host().to_owned();
