@@ -76,6 +76,9 @@ impl Prepared {
             }
         }
         arch.check()?;
+        for cut in run.stages.iter().flat_map(|stage| &stage.attenuate) {
+            cut.check(&start)?;
+        }
         let (words, vocab) = (tokenizer.vocab(), arch.shape.vocab);
         // The vocabulary of a published model may be padded; one that is trained from scratch has
         // no reason to be.
@@ -124,6 +127,9 @@ impl Prepared {
         };
         if let Some(local) = &stage.local {
             model = match_layers(&stage.name, local, &before, model, &self.train, &folder, resume, report)?;
+        }
+        for cut in &stage.attenuate {
+            cut.apply(&mut model.1)?;
         }
         if let Some(lean) = &stage.lean {
             model = self.kept(&folder.join("lean.safetensors"), resume, || self.lean(&model, lean))?;

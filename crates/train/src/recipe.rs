@@ -8,7 +8,7 @@ use cipherlm_model::{Attention, FitOptions, Margins};
 use serde::{Deserialize, Serialize};
 
 use crate::arch::Arch;
-use crate::convert::Local;
+use crate::convert::{Attenuation, Local};
 use crate::error::{Error, Result};
 use crate::settings::{Distil, TrainConfig};
 use crate::text::{Data, decode};
@@ -85,6 +85,9 @@ pub struct Stage {
     /// training.
     #[serde(default)]
     pub local: Option<Local>,
+    /// Output channels of matrices that begin the stage at another size.
+    #[serde(default)]
+    pub attenuate: Vec<Attenuation>,
     /// Cheaper functions from this stage on.
     #[serde(default)]
     pub lean: Option<Lean>,
