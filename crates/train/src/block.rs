@@ -90,6 +90,7 @@ impl FeedForward {
         }
         match self.function {
             Activation::Gelu if fused::applies(&x) => fused::gelu(x),
+            Activation::Silu if fused::applies(&x) => fused::silu(x),
             function => exact(function, x),
         }
     }

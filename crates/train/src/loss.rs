@@ -65,8 +65,13 @@ pub fn cross_entropy(logits: Tensor<3>, targets: Vec<u32>) -> Tensor<1> {
 /// device.
 pub fn divergence(teacher: Tensor<3>, student: Tensor<3>, temperature: f64) -> Tensor<1> {
     let [batch, rows, vocab] = student.dims();
-    let flat = |x: Tensor<3>| log_softmax(x.reshape([batch * rows, vocab]).div_scalar(temperature), 1);
-    let wanted = Tensor::from_inner(flat(teacher));
+    let teacher = if student.is_autodiff() { Tensor::from_inner(teacher) } else { teacher };
+    let [teacher, student] = [teacher, student].map(|x| x.reshape([batch * rows, vocab]));
+    if fused::applies(&student) {
+        return fused::divergence(teacher, student, temperature);
+    }
+    let flat = |x: Tensor<2>| log_softmax(x.div_scalar(temperature), 1);
+    let wanted = flat(teacher);
     let difference = wanted.clone().sub(flat(student));
     wanted.exp().mul(difference).sum().mul_scalar(temperature * temperature / (batch * rows) as f64)
 }

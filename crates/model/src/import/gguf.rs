@@ -2,8 +2,9 @@
 
 use std::fs::File;
 use std::io::{BufReader, Read, Seek, SeekFrom};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
+use cipherlm_files::shown;
 use serde_json::{Map, Value};
 
 use super::archive::{Archive, Entry, open_file, size, unusable};
@@ -226,6 +227,27 @@ impl Head {
         (&mut self.reader).take(length).read_to_end(&mut bytes).map_err(|e| e.to_string())?;
         self.at += length;
         String::from_utf8(bytes).map_err(|_| format!("has a text that is not UTF-8 before byte {}", self.at))
+    }
+}
+
+/// The GGUF file of a folder that holds one and no `config.json`.
+///
+/// # Errors
+/// Several of them: the caller says which.
+pub(super) fn only_file(dir: &Path) -> Result<Option<PathBuf>> {
+    if !dir.is_dir() || dir.join("config.json").is_file() {
+        return Ok(None);
+    }
+    let entries = std::fs::read_dir(dir).map_err(|e| Error::malformed(shown(dir), e))?;
+    let paths = entries.flatten().map(|entry| entry.path());
+    let mut found: Vec<PathBuf> =
+        paths.filter(|path| path.extension().is_some_and(|e| e == "gguf")).collect();
+    match found.len() {
+        0 | 1 => Ok(found.pop()),
+        n => {
+            let reason = format!("{n} GGUF files and no `config.json`: name one of the files");
+            Err(Error::malformed(shown(dir), reason))
+        }
     }
 }
 

@@ -51,13 +51,16 @@ pub struct Checkpoint {
 }
 
 impl Checkpoint {
-    /// Opens a Hugging Face folder, a GGUF file or a llama2.c file.
+    /// Opens a Hugging Face folder, a GGUF file (or a folder with one and no `config.json`) or a
+    /// llama2.c file.
     ///
     /// # Errors
     /// [`Error::Malformed`] naming the field or tensor: truncated files, missing shards, other
     /// architectures, types that are no weights. [`Error::MissingTensor`],
     /// [`Error::TensorShape`], [`Error::StrayTensor`] where file and description disagree.
     pub fn open(path: &Path) -> Result<Self> {
+        let inside = gguf::only_file(path)?;
+        let path = inside.as_deref().unwrap_or(path);
         let name = path.file_stem().unwrap_or(path.as_os_str()).to_string_lossy().into_owned();
         let (family, shape, tokenizer, archive, (recipes, left_out)) = if path.is_dir() {
             open_folder(path)?
@@ -150,7 +153,8 @@ type Opened = (&'static str, Shape, Option<Tokenizer>, Archive, (BTreeMap<String
 fn open_folder(dir: &Path) -> Result<Opened> {
     let config = dir.join("config.json");
     if !config.is_file() {
-        let reason = "no `config.json`: a Hugging Face folder has one beside its weights";
+        let reason =
+            "no `config.json` and no GGUF file: a Hugging Face folder has the former beside its weights";
         return Err(Error::malformed(dir.display().to_string(), reason));
     }
     let text = cipherlm_files::read_text(&config, MAX_CONFIG)?;

@@ -224,6 +224,22 @@ fn descriptions_that_this_program_cannot_follow_are_refused_by_field() {
 }
 
 #[test]
+fn a_folder_with_one_gguf_file_opens_it_and_with_two_it_is_asked_which() {
+    let (fields, stored) = as_gguf(&case("llama_shared"));
+    let good = gguf(&fields, &stored);
+    let folder = Scratch::new("gguf-folder");
+    folder.write("model.gguf", &good);
+    folder.write("LICENSE", b"text");
+    let [file, of_folder] = [folder.join("model.gguf"), folder.to_path_buf()]
+        .map(|path| Checkpoint::open(&path).unwrap().model().unwrap());
+    assert_eq!(file.spec().weights_blake3, of_folder.spec().weights_blake3);
+    assert_eq!(of_folder.spec().name, "model");
+    folder.write("other.gguf", &good);
+    let error = Checkpoint::open(&folder).unwrap_err().to_string();
+    assert!(error.contains("2 GGUF files"), "{error}");
+}
+
+#[test]
 fn hostile_gguf_is_refused() {
     let (fields, stored) = as_gguf(&case("llama_shared"));
     let good = gguf(&fields, &stored);

@@ -13,12 +13,13 @@ use burn::backend::{Autodiff, Backend, Flex, backend_extension};
 use super::attention::Layout;
 use super::polynomial::Series;
 use super::primitive::Primitive;
-use super::{attention, dense, gelu, loss, norm, polynomial};
+use super::{activation, attention, dense, loss, norm, polynomial};
 
 /// The operators; see the functions of the same names one module up.
 #[backend_extension(Flex, Autodiff)]
 pub(super) trait Fused: Backend {
     fn fused_gelu(x: FloatTensor<Self>) -> FloatTensor<Self>;
+    fn fused_silu(x: FloatTensor<Self>) -> FloatTensor<Self>;
     fn fused_dense(x: FloatTensor<Self>, w: FloatTensor<Self>, b: FloatTensor<Self>) -> FloatTensor<Self>;
     fn fused_norm(
         x: FloatTensor<Self>,
@@ -34,12 +35,20 @@ pub(super) trait Fused: Backend {
         epsilon: Arc<Vec<f32>>,
     ) -> FloatTensor<Self>;
     fn fused_cross_entropy(logits: FloatTensor<Self>, targets: Arc<Vec<u32>>) -> FloatTensor<Self>;
+    fn fused_divergence(
+        teacher: FloatTensor<Self>,
+        student: FloatTensor<Self>,
+        temperature: f32,
+    ) -> FloatTensor<Self>;
     fn fused_polynomial(x: FloatTensor<Self>, series: Arc<Series>) -> FloatTensor<Self>;
 }
 
 impl Fused for Flex {
     fn fused_gelu(x: Primitive) -> Primitive {
-        gelu::forward(&x)
+        activation::gelu(&x)
+    }
+    fn fused_silu(x: Primitive) -> Primitive {
+        activation::silu(&x)
     }
     fn fused_dense(x: Primitive, w: Primitive, b: Primitive) -> Primitive {
         dense::forward(&x, &w, &b)
@@ -59,6 +68,9 @@ impl Fused for Flex {
     fn fused_cross_entropy(logits: Primitive, targets: Arc<Vec<u32>>) -> Primitive {
         loss::forward(logits, &targets).0
     }
+    fn fused_divergence(teacher: Primitive, student: Primitive, temperature: f32) -> Primitive {
+        loss::divergence(teacher, student, temperature).0
+    }
     fn fused_polynomial(x: Primitive, series: Arc<Series>) -> Primitive {
         polynomial::forward(&x, &series)
     }
@@ -67,8 +79,17 @@ impl Fused for Flex {
 impl<C: CheckpointStrategy> Fused for Autodiff<Flex, C> {
     fn fused_gelu(x: FloatTensor<Self>) -> FloatTensor<Self> {
         let (x, node) = x.into_parts();
-        let out = gelu::forward(&x);
+        let out = activation::gelu(&x);
         match Gelu.prepare::<C>([node]).compute_bound().stateful() {
+            OpsKind::Tracked(prep) => prep.finish(x, out),
+            OpsKind::UnTracked(prep) => prep.finish(out),
+        }
+    }
+
+    fn fused_silu(x: FloatTensor<Self>) -> FloatTensor<Self> {
+        let (x, node) = x.into_parts();
+        let out = activation::silu(&x);
+        match Silu.prepare::<C>([node]).compute_bound().stateful() {
             OpsKind::Tracked(prep) => prep.finish(x, out),
             OpsKind::UnTracked(prep) => prep.finish(out),
         }
@@ -115,7 +136,21 @@ impl<C: CheckpointStrategy> Fused for Autodiff<Flex, C> {
     fn fused_cross_entropy(logits: FloatTensor<Self>, targets: Arc<Vec<u32>>) -> FloatTensor<Self> {
         let (logits, node) = logits.into_parts();
         let (out, gradient) = loss::forward(logits, &targets);
-        match CrossEntropy.prepare::<C>([node]).compute_bound().stateful() {
+        match Loss.prepare::<C>([node]).compute_bound().stateful() {
+            OpsKind::Tracked(prep) => prep.finish(gradient, out),
+            OpsKind::UnTracked(prep) => prep.finish(out),
+        }
+    }
+
+    fn fused_divergence(
+        teacher: FloatTensor<Self>,
+        student: FloatTensor<Self>,
+        temperature: f32,
+    ) -> FloatTensor<Self> {
+        let (teacher, _) = teacher.into_parts();
+        let (student, node) = student.into_parts();
+        let (out, gradient) = loss::divergence(teacher, student, temperature);
+        match Loss.prepare::<C>([node]).compute_bound().stateful() {
             OpsKind::Tracked(prep) => prep.finish(gradient, out),
             OpsKind::UnTracked(prep) => prep.finish(out),
         }
@@ -134,13 +169,15 @@ impl<C: CheckpointStrategy> Fused for Autodiff<Flex, C> {
 #[derive(Debug)]
 struct Gelu;
 #[derive(Debug)]
+struct Silu;
+#[derive(Debug)]
 struct Dense;
 #[derive(Debug)]
 struct Norm;
 #[derive(Debug)]
 struct Attention;
 #[derive(Debug)]
-struct CrossEntropy;
+struct Loss;
 #[derive(Debug)]
 struct Polynomial;
 
@@ -159,7 +196,15 @@ impl Backward<Flex, 1> for Gelu {
     type State = Primitive;
     fn backward(self, ops: Ops<Primitive, 1>, grads: &mut Gradients, _: &mut Checkpointer) {
         let grad = grads.consume::<Flex>(&ops.node);
-        register!(grads, ops, [gelu::backward(&ops.state, grad)]);
+        register!(grads, ops, [activation::gelu_backward(&ops.state, grad)]);
+    }
+}
+
+impl Backward<Flex, 1> for Silu {
+    type State = Primitive;
+    fn backward(self, ops: Ops<Primitive, 1>, grads: &mut Gradients, _: &mut Checkpointer) {
+        let grad = grads.consume::<Flex>(&ops.node);
+        register!(grads, ops, [activation::silu_backward(&ops.state, grad)]);
     }
 }
 
@@ -193,7 +238,7 @@ impl Backward<Flex, 3> for Attention {
     }
 }
 
-impl Backward<Flex, 1> for CrossEntropy {
+impl Backward<Flex, 1> for Loss {
     type State = Primitive;
     fn backward(self, ops: Ops<Primitive, 1>, grads: &mut Gradients, _: &mut Checkpointer) {
         let grad = grads.consume::<Flex>(&ops.node);

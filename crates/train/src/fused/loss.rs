@@ -1,4 +1,4 @@
-//! Cross-entropy with the softmax inside.
+//! Cross-entropy and divergence with the softmax inside.
 
 use rayon::prelude::*;
 
@@ -29,6 +29,36 @@ pub(super) fn forward(logits: Primitive, targets: &[u32]) -> (Primitive, Primiti
     );
     let mean = losses.iter().sum::<f64>() / rows as f64;
     (tensor(vec![mean as f32], [1].into()), logits)
+}
+
+/// The mean divergence of a student's logits from its teacher's, both over `temperature`, times its
+/// square; and its gradient with respect to the student's logits.
+pub(super) fn divergence(teacher: Primitive, student: Primitive, temperature: f32) -> (Primitive, Primitive) {
+    let teacher = contiguous(teacher);
+    let mut student = contiguous(student);
+    let (start, count) = (student.layout().start_offset(), student.layout().num_elements());
+    let width = student.layout().shape().last().copied().unwrap_or(1).max(1);
+    let rows = count / width;
+    let (inverse, share) = (1.0 / temperature, temperature / rows as f32);
+    let mut losses = vec![0.0f64; rows];
+    let x = &mut student.storage_mut::<f32>()[start..start + count];
+    let pairs = x.par_chunks_mut(width).zip(values(&teacher).par_chunks(width));
+    pairs.zip(&mut losses).with_min_len(16).for_each(|((row, teacher), loss)| {
+        let largest = |row: &[f32]| row.iter().copied().fold(f32::NEG_INFINITY, f32::max);
+        let (ours, theirs) = (largest(row), largest(teacher));
+        let weight = |x: f32, largest: f32| exp((x - largest) * inverse);
+        let of_ours = sum(row, row, |x, _| weight(x, ours));
+        let of_theirs = sum(teacher, teacher, |t, _| weight(t, theirs));
+        // Both from their largest, so that the terms are small where the weights are not.
+        let apart = sum(row, teacher, |x, t| weight(t, theirs) * ((t - theirs) - (x - ours)) * inverse);
+        *loss = f64::from(apart / of_theirs) + f64::from(of_ours).ln() - f64::from(of_theirs).ln();
+        let (ours_share, theirs_share) = (share / of_ours, share / of_theirs);
+        for (x, &t) in row.iter_mut().zip(teacher) {
+            *x = weight(*x, ours) * ours_share - weight(t, theirs) * theirs_share;
+        }
+    });
+    let mean = losses.iter().sum::<f64>() / rows as f64 * f64::from(temperature).powi(2);
+    (tensor(vec![mean as f32], [1].into()), student)
 }
 
 pub(super) fn backward(gradient: Primitive, upstream: &Primitive) -> Primitive {

@@ -8,10 +8,10 @@
 //! The kernels work in f32. Other element types, observed activations and the rarer shapes take the
 //! composed operators; tests hold both to the same values and gradients.
 
+mod activation;
 mod attention;
 mod backend;
 mod dense;
-mod gelu;
 mod loss;
 mod norm;
 mod polynomial;
@@ -34,6 +34,11 @@ pub(crate) fn applies<const D: usize>(x: &Tensor<D>) -> bool {
 /// `x * Phi(x)`.
 pub(crate) fn gelu(x: Tensor<2>) -> Tensor<2> {
     Tensor::from_dispatch(Dispatch::fused_gelu(x.into_dispatch()))
+}
+
+/// `x / (1 + e^-x)`.
+pub(crate) fn silu(x: Tensor<2>) -> Tensor<2> {
+    Tensor::from_dispatch(Dispatch::fused_silu(x.into_dispatch()))
 }
 
 /// `x w + b` for `x` of shape `[rows, input]`, `w` `[input, output]`, `b` `[output]`.
@@ -64,6 +69,13 @@ pub(crate) fn attention(
 /// Mean negative log-likelihood `[1]` of `targets` under `logits` `[rows, vocab]`.
 pub(crate) fn cross_entropy(logits: Tensor<2>, targets: Arc<Vec<u32>>) -> Tensor<1> {
     Tensor::from_dispatch(Dispatch::fused_cross_entropy(logits.into_dispatch(), targets))
+}
+
+/// Mean divergence `[1]` of a student's logits from its teacher's, both `[rows, vocab]` and over
+/// `temperature`, times its square. No gradient goes to the teacher.
+pub(crate) fn divergence(teacher: Tensor<2>, student: Tensor<2>, temperature: f64) -> Tensor<1> {
+    let [teacher, student] = [teacher, student].map(Tensor::into_dispatch);
+    Tensor::from_dispatch(Dispatch::fused_divergence(teacher, student, temperature as f32))
 }
 
 /// A Chebyshev series at every element.

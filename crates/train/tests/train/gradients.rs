@@ -3,9 +3,9 @@
 
 use crate::common::{decoder, power};
 use burn::tensor::{DType, Device};
-use cipherlm_model::{Attention, Eps, Kind, Placement, Residual, Rotary, Shape};
+use cipherlm_model::{Activation, Attention, Eps, Kind, Placement, Residual, Rotary, Shape};
 use cipherlm_train::arch::{Arch, Form, shifted};
-use cipherlm_train::loss::{cross_entropy, inputs_and_targets};
+use cipherlm_train::loss::{cross_entropy, divergence, inputs_and_targets};
 use cipherlm_train::params::{gradients, pull, push};
 use cipherlm_train::probe::{Limits, Probe};
 use cipherlm_train::transformer::Transformer;
@@ -98,6 +98,39 @@ fn every_power_form_and_epsilon() {
             }
         }
     }
+}
+
+#[test]
+fn gated_layers() {
+    for activation in [Activation::Silu, Activation::Gelu] {
+        mean(Shape { gated: true, bias: false, activation, ..base(shifted(4, 3.0)) });
+    }
+}
+
+#[test]
+fn divergence_from_a_teacher() {
+    /// The divergence of logits from those of another model, and its gradients; the teacher says
+    /// the same in both types.
+    fn run_taught(arch: &Arch, dtype: DType) -> (f64, Vec<(String, Vec<f32>)>) {
+        let device = Device::flex();
+        let teacher = Transformer::new(arch, 3, &device, dtype).unwrap();
+        let windows = [&TEXT[..12], &TEXT[12..]];
+        let (inputs, _) = inputs_and_targets(arch, &windows, &device).unwrap();
+        // Logits that are large and far from zero.
+        let wanted = teacher.forward(inputs, None, &mut Probe::off()).mul_scalar(9.0).add_scalar(40.0);
+        let device = device.autodiff();
+        let model = Transformer::new(arch, 11, &device, dtype).unwrap();
+        let mut params = pull(&model);
+        crate::common::vary(&mut params);
+        let model = push(model, &params).unwrap();
+        let (inputs, _) = inputs_and_targets(arch, &windows, &device).unwrap();
+        let loss = divergence(wanted, model.forward(inputs, None, &mut Probe::off()), 1.5);
+        let value = loss.clone().into_data().iter::<f64>().next().unwrap();
+        let mut grads = loss.backward();
+        let names = params.into_iter().map(|p| p.name);
+        (value, names.zip(gradients(&model, &mut grads)).collect())
+    }
+    compare(&Arch::new(base(shifted(4, 3.0))), run_taught);
 }
 
 #[test]

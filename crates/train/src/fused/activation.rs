@@ -1,23 +1,48 @@
-//! GELU, `x * Phi(x)`.
+//! GELU, `x * Phi(x)`, and SiLU, `x / (1 + e^-x)`.
 
 use rayon::prelude::*;
 
 use super::primitive::{CHUNK, Primitive, contiguous, exp, tensor, values};
 
-pub(super) fn forward(x: &Primitive) -> Primitive {
+pub(super) fn gelu(x: &Primitive) -> Primitive {
+    forward(x, |x| x * normal(x).0)
+}
+
+/// Gradient of the input of [`gelu`] from that of its output.
+pub(super) fn gelu_backward(x: &Primitive, grad: Primitive) -> Primitive {
+    backward(x, grad, |x| {
+        let (cdf, pdf) = normal(x);
+        cdf + x * pdf
+    })
+}
+
+pub(super) fn silu(x: &Primitive) -> Primitive {
+    forward(x, |x| x * sigmoid(x))
+}
+
+/// Gradient of the input of [`silu`] from that of its output.
+pub(super) fn silu_backward(x: &Primitive, grad: Primitive) -> Primitive {
+    backward(x, grad, |x| {
+        let s = sigmoid(x);
+        s + x * s * (1.0 - s)
+    })
+}
+
+#[inline(always)]
+fn forward(x: &Primitive, value: impl Fn(f32) -> f32 + Sync) -> Primitive {
     let shape = x.layout().shape().clone();
     let x = contiguous(x.clone());
     let mut out = vec![0.0f32; shape.num_elements()];
     out.par_chunks_mut(CHUNK).zip(values(&x).par_chunks(CHUNK)).for_each(|(out, x)| {
         for (y, &x) in out.iter_mut().zip(x) {
-            *y = x * normal(x).0;
+            *y = value(x);
         }
     });
     tensor(out, shape)
 }
 
-/// Gradient of the input from that of the output.
-pub(super) fn backward(x: &Primitive, grad: Primitive) -> Primitive {
+#[inline(always)]
+fn backward(x: &Primitive, grad: Primitive, slope: impl Fn(f32) -> f32 + Sync) -> Primitive {
     let x = contiguous(x.clone());
     let mut grad = contiguous(grad);
     let start = grad.layout().start_offset();
@@ -25,11 +50,15 @@ pub(super) fn backward(x: &Primitive, grad: Primitive) -> Primitive {
     let g = &mut grad.storage_mut::<f32>()[start..start + count];
     g.par_chunks_mut(CHUNK).zip(values(&x).par_chunks(CHUNK)).for_each(|(g, x)| {
         for (g, &x) in g.iter_mut().zip(x) {
-            let (cdf, pdf) = normal(x);
-            *g *= cdf + x * pdf;
+            *g *= slope(x);
         }
     });
     grad
+}
+
+#[inline(always)]
+fn sigmoid(x: f32) -> f32 {
+    1.0 / (1.0 + exp(-x))
 }
 
 /// Distribution function and density of the standard normal, absolute error below 2e-7: Abramowitz
