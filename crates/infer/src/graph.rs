@@ -73,6 +73,8 @@ pub(crate) enum Op {
     Mul,
     /// Vector by vector sum.
     Add,
+    /// The residual stream in another unit: times the old one over the new.
+    Unit { factor: f64 },
 }
 
 #[derive(Debug, Clone)]
@@ -154,7 +156,9 @@ impl Builder<'_> {
     fn block(&mut self, hidden: Slice, l: usize) -> Result<Slice> {
         let read = self.read(hidden, NormId::First(l), false)?;
         let out = self.attention(read, l)?;
-        let mid = self.add("mid", hidden, out);
+        let (before, units) = (self.folded.units.before(l), self.folded.units.layers[l]);
+        let stream = self.in_unit("mid.unit", hidden, before / units.mid);
+        let mid = self.add("mid", stream, out);
         let parallel = self.folded.shape().residual == Residual::Parallel;
         let second = if parallel && shares_norm(&self.folded.model, l) {
             read
@@ -162,7 +166,8 @@ impl Builder<'_> {
             self.read(if parallel { hidden } else { mid }, NormId::Second(l), false)?
         };
         let down = self.feed_forward(second, l)?;
-        Ok(self.add("hidden", mid, down))
+        let stream = self.in_unit("hidden.unit", mid, units.mid / units.hidden);
+        Ok(self.add("hidden", stream, down))
     }
 
     /// A block with norms after its branches. It begins with the norm that ends the one before:
@@ -346,6 +351,15 @@ impl Builder<'_> {
         let depth = plan.depth_mapped() as usize;
         let op = Op::Poly { plan: Box::new(plan) };
         Ok(self.push(name, op, vec![input], input.len, depth, bounded, class))
+    }
+
+    /// The stream in the unit of the sum that it enters. The branch beside it ends below the level
+    /// where it began, so the stream has one to spare.
+    fn in_unit(&mut self, name: &str, stream: Slice, factor: f64) -> Slice {
+        if factor == 1.0 {
+            return stream;
+        }
+        self.push(name, Op::Unit { factor }, vec![stream], stream.len, 1, true, Operator::AddRepack)
     }
 
     fn add(&mut self, name: &str, a: Slice, b: Slice) -> Slice {

@@ -7,7 +7,7 @@
 //! on their way back.
 
 use cipherlm_circuits::slots::Plain;
-use cipherlm_model::{Norm, Placement, Range};
+use cipherlm_model::{Norm, Placement, Range, Residual};
 
 use super::{Folded, NormId};
 use crate::error::{Error, Result};
@@ -26,15 +26,22 @@ impl Folded {
     /// Units of the rows that a norm reads and gives back.
     pub(super) fn norm_units(&self, norm: NormId) -> (f64, f64) {
         let (units, post) = (&self.units, self.shape().placement == Placement::Post);
+        let parallel = self.shape().residual == Residual::Parallel;
         let last = units.logits;
         match norm {
             NormId::First(l) => {
                 let layer = units.layers[l];
-                (if post { layer.mid } else { layer.hidden }, layer.hidden)
+                (if post { layer.mid } else { units.before(l) }, layer.hidden)
             }
             NormId::Second(l) => {
                 let next = units.layers.get(l + 1).map_or(last, |next| next.mid);
-                (units.layers[l].hidden, next)
+                let layer = units.layers[l];
+                let from = match (post, parallel) {
+                    (true, _) => layer.hidden,
+                    (false, true) => units.before(l),
+                    (false, false) => layer.mid,
+                };
+                (from, next)
             }
             NormId::Final => (units.layers.last().map_or(units.entry, |layer| layer.hidden), last),
         }

@@ -71,6 +71,9 @@ impl NormId {
 /// zero in every unit.
 const SMALLEST: f64 = 1.0 / (1u64 << 30) as f64;
 
+/// How much a stream has to grow for a new unit: a bit.
+const RISE: f64 = 2.0;
+
 fn unit(range: Range) -> f64 {
     range.magnitude().max(SMALLEST)
 }
@@ -139,17 +142,35 @@ impl Units {
         let mut units =
             Self { entry: unit(range("embed")?), logits: unit(range(answer)?), pool, layers, final_norm };
         match shape.placement {
-            Placement::Pre => units.one_stream(),
+            Placement::Pre => units.rising_stream(),
             Placement::Post => units.stream_by_sum(range)?,
         }
         Ok(units)
     }
 
-    /// One unit for the whole stream: nothing comes between its sums.
-    fn one_stream(&mut self) {
-        let stream = self.layers.iter().fold(self.entry, |m, layer| m.max(layer.mid).max(layer.hidden));
-        self.entry = stream;
-        self.layers.iter_mut().for_each(|layer| (layer.mid, layer.hidden) = (stream, stream));
+    /// Units of a stream that grows from sum to sum: each holds what comes before it too, and a sum
+    /// begins a new one only where that is [`RISE`] times the one before. Where it does, the stream
+    /// is multiplied by the ratio, at a level that it has to spare.
+    fn rising_stream(&mut self) {
+        let sums = self.layers.iter_mut().flat_map(|layer| [&mut layer.mid, &mut layer.hidden]);
+        let mut stream: Vec<&mut f64> = std::iter::once(&mut self.entry).chain(sums).collect();
+        let mut largest = 0.0;
+        for unit in &mut stream {
+            largest = f64::max(largest, **unit);
+            **unit = largest;
+        }
+        let mut behind = largest;
+        for unit in stream.into_iter().rev() {
+            if *unit * RISE > behind {
+                *unit = behind;
+            }
+            behind = *unit;
+        }
+    }
+
+    /// The unit of the stream as a layer finds it, where norms stand before the branches.
+    pub(crate) fn before(&self, layer: usize) -> f64 {
+        layer.checked_sub(1).and_then(|l| self.layers.get(l)).map_or(self.entry, |layer| layer.hidden)
     }
 
     /// A unit for each sum, which holds its first term too: that comes out of a norm, where the
@@ -163,5 +184,41 @@ impl Units {
         }
         self.entry = self.layers.first().map_or(self.entry, |layer| layer.mid);
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The units of a stream of two layers, given what its five sums reach.
+    fn stream([entry, mid0, hidden0, mid1, hidden1]: [f64; 5]) -> [f64; 5] {
+        let argument = Argument::plain(1.0);
+        let range = Range { lo: 1.0, hi: 2.0 };
+        let layer = |mid, hidden| LayerUnits {
+            mid,
+            hidden,
+            norm1: None,
+            norm2: None,
+            value: 1.0,
+            denominator: range,
+            activation: argument,
+            gate: 1.0,
+        };
+        let layers = vec![layer(mid0, hidden0), layer(mid1, hidden1)];
+        let mut units = Units { entry, logits: 1.0, pool: argument, layers, final_norm: None };
+        units.rising_stream();
+        let [first, second] = [units.layers[0], units.layers[1]];
+        assert_eq!([units.before(0), units.before(1)], [units.entry, first.hidden]);
+        [units.entry, first.mid, first.hidden, second.mid, second.hidden]
+    }
+
+    #[test]
+    fn a_stream_takes_a_new_unit_where_it_has_doubled() {
+        assert_eq!(stream([2.0, 67.0, 60.0, 100.0, 1000.0]), [2.0, 100.0, 100.0, 100.0, 1000.0]);
+        // What once was large stays in the sum.
+        assert_eq!(stream([50.0, 3.0, 4.0, 5.0, 6.0]), [50.0; 5]);
+        // Growth by less than a bit at a time, from the end back.
+        assert_eq!(stream([1.0, 1.5, 2.2, 3.3, 4.9]), [2.2, 2.2, 2.2, 4.9, 4.9]);
     }
 }

@@ -5,7 +5,8 @@ use std::sync::Arc;
 use crate::common::{certified, of, plan, small, worst_of};
 use cipherlm_infer::{Options, Plan, Target};
 use cipherlm_model::{
-    Activation, Attention, Eps, FitOptions, Model, Norm, Positions, Residual, Rotary, Shape, fit, random,
+    Activation, Attention, Eps, FitOptions, Margins, Model, Norm, Positions, Residual, Rotary, Shape,
+    certify, fit, freeze_eps, random,
 };
 
 /// Largest difference of any logit where the plan takes every text for one of its own length.
@@ -202,4 +203,46 @@ fn layers_whose_polynomials_differ_have_prices_of_their_own() {
     };
     assert_eq!(seconds(0).0, seconds(1).0, "one depth");
     assert!(seconds(0).1 > 1.1 * seconds(1).1, "{:?} {:?}", seconds(0), seconds(1));
+}
+
+/// A model whose residual stream is a hundred times as large at its end as at its beginning.
+fn growing(shape: &Shape) -> Arc<Model> {
+    let model = random::weights_only("growing", shape, 3).unwrap();
+    let mut weights = model.weights().clone();
+    for (name, dims) in shape.tensors() {
+        let factor = match &name[..] {
+            "embed.tokens" => 0.1,
+            "layers.0.attn.out.weight" | "layers.1.ffn.down.weight" => 12.0,
+            _ => continue,
+        };
+        let values = model.weights().values(&name).unwrap().iter().map(|x| x * factor).collect();
+        weights.insert(name, &dims, values).unwrap();
+    }
+    let model = model.with(shape.clone(), weights).unwrap();
+    let windows = random::windows(shape, shape.context, 24, 3);
+    let mut model = freeze_eps(&model, &windows, 30.0).unwrap();
+    certify(&mut model, &windows, &[], &Margins { variance: 3.0, activation: 2.0, ..Margins::default() })
+        .unwrap();
+    fit(&mut model, &FitOptions::default()).unwrap();
+    Arc::new(model)
+}
+
+#[test]
+fn a_stream_that_grows_changes_its_unit_on_the_way() {
+    let shapes = [
+        small(),
+        Shape { residual: Residual::Parallel, ..small() },
+        Shape { norm: Norm::RmsNorm, gated: true, ..small() },
+    ];
+    for shape in shapes {
+        let model = growing(&shape);
+        let plan = plan(&model, 512, &of(8));
+        let steps = plan.explain();
+        assert!(steps.contains("layers.0.mid.unit") && steps.contains("layers.1.hidden.unit"), "{steps}");
+        assert!(!steps.contains("layers.0.hidden.unit"), "{steps}");
+        let error = worst(&plan, &random::windows(&shape, 8, 1, 5)[0]);
+        assert!(error < 1e-6, "{:?}: {error}", shape.residual);
+    }
+    // A stream that hardly grows has one unit.
+    assert!(!plan(&certified(&small(), 3), 512, &of(8)).explain().contains(".unit"));
 }
