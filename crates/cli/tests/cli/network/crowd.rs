@@ -29,7 +29,7 @@ fn slow_and_half_open_clients_are_left_and_keep_nobody_waiting() {
     let (key, all) = (id(&keys), key_files(&keys));
     let other = site.tenant("other");
     other.register(&keys);
-    let (prompt, _) = site.sample(&keys, PROMPT);
+    let prompt = site.prompt(&keys, PROMPT);
     let door = site.door();
     let address = format!("/v1/keys/{key}");
     assert_eq!(door.call("PUT", &address, manifest(&keys, &all).to_string().as_bytes()).0, 200);
@@ -102,7 +102,7 @@ fn a_refused_body_does_not_hide_its_refusal() {
 #[test]
 fn open_streams_of_events_end_with_the_server() {
     let (mut site, keys) = Site::with_keys("streams");
-    let (prompt, _) = site.sample(&keys, PROMPT);
+    let prompt = site.prompt(&keys, PROMPT);
     let door = site.door();
     assert_eq!(door.submit(&id(&keys), &prompt).0, 202);
     let path = format!("/v1/jobs/{}/events", hash(&prompt));
@@ -126,7 +126,7 @@ fn an_idle_server_is_small_and_answers_while_a_job_runs() {
     assert!(idle <= 60 << 20, "{idle} bytes");
     let keys = site.keys("keys");
     site.push(&keys);
-    let (prompt, _) = site.sample(&keys, PROMPT);
+    let prompt = site.prompt(&keys, PROMPT);
     assert_eq!(site.door().submit(&id(&keys), &prompt).0, 202);
     let mut answered = 0;
     while site.door().call("GET", &format!("/v1/jobs/{}", hash(&prompt)), b"").1["state"] != "done" {
@@ -180,7 +180,7 @@ fn slow_health_is_answered_within_milliseconds_while_jobs_run() {
     let site = Site::new("health", &json!({"connections": 512, "jobs_per_tenant": 64, "queue": 64}));
     let keys = site.keys("keys");
     site.push(&keys);
-    let prompts: Vec<Vec<u8>> = (0..16).map(|_| site.sample(&keys, PROMPT).0).collect();
+    let prompts: Vec<Vec<u8>> = (0..16).map(|_| site.prompt(&keys, PROMPT)).collect();
     let door = site.door();
     // Half-open lines beside it.
     let lines: Vec<TcpStream> = (0..100).map(|_| TcpStream::connect(door.host).unwrap()).collect();
