@@ -39,7 +39,7 @@ impl Party {
             };
             let setup = setup_of(keys, loaded, None)?;
             let folder = setup.client_folder()?;
-            let side = ClientSide::new(folder.plan, &setup.profile, &folder.embedding)?;
+            let side = ClientSide::new(folder.plan, &setup.recipe.profile, &folder.embedding)?;
             let text = TextSide { side, tokenizer: setup.loaded.tokenizer.clone() };
             return Ok(Self { text, setup: Some(setup) });
         };

@@ -5,8 +5,9 @@ use crate::model::Loaded;
 use crate::options::Wanted;
 use crate::system::{available_memory, gib, threads};
 use anyhow::{Context, bail};
-use cipherlm_circuits::bootstrap::Profile;
-use cipherlm_infer::{Candidate, Chosen, Circuits, ClientFolder, CostModel, Options, Plan, sample_tokens};
+use cipherlm_infer::{
+    Candidate, Chosen, Circuits, ClientFolder, CostModel, Options, Plan, Recipe, sample_tokens,
+};
 use std::sync::Arc;
 
 /// Prompt lengths that plans are made for.
@@ -14,7 +15,8 @@ const LENGTHS: [usize; 4] = [16, 32, 64, 128];
 
 pub(crate) struct Setup {
     pub(crate) loaded: Loaded,
-    pub(crate) profile: Profile,
+    /// What circuits and plan were compiled from.
+    pub(crate) recipe: Recipe,
     pub(crate) circuits: Circuits,
     pub(crate) plan: Plan,
     /// What other profiles would have made of it, if they were compared.
@@ -66,13 +68,14 @@ impl Setup {
             }
         };
         let Chosen { profile, circuits, plan, candidates } = chosen;
-        Ok(Self { loaded, profile, circuits, plan, candidates, asked: length })
+        let recipe = Recipe { model, profile, options, cost: cost.clone() };
+        Ok(Self { loaded, recipe, circuits, plan, candidates, asked: length })
     }
 
     /// Mean square error of a logit and share of answers that stay the same, as simulated noise
     /// predicts them for the sample text.
     pub(crate) fn predicted_quality(&self) -> anyhow::Result<(f64, f64)> {
-        let known = self.candidates.iter().find(|candidate| candidate.profile == self.profile.name);
+        let known = self.candidates.iter().find(|candidate| candidate.profile == self.recipe.profile.name);
         if let Some((mse, same)) = known.and_then(|candidate| candidate.mse.zip(candidate.same)) {
             return Ok((mse, same));
         }
@@ -82,7 +85,7 @@ impl Setup {
 
     /// What a client of this plan needs.
     pub(crate) fn client_folder(&self) -> anyhow::Result<ClientFolder> {
-        let made = self.plan.client_plan(&self.circuits, self.profile.name, &self.loaded.tokenizer)?;
+        let made = self.plan.client_plan(&self.circuits, self.recipe.profile.name, &self.loaded.tokenizer)?;
         let (plan, [tokenizer, embedding]) = made;
         Ok(ClientFolder { plan, tokenizer, embedding })
     }
@@ -124,7 +127,7 @@ impl Setup {
             params.log_degree(),
             params.log_qp(),
             params.security().bits,
-            self.profile.name,
+            self.recipe.profile.name,
             params.ring().kernel_name(),
             threads(),
             self.plan.steps(),

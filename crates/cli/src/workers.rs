@@ -30,6 +30,10 @@ pub(crate) struct ServedOption {
     /// Hold at most this many GiB of a client's keys in memory (default: all).
     #[arg(long, value_name = "GIB", value_parser = gibibytes)]
     key_memory: Option<f64>,
+    /// Give the memory of keys and circuits back after so many seconds without a job; the next one
+    /// loads them again.
+    #[arg(long, default_value = "600", value_name = "SECONDS", value_parser = seconds)]
+    rest_after: f64,
 }
 
 impl ServedOption {
@@ -43,11 +47,15 @@ impl ServedOption {
         if !as_json {
             err(&setup.summary());
         }
-        Ok(Served::new(setup.circuits, setup.plan, setup.profile.name, &setup.loaded.tokenizer)?)
+        Ok(Served::new(setup.circuits, setup.plan, setup.recipe, &setup.loaded.tokenizer)?)
     }
 
     pub(crate) fn checkpoint_after(&self) -> Duration {
         Duration::from_secs_f64(self.checkpoint_after)
+    }
+
+    pub(crate) fn rest_after(&self) -> Duration {
+        Duration::from_secs_f64(self.rest_after)
     }
 
     pub(crate) fn key_memory(&self) -> u64 {

@@ -51,7 +51,7 @@ pub(crate) fn position(kind: Kind, layout: &Answers, length: usize) -> usize {
 ///
 /// # Errors
 /// [`Error::Position`].
-pub(crate) fn check_position(layout: &Answers, position: usize, length: usize) -> Result<()> {
+pub fn check_position(layout: &Answers, position: usize, length: usize) -> Result<()> {
     let alone = layout.last && position + 1 != length;
     if position < length && !alone {
         return Ok(());

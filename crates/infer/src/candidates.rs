@@ -9,6 +9,7 @@ use serde::Serialize;
 use crate::cost::CostModel;
 use crate::error::{Error, Result};
 use crate::plan::{Options, Plan};
+use crate::recipe::compile;
 use crate::refresh::Circuits;
 
 /// How good an answer has to be, by the noise machine's prediction.
@@ -189,17 +190,6 @@ pub fn choose_profile(
         // Each was refused for its levels or its errors.
         None => refused.unwrap_or(Error::Internal { what: "a family of no profiles".into() }),
     })
-}
-
-fn compile(
-    model: &Arc<Model>,
-    profile: &Profile,
-    options: &Options,
-    cost: &CostModel,
-) -> Result<(Circuits, Plan)> {
-    let circuits = Circuits::new(profile)?;
-    let plan = Plan::compile(Arc::clone(model), circuits.target()?.with_cost(cost.clone()), options)?;
-    Ok((circuits, plan))
 }
 
 impl Plan {

@@ -371,14 +371,6 @@ impl Plan {
         &self.folded.model.spec().prefix
     }
 
-    /// Refuses a position that an answer to `length` tokens does not have.
-    ///
-    /// # Errors
-    /// [`Error::Position`].
-    pub fn check_position(&self, position: usize, length: usize) -> Result<()> {
-        answer::check_position(&self.answers(), position, length)
-    }
-
     /// The vector of a text of `length` tokens, of length 1, out of its own decrypted last hidden
     /// state.
     pub(crate) fn sentence(&self, own: &[Vec<Complex64>], length: usize) -> Result<Vec<f64>> {

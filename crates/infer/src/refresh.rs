@@ -168,6 +168,6 @@ impl Circuits {
     }
 }
 
-fn failed(error: cipherlm_ckks::Error) -> Error {
+pub(crate) fn failed(error: cipherlm_ckks::Error) -> Error {
     Error::Slots { node: "bootstrapping".into(), source: error.into() }
 }

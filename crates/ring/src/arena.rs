@@ -41,6 +41,12 @@ impl Pool {
         }
     }
 
+    /// Frees all that waits for reuse.
+    pub(crate) fn clear(&self) {
+        let mut free = self.free.lock().unwrap_or_else(PoisonError::into_inner);
+        (free.stores, free.bytes) = (Vec::new(), 0);
+    }
+
     /// Bytes waiting for reuse.
     #[cfg(test)]
     pub(crate) fn bytes(&self) -> usize {
@@ -163,6 +169,10 @@ mod tests {
         assert!(kept > 0);
         drop(pool.take(1000));
         assert_eq!(pool.bytes(), kept);
+        pool.clear();
+        assert_eq!(pool.bytes(), 0);
+        drop(pool.take(1000));
+        assert!(pool.bytes() > 0);
         pool.set_limit(0);
         assert_eq!(pool.bytes(), 0);
         drop(pool.take(1000));

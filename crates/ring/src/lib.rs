@@ -27,7 +27,7 @@ pub use convert::{DoubleDouble, round_ties_even};
 pub use error::{Error, Result};
 pub use extension::{Decomposition, Extension};
 pub use galois::Automorphism;
-pub use kernel::{Kernel, NttTable, eval_exponent};
+pub use kernel::{Kernel, NttTable, eval_exponent, return_free_memory};
 pub use key_product::{KeyDigits, KeyFill, KeyLimb, key_product};
 pub use limbs::Limbs;
 pub use mod_down::ModDown;

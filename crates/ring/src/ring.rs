@@ -14,8 +14,8 @@ use crate::par;
 
 /// `Z_q[X] / (X^N + 1)` for a pool of primes `q`; polynomials choose their limbs from the pool.
 ///
-/// Holds the NTT tables, the kernel for this CPU, the automorphisms and basis conversions in use,
-/// and the free buffers.
+/// Holds the NTT tables in use, the kernel for this CPU, the automorphisms and basis conversions in
+/// use, and the free buffers.
 pub struct Ring {
     id: u64,
     degree: usize,
@@ -118,6 +118,11 @@ impl Ring {
     /// Which kernel was chosen: as [`Kernel::name`] says.
     pub fn kernel_name(&self) -> &'static str {
         self.kernel.name
+    }
+
+    /// Frees the buffers that wait for reuse: for who will not need any for long.
+    pub fn free_buffers(&self) {
+        self.pool.clear();
     }
 
     pub(crate) fn id(&self) -> u64 {

@@ -34,6 +34,8 @@ pub struct Config {
     pub checkpoint_after: Duration,
     /// Bytes of one client's keys in memory; others are loaded when they are needed.
     pub key_memory: u64,
+    /// Time without a job after which keys and circuits leave the memory.
+    pub rest_after: Duration,
     /// Pages that may read answers, as browsers name them: `https://HOST[:PORT]`.
     pub origins: Vec<String>,
 }
@@ -64,7 +66,7 @@ impl App {
         let store = Arc::new(Store::open(&config.data.join("records.redb"))?);
         let depot = Depot::new(&config.data);
         let keys = Registry::open(&depot, &store)?;
-        let jobs = Jobs::open(&depot, &store, &served.client.plan, served.plan.seconds())?;
+        let jobs = Jobs::open(&depot, &store, &served.client.plan, served.client.costs.seconds)?;
         Ok(Self {
             tokens: Tokens::load(&store)?,
             keys,
@@ -83,7 +85,11 @@ impl App {
 
     /// How the worker of this process computes.
     pub(crate) fn effort(&self) -> Effort {
-        Effort { checkpoint_after: self.config.checkpoint_after, key_memory: self.config.key_memory }
+        Effort {
+            checkpoint_after: self.config.checkpoint_after,
+            key_memory: self.config.key_memory,
+            rest_after: self.config.rest_after,
+        }
     }
 
     /// Writes down how a task ended for a worker, and does what follows from it. True if the job
@@ -123,10 +129,13 @@ impl App {
         Ok(false)
     }
 
-    /// Forgets what was kept long enough.
+    /// Forgets what was kept long enough, and returns memory that requests took.
     pub(crate) fn sweep(&self) {
         self.jobs.expire(self.config.limits.result_seconds);
         self.keys.expire(self.config.limits.key_seconds);
+        if self.jobs.load() == (0, 0) {
+            self.served.rest();
+        }
     }
 }
 

@@ -16,7 +16,7 @@ use crate::refusal::of_own;
 use crate::schedule::{View, Waiting};
 use crate::store::{Store, Table};
 use crate::task::Depot;
-use crate::transport::{Resident, Wish};
+use crate::transport::{Next, Resident, Wish};
 
 /// Workers that may begin with a job before it has to get further.
 const TRIES: u32 = 3;
@@ -182,24 +182,29 @@ impl Jobs {
         Ok((job, true))
     }
 
-    /// Waits for a job for the worker of this process; none when the server stops.
-    pub(crate) fn take(&self, resident: &Resident) -> Option<Arc<Job>> {
+    /// Waits for a job for the worker of this process.
+    pub(crate) fn take(&self, resident: &Resident) -> Next<Arc<Job>> {
         let mut inner = self.inner();
         loop {
             if inner.stopping {
-                return None;
+                return Next::Stop;
             }
             let job = match next(&inner, resident) {
                 Ok(job) => job,
                 // Either another job comes, or the worker turns to one that is there.
                 Err(lingers) => {
+                    let rest = resident.until_rest();
+                    if rest.is_some_and(|left| left.is_zero()) {
+                        return Next::Rest;
+                    }
+                    let lingers = rest.map_or(lingers, |left| left.min(lingers));
                     let pause = self.wake.wait_timeout(inner, lingers);
                     inner = pause.unwrap_or_else(PoisonError::into_inner).0;
                     continue;
                 }
             };
             match self.grant(&mut inner, &job, HERE) {
-                Ok(Grant::Go) => return Some(job),
+                Ok(Grant::Go) => return Next::Task(job),
                 Ok(Grant::Dead) => {
                     drop(inner);
                     let buried = self.bury(&job);

@@ -165,6 +165,7 @@ impl Service {
     ) -> Result<()> {
         let network = |source| Error::Listen { address, source };
         let listener = TcpListener::bind(address).await.map_err(network)?;
+        self.app.served.rest();
         told(listener.local_addr().map_err(network)?);
         let (worker, beside) = self.start()?;
         let app = self.app;

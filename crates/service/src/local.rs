@@ -10,7 +10,7 @@ use crate::app::App;
 use crate::job::Job;
 use crate::jobs::HERE;
 use crate::task::Task;
-use crate::transport::{End, Lease, Resident, Spent, Transport, Wish};
+use crate::transport::{End, Lease, Next, Resident, Spent, Transport, Wish};
 
 /// The server's own queue.
 pub(crate) struct Local(pub(crate) Arc<App>);
@@ -18,9 +18,15 @@ pub(crate) struct Local(pub(crate) Arc<App>);
 impl Transport for Local {
     type Lease = Held;
 
-    fn next(&mut self, resident: &Resident) -> Option<Held> {
-        let job = self.0.jobs.take(resident)?;
-        Some(Held { app: Arc::clone(&self.0), job })
+    fn next(&mut self, resident: &Resident) -> Next<Held> {
+        match self.0.jobs.take(resident) {
+            Next::Task(job) => Next::Task(Held { app: Arc::clone(&self.0), job }),
+            Next::Rest => {
+                self.0.metrics.set("keys_resident_bytes", 0.0);
+                Next::Rest
+            }
+            Next::Stop => Next::Stop,
+        }
     }
 }
 

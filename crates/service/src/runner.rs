@@ -12,9 +12,9 @@ use serde_json::json;
 
 use crate::journal::Journal;
 use crate::refusal::{STORED_PROMPT, of_own, of_run};
-use crate::served::Served;
+use crate::served::{Engine, Served};
 use crate::task::{Depot, Task};
-use crate::transport::{End, Lease, Resident, Spent, Transport, Wish};
+use crate::transport::{End, Lease, Next, Resident, Spent, Transport, Wish};
 
 /// How long a full disk is waited for, and how often it is looked at.
 const DISK: (Duration, Duration) = (Duration::from_secs(600), Duration::from_millis(500));
@@ -26,6 +26,8 @@ pub(crate) struct Effort {
     pub(crate) checkpoint_after: Duration,
     /// Bytes of one client's keys in memory.
     pub(crate) key_memory: u64,
+    /// Time without a task after which keys and circuits leave the memory.
+    pub(crate) rest_after: Duration,
 }
 
 /// A client's keys, ready for use.
@@ -42,6 +44,7 @@ pub(crate) struct Runner {
     depot: Depot,
     effort: Effort,
     journal: Journal,
+    engine: Option<Arc<Engine>>,
     loaded: Option<Loaded>,
     since: Instant,
     idle: Instant,
@@ -49,27 +52,43 @@ pub(crate) struct Runner {
 
 impl Runner {
     pub(crate) fn new(served: Arc<Served>, depot: Depot, effort: Effort, journal: Journal) -> Self {
-        Self { served, depot, effort, journal, loaded: None, since: Instant::now(), idle: Instant::now() }
+        let now = Instant::now();
+        Self { served, depot, effort, journal, engine: None, loaded: None, since: now, idle: now }
     }
 
-    /// Works until there are no more tasks.
+    /// Works until it is to stop.
     pub(crate) fn work<T: Transport>(&mut self, transport: &mut T) {
-        while let Some(lease) = transport.next(&self.resident()) {
-            let (clock, mut spent) = (Instant::now(), Spent::default());
-            // A fault in a step must not end the process.
-            let run = catch_unwind(AssertUnwindSafe(|| self.attempt(&lease, &mut spent)));
-            let end = run.unwrap_or(End::Fault);
-            let damaged = |problem: &Problem| problem.code() == Some(Code::KeyDamaged);
-            match &end {
-                End::Fault => self.loaded = None,
-                End::Final(Event::Failed { problem }) if damaged(problem) => self.loaded = None,
-                _ => {}
+        loop {
+            match transport.next(&self.resident()) {
+                Next::Task(lease) => self.take(lease),
+                Next::Rest => self.rest(),
+                Next::Stop => return,
             }
-            spent.seconds = clock.elapsed().as_secs_f64();
-            spent.resident_bytes = self.loaded.as_ref().map_or(0, |loaded| loaded.store.resident_bytes());
-            lease.end(end, spent);
-            self.idle = Instant::now();
         }
+    }
+
+    /// Gives memory back until there is a task again.
+    fn rest(&mut self) {
+        (self.loaded, self.engine) = (None, None);
+        self.served.rest();
+        self.journal.line("resting", json!({}));
+    }
+
+    fn take<L: Lease>(&mut self, lease: L) {
+        let (clock, mut spent) = (Instant::now(), Spent::default());
+        // A fault in a step must not end the process.
+        let run = catch_unwind(AssertUnwindSafe(|| self.attempt(&lease, &mut spent)));
+        let end = run.unwrap_or(End::Fault);
+        let damaged = |problem: &Problem| problem.code() == Some(Code::KeyDamaged);
+        match &end {
+            End::Fault => self.loaded = None,
+            End::Final(Event::Failed { problem }) if damaged(problem) => self.loaded = None,
+            _ => {}
+        }
+        spent.seconds = clock.elapsed().as_secs_f64();
+        spent.resident_bytes = self.loaded.as_ref().map_or(0, |loaded| loaded.store.resident_bytes());
+        lease.end(end, spent);
+        self.idle = Instant::now();
     }
 
     fn resident(&self) -> Resident {
@@ -77,6 +96,7 @@ impl Runner {
             keys: self.loaded.iter().map(|loaded| loaded.key).collect(),
             since: self.since,
             idle: self.idle,
+            rests: self.engine.as_ref().and_then(|_| self.idle.checked_add(self.effort.rest_after)),
         }
     }
 
@@ -136,16 +156,16 @@ impl Runner {
     }
 
     fn run<L: Lease>(&mut self, lease: &L, spent: &mut Spent) -> Result<Vec<u8>, cipherlm_infer::Error> {
-        let (served, task) = (Arc::clone(&self.served), lease.task());
-        let bytes = cipherlm_files::read(&self.depot.prompt(task), served.client.costs.prompt_bytes)?;
-        let prompt = prompt(&served, task, &bytes)?;
+        let (clock, task) = (Instant::now(), lease.task());
+        let bytes = cipherlm_files::read(&self.depot.prompt(task), self.served.client.costs.prompt_bytes)?;
+        let engine = self.engine()?;
+        let prompt = prompt(&engine, task, &bytes)?;
         drop(bytes);
         let ours = |loaded: &Loaded| loaded.tenant == task.tenant && loaded.key == task.key;
         if !self.loaded.as_ref().is_some_and(ours) {
             // The old keys go before the new ones come.
             self.loaded = None;
-            let clock = Instant::now();
-            self.loaded = Some(self.load(lease)?);
+            self.loaded = Some(self.load(&engine, lease)?);
             self.since = Instant::now();
             spent.load_seconds = clock.elapsed().as_secs_f64();
         }
@@ -167,14 +187,24 @@ impl Runner {
         };
         let (steps, after) = (self.depot.steps(task), self.effort.checkpoint_after);
         let mut kept = Checkpoints::new(&steps, after, &mut observer)?;
-        Ok(loaded.server.run(&served.plan, prompt, &mut kept)?.to_bytes())
+        Ok(loaded.server.run(&engine.plan, prompt, &mut kept)?.to_bytes())
+    }
+
+    /// Circuits and plan, compiled after a rest.
+    fn engine(&mut self) -> Result<Arc<Engine>, cipherlm_infer::Error> {
+        if let Some(engine) = &self.engine {
+            return Ok(Arc::clone(engine));
+        }
+        let engine = Arc::new(self.served.engine()?);
+        self.engine = Some(Arc::clone(&engine));
+        Ok(engine)
     }
 
     /// Reads and checks a client's keys.
-    fn load<L: Lease>(&self, lease: &L) -> Result<Loaded, cipherlm_infer::Error> {
-        let (served, task) = (&self.served, lease.task());
+    fn load<L: Lease>(&self, engine: &Engine, lease: &L) -> Result<Loaded, cipherlm_infer::Error> {
+        let (task, params) = (lease.task(), engine.circuits.params());
         let folder = self.depot.keys(&task.tenant, task.key);
-        let (store, key_id) = served.order.open(&folder, served.params(), self.effort.key_memory)?;
+        let (store, key_id) = engine.order.open(&folder, params, self.effort.key_memory)?;
         let of = store.len();
         let slots = |source| cipherlm_infer::Error::Slots { node: "evaluation keys".into(), source };
         store
@@ -185,18 +215,18 @@ impl Runner {
             })
             .map_err(|error| slots(error.into()))?;
         let store = Arc::new(store);
-        let refresher = served.circuits.refresher(&store)?;
-        let machine = Encrypted::new(served.params(), key_id, Arc::clone(&store)).map_err(slots)?;
+        let refresher = engine.circuits.refresher(&store)?;
+        let machine = Encrypted::new(params, key_id, Arc::clone(&store)).map_err(slots)?;
         let server = Server::new(machine.with_refresher(refresher).map_err(slots)?);
         Ok(Loaded { tenant: task.tenant.clone(), key: task.key, store, server })
     }
 }
 
 /// The prompt of a task, which must be what its name says.
-fn prompt(served: &Served, task: &Task, bytes: &[u8]) -> Result<EncryptedPrompt, cipherlm_infer::Error> {
+fn prompt(engine: &Engine, task: &Task, bytes: &[u8]) -> Result<EncryptedPrompt, cipherlm_infer::Error> {
     if Digest::of(bytes) != task.job {
         let reason = "its hash is not its name: send it again".into();
         return Err(cipherlm_infer::Error::Malformed { what: STORED_PROMPT.into(), reason });
     }
-    EncryptedPrompt::from_bytes(served.params(), &served.order.small, bytes)
+    EncryptedPrompt::from_bytes(engine.circuits.params(), &engine.order.small, bytes)
 }

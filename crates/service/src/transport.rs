@@ -1,18 +1,38 @@
 //! Between jobs and those who compute: where tasks come from, and where their ends go.
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use cipherlm_protocol::{Digest, Event};
 use serde::{Deserialize, Serialize};
 
 use crate::task::Task;
 
-/// The keys that a worker has in memory, since when, and when it last had work.
+/// The keys that a worker has in memory, since when, when it last had work, and when it rests
+/// without any.
 #[derive(Debug, Clone)]
 pub(crate) struct Resident {
     pub(crate) keys: Vec<Digest>,
     pub(crate) since: Instant,
     pub(crate) idle: Instant,
+    /// None for a worker that rests.
+    pub(crate) rests: Option<Instant>,
+}
+
+/// What a worker does next.
+pub(crate) enum Next<L> {
+    /// A task.
+    Task(L),
+    /// Nothing, for so long that it may give its memory back.
+    Rest,
+    /// The end.
+    Stop,
+}
+
+impl Resident {
+    /// Time until the worker rests, if it is not resting.
+    pub(crate) fn until_rest(&self) -> Option<Duration> {
+        self.rests.map(|at| at.saturating_duration_since(Instant::now()))
+    }
 }
 
 /// What is wanted of a worker in the middle of a task.
@@ -40,7 +60,7 @@ pub(crate) enum End {
 #[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize)]
 pub(crate) struct Spent {
     pub(crate) seconds: f64,
-    /// Of them, reading keys.
+    /// Of them, preparing circuits and reading keys.
     pub(crate) load_seconds: f64,
     /// Bytes of keys in memory after it.
     pub(crate) resident_bytes: u64,
@@ -50,8 +70,8 @@ pub(crate) struct Spent {
 pub(crate) trait Transport {
     type Lease: Lease;
 
-    /// Waits for a task, with the keys in mind that are in memory; none when the worker is to stop.
-    fn next(&mut self, resident: &Resident) -> Option<Self::Lease>;
+    /// Waits for a task, with the keys in mind that are in memory.
+    fn next(&mut self, resident: &Resident) -> Next<Self::Lease>;
 }
 
 /// A task that is one worker's, until it says how it ended or falls silent.

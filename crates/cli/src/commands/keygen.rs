@@ -148,7 +148,7 @@ impl Work {
         let bill = order.bill(setup.circuits.params())?;
         let memory = making(&bill) + setup.plan.memory(0).weights;
         let summary = setup.summary();
-        Ok(Self { order, summary, memory, circuits: setup.circuits, profile: setup.profile })
+        Ok(Self { order, summary, memory, circuits: setup.circuits, profile: setup.recipe.profile })
     }
 
     /// A plan of another party: it cannot lead into a small ring.

@@ -111,6 +111,7 @@ pub(crate) fn run(options: &Options, as_json: bool) -> anyhow::Result<bool> {
         limits,
         checkpoint_after: options.served.checkpoint_after(),
         key_memory: options.served.key_memory(),
+        rest_after: options.served.rest_after(),
         origins: options.allow_origin.clone(),
     };
     let service = Service::open(served, config, Journal::new(err)).context("--data")?;

@@ -45,6 +45,7 @@ pub(crate) fn run(options: &Options, as_json: bool) -> anyhow::Result<bool> {
         keys: options.key.iter().map(key).collect::<Result<_, _>>()?,
         checkpoint_after: options.served.checkpoint_after(),
         key_memory: options.served.key_memory(),
+        rest_after: options.served.rest_after(),
     };
     let served = options.served.load(true, as_json)?;
     let worker = Worker::open(served, config, Journal::new(err)).context("--data")?;

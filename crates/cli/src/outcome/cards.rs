@@ -42,7 +42,7 @@ impl Outcome<'_> {
 
     fn cryptographic_rows(&self) -> Vec<(String, String)> {
         let params = self.setup.circuits.params();
-        let profile = &self.setup.profile;
+        let profile = &self.setup.recipe.profile;
         vec![
             row("scheme", "RNS-CKKS, bootstrapped, non-interactive"),
             row("profile", profile.name),

@@ -92,18 +92,24 @@ fn denied(args: &[&str], words: &[&str]) {
     assert!(words.iter().all(|word| said.contains(word)), "{args:?} said {said}, without one of {words:?}");
 }
 
+/// Bodies from this length on are sent when the server asks for them.
+const LARGE: usize = 4096;
+
 /// One request as it is written, and status, head and body of its answer.
 pub(crate) fn raw(host: &str, head: &str, body: &[u8]) -> (u16, String, Vec<u8>) {
     let mut stream = TcpStream::connect(host).unwrap();
-    let text = format!("{head}\r\nHost: {host}\r\nConnection: close\r\n\r\n");
-    let _ = stream.write_all(text.as_bytes());
-    // A server that refuses by the head alone closes the line on a body that is on its way.
-    stream.set_read_timeout(Some(Duration::from_millis(40))).unwrap();
-    if body.len() < 4096 || stream.peek(&mut [0]).is_err() {
-        let _ = stream.write_all(body);
-    }
     stream.set_read_timeout(Some(Duration::from_secs(60))).unwrap();
-    let mut answer = Vec::new();
+    let expect = if body.len() < LARGE { "" } else { "\r\nExpect: 100-continue" };
+    let text = format!("{head}\r\nHost: {host}\r\nConnection: close{expect}\r\n\r\n");
+    let _ = stream.write_all(text.as_bytes());
+    let mut answer = if body.len() < LARGE { vec![] } else { first_head(&mut stream) };
+    if answer.is_empty() || answer.starts_with(b"HTTP/1.1 100 ") {
+        answer.clear();
+        let _ = stream.write_all(body);
+    } else {
+        // It refuses by the head alone, and would wait for the body before it closes the line.
+        let _ = stream.shutdown(std::net::Shutdown::Write);
+    }
     let _ = stream.read_to_end(&mut answer);
     let Some(end) = answer.windows(4).position(|w| w == b"\r\n\r\n") else {
         return (0, String::new(), answer);
@@ -111,6 +117,15 @@ pub(crate) fn raw(host: &str, head: &str, body: &[u8]) -> (u16, String, Vec<u8>)
     let head = String::from_utf8_lossy(&answer[..end]).into_owned();
     let status = head.split(' ').nth(1).and_then(|s| s.parse().ok()).unwrap_or(0);
     (status, head, answer[end + 4..].to_vec())
+}
+
+/// What comes up to the end of a head, byte by byte: nothing behind it is taken.
+fn first_head(stream: &mut TcpStream) -> Vec<u8> {
+    let (mut head, mut byte) = (vec![], [0]);
+    while !head.ends_with(b"\r\n\r\n") && matches!(stream.read(&mut byte), Ok(1)) {
+        head.push(byte[0]);
+    }
+    head
 }
 
 /// A server to try requests on.

@@ -1,4 +1,4 @@
-//! `plan` and `doctor` at full size, where no key is made: profiles compared, prices, this machine.
+//! `plan` and `doctor`, where no key is made: profiles compared at full size, prices, this machine.
 
 use std::fs;
 
@@ -16,12 +16,6 @@ fn the_cheapest_profile_that_is_good_enough_is_taken_and_the_others_are_shown() 
     let seconds = |c: &serde_json::Value| c["seconds"].as_f64().unwrap();
     assert!(verdict("slower").all(|c| seconds(c) >= seconds(chosen[0])), "{candidates:?}");
     assert!(plan["predicted_mse"].as_f64().unwrap() <= 5e-4, "{plan}");
-    // More precision than the cheapest one gives has a price.
-    let mse = chosen[0]["mse"].as_f64().unwrap();
-    let (finer, _) = json(&["plan", "--length", "8", "--tolerance", &format!("{:e}", mse / 4.0)]);
-    assert_ne!(finer["profile"], plan["profile"]);
-    assert!(finer["predicted_mse"].as_f64().unwrap() <= mse / 4.0, "{finer}");
-    refuse(&["plan", "--length", "8", "--tolerance", "1e-14"], &["--tolerance", "n16-13"]);
     // By name, the same plan is made again and nothing is compared.
     let (named, _) = json(&["plan", "--length", "8", "--profile", plan["profile"].as_str().unwrap()]);
     assert_eq!((&named["id"], named["candidates"].as_array().unwrap().len()), (&plan["id"], 0));
@@ -30,9 +24,21 @@ fn the_cheapest_profile_that_is_good_enough_is_taken_and_the_others_are_shown() 
 }
 
 #[test]
+#[ignore = "half a minute of simulated noise"]
+fn slow_more_precision_than_the_cheapest_profile_gives_has_a_price_or_is_refused() {
+    let (plan, _) = json(&["plan", "--length", "8"]);
+    let mse = plan["predicted_mse"].as_f64().unwrap();
+    let (finer, _) = json(&["plan", "--length", "8", "--tolerance", &format!("{:e}", mse / 4.0)]);
+    assert_ne!(finer["profile"], plan["profile"]);
+    assert!(finer["predicted_mse"].as_f64().unwrap() <= mse / 4.0, "{finer}");
+    refuse(&["plan", "--length", "8", "--tolerance", "1e-14"], &["--tolerance", "n16-13"]);
+}
+
+#[test]
 fn prices_of_another_machine_change_the_time_and_not_the_plan() {
     let dir = Scratch::new("prices");
-    let (here, _) = json(&["plan", "--length", "8", "--profile", "n16"]);
+    let small = ["plan", "--length", "8", "--insecure-ring", "10"];
+    let (here, _) = json(&small);
     assert!(here["prices"]["kernel"].is_string(), "{here}");
     // The table of this version with every time doubled.
     let table = |text: &str| -> serde_json::Value { serde_json::from_str(text).unwrap() };
@@ -44,7 +50,7 @@ fn prices_of_another_machine_change_the_time_and_not_the_plan() {
     }
     let file = dir.path("slow.json");
     fs::write(&file, slow.to_string()).unwrap();
-    let (there, _) = json(&["plan", "--length", "8", "--profile", "n16", "--prices", &file]);
+    let (there, _) = json(&[&small[..], &["--prices", &file]].concat());
     assert_eq!(here["id"], there["id"]);
     let seconds = |plan: &serde_json::Value| plan["predicted_seconds"].as_f64().unwrap();
     assert!(seconds(&there) > 5.0 * seconds(&here), "{} {}", seconds(&here), seconds(&there));

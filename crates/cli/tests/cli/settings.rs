@@ -17,7 +17,7 @@ fn a_configuration_gives_options_and_its_faults_are_named() {
     let file = dir.path("config.toml");
     fs::write(&file, format!("json = true\nmodel = \"{}\"\n[plan]\nlength = 8\n", model())).unwrap();
     let planned = |args: &[&str]| {
-        let out = with_config(&file, &[&["plan", "--profile", "n16-13"], args].concat());
+        let out = with_config(&file, &[&["plan", "--insecure-ring", "10"], args].concat());
         let said = String::from_utf8_lossy(&out.stderr).into_owned();
         let value: Value = serde_json::from_slice(&out.stdout).unwrap_or_else(|e| panic!("{e}: {said}"));
         value["length"].as_u64().unwrap()
@@ -46,7 +46,7 @@ fn a_configuration_gives_options_and_its_faults_are_named() {
 fn progress_is_json_where_it_is_asked_for_and_nothing_where_not() {
     let dir = Scratch::new("progress");
     let (keys, prompt, answer) = (dir.path("keys"), dir.path("prompt"), dir.path("answer"));
-    keygen(&keys, "10", "8");
+    keygen(&keys, "9", "8");
     succeed(&["encrypt", "--keys", &keys, "--prompt", PROMPT, "--out", &prompt]);
     let server = format!("{keys}/server");
     let model = model();

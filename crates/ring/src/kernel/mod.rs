@@ -32,6 +32,7 @@ mod tests;
 
 pub use extend::ExtendTable;
 pub(crate) use memory::prefer_huge_pages;
+pub use memory::return_free_memory;
 pub use ntt::{NttTable, eval_exponent};
 pub use operations::{Extend, InnerProduct2, InnerProductPacked, Kernel};
 pub(crate) use packed::{GROUP, SLACK, group_bytes, pack_pair, unpack_pair};

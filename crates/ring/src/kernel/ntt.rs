@@ -6,9 +6,8 @@ use crate::bounds::log_degree;
 use crate::error::{Error, Result};
 use crate::modulus::Modulus;
 
-use super::cpu;
 #[cfg(target_arch = "x86_64")]
-use super::ifma::table::{self as ifma, WordTwiddles};
+use super::ifma::table::WordTwiddles;
 use super::integer::table::IntegerTwiddles;
 
 /// Slot `index` of a forward NTT of length `2^log_n` holds the value at `psi^e`; this returns the
@@ -22,7 +21,8 @@ pub fn eval_exponent(log_n: u32, index: usize) -> usize {
     2 * reverse_bits(transpose16(index), log_n) + 1
 }
 
-/// Twiddle factors of one prime and one degree.
+/// Twiddle factors of one prime and one degree, made by the first transform of each kernel: a ring
+/// in which nothing is computed has none.
 #[derive(Debug)]
 pub struct NttTable {
     pub(super) modulus: Modulus,
@@ -38,12 +38,12 @@ pub struct NttTable {
 }
 
 impl NttTable {
-    /// Builds the table for polynomials modulo `X^degree + 1`; needs `q = 1 mod 2 * degree`.
+    /// A table for polynomials modulo `X^degree + 1`; needs `q = 1 mod 2 * degree`.
     pub fn new(modulus: Modulus, degree: usize) -> Result<Self> {
         let (q, log_n) = (modulus.value(), log_degree(degree)?);
         let root = primitive_root(&modulus, degree).ok_or(Error::NotNttFriendly { modulus: q, degree })?;
         let degree_inv = modulus.pow(degree as u64, q - 2) as f64;
-        let table = Self {
+        Ok(Self {
             modulus,
             log_n,
             root,
@@ -54,26 +54,7 @@ impl NttTable {
             words: OnceLock::new(),
             integers: OnceLock::new(),
             reference: OnceLock::new(),
-        };
-        table.prepare();
-        Ok(table)
-    }
-
-    /// Makes what the best kernel needs; the rest is made when asked for.
-    fn prepare(&self) {
-        #[cfg(target_arch = "x86_64")]
-        if cpu::avx512ifma() && ifma::fits(&self.modulus, self.log_n) {
-            self.words();
-            return;
-        } else if cpu::avx2() {
-            self.floats();
-            return;
-        }
-        if cpu::fused_multiply_add() {
-            self.reference();
-        } else {
-            self.integers();
-        }
+        })
     }
 
     /// The prime.

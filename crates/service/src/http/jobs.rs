@@ -9,7 +9,7 @@ use axum::http::header::{CACHE_CONTROL, CONTENT_TYPE, ETAG, LOCATION};
 use axum::http::{HeaderMap, StatusCode};
 use axum::response::{IntoResponse, Response};
 use cipherlm_files::{Access, Existing};
-use cipherlm_infer::{Asked, EncryptedPrompt};
+use cipherlm_infer::{Asked, EncryptedPrompt, check_position};
 use cipherlm_protocol::{Code, Digest, JobState, Problem};
 use http_body_util::channel::{Channel, Sender};
 
@@ -106,7 +106,7 @@ fn check(app: &App, key: Digest, prompt: &EncryptedPrompt) -> Result<(), Problem
             return Err(Problem::new(Code::ObjectField, detail));
         }
         if let Asked::Position(position) = prompt.asked
-            && app.served.plan.check_position(position, length).is_err()
+            && check_position(&client.answers, position, length).is_err()
         {
             let detail = format!("position {position} is asked for, of {length} tokens");
             return Err(Problem::new(Code::ObjectField, detail));

@@ -21,7 +21,7 @@ use crate::error::Result;
 use crate::journal::Journal;
 use crate::schedule::{View, Waiting};
 use crate::task::{Depot, Task, is_tenant};
-use crate::transport::{Resident, Transport};
+use crate::transport::{Next, Resident, Transport};
 
 /// Messages of a key that may be in workers' hands: far more than there are workers, since
 /// consumers at their bound have been seen to stand still.
@@ -77,7 +77,7 @@ pub(super) struct Pull {
 impl Transport for Pull {
     type Lease = Held;
 
-    fn next(&mut self, resident: &Resident) -> Option<Held> {
+    fn next(&mut self, resident: &Resident) -> Next<Held> {
         self.runtime.clone().block_on(self.seek(resident))
     }
 }
@@ -95,14 +95,14 @@ impl Pull {
         neighbours.elsewhere(self.line.terms.lease)
     }
 
-    async fn seek(&mut self, resident: &Resident) -> Option<Held> {
+    async fn seek(&mut self, resident: &Resident) -> Next<Held> {
         let (mut said, pause) = (String::new(), (self.line.terms.lease / 6).min(Duration::from_secs(5)));
         loop {
             if self.stop.load(Ordering::Relaxed) {
-                return None;
+                return Next::Stop;
             }
             match self.look(resident).await {
-                Ok(Some(held)) => return Some(held),
+                Ok(Some(held)) => return Next::Task(held),
                 Ok(None) => said.clear(),
                 // Once for each reason: NATS may be down for long.
                 Err(error) if error.to_string() != said => {
@@ -111,6 +111,11 @@ impl Pull {
                 }
                 Err(_) => {}
             }
+            let rest = resident.until_rest();
+            if rest.is_some_and(|left| left.is_zero()) {
+                return Next::Rest;
+            }
+            let pause = rest.map_or(pause, |left| left.min(pause));
             let pause = if self.lingers.is_zero() { pause } else { pause.min(self.lingers + SOON) };
             tokio::select! {
                 _ = self.bell.next() => {}

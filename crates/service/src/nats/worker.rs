@@ -31,6 +31,8 @@ pub struct WorkerConfig {
     pub checkpoint_after: Duration,
     /// Bytes of one client's keys in memory; others are loaded when they are needed.
     pub key_memory: u64,
+    /// Time without a task after which keys and circuits leave the memory.
+    pub rest_after: Duration,
 }
 
 /// A worker of a server that shares its folder.
@@ -100,12 +102,16 @@ impl Worker {
             runtime: runtime.handle().clone(),
             stop: stopping,
             neighbours,
-            seconds: self.served.plan.seconds(),
+            seconds: self.served.client.costs.seconds,
             lingers: Duration::ZERO,
             waiting: std::collections::BTreeMap::new(),
         };
-        let effort =
-            Effort { checkpoint_after: self.config.checkpoint_after, key_memory: self.config.key_memory };
+        let effort = Effort {
+            checkpoint_after: self.config.checkpoint_after,
+            key_memory: self.config.key_memory,
+            rest_after: self.config.rest_after,
+        };
+        self.served.rest();
         self.journal.line("working", json!({"worker": pull.name, "plan": pull.plan}));
         Runner::new(self.served, depot, effort, self.journal.clone()).work(&mut pull);
         self.journal.line("stopped", json!({"worker": pull.name}));

@@ -48,7 +48,7 @@ fn memory_and_disk_of_a_server_hold_no_window_of_secret_or_text() {
     let mut wanted: HashSet<Vec<u8>> = windows(&secret[secret.len() - 32..]).collect();
     wanted.extend(windows(CANARY.as_bytes()));
     let process = site.server.child.id();
-    let (prompt, _) = site.sample(&keys, CANARY);
+    let prompt = site.prompt(&keys, CANARY);
     assert_eq!(site.door().submit(&id(&keys), &prompt).0, 202);
     // In the middle of the run, and after it.
     let during = find_in_memory(process, &wanted);

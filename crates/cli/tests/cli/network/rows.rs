@@ -270,7 +270,7 @@ fn poison(prompt: &[u8]) -> Vec<u8> {
 fn poison_runs_to_its_end_and_is_no_answer() {
     let (site, keys) = Site::with_keys("poison");
     let (key, door) = (id(&keys), site.door());
-    let (prompt, _) = site.sample(&keys, PROMPT);
+    let prompt = site.prompt(&keys, PROMPT);
     let names = |prompt: &[u8]| {
         assert_eq!(door.submit(&key, prompt).0, 202);
         assert_eq!(door.end(prompt)["state"], "done");

@@ -81,14 +81,20 @@ impl Site {
         self.client(&["push", "--keys", keys])
     }
 
-    /// An encrypted prompt, and the answer of the commands on files.
+    /// An encrypted prompt.
+    pub(super) fn prompt(&self, keys: &str, text: &str) -> Vec<u8> {
+        let prompt = self.at("sample.prompt");
+        succeed(&["encrypt", "--keys", keys, "--prompt", text, "--out", &prompt, "--force"]);
+        fs::read(prompt).unwrap()
+    }
+
+    /// The same, and the answer of the commands on files.
     pub(super) fn sample(&self, keys: &str, text: &str) -> (Vec<u8>, Vec<u8>) {
+        let bytes = self.prompt(keys, text);
         let (prompt, answer) = (self.at("sample.prompt"), self.at("sample.answer"));
-        let args = ["encrypt", "--keys", keys, "--prompt", text, "--out", &prompt, "--force"];
-        succeed(&args);
         let (server, out) = (format!("{keys}/server"), ["--out", answer.as_str(), "--force"]);
         succeed(&[&["run", "--keys", &server, "--input", &prompt][..], &out].concat());
-        (fs::read(prompt).unwrap(), fs::read(answer).unwrap())
+        (bytes, fs::read(answer).unwrap())
     }
 }
 

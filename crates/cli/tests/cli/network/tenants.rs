@@ -11,7 +11,7 @@ fn fifty_tenants_share_a_server_and_nothing_else() {
     let site = Site::new("tenants", &json!({"queue": QUEUE, "jobs_per_tenant": 2}));
     let keys = site.keys("keys");
     let (key, list) = (id(&keys), manifest(&keys, &key_files(&keys)).to_string());
-    let prompts: Vec<Vec<u8>> = ["a cat", "a dog", PROMPT].map(|text| site.sample(&keys, text).0).into();
+    let prompts: Vec<Vec<u8>> = ["a cat", "a dog", PROMPT].map(|text| site.prompt(&keys, text)).into();
     let doors: Vec<Door<'_>> = (0..TENANTS).map(|n| site.tenant(&format!("tenant-{n}"))).collect();
     // All under one key id: names are apart by tenant even so.
     for door in &doors {
@@ -84,7 +84,7 @@ fn a_full_queue_says_when_to_come_again() {
     let keys = site.keys("keys");
     site.push(&keys);
     let (key, door) = (id(&keys), site.door());
-    let prompts: Vec<Vec<u8>> = (0..12).map(|_| site.sample(&keys, PROMPT).0).collect();
+    let prompts: Vec<Vec<u8>> = (0..12).map(|_| site.prompt(&keys, PROMPT)).collect();
     let mut refused = None;
     for prompt in &prompts {
         match door.submit(&key, prompt) {
