@@ -8,6 +8,8 @@ use cipherlm_ckks::{
     Complex64, EvaluationKeys, GaloisElement, KeyPurpose, KeyRequest, KeySet, Params, Plaintext, SecretKey,
 };
 
+use rayon::prelude::*;
+
 use crate::cost::{CostModel, DEGREE, Size};
 use crate::error::{At, Error, Result};
 
@@ -121,7 +123,12 @@ fn rotations<K: EvaluationKeys>(machine: &Encrypted<K>, x: &EncryptedVector) -> 
     let lifted =
         || -> slots::Result<_> { Ok(Plaintext::encode(params, &token, TOKEN, a.scale())?.lift(&limbs)?) };
     let mut sum = evaluator.mul_plain_qp(&outside, &lifted().at("calibration")?).map_err(failed)?;
-    let product = seconds(|| Ok(evaluator.mul_plain_qp_accumulate(&mut sum, &outside, &lifted()?)?))?;
+    // As many at a time as there are threads, since transforms encode theirs so.
+    let threads = rayon::current_num_threads();
+    let product = seconds(|| {
+        let batch: Vec<_> = (0..threads).into_par_iter().map(|_| lifted()).collect::<slots::Result<_>>()?;
+        batch.iter().try_for_each(|one| Ok(evaluator.mul_plain_qp_accumulate(&mut sum, &outside, one)?))
+    })? / threads as f64;
     Ok(vec![
         (OpKind::Rotate, rotate),
         (OpKind::Conjugate, rotate),

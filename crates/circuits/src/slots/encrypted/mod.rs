@@ -174,18 +174,28 @@ impl<K: EvaluationKeys> Encrypted<K> {
 
     /// `plain`, rotated to the left by `steps`, encoded at `scale`.
     fn encode(&self, plain: &Plain, steps: i64, scale: Scale, level: usize) -> Result<Arc<Plaintext>> {
+        let start = Instant::now();
+        let (plaintext, fresh) = self.encode_untimed(plain, steps, scale)?;
+        if fresh {
+            self.log.record_timed(OpKind::Encode, level, 1, start.elapsed());
+        }
+        Ok(plaintext)
+    }
+
+    /// The same for one of many at a time, and whether it was not at hand.
+    fn encode_untimed(&self, plain: &Plain, steps: i64, scale: Scale) -> Result<(Arc<Plaintext>, bool)> {
         let (have, slots) = (plain.period(), self.chain.slots());
         if have == 0 || !slots.is_multiple_of(have) {
             return Err(Error::Period { have, slots });
         }
-        self.plains.find(plain, steps, scale, || {
-            let start = Instant::now();
+        let mut fresh = false;
+        let plaintext = self.plains.find(plain, steps, scale, || {
+            fresh = true;
             let rotated = plain.rotated(steps);
             let values: Vec<Complex64> = rotated.values().collect();
-            let plaintext = Plaintext::encode(self.params(), &values, have, scale)?;
-            self.log.record_timed(OpKind::Encode, level, 1, start.elapsed());
-            Ok(plaintext)
-        })
+            Ok(Plaintext::encode(self.params(), &values, have, scale)?)
+        })?;
+        Ok((plaintext, fresh))
     }
 
     fn timed<T>(

@@ -7,6 +7,7 @@ use crate::slots::{Error, KeyUse, OpKind, Result, Scale};
 use cipherlm_ckks::{
     Ciphertext, EvaluationKeys, ExtendedCiphertext, GaloisElement, Hoisted, KeyShape, LiftedPlaintext, hazmat,
 };
+use rayon::prelude::*;
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
 
@@ -21,6 +22,9 @@ struct Babies<'a> {
     /// Those that need a key.
     rotations: usize,
 }
+
+/// Output and giant step of a row, and its plaintexts by column.
+type Line = ((usize, i64), Vec<Option<LiftedPlaintext>>);
 
 /// Bytes of plaintexts and sums that one pass over the rotations may hold. Each pass performs the
 /// rotations again, so it should have many more products than there are rotations.
@@ -167,17 +171,9 @@ impl<K: EvaluationKeys> Run<'_, K> {
     fn pass(&self, babies: &Babies<'_>, rows: &[(usize, &Row<'_>)]) -> Result<BTreeMap<(usize, i64), Sums>> {
         let (machine, mut found) = (self.machine, BTreeMap::new());
         for special in babies.specials.iter().copied().collect::<BTreeSet<_>>() {
-            let (mut places, mut cells) = (Vec::new(), Vec::new());
-            for (output, row) in rows {
-                let mut line = vec![None; babies.specials.len()];
-                for term in row.terms.iter().filter(|term| babies.specials[term.column] == special) {
-                    line[term.column] = Some(self.lifted(term, row.giant, special)?);
-                }
-                if line.iter().any(Option::is_some) {
-                    places.push((*output, row.giant));
-                    cells.push(line);
-                }
-            }
+            let lines = self.lines(babies, rows, special)?;
+            let (places, cells): (Vec<_>, Vec<_>) =
+                lines.into_iter().filter(|(_, line)| line.iter().any(Option::is_some)).unzip();
             if cells.is_empty() {
                 continue;
             }
@@ -199,13 +195,34 @@ impl<K: EvaluationKeys> Run<'_, K> {
         Ok(found)
     }
 
-    fn lifted(&self, term: &Term<'_>, giant: i64, special: usize) -> Result<LiftedPlaintext> {
-        let plaintext = self.machine.encode(term.plain, -giant, self.plain_scale, self.level)?;
-        let start = Instant::now();
-        let lifted = plaintext.lift(&self.machine.params().extended_limbs(self.level, special))?;
+    /// The plaintexts of some rows that belong to so many special primes, by column of the babies.
+    fn lines(&self, babies: &Babies<'_>, rows: &[(usize, &Row<'_>)], special: usize) -> Result<Vec<Line>> {
+        let (machine, start) = (self.machine, Instant::now());
+        let terms: Vec<(usize, &Term<'_>)> = rows
+            .iter()
+            .enumerate()
+            .flat_map(|(at, (_, row))| row.terms.iter().map(move |term| (at, term)))
+            .filter(|(_, term)| babies.specials[term.column] == special)
+            .collect();
+        let limbs = machine.params().extended_limbs(self.level, special);
+        let lift = |&(at, term): &(usize, &Term<'_>)| -> Result<(LiftedPlaintext, bool)> {
+            let (plaintext, fresh) =
+                machine.encode_untimed(term.plain, -rows[at].1.giant, self.plain_scale)?;
+            Ok((plaintext.lift(&limbs)?, fresh))
+        };
+        let lifted: Vec<(LiftedPlaintext, bool)> = terms.par_iter().map(lift).collect::<Result<_>>()?;
+        let width = babies.specials.len();
+        let mut lines: Vec<Line> =
+            rows.iter().map(|(output, row)| ((*output, row.giant), vec![None; width])).collect();
+        let mut encoded = 0;
+        for ((at, term), (plaintext, fresh)) in terms.into_iter().zip(lifted) {
+            lines[at].1[term.column] = Some(plaintext);
+            encoded += usize::from(fresh);
+        }
         // Lifting belongs to the encoding: no operation of its own, only its time.
-        self.machine.log.add_time(OpKind::Encode, self.level, start.elapsed());
-        Ok(lifted)
+        machine.log.record(OpKind::Encode, self.level, encoded);
+        machine.log.add_time(OpKind::Encode, self.level, start.elapsed());
+        Ok(lines)
     }
 
     /// Adds the sums of all giant steps by Horner's rule and leaves the extended modulus.
