@@ -7,7 +7,6 @@ use cipherlm_circuits::slots::{self, Encrypted, EncryptedVector, Machine, OpKind
 use cipherlm_ckks::{
     Complex64, EvaluationKeys, GaloisElement, KeyPurpose, KeyRequest, KeySet, Params, Plaintext, SecretKey,
 };
-
 use rayon::prelude::*;
 
 use crate::cost::{CostModel, DEGREE, Size};

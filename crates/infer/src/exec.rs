@@ -5,7 +5,6 @@ mod norm;
 
 use cipherlm_circuits::polynomial;
 use cipherlm_circuits::slots::{self, Machine, Plain, RefreshKind, Scale};
-use num_complex::Complex64;
 use rayon::prelude::*;
 
 use crate::error::{At, Error, Result, broken};
@@ -81,11 +80,7 @@ pub(crate) fn evaluate<M: Machine, S: Machine<Vector = M::Vector>>(
             };
             left.iter().zip(*right).map(|pair| sum(pair).at(&node.name)).collect()
         }
-        (Op::Unit { factor }, [rows]) => {
-            let factor = Complex64::new(*factor, 0.0);
-            let scale = |row| machine.mul_const(&lower(machine, row, level + 1)?, factor);
-            rows.iter().map(|row| scale(row).at(&node.name)).collect()
-        }
+        (Op::Unit { factor }, [rows]) => context.in_unit(rows, *factor, level),
         (op, _) => {
             let counts: Vec<usize> = inputs.iter().map(|input| input.len()).collect();
             Err(broken(&format!("{} takes no operands of {counts:?} vectors for {op:?}", node.name)))

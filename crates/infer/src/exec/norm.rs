@@ -51,6 +51,13 @@ impl<M: Machine> Context<'_, M> {
         spread(machine, &machine.mul_plain(&sum, &Plain::real(mask))?, g.features)
     }
 
+    /// Rows in another unit: times the old one over the new.
+    pub(super) fn in_unit(&self, rows: &[M::Vector], factor: f64, level: usize) -> Result<Value<M>> {
+        let (machine, factor) = (self.machine, Complex64::new(factor, 0.0));
+        let scale = |row| machine.mul_const(&lower(machine, row, level + 1)?, factor);
+        rows.iter().map(|row| scale(row).at(&self.node.name)).collect()
+    }
+
     /// Rows without their mean, times the norm's gains.
     pub(super) fn gain(
         &self,

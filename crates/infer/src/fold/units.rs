@@ -219,6 +219,6 @@ mod tests {
         // What once was large stays in the sum.
         assert_eq!(stream([50.0, 3.0, 4.0, 5.0, 6.0]), [50.0; 5]);
         // Growth by less than a bit at a time, from the end back.
-        assert_eq!(stream([1.0, 1.5, 2.2, 3.3, 4.9]), [2.2, 2.2, 2.2, 4.9, 4.9]);
+        assert_eq!(stream([1.0, 1.5, 2.2, 3.3, 4.9]), [1.0, 2.2, 2.2, 4.9, 4.9]);
     }
 }

@@ -212,7 +212,8 @@ fn growing(shape: &Shape) -> Arc<Model> {
     for (name, dims) in shape.tensors() {
         let factor = match &name[..] {
             "embed.tokens" => 0.1,
-            "layers.0.attn.out.weight" | "layers.1.ffn.down.weight" => 12.0,
+            "layers.0.attn.out.weight" => 12.0,
+            "layers.1.ffn.down.weight" => 80.0,
             _ => continue,
         };
         let values = model.weights().values(&name).unwrap().iter().map(|x| x * factor).collect();
