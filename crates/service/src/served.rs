@@ -55,7 +55,7 @@ impl Served {
         &self.params
     }
 
-    /// Compiles what runs take: a second at full size.
+    /// Compiles what runs take: a second for two layers at full size, more for deep models.
     pub(crate) fn engine(&self) -> cipherlm_infer::Result<Engine> {
         let (circuits, plan) = self.recipe.compile()?;
         // Rings of its own as well: what runs leave in them goes with it.

@@ -7,7 +7,7 @@ use cipherlm_model::{Activation, Placement, Residual, Shape};
 
 use crate::arch::Arch;
 use crate::attention::{Attention, Tables};
-use crate::fused;
+use crate::fused::{self, Curve};
 use crate::layers::{Dense, Init, Norm};
 use crate::probe::{Probe, Site};
 
@@ -89,8 +89,8 @@ impl FeedForward {
             return y;
         }
         match self.function {
-            Activation::Gelu if fused::applies(&x) => fused::gelu(x),
-            Activation::Silu if fused::applies(&x) => fused::silu(x),
+            Activation::Gelu if fused::applies(&x) => fused::curve(x, Curve::Gelu),
+            Activation::Silu if fused::applies(&x) => fused::curve(x, Curve::Silu),
             function => exact(function, x),
         }
     }

@@ -67,7 +67,7 @@ pub fn divergence(teacher: Tensor<3>, student: Tensor<3>, temperature: f64) -> T
     let [batch, rows, vocab] = student.dims();
     let teacher = if student.is_autodiff() { Tensor::from_inner(teacher) } else { teacher };
     let [teacher, student] = [teacher, student].map(|x| x.reshape([batch * rows, vocab]));
-    if fused::applies(&student) {
+    if fused::applies(&student) && fused::applies(&teacher) {
         return fused::divergence(teacher, student, temperature);
     }
     let flat = |x: Tensor<2>| log_softmax(x.div_scalar(temperature), 1);

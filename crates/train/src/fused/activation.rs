@@ -4,32 +4,38 @@ use rayon::prelude::*;
 
 use super::primitive::{CHUNK, Primitive, contiguous, exp, tensor, values};
 
-pub(super) fn gelu(x: &Primitive) -> Primitive {
-    forward(x, |x| x * normal(x).0)
+/// An activation with a kernel.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Curve {
+    /// `x * Phi(x)`.
+    Gelu,
+    /// `x / (1 + e^-x)`.
+    Silu,
 }
 
-/// Gradient of the input of [`gelu`] from that of its output.
-pub(super) fn gelu_backward(x: &Primitive, grad: Primitive) -> Primitive {
-    backward(x, grad, |x| {
-        let (cdf, pdf) = normal(x);
-        cdf + x * pdf
-    })
+pub(super) fn forward(x: &Primitive, curve: Curve) -> Primitive {
+    match curve {
+        Curve::Gelu => values_of(x, |x| x * normal(x).0),
+        Curve::Silu => values_of(x, |x| x * sigmoid(x)),
+    }
 }
 
-pub(super) fn silu(x: &Primitive) -> Primitive {
-    forward(x, |x| x * sigmoid(x))
-}
-
-/// Gradient of the input of [`silu`] from that of its output.
-pub(super) fn silu_backward(x: &Primitive, grad: Primitive) -> Primitive {
-    backward(x, grad, |x| {
-        let s = sigmoid(x);
-        s + x * s * (1.0 - s)
-    })
+/// Gradient of the input from that of the output.
+pub(super) fn backward(x: &Primitive, curve: Curve, grad: Primitive) -> Primitive {
+    match curve {
+        Curve::Gelu => slopes_of(x, grad, |x| {
+            let (cdf, pdf) = normal(x);
+            cdf + x * pdf
+        }),
+        Curve::Silu => slopes_of(x, grad, |x| {
+            let s = sigmoid(x);
+            s + x * s * (1.0 - s)
+        }),
+    }
 }
 
 #[inline(always)]
-fn forward(x: &Primitive, value: impl Fn(f32) -> f32 + Sync) -> Primitive {
+fn values_of(x: &Primitive, value: impl Fn(f32) -> f32 + Sync) -> Primitive {
     let shape = x.layout().shape().clone();
     let x = contiguous(x.clone());
     let mut out = vec![0.0f32; shape.num_elements()];
@@ -42,7 +48,7 @@ fn forward(x: &Primitive, value: impl Fn(f32) -> f32 + Sync) -> Primitive {
 }
 
 #[inline(always)]
-fn backward(x: &Primitive, grad: Primitive, slope: impl Fn(f32) -> f32 + Sync) -> Primitive {
+fn slopes_of(x: &Primitive, grad: Primitive, slope: impl Fn(f32) -> f32 + Sync) -> Primitive {
     let x = contiguous(x.clone());
     let mut grad = contiguous(grad);
     let start = grad.layout().start_offset();

@@ -10,6 +10,7 @@ use burn::backend::autodiff::ops::{Backward, Ops, OpsKind};
 use burn::backend::tensor::FloatTensor;
 use burn::backend::{Autodiff, Backend, Flex, backend_extension};
 
+use super::activation::Curve;
 use super::attention::Layout;
 use super::polynomial::Series;
 use super::primitive::Primitive;
@@ -18,8 +19,7 @@ use super::{activation, attention, dense, loss, norm, polynomial};
 /// The operators; see the functions of the same names one module up.
 #[backend_extension(Flex, Autodiff)]
 pub(super) trait Fused: Backend {
-    fn fused_gelu(x: FloatTensor<Self>) -> FloatTensor<Self>;
-    fn fused_silu(x: FloatTensor<Self>) -> FloatTensor<Self>;
+    fn fused_curve(x: FloatTensor<Self>, curve: Curve) -> FloatTensor<Self>;
     fn fused_dense(x: FloatTensor<Self>, w: FloatTensor<Self>, b: FloatTensor<Self>) -> FloatTensor<Self>;
     fn fused_norm(
         x: FloatTensor<Self>,
@@ -44,11 +44,8 @@ pub(super) trait Fused: Backend {
 }
 
 impl Fused for Flex {
-    fn fused_gelu(x: Primitive) -> Primitive {
-        activation::gelu(&x)
-    }
-    fn fused_silu(x: Primitive) -> Primitive {
-        activation::silu(&x)
+    fn fused_curve(x: Primitive, curve: Curve) -> Primitive {
+        activation::forward(&x, curve)
     }
     fn fused_dense(x: Primitive, w: Primitive, b: Primitive) -> Primitive {
         dense::forward(&x, &w, &b)
@@ -77,20 +74,11 @@ impl Fused for Flex {
 }
 
 impl<C: CheckpointStrategy> Fused for Autodiff<Flex, C> {
-    fn fused_gelu(x: FloatTensor<Self>) -> FloatTensor<Self> {
+    fn fused_curve(x: FloatTensor<Self>, curve: Curve) -> FloatTensor<Self> {
         let (x, node) = x.into_parts();
-        let out = activation::gelu(&x);
-        match Gelu.prepare::<C>([node]).compute_bound().stateful() {
-            OpsKind::Tracked(prep) => prep.finish(x, out),
-            OpsKind::UnTracked(prep) => prep.finish(out),
-        }
-    }
-
-    fn fused_silu(x: FloatTensor<Self>) -> FloatTensor<Self> {
-        let (x, node) = x.into_parts();
-        let out = activation::silu(&x);
-        match Silu.prepare::<C>([node]).compute_bound().stateful() {
-            OpsKind::Tracked(prep) => prep.finish(x, out),
+        let out = activation::forward(&x, curve);
+        match Activation.prepare::<C>([node]).compute_bound().stateful() {
+            OpsKind::Tracked(prep) => prep.finish((x, curve), out),
             OpsKind::UnTracked(prep) => prep.finish(out),
         }
     }
@@ -167,9 +155,7 @@ impl<C: CheckpointStrategy> Fused for Autodiff<Flex, C> {
 }
 
 #[derive(Debug)]
-struct Gelu;
-#[derive(Debug)]
-struct Silu;
+struct Activation;
 #[derive(Debug)]
 struct Dense;
 #[derive(Debug)]
@@ -192,19 +178,11 @@ macro_rules! register {
     };
 }
 
-impl Backward<Flex, 1> for Gelu {
-    type State = Primitive;
-    fn backward(self, ops: Ops<Primitive, 1>, grads: &mut Gradients, _: &mut Checkpointer) {
+impl Backward<Flex, 1> for Activation {
+    type State = (Primitive, Curve);
+    fn backward(self, ops: Ops<Self::State, 1>, grads: &mut Gradients, _: &mut Checkpointer) {
         let grad = grads.consume::<Flex>(&ops.node);
-        register!(grads, ops, [activation::gelu_backward(&ops.state, grad)]);
-    }
-}
-
-impl Backward<Flex, 1> for Silu {
-    type State = Primitive;
-    fn backward(self, ops: Ops<Primitive, 1>, grads: &mut Gradients, _: &mut Checkpointer) {
-        let grad = grads.consume::<Flex>(&ops.node);
-        register!(grads, ops, [activation::silu_backward(&ops.state, grad)]);
+        register!(grads, ops, [activation::backward(&ops.state.0, ops.state.1, grad)]);
     }
 }
 

@@ -22,6 +22,7 @@ use std::sync::Arc;
 use burn::backend::Dispatch;
 use burn::tensor::{DType, Tensor};
 
+pub(crate) use activation::Curve;
 pub(crate) use attention::Layout;
 use backend::Fused;
 pub(crate) use polynomial::Series;
@@ -31,14 +32,9 @@ pub(crate) fn applies<const D: usize>(x: &Tensor<D>) -> bool {
     x.dtype() == DType::F32
 }
 
-/// `x * Phi(x)`.
-pub(crate) fn gelu(x: Tensor<2>) -> Tensor<2> {
-    Tensor::from_dispatch(Dispatch::fused_gelu(x.into_dispatch()))
-}
-
-/// `x / (1 + e^-x)`.
-pub(crate) fn silu(x: Tensor<2>) -> Tensor<2> {
-    Tensor::from_dispatch(Dispatch::fused_silu(x.into_dispatch()))
+/// An activation at every element.
+pub(crate) fn curve(x: Tensor<2>, curve: Curve) -> Tensor<2> {
+    Tensor::from_dispatch(Dispatch::fused_curve(x.into_dispatch(), curve))
 }
 
 /// `x w + b` for `x` of shape `[rows, input]`, `w` `[input, output]`, `b` `[output]`.
