@@ -80,6 +80,7 @@ pub(crate) fn evaluate<M: Machine, S: Machine<Vector = M::Vector>>(
             };
             left.iter().zip(*right).map(|pair| sum(pair).at(&node.name)).collect()
         }
+        (Op::Extend, [rows]) => context.extend(rows, level),
         (Op::Unit { factor }, [rows]) => context.in_unit(rows, *factor, level),
         (op, _) => {
             let counts: Vec<usize> = inputs.iter().map(|input| input.len()).collect();
@@ -168,19 +169,8 @@ impl<M: Machine> Context<'_, M> {
     fn linear(&self, inputs: &[M::Vector], map: Map, bias: bool, level: usize) -> Result<Value<M>> {
         let (machine, name) = (self.machine, &self.node.name);
         let (transform, biases) = self.folded.transform(map)?;
-        let outputs = match Pairing::choose(transform.inputs(), transform.outputs()) {
-            None => {
-                let inputs: Vec<&M::Vector> = inputs.iter().collect();
-                machine.linear_transforms_to(&inputs, &transform, level).at(name)?
-            }
-            Some(pairing) => {
-                let joined = pairing.join(&transform).at(name)?;
-                let inputs = pairing.gather(machine, inputs).at(name)?;
-                let inputs: Vec<&M::Vector> = inputs.iter().collect();
-                let results = machine.linear_transforms_to(&inputs, &joined, level).at(name)?;
-                pairing.split(machine, &results, transform.outputs()).at(name)?
-            }
-        };
+        let pairing = Pairing::choose(&transform);
+        let outputs = pairing.apply(machine, inputs, &transform, level).at(name)?;
         if bias { self.add_plains(outputs, &biases) } else { Ok(outputs) }
     }
 

@@ -11,6 +11,7 @@
 
 mod affine;
 mod check;
+mod extend;
 mod head;
 mod norm;
 mod prefix;

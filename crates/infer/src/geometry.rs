@@ -31,6 +31,9 @@ pub struct Geometry {
     pub blocks: usize,
     /// Blocks of the feed-forward layer.
     pub ffn_blocks: usize,
+    /// Columns of the feed-forward layer in each of its blocks: as many in all of them, but for
+    /// the last, because the shorter a block is, the fewer diagonals its maps have.
+    pub ffn_width: usize,
 }
 
 impl Geometry {
@@ -69,6 +72,7 @@ impl Geometry {
             head,
             blocks: blocks(shape.d_model.max(head * shape.heads)),
             ffn_blocks: blocks(shape.ffn),
+            ffn_width: shape.ffn.div_ceil(blocks(shape.ffn).max(1)),
         })
     }
 
@@ -120,6 +124,11 @@ impl Geometry {
     /// Column of a head's feature in the padded concatenation of heads.
     pub fn column(&self, head: usize, feature: usize) -> usize {
         head * self.head + feature
+    }
+
+    /// Column of a feature of the feed-forward layer among those of its blocks.
+    pub fn ffn_column(&self, feature: usize) -> usize {
+        feature / self.ffn_width * self.features + feature % self.ffn_width
     }
 
     /// (copy, token, feature) of a slot.

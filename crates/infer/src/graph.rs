@@ -75,6 +75,8 @@ pub(crate) enum Op {
     Add,
     /// The residual stream in another unit: times the old one over the new.
     Unit { factor: f64 },
+    /// Rows that begin again behind their last feature, as far as a token has slots.
+    Extend,
 }
 
 #[derive(Debug, Clone)]
@@ -327,7 +329,12 @@ impl Builder<'_> {
             let op = Op::Linear { map, bias: true };
             return self.push(name, op, vec![read.rows], width, 1, bounded, Operator::PlainMatmul);
         };
-        let raw = self.linear(&format!("{name}.product"), map, read.rows, width, false);
+        let mut rows = read.rows;
+        if self.folded.extends(map) {
+            let (name, class) = (format!("{name}.extend"), Operator::AddRepack);
+            rows = self.push(&name, Op::Extend, vec![rows], rows.len, 1, false, class);
+        }
+        let raw = self.linear(&format!("{name}.product"), map, rows, width, false);
         self.push(name, Op::Scaled { map }, vec![raw, factor], width, 1, bounded, Operator::ActivationNorm)
     }
 

@@ -4,10 +4,12 @@
 //! head (`h` features), so that the `h` distances of a *group* share a vector, and two groups share
 //! a complex one. With keys skewed once, `k'[t, f] = k[t - f, f]`,
 //!
-//! `s[t, j] = sum_r q[t, j + r] k'[t + r, j + r]`,  `-h < r < h`:
+//! `s[t, j] = sum_r q[t, j + r] k'[t + r, j + r]`,  `-h < r < h`
+//!
+//! (of a text of `T < h` tokens, which has distances up to `T` alone, `-T < r < h`):
 //!
 //! both factors are plain rotations, and one relinearisation serves a whole run of `r`. The same
-//! holds for the values, `out[t, f] = sum_r w[t, f + r] v'[t - r, f]`. What is not inside the head
+//! holds for the values, `out[t, f] = sum_r w[t, f + r] v'[t - r, f]`, `-h < r < T` there. What is not inside the head
 //! is masked on the side that has a level to spare, and the rotary embedding, which only depends on
 //! the distance, rides on that mask: `R(t) q . R(s) k = R(j) q . R(-g h) k` in group `g`.
 //!
@@ -20,6 +22,7 @@ use cipherlm_circuits::slots::{self, Machine, Plain};
 use cipherlm_model::{Attention, Kind};
 use num_complex::Complex64;
 use rayon::prelude::*;
+use std::collections::BTreeMap;
 
 use crate::error::{At, Error, Result};
 use crate::fold::{Folded, Purpose};
@@ -39,19 +42,38 @@ impl Folded {
         let g = self.geometry;
         // Distances count modulo the tokens, which a causal mask or no angle can stand.
         let cyclic = self.shape().kind == Kind::Decoder || self.shape().rotary.is_none();
-        self.purpose == Purpose::Prompt && cyclic && g.tokens >= g.head && g.shifts() >= FEWEST
+        self.purpose == Purpose::Prompt && cyclic && g.shifts() >= FEWEST
     }
 
-    /// Groups of `head` distances.
+    /// Groups of `head` distances; the only one of a text shorter than a head is not full.
     fn groups(&self) -> usize {
-        self.geometry.tokens / self.geometry.head
+        self.geometry.tokens.div_ceil(self.geometry.head)
+    }
+
+    /// Distances in a group.
+    pub(crate) fn distances(&self) -> usize {
+        self.geometry.head.min(self.geometry.tokens)
+    }
+
+    /// Whether the second half of a head is the imaginary part of the first: where no second group
+    /// of distances is, and a turn turns one half into the other.
+    fn halves(&self) -> bool {
+        let head = self.geometry.head;
+        self.groups() == 1 && head > 1 && self.shape().rotary.is_none_or(|rotary| rotary.dims == head)
+    }
+
+    /// Features of a head that a query and a key meet in.
+    pub(crate) fn meeting(&self) -> usize {
+        if self.halves() { self.geometry.head / 2 } else { self.geometry.head }
     }
 
     /// A plaintext of one token, by feature within the head.
     fn by_feature(&self, value: impl Fn(usize) -> Complex64) -> Plain {
-        let g = self.geometry;
-        let head: Vec<Complex64> = (0..g.head).map(value).collect();
-        let all = head.iter().copied().cycle().take(g.features);
+        self.every_head(&(0..self.geometry.head).map(value).collect::<Vec<_>>())
+    }
+
+    fn every_head(&self, head: &[Complex64]) -> Plain {
+        let all = head.iter().copied().cycle().take(self.geometry.features);
         if head.iter().all(|v| v.im == 0.0) {
             Plain::real(all.map(|v| v.re).collect::<Vec<_>>())
         } else {
@@ -59,39 +81,64 @@ impl Folded {
         }
     }
 
+    /// Skews one block, the second half of each head as imaginary part of the first, times `second`.
+    fn skew_halves(&self, scale: f64, second: Complex64) -> Result<LinearTransform> {
+        let g = self.geometry;
+        let half = g.head / 2;
+        let diagonal = |distance: usize, ahead: usize, part: Complex64| {
+            let own = |f: usize| f < half && f % self.distances() == distance;
+            let plain = self.by_feature(|f| if own(f) { scale * part } else { Complex64::ZERO });
+            (ahead as i64 - (distance * g.features) as i64, plain)
+        };
+        let distances = 0..self.distances().min(half);
+        let diagonals = distances
+            .flat_map(|distance| [diagonal(distance, 0, Complex64::ONE), diagonal(distance, half, second)]);
+        LinearTransform::from_diagonals(g.slots, diagonals).at("skew")
+    }
+
     /// Skews one block for a pair of groups, the second as imaginary part times `second`; keys are
     /// also turned back by the angle of their group's first distance.
     fn skew(&self, pair: usize, scale: f64, second: Complex64, turned: bool) -> Result<LinearTransform> {
         let g = self.geometry;
         let half = self.shape().rotary.filter(|_| turned).map_or(0, |r| r.dims as i64 / 2);
-        let mut diagonals = vec![];
+        // Where a head is all of a token, half a turn ahead is half a turn behind the next token.
+        let mut diagonals: BTreeMap<i64, Vec<Complex64>> = BTreeMap::new();
         for (group, factor) in (2 * pair..self.groups().min(2 * pair + 2)).zip([Complex64::ONE, second]) {
             for feature in 0..g.head {
-                let distance = group * g.head + feature;
+                let back = ((group * g.head + feature % self.distances()) * g.features) as i64;
                 let [own, ahead, behind] =
                     if turned { self.turn(group * g.head, feature) } else { [1.0, 0.0, 0.0] };
                 // The inverse turn has the opposite sine.
                 for (offset, value) in [(0, own), (half, -ahead), (-half, -behind)] {
-                    if value != 0.0 {
-                        let only = |f| if f == feature { factor * scale * value } else { Complex64::ZERO };
-                        let shift = offset - (distance * g.features) as i64;
-                        diagonals.push((0, 0, shift, self.by_feature(only)));
-                    }
+                    let shift = (offset - back).rem_euclid(g.slots as i64);
+                    let head = diagonals.entry(shift).or_insert_with(|| vec![Complex64::ZERO; g.head]);
+                    head[feature] += factor * scale * value;
                 }
             }
         }
-        LinearTransform::block(g.slots, 1, 1, diagonals).at("skew")
+        let diagonals = diagonals.into_iter().map(|(shift, head)| (shift, self.every_head(&head)));
+        LinearTransform::from_diagonals(g.slots, diagonals).at("skew")
     }
 
     /// What the queries rotated by `r`, `r + half` and `r - half` are multiplied by, with the
     /// offsets from `r`.
     fn query_plains(&self, r: i64) -> Vec<(i64, Plain)> {
-        let head = self.geometry.head as i64;
+        let head = self.meeting() as i64;
+        if self.halves() {
+            // A turn is a product with a complex number.
+            let turn = self.by_feature(|j| {
+                let feature = j as i64 + r;
+                let inside = (0..head).contains(&feature) && j < self.distances();
+                let [own, ahead, _] = if inside { self.turn(j, feature as usize) } else { [0.0; 3] };
+                Complex64::new(own, -ahead)
+            });
+            return vec![(0, turn)];
+        }
         let half = self.shape().rotary.map_or(0, |rotary| rotary.dims as i64 / 2);
         let plain = |part: usize| {
             self.by_feature(|j| {
                 let feature = j as i64 + r;
-                let inside = (0..head).contains(&feature);
+                let inside = (0..head).contains(&feature) && j < self.distances();
                 Complex64::new(if inside { self.turn(j, feature as usize)[part] } else { 0.0 }, 0.0)
             })
         };
@@ -120,9 +167,9 @@ impl Folded {
             let head = block * (g.features / g.head) + feature / g.head;
             let distance = group * g.head + feature % g.head;
             let causal = self.shape().kind == Kind::Decoder;
-            let key = (token + g.tokens - distance) % g.tokens;
+            let key = (token + g.tokens - distance % g.tokens) % g.tokens;
             let admitted = (distance <= token || !causal) && self.admits(token, key, length);
-            if head < self.shape().heads && admitted {
+            if head < self.shape().heads && distance < g.tokens && admitted {
                 mask[slot] = factor * scale[head][token];
                 add[slot] = c * root * scale[head][token];
             }
@@ -201,12 +248,12 @@ impl<M: Machine> Packed<'_, M> {
         prefix::attend(machine, self.folded, &query, &place, self.p)
     }
 
-    /// All `r` between `-head` and `head`, in runs that start `RUN` apart.
-    fn runs(&self) -> Vec<(i64, Vec<i64>)> {
-        let head = self.folded.geometry.head as i64;
-        let run = (RUN as i64).min(head);
-        let one = |from: i64| (from, (from..from + run).filter(|&r| r > -head).collect());
-        (-head..head).step_by(run as usize).map(one).collect()
+    /// All `r` between `-before` and `after`, powers of two, in runs that start `RUN` apart.
+    fn runs(before: usize, after: usize) -> Vec<(i64, Vec<i64>)> {
+        let run = RUN.min(before).min(after);
+        let (before, after) = (before as i64, after as i64);
+        let one = |from: i64| (from, (from..from + run as i64).filter(|&r| r > -before).collect());
+        (-before..after).step_by(run).map(one).collect()
     }
 
     /// Rotations of a vector by `unit r` for all `r` of a run.
@@ -225,12 +272,16 @@ impl<M: Machine> Packed<'_, M> {
     fn scores(&self, query: &M::Vector, key: &M::Vector) -> Result<Vec<M::Vector>> {
         let (machine, g) = (self.machine, self.folded.geometry);
         let top = self.level + depth(self.p);
-        let query = lower(machine, query, top).at(self.name)?;
-        let runs = self.runs();
+        let mut query = lower(machine, query, top).at(self.name)?;
+        if self.folded.halves() {
+            let second = machine.rotate(&query, g.head as i64 / 2).and_then(|second| machine.mul_i(&second));
+            query = second.and_then(|second| machine.add(&query, &second)).at(self.name)?;
+        }
+        let distances = self.folded.distances();
+        let runs = Self::runs(distances, self.folded.meeting());
         let queries = runs.par_iter().map(|run| self.rotations(&query, 1, run));
         let queries = queries.collect::<slots::Result<Vec<_>>>().at(self.name)?.concat();
-        let head = g.head as i64;
-        let rotated = |r: i64| &queries[(r + head - 1) as usize];
+        let rotated = |r: i64| &queries[(r + distances as i64 - 1) as usize];
         let turned = |r: i64| {
             let mut sum: Option<M::Vector> = None;
             for (offset, plain) in self.folded.query_plains(r) {
@@ -240,12 +291,15 @@ impl<M: Machine> Packed<'_, M> {
                     None => term,
                 });
             }
-            // Every r leaves at least one feature of the head inside.
+            // Every r leaves at least one feature of the head inside, for one distance.
             let sum = sum.map_or_else(|| machine.mul_plain_lazy(rotated(r), &Plain::from(0.0)), Ok)?;
             machine.rescale(&sum)
         };
         let keys = (0..self.folded.groups().div_ceil(2)).map(|pair| {
-            let skew = self.folded.skew(pair, 1.0, Complex64::I, true)?;
+            let skew = match self.folded.halves() {
+                true => self.folded.skew_halves(1.0, -Complex64::I),
+                false => self.folded.skew(pair, 1.0, Complex64::I, true),
+            }?;
             let mut keys = machine.linear_transforms_to(&[key], &skew, top - 1).at(self.name)?;
             Ok(keys.swap_remove(0))
         });
@@ -279,6 +333,10 @@ impl<M: Machine> Packed<'_, M> {
         let (machine, g, groups) = (self.machine, self.folded.geometry, self.folded.groups());
         let mut parts = vec![];
         for (pair, score) in scores.iter().enumerate() {
+            if self.folded.halves() {
+                parts.push((machine.twice_real(score).at(self.name)?, 0.5));
+                continue;
+            }
             if 2 * pair + 1 == groups {
                 parts.push((score.clone(), 1.0));
                 continue;
@@ -312,18 +370,23 @@ impl<M: Machine> Packed<'_, M> {
 
     /// The values of all earlier tokens, weighted and summed.
     fn mix(&self, weights: &[M::Vector], value: &M::Vector) -> Result<M::Vector> {
-        let (machine, g) = (self.machine, self.folded.geometry);
+        let (machine, g, halves) = (self.machine, self.folded.geometry, self.folded.halves());
+        let masked = self.masks_values();
         let paired = weights.chunks(2).enumerate().map(|(pair, weights)| {
             let weight = match weights {
                 [first, second] => machine.add_aligned(first, &machine.mul_i(second).at(self.name)?),
                 _ => Ok(weights[0].clone()),
             };
-            // Re((w + i w') (v - i v')) = w v + w' v', taken as a value plus its conjugate; real
-            // already where a group is alone.
-            let alone = weights.len() == 1;
-            let skew = self.folded.skew(pair, if alone { 1.0 } else { 0.5 }, -Complex64::I, false)?;
-            let mut values = machine.linear_transforms_to(&[value], &skew, self.level + 2).at(self.name)?;
-            Ok((weight.at(self.name)?, values.swap_remove(0), alone))
+            let skew = match (halves, weights.len()) {
+                (true, _) => self.folded.skew_halves(0.5, Complex64::I),
+                // Real already where a group is alone.
+                (false, 1) => self.folded.skew(pair, 1.0, Complex64::ZERO, false),
+                // Re((w + i w') (v - i v')) = w v + w' v', taken as a value plus its conjugate.
+                (false, _) => self.folded.skew(pair, 0.5, -Complex64::I, false),
+            };
+            let level = self.level + 1 + usize::from(masked);
+            let mut values = machine.linear_transforms_to(&[value], &skew?, level).at(self.name)?;
+            Ok((weight.at(self.name)?, values.swap_remove(0), weights.len() == 1))
         });
         let paired = paired.collect::<Result<Vec<_>>>()?;
         let back = -(g.features as i64);
@@ -332,6 +395,9 @@ impl<M: Machine> Packed<'_, M> {
             let product = |(weight, value, _): &(M::Vector, M::Vector, bool)| {
                 let weights = self.rotations(weight, 1, run)?;
                 let values = self.rotations(value, back, run)?.into_iter().zip(&run.1).map(|(value, &r)| {
+                    if !masked {
+                        return Ok(value);
+                    }
                     let mask =
                         self.folded.by_feature(|f| Complex64::new(f64::from(u8::from(inside(f, r))), 0.0));
                     machine.mul_plain(&value, &mask)
@@ -341,15 +407,26 @@ impl<M: Machine> Packed<'_, M> {
             };
             paired.iter().map(product).collect::<slots::Result<Vec<_>>>()
         };
+        // Weights of distances that are none are zero.
+        let runs = Self::runs(self.folded.meeting(), self.folded.distances());
         let sums =
-            self.total(self.runs().par_iter().map(of_run).collect::<slots::Result<Vec<_>>>().at(self.name)?)?;
-        let run = || {
-            let real = sums.iter().zip(&paired);
-            let real = real
-                .map(|(sum, &(_, _, alone))| if alone { Ok(sum.clone()) } else { machine.twice_real(sum) });
-            let real = real.collect::<slots::Result<Vec<_>>>()?;
-            machine.add_many(&real.iter().collect::<Vec<_>>())
+            self.total(runs.par_iter().map(of_run).collect::<slots::Result<Vec<_>>>().at(self.name)?)?;
+        let real = |(sum, &(_, _, alone)): (&M::Vector, &(M::Vector, M::Vector, bool))| {
+            if halves {
+                let conjugate = machine.conjugate(sum)?;
+                let second = machine.mul_i(&machine.sub(&conjugate, sum)?)?;
+                let second = machine.rotate(&second, -(g.head as i64) / 2)?;
+                return machine.add(&machine.add(sum, &conjugate)?, &second);
+            }
+            if alone { Ok(sum.clone()) } else { machine.twice_real(sum) }
         };
-        run().at(self.name)
+        let real = sums.iter().zip(&paired).map(real).collect::<slots::Result<Vec<_>>>().at(self.name)?;
+        machine.add_many(&real.iter().collect::<Vec<_>>()).at(self.name)
+    }
+
+    /// Whether values are masked where a rotated weight is of another head. Between halves that
+    /// are no shorter than the text, all weights that come from there are of no distance.
+    fn masks_values(&self) -> bool {
+        self.folded.distances() > self.folded.meeting() || !self.folded.halves()
     }
 }

@@ -148,8 +148,9 @@ def test_keys_that_were_interrupted_are_completed(plan: cl.Plan, empty: Path) ->
 
 
 def test_ctrl_c_stops_between_steps(client: cl.Client, server: cl.LocalServer) -> None:
-    # A fast machine ends one job before the signal comes: the last of several waits for its turn.
-    jobs = [server.run(client.encrypt(PROMPT)) for _ in range(6)]
+    # A fast machine ends one job before the signal comes: the last of many waits for its turn.
+    prompt = client.encrypt(PROMPT)
+    jobs = [server.run(prompt) for _ in range(64)]
     job = jobs[-1]
     timer = threading.Timer(0.01, lambda: os.kill(os.getpid(), signal.SIGINT))
     timer.start()

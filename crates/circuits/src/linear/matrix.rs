@@ -173,14 +173,12 @@ impl TokenLayout {
         let mut diagonals = Vec::new();
         for output in 0..outputs {
             for input in 0..inputs {
-                for shift in 0..size {
-                    let value = |row: usize| weight(input * size + (row + shift) % size, output * size + row);
-                    diagonals.push((
-                        output,
-                        input,
-                        shift as i64,
-                        Plain::real((0..size).map(value).collect::<Vec<_>>()),
-                    ));
+                // Signed, so that the diagonals of a matrix narrower than a token are neighbours.
+                for shift in -(size as i64 / 2)..(size as i64 + 1) / 2 {
+                    let from = |row: usize| (row as i64 + shift).rem_euclid(size as i64) as usize;
+                    let value = |row: usize| weight(input * size + from(row), output * size + row);
+                    let values = (0..size).map(value).collect::<Vec<_>>();
+                    diagonals.push((output, input, shift, Plain::real(values)));
                 }
             }
         }

@@ -58,6 +58,17 @@ impl<M: Machine> Context<'_, M> {
         rows.iter().map(|row| scale(row).at(&self.node.name)).collect()
     }
 
+    /// Rows with their beginning once more behind them.
+    pub(super) fn extend(&self, rows: &[M::Vector], level: usize) -> Result<Value<M>> {
+        let (machine, width) = (self.machine, self.folded.shape().d_model as i64);
+        let mask = self.folded.beginning();
+        let run = |row: &M::Vector| {
+            let beginning = machine.mul_plain(&lower(machine, row, level + 1)?, &mask)?;
+            machine.add(&lower(machine, row, level)?, &machine.rotate(&beginning, -width)?)
+        };
+        rows.iter().map(|row| run(row).at(&self.node.name)).collect()
+    }
+
     /// Rows without their mean, times the norm's gains.
     pub(super) fn gain(
         &self,

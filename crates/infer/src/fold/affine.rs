@@ -5,6 +5,7 @@ use cipherlm_circuits::slots::Plain;
 use cipherlm_model::Placement;
 
 use super::Folded;
+use super::extend::extend;
 use super::units::{Argument, NormId};
 use crate::error::{At, Error, Result};
 
@@ -52,7 +53,8 @@ impl Folded {
             return self.wide_transform(&affine, wide);
         }
         let layout = self.geometry.layout()?;
-        let transform = layout.matmul(&affine.weights).at("weights")?;
+        let extended = self.extends(map).then(|| extend(&affine.weights, self.geometry.features));
+        let transform = layout.matmul(extended.as_ref().unwrap_or(&affine.weights)).at("weights")?;
         Ok((transform, layout.every_token(&affine.bias)))
     }
 
@@ -94,15 +96,16 @@ impl Folded {
                     let raw = self.linear(&format!("layers.{l}.ffn.{part}"))?;
                     self.onto_argument(raw, self.norm_before(map), argument)
                 };
-                let activated = |part| {
+                let activated = |part| -> Result<Affine> {
                     let mut map = read(part, units.activation)?;
                     self.before_quadratics(l, &mut map)?;
                     Ok(map)
                 };
-                if !shape.gated {
-                    return activated("up");
-                }
-                let parts = vec![activated("gate")?, read("up", Argument::plain(units.gate))?];
+                let parts = match shape.gated {
+                    true => vec![activated("gate")?, read("up", Argument::plain(units.gate))?],
+                    false => vec![activated("up")?],
+                };
+                let parts = parts.into_iter().map(|part| self.in_blocks(part)).collect();
                 Ok(self.side_by_side(parts, self.geometry.ffn_blocks))
             }
             Map::Down(l) => {
@@ -110,7 +113,9 @@ impl Folded {
                 let units = self.units.layers[l];
                 let gate = if shape.gated { units.gate } else { 1.0 };
                 self.behind_quadratics(l, &mut raw)?;
-                Ok(self.onto_stream(raw, units.activation.value * gate, units.hidden))
+                let mut down = self.onto_stream(raw, units.activation.value * gate, units.hidden);
+                down.weights = self.over_blocks(down.weights, vec![0.0; shape.d_model]);
+                Ok(down)
             }
             Map::Head => {
                 let raw = if shape.tied_head {
@@ -190,6 +195,21 @@ impl Folded {
         });
         let parts = parts.into_iter().collect::<Result<Vec<_>>>()?;
         Ok(self.side_by_side(parts, self.geometry.blocks))
+    }
+
+    /// Outputs of the feed-forward layer where its blocks have them.
+    fn in_blocks(&self, part: Affine) -> Affine {
+        let spread = |row| self.over_blocks(row, 0.0);
+        Affine { weights: part.weights.into_iter().map(spread).collect(), bias: spread(part.bias) }
+    }
+
+    /// What belongs to each feature of the feed-forward layer, in its column.
+    pub(super) fn over_blocks<T: Clone>(&self, features: Vec<T>, nothing: T) -> Vec<T> {
+        let mut out = vec![nothing; self.geometry.ffn_blocks * self.geometry.features];
+        for (feature, own) in features.into_iter().enumerate() {
+            out[self.geometry.ffn_column(feature)] = own;
+        }
+        out
     }
 
     /// Joins outputs, each padded to whole blocks.
@@ -280,6 +300,7 @@ impl Folded {
         let width = weights.first().map_or(0, Vec::len);
         let inputs = match map {
             Map::Out(_) => shape.attention_width(),
+            Map::Down(_) => shape.ffn,
             _ => weights.len(),
         };
         let rows = weights.iter().filter(|row| row.iter().any(|w| *w != 0.0)).count();
@@ -287,6 +308,7 @@ impl Folded {
         let outputs = match map {
             Map::Qkv(_) => 3 * shape.attention_width(),
             Map::Up(_) if shape.gated => 2 * shape.ffn,
+            Map::Up(_) => shape.ffn,
             _ => width,
         };
         Ok(rows < inputs || columns < outputs)

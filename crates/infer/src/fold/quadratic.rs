@@ -74,8 +74,8 @@ impl Folded {
 
     /// What is added to one factor of the product, one plaintext per vector.
     pub(crate) fn quadratic_offsets(&self, l: usize) -> Result<Vec<Plain>> {
-        let offsets: Vec<f64> = self.quadratics(l)?.iter().map(|channel| channel.offset).collect();
-        Ok(self.geometry.layout()?.every_token(&offsets))
+        let offsets = self.quadratics(l)?.iter().map(|channel| channel.offset).collect();
+        Ok(self.geometry.layout()?.every_token(&self.over_blocks(offsets, 0.0)))
     }
 }
 

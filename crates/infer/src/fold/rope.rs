@@ -3,10 +3,14 @@
 use cipherlm_circuits::linear::LinearTransform;
 use cipherlm_circuits::slots::Plain;
 use num_complex::Complex64;
+use std::collections::BTreeMap;
 
 use super::{Folded, Purpose};
 use crate::error::{At, Result};
 use crate::geometry::Geometry;
+
+/// Output, input, shift and values.
+type Diagonal = (usize, usize, i64, Plain);
 
 impl Folded {
     /// Rotary embedding, folded score constants and the shift between copies, on queries, keys and
@@ -48,7 +52,7 @@ impl Folded {
             }
             outputs += 2 * g.blocks;
         }
-        LinearTransform::block(g.slots, outputs, 3 * g.blocks, diagonals).at("rotary")
+        LinearTransform::block(g.slots, outputs, 3 * g.blocks, add_up(g.slots, diagonals)).at("rotary")
     }
 
     /// Rotary embedding of one token, the same in every slot group.
@@ -92,7 +96,7 @@ impl Folded {
 
     fn rotary_diagonals(
         &self,
-        out: &mut Vec<(usize, usize, i64, Plain)>,
+        out: &mut Vec<Diagonal>,
         (output, input): (usize, usize),
         copy: usize,
         factor: &dyn Fn(usize, usize) -> f64,
@@ -131,7 +135,7 @@ impl Folded {
 
     fn push_turns(
         &self,
-        out: &mut Vec<(usize, usize, i64, Plain)>,
+        out: &mut Vec<Diagonal>,
         (output, input): (usize, usize),
         base: i64,
         values: [Vec<f64>; 3],
@@ -143,6 +147,23 @@ impl Folded {
             }
         }
     }
+}
+
+/// Diagonals of one shift as one: where a head is all of a token, half a turn ahead of one copy is
+/// half a turn behind the next.
+fn add_up(slots: usize, diagonals: Vec<Diagonal>) -> Vec<Diagonal> {
+    let mut sums: BTreeMap<(usize, usize, i64), Plain> = BTreeMap::new();
+    for (output, input, shift, plain) in diagonals {
+        let place = (output, input, shift.rem_euclid(slots as i64));
+        let plain = match sums.remove(&place) {
+            None => plain,
+            Some(sum) => {
+                Plain::real(sum.values().zip(plain.values()).map(|(a, b)| a.re + b.re).collect::<Vec<_>>())
+            }
+        };
+        sums.insert(place, plain);
+    }
+    sums.into_iter().map(|((output, input, shift), plain)| (output, input, shift, plain)).collect()
 }
 
 fn copy_mask(g: &Geometry, copy: usize) -> Vec<f64> {

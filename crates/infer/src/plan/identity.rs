@@ -10,7 +10,7 @@ use crate::fingerprint::{Fingerprint, LENGTH};
 
 /// Raised when a description compiles to other constants or another order of steps than before.
 /// Other operations, levels or keys change the identity by themselves.
-const CIRCUITS: u32 = 4;
+const CIRCUITS: u32 = 5;
 
 /// The description without its name and provenance, which change nothing that is computed.
 fn description(spec: &ModelSpec) -> Result<String> {

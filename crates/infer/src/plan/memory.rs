@@ -86,11 +86,10 @@ impl Plan {
 
     /// What packed attention holds.
     fn attention_bytes(&self, limb: u64) -> u64 {
-        let g = self.folded.geometry;
         let held = |(id, node): (NodeId, &Node)| match node.op {
             Op::Attend { .. } if self.folded.packs_scores() => {
                 let limbs = (self.placement.levels[id] + node.depth + 1) as u64;
-                2 * (2 * g.head as u64 - 1) * limbs * limb
+                2 * (self.folded.meeting() + self.folded.distances() - 1) as u64 * limbs * limb
             }
             _ => 0,
         };

@@ -5,8 +5,8 @@ use std::sync::Arc;
 use crate::common::{certified, of, plan, small, worst_of};
 use cipherlm_infer::{Options, Plan, Target};
 use cipherlm_model::{
-    Activation, Attention, Eps, FitOptions, Margins, Model, Norm, Positions, Residual, Rotary, Shape,
-    certify, fit, freeze_eps, random,
+    Activation, Attention, Eps, FitOptions, Margins, Model, Norm, Placement, Positions, Residual, Rotary,
+    Shape, certify, fit, freeze_eps, random,
 };
 
 /// Largest difference of any logit where the plan takes every text for one of its own length.
@@ -44,6 +44,8 @@ fn every_family_matches_the_reference() {
             ..small()
         },
         Shape { d_model: 12, heads: 3, head_dim: 3, ffn: 20, rotary: None, vocab: 37, ..small() },
+        // Half a turn ahead of one copy is half a turn behind the next.
+        Shape { heads: 1, head_dim: 16, rotary: Some(Rotary { dims: 16, base: 100.0 }), ..small() },
     ];
     for (index, shape) in shapes.into_iter().enumerate() {
         let model = certified(&shape, index as u64);
@@ -89,6 +91,14 @@ fn packed_scores_match_the_reference() {
         (heads(4, 4, 0), 256, 16),
         (heads(2, 8, 4), 1024, 32),
         (heads(2, 8, 4), 256, 32),
+        // A head that is all of a token; texts of fewer tokens than a head has features.
+        (heads(1, 16, 16), 256, 16),
+        (heads(1, 32, 32), 512, 16),
+        (heads(2, 32, 8), 1024, 16),
+        (heads(1, 64, 0), 1024, 16),
+        // Both halves of a head as one, with and without an angle, half or all of the distances.
+        (heads(2, 32, 32), 1024, 16),
+        (heads(2, 16, 0), 512, 16),
     ] {
         let model = certified(&shape, 3);
         let plan = plan(&model, slots, &of(tokens));
@@ -100,6 +110,47 @@ fn packed_scores_match_the_reference() {
         for length in [tokens, tokens - 3] {
             let error = worst(&plan, &random::windows(&shape, length, 1, 5)[0]);
             assert!(error < 1e-6, "{shape:?}, {slots} slots, {length} tokens: {error}");
+        }
+    }
+}
+
+/// Rows narrower than a token are read with their beginning behind them, the feed-forward layer has
+/// blocks of one width.
+#[test]
+fn rows_that_leave_slots_free_match_the_reference() {
+    let narrow = Shape {
+        d_model: 80,
+        heads: 5,
+        head_dim: 16,
+        ffn: 200,
+        rotary: Some(Rotary { dims: 8, base: 100.0 }),
+        ..small()
+    };
+    let shapes = [
+        narrow.clone(),
+        Shape {
+            norm: Norm::RmsNorm,
+            bias: false,
+            gated: true,
+            activation: Activation::Silu,
+            ..narrow.clone()
+        },
+        Shape { residual: Residual::Parallel, ..narrow.clone() },
+        Shape {
+            frozen_norms: vec!["layers.1.norm1".into()],
+            activation: Activation::Quadratic,
+            ..narrow.clone()
+        },
+        Shape { placement: Placement::Post, ..narrow.clone() },
+    ];
+    for (index, shape) in shapes.into_iter().enumerate() {
+        let model = certified(&shape, index as u64);
+        for (slots, copies) in [(1024, 1), (2048, 2)] {
+            let plan = plan(&model, slots, &of(8));
+            assert_eq!((plan.geometry().features, plan.geometry().copies), (128, copies));
+            assert!(plan.explain().contains("attn.qkv.extend"), "{}", plan.explain());
+            let error = worst(&plan, &random::windows(&shape, 7, 1, 5)[0]);
+            assert!(error < 1e-6, "shape {index}, {slots} slots: {error}");
         }
     }
 }
