@@ -92,10 +92,15 @@ impl Archive {
 /// An architecture and its parameters.
 pub type Weighed = (Arch, Vec<HostParam>);
 
-/// Writes shape and weights as one file.
-pub fn write_weights(path: &Path, arch: &Arch, params: &[HostParam]) -> Result<()> {
-    Archive { tensors: params.to_vec(), fields: [("arch".to_owned(), json(arch).to_string())].into() }
-        .save(path)
+/// Writes shape and weights as one file, with more text fields beside the shape.
+pub fn write_weights(
+    path: &Path,
+    (arch, params): (&Arch, &[HostParam]),
+    more: &[(&str, String)],
+) -> Result<()> {
+    let arch = [("arch", json(arch).to_string())];
+    let fields = arch.iter().chain(more).map(|(name, text)| ((*name).to_owned(), text.clone()));
+    Archive { tensors: params.to_vec(), fields: fields.collect() }.save(path)
 }
 
 /// Reads shape and weights of a checkpoint, without the optimiser's state.

@@ -9,10 +9,11 @@ use burn::tensor::{DType, Device};
 use cipherlm_files::Lock;
 use cipherlm_model::difference::{self, DIFFERENCE_FILE, Report};
 use cipherlm_model::{Model, Tokenizer};
+use serde_json::Value;
 use std::path::Path;
 
 use crate::arch::Arch;
-use crate::checkpoint::{Weighed, read_weights, write_weights};
+use crate::checkpoint::{Archive, Weighed, read_weights, write_weights};
 use crate::convert::match_layers;
 use crate::corpus::Corpus;
 use crate::error::{Error, Result};
@@ -22,11 +23,14 @@ use crate::journal::Event;
 use crate::params::{HostParam, pull};
 use crate::probe::Polynomials;
 use crate::recipe::{Distillation, Freeze, Lean, Run, Stage, Teacher};
-use crate::stamp::{differences, json};
+use crate::stamp::{differences, hash_params, json};
 use crate::text::corpus;
 use crate::tokens::tokenizer;
 use crate::trainer::{LAST, PREVIOUS, Trainer, ensure_vacant};
 use crate::transformer::Transformer;
+
+/// Field of a calibrated file that says what it was made from.
+const MADE: &str = "made";
 
 /// A run with its text read and tokenised.
 pub struct Prepared {
@@ -132,10 +136,12 @@ impl Prepared {
             cut.apply(&mut model.1)?;
         }
         if let Some(lean) = &stage.lean {
-            model = self.kept(&folder.join("lean.safetensors"), resume, || self.lean(&model, lean))?;
+            let file = folder.join("lean.safetensors");
+            model = self.kept(&file, resume, (&model, json(lean)), || self.lean(&model, lean))?;
         }
         if let Some(how) = stage.freeze {
-            model = self.kept(&folder.join("frozen.safetensors"), resume, || self.freeze(&model, how))?;
+            let file = folder.join("frozen.safetensors");
+            model = self.kept(&file, resume, (&model, json(&how)), || self.freeze(&model, how))?;
         }
         let polynomials = if stage.polynomial { Some(self.polynomials(&model)?) } else { None };
         let (arch, params) = model;
@@ -152,14 +158,44 @@ impl Prepared {
         ))
     }
 
-    /// What is calibrated on text is so once: a resumed run must continue with the same constants.
-    fn kept(&self, file: &Path, resume: bool, make: impl FnOnce() -> Result<Weighed>) -> Result<Weighed> {
+    /// What is calibrated on text is so once: a resumed run must continue with the same constants,
+    /// of the same weights by the same settings on the same text.
+    fn kept(
+        &self,
+        file: &Path,
+        resume: bool,
+        (before, settings): (&Weighed, Value),
+        make: impl FnOnce() -> Result<Weighed>,
+    ) -> Result<Weighed> {
+        let made = Value::from_iter([
+            ("the weights before it", Value::from(hash_params(&before.1, &json(&before.0).to_string()))),
+            ("training text", Value::from(self.train.hash())),
+            ("settings", settings),
+        ]);
         if resume && file.exists() {
-            return read_weights(file);
+            match Archive::load(file) {
+                Ok(archive) => {
+                    let found = archive.fields.get(MADE).map(|text| serde_json::from_str(text));
+                    let found = found.and_then(|read| read.ok()).unwrap_or(Value::Null);
+                    let differences = differences(&found, &made, &[]);
+                    if !differences.is_empty() {
+                        return Err(Error::Checkpoint {
+                            path: file.into(),
+                            differences: differences.join("; "),
+                        });
+                    }
+                    return read_weights(file);
+                }
+                // Made again from what it was made from.
+                Err(Error::Corrupt { .. }) => {
+                    cipherlm_files::rename(file, &file.with_extension("damaged"))?;
+                }
+                Err(other) => return Err(other),
+            }
         }
-        let made = make()?;
-        write_weights(file, &made.0, &made.1)?;
-        Ok(made)
+        let (arch, params) = make()?;
+        write_weights(file, (&arch, &params), &[(MADE, made.to_string())])?;
+        Ok((arch, params))
     }
 
     fn teacher(&self, teacher: &Teacher, before: &Weighed, device: &Device) -> Result<Transformer> {

@@ -50,6 +50,8 @@ pub struct Trainer {
     notes: Vec<String>,
     /// Hashes of the texts, known once [`Trainer::run`] has seen them.
     texts: [String; 2],
+    /// Hash of the weights at the first step.
+    begun: String,
 }
 
 impl Trainer {
@@ -73,6 +75,7 @@ impl Trainer {
         if let Some(bad) = params.iter().find(|p| p.data.iter().any(|x| !x.is_finite())) {
             return Err(Error::config("start", format!("not finite in `{}`", bad.name), "finite everywhere"));
         }
+        let begun = hash_params(&params, "");
         let learned = Learned::new(&mut params, &train.learn, train.seed);
         model = push(model, &params)?;
         Ok(Self {
@@ -90,6 +93,7 @@ impl Trainer {
             tokens: 0,
             notes: Vec::new(),
             texts: Default::default(),
+            begun,
         })
     }
 
@@ -256,6 +260,7 @@ impl Trainer {
             ("arch", json(&self.arch).to_string()),
             ("train", json(&self.train).to_string()),
             ("lesson", self.lesson()),
+            ("begun", self.begun.clone()),
             ("text", self.texts[0].clone()),
             ("held_out", self.texts[1].clone()),
             ("step", s.step.to_string()),
@@ -449,6 +454,9 @@ impl Trainer {
         let lessons = [field(&archive, "lesson"), own.fields["lesson"].clone()];
         if lessons[0] != lessons[1] {
             found.push(format!("{}, now {}", lessons[0], lessons[1]));
+        }
+        if field(&archive, "begun") != self.begun {
+            found.push("the weights that the stage begins with".into());
         }
         if !found.is_empty() {
             return Err(Error::Checkpoint { path: path.into(), differences: found.join("; ") });

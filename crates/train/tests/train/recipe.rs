@@ -86,6 +86,54 @@ fn all_stages_run_and_resume() {
     assert!(matches!(prepared.train(false, |_| {}), Err(Error::Occupied { .. })));
 }
 
+/// What was calibrated or trained by other settings is not taken for that of a recipe which changed.
+#[test]
+fn a_recipe_that_changed_does_not_go_on_from_what_it_was() {
+    let folder = Folder::new("changed");
+    let lean = json!({ "quadratic": true, "windows": 16 });
+    let begin = |name: &str| {
+        let mut whole = description(&folder.0.join(name));
+        let cut = json!([{ "tensor": "layers.0.ffn.down.weight", "channels": [1], "factor": 0.5 }]);
+        let freeze = json!({ "spread": 96.0, "windows": 32 });
+        let first = json!({ "attention": shifted(4, 3.0), "attenuate": cut });
+        let second = json!({ "lean": lean, "freeze": freeze });
+        whole["stages"] = json!([stage("learn", 4, first), stage("ready", 4, second)]);
+        whole
+    };
+    let whole = begin("a");
+    let trained = train(whole.clone(), false).unwrap();
+    assert!(train(whole.clone(), true).unwrap() == trained);
+    let refused = |name: &str, change: &dyn Fn(&mut Value), file: &str, words: &str| {
+        let mut changed = begin(name);
+        change(&mut changed);
+        let error = train(changed, true).unwrap_err();
+        assert!(matches!(error, Error::Checkpoint { .. }), "{error}");
+        let error = error.to_string();
+        assert!(error.contains(file) && error.contains(words), "{error}");
+    };
+    let factor = |d: &mut Value| d["stages"][0]["attenuate"][0]["factor"] = json!(0.25);
+    refused("a", &factor, "learn/last.safetensors", "the weights that the stage begins with");
+    refused(
+        "a",
+        &|d| d["stages"][1]["lean"]["windows"] = json!(24),
+        "lean.safetensors",
+        "windows 16, now 24",
+    );
+    refused(
+        "a",
+        &|d| d["stages"][1]["freeze"]["spread"] = json!(48.0),
+        "frozen.safetensors",
+        "96.0, now 48.0",
+    );
+    // A damaged one is made again, the same.
+    for file in ["lean", "frozen"] {
+        let path = folder.0.join(format!("a/ready/{file}.safetensors"));
+        std::fs::write(&path, b"damaged").unwrap();
+        assert!(train(whole.clone(), true).unwrap() == trained);
+        assert!(path.exists() && path.with_extension("damaged").exists());
+    }
+}
+
 #[test]
 fn a_teacher_can_be_the_model_that_the_run_starts_from() {
     let folder = Folder::new("teachers");
@@ -161,7 +209,7 @@ fn a_vocabulary_that_is_not_the_tokenizer_s_is_refused_before_the_first_step() {
     let model =
         cipherlm_train::transformer::Transformer::new(&arch, 1, &device, burn::tensor::DType::F32).unwrap();
     let start = folder.0.join("padded.safetensors");
-    write_weights(&start, &arch, &cipherlm_train::params::pull(&model)).unwrap();
+    write_weights(&start, (&arch, &cipherlm_train::params::pull(&model)), &[]).unwrap();
     let mut description = description(&folder.0.join("padded"));
     description["start"] = json!(start);
     description.as_object_mut().unwrap().remove("model");
@@ -368,7 +416,7 @@ fn a_run_behind_a_public_prefix_ends_in_a_model_behind_it() {
     let device = cipherlm_train::Device::flex();
     let model = cipherlm_train::transformer::Transformer::new(&learned, 1, &device, burn::tensor::DType::F32);
     let start = folder.file("learned.safetensors", b"");
-    write_weights(&start, &learned, &cipherlm_train::params::pull(&model.unwrap())).unwrap();
+    write_weights(&start, (&learned, &cipherlm_train::params::pull(&model.unwrap())), &[]).unwrap();
     let mut rows = describe("d", 14, "Once");
     rows.start = Some(start);
     assert!(Prepared::new(rows, false).err().unwrap().to_string().contains("each position"));
