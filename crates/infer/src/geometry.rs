@@ -105,6 +105,12 @@ impl Geometry {
         self.tokens * self.features
     }
 
+    /// Whether keys or values of `context` tokens fit a vector, block by block: what a session
+    /// takes.
+    pub fn holds_cache(&self, context: usize) -> bool {
+        self.features * context <= self.slots
+    }
+
     /// Vectors of products needed to meet every pair of tokens.
     pub fn shifts(&self) -> usize {
         self.tokens.div_ceil(self.copies).max(1)

@@ -5,7 +5,7 @@ use std::path::Path;
 
 use cipherlm_model::{Kind, Mode, Runner, Shape, TOKENIZER_FILE, Tokenizer, random};
 
-use crate::common::{PROMPT, Scratch, json, model, succeed};
+use crate::common::{PROMPT, Scratch, json, model, refuse, succeed};
 
 #[test]
 fn a_plan_says_memory_error_and_why_it_bootstraps() {
@@ -78,16 +78,21 @@ fn a_profile_splits_the_time_of_one_pass() {
 
 #[test]
 fn a_conversation_under_encryption_follows_the_clear_model() {
-    let args = ["generate", "--encrypted", "--insecure-ring", "12", "--prompt", PROMPT, "--tokens", "2"];
-    let (said, _) = json(&args);
-    let tokens = said["tokens"].as_array().unwrap();
-    assert_eq!(tokens.len(), 2);
-    assert!(
-        tokens.iter().all(|t| t["same_polynomial"] == true && t["mse"].as_f64().unwrap() < 1e-4),
-        "{said}"
-    );
-    let (clear, _) = json(&["generate", "--prompt", PROMPT, "--tokens", "2"]);
-    assert_eq!(said["answer"], clear["answer"]);
+    // In the smaller ring keys and values of a context fit no vector: each token is a pass.
+    for (ring, over_cache) in [("12", true), ("10", false)] {
+        let args = ["generate", "--encrypted", "--insecure-ring", ring, "--prompt", PROMPT, "--tokens", "2"];
+        let (said, _) = json(&args);
+        let tokens = said["tokens"].as_array().unwrap();
+        assert_eq!((tokens.len(), &said["over_cache"]), (2, &over_cache.into()), "{said}");
+        assert!(
+            tokens.iter().all(|t| t["same_polynomial"] == true && t["mse"].as_f64().unwrap() < 1e-4),
+            "{said}"
+        );
+        let (clear, _) = json(&["generate", "--prompt", PROMPT, "--tokens", "2"]);
+        assert_eq!(said["answer"], clear["answer"]);
+    }
+    let alone = ["generate", "--encrypted", "--insecure-ring", "10", "--prompt", PROMPT];
+    refuse(&[&alone[..], &["--tokens", "3", "--alone", "1"]].concat(), &["--alone", "leave it out"]);
 }
 
 #[test]

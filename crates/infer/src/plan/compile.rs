@@ -31,11 +31,10 @@ impl Plan {
             return Err(Error::Unsupported { feature: "a session of several prompts", advice });
         }
         let geometry = Geometry::of_prompts(model.shape(), tokens, target.chain.slots(), options.prompts)?;
-        let cache = geometry.features * model.shape().context;
-        if options.purpose != Purpose::Prompt && cache > geometry.slots {
+        if options.purpose != Purpose::Prompt && !geometry.holds_cache(model.shape().context) {
             return Err(Error::DoesNotFit {
                 what: "slots for the cache of one block",
-                need: cache as u64,
+                need: (geometry.features * model.shape().context) as u64,
                 have: geometry.slots as u64,
                 advice: "use a larger ring or a shorter context",
             });

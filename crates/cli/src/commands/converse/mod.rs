@@ -1,15 +1,18 @@
-//! `generate --encrypted`: a prompt at once, then token by token over encrypted keys and values.
+//! `generate --encrypted`: a prompt at once, then token by token over encrypted keys and values, or
+//! where those of a context fit no vector, a pass of the whole text for every token.
+
+mod outcome;
 
 use super::generate::Options;
-use crate::console::{out_json, say};
+use crate::console::out_json;
 use crate::exit::usage;
 use crate::model::Loaded;
 use crate::options::one_profile;
-use crate::outcome::{MSE_BOUND, TokenCheck};
+use crate::outcome::TokenCheck;
 use crate::progress::Console;
 use crate::sampler::{Sampler, argmax};
 use crate::setup;
-use crate::system::{available_memory, gib, peak_memory, processor, threads};
+use crate::system::{available_memory, gib};
 use anyhow::{Context, bail};
 use cipherlm_circuits::bootstrap::{BootstrapKeys, Profile};
 use cipherlm_circuits::slots::{Encrypted, Primitives};
@@ -18,8 +21,7 @@ use cipherlm_infer::{
     Session, insecure_profile,
 };
 use cipherlm_model::{Mode, Model, Positions, Runner};
-use serde_json::json;
-use std::collections::BTreeMap;
+use outcome::{Outcome, hardware};
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -37,20 +39,35 @@ struct Row {
 struct Plans {
     circuits: Circuits,
     prompt: Plan,
-    token: Plan,
+    /// Of a token over the cache. Without one every token takes a pass of the whole text.
+    token: Option<Plan>,
 }
 
 impl Plans {
-    /// `feedback`: logits to be expected, if the server is to go on alone.
+    /// For a prompt and the tokens after it. `feedback`: logits to be expected, if the server is to
+    /// go on alone.
     fn new(
         profile: &Profile,
         model: &Arc<Model>,
-        length: usize,
+        (prompt, tokens): (usize, usize),
         feedback: Option<&[Vec<f64>]>,
     ) -> anyhow::Result<Self> {
         let circuits = Circuits::new(profile)?;
-        let slots = circuits.params().slots();
-        let period = Geometry::new(model.shape(), 1, slots)?.period();
+        let one = Geometry::new(model.shape(), 1, circuits.params().slots())?;
+        if !one.holds_cache(model.shape().context) {
+            if feedback.is_some() {
+                return Err(usage(
+                    "--alone: keys and values of this model's context fit no vector, so nothing is there to \
+                     go on from: leave it out",
+                ));
+            }
+            // The last token is not read again.
+            let tokens = setup::length_for(prompt + tokens - 1)?;
+            let options = PlanOptions { tokens, ..PlanOptions::default() };
+            let prompt = Plan::compile(Arc::clone(model), circuits.target()?, &options)?;
+            return Ok(Self { circuits, prompt, token: None });
+        }
+        let period = one.period();
         let mut circuits = circuits.with_sparse(profile, period)?;
         let choice = model.shape().vocab.next_power_of_two();
         if feedback.is_some() && choice > period {
@@ -61,29 +78,35 @@ impl Plans {
             let options = PlanOptions { tokens, purpose, levels_left, ..PlanOptions::default() };
             Plan::compile(Arc::clone(model), circuits.target()?, &options)
         };
-        let prompt = plan(Purpose::PromptForSession, length)?;
+        let prompt = plan(Purpose::PromptForSession, setup::length_for(prompt)?)?;
         let token = plan(Purpose::Token, 1)?;
         let token = match feedback {
             Some(rows) => token.with_feedback(rows)?,
             None => token,
         };
-        Ok(Self { prompt, token, circuits })
+        Ok(Self { prompt, token: Some(token), circuits })
     }
 
-    fn summary(&self, length: usize) -> String {
+    /// The plan of the tokens after the first.
+    fn later(&self) -> &Plan {
+        self.token.as_ref().unwrap_or(&self.prompt)
+    }
+
+    fn summary(&self) -> String {
         let params = self.circuits.params();
         format!(
             "model       {}\nparameters  N = 2^{}, log QP {:.0}, {:.0}-bit security; {}\nplans       \
-             prompt of {length}: about {:.0} s; a token: about {:.0} s, {} bootstraps {:?} a layer",
+             prompt of {}: about {:.0} s; a token: about {:.0} s, {} bootstraps {:?} a layer",
             cipherlm_files::printable(&self.prompt.model().spec().name),
             params.log_degree(),
             params.log_qp(),
             params.security().bits,
             hardware(params),
+            self.prompt.tokens(),
             self.prompt.seconds(),
-            self.token.seconds(),
-            self.token.refreshes().0,
-            self.token.refreshes_by_layer(),
+            self.later().seconds(),
+            self.later().refreshes().0,
+            self.later().refreshes_by_layer(),
         )
     }
 
@@ -122,7 +145,6 @@ pub(crate) fn run(options: &Options, as_json: bool) -> anyhow::Result<bool> {
         return Err(usage(format!("--alone: {choice}: leave it out")));
     }
     let prompt = loaded.tokens(&text, options.tokens)?;
-    let length = setup::length_for(prompt.len())?;
     let model = Arc::new(loaded.model.clone());
     cipherlm_model::ensure_certified(&model)?;
     let expected = if options.alone > 0 { Some(expected_logits(&loaded, &prompt)?) } else { None };
@@ -130,9 +152,9 @@ pub(crate) fn run(options: &Options, as_json: bool) -> anyhow::Result<bool> {
         Some(log_degree) => insecure_profile(log_degree)?,
         None => one_profile(&options.profile),
     };
-    let plans = Plans::new(&profile, &model, length, expected.as_deref())?;
+    let plans = Plans::new(&profile, &model, (prompt.len(), options.tokens), expected.as_deref())?;
     let mut console = Console::new(!as_json);
-    console.line(&plans.summary(length));
+    console.line(&plans.summary());
     let mut talk = Talk {
         client: Client::generate(plans.circuits.params())?,
         sampler: Sampler::new(options.temperature, options.top_k, options.seed)?,
@@ -158,7 +180,7 @@ pub(crate) fn run(options: &Options, as_json: bool) -> anyhow::Result<bool> {
     let answer = loaded.continuation(&prompt, &tokens)?;
     let outcome = Outcome { rows: talk.rows, choices, answer, seconds_keygen: talk.seconds_keygen };
     if as_json {
-        out_json(&outcome.json(&plans, &text, length));
+        out_json(&outcome.json(&plans, &text));
     } else {
         outcome.print(&text);
     }
@@ -188,9 +210,9 @@ impl Talk<'_> {
     /// One step under encryption, checked against clear text; returns the token that the client
     /// picks.
     fn next(&mut self, console: &mut Console) -> anyhow::Result<u32> {
-        let start = self.session.position();
-        let plan = if start == 0 { &self.plans.prompt } else { &self.plans.token };
-        if start == 0 || self.rows.len() == 1 {
+        let first = self.rows.is_empty();
+        let plan = if first { &self.plans.prompt } else { self.plans.later() };
+        if first || (self.rows.len() == 1 && self.plans.token.is_some()) {
             // Keys of the prompt leave before those of the tokens come.
             drop(self.server.take());
             let clock = Instant::now();
@@ -204,20 +226,22 @@ impl Talk<'_> {
             last_row(&mut self.reference, &self.fresh, choices)?,
             last_row(&mut self.exact, &self.fresh, choices)?,
         );
+        let session = self.plans.token.is_some().then_some(&mut self.session);
         let (report, mut logits) =
-            step(server, &self.client, plan, (&self.before, &self.fresh), &mut self.session, console)?;
+            step(server, &self.client, plan, (&self.before, &self.fresh), session, console)?;
+        let position = self.before.len() + self.fresh.len();
         logits.truncate(choices);
         let token = self.sampler.pick(&logits);
         let check = TokenCheck::new(argmax(&logits) as u32, &logits, &polynomial, &exact);
         console.line(&format!(
             "  position {}: {:.1} s, token {:?}, same as in the clear: {}, mse {:.1e}",
-            self.session.position(),
+            position,
             report.seconds_total,
             self.loaded.answer(&[token]),
             if check.same_polynomial { "yes" } else { "NO" },
             check.mse
         ));
-        self.rows.push(Row { token, position: self.session.position(), report, check });
+        self.rows.push(Row { token, position, report, check });
         self.before.append(&mut self.fresh);
         self.fresh = vec![token];
         Ok(token)
@@ -227,7 +251,7 @@ impl Talk<'_> {
     fn alone(&mut self, count: usize, console: &mut Console) -> anyhow::Result<Vec<Choice>> {
         let server = match self.server.take().filter(|_| self.rows.len() > 1) {
             Some(server) => server,
-            None => self.plans.serve(&self.client, &self.plans.token)?,
+            None => self.plans.serve(&self.client, self.plans.later())?,
         };
         let (client, session) = (&self.client, &mut self.session);
         alone(
@@ -250,25 +274,33 @@ fn last_row(runner: &mut Runner<'_>, tokens: &[u32], choices: usize) -> anyhow::
     Ok(row)
 }
 
-/// Encrypts at the client, runs at the server, decrypts at the client.
+/// Encrypts at the client, runs at the server, decrypts at the client. Without a session the whole
+/// text goes.
 fn step(
     server: &Server<Keys>,
     client: &Client,
     plan: &Plan,
     (before, tokens): (&[u32], &[u32]),
-    session: &mut Session<Encrypted<Keys>>,
+    session: Option<&mut Session<Encrypted<Keys>>>,
     console: &mut Console,
 ) -> anyhow::Result<(Report, Vec<f64>)> {
-    let input = client.encrypt_after(plan, before, tokens)?;
+    let text = [before, tokens].concat();
+    let (input, last) = match session {
+        Some(_) => (client.encrypt_after(plan, before, tokens)?, tokens.len() - 1),
+        None => (client.encrypt(plan, &text)?, text.len() - 1),
+    };
     server.machine().log().clear();
     let mut profiler = Profiler::new(plan, |p: &Progress<'_>| {
         console.step(p);
         true
     });
-    let answer = server.run_session(plan, input, session, &mut profiler)?;
+    let answer = match session {
+        Some(session) => server.run_session(plan, input, session, &mut profiler)?,
+        None => server.run(plan, input, &mut profiler)?,
+    };
     let report = profiler.finish();
     console.done();
-    Ok((report, client.decrypt(plan, &answer, tokens.len() - 1)?))
+    Ok((report, client.decrypt(plan, &answer, last)?))
 }
 
 /// A token that the server chose without seeing it.
@@ -314,7 +346,7 @@ fn alone(
     (before, fresh, count): (&[u32], &[u32], usize),
     console: &mut Console,
 ) -> anyhow::Result<Vec<Choice>> {
-    let plan = &plans.token;
+    let plan = plans.later();
     let machine = server.machine();
     let first = client.encrypt_after(plan, before, fresh)?;
     machine.log().clear();
@@ -357,119 +389,4 @@ fn alone(
 
 fn argmax_of(row: &[f64]) -> u32 {
     argmax(row) as u32
-}
-
-struct Outcome {
-    rows: Vec<Row>,
-    choices: Vec<Choice>,
-    answer: String,
-    /// For the prompt, then for the tokens.
-    seconds_keygen: Vec<f64>,
-}
-
-impl Outcome {
-    /// Every token as in the clear, errors below the paper's bound.
-    fn pass(&self) -> bool {
-        !self.rows.is_empty()
-            && self.rows.iter().all(|r| r.check.same_polynomial && r.check.mse <= MSE_BOUND)
-            && self.choices.iter().all(|c| c.same_polynomial)
-    }
-
-    /// Seconds of the tokens after the first, which came with the prompt.
-    fn token_seconds(&self) -> Vec<f64> {
-        let mut seconds: Vec<f64> = self.rows.iter().skip(1).map(|r| r.report.seconds_total).collect();
-        seconds.sort_by(f64::total_cmp);
-        seconds
-    }
-
-    fn print(&self, prompt: &str) {
-        say!("\nprompt   {prompt}\nanswer   {}", self.answer);
-        let seconds = self.token_seconds();
-        if let (Some(min), Some(max)) = (seconds.first(), seconds.last()) {
-            say!("a token  median {:.1} s ({min:.1} - {max:.1}, {} tokens)", middle(&seconds), seconds.len());
-        }
-        for (name, time) in by_operator(&self.rows) {
-            say!("  {name:<20} {time:>7.2} s a token");
-        }
-        for c in &self.choices {
-            say!(
-                "alone    token {}, weight {:.4}, gap {:.3}, {:.1} s of which argmax and embedding {:.1} s, \
-                 as in the clear: {}",
-                c.token,
-                c.weight,
-                c.gap,
-                c.seconds,
-                c.seconds_argmax,
-                c.same_polynomial
-            );
-        }
-        say!("memory   {:.1} GiB at the peak", gib(peak_memory()));
-        say!("\n{}", if self.pass() { "PASS" } else { "FAIL" });
-    }
-
-    fn json(&self, plans: &Plans, prompt: &str, length: usize) -> serde_json::Value {
-        let params = plans.circuits.params();
-        let row = |r: &Row| {
-            json!({
-                "token": r.token,
-                "position": r.position,
-                "seconds": r.report.seconds_total,
-                "bootstraps": r.report.bootstraps,
-                "by_operator": r.report.by_operator,
-                "by_primitive": r.report.by_primitive,
-                "steps": r.report.steps,
-                "same_polynomial": r.check.same_polynomial,
-                "same_exact": r.check.same_exact,
-                "max_abs_error": r.check.max_abs_error,
-                "mse": r.check.mse,
-            })
-        };
-        let key_bytes = plans.circuits.key_bytes(&plans.token).unwrap_or_default();
-        json!({
-            "machine": format!("encrypted on {}", hardware(params)),
-            "slot_machine": "encrypted",
-            "model": plans.prompt.model().spec().name,
-            "prompt": prompt,
-            "answer": self.answer,
-            "length": length,
-            "public_prefix_tokens": plans.prompt.public_prefix().len(),
-            "ring_degree": params.degree(),
-            "log_qp": params.log_qp(),
-            "security_bits": params.security().bits,
-            "threads": threads(),
-            "seconds_keygen": self.seconds_keygen,
-            "seconds_a_token": middle(&self.token_seconds()),
-            "seconds_predicted": plans.token.seconds(),
-            "bootstraps_a_token": plans.token.refreshes().0,
-            "bootstraps_by_layer": plans.token.refreshes_by_layer(),
-            "key_bytes": key_bytes.0,
-            "key_bytes_resident": key_bytes.1,
-            "peak_rss_bytes": peak_memory(),
-            "tokens": self.rows.iter().map(row).collect::<Vec<_>>(),
-            "alone": self.choices,
-            "pass": self.pass(),
-        })
-    }
-}
-
-/// Mean seconds by operator of the tokens after the first.
-fn by_operator(rows: &[Row]) -> Vec<(String, f64)> {
-    let mut sums: BTreeMap<&str, f64> = BTreeMap::new();
-    let later = rows.get(1..).unwrap_or_default();
-    for (name, seconds) in later.iter().flat_map(|r| &r.report.by_operator) {
-        *sums.entry(name).or_default() += seconds / later.len() as f64;
-    }
-    let mut list: Vec<_> = sums.into_iter().map(|(n, s)| (n.to_owned(), s)).collect();
-    list.sort_by(|a, b| b.1.total_cmp(&a.1));
-    list
-}
-
-/// The median of sorted values.
-fn middle(sorted: &[f64]) -> f64 {
-    sorted.get(sorted.len() / 2).copied().unwrap_or(f64::NAN)
-}
-
-/// What runs the computation.
-fn hardware(params: &cipherlm_ckks::Params) -> String {
-    format!("{}, kernel {}, {} threads", processor(), params.ring().kernel_name(), threads())
 }
