@@ -6,12 +6,21 @@ use std::sync::Arc;
 use crate::common::world::World;
 use crate::common::{bert, certified, llama, of, polynomial, small};
 use cipherlm_infer::{EncryptedLogits, Error};
-use cipherlm_model::{Activation, Model, Pool, Positions, Shape, random};
+use cipherlm_model::{Activation, Model, Pool, Positions, Rotary, Shape, random};
 
 /// Runs a text through bytes and back; returns the answer at the last token beside that of the
 /// circuit without errors and of one simulated encryption.
 fn run(model: &Arc<Model>, text: &[u32]) -> (World, EncryptedLogits, [Vec<f64>; 2]) {
-    let w = World::new(model, 10, &of(8));
+    run_in(model, text, (10, 8))
+}
+
+/// The same in a ring, and by a plan for so many tokens.
+fn run_in(
+    model: &Arc<Model>,
+    text: &[u32],
+    (log_degree, tokens): (u32, usize),
+) -> (World, EncryptedLogits, [Vec<f64>; 2]) {
+    let w = World::new(model, log_degree, &of(tokens));
     let prompt = w.client.encrypt(&w.plan, text).unwrap();
     assert_eq!(prompt.lengths, [text.len()]);
     let answer = w.run(&prompt).unwrap();
@@ -82,4 +91,23 @@ fn a_wide_vocabulary_behind_public_tokens_under_encryption() {
     let other = w.client.decrypt(&w.plan, &answer, 4);
     assert!(matches!(other, Err(Error::Position { .. })), "only the last token is answered");
     assert!(matches!(w.client.sentence(&w.plan, &answer), Err(Error::Unsupported { .. })));
+}
+
+/// SmolLM2's form: rows narrower than a token, shared key heads whose halves are one, fewer tokens
+/// than a head has features, public tokens before the text.
+#[test]
+fn a_narrow_gated_model_with_packed_scores_under_encryption() {
+    let rotary = Some(Rotary { dims: 32, base: 100.0 });
+    let shape = Shape { d_model: 96, heads: 3, head_dim: 32, ffn: 200, rotary, context: 20, ..llama() };
+    let model = Arc::new(Model::clone(&certified(&shape, 3)).with_prefix(vec![1, 9, 4]).unwrap());
+    let text = random::windows(&shape, 13, 1, 5).swap_remove(0);
+    let (w, answer, [exact, noisy]) = run_in(&model, &text, (12, 16));
+    let explained = w.plan.explain();
+    assert!(explained.contains("packed scores") && explained.contains("ffn.up.extend"), "{explained}");
+    let clear = polynomial(&model).forward(&text, Positions::Last).unwrap();
+    assert!(rms(&exact, &clear[0]) < 1e-6);
+    let found = w.client.decrypt(&w.plan, &answer, 12).unwrap();
+    let (error, expected) = (rms(&found, &exact), rms(&noisy, &exact));
+    println!("logits: error {error:.1e}, forecast {expected:.1e}");
+    assert!(error < ALLOWED * expected && expected < 2f64.powi(-7), "{error} {expected}");
 }
