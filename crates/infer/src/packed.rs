@@ -9,9 +9,14 @@
 //! (of a text of `T < h` tokens, which has distances up to `T` alone, `-T < r < h`):
 //!
 //! both factors are plain rotations, and one relinearisation serves a whole run of `r`. The same
-//! holds for the values, `out[t, f] = sum_r w[t, f + r] v'[t - r, f]`, `-h < r < T` there. What is not inside the head
-//! is masked on the side that has a level to spare, and the rotary embedding, which only depends on
-//! the distance, rides on that mask: `R(t) q . R(s) k = R(j) q . R(-g h) k` in group `g`.
+//! holds for the values, `out[t, f] = sum_r w[t, f + r] v'[t - r, f]`, `-h < r < T` there. What is
+//! not inside the head is masked on the side that has a level to spare, and the rotary embedding,
+//! which only depends on the distance, rides on that mask: `R(t) q . R(s) k = R(j) q . R(-g h) k`
+//! in group `g`.
+//!
+//! Where there is one group alone, the halves of a head take the place of two groups: with
+//! `q + i rot(q, h/2)` and `k - i rot(k, h/2)` a turn is a product with a complex number, the score
+//! the real part of a sum over `h/2` features, and the values come out as `v + i rot(v, h/2)`.
 //!
 //! Against one product, two sums over the head and a power for every distance this needs a seventh
 //! of the key switches, and no more levels. All plaintexts but the causal masks repeat with every
@@ -81,7 +86,8 @@ impl Folded {
         }
     }
 
-    /// Skews one block, the second half of each head as imaginary part of the first, times `second`.
+    /// Skews one block, the second half of each head as imaginary part of the first, times
+    /// `second`.
     fn skew_halves(&self, scale: f64, second: Complex64) -> Result<LinearTransform> {
         let g = self.geometry;
         let half = g.head / 2;

@@ -9,6 +9,9 @@ use super::extend::extend;
 use super::units::{Argument, NormId};
 use crate::error::{At, Error, Result};
 
+/// Plaintext products that must be saved: more than the mask, its rescale and the rotation cost.
+const LEAST: usize = 64;
+
 /// A plain matrix with the bias that follows it.
 pub(crate) struct Affine {
     /// `[in][out]`.
@@ -56,6 +59,20 @@ impl Folded {
         let extended = self.extends(map).then(|| extend(&affine.weights, self.geometry.features));
         let transform = layout.matmul(extended.as_ref().unwrap_or(&affine.weights)).at("weights")?;
         Ok((transform, layout.every_token(&affine.bias)))
+    }
+
+    /// Whether a map reads extended rows. That takes a level, which maps have to spare that are
+    /// multiplied by an inverse root.
+    pub(crate) fn extends(&self, map: Map) -> bool {
+        let g = self.geometry;
+        let outputs = match map {
+            Map::Qkv(_) => 3 * g.blocks,
+            Map::Up(_) => g.ffn_blocks * (1 + usize::from(self.shape().gated)),
+            _ => return false,
+        };
+        let multiplied = self.norm_before(map).is_some_and(|norm| !self.is_frozen(norm));
+        // Half of the diagonals are saved by joining already.
+        multiplied && g.blocks == 1 && self.tail() * outputs / 2 >= LEAST
     }
 
     /// The bias of a map alone.

@@ -6,28 +6,11 @@
 
 use cipherlm_circuits::slots::Plain;
 
-use super::{Folded, Map};
-
-/// Plaintext products that must be saved: more than the mask, its rescale and the rotation cost.
-const LEAST: usize = 64;
+use super::Folded;
 
 impl Folded {
-    /// Whether a map reads extended rows. That takes a level, which maps have to spare that are
-    /// multiplied by an inverse root.
-    pub(crate) fn extends(&self, map: Map) -> bool {
-        let g = self.geometry;
-        let outputs = match map {
-            Map::Qkv(_) => 3 * g.blocks,
-            Map::Up(_) => g.ffn_blocks * (1 + usize::from(self.shape().gated)),
-            _ => return false,
-        };
-        let multiplied = self.norm_before(map).is_some_and(|norm| !self.is_frozen(norm));
-        // Half of the diagonals are saved by joining already.
-        multiplied && g.blocks == 1 && self.tail() * outputs / 2 >= LEAST
-    }
-
     /// Features that stand once more behind a row.
-    fn tail(&self) -> usize {
+    pub(super) fn tail(&self) -> usize {
         let width = self.shape().d_model;
         width.min(self.geometry.features.saturating_sub(width))
     }

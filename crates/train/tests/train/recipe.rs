@@ -86,7 +86,7 @@ fn all_stages_run_and_resume() {
     assert!(matches!(prepared.train(false, |_| {}), Err(Error::Occupied { .. })));
 }
 
-/// What was calibrated or trained by other settings is not taken for that of a recipe which changed.
+/// What was calibrated or trained by other settings is not taken for that of a changed recipe.
 #[test]
 fn a_recipe_that_changed_does_not_go_on_from_what_it_was() {
     let folder = Folder::new("changed");

@@ -2,6 +2,7 @@
 //! where those of a context fit no vector, a pass of the whole text for every token.
 
 mod outcome;
+mod plans;
 
 use super::generate::Options;
 use crate::console::out_json;
@@ -11,121 +12,14 @@ use crate::options::one_profile;
 use crate::outcome::TokenCheck;
 use crate::progress::Console;
 use crate::sampler::{Sampler, argmax};
-use crate::setup;
-use crate::system::{available_memory, gib};
-use anyhow::{Context, bail};
-use cipherlm_circuits::bootstrap::{BootstrapKeys, Profile};
+use anyhow::Context;
 use cipherlm_circuits::slots::{Encrypted, Primitives};
-use cipherlm_infer::{
-    Circuits, Client, Geometry, Options as PlanOptions, Plan, Profiler, Progress, Purpose, Report, Server,
-    Session, insecure_profile,
-};
-use cipherlm_model::{Mode, Model, Positions, Runner};
-use outcome::{Outcome, hardware};
+use cipherlm_infer::{Client, Plan, Profiler, Progress, Report, Server, Session, insecure_profile};
+use cipherlm_model::{Mode, Positions, Runner};
+use outcome::{Choice, Outcome, Row};
+use plans::{Keys, Plans};
 use std::sync::Arc;
 use std::time::Instant;
-
-type Keys = Arc<BootstrapKeys>;
-
-/// One generated token.
-struct Row {
-    token: u32,
-    position: usize,
-    report: Report,
-    check: TokenCheck,
-}
-
-/// Plans of one conversation, before any key exists.
-struct Plans {
-    circuits: Circuits,
-    prompt: Plan,
-    /// Of a token over the cache. Without one every token takes a pass of the whole text.
-    token: Option<Plan>,
-}
-
-impl Plans {
-    /// For a prompt and the tokens after it. `feedback`: logits to be expected, if the server is to
-    /// go on alone.
-    fn new(
-        profile: &Profile,
-        model: &Arc<Model>,
-        (prompt, tokens): (usize, usize),
-        feedback: Option<&[Vec<f64>]>,
-    ) -> anyhow::Result<Self> {
-        let circuits = Circuits::new(profile)?;
-        let one = Geometry::new(model.shape(), 1, circuits.params().slots())?;
-        if !one.holds_cache(model.shape().context) {
-            if feedback.is_some() {
-                return Err(usage(
-                    "--alone: keys and values of this model's context fit no vector, so nothing is there to \
-                     go on from: leave it out",
-                ));
-            }
-            // The last token is not read again.
-            let tokens = setup::length_for(prompt + tokens - 1)?;
-            let options = PlanOptions { tokens, ..PlanOptions::default() };
-            let prompt = Plan::compile(Arc::clone(model), circuits.target()?, &options)?;
-            return Ok(Self { circuits, prompt, token: None });
-        }
-        let period = one.period();
-        let mut circuits = circuits.with_sparse(profile, period)?;
-        let choice = model.shape().vocab.next_power_of_two();
-        if feedback.is_some() && choice > period {
-            circuits = circuits.with_sparse(profile, choice)?;
-        }
-        let plan = |purpose, tokens| {
-            let levels_left = usize::from(purpose == Purpose::Token && feedback.is_some());
-            let options = PlanOptions { tokens, purpose, levels_left, ..PlanOptions::default() };
-            Plan::compile(Arc::clone(model), circuits.target()?, &options)
-        };
-        let prompt = plan(Purpose::PromptForSession, setup::length_for(prompt)?)?;
-        let token = plan(Purpose::Token, 1)?;
-        let token = match feedback {
-            Some(rows) => token.with_feedback(rows)?,
-            None => token,
-        };
-        Ok(Self { prompt, token: Some(token), circuits })
-    }
-
-    /// The plan of the tokens after the first.
-    fn later(&self) -> &Plan {
-        self.token.as_ref().unwrap_or(&self.prompt)
-    }
-
-    fn summary(&self) -> String {
-        let params = self.circuits.params();
-        format!(
-            "model       {}\nparameters  N = 2^{}, log QP {:.0}, {:.0}-bit security; {}\nplans       \
-             prompt of {}: about {:.0} s; a token: about {:.0} s, {} bootstraps {:?} a layer",
-            cipherlm_files::printable(&self.prompt.model().spec().name),
-            params.log_degree(),
-            params.log_qp(),
-            params.security().bits,
-            hardware(params),
-            self.prompt.tokens(),
-            self.prompt.seconds(),
-            self.later().seconds(),
-            self.later().refreshes().0,
-            self.later().refreshes_by_layer(),
-        )
-    }
-
-    /// A server for one of the plans, with keys for that plan alone: those of the other need not be
-    /// in memory at the same time.
-    fn serve(&self, client: &Client, plan: &Plan) -> anyhow::Result<Server<Keys>> {
-        let (_, resident) = self.circuits.key_bytes(plan)?;
-        let need = plan.memory(resident).total();
-        if let Some(have) = available_memory().filter(|have| *have < need) {
-            bail!(
-                "{:.1} GiB of memory are needed and {:.1} GiB are free: close other programs",
-                gib(need),
-                gib(have)
-            );
-        }
-        let keys = self.circuits.keys(client.secret(), plan)?;
-        Ok(Server::open(&self.circuits, client.key_id(), &keys)?)
-    }
-}
 
 /// Continues a prompt under encryption; the client decrypts the logits of each token and picks the
 /// next one.
@@ -301,20 +195,6 @@ fn step(
     let report = profiler.finish();
     console.done();
     Ok((report, client.decrypt(plan, &answer, last)?))
-}
-
-/// A token that the server chose without seeing it.
-#[derive(serde::Serialize)]
-struct Choice {
-    token: u32,
-    /// Weight in the one-hot vector.
-    weight: f64,
-    /// Distance of the two largest logits in the clear.
-    gap: f64,
-    /// Seconds of the step, argmax and embedding included.
-    seconds: f64,
-    seconds_argmax: f64,
-    same_polynomial: bool,
 }
 
 /// Logits of text like that to come, in the clear: greedy and sampled continuations of the prompt.

@@ -1,12 +1,36 @@
 //! What a conversation came to, for a person and as JSON.
 
-use super::{Choice, Plans, Row};
+use super::plans::{Plans, hardware};
 use crate::console::say;
-use crate::outcome::MSE_BOUND;
-use crate::system::{gib, peak_memory, processor, threads};
+use crate::outcome::{MSE_BOUND, TokenCheck};
+use crate::system::{gib, peak_memory, threads};
+use cipherlm_infer::Report;
 use serde_json::json;
 use std::collections::BTreeMap;
 
+/// One generated token.
+pub(super) struct Row {
+    pub(super) token: u32,
+    pub(super) position: usize,
+    pub(super) report: Report,
+    pub(super) check: TokenCheck,
+}
+
+/// A token that the server chose without seeing it.
+#[derive(serde::Serialize)]
+pub(super) struct Choice {
+    pub(super) token: u32,
+    /// Weight in the one-hot vector.
+    pub(super) weight: f64,
+    /// Distance of the two largest logits in the clear.
+    pub(super) gap: f64,
+    /// Seconds of the step, argmax and embedding included.
+    pub(super) seconds: f64,
+    pub(super) seconds_argmax: f64,
+    pub(super) same_polynomial: bool,
+}
+
+/// All tokens of a conversation.
 pub(super) struct Outcome {
     pub(super) rows: Vec<Row>,
     pub(super) choices: Vec<Choice>,
@@ -116,9 +140,4 @@ fn by_operator(rows: &[Row]) -> Vec<(String, f64)> {
 /// The median of sorted values.
 fn middle(sorted: &[f64]) -> f64 {
     sorted.get(sorted.len() / 2).copied().unwrap_or(f64::NAN)
-}
-
-/// What runs the computation.
-pub(super) fn hardware(params: &cipherlm_ckks::Params) -> String {
-    format!("{}, kernel {}, {} threads", processor(), params.ring().kernel_name(), threads())
 }
