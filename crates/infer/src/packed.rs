@@ -392,13 +392,13 @@ impl<M: Machine> Packed<'_, M> {
             };
             let level = self.level + 1 + usize::from(masked);
             let mut values = machine.linear_transforms_to(&[value], &skew?, level).at(self.name)?;
-            Ok((weight.at(self.name)?, values.swap_remove(0), weights.len() == 1))
+            Ok((weight.at(self.name)?, values.swap_remove(0)))
         });
         let paired = paired.collect::<Result<Vec<_>>>()?;
         let back = -(g.features as i64);
         let inside = |f: usize, r: i64| (0..g.head as i64).contains(&(f as i64 + r));
         let of_run = |run: &(i64, Vec<i64>)| {
-            let product = |(weight, value, _): &(M::Vector, M::Vector, bool)| {
+            let product = |(weight, value): &(M::Vector, M::Vector)| {
                 let weights = self.rotations(weight, 1, run)?;
                 let values = self.rotations(value, back, run)?.into_iter().zip(&run.1).map(|(value, &r)| {
                     if !masked {
@@ -417,16 +417,17 @@ impl<M: Machine> Packed<'_, M> {
         let runs = Self::runs(self.folded.meeting(), self.folded.distances());
         let sums =
             self.total(runs.par_iter().map(of_run).collect::<slots::Result<Vec<_>>>().at(self.name)?)?;
-        let real = |(sum, &(_, _, alone)): (&M::Vector, &(M::Vector, M::Vector, bool))| {
+        let real = |(pair, sum): (usize, &M::Vector)| {
             if halves {
                 let conjugate = machine.conjugate(sum)?;
                 let second = machine.mul_i(&machine.sub(&conjugate, sum)?)?;
                 let second = machine.rotate(&second, -(g.head as i64) / 2)?;
                 return machine.add(&machine.add(sum, &conjugate)?, &second);
             }
+            let alone = 2 * pair + 1 == weights.len();
             if alone { Ok(sum.clone()) } else { machine.twice_real(sum) }
         };
-        let real = sums.iter().zip(&paired).map(real).collect::<slots::Result<Vec<_>>>().at(self.name)?;
+        let real = sums.iter().enumerate().map(real).collect::<slots::Result<Vec<_>>>().at(self.name)?;
         machine.add_many(&real.iter().collect::<Vec<_>>()).at(self.name)
     }
 
