@@ -91,8 +91,8 @@ fn all_stages_run_and_resume() {
 fn a_recipe_that_changed_does_not_go_on_from_what_it_was() {
     let folder = Folder::new("changed");
     let lean = json!({ "quadratic": true, "windows": 16 });
-    let begin = |name: &str| {
-        let mut whole = description(&folder.0.join(name));
+    let begin = || {
+        let mut whole = description(&folder.0);
         let cut = json!([{ "tensor": "layers.0.ffn.down.weight", "channels": [1], "factor": 0.5 }]);
         let freeze = json!({ "spread": 96.0, "windows": 32 });
         let first = json!({ "attention": shifted(4, 3.0), "attenuate": cut });
@@ -100,11 +100,11 @@ fn a_recipe_that_changed_does_not_go_on_from_what_it_was() {
         whole["stages"] = json!([stage("learn", 4, first), stage("ready", 4, second)]);
         whole
     };
-    let whole = begin("a");
+    let whole = begin();
     let trained = train(whole.clone(), false).unwrap();
     assert!(train(whole.clone(), true).unwrap() == trained);
-    let refused = |name: &str, change: &dyn Fn(&mut Value), file: &str, words: &str| {
-        let mut changed = begin(name);
+    let refused = |change: &dyn Fn(&mut Value), file: &str, words: &str| {
+        let mut changed = begin();
         change(&mut changed);
         let error = train(changed, true).unwrap_err();
         assert!(matches!(error, Error::Checkpoint { .. }), "{error}");
@@ -112,22 +112,12 @@ fn a_recipe_that_changed_does_not_go_on_from_what_it_was() {
         assert!(error.contains(file) && error.contains(words), "{error}");
     };
     let factor = |d: &mut Value| d["stages"][0]["attenuate"][0]["factor"] = json!(0.25);
-    refused("a", &factor, "learn/last.safetensors", "the weights that the stage begins with");
-    refused(
-        "a",
-        &|d| d["stages"][1]["lean"]["windows"] = json!(24),
-        "lean.safetensors",
-        "windows 16, now 24",
-    );
-    refused(
-        "a",
-        &|d| d["stages"][1]["freeze"]["spread"] = json!(48.0),
-        "frozen.safetensors",
-        "96.0, now 48.0",
-    );
+    refused(&factor, "learn/last.safetensors", "the weights that the stage begins with");
+    refused(&|d| d["stages"][1]["lean"]["windows"] = json!(24), "lean.safetensors", "windows 16, now 24");
+    refused(&|d| d["stages"][1]["freeze"]["spread"] = json!(48.0), "frozen.safetensors", "96.0, now 48.0");
     // A damaged one is made again, the same.
     for file in ["lean", "frozen"] {
-        let path = folder.0.join(format!("a/ready/{file}.safetensors"));
+        let path = folder.0.join(format!("ready/{file}.safetensors"));
         std::fs::write(&path, b"damaged").unwrap();
         assert!(train(whole.clone(), true).unwrap() == trained);
         assert!(path.exists() && path.with_extension("damaged").exists());
