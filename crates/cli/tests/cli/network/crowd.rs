@@ -28,7 +28,7 @@ fn slow_and_half_open_clients_are_left_and_keep_nobody_waiting() {
     let keys = site.keys("keys");
     let (key, all) = (id(&keys), key_files(&keys));
     let other = site.tenant("other");
-    other.register(&keys);
+    other.register(&keys, &key_files(&keys));
     let prompt = site.prompt(&keys, PROMPT);
     let door = site.door();
     let address = format!("/v1/keys/{key}");

@@ -206,7 +206,8 @@ fn every_bad_input_is_refused_by_server_and_client() {
     let (key, door, puppet, tiny) = (id(&keys), site.door(), Puppet::new(), model());
     let (prompt, whole) = site.sample(&keys, PROMPT);
     let (all, address) = (key_files(&keys), format!("/v1/keys/{key}"));
-    let (first, file) = all.iter().max_by_key(|(_, bytes)| bytes.len()).unwrap();
+    // A Galois key: of a key that switches, every source is one of some secret.
+    let (first, file) = all.iter().find(|(_, bytes)| bytes[HEADER] == 2).unwrap();
     site.push(&keys);
     let token = site.at("data/token");
     let ask = ["ask", "--model", &tiny, "--keys", &keys, "--prompt", PROMPT, "--token-file", &token];
@@ -286,6 +287,26 @@ fn poison_runs_to_its_end_and_is_no_answer() {
     let ask = ["ask", "--model", &tiny, "--keys", &keys, "--prompt", PROMPT, "--token-file", &token];
     let said = refused(&[&ask[..], &["--server", &puppet.url]].concat(), "poison");
     assert!(said.contains("no answer"), "{said}");
+}
+
+/// Its content is in order, so it is taken; the job that needs the right one says so.
+#[test]
+fn a_key_that_switches_from_another_secret_is_missed_by_name() {
+    let site = Site::new("switch", &json!({}));
+    let keys = site.keys("keys");
+    let (key, door, mut all) = (id(&keys), site.door(), key_files(&keys));
+    let prompt = site.prompt(&keys, PROMPT);
+    let target = |bytes: &[u8]| bytes[40..72].iter().map(|b| format!("{b:02x}")).collect::<String>();
+    let own = |bytes: &[u8]| bytes[HEADER] == 3 && target(bytes) == key;
+    let (name, mut bad) = all.iter().find(|(_, b)| own(b)).map(|(n, b)| (n.clone(), b.clone())).unwrap();
+    all.remove(&name);
+    body(&mut bad, 0, 16, &[9; 32]);
+    all.insert(hash(&bad), bad);
+    door.register(&keys, &all);
+    assert_eq!(door.submit(&key, &prompt).0, 202);
+    let view = door.end(&prompt);
+    let said = view["problem"]["detail"].as_str().unwrap();
+    assert!(view["state"] == "failed" && said.contains("no switching (from key "), "{view}");
 }
 
 #[test]

@@ -135,12 +135,12 @@ impl Door<'_> {
         format!("Authorization: Bearer {}", self.token)
     }
 
-    /// Registers all keys of a folder.
-    pub(super) fn register(&self, keys: &str) {
-        let (address, all) = (format!("/v1/keys/{}", id(keys)), key_files(keys));
-        let list = manifest(keys, &all).to_string();
+    /// Registers these as all keys of a folder.
+    pub(super) fn register(&self, keys: &str, all: &BTreeMap<String, Vec<u8>>) {
+        let address = format!("/v1/keys/{}", id(keys));
+        let list = manifest(keys, all).to_string();
         assert_eq!(self.call("PUT", &address, list.as_bytes()).0, 200);
-        for (hash, bytes) in &all {
+        for (hash, bytes) in all {
             assert_eq!(self.call("PUT", &format!("{address}/{hash}"), bytes).0, 201);
         }
     }

@@ -26,8 +26,8 @@ fn fifty_tenants_share_a_server_and_nothing_else() {
         assert_eq!(door.call("PUT", &format!("/v1/keys/{key}"), list.as_bytes()).1["ready"], false);
     }
     // Two of them have keys. One has used up its jobs; the other, and the queue, have room.
-    doors[0].register(&keys);
-    doors[1].register(&keys);
+    doors[0].register(&keys, &key_files(&keys));
+    doors[1].register(&keys, &key_files(&keys));
     let said: Vec<_> = prompts.iter().map(|prompt| doors[0].submit(&key, prompt)).collect();
     assert!(said[..2].iter().all(|said| said.0 == 202), "{said:?}");
     // The first job may have ended by now.
