@@ -221,9 +221,14 @@ impl ProfileOption {
     }
 }
 
+/// The parameter set of a name; none where the planner is to choose.
+pub(crate) fn named_profile(name: &str) -> Option<Chain> {
+    Chain::named(name)
+}
+
 /// The parameter set of a name, for circuits that `auto` does not compare.
 pub(crate) fn one_profile(name: &str) -> Chain {
-    Chain::named(name).unwrap_or_else(Chain::n16)
+    named_profile(name).unwrap_or_else(Chain::n16)
 }
 
 /// Where the prompt comes from.

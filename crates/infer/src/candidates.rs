@@ -84,8 +84,13 @@ impl Chosen {
         Ok(Self { profile: profile.clone(), circuits, plan, candidates: vec![] })
     }
 
+    /// The profiles that are taken unasked: those with a lighter ephemeral secret have to be named.
+    pub fn family() -> Vec<Profile> {
+        Profile::family().into_iter().filter(|profile| profile.ephemeral_weight >= WEIGHT).collect()
+    }
+
     /// The plan of a model for the cheapest secure profile whose simulated answers to a sample text
-    /// are within `tolerance`. Profiles with a lighter ephemeral secret have to be named.
+    /// are within `tolerance`, of [`Chosen::family`].
     ///
     /// # Errors
     /// As [`choose_profile`].
@@ -96,8 +101,7 @@ impl Chosen {
         cost: &CostModel,
         tolerance: Tolerance,
     ) -> Result<Self> {
-        let family: Vec<Profile> =
-            Profile::family().into_iter().filter(|profile| profile.ephemeral_weight >= WEIGHT).collect();
+        let family = Self::family();
         let length = options.tokens.checked_next_power_of_two().unwrap_or(options.tokens);
         let tokens = sample_tokens(tokenizer, length.min(model.shape().context))?;
         choose_profile(model, &family, options, cost, &tokens, tolerance)

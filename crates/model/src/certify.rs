@@ -193,22 +193,48 @@ pub fn out_of_range(model: &Model, windows: &[Vec<u32>]) -> Result<OutOfRange> {
     })
 }
 
+/// How the denominator's constants are frozen.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Freezing {
+    /// Largest mean of a row over its constant.
+    pub ratio: f64,
+    /// A maximum is that of the rows from `row / reach` to `row * reach`, and of two to each side
+    /// at least: a reach of 1 is those two. Means differ little from row to row, while their tails
+    /// are long: the largest of few windows at one row says little of what another text has there,
+    /// and the largest of many rows says more.
+    pub reach: f64,
+    /// Constants that are frozen already are not lowered.
+    pub raise: bool,
+}
+
+impl Freezing {
+    /// Anew, each row by itself and two to each side.
+    pub fn at(ratio: f64) -> Self {
+        Self { ratio, reach: 1.0, raise: false }
+    }
+}
+
 /// Freezes the denominator's constant for each (layer, head, row) at `max mean / ratio`, maxima
-/// from calibration windows and smoothed over two rows to each side, so that every row of every
-/// head shares the domain `[1, 1 + ratio * margin]`.
+/// from calibration windows, so that every row of every head shares the domain
+/// `[1, 1 + ratio * margin]`.
 ///
 /// Rows that no window reaches take the constant of the last row that one did. The result is a new
 /// model without certified sites.
 ///
 /// # Errors
-/// Bad windows, or attention other than PowerSoftmax.
-pub fn freeze_eps(model: &Model, windows: &[Vec<u32>], ratio: f64) -> Result<Model> {
+/// Bad windows, a reach below 1, or attention other than PowerSoftmax.
+pub fn freeze_eps(model: &Model, windows: &[Vec<u32>], how: Freezing) -> Result<Model> {
+    let Freezing { ratio, reach, raise } = how;
     let Attention::PowerSoftmax { p, c, .. } = model.shape().attention else {
         return Err(Error::Unsupported {
             operation: "freezing eps",
             model: "attention without a denominator",
         });
     };
+    if !(1.0..=1e6).contains(&reach) {
+        let reason = "a row looks at itself and at rows near it: from 1 to 1000000";
+        return Err(Error::Shape { field: "reach", value: reach.to_string(), reason });
+    }
     let seen = parts(
         model,
         windows,
@@ -225,8 +251,13 @@ pub fn freeze_eps(model: &Model, windows: &[Vec<u32>], ratio: f64) -> Result<Mod
     let mut weights = model.weights().clone();
     for l in 0..shape.layers {
         let rows = &maxima[l * shape.heads * shape.context..][..shape.heads * shape.context];
-        let eps = rows.chunks_exact(shape.context).flat_map(|head| smoothed(head, ratio)).collect();
-        weights.insert(format!("layers.{l}.attn.eps"), &[shape.heads, shape.context], eps)?;
+        let mut eps: Vec<f64> =
+            rows.chunks_exact(shape.context).flat_map(|head| smoothed(head, ratio, reach)).collect();
+        let name = format!("layers.{l}.attn.eps");
+        if let Some(before) = model.weights().values(&name).filter(|_| raise) {
+            eps.iter_mut().zip(before).for_each(|(eps, before)| *eps = eps.max(*before));
+        }
+        weights.insert(name, &[shape.heads, shape.context], eps)?;
     }
     model.with(shape, weights)
 }
@@ -349,11 +380,13 @@ fn run(runner: &mut Runner<'_>, shape: &Shape, window: &[u32]) -> Result<()> {
     }
 }
 
-fn smoothed(maxima: &[f64], ratio: f64) -> Vec<f64> {
+fn smoothed(maxima: &[f64], ratio: f64, reach: f64) -> Vec<f64> {
     let reached = maxima.iter().rposition(|&m| m > 0.0).unwrap_or(0);
     let row = |i: usize| {
         let i = i.min(reached);
-        let near = &maxima[i.saturating_sub(2)..(i + 3).min(reached + 1)];
+        let first = i.saturating_sub(2).min((i as f64 / reach) as usize);
+        let last = (i + 2).max((i as f64 * reach) as usize).min(reached);
+        let near = &maxima[first..=last];
         let top = near.iter().copied().fold(0.0, f64::max);
         if top > 0.0 { top / ratio } else { 1.0 / ratio }
     };

@@ -38,8 +38,8 @@ mod tokenizer;
 mod weights;
 
 pub use certify::{
-    FitOptions, Margins, OutOfRange, SiteReport, certify, ensure_certified, fit, freeze_eps, out_of_range,
-    survey,
+    FitOptions, Freezing, Margins, OutOfRange, SiteReport, certify, ensure_certified, fit, freeze_eps,
+    out_of_range, survey,
 };
 pub use error::{Error, Result};
 pub use folder::{MODEL_FILE, TOKENIZER_FILE, WEIGHTS_FILE};

@@ -4,7 +4,7 @@
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 
-use crate::certify::{FitOptions, Margins, certify, fit, freeze_eps};
+use crate::certify::{FitOptions, Freezing, Margins, certify, fit, freeze_eps};
 use crate::error::Result;
 use crate::lean::freeze_norms;
 use crate::model::Model;
@@ -54,7 +54,7 @@ pub fn certified(name: &str, shape: &Shape, seed: u64) -> Result<Model> {
     let windows = windows(shape, shape.context.min(128), calibration + 2, seed);
     model = freeze_norms(&model, &windows[..calibration], &shape.frozen_norms)?;
     if let Attention::PowerSoftmax { eps: Eps::Frozen, .. } = shape.attention {
-        model = freeze_eps(&model, &windows[..calibration], 30.0)?;
+        model = freeze_eps(&model, &windows[..calibration], Freezing::at(30.0))?;
     }
     // Random tokens reach further than text, above all in narrow models.
     let margins = Margins { variance: 2.0, activation: 1.5, ..Margins::default() };

@@ -2,7 +2,7 @@
 //! ranges.
 
 use cipherlm_model::{
-    Attention, Eps, Error, Margins, Mode, Model, Positions, Residual, Runner, Shape, certify,
+    Attention, Eps, Error, Freezing, Margins, Mode, Model, Positions, Residual, Runner, Shape, certify,
     ensure_certified, fit, freeze_eps, random,
 };
 use serde_json::{Value, json};
@@ -152,7 +152,7 @@ fn dead_weights_are_certified_to_ranges_that_can_be_divided_by() {
         }
         let mut model = model.with(model.shape().clone(), weights).unwrap();
         let windows = random::windows(model.shape(), 16, 4, 9);
-        model = freeze_eps(&model, &windows[..2], 30.0).unwrap();
+        model = freeze_eps(&model, &windows[..2], Freezing::at(30.0)).unwrap();
         // Random tokens reach further than text.
         let margins = Margins { variance: 3.0, activation: 3.0, magnitude: 3.0, denominator: 10.0 };
         certify(&mut model, &windows[..2], &windows[2..], &margins).unwrap();
@@ -193,7 +193,7 @@ fn frozen_constants_of_dead_scores_are_positive() {
     weights.insert("layers.0.attn.q.bias", &[16], vec![0.0; 16]).unwrap();
     let model = model.with(shape, weights).unwrap();
     let windows = random::windows(model.shape(), 16, 3, 9);
-    let mut frozen = freeze_eps(&model, &windows, 30.0).unwrap();
+    let mut frozen = freeze_eps(&model, &windows, Freezing::at(30.0)).unwrap();
     certify(&mut frozen, &windows[..2], &windows[2..], &Default::default()).unwrap();
     fit(&mut frozen, &Default::default()).unwrap();
 }

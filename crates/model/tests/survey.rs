@@ -1,8 +1,8 @@
 //! Passes over much text: the same on any number of threads, and rates with honest bounds.
 
 use cipherlm_model::{
-    FitOptions, Margins, Mode, OutOfRange, Runner, Shape, certify, fit, freeze_eps, out_of_range, random,
-    survey,
+    FitOptions, Freezing, Margins, Mode, OutOfRange, Runner, Shape, certify, fit, freeze_eps, out_of_range,
+    random, survey,
 };
 
 fn on<T: Send>(threads: usize, work: impl FnOnce() -> T + Send) -> T {
@@ -15,7 +15,7 @@ fn ranges_polynomials_and_constants_are_the_same_bits_on_any_number_of_threads()
     let windows = random::windows(model.shape(), 16, 23, 4);
     let certified = |threads: usize| {
         on(threads, || {
-            let mut model = freeze_eps(&model, &windows, 30.0).unwrap();
+            let mut model = freeze_eps(&model, &windows, Freezing::at(30.0)).unwrap();
             certify(&mut model, &windows[..15], &windows[15..], &Margins::default()).unwrap();
             fit(&mut model, &FitOptions::default()).unwrap();
             model

@@ -146,7 +146,13 @@ impl Prepared {
         let polynomials = if stage.polynomial { Some(self.polynomials(&model)?) } else { None };
         let (arch, params) = model;
         let trainer = Trainer::new(&stage.name, arch.clone(), stage.train.clone(), Some(params), device)?;
-        let mut trainer = trainer.with_polynomials(polynomials);
+        let e = &self.run.export;
+        let mut trainer = match polynomials {
+            Some(polynomials) => {
+                trainer.with_polynomials(polynomials, &(e.calibration_windows, &e.margins, &e.fit))
+            }
+            None => trainer,
+        };
         if let Some((teacher, how)) = teacher {
             trainer = trainer.with_teacher(teacher, how)?;
         }
@@ -247,7 +253,12 @@ impl Prepared {
                 let stage = self.run.stages.iter().find_map(|s| s.freeze);
                 self.freeze(
                     trained,
-                    stage.unwrap_or(Freeze { spread: 96.0, windows: e.calibration_windows }),
+                    stage.unwrap_or(Freeze {
+                        spread: 96.0,
+                        windows: e.calibration_windows,
+                        reach: 1.0,
+                        raise: false,
+                    }),
                 )?
             }
             _ => trained.clone(),
@@ -346,7 +357,8 @@ impl Prepared {
     fn freeze(&self, (arch, params): &Weighed, how: Freeze) -> Result<Weighed> {
         let windows = inputs(&self.train, how.windows, arch)?;
         let model = export::export(&self.run.name, arch, params)?;
-        let (frozen, params) = export::import(&cipherlm_model::freeze_eps(&model, &windows, how.spread)?)?;
+        let (frozen, params) =
+            export::import(&cipherlm_model::freeze_eps(&model, &windows, how.freezing())?)?;
         Ok((Arch { form: arch.form, ..frozen }, params))
     }
 }

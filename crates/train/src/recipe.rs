@@ -152,6 +152,28 @@ pub struct Freeze {
     pub spread: f64,
     /// Training windows looked at.
     pub windows: usize,
+    /// The largest mean of a row is looked for from this part of its number to this multiple.
+    #[serde(default = "one", skip_serializing_if = "is_one")]
+    pub reach: f64,
+    /// Epsilons that are frozen already are not lowered.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub raise: bool,
+}
+
+impl Freeze {
+    /// The same for the data model.
+    pub fn freezing(&self) -> cipherlm_model::Freezing {
+        cipherlm_model::Freezing { ratio: self.spread, reach: self.reach, raise: self.raise }
+    }
+}
+
+fn one() -> f64 {
+    1.0
+}
+
+/// What has its usual value is left out: runs that an older version began go on.
+fn is_one(reach: &f64) -> bool {
+    *reach == one()
 }
 
 /// Certification and export.

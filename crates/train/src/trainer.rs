@@ -5,6 +5,7 @@ use std::time::Instant;
 
 use burn::module::Module;
 use burn::tensor::{DType, Device, Tensor};
+use serde::Serialize;
 
 use crate::arch::Arch;
 use crate::checkpoint::Archive;
@@ -42,7 +43,8 @@ pub struct Trainer {
     params: Vec<HostParam>,
     descent: Descent,
     folder: Option<PathBuf>,
-    polynomials: Option<Polynomials>,
+    /// With the settings that they were fitted by.
+    polynomials: Option<(Polynomials, String)>,
     teacher: Option<(Transformer, Distil)>,
     state: State,
     /// Tokens learned from since the trainer was made.
@@ -97,9 +99,10 @@ impl Trainer {
         })
     }
 
-    /// Trains the model with polynomials in the place of its functions. Evaluations stay exact.
-    pub fn with_polynomials(mut self, polynomials: Option<Polynomials>) -> Self {
-        self.polynomials = polynomials;
+    /// Trains the model with polynomials in the place of its functions, fitted by these settings: a
+    /// run by others is not gone on with. Evaluations stay exact.
+    pub fn with_polynomials(mut self, polynomials: Polynomials, settings: &impl Serialize) -> Self {
+        self.polynomials = Some((polynomials, json(settings).to_string()));
         self
     }
 
@@ -325,7 +328,7 @@ impl Trainer {
             Some(range) => Probe::penalise(range.limits),
             None => Probe::off(),
         }
-        .with_polynomials(self.polynomials.clone());
+        .with_polynomials(self.polynomials.as_ref().map(|(polynomials, _)| polynomials.clone()));
         if self.teacher.as_ref().is_some_and(|(_, d)| d.hidden > 0.0) {
             probe = probe.keeping_hidden();
         }
@@ -416,7 +419,10 @@ impl Trainer {
     fn lesson(&self) -> String {
         let teacher =
             self.teacher.as_ref().map(|(teacher, how)| hash_params(&pull(teacher), &json(how).to_string()));
-        let polynomials = if self.polynomials.is_some() { "polynomials" } else { "exact functions" };
+        let polynomials = match &self.polynomials {
+            Some((_, settings)) => format!("polynomials by {settings}"),
+            None => "exact functions".into(),
+        };
         format!("{}, {polynomials}", teacher.map_or("no teacher".into(), |hash| format!("teacher {hash}")))
     }
 

@@ -197,7 +197,11 @@ fn certified(
         max_degree: f.max_degree,
     };
     let mut model = match options.freeze {
-        Some(ratio) => cipherlm_model::freeze_eps(&loaded.model, &calibration.windows, ratio)?,
+        Some(ratio) => cipherlm_model::freeze_eps(
+            &loaded.model,
+            &calibration.windows,
+            cipherlm_model::Freezing::at(ratio),
+        )?,
         None => loaded.model.clone(),
     };
     cipherlm_model::certify(&mut model, &calibration.windows, &held_out.windows, &margins)?;

@@ -2,6 +2,7 @@
 
 use crate::console::{out, out_json, out_part};
 use crate::options::{ModelOption, PromptOption, count, profiles, small_ring, temperature, tokens};
+use crate::prices::PricesOption;
 use crate::sampler::Sampler;
 use anyhow::bail;
 use cipherlm_model::{Mode, Positions, Runner};
@@ -40,9 +41,13 @@ pub(crate) struct Options {
     /// With --encrypted, NO SECURITY: a small ring of degree 2^LOG_N, to try it in seconds.
     #[arg(long, requires = "encrypted", value_name = "LOG_N", value_parser = small_ring)]
     pub(super) insecure_ring: Option<u32>,
-    /// With --encrypted: parameter set, 128-bit secure.
-    #[arg(long, value_parser = profiles(), default_value = "n16")]
+    /// With --encrypted: parameter set, 128-bit secure. `auto` takes the one with the shortest
+    /// predicted conversation whose predicted answer to the prompt is within the tolerance of
+    /// `cipherlm plan`, and the most exact one where none is; with --alone it is n16-13.
+    #[arg(long, value_parser = profiles(), default_value = "auto")]
     pub(super) profile: String,
+    #[command(flatten)]
+    pub(super) prices: PricesOption,
 }
 
 /// Continues a prompt.

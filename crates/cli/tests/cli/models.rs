@@ -8,7 +8,7 @@ use std::process::{Command, Stdio};
 use serde_json::{Value, json};
 
 use crate::checkpoints::{bert, llama, sentences};
-use crate::common::{Scratch, stories};
+use crate::common::{Scratch, model, stories};
 
 fn in_folder(dir: &Path, args: &[String]) -> std::process::Output {
     let program = env!("CARGO_BIN_EXE_cipherlm");
@@ -224,7 +224,16 @@ fn tasks_have_scores_that_can_be_checked_by_hand() {
     let (_, again, _) =
         run(&dir.0, "eval --model lm --task perplexity --data text --limit 3 --window 16 --json --threads 1");
     assert_eq!(found["score"], again["score"], "the score depends on the threads");
+    let line = "eval --model lm --task perplexity --data text --limit 3 --window 16 --teacher lm --json";
+    let (_, itself, said) = run(&dir.0, line);
+    assert_eq!(itself["score"], found["score"]);
+    assert!(itself["divergence"].as_f64().unwrap().abs() < 1e-9, "{said}");
+    let teacher =
+        format!("{line} --operator polynomial").replace("--model lm", &format!("--model {}", model()));
+    let (code, _, said) = run(&dir.0, &teacher);
+    assert!(code == Some(2) && said.contains("--teacher: it chooses among"), "{said}");
     for (line, words) in [
+        ("eval --model lm --task lambada --data lambada --teacher lm", "--teacher goes with"),
         ("eval --model lm --task sts --data sts", "takes a model of sentence vectors"),
         ("eval --model em --task lambada --data lambada", "use `embed`"),
         ("eval --model lm --task lambada --data lambada --operator polynomial", "softmax attention"),

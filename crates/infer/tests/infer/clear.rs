@@ -5,8 +5,8 @@ use std::sync::Arc;
 use crate::common::{certified, of, plan, small, worst_of};
 use cipherlm_infer::{Options, Plan, Target};
 use cipherlm_model::{
-    Activation, Attention, Eps, FitOptions, Margins, Model, Norm, Placement, Positions, Residual, Rotary,
-    Shape, certify, fit, freeze_eps, random,
+    Activation, Attention, Eps, FitOptions, Freezing, Margins, Model, Norm, Placement, Positions, Residual,
+    Rotary, Shape, certify, fit, freeze_eps, random,
 };
 
 /// Largest difference of any logit where the plan takes every text for one of its own length.
@@ -272,7 +272,7 @@ fn growing(shape: &Shape) -> Arc<Model> {
     }
     let model = model.with(shape.clone(), weights).unwrap();
     let windows = random::windows(shape, shape.context, 24, 3);
-    let mut model = freeze_eps(&model, &windows, 30.0).unwrap();
+    let mut model = freeze_eps(&model, &windows, Freezing::at(30.0)).unwrap();
     certify(&mut model, &windows, &[], &Margins { variance: 3.0, activation: 2.0, ..Margins::default() })
         .unwrap();
     fit(&mut model, &FitOptions::default()).unwrap();

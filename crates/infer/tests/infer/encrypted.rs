@@ -11,7 +11,9 @@ use cipherlm_infer::{
     Asked, Audit, Client, Closeness, EncryptedLogits, EncryptedPrompt, Error, Errors, Plan, Progress, Server,
     StepError, Target,
 };
-use cipherlm_model::{FitOptions, Margins, Model, Residual, Shape, certify, fit, freeze_eps, random};
+use cipherlm_model::{
+    FitOptions, Freezing, Margins, Model, Residual, Shape, certify, fit, freeze_eps, random,
+};
 
 fn model(residual: Residual) -> Arc<Model> {
     certified(&Shape { residual, ..one_layer() }, 4)
@@ -128,7 +130,9 @@ fn what_does_not_belong_together_is_refused() {
 fn a_prompt_that_leaves_the_ranges_is_refused() {
     let shape = one_layer();
     let known = vec![vec![1; shape.context]; 3];
-    let mut model = freeze_eps(&random::weights_only("one word", &shape, 4).unwrap(), &known, 30.0).unwrap();
+    let mut model =
+        freeze_eps(&random::weights_only("one word", &shape, 4).unwrap(), &known, Freezing::at(30.0))
+            .unwrap();
     certify(&mut model, &known, &known, &Margins::default()).unwrap();
     fit(&mut model, &FitOptions::default()).unwrap();
     let params = deep_params();

@@ -8,8 +8,8 @@ use crate::common::{certified, far, of, one_layer, polynomial, worst};
 use cipherlm_ckks::{Complex64, Plaintext};
 use cipherlm_infer::{Asked, EncryptedLogits, Error, Options, Plan, Progress, Purpose, Target};
 use cipherlm_model::{
-    Activation, FitOptions, Kind, Margins, Model, Positions, Range, Residual, Scheme, Shape, certify, fit,
-    freeze_eps, random,
+    Activation, FitOptions, Freezing, Kind, Margins, Model, Positions, Range, Residual, Scheme, Shape,
+    certify, fit, freeze_eps, random,
 };
 
 fn compile(model: &Arc<Model>) -> cipherlm_infer::Result<Plan> {
@@ -138,7 +138,7 @@ fn three_positions() -> Arc<Model> {
     weights.insert("embed.positions", &table.dims, table.data).unwrap();
     let raw = raw.with(shape.clone(), weights).unwrap();
     let windows = random::windows(&shape, 3, 40, 5);
-    let mut model = freeze_eps(&raw, &windows, 30.0).unwrap();
+    let mut model = freeze_eps(&raw, &windows, Freezing::at(30.0)).unwrap();
     let margins = Margins { variance: 3.0, activation: 3.0, ..Margins::default() };
     certify(&mut model, &windows, &windows, &margins).unwrap();
     fit(&mut model, &FitOptions::default()).unwrap();

@@ -40,7 +40,7 @@ pub(super) fn run(extent: &Extent, out: &Path, progress: &mut dyn FnMut(&str)) -
     let model = export::export("polarity-2x64", &power, classifier.params())?;
     let windows = |set: &[Example]| -> Vec<Vec<u32>> { set.iter().map(|e| e.tokens.clone()).collect() };
     let (seen, unseen) = (windows(&train), windows(&held_out));
-    let model = cipherlm_model::freeze_eps(&model, &seen, 96.0)?;
+    let model = cipherlm_model::freeze_eps(&model, &seen, cipherlm_model::Freezing::at(96.0))?;
     let margins = Margins { variance: 1.7, ..Margins::default() };
     let fit = FitOptions { reciprocal: 2e-3, inv_sqrt: 1e-3, activation: 4e-3, max_degree: 255 };
     let mut model = export::certify(model, &seen, &unseen, &margins, &fit)?;

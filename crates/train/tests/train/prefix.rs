@@ -164,7 +164,10 @@ fn student(learn: Learn, polynomials: bool) -> Trainer {
     let windows: Vec<Vec<u32>> =
         texts.windows(60, room).unwrap().iter().map(|w| w[..room].to_vec()).collect();
     let model = export("s", &arch, &with_sink(&arch)).unwrap();
-    let params = import(&cipherlm_model::freeze_eps(&model, &windows, 20.0).unwrap()).unwrap().1;
+    let params =
+        import(&cipherlm_model::freeze_eps(&model, &windows, cipherlm_model::Freezing::at(20.0)).unwrap())
+            .unwrap()
+            .1;
     let teacher = Transformer::with_params(&llama(Attention::Softmax), &plain(&params), &Device::flex());
     let polynomials = polynomials.then(|| {
         let wide = Margins { denominator: 30.0, variance: 20.0, activation: 4.0, magnitude: 4.0 };
@@ -172,7 +175,11 @@ fn student(learn: Learn, polynomials: bool) -> Trainer {
     });
     let trainer = Trainer::new("s", arch, settings(learn), Some(params), &Device::flex()).unwrap();
     let lesson = Distil { weight: 0.5, temperature: 1.0, hidden: 0.1 };
-    trainer.with_polynomials(polynomials).with_teacher(teacher.unwrap(), lesson).unwrap()
+    let trainer = match polynomials {
+        Some(polynomials) => trainer.with_polynomials(polynomials, &()),
+        None => trainer,
+    };
+    trainer.with_teacher(teacher.unwrap(), lesson).unwrap()
 }
 
 /// Without the epsilons, which softmax has not.

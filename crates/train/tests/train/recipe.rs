@@ -97,7 +97,8 @@ fn a_recipe_that_changed_does_not_go_on_from_what_it_was() {
         let freeze = json!({ "spread": 96.0, "windows": 32 });
         let first = json!({ "attention": shifted(4, 3.0), "attenuate": cut });
         let second = json!({ "lean": lean, "freeze": freeze });
-        whole["stages"] = json!([stage("learn", 4, first), stage("ready", 4, second)]);
+        let last = stage("fitted", 2, json!({ "polynomial": true }));
+        whole["stages"] = json!([stage("learn", 4, first), stage("ready", 4, second), last]);
         whole
     };
     let whole = begin();
@@ -115,6 +116,8 @@ fn a_recipe_that_changed_does_not_go_on_from_what_it_was() {
     refused(&factor, "learn/last.safetensors", "the weights that the stage begins with");
     refused(&|d| d["stages"][1]["lean"]["windows"] = json!(24), "lean.safetensors", "windows 16, now 24");
     refused(&|d| d["stages"][1]["freeze"]["spread"] = json!(48.0), "frozen.safetensors", "96.0, now 48.0");
+    let degree = |d: &mut Value| d["export"]["fit"]["max_degree"] = json!(511);
+    refused(&degree, "fitted/last.safetensors", "\"max_degree\":255");
     // A damaged one is made again, the same.
     for file in ["lean", "frozen"] {
         let path = folder.0.join(format!("ready/{file}.safetensors"));

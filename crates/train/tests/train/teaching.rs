@@ -34,7 +34,7 @@ fn a_student_with_polynomials_learns_from_its_teacher() {
     let polynomials = Polynomials::of(&model);
     let lesson = Distil { weight: 1.0, temperature: 2.0, hidden: 0.0 };
     let mut student =
-        student.with_polynomials(Some(polynomials.clone())).with_teacher(teacher.valid(), lesson).unwrap();
+        student.with_polynomials(polynomials.clone(), &()).with_teacher(teacher.valid(), lesson).unwrap();
     let distance = |student: &Trainer| {
         let tokens = token_tensor(&shape, &corpus.tokens()[..64], 4, &Device::flex()).unwrap();
         let wanted = teacher.valid().forward(tokens.clone(), None, &mut Probe::off());

@@ -8,7 +8,7 @@ use super::generate::Options;
 use crate::console::out_json;
 use crate::exit::usage;
 use crate::model::Loaded;
-use crate::options::one_profile;
+use crate::options::{named_profile, one_profile};
 use crate::outcome::TokenCheck;
 use crate::progress::Console;
 use crate::sampler::{Sampler, argmax};
@@ -17,7 +17,7 @@ use cipherlm_circuits::slots::{Encrypted, Primitives};
 use cipherlm_infer::{Client, Plan, Profiler, Progress, Report, Server, Session, insecure_profile};
 use cipherlm_model::{Mode, Positions, Runner};
 use outcome::{Choice, Outcome, Row};
-use plans::{Keys, Plans};
+use plans::{Conversation, Keys, Plans};
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -42,11 +42,17 @@ pub(crate) fn run(options: &Options, as_json: bool) -> anyhow::Result<bool> {
     let model = Arc::new(loaded.model.clone());
     cipherlm_model::ensure_certified(&model)?;
     let expected = if options.alone > 0 { Some(expected_logits(&loaded, &prompt)?) } else { None };
-    let profile = match options.insecure_ring {
-        Some(log_degree) => insecure_profile(log_degree)?,
-        None => one_profile(&options.profile),
+    let named = match options.insecure_ring {
+        Some(log_degree) => Some(insecure_profile(log_degree)?),
+        None if options.alone > 0 => Some(one_profile(&options.profile)),
+        None => named_profile(&options.profile),
     };
-    let plans = Plans::new(&profile, &model, (prompt.len(), options.tokens), expected.as_deref())?;
+    let cost = options.prices.table(options.insecure_ring.is_some())?;
+    let wanted = Conversation { model: &model, prompt: &prompt, tokens: options.tokens, cost: &cost };
+    let plans = match named {
+        Some(profile) => wanted.plans(&profile, expected.as_deref())?,
+        None => wanted.cheapest()?,
+    };
     let mut console = Console::new(!as_json);
     console.line(&plans.summary());
     let mut talk = Talk {

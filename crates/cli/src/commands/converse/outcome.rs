@@ -106,6 +106,7 @@ impl Outcome {
             "length": plans.prompt.tokens(),
             "over_cache": plans.token.is_some(),
             "public_prefix_tokens": plans.prompt.public_prefix().len(),
+            "profile": plans.profile,
             "ring_degree": params.degree(),
             "log_qp": params.log_qp(),
             "security_bits": params.security().bits,

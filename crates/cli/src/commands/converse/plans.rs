@@ -5,7 +5,9 @@ use crate::setup;
 use crate::system::{available_memory, gib, processor, threads};
 use anyhow::bail;
 use cipherlm_circuits::bootstrap::{BootstrapKeys, Profile};
-use cipherlm_infer::{Circuits, Client, Geometry, Options, Plan, Purpose, Server};
+use cipherlm_infer::{
+    Chosen, Circuits, Client, CostModel, Error, Geometry, Options, Plan, Purpose, Server, Tolerance,
+};
 use cipherlm_model::Model;
 use std::sync::Arc;
 
@@ -13,24 +15,30 @@ pub(super) type Keys = Arc<BootstrapKeys>;
 
 /// Plans of one conversation, before any key exists.
 pub(super) struct Plans {
+    /// Name of the profile.
+    pub(super) profile: &'static str,
     pub(super) circuits: Circuits,
     pub(super) prompt: Plan,
     /// Of a token over the cache. Without one every token takes a pass of the whole text.
     pub(super) token: Option<Plan>,
 }
 
-impl Plans {
-    /// For a prompt and the tokens after it. `feedback`: logits to be expected, if the server is to
-    /// go on alone.
-    pub(super) fn new(
-        profile: &Profile,
-        model: &Arc<Model>,
-        (prompt, tokens): (usize, usize),
-        feedback: Option<&[Vec<f64>]>,
-    ) -> anyhow::Result<Self> {
+/// What plans are made for.
+pub(super) struct Conversation<'c> {
+    pub(super) model: &'c Arc<Model>,
+    pub(super) prompt: &'c [u32],
+    /// Tokens after it.
+    pub(super) tokens: usize,
+    pub(super) cost: &'c CostModel,
+}
+
+impl Conversation<'_> {
+    /// `feedback`: logits to be expected, if the server is to go on alone.
+    pub(super) fn plans(&self, profile: &Profile, feedback: Option<&[Vec<f64>]>) -> anyhow::Result<Plans> {
         let circuits = Circuits::new(profile)?;
-        let one = Geometry::new(model.shape(), 1, circuits.params().slots())?;
-        if !one.holds_cache(model.shape().context) {
+        let shape = self.model.shape();
+        let one = Geometry::new(shape, 1, circuits.params().slots())?;
+        if !one.holds_cache(shape.context) {
             if feedback.is_some() {
                 return Err(usage(
                     "--alone: keys and values of this model's context fit no vector, so nothing is there to \
@@ -38,31 +46,77 @@ impl Plans {
                 ));
             }
             // The last token is not read again.
-            let tokens = setup::length_for(prompt + tokens - 1)?;
-            let options = Options { tokens, ..Options::default() };
-            let prompt = Plan::compile(Arc::clone(model), circuits.target()?, &options)?;
-            return Ok(Self { circuits, prompt, token: None });
+            let tokens = setup::length_for(self.prompt.len() + self.tokens - 1)?;
+            let prompt = self.compile(&circuits, &Options { tokens, ..Options::default() })?;
+            return Ok(Plans { profile: profile.name, circuits, prompt, token: None });
         }
         let period = one.period();
         let mut circuits = circuits.with_sparse(profile, period)?;
-        let choice = model.shape().vocab.next_power_of_two();
+        let choice = shape.vocab.next_power_of_two();
         if feedback.is_some() && choice > period {
             circuits = circuits.with_sparse(profile, choice)?;
         }
         let plan = |purpose, tokens| {
             let levels_left = usize::from(purpose == Purpose::Token && feedback.is_some());
-            let options = Options { tokens, purpose, levels_left, ..Options::default() };
-            Plan::compile(Arc::clone(model), circuits.target()?, &options)
+            self.compile(&circuits, &Options { tokens, purpose, levels_left, ..Options::default() })
         };
-        let prompt = plan(Purpose::PromptForSession, setup::length_for(prompt)?)?;
+        let prompt = plan(Purpose::PromptForSession, setup::length_for(self.prompt.len())?)?;
         let token = plan(Purpose::Token, 1)?;
         let token = match feedback {
             Some(rows) => token.with_feedback(rows)?,
             None => token,
         };
-        Ok(Self { prompt, token: Some(token), circuits })
+        Ok(Plans { profile: profile.name, prompt, token: Some(token), circuits })
     }
 
+    fn compile(&self, circuits: &Circuits, options: &Options) -> cipherlm_infer::Result<Plan> {
+        let target = circuits.target()?.with_cost(self.cost.clone());
+        Plan::compile(Arc::clone(self.model), target, options)
+    }
+
+    /// Those of the profile with the shortest predicted conversation among those whose predicted
+    /// answer to the prompt is within the tolerance, or of the most exact one where none is: every
+    /// token is checked.
+    pub(super) fn cheapest(&self) -> anyhow::Result<Plans> {
+        let (mut found, mut refused) = (vec![], None);
+        for profile in Chosen::family() {
+            match self.plans(&profile, None) {
+                Ok(plans) => found.push(plans),
+                Err(error) => match error.downcast_ref() {
+                    Some(Error::NoPlacement { .. }) => refused = Some(error),
+                    _ => return Err(error),
+                },
+            }
+        }
+        let seconds =
+            |plans: &Plans| plans.prompt.seconds() + (self.tokens - 1) as f64 * plans.later().seconds();
+        found.sort_by(|a, b| seconds(a).total_cmp(&seconds(b)));
+        let tolerance = Tolerance::default();
+        let mut closest: Option<(f64, Plans)> = None;
+        for plans in found {
+            let (mse, same) = match plans.prompt.predicted_quality(&plans.circuits, self.prompt) {
+                Err(error @ Error::Slots { .. }) => {
+                    refused = Some(error.into());
+                    continue;
+                }
+                quality => quality?,
+            };
+            if mse <= tolerance.mse && same >= tolerance.same {
+                return Ok(plans);
+            }
+            if closest.as_ref().is_none_or(|(least, _)| mse < *least) {
+                closest = Some((mse, plans));
+            }
+        }
+        match (closest, refused) {
+            (Some((_, plans)), _) => Ok(plans),
+            (None, Some(error)) => Err(error),
+            (None, None) => bail!("there is no profile to choose from"),
+        }
+    }
+}
+
+impl Plans {
     /// The plan of the tokens after the first.
     pub(super) fn later(&self) -> &Plan {
         self.token.as_ref().unwrap_or(&self.prompt)
@@ -71,12 +125,13 @@ impl Plans {
     pub(super) fn summary(&self) -> String {
         let params = self.circuits.params();
         format!(
-            "model       {}\nparameters  N = 2^{}, log QP {:.0}, {:.0}-bit security; {}\nplans       \
-             prompt of {}: about {:.0} s; a token: about {:.0} s, {} bootstraps {:?} a layer",
+            "model       {}\nparameters  N = 2^{}, log QP {:.0}, {:.0}-bit security, profile {}; {}\n\
+             plans       prompt of {}: about {:.0} s; a token: about {:.0} s, {} bootstraps {:?} a layer",
             cipherlm_files::printable(&self.prompt.model().spec().name),
             params.log_degree(),
             params.log_qp(),
             params.security().bits,
+            self.profile,
             hardware(params),
             self.prompt.tokens(),
             self.prompt.seconds(),

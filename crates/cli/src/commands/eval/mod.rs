@@ -9,11 +9,12 @@ mod text;
 
 use crate::console::{out_json, say};
 use crate::exit::usage;
-use crate::model::Loaded;
+use crate::model::{Loaded, load};
 use crate::options::{ModelOption, count};
 use crate::outputs::Outputs;
 use crate::progress::bar;
 use crate::system::machine;
+use anyhow::Context;
 use cipherlm_files::Access;
 use cipherlm_model::{Attention, Mode, Prepared, Runner};
 use clap::{Args, ValueEnum};
@@ -48,6 +49,10 @@ pub(crate) struct Options {
     /// Answers of piqa, one number a line (default: the file `…-labels.lst` beside the data).
     #[arg(long, value_name = "FILE", requires = "task")]
     labels: Option<PathBuf>,
+    /// Of perplexity: also the mean divergence from this model's next-token probabilities, in nats
+    /// a token. It is the one that the measured model was made from.
+    #[arg(long, value_name = "MODEL", requires = "task")]
+    teacher: Option<PathBuf>,
     /// Text before every item of a decoder's task, special tokens included; it is not scored.
     #[arg(long, value_name = "TEXT", requires = "task")]
     prefix: Option<String>,
@@ -176,13 +181,17 @@ fn measure(task: Task, options: &Options, quiet: bool) -> anyhow::Result<(Value,
     if options.shots > 0 && !matches!(task, Task::Piqa | Task::Winogrande | Task::Arc) {
         return Err(usage("--shots goes with the tasks piqa, winogrande and arc"));
     }
+    if options.teacher.is_some() && task != Task::Perplexity {
+        return Err(usage("--teacher goes with the task perplexity"));
+    }
+    let teacher = options.teacher.as_deref().map(|path| load(Some(path)).context("--teacher")).transpose()?;
     let (prepared, shots) = (Prepared::new(&loaded.model)?, options.shots);
     let outside = AtomicUsize::new(0);
     let judge = Judge { loaded: &loaded, prepared, mode, prefix, shots, outside, quiet };
     let data = options.data.as_deref().unwrap_or_else(|| std::path::Path::new(""));
     let clock = Instant::now();
     let Score { items, metric, score, stderr, more } = match task {
-        Task::Perplexity => text::perplexity(&judge, data, options.window, options.limit)?,
+        Task::Perplexity => text::perplexity(&judge, teacher.as_ref(), data, options.window, options.limit)?,
         Task::Lambada => choices::lambada(&judge, data, options.limit)?,
         Task::Piqa => choices::piqa(&judge, data, options.labels.as_deref(), options.limit)?,
         Task::Winogrande => choices::winogrande(&judge, data, options.limit)?,

@@ -5,7 +5,9 @@ use crate::console::err;
 use anyhow::{Context, bail};
 use cipherlm_circuits::bootstrap::Profile;
 use cipherlm_infer::{Circuits, Options, Plan, Purpose};
-use cipherlm_model::{Attention, Eps, FitOptions, Margins, Model, Shape, certify, fit, freeze_eps, random};
+use cipherlm_model::{
+    Attention, Eps, FitOptions, Freezing, Margins, Model, Shape, certify, fit, freeze_eps, random,
+};
 use std::fmt::Write as _;
 use std::process::{Command, Stdio};
 use std::sync::Arc;
@@ -104,7 +106,7 @@ fn model(point: Point) -> anyhow::Result<Model> {
     let calibration = TOKENS / length;
     let windows = random::windows(&shape, length, calibration + 2, 1);
     let (calibration, held_out) = windows.split_at(calibration);
-    let mut model = freeze_eps(&model, calibration, point.ratio)?;
+    let mut model = freeze_eps(&model, calibration, Freezing::at(point.ratio))?;
     let margins = Margins { variance: 2.0, activation: 1.5, ..Margins::default() };
     certify(&mut model, calibration, held_out, &margins)?;
     fit(&mut model, &FitOptions::default())?;
