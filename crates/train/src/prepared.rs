@@ -7,7 +7,7 @@
 
 use burn::tensor::{DType, Device};
 use cipherlm_files::Lock;
-use cipherlm_model::difference::{self, DIFFERENCE_FILE, Report};
+use cipherlm_model::difference::{self, DIFFERENCE_FILE, Difference, Report};
 use cipherlm_model::{Model, Tokenizer};
 use serde_json::Value;
 use std::path::Path;
@@ -231,16 +231,35 @@ impl Prepared {
 
     /// Writes the difference from the model that the run starts from, where the run asks for one:
     /// then what others get, and what is certified and measured, is the start with the difference
-    /// applied.
-    pub fn write_difference(&self, trained: Weighed, folder: &Path) -> Result<(Weighed, Option<Report>)> {
-        let Some(how) = &self.run.difference else { return Ok((trained, None)) };
+    /// applied. Epsilons are raised by what that shows.
+    pub fn write_difference(&self, mut trained: Weighed, folder: &Path) -> Result<(Weighed, Option<Report>)> {
+        let raise = self.run.export.raise.map(|how| Freeze { raise: true, ..how });
+        let Some(how) = &self.run.difference else {
+            return Ok((raise.map_or(Ok(trained.clone()), |raise| self.freeze(&trained, raise))?, None));
+        };
+        let (mut applied, mut report) = self.applied(&trained, how, folder)?;
+        if let Some(raise) = raise {
+            let (_, raised) = self.freeze(&applied, raise)?;
+            let epsilons = raised.into_iter().filter(|param| param.name.ends_with("attn.eps"));
+            for epsilon in epsilons {
+                if let Some(old) = trained.1.iter_mut().find(|param| param.name == epsilon.name) {
+                    *old = epsilon;
+                }
+            }
+            (applied, report) = self.applied(&trained, how, folder)?;
+        }
+        Ok((applied, Some(report)))
+    }
+
+    /// The start with the difference to a trained model, which is written.
+    fn applied(&self, trained: &Weighed, how: &Difference, folder: &Path) -> Result<(Weighed, Report)> {
         let start = self.run.start.as_deref().map_or_else(|| "random weights".into(), cipherlm_files::shown);
         let base = export::export(self.run.about.get("base").unwrap_or(&start), &self.arch, &self.start)?;
         let model = export::export(&self.run.name, &trained.0, &trained.1)?;
         let report = difference::write(&base, &model, how, folder)?;
         let applied = difference::apply(&base, &folder.join(DIFFERENCE_FILE))?;
         let (arch, params) = export::import(&applied)?;
-        Ok(((Arch { prefix: trained.0.prefix, ..arch }, params), Some(report)))
+        Ok(((Arch { prefix: trained.0.prefix.clone(), ..arch }, params), report))
     }
 
     /// Certifies and measures a trained model. Refuses while a held-out value leaves its certified

@@ -186,6 +186,10 @@ pub struct ExportConfig {
     pub held_out_windows: usize,
     /// Held-out windows on which exact and polynomial model are compared.
     pub compare_windows: usize,
+    /// Raise frozen epsilons by what the finished model shows. What a difference of low rank keeps
+    /// of queries and keys gives its rare rows other means than the trained matrices had.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub raise: Option<Freeze>,
     /// Factors on the observed ranges.
     pub margins: Margins,
     /// Target errors of the polynomials.
@@ -198,6 +202,7 @@ impl Default for ExportConfig {
             calibration_windows: 1024,
             held_out_windows: 800,
             compare_windows: 200,
+            raise: None,
             margins: Margins::default(),
             fit: FitOptions::default(),
         }

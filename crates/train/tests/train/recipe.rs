@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use crate::common::{Folder, decoder};
-use cipherlm_model::{Attention, Eps, Shape};
+use cipherlm_model::{Attention, Eps, Freezing, Shape};
 use cipherlm_train::arch::{Arch, shifted};
 use cipherlm_train::checkpoint::{read_weights, write_weights};
 use cipherlm_train::prepared::Prepared;
@@ -357,6 +357,40 @@ fn a_run_that_is_killed_again_and_again_ends_like_one_that_is_not() {
     let left = std::fs::read_dir(folder.0.join("killed/learn")).unwrap().count();
     let expected = std::fs::read_dir(folder.0.join("whole/learn")).unwrap().count();
     assert_eq!(left, expected, "files were left behind");
+}
+
+/// What a difference keeps of a matrix gives rows of other means than the matrix, and the rows
+/// belong to their epsilons.
+#[test]
+fn epsilons_are_raised_by_what_a_difference_makes_of_the_rows() {
+    let folder = Folder::new("raised");
+    let mut first = description(&folder.0.join("a"));
+    first["stages"].as_array_mut().unwrap().truncate(1);
+    train(first, false).unwrap();
+    let raise = json!({ "spread": 8.0, "windows": 32, "reach": 2.0 });
+    let finish = |name: &str, raise: Option<&Value>| {
+        let mut next = description(&folder.0.join(name));
+        next["start"] = json!(folder.0.join("a/learn/last.safetensors"));
+        let freeze = json!({ "attention": shifted(4, 3.0), "freeze": { "spread": 8.0, "windows": 8 } });
+        next["stages"] = json!([stage("convert", 30, freeze)]);
+        next["difference"] = json!({ "rank": 1, "folder": "base", "fetch": "nothing" });
+        next["export"]["raise"] = json!(raise);
+        let prepared = Prepared::new(run(next), false).unwrap();
+        let trained = prepared.train(false, |_| {}).unwrap();
+        let (applied, report) = prepared.write_difference(trained, &folder.0.join(name)).unwrap();
+        assert!(report.unwrap().lost > 0.1, "the difference keeps everything");
+        let model = cipherlm_train::export::export("m", &applied.0, &applied.1).unwrap();
+        let windows = prepared.train.windows(32, 16).unwrap();
+        let windows: Vec<Vec<u32>> = windows.iter().map(|w| w[..16].to_vec()).collect();
+        let how = Freezing { ratio: 8.0, reach: 2.0, raise: true };
+        let again = cipherlm_model::freeze_eps(&model, &windows, how).unwrap();
+        let [own, again] =
+            [&model, &again].map(|m| m.weights().values("layers.0.attn.eps").unwrap().to_vec());
+        own.iter().zip(&again).map(|(own, again)| again / own).fold(1.0, f64::max)
+    };
+    // What raises them again finds little: epsilons do not change the means of their own layer.
+    let [left, kept] = [finish("b", None), finish("c", Some(&raise))];
+    assert!(left > 1.01 && kept < 1.0001, "{left} without, {kept} with");
 }
 
 #[test]
