@@ -214,6 +214,16 @@ fn tasks_have_scores_that_can_be_checked_by_hand() {
     write("wino", &(gap(1) + &gap(2)));
     let (_, found, said) = run(&dir.0, "eval --model lm --task winogrande --data wino --json");
     assert_eq!(found["score"], json!(0.5), "{said}");
+    let long = format!("{{\"goal\":\"g\",\"sol1\":\"a cat\",\"sol2\":\"{}\"}}\n", "the dog ".repeat(200));
+    let two = fs::read_to_string(dir.0.join("piqa.jsonl")).unwrap();
+    write("long.jsonl", &format!("{two}{long}"));
+    write("long-labels.lst", "0\n1\n0\n");
+    let (_, without, said) = run(&dir.0, "eval --model lm --task piqa --data long.jsonl --json");
+    assert_eq!((&without["items"], &without["items_too_long"]), (&2.into(), &json!(1.0)), "{said}");
+    assert_eq!(without["score"], found["score"]);
+    write("long.jsonl", &long);
+    let (code, _, said) = run(&dir.0, "eval --model lm --task piqa --data long.jsonl --json");
+    assert!(code == Some(2) && said.contains("each of 1 items"), "{said}");
     write("lambada", "{\"text\":\"One day a cat saw a red ball\"}\n");
     let (_, found, said) = run(&dir.0, "eval --model lm --task lambada --data lambada --prefix x --json");
     assert_eq!((&found["items"], found["perplexity"].as_f64().unwrap() > 1.0), (&1.into(), true), "{said}");

@@ -17,13 +17,22 @@ struct Likelihood {
 }
 
 impl Judge<'_> {
-    fn likelihood(&self, runner: &mut Runner<'_>, context: &str, next: &str) -> anyhow::Result<Likelihood> {
+    /// None for a continuation that is longer than the model's context.
+    fn likelihood(
+        &self,
+        runner: &mut Runner<'_>,
+        context: &str,
+        next: &str,
+    ) -> anyhow::Result<Option<Likelihood>> {
         let tokenizer = &self.loaded.tokenizer;
         let next = tokenizer.encode_continuation(next)?;
         let before = tokenizer.encode_continuation(context)?;
         let room = self.loaded.room().saturating_sub(self.prefix.len() + next.len());
-        if next.is_empty() || room == 0 {
-            bail!("a continuation of {} tokens does not fit the model's context", next.len());
+        if next.is_empty() {
+            bail!("a continuation has no token");
+        }
+        if room == 0 {
+            return Ok(None);
         }
         // What is furthest away goes first.
         let before = [&self.prefix[..], &before[before.len().saturating_sub(room)..]].concat();
@@ -44,8 +53,24 @@ impl Judge<'_> {
             out.nats += loss(row, *token as usize);
             out.greedy &= argmax(row) == *token as usize;
         }
-        Ok(out)
+        Ok(Some(out))
     }
+}
+
+/// What was found of the items that fit the model's context, and how many do not.
+fn fitting<T>(found: Vec<Option<T>>) -> anyhow::Result<(Vec<T>, usize)> {
+    let all = found.len();
+    let fit: Vec<T> = found.into_iter().flatten().collect();
+    if fit.is_empty() {
+        bail!("each of {all} items has a continuation that does not fit the model's context");
+    }
+    let left = all - fit.len();
+    Ok((fit, left))
+}
+
+/// Items that are not scored.
+fn too_long(left: usize) -> (&'static str, f64) {
+    ("items_too_long", left as f64)
 }
 
 /// The last word of each passage: how often greedy decoding writes it, and its perplexity.
@@ -57,11 +82,12 @@ pub(super) fn lambada(judge: &Judge<'_>, file: &Path, limit: Option<usize>) -> a
         let at = text.rfind(' ').with_context(|| item.refuse("one word only"))?;
         judge.likelihood(runner, &text[..at], &text[at..])
     })?;
+    let (found, left) = fitting(found)?;
     let right: Vec<f64> = found.iter().map(|l| f64::from(u8::from(l.greedy))).collect();
     let nats: Vec<f64> = found.iter().map(|l| l.nats).collect();
     let (score, stderr) = mean(&right);
-    let more = vec![("perplexity", mean(&nats).0.exp())];
-    Ok(Score { items: items.len(), metric: "accuracy", score, stderr, more })
+    let more = vec![("perplexity", mean(&nats).0.exp()), too_long(left)];
+    Ok(Score { items: found.len(), metric: "accuracy", score, stderr, more })
 }
 
 /// One question: what stands before each answer, the answers, and which is right.
@@ -84,16 +110,20 @@ fn choose(judge: &Judge<'_>, questions: &[Question]) -> anyhow::Result<Score> {
     let found = judge.each(questions, |runner, question| {
         let mut best = [(f64::INFINITY, 0); 2];
         for (i, (before, answer)) in question.answers.iter().enumerate() {
-            let nats = judge.likelihood(runner, &format!("{front}{before}"), answer)?.nats;
+            let Some(found) = judge.likelihood(runner, &format!("{front}{before}"), answer)? else {
+                return Ok(None);
+            };
+            let nats = found.nats;
             for (best, nats) in best.iter_mut().zip([nats, nats / answer.trim().len().max(1) as f64]) {
                 *best = if nats < best.0 { (nats, i) } else { *best };
             }
         }
-        Ok(best.map(|(_, chosen)| f64::from(u8::from(chosen == question.right))))
+        Ok(Some(best.map(|(_, chosen)| f64::from(u8::from(chosen == question.right)))))
     })?;
+    let (found, left) = fitting(found)?;
     let [plain, by_byte] = [0, 1].map(|way| mean(&found.iter().map(|right| right[way]).collect::<Vec<_>>()));
-    let more = vec![("accuracy_by_byte", by_byte.0), ("accuracy_by_byte_stderr", by_byte.1)];
-    Ok(Score { items: questions.len(), metric: "accuracy", score: plain.0, stderr: plain.1, more })
+    let more = vec![("accuracy_by_byte", by_byte.0), ("accuracy_by_byte_stderr", by_byte.1), too_long(left)];
+    Ok(Score { items: found.len(), metric: "accuracy", score: plain.0, stderr: plain.1, more })
 }
 
 /// Two solutions of a goal.
