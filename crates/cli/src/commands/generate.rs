@@ -43,7 +43,8 @@ pub(crate) struct Options {
     pub(super) insecure_ring: Option<u32>,
     /// With --encrypted: parameter set, 128-bit secure. `auto` takes the one with the shortest
     /// predicted conversation whose predicted answer to the prompt is within the tolerance of
-    /// `cipherlm plan`, and the most exact one where none is; with --alone it is n16-13.
+    /// `cipherlm plan`, and the most exact one where none is. With --alone, and for a model whose
+    /// keys and values fit no vector, it is n16-13.
     #[arg(long, value_parser = profiles(), default_value = "auto")]
     pub(super) profile: String,
     #[command(flatten)]
